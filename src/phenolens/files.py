@@ -1,0 +1,73 @@
+"""Whole-file writes: a file is either there complete or not there at all, whenever the process dies."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[IO[bytes]]:
+    """Open `path` for binary writing; the file takes its name only when everything has been written.
+
+    Until then it is `.<name>.partial` beside it, which is removed on an error and overwritten by the next try.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all."""
+    with write_whole(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, keys in the order given, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_parquet(path: Path, table: pd.DataFrame, *, about: dict[str, Any]) -> None:
+    """Write `table` as Parquet, with `about` in its schema metadata under the key `phenolens`."""
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), b"phenolens": json.dumps(about).encode()})
+    with write_whole(path) as file:
+        pq.write_table(arrow, file)
+
+
+def read_parquet_about(path: Path) -> dict[str, Any] | None:
+    """What `write_parquet` was told about the table, or None when it was not written by it."""
+    metadata = pq.read_schema(path).metadata or {}
+    text = metadata.get(b"phenolens")
+    return None if text is None else json.loads(text)
+
+
+def sha256(*parts: bytes | str | Path | dict[str, Any]) -> str:
+    """One SHA-256 over the parts in order: the content of a Path, the sorted JSON of a dict, text, bytes."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            with part.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        elif isinstance(part, dict):
+            digest.update(hashlib.sha256(json.dumps(part, sort_keys=True).encode()).digest())
+        else:
+            digest.update(hashlib.sha256(part.encode() if isinstance(part, str) else part).digest())
+    return digest.hexdigest()

@@ -1,0 +1,118 @@
+"""Screen: a checked table of what was done to which well, a row a field of view.
+
+Any screen has this shape; readers make it, every later step takes it.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from phenolens.errors import InputError
+
+COLUMNS = {
+    "plate": "plate name, as text",
+    "well": "row letter(s) and two-digit column, as B02",
+    "site": "field of view within the well, a whole number from 1",
+    "batch": "what was run together (BBBC021: the week), as text",
+    "compound": "compound name; the control's own name (DMSO) in control wells",
+    "concentration_um": "micromolar; 0 in control wells",
+    "moa": "mechanism of action; empty where it is not known",
+    "role": "treated, control or other (other: positive controls, blanks; in no profile score unless asked for)",
+}
+ROLES = ("treated", "control", "other")
+WELL = re.compile(r"^[A-Z]{1,2}\d{2}$")
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A screen's fields and the channels they were imaged in.
+
+    `table` has the columns of COLUMNS, one row a field, and for each channel c a column `file_c` with the path of its
+    image relative to `folder` (no such columns when the images are not at hand). Row order: plate, well, site.
+    """
+
+    table: pd.DataFrame
+    channels: tuple[str, ...]
+    folder: Path
+
+    @property
+    def wells(self) -> pd.DataFrame:
+        """One row a well: COLUMNS without site."""
+        columns = [name for name in COLUMNS if name != "site"]
+        return self.table[columns].drop_duplicates(["plate", "well"]).reset_index(drop=True)
+
+    @property
+    def treatments(self) -> pd.DataFrame:
+        """One row a treatment (compound at a concentration) with its mechanism; controls left out."""
+        treated = self.table[self.table["role"] != "control"]
+        columns = ["compound", "concentration_um", "moa"]
+        return treated[columns].drop_duplicates().sort_values(columns[:2]).reset_index(drop=True)
+
+
+def treatment_name(compound: pd.Series, concentration_um: pd.Series) -> pd.Series:
+    """`taxol@0.3`: the name of a treatment, also used for the control (`DMSO@0`)."""
+    return compound.astype(str) + "@" + concentration_um.map(lambda value: f"{value:g}")
+
+
+def well_name(raw: str) -> str:
+    """`b2` or `B2` or `B002` as `B02`; InputError where it is no well name."""
+    match = re.fullmatch(r"\s*([A-Za-z]{1,2})0*(\d{1,2})\s*", str(raw))
+    if match is None or int(match[2]) == 0:
+        raise InputError(f'"{raw}" is not a well name: expected row letter(s) and a column number, such as B02')
+    return f"{match[1].upper()}{int(match[2]):02d}"
+
+
+def checked_screen(table: pd.DataFrame, *, channels: Sequence[str], folder: Path, source: str) -> Screen:
+    """A Screen from a table that a reader made, every promise of COLUMNS checked.
+
+    `source` names the file the table came from, for the error messages. Raises InputError with row and column on:
+    a missing column, an empty cell, a well name that is none, a role that is none, a concentration that is not a
+    finite number of at least 0, a field listed twice, a well with two treatments, a treatment with two mechanisms,
+    a plate in two batches, no control well, no treated well.
+    """
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        raise InputError(f"{source}: no column {', '.join(missing)} (found: {', '.join(map(str, table.columns))})")
+    if table.empty:
+        raise InputError(f"{source}: no rows; expected one row a field of view")
+    table = table.copy()
+    for name in ("plate", "well", "batch", "compound", "role"):
+        _fail_on(table[name].isna() | (table[name].astype(str).str.strip() == ""), table, f'column "{name}" is empty', source)
+        table[name] = table[name].astype(str)
+    table["moa"] = table["moa"].astype(object).where(table["moa"].notna(), None)
+    table["concentration_um"] = pd.to_numeric(table["concentration_um"], errors="coerce")
+    bad_concentration = ~np.isfinite(table["concentration_um"].to_numpy(float)) | (table["concentration_um"] < 0)
+    _fail_on(bad_concentration, table, "the concentration is not a number of at least 0 (micromolar)", source)
+    _fail_on(~table["well"].map(lambda name: bool(WELL.match(name))), table, "the well name is not like B02", source)
+    _fail_on(~table["role"].isin(ROLES), table, f"the role is none of {', '.join(ROLES)}", source)
+    _fail_on(table.duplicated(["plate", "well", "site"]), table, "the same plate, well and site stand in an earlier row", source)
+    for group, value, words in (
+        (["plate", "well"], ["compound", "concentration_um"], "one well, two treatments"),
+        (["compound", "concentration_um"], ["moa"], "one treatment, two mechanisms"),
+        (["plate"], ["batch"], "one plate, two batches"),
+    ):
+        kinds = table[group + value].drop_duplicates()
+        twice = kinds.duplicated(group)
+        if twice.any():
+            row = kinds[twice].iloc[0]
+            where = ", ".join(f'{name} "{row[name]}"' for name in group)
+            raise InputError(f"{source}: {words}: {where} also has {', '.join(str(row[name]) for name in value)}")
+    for role, hint in (("control", "controls are needed to normalise profiles"), ("treated", "there is nothing to profile")):
+        if not (table["role"] == role).any():
+            raise InputError(f"{source}: no well with the role {role}; {hint}")
+    table = table.sort_values(["plate", "well", "site"], kind="stable").reset_index(drop=True)
+    return Screen(table=table, channels=tuple(channels), folder=Path(folder))
+
+
+def _fail_on(bad: pd.Series, table: pd.DataFrame, what: str, source: str) -> None:
+    if bad.any():
+        row = table[bad.to_numpy()].iloc[0]
+        more = f" (and {int(bad.sum()) - 1} more rows)" if bad.sum() > 1 else ""
+        raise InputError(
+            f'{source}: {what} at plate "{row["plate"]}", well "{row["well"]}", site {row["site"]}, '
+            f'compound "{row["compound"]}", concentration "{row["concentration_um"]}", role "{row["role"]}"{more}'
+        )
