@@ -1,0 +1,70 @@
+"""The model interface: who learns, what each player wants small, and what a cell's embedding is.
+
+B cells a batch, C channels, S crop side in px, Z latent size.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a model is made of; the defaults are those of Lafarge et al. 2019 (docs/ledger.md lists where they differ)."""
+
+    latent_size: int = 256  # Z, numbers a cell is embedded into
+    width: int = 32  # feature maps of each convolution
+    beta: float | None = None  # weight of the KL term; left out: 0 for ae, 1 for vae, 2 for vaeplus
+    ramp_steps: int = 2500  # T: discriminator layer i joins the loss at step T*i and has full weight T steps later
+    feature_layers: int = 4  # how many discriminator layers join the loss, 0 to 4
+    feature_weight: float = 1.0  # the full weight gamma reaches for each discriminator layer; 1 is the paper's
+    feature_loss_scale: Literal["image", "sum"] = "image"  # image: each layer weighs as much as the image; sum: plain
+    learning_rate: float = 1e-3  # Adam, encoder and decoder
+    discriminator_learning_rate: float = 1e-2  # SGD with momentum 0.9, discriminator
+    weight_decay: float = 1e-4  # every convolution kernel is multiplied by 1 - this after each step
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a player wants small, and the named terms it is made of (scalars, for the history)."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+class Model(nn.Module, ABC):
+    """A representation of cells that learns from crops alone.
+
+    Crops are floats, each channel of each crop divided by its own maximum. All randomness comes from torch's global
+    generator, which the training loop seeds anew for every step.
+    """
+
+    batches: int = 1  # independent batches that one step needs
+    config: ModelConfig
+
+    @abstractmethod
+    def players(self) -> dict[str, nn.Module]:
+        """Who learns: disjoint modules that together are the whole model."""
+
+    @abstractmethod
+    def optimisers(self) -> dict[str, Optimizer]:
+        """One optimiser a player, over all its parameters."""
+
+    @abstractmethod
+    def losses(self, crops: Tensor, step: int) -> dict[str, Loss]:
+        """What each player wants small at this step, from crops (batches, B, C, S, S) in training mode."""
+
+    @abstractmethod
+    def embed(self, crops: Tensor) -> Tensor:
+        """Crops (B, C, S, S) to embeddings (B, Z), without noise; call in evaluation mode."""
+
+
+class Generative(Model):
+    """A model whose embeddings decode back into pictures."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Embeddings (B, Z) to crops (B, C, S, S); call in evaluation mode."""
