@@ -7,3 +7,11 @@ class InputError(ValueError):
     The message is one line: what was found, where, what was expected, what to do. The command line prints it and
     exits with code 2; nothing has been half-written by then.
     """
+
+
+class RunError(RuntimeError):
+    """A computation cannot go on (a loss that is not finite, say); one line says where it stood and what is kept."""
+
+
+class Interrupted(RunError):
+    """The user stopped it; what was done is saved."""

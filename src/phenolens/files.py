@@ -1,16 +1,20 @@
 """Whole-file writes: a file is either there complete or not there at all, whenever the process dies."""
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 @contextmanager
@@ -57,6 +61,18 @@ def read_parquet_about(path: Path) -> dict[str, Any] | None:
     metadata = pq.read_schema(path).metadata or {}
     text = metadata.get(b"phenolens")
     return None if text is None else json.loads(text)
+
+
+def write_h5ad(path: Path, table: "AnnData") -> None:
+    """Write an AnnData table as .h5ad, whole or not at all; the same table gives the same bytes."""
+    import anndata
+    import h5py
+
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        anndata.io.write_elem(file, "/", table)
+    with write_whole(path) as target:
+        target.write(buffer.getbuffer())
 
 
 def sha256(*parts: bytes | str | Path | dict[str, Any]) -> str:

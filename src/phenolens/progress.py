@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
@@ -13,20 +13,27 @@ Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 10.0
 
 
-def track(items: Iterable[Item], label: str, *, total: int) -> Iterator[Item]:
-    """Yield the items while telling on stderr how many of `total` are done and how long the rest will take."""
+def track(items: Iterable[Item], label: str | Callable[[], str], *, total: int, done: int = 0) -> Iterator[Item]:
+    """Yield the items while telling on stderr how many of `total` are done and how long the rest will take.
+
+    A `label` that is a function is asked anew each time something is shown. `done` items of the total came earlier.
+    """
+    words = label if callable(label) else lambda: label
     if sys.stderr.isatty():
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            yield from progress.track(items, total=total, description=label)
+            task = progress.add_task(words(), total=total, completed=done)
+            for item in items:
+                yield item
+                progress.update(task, advance=1, description=words())
         return
     began = last = time.monotonic()
-    for done, item in enumerate(items):
+    for count, item in enumerate(items):
         now = time.monotonic()
-        if now - last >= SECONDS_BETWEEN_LINES and done:
+        if now - last >= SECONDS_BETWEEN_LINES and count:
             last = now
-            left = (now - began) / done * (total - done)
-            print(f"{label}: {done} of {total}, about {left:.0f} s left", file=sys.stderr, flush=True)
+            left = (now - began) / count * (total - done - count)
+            tell(f"{words()}: {done + count} of {total}, about {left:.0f} s left")
         yield item
 
 

@@ -10,6 +10,9 @@ from torch.optim import Adam, Optimizer
 from phenolens.models.model import Generative, Loss, ModelConfig
 from phenolens.models.networks import Decoder, Encoder
 
+LATENT_SIZE = 256
+ACTIVE_NATS = 0.01  # a feature with more KL than this is in use
+
 
 def pixel_loss(x: Tensor, reconstruction: Tensor) -> Tensor:
     """Half the sum of squares over (C, S, S), mean over the batch."""
@@ -31,8 +34,9 @@ class AE(Generative):
         super().__init__()
         self.config = config
         self.beta = self.beta_default if config.beta is None else config.beta
-        self.encoder = Encoder(channels, crop_px, config.width, config.latent_size)
-        self.decoder = Decoder(channels, crop_px, config.width, config.latent_size)
+        latent_size = config.latent_size or LATENT_SIZE
+        self.encoder = Encoder(channels, crop_px, config.width, latent_size)
+        self.decoder = Decoder(channels, crop_px, config.width, latent_size)
 
     def players(self) -> dict[str, nn.Module]:
         """Encoder and decoder learn together."""
@@ -57,7 +61,7 @@ class AE(Generative):
         if not self.noisy:
             return reconstruction, pixel, terms
         kl = kl_per_feature(mean, log_variance)
-        terms |= {"kl": kl.sum().detach(), "active_features": (kl.detach() > 0.01).sum()}  # sum over Z, not mean
+        terms |= {"kl": kl.sum().detach(), "active_features": (kl.detach() > ACTIVE_NATS).sum()}  # sum over Z, not mean
         return reconstruction, pixel + self.beta * kl.sum(), terms
 
     def embed(self, crops: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ from torch.optim import Optimizer
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What a model is made of; the defaults are those of Lafarge et al. 2019 (docs/ledger.md lists where they differ)."""
+    """What a model is made of; the defaults are those of Lafarge et al. 2019 (see docs/ledger.md)."""
 
-    latent_size: int = 256  # Z, numbers a cell is embedded into
+    latent_size: int | None = None  # Z, numbers a cell is embedded into; left out: 256, for pca 64
     width: int = 32  # feature maps of each convolution
     beta: float | None = None  # weight of the KL term; left out: 0 for ae, 1 for vae, 2 for vaeplus
     ramp_steps: int = 2500  # T: discriminator layer i joins the loss at step T*i and has full weight T steps later
@@ -68,3 +68,11 @@ class Generative(Model):
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
         """Embeddings (B, Z) to crops (B, C, S, S); call in evaluation mode."""
+
+
+class FittedModel(Model):
+    """A model that is fitted once on a sample of crops instead of trained step by step."""
+
+    @abstractmethod
+    def fit(self, crops: Tensor) -> None:
+        """Learn from crops (n, C, S, S) at once."""

@@ -111,54 +111,6 @@ def _along_channels(values: Tensor, y: Tensor) -> Tensor:
     return values.to(y.dtype).view(1, -1, 1, 1)
 
 
-class Convolution(nn.Module):
-    """A "valid" convolution and its batch normalisation; no bias, since the normalisation would take it away."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_px: int) -> None:
-        super().__init__()
-        self.kernel = initialised_kernel(out_channels, in_channels, kernel_px)
-        self.norm = BatchNorm(out_channels)
-
-    def forward(self, x: Tensor, n_moment_rows: int | None = None) -> Tensor:
-        """(B, in, H, W) to (B, out, H - k + 1, W - k + 1)."""
-        return self.norm(F.conv2d(x, self.kernel), n_moment_rows)
-
-
-class Encoder(nn.Module):
-    """Crops to the posterior of each cell: sides 68 > 64/32 > 28/14 > 10/5 > 1."""
-
-    def __init__(self, channels: int, crop_px: int, width: int, latent_size: int) -> None:
-        super().__init__()
-        last_px = last_side_px(crop_px)
-        self.stages = nn.ModuleList([Convolution(n, width, KERNEL_PX) for n in (channels, width, width)])
-        self.head = Convolution(width, 2 * latent_size, last_px)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, S, S) to the posterior's mean (B, Z) and log-variance (B, Z)."""
-        for stage in self.stages:
-            x = F.leaky_relu(F.max_pool2d(stage(x), 2), LEAK)
-        mean, log_variance = self.head(x).flatten(1).float().chunk(2, dim=1)
-        return mean, log_variance
-
-
-class Decoder(nn.Module):
-    """Embeddings to crops, the encoder mirrored: sides 1 > 5/10 > 14/28 > 32/64 > 68, then 1x1 to the channels."""
-
-    def __init__(self, channels: int, crop_px: int, width: int, latent_size: int) -> None:
-        super().__init__()
-        last_px = last_side_px(crop_px)
-        self.root = Convolution(latent_size, width, last_px)
-        self.stages = nn.ModuleList([Convolution(width, width, KERNEL_PX) for _ in range(3)])
-        self.to_channels = Convolution(width, channels, 1)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """(B, Z) to (B, C, S, S)."""
-        y = F.leaky_relu(self.root.norm(full_convolution_of_points(z, self.root.kernel)), LEAK)
-        for stage in self.stages:
-            y = F.leaky_relu(stage.norm(full_convolution_of_upsampled(y, stage.kernel)), LEAK)
-        return F.leaky_relu(self.to_channels(y).float(), LEAK)
-
-
 def full_convolution_of_points(z: Tensor, kernel: Tensor) -> Tensor:
     """z (B, Z), as 1x1 maps zero-padded by k - 1 and convolved with kernel (out, Z, k, k): (B, out, k, k).
 
@@ -192,6 +144,70 @@ def _taps_onto_source(kernel: Tensor) -> Tensor:
         dtype=kernel.dtype,
         device=kernel.device,
     )
+
+
+class Convolution(nn.Module):
+    """A "valid" convolution and its batch normalisation; no bias, since the normalisation would take it away."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_px: int) -> None:
+        super().__init__()
+        self.kernel = initialised_kernel(out_channels, in_channels, kernel_px)
+        self.norm = BatchNorm(out_channels)
+
+    def forward(self, x: Tensor, n_moment_rows: int | None = None) -> Tensor:
+        """(B, in, H, W) to (B, out, H - k + 1, W - k + 1)."""
+        return self.norm(F.conv2d(x, self.kernel), n_moment_rows)
+
+
+class FullConvolutionOfPoints(Convolution):
+    """1x1 maps, zero-padded on every side and convolved: the decoder's first stage."""
+
+    def forward(self, x: Tensor, n_moment_rows: int | None = None) -> Tensor:
+        """(B, in) to (B, out, k, k)."""
+        return self.norm(full_convolution_of_points(x, self.kernel), n_moment_rows)
+
+
+class FullConvolutionOfUpsampled(Convolution):
+    """Maps up-sampled twofold, zero-padded and convolved: the decoder's later stages."""
+
+    def forward(self, x: Tensor, n_moment_rows: int | None = None) -> Tensor:
+        """(B, in, H, W) to (B, out, 2 H + 4, 2 W + 4)."""
+        return self.norm(full_convolution_of_upsampled(x, self.kernel), n_moment_rows)
+
+
+class Encoder(nn.Module):
+    """Crops to the posterior of each cell: sides 68 > 64/32 > 28/14 > 10/5 > 1."""
+
+    def __init__(self, channels: int, crop_px: int, width: int, latent_size: int) -> None:
+        super().__init__()
+        last_px = last_side_px(crop_px)
+        self.stages = nn.ModuleList([Convolution(n, width, KERNEL_PX) for n in (channels, width, width)])
+        self.head = Convolution(width, 2 * latent_size, last_px)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, S, S) to the posterior's mean (B, Z) and log-variance (B, Z)."""
+        for stage in self.stages:
+            x = F.leaky_relu(F.max_pool2d(stage(x), 2), LEAK)
+        mean, log_variance = self.head(x).flatten(1).float().chunk(2, dim=1)
+        return mean, log_variance
+
+
+class Decoder(nn.Module):
+    """Embeddings to crops, the encoder mirrored: sides 1 > 5/10 > 14/28 > 32/64 > 68, then 1x1 to the channels."""
+
+    def __init__(self, channels: int, crop_px: int, width: int, latent_size: int) -> None:
+        super().__init__()
+        last_px = last_side_px(crop_px)
+        root = FullConvolutionOfPoints(latent_size, width, last_px)
+        self.stages = nn.ModuleList([root, *(FullConvolutionOfUpsampled(width, width, KERNEL_PX) for _ in range(3))])
+        self.to_channels = Convolution(width, channels, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, Z) to (B, C, S, S)."""
+        y = z
+        for stage in self.stages:
+            y = F.leaky_relu(stage(y), LEAK)
+        return F.leaky_relu(self.to_channels(y).float(), LEAK)
 
 
 class Discriminator(nn.Module):

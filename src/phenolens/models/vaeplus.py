@@ -1,6 +1,7 @@
 """VAE+: a VAE whose reconstructions must also look right to a discriminator's hidden layers.
 
-B cells, C channels, S crop side in px. Lafarge et al. 2019, section 3.3; where paper and released code differ: docs/ledger.md.
+B cells, C channels, S crop side in px. Lafarge et al. 2019, section 3.3;
+docs/ledger.md lists where paper and released code differ.
 """
 
 import torch
@@ -57,6 +58,7 @@ class VAEPlus(VAE):
             layers=self.config.feature_layers,
             weight=self.config.feature_weight,
         )
+        terms |= {f"gamma_{i}": torch.tensor(weight) for i, weight in enumerate(weights, start=1)}
         n = len(x)
         n_on = sum(weight > 0 for weight in weights)
         seen = torch.cat([independent, reconstruction] + ([x] if n_on else []))
@@ -69,7 +71,9 @@ class VAEPlus(VAE):
             terms[f"feature_{i}"] = feature_loss.detach()
 
         real, fake = logits[:n], logits[n:]
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, torch.cat([torch.ones_like(real), torch.zeros_like(fake)]))
+        cross_entropy = F.binary_cross_entropy_with_logits(
+            logits, torch.cat([torch.ones_like(real), torch.zeros_like(fake)])
+        )
         right = ((real > 0).float().mean() + (fake <= 0).float().mean()) / 2
         return {
             "autoencoder": Loss(vae_loss + similarity, terms),

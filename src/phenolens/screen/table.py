@@ -4,8 +4,9 @@ Any screen has this shape; readers make it, every later step takes it.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,23 @@ COLUMNS = {
     "moa": "mechanism of action; empty where it is not known",
     "role": "treated, control or other (other: positive controls, blanks; in no profile score unless asked for)",
 }
+# The names under which these and a cell's own columns stand in AnnData tables, in CellProfiler's manner.
+METADATA = {
+    "cell_id": "Metadata_Cell",
+    "plate": "Metadata_Plate",
+    "well": "Metadata_Well",
+    "site": "Metadata_Site",
+    "batch": "Metadata_Batch",
+    "compound": "Metadata_Compound",
+    "concentration_um": "Metadata_Concentration_um",
+    "moa": "Metadata_MoA",
+    "role": "Metadata_Role",
+    "treatment": "Metadata_Treatment",
+    "field": "Metadata_Field",
+    "y": "Metadata_Y",
+    "x": "Metadata_X",
+    "is_noise": "Metadata_Is_Noise",
+}
 ROLES = ("treated", "control", "other")
 WELL = re.compile(r"^[A-Z]{1,2}\d{2}$")
 
@@ -33,11 +51,15 @@ class Screen:
 
     `table` has the columns of COLUMNS, one row a field, and for each channel c a column `file_c` with the path of its
     image relative to `folder` (no such columns when the images are not at hand). Row order: plate, well, site.
+    A reader may add columns of its own. `sources` are the SHA-256 of the tables it was read from, by file name;
+    `left_out` counts what the reader was allowed to leave out, by what it was.
     """
 
     table: pd.DataFrame
     channels: tuple[str, ...]
     folder: Path
+    sources: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def wells(self) -> pd.DataFrame:
@@ -53,6 +75,30 @@ class Screen:
         return treated[columns].drop_duplicates().sort_values(columns[:2]).reset_index(drop=True)
 
 
+def select(
+    screen: Screen, *, plates: Iterable[str] = (), wells: Iterable[str] = (), sites: Iterable[int] = ()
+) -> Screen:
+    """The fields of these plates, wells and sites alone; an empty choice takes all.
+
+    Raises InputError for a plate, well or site that the screen does not have, and when nothing is left.
+    """
+    table = screen.table
+    chosen = np.ones(len(table), dtype=bool)
+    for name, wanted in (("plate", list(plates)), ("well", list(wells)), ("site", list(sites))):
+        for value in wanted:
+            if not (table[name] == value).any():
+                known = sorted({str(kind) for kind in table[name]})
+                near = get_close_matches(str(value), known, n=1, cutoff=0)
+                raise InputError(
+                    f'{name} "{value}" is not in the screen ({len(known)} are; the nearest is "{near[0]}")'
+                )
+        if wanted:
+            chosen &= table[name].isin(wanted).to_numpy()
+    if not chosen.any():
+        raise InputError("no field is in all of the chosen plates, wells and sites; choose fewer of them")
+    return replace(screen, table=table[chosen].reset_index(drop=True))
+
+
 def treatment_name(compound: pd.Series, concentration_um: pd.Series) -> pd.Series:
     """`taxol@0.3`: the name of a treatment, also used for the control (`DMSO@0`)."""
     return compound.astype(str) + "@" + concentration_um.map(lambda value: f"{value:g}")
@@ -66,10 +112,17 @@ def well_name(raw: str) -> str:
     return f"{match[1].upper()}{int(match[2]):02d}"
 
 
-def checked_screen(table: pd.DataFrame, *, channels: Sequence[str], folder: Path, source: str) -> Screen:
+def checked_screen(
+    table: pd.DataFrame,
+    *,
+    channels: Sequence[str],
+    folder: Path,
+    source: str,
+    sources: Mapping[str, str] | None = None,
+) -> Screen:
     """A Screen from a table that a reader made, every promise of COLUMNS checked.
 
-    `source` names the file the table came from, for the error messages. Raises InputError with row and column on:
+    `source` names the file the table came from, for the error messages; `sources` is what Screen says. Raises InputError with row and column on:
     a missing column, an empty cell, a well name that is none, a role that is none, a concentration that is not a
     finite number of at least 0, a field listed twice, a well with two treatments, a treatment with two mechanisms,
     a plate in two batches, no control well, no treated well.
@@ -81,7 +134,9 @@ def checked_screen(table: pd.DataFrame, *, channels: Sequence[str], folder: Path
         raise InputError(f"{source}: no rows; expected one row a field of view")
     table = table.copy()
     for name in ("plate", "well", "batch", "compound", "role"):
-        _fail_on(table[name].isna() | (table[name].astype(str).str.strip() == ""), table, f'column "{name}" is empty', source)
+        _fail_on(
+            table[name].isna() | (table[name].astype(str).str.strip() == ""), table, f'column "{name}" is empty', source
+        )
         table[name] = table[name].astype(str)
     table["moa"] = table["moa"].astype(object).where(table["moa"].notna(), None)
     table["concentration_um"] = pd.to_numeric(table["concentration_um"], errors="coerce")
@@ -89,7 +144,12 @@ def checked_screen(table: pd.DataFrame, *, channels: Sequence[str], folder: Path
     _fail_on(bad_concentration, table, "the concentration is not a number of at least 0 (micromolar)", source)
     _fail_on(~table["well"].map(lambda name: bool(WELL.match(name))), table, "the well name is not like B02", source)
     _fail_on(~table["role"].isin(ROLES), table, f"the role is none of {', '.join(ROLES)}", source)
-    _fail_on(table.duplicated(["plate", "well", "site"]), table, "the same plate, well and site stand in an earlier row", source)
+    _fail_on(
+        table.duplicated(["plate", "well", "site"]),
+        table,
+        "the same plate, well and site stand in an earlier row",
+        source,
+    )
     for group, value, words in (
         (["plate", "well"], ["compound", "concentration_um"], "one well, two treatments"),
         (["compound", "concentration_um"], ["moa"], "one treatment, two mechanisms"),
@@ -101,11 +161,14 @@ def checked_screen(table: pd.DataFrame, *, channels: Sequence[str], folder: Path
             row = kinds[twice].iloc[0]
             where = ", ".join(f'{name} "{row[name]}"' for name in group)
             raise InputError(f"{source}: {words}: {where} also has {', '.join(str(row[name]) for name in value)}")
-    for role, hint in (("control", "controls are needed to normalise profiles"), ("treated", "there is nothing to profile")):
+    for role, hint in (
+        ("control", "controls are needed to normalise profiles"),
+        ("treated", "there is nothing to profile"),
+    ):
         if not (table["role"] == role).any():
             raise InputError(f"{source}: no well with the role {role}; {hint}")
     table = table.sort_values(["plate", "well", "site"], kind="stable").reset_index(drop=True)
-    return Screen(table=table, channels=tuple(channels), folder=Path(folder))
+    return Screen(table=table, channels=tuple(channels), folder=Path(folder), sources=dict(sources or {}))
 
 
 def _fail_on(bad: pd.Series, table: pd.DataFrame, what: str, source: str) -> None:

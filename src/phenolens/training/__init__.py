@@ -1,0 +1,1 @@
+"""Training: draw cells evenly over treatments, step every player, keep checkpoints; then embed."""

@@ -1,0 +1,114 @@
+"""Where and how numbers are computed: device, precision, threads, seeds, memory; and stopping between two steps."""
+
+import contextlib
+import ctypes
+import os
+import platform
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from phenolens.errors import InputError
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and the precision of its convolutions."""
+
+    device: torch.device
+    precision: torch.dtype
+
+    @classmethod
+    def chosen(cls, *, device: str, precision: str, threads: int | None) -> Self:
+        """Resolve `auto` for this machine and set torch's threads; InputError when the device is not to be had."""
+        torch.set_num_threads(threads or os.cpu_count() or 1)
+        name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        try:
+            chosen = torch.device(name)
+            torch.empty(1, device=chosen)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f'--device {device}: not to be had on this machine; use "cpu"') from error
+        keep_freed_memory()
+        fast = chosen.type == "cuda" or (chosen.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
+        bfloat16 = fast if precision == "auto" else precision == "bfloat16"
+        return cls(chosen, torch.bfloat16 if bfloat16 else torch.float32)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move the model here, its kernels laid out channels-last."""
+        return model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def autocast(self) -> torch.autocast:
+        """Convolutions in the chosen precision, weights and sums in float32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16)
+
+    def seed(self, seed: int, step: int) -> None:
+        """Seed torch's generator as a function of (seed, step)."""
+        torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]))
+
+    def normalised(self, crops: np.ndarray) -> Tensor:
+        """Crops (n, C, S, S) of any number type as float32, each channel of each divided by its own maximum.
+
+        An all-zero channel stays zero. METHOD: absolute intensity is gone, as in the paper.
+        """
+        x = torch.from_numpy(crops.astype(np.float32)).to(self.device, memory_format=torch.channels_last)
+        peak = x.amax((2, 3), keepdim=True)
+        return x / torch.where(peak > 0, peak, 1)
+
+    def described(self) -> dict[str, Any]:
+        """Machine and versions, for the record."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else processor_name()
+        return {
+            "device": name,
+            "precision": str(self.precision).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "system": platform.system(),
+        }
+
+
+def processor_name() -> str:
+    """The processor's name where the system tells it."""
+    with contextlib.suppress(OSError), Path("/proc/cpuinfo").open() as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory: each step maps tens of MB, and fresh pages cost a third of its time."""
+    if platform.libc_ver()[0] == "glibc":
+        m_trim_threshold, m_mmap_threshold = -1, -3
+        libc = ctypes.CDLL(None)
+        libc.mallopt(m_mmap_threshold, 1 << 30)
+        libc.mallopt(m_trim_threshold, (1 << 31) - 1)
+
+
+class StopRequest:
+    """While it is open, SIGINT and SIGTERM are noted instead of obeyed, so that a loop can stop between two steps."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        with contextlib.suppress(ValueError):  # not in the main thread: signals are somebody else's
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True

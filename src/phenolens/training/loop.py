@@ -1,0 +1,161 @@
+"""The training loop, in the order of events: draw, losses, gradients, steps, decay, record, checkpoint.
+
+B cells a batch, C channels, S crop side in px. All randomness of a step is a function of (seed, step), so a run that
+was killed goes on from its last checkpoint and, on a CPU, ends bit for bit where it would have ended.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from phenolens.errors import Interrupted, RunError
+from phenolens.images.store import CropStore
+from phenolens.models import FittedModel, Loss, Model
+from phenolens.progress import tell, track
+from phenolens.training.checkpoint import RunFolder
+from phenolens.training.config import TrainConfig
+from phenolens.training.device import Compute, StopRequest
+from phenolens.training.health import verdicts
+from phenolens.training.sampling import TreatmentSampler, sampled_treatments
+
+FIT_CROPS = 4096  # crops, evenly over treatments, that a model without a loop is fitted on
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a run is: steps done, seconds of training so far, one history record each `record_every` steps."""
+
+    step: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+
+
+def train(model: Model, store: CropStore, config: TrainConfig, *, compute: Compute, run: RunFolder) -> Progress:
+    """Train `model` in place up to `config.steps`, from where the run's checkpoint stands.
+
+    Raises RunError when a loss is not finite and Interrupted on SIGINT or SIGTERM; the checkpoint then is a whole one.
+    """
+    compute.place(model).train()
+    optimisers = model.optimisers()
+    progress = restore(run, model, optimisers)
+    if progress.step >= config.steps:
+        return progress
+    sampler = TreatmentSampler(sampled_treatments(store.cells), batch_size=config.batch_size, seed=config.seed)
+    if isinstance(model, FittedModel):
+        began = time.monotonic()
+        model.fit(compute.normalised(store.take(sampler.spread(FIT_CROPS))))
+        progress = Progress(step=config.steps, seconds=time.monotonic() - began)
+        save(run, model, optimisers, progress)
+        return progress
+
+    told: set[str] = set()
+    began = time.monotonic() - progress.seconds
+    with StopRequest() as stop:
+        steps = range(progress.step, config.steps)
+        for step in track(steps, lambda: spoken(run.name, progress), total=config.steps, done=progress.step):
+            compute.seed(config.seed, step)
+            rows = sampler.draw(step, batches=model.batches)
+            crops = compute.normalised(store.take(rows.ravel())).unflatten(0, rows.shape)
+            with compute.autocast():
+                losses = model.losses(crops, step)
+            check_finite(losses, step=step, rows=rows, run=run)
+            norms = step_players(model, losses, optimisers, clip_norm=config.clip_norm)
+            decay_kernels(model)
+
+            progress.step, progress.seconds = step + 1, time.monotonic() - began
+            if progress.step % config.record_every == 0 or progress.step == config.steps:
+                speed = sampler.batch_size * progress.step / progress.seconds
+                timing = {"seconds": progress.seconds, "cells_per_second": speed}
+                progress.history.append({"step": progress.step, **record(losses, norms), **timing})
+                for sentence in set(verdicts(progress.history)) - told:
+                    told.add(sentence)
+                    tell(f"step {progress.step}: {sentence}")
+            if stop.requested or progress.step % config.checkpoint_every == 0 or progress.step == config.steps:
+                save(run, model, optimisers, progress)
+            if stop.requested:
+                raise Interrupted(
+                    f"{run.name}: stopped at step {progress.step} of {config.steps}; the same command goes on"
+                )
+    return progress
+
+
+def step_players(
+    model: Model, losses: Mapping[str, Loss], optimisers: Mapping[str, Optimizer], *, clip_norm: float | None
+) -> dict[str, Tensor]:
+    """Each player's gradient from its own loss, all at the same weights, then all players step; gradient norms."""
+    parameters = {player: list(module.parameters()) for player, module in model.players().items()}
+    gradients = {
+        player: torch.autograd.grad(losses[player].total, of_player, retain_graph=player != list(parameters)[-1])
+        for player, of_player in parameters.items()
+    }
+    norms = {}
+    for player, of_player in parameters.items():
+        for parameter, gradient in zip(of_player, gradients[player]):
+            # Laid out as the parameter: autograd.grad keeps its own strides, and fused optimisers trust them blindly.
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
+        norms[player] = torch.nn.utils.clip_grad_norm_(of_player, math.inf if clip_norm is None else clip_norm)
+    for optimiser in optimisers.values():
+        optimiser.step()
+        optimiser.zero_grad()
+    return norms
+
+
+@torch.no_grad()
+def decay_kernels(model: Model) -> None:
+    """Multiply every convolution kernel by 1 - weight_decay, whatever the learning rate (released code)."""
+    kernels: list[Tensor] = [parameter for parameter in model.parameters() if parameter.ndim == 4]
+    torch._foreach_mul_(kernels, 1 - model.config.weight_decay)
+
+
+def record(losses: Mapping[str, Loss], norms: Mapping[str, Tensor]) -> dict[str, float]:
+    """The named terms of all players' losses and their gradient norms, as numbers."""
+    values = {f"{player}.{name}": float(term) for player, loss in losses.items() for name, term in loss.terms.items()}
+    return values | {f"{player}.gradient_norm": float(norm) for player, norm in norms.items()}
+
+
+def spoken(name: str, progress: Progress) -> str:
+    """The run's name and the terms a person follows, in a few words."""
+    latest = progress.history[-1] if progress.history else {}
+    names = {"pixel": "autoencoder.pixel", "KL": "autoencoder.kl", "D right": "discriminator.accuracy"}
+    return ", ".join([name, *(f"{word} {latest[term]:.3g}" for word, term in names.items() if term in latest)])
+
+
+def check_finite(losses: Mapping[str, Loss], *, step: int, rows: np.ndarray, run: RunFolder) -> None:
+    """RunError when a player's loss is not finite; nothing has been stepped by then."""
+    for player, loss in losses.items():
+        if not math.isfinite(loss.total):
+            terms = ", ".join(f"{name} {float(term):.3g}" for name, term in loss.terms.items())
+            raise RunError(
+                f"{run.name}: the loss of the {player} is not finite at step {step} ({terms}; first cell: "
+                f"store row {rows.flat[0]}); the last checkpoint at {run.checkpoint} is kept; "
+                "try --clip-norm or a lower --learning-rate under another --name"
+            )
+
+
+def save(run: RunFolder, model: Model, optimisers: Mapping[str, Optimizer], progress: Progress) -> None:
+    """Checkpoint first, then the history it holds as a table."""
+    run.save(
+        {
+            "model": model.state_dict(),
+            "optimisers": {player: optimiser.state_dict() for player, optimiser in optimisers.items()},
+            **dataclasses.asdict(progress),
+        }
+    )
+
+
+def restore(run: RunFolder, model: Model, optimisers: Mapping[str, Optimizer]) -> Progress:
+    """Bring model and optimisers to the run's checkpoint; a fresh Progress when it has none."""
+    state: dict[str, Any] | None = run.load()
+    if state is None:
+        return Progress()
+    model.load_state_dict(state["model"])
+    for player, optimiser in optimisers.items():
+        optimiser.load_state_dict(state["optimisers"][player])
+    return Progress(step=state["step"], seconds=state["seconds"], history=state["history"])
