@@ -60,8 +60,8 @@ class BatchNorm(nn.Module):
         else:
             out, mean, inverse_std = _NormByFirstRows.apply(y, self.weight, self.bias, n_moment_rows)
         with torch.no_grad():
-            self.running_mean.lerp_(mean.float(), 1 - BN_KEPT)
-            self.running_var.lerp_(inverse_std.float() ** -2 - BN_EPS, 1 - BN_KEPT)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), 1 - BN_KEPT)
+            self.running_var.lerp_(inverse_std.to(self.running_var.dtype) ** -2 - BN_EPS, 1 - BN_KEPT)
         return out
 
 
@@ -104,6 +104,11 @@ class _NormByFirstRows(torch.autograd.Function):
         d_first = d_first + torch.addcmul(_along_channels(level, y), y[:n], _along_channels(slope, y))
         d_y = torch.cat([d_first, d_rest * _along_channels(scale, y)])
         return d_y, d_weight + sum_d_h, d_bias + sum_d, None
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """What leaves a network is at least float32, whatever its convolutions were computed in."""
+    return x.float() if x.dtype == torch.bfloat16 else x
 
 
 def _along_channels(values: Tensor, y: Tensor) -> Tensor:
@@ -188,7 +193,7 @@ class Encoder(nn.Module):
         """(B, C, S, S) to the posterior's mean (B, Z) and log-variance (B, Z)."""
         for stage in self.stages:
             x = F.leaky_relu(F.max_pool2d(stage(x), 2), LEAK)
-        mean, log_variance = self.head(x).flatten(1).float().chunk(2, dim=1)
+        mean, log_variance = full_precision(self.head(x).flatten(1)).chunk(2, dim=1)
         return mean, log_variance
 
 
@@ -207,7 +212,7 @@ class Decoder(nn.Module):
         y = z
         for stage in self.stages:
             y = F.leaky_relu(stage(y), LEAK)
-        return F.leaky_relu(self.to_channels(y).float(), LEAK)
+        return F.leaky_relu(full_precision(self.to_channels(y)), LEAK)
 
 
 class Discriminator(nn.Module):
@@ -235,4 +240,4 @@ class Discriminator(nn.Module):
             x = stage(x, n_moment_rows)
             x = F.leaky_relu(F.max_pool2d(x, 2) if depth <= 3 else x, LEAK)
             layers.append(x)
-        return layers, self.to_logit(x[:n_moment_rows]).flatten().float()
+        return layers, full_precision(self.to_logit(x[:n_moment_rows]).flatten())

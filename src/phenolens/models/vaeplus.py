@@ -12,7 +12,7 @@ from torch.optim import SGD, Optimizer
 from phenolens.errors import InputError
 from phenolens.models.autoencoders import VAE
 from phenolens.models.model import Loss, ModelConfig
-from phenolens.models.networks import Discriminator
+from phenolens.models.networks import Discriminator, full_precision
 
 
 def gammas(step: int, *, ramp_steps: int, layers: int, weight: float = 1.0) -> list[float]:
@@ -82,7 +82,7 @@ class VAEPlus(VAE):
 
     def feature_loss(self, of_real: Tensor, of_reconstruction: Tensor) -> Tensor:
         """L_i: half the squared difference of a discriminator layer, by the scale that the config names."""
-        squares = (of_real - of_reconstruction).float().square()
+        squares = full_precision(of_real - of_reconstruction).square()
         if self.config.feature_loss_scale == "image":
             return 0.5 * self.values * squares.mean()
         return 0.5 * squares.flatten(1).sum(1).mean()

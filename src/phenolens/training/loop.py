@@ -130,7 +130,7 @@ def spoken(name: str, progress: Progress) -> str:
 def check_finite(losses: Mapping[str, Loss], *, step: int, rows: np.ndarray, run: RunFolder) -> None:
     """RunError when a player's loss is not finite; nothing has been stepped by then."""
     for player, loss in losses.items():
-        if not math.isfinite(loss.total):
+        if not loss.total.isfinite():
             terms = ", ".join(f"{name} {float(term):.3g}" for name, term in loss.terms.items())
             raise RunError(
                 f"{run.name}: the loss of the {player} is not finite at step {step} ({terms}; first cell: "

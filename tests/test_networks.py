@@ -1,0 +1,135 @@
+"""Networks: sides, first weights, batch normalisation, and the fast convolutions against the literal ones."""
+
+import math
+
+import pytest
+import torch
+from naive import normed, upsampled, zero_padded_convolution
+from torch.nn import functional as F
+
+from phenolens.errors import InputError
+from phenolens.models.networks import (
+    BatchNorm,
+    Decoder,
+    Discriminator,
+    Encoder,
+    full_convolution_of_points,
+    full_convolution_of_upsampled,
+    initialised_kernel,
+    last_side_px,
+)
+
+
+def sides_through(module: torch.nn.Module, run) -> list[int]:
+    """Output side of every convolution of `module`, in the order of events."""
+    sides: list[int] = []
+    from phenolens.models.networks import Convolution
+
+    hooks = [
+        part.register_forward_hook(lambda _part, _inputs, out: sides.append(out.shape[-1]))
+        for part in module.modules()
+        if isinstance(part, Convolution)
+    ]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return sides
+
+
+def test_the_encoder_convolves_68_px_to_64_28_10_and_1():
+    encoder = Encoder(3, 68, 32, 256)
+    assert sides_through(encoder, lambda: encoder(torch.rand(2, 3, 68, 68))) == [64, 28, 10, 1]
+    mean, log_variance = encoder(torch.rand(2, 3, 68, 68))
+    assert mean.shape == log_variance.shape == (2, 256)
+
+
+def test_the_decoder_convolves_to_5_14_32_68_and_then_1x1_to_the_channels():
+    decoder = Decoder(3, 68, 32, 256)
+    assert sides_through(decoder, lambda: decoder(torch.randn(2, 256))) == [5, 14, 32, 68, 68]
+    assert decoder(torch.randn(2, 256)).shape == (2, 3, 68, 68)
+
+
+def test_hidden_layers_of_the_discriminator_hold_the_papers_number_of_values():
+    layers, logits = Discriminator(3, 68, 32)(torch.rand(4, 3, 68, 68), n_moment_rows=2, n_layers_of_rest=4)
+    assert [tuple(layer.shape[1:]) for layer in layers] == [(32, 32, 32), (32, 14, 14), (32, 5, 5), (64, 1, 1)]
+    assert logits.shape == (2,)
+
+
+@pytest.mark.parametrize(("channels", "crop_px"), [(1, 36), (2, 68), (6, 100)])
+def test_other_channels_and_crop_sides_come_back_in_their_own_shape(channels, crop_px):
+    x = torch.rand(3, channels, crop_px, crop_px)
+    mean, _ = Encoder(channels, crop_px, 8, 16)(x)
+    assert Decoder(channels, crop_px, 8, 16)(mean).shape == x.shape
+
+
+def test_a_crop_side_that_does_not_fit_is_refused_with_the_nearest_that_do():
+    with pytest.raises(InputError, match="64 px does not pass the four stages; use 60 or 68 px"):
+        last_side_px(64)
+    with pytest.raises(InputError, match="use 36 or 44 px"):
+        last_side_px(12)
+
+
+def test_first_weights_are_normal_with_the_methods_deviation():
+    kernel = initialised_kernel(512, 32, 5)
+    assert kernel.std().item() == pytest.approx(math.sqrt(2 / (25 * 32 + 512)), rel=0.01)
+    assert abs(kernel.mean().item()) < 0.001
+
+
+def test_points_spread_by_a_product_equal_padded_points_convolved():
+    z, kernel = torch.randn(3, 7, dtype=torch.float64), torch.randn(4, 7, 5, 5, dtype=torch.float64)
+    literal = zero_padded_convolution(z[:, :, None, None], kernel)
+    torch.testing.assert_close(full_convolution_of_points(z, kernel), literal)
+
+
+def test_convolving_the_small_map_by_parities_equals_convolving_the_upsampled_one():
+    y, kernel = torch.randn(2, 3, 6, 6, dtype=torch.float64), torch.randn(4, 3, 5, 5, dtype=torch.float64)
+    torch.testing.assert_close(full_convolution_of_upsampled(y, kernel), zero_padded_convolution(upsampled(y), kernel))
+
+
+@pytest.mark.parametrize("n_moment_rows", [4, 6])
+def test_batch_norm_by_the_first_rows_equals_its_definition_and_its_gradients(n_moment_rows):
+    torch.manual_seed(1)
+    norm = BatchNorm(3)
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 2)
+        norm.bias.normal_()
+    y = (torch.randn(6, 3, 5, 5) * 3 + 1).requires_grad_()
+    wanted = torch.randn(6, 3, 5, 5)
+    ours = norm(y, n_moment_rows)
+    literal = normed(y, norm.weight, norm.bias, y[:n_moment_rows])
+    torch.testing.assert_close(ours, literal)
+    over = (y, norm.weight, norm.bias)
+    for mine, plain in zip(
+        torch.autograd.grad((ours * wanted).sum(), over), torch.autograd.grad((literal * wanted).sum(), over)
+    ):
+        torch.testing.assert_close(mine, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_running_averages_keep_nine_tenths_and_take_the_biased_variance():
+    norm = BatchNorm(2)
+    y = torch.randn(5, 2, 3, 3) * 2 + 7
+    norm(y)
+    torch.testing.assert_close(norm.running_mean, 0.1 * y.mean((0, 2, 3)))
+    torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * y.var((0, 2, 3), unbiased=False))
+
+
+def test_rows_beyond_the_moment_rows_leave_the_running_averages_alone():
+    first, second = BatchNorm(2), BatchNorm(2)
+    y = torch.randn(6, 2, 3, 3)
+    first(y, 4)
+    second(torch.cat([y[:4], 100 + y[4:]]), 4)
+    torch.testing.assert_close(first.running_mean, second.running_mean)
+    torch.testing.assert_close(first.running_var, second.running_var)
+
+
+def test_evaluation_uses_the_running_averages_so_that_a_cell_does_not_depend_on_its_batch():
+    encoder = Encoder(3, 36, 8, 16)
+    x = torch.rand(5, 3, 36, 36)
+    encoder(x)
+    encoder.eval()
+    torch.testing.assert_close(encoder(x)[0][:1], encoder(x[:1])[0])
+
+
+def test_max_pooling_before_the_leak_is_the_same_as_after():
+    y = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(F.leaky_relu(F.max_pool2d(y, 2), 0.01), F.max_pool2d(F.leaky_relu(y, 0.01), 2))

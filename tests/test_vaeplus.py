@@ -1,0 +1,126 @@
+"""AE, VAE and VAE+ against the literal method: losses, schedule, gradients, who learns from what."""
+
+import pytest
+import torch
+from naive import vaeplus_losses
+
+from phenolens.models import MODELS, ModelConfig
+from phenolens.models.autoencoders import kl_per_feature, pixel_loss
+from phenolens.models.vaeplus import gammas
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(3)
+    made = MODELS["vaeplus"](2, 68, ModelConfig(width=8, latent_size=16, ramp_steps=100))
+    return made.double().train()
+
+
+@pytest.fixture
+def crops():
+    torch.manual_seed(4)
+    return torch.rand(2, 5, 2, 68, 68, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("step", [0, 99, 150, 275, 500])
+def test_every_loss_equals_the_literal_method(model, crops, step):
+    torch.manual_seed(step)
+    losses = model.losses(crops, step)
+    torch.manual_seed(step)
+    noise = torch.randn(5, 16, dtype=torch.float64)
+    naive = vaeplus_losses(model, crops[0], crops[1], noise, step)
+    assert losses["discriminator"].total.item() == pytest.approx(naive["discriminator"].item(), rel=1e-5)
+    assert losses["autoencoder"].total.item() == pytest.approx(naive["autoencoder"].item(), rel=1e-5)
+    for name in losses["autoencoder"].terms.keys() & naive.keys():
+        assert float(losses["autoencoder"].terms[name]) == pytest.approx(naive[name].item(), rel=1e-5)
+
+
+def test_gradients_of_both_players_equal_those_of_the_literal_method(model, crops):
+    torch.manual_seed(0)
+    losses = model.losses(crops, 450)
+    torch.manual_seed(0)
+    naive = vaeplus_losses(model, crops[0], crops[1], torch.randn(5, 16, dtype=torch.float64), 450)
+    for player, module in model.players().items():
+        parameters = list(module.parameters())
+        ours = torch.autograd.grad(losses[player].total, parameters, retain_graph=True)
+        literal = torch.autograd.grad(naive[player], parameters, retain_graph=True)
+        for mine, plain in zip(ours, literal):
+            assert (mine - plain).norm() <= 1e-4 * plain.norm() + 1e-6
+
+
+def test_a_discriminator_layer_joins_after_its_period_and_is_full_one_period_later():
+    assert gammas(2500, ramp_steps=2500, layers=4) == [0, 0, 0, 0]
+    assert gammas(3750, ramp_steps=2500, layers=4) == [0.5, 0, 0, 0]
+    assert gammas(5000, ramp_steps=2500, layers=4) == [1, 0, 0, 0]
+    assert gammas(12_500, ramp_steps=2500, layers=4) == [1, 1, 1, 1]
+    assert gammas(40_000, ramp_steps=2500, layers=4) == [1, 1, 1, 1]
+
+
+def test_the_autoencoder_never_learns_to_fool(model, crops):
+    """Before the first layer joins, nothing of the discriminator is in the autoencoder's loss."""
+    torch.manual_seed(0)
+    before = model.losses(crops, 100)["autoencoder"].total.item()
+    with torch.no_grad():
+        for parameter in model.discriminator.parameters():
+            parameter.normal_()
+    torch.manual_seed(0)
+    assert model.losses(crops, 100)["autoencoder"].total.item() == before
+
+
+def test_batch_norm_moments_of_the_discriminator_do_not_see_the_reconstructed_cells_originals(model, crops):
+    """x joins the discriminator at step > T only for the feature losses: its running averages must not change."""
+    other = MODELS["vaeplus"](2, 68, model.config).double().train()
+    other.load_state_dict(model.state_dict())
+    torch.manual_seed(0)
+    model.losses(crops, 0)  # x is not seen at all
+    torch.manual_seed(0)
+    other.losses(crops, 500)  # x is seen by every layer
+    for mine, theirs in zip(model.discriminator.buffers(), other.discriminator.buffers()):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_players_are_disjoint_and_together_the_whole_model():
+    for name in ("ae", "vae", "vaeplus"):
+        made = MODELS[name](1, 36, ModelConfig(width=4, latent_size=4))
+        learning = [id(p) for module in made.players().values() for p in module.parameters()]
+        assert sorted(learning) == sorted(id(p) for p in made.parameters())
+
+
+def test_kl_is_summed_over_features_and_zero_at_the_prior():
+    assert float(kl_per_feature(torch.zeros(3, 4), torch.zeros(3, 4)).sum()) == 0
+    assert float(kl_per_feature(torch.ones(3, 4), torch.zeros(3, 4)).sum()) == pytest.approx(2.0)
+
+
+def test_pixel_loss_is_half_the_sum_of_squares_of_a_cell():
+    assert float(pixel_loss(torch.ones(5, 3, 4, 4), torch.zeros(5, 3, 4, 4))) == pytest.approx(24.0)
+
+
+def test_an_autoencoder_draws_no_noise_and_a_vae_does():
+    x = torch.rand(1, 4, 1, 36, 36)
+    for name, same in (("ae", True), ("vae", False)):
+        made = MODELS[name](1, 36, ModelConfig(width=4, latent_size=4)).train()
+        values = {float(made.losses(x, 0)["autoencoder"].terms["pixel"]) for _ in range(3)}
+        assert (len(values) == 1) is same
+
+
+def test_the_papers_plain_sum_weighs_deeper_layers_less():
+    config = ModelConfig(width=32, latent_size=4, feature_loss_scale="sum")
+    summed = MODELS["vaeplus"](3, 68, config)
+    scaled = MODELS["vaeplus"](3, 68, ModelConfig(width=32, latent_size=4))
+    for shape, weight in (
+        ((2, 32, 32, 32), 2.36),
+        ((2, 32, 14, 14), 0.452),
+        ((2, 32, 5, 5), 0.058),
+        ((2, 64, 1, 1), 0.0046),
+    ):
+        a, b = torch.zeros(shape), torch.ones(shape)
+        assert float(summed.feature_loss(a, b) / scaled.feature_loss(a, b)) == pytest.approx(weight, rel=0.01)
+
+
+def test_pca_components_are_orthonormal_and_reconstruct_what_they_span(rng):
+    basis = torch.from_numpy(rng.normal(size=(5, 36 * 36)))
+    crops = (torch.from_numpy(rng.normal(size=(40, 5))) @ basis + 3).view(40, 1, 36, 36).float()
+    pca = MODELS["pca"](1, 36, ModelConfig(latent_size=5))
+    pca.fit(crops)
+    torch.testing.assert_close(pca.components @ pca.components.T, torch.eye(5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(pca.decode(pca.embed(crops)), crops, atol=1e-3, rtol=1e-3)
