@@ -122,10 +122,10 @@ def checked_screen(
 ) -> Screen:
     """A Screen from a table that a reader made, every promise of COLUMNS checked.
 
-    `source` names the file the table came from, for the error messages; `sources` is what Screen says. Raises InputError with row and column on:
-    a missing column, an empty cell, a well name that is none, a role that is none, a concentration that is not a
-    finite number of at least 0, a field listed twice, a well with two treatments, a treatment with two mechanisms,
-    a plate in two batches, no control well, no treated well.
+    `source` names the file the table came from, for the error messages; `sources` is what Screen says. Raises
+    InputError with row and column on: a missing column, an empty cell, a well name that is none, a role that is none, a
+    concentration that is not a finite number of at least 0, a field listed twice, a well with two treatments, a
+    treatment with two mechanisms, a plate in two batches, no control well, no treated well.
     """
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:

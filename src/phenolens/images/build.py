@@ -1,0 +1,203 @@
+"""Build a CropStore a plate at a time; a killed build goes on at the plate where it stood.
+
+A plate's table is written after its crops and carries a fingerprint of what they were made from. A plate whose
+fingerprint is still right, and whose images are no newer than its crops, is kept.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from phenolens.errors import InputError
+from phenolens.files import read_parquet_about, sha256, write_json, write_parquet
+from phenolens.images.config import CropConfig
+from phenolens.images.quality import is_constant, is_noise
+from phenolens.images.store import ABOUT, FORMAT, VERSION, CropStore, UInt16Array, read_about, whole_npy, write_npy
+from phenolens.progress import track
+from phenolens.screen.table import COLUMNS, Screen
+
+CELL_COLUMNS = ["cell_id", "field", "object_number", "y", "x", *COLUMNS]  # and is_noise, known once the crop is read
+FIELD = ["plate", "well", "site"]
+FILE_NAME = re.compile(r"[^\s./\\:][^/\\:]*")
+
+ReadField = Callable[[pd.DataFrame], UInt16Array]  # the rows of one field's cells -> their crops (n, C, S, S)
+FieldFiles = Callable[[pd.DataFrame], list[Path]]  # the rows of one field's cells -> the files they are read from
+
+
+def build_store(
+    folder: Path,
+    screen: Screen,
+    cells: pd.DataFrame,
+    *,
+    read: ReadField,
+    files: FieldFiles,
+    n_at_border: Mapping[str, int],
+    left_out: Mapping[str, int],
+    config: CropConfig,
+) -> CropStore:
+    """Write the crops of `cells` (a row a crop, field by field) and say in about.json what they are.
+
+    `n_at_border` counts, by plate, the cells that are not in `cells` because their crop would leave the field. Raises
+    InputError when `folder` holds something else, and for a channel that is constant in a plate's every crop.
+    """
+    folder = Path(folder)
+    refuse_other_folder(folder)
+    by_plate = {_file_name(str(plate)): rows for plate, rows in cells.groupby("plate", sort=False)}
+    made_from = {plate: _fingerprint(rows, files(rows), screen.channels, config) for plate, rows in by_plate.items()}
+    pixels = (len(screen.channels), config.crop_px, config.crop_px)
+    due = [
+        plate
+        for plate, rows in by_plate.items()
+        if not _is_kept(folder, plate, made_from[plate], files=files(rows), shape=(len(rows), *pixels))
+    ]
+    leftovers = _leftovers(folder, keep=set(by_plate))
+    if due or leftovers:
+        write_json(folder / ABOUT, {"format": FORMAT, "version": VERSION, "complete": False})
+    for path in leftovers:
+        path.unlink()
+    n_fields = {plate: by_plate[plate].groupby(FIELD).ngroups for plate in due}
+    fields = (rows for plate in due for _, rows in by_plate[plate].groupby(FIELD, sort=False))
+    tracked = track(fields, "Fields cut", total=sum(n_fields.values()))
+    with closing(cast(Any, tracked)):
+        for plate in due:
+            _write_plate(
+                folder,
+                plate,
+                by_plate[plate],
+                crops=map(read, islice(tracked, n_fields[plate])),
+                shape=(len(by_plate[plate]), *pixels),
+                about={"fingerprint": made_from[plate], "n_at_border": int(n_at_border.get(plate, 0))},
+                channels=screen.channels,
+                config=config,
+            )
+    about = _about(folder, screen, list(by_plate), cells=cells, left_out=left_out, config=config)
+    if read_about(folder) != about:
+        write_json(folder / ABOUT, about)
+    return CropStore.open(folder)
+
+
+def refuse_other_folder(folder: Path) -> None:
+    """InputError when `folder` has something in it that is not a crop store, finished or not."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; give a folder for the crops")
+    if folder.is_dir() and read_about(folder) is None:
+        found = sorted(path.name for path in folder.iterdir() if not path.name.endswith(".partial"))
+        if found:
+            raise InputError(f'{folder}: holds "{found[0]}" and no crops of ours; give a new or empty folder')
+
+
+def _file_name(plate: str) -> str:
+    if not FILE_NAME.fullmatch(plate):
+        raise InputError(f'plate "{plate}" cannot name a file; use a name without slash, colon or leading dot')
+    return plate
+
+
+def _fingerprint(rows: pd.DataFrame, files: list[Path], channels: tuple[str, ...], config: CropConfig) -> str:
+    """SHA-256 of all that a plate's crops and table follow from, but for the images: of these, names and sizes."""
+    sizes = ",".join(str(path.stat().st_size) for path in files)
+    settings = {
+        "version": VERSION,
+        "channels": channels,
+        "crop_px": config.crop_px,
+        "noise_correlation": config.noise_correlation,
+    }
+    return sha256(settings, content_sha256(rows), sizes)
+
+
+def content_sha256(table: pd.DataFrame) -> str:
+    """SHA-256 of a table's column names and values, in order."""
+    values = pd.util.hash_pandas_object(table, index=False).to_numpy()
+    return sha256(",".join(map(str, table.columns)), values.tobytes())
+
+
+def _is_kept(
+    folder: Path, plate: str, fingerprint: str, *, files: list[Path], shape: tuple[int, int, int, int]
+) -> bool:
+    crops, table = folder / f"{plate}.npy", folder / f"{plate}.parquet"
+    if not table.is_file() or not whole_npy(crops, shape):
+        return False
+    try:
+        written = read_parquet_about(table)
+    except (OSError, pa.ArrowException):
+        return False
+    newest = max((path.stat().st_mtime_ns for path in files), default=0)
+    return written is not None and written.get("fingerprint") == fingerprint and newest <= crops.stat().st_mtime_ns
+
+
+def _leftovers(folder: Path, *, keep: set[str]) -> list[Path]:
+    """Parts of plates that are no longer asked for, and files that a killed run had begun."""
+    parts = [path for suffix in ("npy", "parquet") for path in folder.glob(f"*.{suffix}") if path.stem not in keep]
+    return sorted([*parts, *folder.glob(".*.partial")])
+
+
+def _write_plate(
+    folder: Path,
+    plate: str,
+    cells: pd.DataFrame,
+    *,
+    crops: Iterable[UInt16Array],
+    shape: tuple[int, int, int, int],
+    about: dict[str, Any],
+    channels: tuple[str, ...],
+    config: CropConfig,
+) -> None:
+    """A plate's crops, then its table: a table that is there speaks of the crops that are there."""
+    noise: list[np.ndarray] = []
+    varies = np.zeros(len(channels), dtype=bool)
+
+    def looked_at() -> Iterator[UInt16Array]:
+        for batch in crops:
+            noise.append(is_noise(batch, threshold=config.noise_correlation))
+            np.logical_or(varies, ~is_constant(batch).all(axis=0), out=varies)
+            yield batch
+        if not varies.all():
+            channel = channels[int(np.argmin(varies))]
+            raise InputError(
+                f'plate "{plate}": channel "{channel}" has one value in all pixels of all {shape[0]:,} crops; '
+                "mend its images, or leave the plate out with --plates"
+            )
+
+    (folder / f"{plate}.parquet").unlink(missing_ok=True)
+    npy_sha256 = write_npy(folder / f"{plate}.npy", looked_at(), shape)
+    table = cells[CELL_COLUMNS].assign(is_noise=np.concatenate(noise))
+    counts = {"n_crops": len(table), "n_at_border": about["n_at_border"], "n_noise": int(table["is_noise"].sum())}
+    hashes = {"npy_sha256": npy_sha256, "cells_sha256": content_sha256(table)}
+    write_parquet(folder / f"{plate}.parquet", table, about={**about, **counts, **hashes})
+
+
+def _about(
+    folder: Path,
+    screen: Screen,
+    plates: list[str],
+    *,
+    cells: pd.DataFrame,
+    left_out: Mapping[str, int],
+    config: CropConfig,
+) -> dict[str, Any]:
+    """What about.json says; no path of this machine, so that the same source gives the same file anywhere."""
+    parts = {plate: read_parquet_about(folder / f"{plate}.parquet") or {} for plate in plates}
+    for part in parts.values():
+        part.pop("fingerprint")
+    about = {
+        "format": FORMAT,
+        "version": VERSION,
+        "complete": True,
+        "phenolens": version("phenolens"),
+        "channels": list(screen.channels),
+        "crop_px": config.crop_px,
+        "pixel_size_um": config.pixel_size_um,
+        "source": {"tables": dict(screen.sources), "cells_sha256": content_sha256(cells)},
+        "left_out": dict(left_out),
+        "config": {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()},
+        "plates": parts,
+    }
+    return about
