@@ -1,0 +1,220 @@
+"""Pictures of cells: originals over reconstructions, the way from control to compound, contact sheets.
+
+n cells, F frames, C channels, S crop side in px. Crops are floats, each channel divided by its own maximum. Every
+figure uses one contrast for all its cells. Lafarge et al. 2019, Figures 2 and 3.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from phenolens.errors import InputError
+from phenolens.viewing.canvas import INK, QUIET, bare, describe, look, new_figure
+from phenolens.viewing.colours import (
+    Array,
+    Contrast,
+    cell_image,
+    checked_crops,
+    colour_words,
+    shared_contrast,
+)
+
+WIDTH_IN = 9.0
+PAD_IN = 0.012  # around each picture
+SPACE = 0.16  # between real and decoded cells, in crop sides
+
+
+def reconstructions(
+    originals: Array,
+    by_model: Mapping[str, Array],
+    labels: Sequence[str],
+    *,
+    channels: Sequence[str],
+    apart: bool = False,
+) -> Figure:
+    """Originals (n, C, S, S) above each model's reconstructions of the same cells: the paper's Figure 2.
+
+    `by_model`: the model's name and its reconstructions (n, C, S, S), in the order of the rows. `labels`: what each
+    cell is, its treatment. With `apart`, each row of cells is followed by its channels one by one, in grey (Figure 4).
+    """
+    contrast = shared_contrast(originals, channels)
+    rows = {"original": originals, **{name: crops for name, crops in by_model.items()}}
+    for name, crops in rows.items():
+        _same_cells(checked_crops(crops, channels, what=name), originals, name)
+    if len(labels) != len(originals):
+        raise InputError(f"{len(labels)} labels for {len(originals)} cells: expected one label a cell")
+    if apart:
+        lines = [(f"{name}\n{part}", crops, i) for i, part in _parts(contrast) for name, crops in rows.items()]
+    else:
+        lines = [(name, crops, None) for name, crops in rows.items()]
+
+    n = len(originals)
+    with look():
+        side = min((WIDTH_IN - 1.0) / n, 1.35)
+        figure = new_figure(1.0 + side * n, 0.75 + side * len(lines), pad_in=PAD_IN)
+        grid = _grid(figure, len(lines), n)
+        for axes_row, (name, crops, channel) in zip(grid, lines):
+            for axes, crop in zip(axes_row, crops):
+                _draw(axes, crop, contrast, channel)
+            _row_label(axes_row[0], name)
+        for axes, label in zip(grid[0], labels):
+            axes.set_title(
+                _wrap(label.replace("/", "/ "), max(8, int(side * 13))).replace("/ ", "/"), fontsize=8, loc="center"
+            )
+        _key(figure, contrast)
+        models = _listed(list(by_model))
+        return describe(
+            figure,
+            caption=f"n = {n} cells; top row the originals, below what {models} decoded from each cell's embedding. "
+            f"{_contrast_words(contrast, originals)}",
+            alt=f"{n} original cells ({', '.join(dict.fromkeys(labels))}) above their reconstructions by {models}",
+        )
+
+
+def interpolation(
+    frames: Array,
+    cosines: Array,
+    start_label: str,
+    end_label: str,
+    original_start: Array | None = None,
+    original_target: Array | None = None,
+    *,
+    channels: Sequence[str],
+    way: str = "the features that differ most are copied first, in equal shares of the squared difference",
+) -> Figure:
+    """From one cell to another, decoded frame by frame, with the real cells at both ends: the paper's Figure 3.
+
+    `frames` (F, C, S, S) are decoded embeddings, `cosines` (F,) their cosine similarity to the target's embedding,
+    `original_start` and `original_target` (C, S, S) the real cells. The contrast is that of the real cells, or of the
+    frames where there are none.
+    """
+    frames = checked_crops(frames, channels, what="frames")
+    if len(cosines) != len(frames):
+        raise InputError(f"{len(cosines)} cosines for {len(frames)} frames: expected one a frame")
+    ends = [crop for crop in (original_start, original_target) if crop is not None]
+    contrast = shared_contrast(np.stack(ends) if ends else frames, channels)
+
+    first = int(original_start is not None)
+    columns = first + len(frames) + int(original_target is not None)
+    with look():
+        # the real cells stand a little apart from what was decoded
+        ratios = [1.0, SPACE] * first + [1.0] * len(frames) + [SPACE, 1.0] * (columns - first - len(frames))
+        side = WIDTH_IN / sum(ratios)
+        figure = new_figure(WIDTH_IN, side + 0.72, pad_in=PAD_IN)
+        every = _grid(figure, 1, len(ratios), width_ratios=ratios)[0]
+        for axes, ratio in zip(every, ratios):
+            bare(axes).set_visible(ratio == 1)
+        grid = every[np.array(ratios) == 1]
+        for axes, frame, cosine in zip(grid[first:], frames, cosines):
+            _draw(axes, frame, contrast, None)
+            axes.set_xlabel(f"{cosine:.2f}", fontsize=8.5, labelpad=3)
+        for axes, crop in ((grid[0], original_start), (grid[-1], original_target)):
+            if crop is not None:
+                _draw(axes, crop, contrast, None)
+                axes.set_xlabel("real cell", fontsize=8.5, labelpad=3, color=QUIET)
+        grid[0].set_title(start_label, fontsize=9, fontweight="bold", loc="left")
+        grid[-1].set_title(end_label, fontsize=9, fontweight="bold", loc="right")
+        _key(figure, contrast)
+        return describe(
+            figure,
+            caption=f"One cell of {start_label} on its way to one cell of {end_label} in {len(frames)} decoded frames; "
+            f"{way}. Under each frame: cosine similarity of its embedding to the target's. What lies between the ends "
+            "was never imaged, and one target cell does not show how mixed its population is. "
+            f"{_contrast_words(contrast, frames)}",
+            alt=f"{len(frames)} frames decoded from {start_label} to {end_label}, cosine similarity rising from "
+            f"{cosines[0]:.2f} to {cosines[-1]:.2f}",
+        )
+
+
+def cell_sheet(crops: Sequence[Array], titles: Sequence[str], *, channels: Sequence[str]) -> Figure:
+    """A contact sheet of real cells, a row of crops (n_i, C, S, S) for each title (a mechanism or a treatment)."""
+    if len(crops) != len(titles) or not titles:
+        raise InputError(
+            f"{len(crops)} groups of cells, {len(titles)} titles: expected one title a group, at least one"
+        )
+    for group, title in zip(crops, titles):
+        checked_crops(group, channels, what=title)
+    contrast = shared_contrast(np.concatenate(list(crops)), channels)
+    n_columns = max(len(group) for group in crops)
+    n_cells = sum(len(group) for group in crops)
+    with look():
+        label_in = 1.75
+        side = min((WIDTH_IN - label_in) / n_columns, 1.1)
+        figure = new_figure(label_in + side * n_columns, 0.4 + side * len(crops), pad_in=PAD_IN)
+        grid = _grid(figure, len(crops), n_columns)
+        for axes_row, group, title in zip(grid, crops, titles):
+            for axes, crop in zip(axes_row, group):
+                _draw(axes, crop, contrast, None)
+            for axes in axes_row[len(group) :]:
+                bare(axes)
+            _row_label(axes_row[0], title, characters=20)
+        _key(figure, contrast)
+        return describe(
+            figure,
+            caption=f"n = {n_cells} real cells, {len(titles)} groups. {_contrast_words(contrast, crops[0])}",
+            alt=f"Contact sheet of {n_cells} real cells in rows: {', '.join(titles)}",
+        )
+
+
+def _grid(figure: Figure, n_rows: int, n_columns: int, **options: Sequence[float]) -> Array:
+    return figure.subplots(n_rows, n_columns, squeeze=False, gridspec_kw=dict(options))
+
+
+def _draw(axes: Axes, crop: Array, contrast: Contrast, channel: int | None) -> None:
+    if channel is not None:
+        crop, contrast = crop[channel : channel + 1], contrast.of_channel(channel)
+    bare(axes).imshow(cell_image(crop, contrast), interpolation="nearest")
+
+
+def _row_label(axes: Axes, text: str, *, characters: int = 14) -> None:
+    axes.set_ylabel(_wrap(text, characters), rotation=0, ha="right", va="center", fontsize=8.5, labelpad=6)
+
+
+def _wrap(text: str, characters: int) -> str:
+    return "\n".join("\n".join(textwrap.wrap(line, characters)) for line in text.split("\n"))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """`VAE+, VAE and AE`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _key(figure: Figure, contrast: Contrast) -> None:
+    """Which colour is which channel, above the pictures."""
+    if len(contrast.channels) > 1:
+        handles = [
+            Patch(facecolor=tuple(rgb), edgecolor=INK, linewidth=0.4, label=name)
+            for name, rgb in zip(contrast.channels, contrast.colours)
+        ]
+        figure.legend(
+            handles=handles,
+            loc="outside upper left",
+            ncols=len(handles),
+            frameon=False,
+            fontsize=8,
+            handlelength=0.9,
+            handleheight=0.9,
+            columnspacing=1.2,
+            borderpad=0.1,
+        )
+
+
+def _parts(contrast: Contrast) -> list[tuple[int | None, str]]:
+    together: list[tuple[int | None, str]] = [(None, "together")]
+    return together + [(index, name) for index, name in enumerate(contrast.channels)]
+
+
+def _contrast_words(contrast: Contrast, crops: Array) -> str:
+    return (
+        f"Crops are {crops.shape[-1]} px wide, each channel divided by its maximum in the cell, so differences in "
+        f"brightness between cells are not shown; one contrast for all; {colour_words(contrast)}."
+    )
+
+
+def _same_cells(crops: Array, originals: Array, name: str) -> None:
+    if crops.shape != originals.shape:
+        raise InputError(f"{name}: shape {crops.shape}, originals {originals.shape}; expected the same cells")

@@ -1,0 +1,162 @@
+"""The report: one HTML page that holds everything and loads nothing.
+
+It is made of values that other steps computed; a section whose content is None says which command would make it. The
+same contents give the same bytes.
+"""
+
+import base64
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from phenolens.errors import InputError
+from phenolens.viewing.canvas import alt_of, caption_of, png
+from phenolens.viewing.published import COLUMN_TITLES, OTHERS
+from phenolens.viewing.scoretable import MODEL_NAMES, first_whitening, outside_table, score_rows
+
+GLOSSARY = (
+    (
+        "Embedding",
+        "the numbers, 256 by default, into which a model compresses one cell's picture, and from which it redraws it.",
+    ),
+    (
+        "Profile",
+        "a treatment's signature: the embeddings of its cells, averaged (Mean) or with their spread beside it "
+        "(Mean+S.D.) over each well, then the median over wells. A treatment is a compound at one concentration.",
+    ),
+    (
+        "Whitened",
+        "rescaled so that untreated control wells vary equally in every direction; what differs anyway between "
+        "untreated wells then counts for less.",
+    ),
+    (
+        "NSC",
+        "not same compound: a treatment is right when the most similar profile of any other compound has its "
+        "mechanism.",
+    ),
+    (
+        "NSCB",
+        "not same compound or batch: the same, with everything of the treatment's own batches left out as well; "
+        "harder, because likeness by batch cannot help.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class SavedPicture:
+    """A picture that is a PNG already, with its caption and what is to be seen in words."""
+
+    png: bytes
+    caption: str
+    alt: str
+
+
+Picture = Figure | SavedPicture
+
+
+@dataclass(frozen=True)
+class ReportContents:
+    """What the report says, section by section in the page's order; None (or nothing inside) leaves a section out."""
+
+    title: str
+    verdict: str  # one sentence in plain words; scoretable.verdict_sentence makes one
+    facts: Mapping[str, Mapping[str, object]] | None = None  # what was run on what: group -> name -> value
+    scores: pd.DataFrame | None = None  # the layout of scores.csv
+    is_bbbc021: bool = False  # puts the published scores beside ours
+    amount_of_data: str = ""  # what ours was measured on, where it is not the full data: "1,996 of some 488,000 cells"
+    confusion: Sequence[Picture] | None = None
+    treatment_map: Picture | None = None
+    wrong: pd.DataFrame | None = None  # a row a wrong treatment and its neighbour; empty: all were right
+    learning_curves: Sequence[Picture] | None = None
+    warnings: Sequence[str] | None = None  # the health of the training in sentences; empty: nothing was wrong
+    reconstructions: Sequence[Picture] | None = None
+    interpolations: Sequence[Picture] | None = None
+    cells: Picture | None = None  # real cells by mechanism
+    whitening: Sequence[str] | None = None  # what was whitened on what, and how well, in sentences
+    left_out: pd.DataFrame | None = None  # a row a kind: what, how many, why; empty: nothing was
+    commands: Sequence[str] | None = None  # every command that repeats this, in order
+    study: str = "STUDY"  # the study's folder as it stands in the commands
+    glossary: Sequence[tuple[str, str]] = field(default=GLOSSARY)
+
+
+@dataclass(frozen=True)
+class _InlinePicture:
+    """A picture as the template needs it."""
+
+    source: str
+    alt: str
+    caption: str
+    width: int
+    height: int
+
+
+def report_html(contents: ReportContents) -> str:
+    """The whole page as text: images inline, no script, nothing loaded from anywhere, every string escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["value"] = _value
+    environment.filters["label"] = lambda name: str(name).replace("_", " ")
+    style = (Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+    scores = contents.scores
+    return environment.get_template("report.html").render(
+        contents=contents,
+        style=Markup(style),
+        column_titles=COLUMN_TITLES,
+        rows=None if scores is None else score_rows(scores, with_published=contents.is_bbbc021),
+        whitening_name="" if scores is None else first_whitening(scores),
+        further_scores=None if scores is None else outside_table(scores),
+        model_names=MODEL_NAMES,
+        others=OTHERS,
+        confusion=_pictures(contents.confusion),
+        treatment_map=_pictures(contents.treatment_map),
+        learning_curves=_pictures(contents.learning_curves),
+        reconstructions=_pictures(contents.reconstructions),
+        interpolations=_pictures(contents.interpolations),
+        cells=_pictures(contents.cells),
+    )
+
+
+def _pictures(pictures: Sequence[Picture] | Picture | None) -> list[_InlinePicture]:
+    if pictures is None:
+        return []
+    if isinstance(pictures, Figure | SavedPicture):
+        pictures = [pictures]
+    return [_inline(picture) for picture in pictures]
+
+
+def _inline(picture: Picture) -> _InlinePicture:
+    """The picture inside the page; a figure's caption becomes text of the page, which wraps and can be read aloud."""
+    if isinstance(picture, Figure):
+        picture = SavedPicture(png(picture, with_caption=False), caption_of(picture), alt_of(picture))
+    if picture.png[:8] != b"\x89PNG\r\n\x1a\n":
+        raise InputError(f'picture "{picture.alt}": not a PNG file; expected the bytes of one')
+    width, height = struct.unpack(">II", picture.png[16:24])
+    source = "data:image/png;base64," + base64.b64encode(picture.png).decode("ascii")
+    return _InlinePicture(source, picture.alt, picture.caption, width, height)
+
+
+def _value(value: object) -> str:
+    """A table's value as a person writes it: 1,996; 0.871; yes; – for what is missing."""
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value.is_integer() else f"{value:.3g}"
+    if hasattr(value, "__index__"):
+        return f"{value:,}"
+    return str(value)
