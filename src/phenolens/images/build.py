@@ -23,7 +23,7 @@ from phenolens.images.config import CropConfig
 from phenolens.images.quality import is_constant, is_noise
 from phenolens.images.store import ABOUT, FORMAT, VERSION, CropStore, UInt16Array, read_about, whole_npy, write_npy
 from phenolens.progress import track
-from phenolens.screen.table import COLUMNS, Screen
+from phenolens.screen.table import COLUMNS, Screen, treatment_name
 
 CELL_COLUMNS = ["cell_id", "field", "object_number", "y", "x", *COLUMNS]  # and is_noise, known once the crop is read
 FIELD = ["plate", "well", "site"]
@@ -52,13 +52,14 @@ def build_store(
     folder = Path(folder)
     refuse_other_folder(folder)
     by_plate = {_file_name(str(plate)): rows for plate, rows in cells.groupby("plate", sort=False)}
-    made_from = {plate: _fingerprint(rows, files(rows), screen.channels, config) for plate, rows in by_plate.items()}
     pixels = (len(screen.channels), config.crop_px, config.crop_px)
-    due = [
-        plate
-        for plate, rows in by_plate.items()
-        if not _is_kept(folder, plate, made_from[plate], files=files(rows), shape=(len(rows), *pixels))
-    ]
+    made_from: dict[str, str] = {}
+    due: list[str] = []
+    for plate, rows in by_plate.items():
+        sizes, newest_ns = _sizes_and_newest(files(rows))
+        made_from[plate] = _fingerprint(rows, sizes, screen.channels, config)
+        if not _is_kept(folder, plate, made_from[plate], newest_ns=newest_ns, shape=(len(rows), *pixels)):
+            due.append(plate)
     leftovers = _leftovers(folder, keep=set(by_plate))
     if due or leftovers:
         write_json(folder / ABOUT, {"format": FORMAT, "version": VERSION, "complete": False})
@@ -79,8 +80,13 @@ def build_store(
                 channels=screen.channels,
                 config=config,
             )
+    without = _only_noise(folder, list(by_plate), config)
+    left_out = {**left_out, **({"treatments with only noise crops": without} if without else {})}
     about = _about(folder, screen, list(by_plate), cells=cells, left_out=left_out, config=config)
-    if read_about(folder) != about:
+    if {**about, "phenolens": None} != {
+        **(read_about(folder) or {}),
+        "phenolens": None,
+    }:  # a newer version is no change
         write_json(folder / ABOUT, about)
     return CropStore.open(folder)
 
@@ -101,16 +107,24 @@ def _file_name(plate: str) -> str:
     return plate
 
 
-def _fingerprint(rows: pd.DataFrame, files: list[Path], channels: tuple[str, ...], config: CropConfig) -> str:
+def _sizes_and_newest(files: list[Path]) -> tuple[list[int], int]:
+    """Each file's bytes, and when the newest was changed (ns since 1970)."""
+    try:
+        states = [path.stat() for path in files]
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: no such image; bring it, or run with --skip-missing") from error
+    return [state.st_size for state in states], max((state.st_mtime_ns for state in states), default=0)
+
+
+def _fingerprint(rows: pd.DataFrame, sizes: list[int], channels: tuple[str, ...], config: CropConfig) -> str:
     """SHA-256 of all that a plate's crops and table follow from, but for the images: of these, names and sizes."""
-    sizes = ",".join(str(path.stat().st_size) for path in files)
     settings = {
         "version": VERSION,
         "channels": channels,
         "crop_px": config.crop_px,
         "noise_correlation": config.noise_correlation,
     }
-    return sha256(settings, content_sha256(rows), sizes)
+    return sha256(settings, content_sha256(rows), ",".join(map(str, sizes)))
 
 
 def content_sha256(table: pd.DataFrame) -> str:
@@ -119,9 +133,7 @@ def content_sha256(table: pd.DataFrame) -> str:
     return sha256(",".join(map(str, table.columns)), values.tobytes())
 
 
-def _is_kept(
-    folder: Path, plate: str, fingerprint: str, *, files: list[Path], shape: tuple[int, int, int, int]
-) -> bool:
+def _is_kept(folder: Path, plate: str, fingerprint: str, *, newest_ns: int, shape: tuple[int, int, int, int]) -> bool:
     crops, table = folder / f"{plate}.npy", folder / f"{plate}.parquet"
     if not table.is_file() or not whole_npy(crops, shape):
         return False
@@ -129,8 +141,7 @@ def _is_kept(
         written = read_parquet_about(table)
     except (OSError, pa.ArrowException):
         return False
-    newest = max((path.stat().st_mtime_ns for path in files), default=0)
-    return written is not None and written.get("fingerprint") == fingerprint and newest <= crops.stat().st_mtime_ns
+    return written is not None and written.get("fingerprint") == fingerprint and newest_ns <= crops.stat().st_mtime_ns
 
 
 def _leftovers(folder: Path, *, keep: set[str]) -> list[Path]:
@@ -172,6 +183,21 @@ def _write_plate(
     counts = {"n_crops": len(table), "n_at_border": about["n_at_border"], "n_noise": int(table["is_noise"].sum())}
     hashes = {"npy_sha256": npy_sha256, "cells_sha256": content_sha256(table)}
     write_parquet(folder / f"{plate}.parquet", table, about={**about, **counts, **hashes})
+
+
+def _only_noise(folder: Path, plates: list[str], config: CropConfig) -> int:
+    """How many treatments have no crop but noise; without skip_missing an InputError that names the first."""
+    columns = ["compound", "concentration_um", "role", "is_noise"]
+    cells = pd.concat([pd.read_parquet(folder / f"{plate}.parquet", columns=columns) for plate in plates])
+    cells = cells[cells["role"] != "other"]
+    is_empty = cells["is_noise"].groupby(treatment_name(cells["compound"], cells["concentration_um"])).all()
+    without = list(is_empty.index[is_empty])
+    if without and not config.skip_missing:
+        raise InputError(
+            f"treatment {without[0]} has no crop but camera noise ({len(without)} such treatments). Look at its "
+            "images, run with --skip-missing to go on without it, or with a smaller --noise-correlation"
+        )
+    return len(without)
 
 
 def _about(

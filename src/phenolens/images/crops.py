@@ -179,7 +179,9 @@ def _without_cells(screen: Screen, cells: pd.DataFrame, config: CropConfig) -> d
     kept = cells[cells["role"] != "other"]
     have = set(treatment_name(kept["compound"], kept["concentration_um"]))
     without = [name for name in wanted if name not in have]
-    if (without and not config.skip_missing) or cells.empty:
+    if cells.empty:
+        raise InputError("no cell has a crop that lies inside a field; expected y the row and x the column, in pixels")
+    if without and not config.skip_missing:
         raise InputError(
             f"treatment {without[0]} has no cell whose crop lies inside a field ({len(without)} of {len(wanted)} "
             "treatments have none). Give centres for it, or run with --skip-missing; nothing was written."

@@ -15,6 +15,7 @@ import pandas as pd
 
 from phenolens.errors import InputError
 from phenolens.files import sha256
+from phenolens.screen.csv_table import numbers, read_csv
 from phenolens.screen.image_files import missing_line, with_images
 from phenolens.screen.table import Screen, checked_screen, select, treatment_name, well_name
 
@@ -34,6 +35,9 @@ FIELD_COLUMNS = {
     "Image_Metadata_Concentration": "concentration_um",
 }
 NUMBER_COLUMNS = {"TableNumber": "table_number", "ImageNumber": "image_number"}
+FILE_COLUMNS = tuple(f"Image_FileName_{word}" for word in CHANNELS.values())
+PATH_COLUMNS = tuple(f"Image_PathName_{word}" for word in CHANNELS.values())
+IMAGE_COLUMNS = (*NUMBER_COLUMNS, *FIELD_COLUMNS, *FILE_COLUMNS, *PATH_COLUMNS)
 LABEL_COLUMNS = {"compound": "compound", "concentration": "concentration_um", "moa": "moa"}
 
 # Week4 has no prefix, Week7 partly `Week7_7__`; what stands before the well says nothing about the plate.
@@ -55,7 +59,7 @@ def read_bbbc021(
 
     `images` is the folder that holds the plates' folders, as unpacked (`Week1_22123`) or as the table has them
     (`Week1/Week1_22123`); without it the screen has no files. "labelled" keeps the controls and the treatments with a
-    known mechanism. `plates`, `wells`, `sites` choose fields, all by default. Column `table_number`, `image_number`:
+    known mechanism. `plates`, `wells`, `sites` choose fields, all by default. Columns `table_number`, `image_number`:
     the field's key in CellProfiler's tables.
 
     Raises InputError for a table that is missing, lacks a column or contradicts itself, a labelled treatment that no
@@ -63,8 +67,7 @@ def read_bbbc021(
     the last three are left out and counted in the screen's `left_out`.
     """
     image_path, label_path = _table_path(Path(tables), IMAGE_TABLE), _table_path(Path(tables), LABEL_TABLE)
-    raw = _read_csv(image_path)
-    fields = _fields(raw, source=image_path.name)
+    fields = _fields(read_csv(image_path, columns=IMAGE_COLUMNS), source=image_path.name)
     fields["role"] = roles(fields)
     fields, n_unseen = _with_mechanism(fields, _labels(label_path), source=label_path.name, skip_missing=skip_missing)
     sources = {path.name: sha256(path) for path in (image_path, label_path)}
@@ -97,14 +100,13 @@ def roles(fields: pd.DataFrame) -> pd.Series:
 
 
 def named_fields(raw: pd.DataFrame, *, source: str) -> pd.DataFrame:
-    """Plate, well, site, batch, compound and concentration of each row of a table with the image table's columns.
+    """Plate, well, site, batch, compound and concentration of each row of a table with FIELD_COLUMNS and FILE_COLUMNS.
 
-    Site and well are read from the file names, which all channels must agree on; the batch is the plate's week, not
-    TableNumber (0 in Week10). Raises InputError for a missing column and for a row that contradicts itself.
+    Well and site are in the file names too, on which all channels must agree; the batch is the plate's week, not
+    TableNumber (0 in Week10). Raises InputError for a row that contradicts itself.
     """
-    require_columns(raw, [*FIELD_COLUMNS, *(f"Image_FileName_{word}" for word in CHANNELS.values())], source=source)
     fields = raw[list(FIELD_COLUMNS)].rename(columns=FIELD_COLUMNS)
-    fields["concentration_um"] = pd.to_numeric(fields["concentration_um"], errors="coerce")
+    fields["concentration_um"] = numbers(raw, "Image_Metadata_Concentration", source=source)
     fields["well"] = fields["well"].map({raw_well: well_name(raw_well) for raw_well in fields["well"].unique()})
     fields["plate"] = fields["plate"].astype(str)
     fields["batch"] = fields["plate"].map({plate: batch_of(plate, source=source) for plate in fields["plate"].unique()})
@@ -130,13 +132,6 @@ def batch_of(plate: str, *, source: str) -> str:
     return match[1]
 
 
-def require_columns(table: pd.DataFrame, columns: Iterable[str], *, source: str) -> None:
-    """InputError that names the columns which `table` lacks."""
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
-        raise InputError(f"{source}: no column {', '.join(missing)} (found: {', '.join(map(str, table.columns))})")
-
-
 def _table_path(tables: Path, name: str) -> Path:
     for path in (tables / name, tables / f"{name}.gz"):
         if path.is_file():
@@ -144,20 +139,11 @@ def _table_path(tables: Path, name: str) -> Path:
     raise InputError(f"{tables}: no {name} or {name}.gz; give the folder that holds BBBC021's tables")
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    """A table whose lines may end in LF, CRLF or CR alone."""
-    try:
-        return pd.read_csv(path, encoding="utf-8-sig")
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path}: not a table of comma-separated values ({error})") from error
-
-
 def _fields(raw: pd.DataFrame, *, source: str) -> pd.DataFrame:
     """The image table in the screen's columns, with `file_<channel>` as `<PathName>/<FileName>`."""
-    require_columns(raw, [*NUMBER_COLUMNS, *(f"Image_PathName_{word}" for word in CHANNELS.values())], source=source)
     fields = named_fields(raw, source=source)
     for name, ours in NUMBER_COLUMNS.items():
-        fields[ours] = raw[name]
+        fields[ours] = numbers(raw, name, source=source)
     for channel, word in CHANNELS.items():
         fields[f"file_{channel}"] = raw[f"Image_PathName_{word}"].str.rstrip("/") + "/" + raw[f"Image_FileName_{word}"]
     return fields
@@ -177,13 +163,12 @@ def _places(file_names: pd.Series, *, source: str) -> pd.DataFrame:
 
 def _labels(path: Path) -> pd.DataFrame:
     """Compound, concentration and mechanism of each labelled treatment; the control's own row is left out."""
-    raw = _read_csv(path)
-    require_columns(raw, LABEL_COLUMNS, source=path.name)
+    raw = read_csv(path, columns=LABEL_COLUMNS)
     labels = raw[list(LABEL_COLUMNS)].rename(columns=LABEL_COLUMNS)
-    labels["concentration_um"] = pd.to_numeric(labels["concentration_um"], errors="coerce")
+    labels["concentration_um"] = numbers(raw, "concentration", source=path.name)
     if labels.isna().any(axis=None):
         row = labels.isna().any(axis=1).to_numpy().argmax()
-        raise InputError(f"{path.name}, row {row + 2}: compound, concentration or moa is empty or no number")
+        raise InputError(f"{path.name}, row {row + 2}: compound or moa is empty; correct the table")
     return labels[labels["compound"] != CONTROL].drop_duplicates()
 
 

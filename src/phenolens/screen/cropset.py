@@ -9,7 +9,16 @@ import pandas as pd
 
 from phenolens.errors import InputError
 from phenolens.files import sha256
-from phenolens.screen.bbbc021 import CHANNELS, Treatments, labelled, named_fields, require_columns, roles
+from phenolens.screen.bbbc021 import (
+    CHANNELS,
+    FIELD_COLUMNS,
+    FILE_COLUMNS,
+    Treatments,
+    labelled,
+    named_fields,
+    roles,
+)
+from phenolens.screen.csv_table import numbers, read_csv
 from phenolens.screen.image_files import missing_line
 from phenolens.screen.table import Screen, checked_screen, select
 
@@ -41,14 +50,9 @@ def read_cropset(
     """
     source = Path(source)
     table_path = source / METADATA
-    if not table_path.is_file():
-        raise InputError(f"{source}: no {METADATA}; give the folder of a crop set, which has it beside {CROPS_FOLDER}/")
-    try:
-        raw = pd.read_csv(table_path, encoding="utf-8-sig", low_memory=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{table_path}: not a table of comma-separated values ({error})") from error
-    require_columns(raw, CELL_COLUMNS, source=METADATA)
+    raw = read_csv(table_path, columns=[*CELL_COLUMNS, *FIELD_COLUMNS, *FILE_COLUMNS])
     rows = named_fields(raw, source=METADATA).assign(**{ours: raw[name] for name, ours in CELL_COLUMNS.items()})
+    rows["object_number"] = numbers(raw, "Single_Cell_Image_Id", source=METADATA).astype(int)
     rows["role"] = roles(rows)
     rows["moa"] = rows["moa"].astype(object).where(rows["moa"].notna() & (rows["role"] != "control"), None)
     rows["path"] = _crops_folder(source).name + "/" + rows["folder"].astype(str) + "/" + rows["name"].astype(str)
