@@ -1,0 +1,1 @@
+"""From cells to wells to treatments, whitened and scored: numpy, pandas and AnnData only."""

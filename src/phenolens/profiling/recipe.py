@@ -1,0 +1,29 @@
+"""How profiles are to be brought to a common scale and whitened: the choices, each with its default."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Extent = Literal["all", "batch", "plate"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How profiles are brought to a common scale and whitened; the default is METHOD 5's.
+
+    PCA and ZCA after `scaling="zscore"` are the correlation forms, after `scaling="centre"` the covariance forms.
+    """
+
+    scaling: Literal["zscore", "robust", "centre", "none"] = "zscore"  # robust: median and 1.4826 x MAD
+    scaled_over: Extent = "all"  # rows that share one centre and one scale
+    whitening: Literal["pca", "zca", "none"] = "pca"  # zca is rotated back, so that features keep their names
+    whitened_over: Extent = "all"  # rows that share one whitening
+    learnt_on: Literal["controls", "everything"] = "controls"
+    ridge: float = 1.0  # added to each eigenvalue; fixed beforehand, never chosen on the score
+    ridge_unit: Literal["absolute", "relative"] = "absolute"  # relative: times the mean eigenvalue
+    estimate: Literal["sample", "ledoit-wolf"] = "sample"  # of the covariance
+    n_components: int | None = None  # keep only so many leading directions (truncated); None keeps all
+    coral: Literal["none", "batch", "plate"] = "none"  # align the controls of each with all controls (TVN)
+
+
+UNWHITENED = Recipe(whitening="none")
+TVN = Recipe(coral="batch")
