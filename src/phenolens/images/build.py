@@ -57,17 +57,17 @@ def build_store(
     due: list[str] = []
     for plate, rows in by_plate.items():
         sizes, newest_ns = _sizes_and_newest(files(rows))
-        made_from[plate] = _fingerprint(rows, sizes, screen.channels, config)
+        made_from[plate] = _fingerprint(rows, sizes, int(n_at_border.get(plate, 0)), screen.channels, config)
         if not _is_kept(folder, plate, made_from[plate], newest_ns=newest_ns, shape=(len(rows), *pixels)):
             due.append(plate)
     leftovers = _leftovers(folder, keep=set(by_plate))
     if due or leftovers:
         write_json(folder / ABOUT, {"format": FORMAT, "version": VERSION, "complete": False})
     for path in leftovers:
-        path.unlink()
+        path.unlink(missing_ok=True)  # writing about.json has taken away its own
     n_fields = {plate: by_plate[plate].groupby(FIELD).ngroups for plate in due}
     fields = (rows for plate in due for _, rows in by_plate[plate].groupby(FIELD, sort=False))
-    tracked = track(fields, "Fields cut", total=sum(n_fields.values()))
+    tracked = track(fields, "Fields cropped", total=sum(n_fields.values()))
     with closing(cast(Any, tracked)):
         for plate in due:
             _write_plate(
@@ -83,10 +83,7 @@ def build_store(
     without = _only_noise(folder, list(by_plate), config)
     left_out = {**left_out, **({"treatments with only noise crops": without} if without else {})}
     about = _about(folder, screen, list(by_plate), cells=cells, left_out=left_out, config=config)
-    if {**about, "phenolens": None} != {
-        **(read_about(folder) or {}),
-        "phenolens": None,
-    }:  # a newer version is no change
+    if not _is_same(about, read_about(folder)):
         write_json(folder / ABOUT, about)
     return CropStore.open(folder)
 
@@ -116,13 +113,16 @@ def _sizes_and_newest(files: list[Path]) -> tuple[list[int], int]:
     return [state.st_size for state in states], max((state.st_mtime_ns for state in states), default=0)
 
 
-def _fingerprint(rows: pd.DataFrame, sizes: list[int], channels: tuple[str, ...], config: CropConfig) -> str:
+def _fingerprint(
+    rows: pd.DataFrame, sizes: list[int], n_at_border: int, channels: tuple[str, ...], config: CropConfig
+) -> str:
     """SHA-256 of all that a plate's crops and table follow from, but for the images: of these, names and sizes."""
     settings = {
         "version": VERSION,
         "channels": channels,
         "crop_px": config.crop_px,
         "noise_correlation": config.noise_correlation,
+        "n_at_border": n_at_border,
     }
     return sha256(settings, content_sha256(rows), ",".join(map(str, sizes)))
 
@@ -183,6 +183,11 @@ def _write_plate(
     counts = {"n_crops": len(table), "n_at_border": about["n_at_border"], "n_noise": int(table["is_noise"].sum())}
     hashes = {"npy_sha256": npy_sha256, "cells_sha256": content_sha256(table)}
     write_parquet(folder / f"{plate}.parquet", table, about={**about, **counts, **hashes})
+
+
+def _is_same(about: dict[str, Any], before: dict[str, Any] | None) -> bool:
+    """Whether only the version of this program differs: then the crops, and runs made from them, stay what they are."""
+    return before is not None and {**before, "phenolens": about["phenolens"]} == about
 
 
 def _only_noise(folder: Path, plates: list[str], config: CropConfig) -> int:

@@ -173,7 +173,13 @@ def _refuse_centres(cells: pd.DataFrame, size: tuple[int, int]) -> None:
 
 
 def _without_cells(screen: Screen, cells: pd.DataFrame, config: CropConfig) -> dict[str, int]:
-    """What the screen left out and, with skip_missing, the treatments without a cell; without it an InputError."""
+    """What is left out so far, with skip_missing also plates and treatments without a cell; else an InputError."""
+    plates = [plate for plate in screen.table["plate"].unique() if not (cells["plate"] == plate).any()]
+    if plates and len(cells) and not config.skip_missing:
+        raise InputError(
+            f'plate "{plates[0]}" has no cell whose crop lies inside a field ({len(plates)} plates have none). '
+            "Give centres for it, choose other plates with --plates, or run with --skip-missing; nothing was written."
+        )
     wells = screen.wells[screen.wells["role"] != "other"]
     wanted = dict.fromkeys(treatment_name(wells["compound"], wells["concentration_um"]))
     kept = cells[cells["role"] != "other"]
@@ -186,7 +192,8 @@ def _without_cells(screen: Screen, cells: pd.DataFrame, config: CropConfig) -> d
             f"treatment {without[0]} has no cell whose crop lies inside a field ({len(without)} of {len(wanted)} "
             "treatments have none). Give centres for it, or run with --skip-missing; nothing was written."
         )
-    return {**screen.left_out, **({"treatments without cells": len(without)} if without else {})}
+    counts = {"plates without cells": len(plates), "treatments without cells": len(without)}
+    return {**screen.left_out, **{what: count for what, count in counts.items() if count}}
 
 
 def _read_crop(path: Path, crop_px: int) -> UInt16Array:

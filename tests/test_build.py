@@ -1,0 +1,154 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from bbbc021_source import edit_csv, write_source
+from phenolens.errors import InputError
+from phenolens.images import crops as crops_module
+from phenolens.images.config import CropConfig
+from phenolens.images.crops import make_crops
+
+SMALL = CropConfig(crop_px=8)
+N_RENAMES = 6  # about.json (unfinished), two plates of crops and table, about.json
+
+KILLED_AT_A_RENAME = """
+import os, pathlib, signal, sys
+from phenolens.images.config import CropConfig
+from phenolens.images.crops import make_crops
+source, folder, survived = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3])
+rename, calls = pathlib.Path.replace, []
+def replace(self, target):
+    calls.append(target)
+    if len(calls) > survived:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, target)
+pathlib.Path.replace = replace
+make_crops(source, folder, layout="bbbc021", config=CropConfig(crop_px=8))
+"""
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = write_source(tmp_path / "source")
+    for path in folder.rglob("*.tif"):
+        os.utime(path, ns=(10**18, 10**18))  # long ago
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def make(source: Path, folder: Path, config: CropConfig = SMALL) -> dict[str, bytes]:
+    make_crops(source, folder, layout="bbbc021", config=config)
+    return files(folder)
+
+
+@pytest.fixture
+def fields_read(monkeypatch) -> list[str]:
+    """The fields that are read from here on."""
+    read: list[str] = []
+    read_field = crops_module.read_field
+
+    def counted(paths, *, where):
+        read.append(where)
+        return read_field(paths, where=where)
+
+    monkeypatch.setattr(crops_module, "read_field", counted)
+    return read
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
+@pytest.mark.parametrize("survived", range(N_RENAMES))
+def test_killed_anywhere_the_same_command_ends_with_the_same_files(source, tmp_path, survived):
+    undisturbed = make(source, tmp_path / "undisturbed")
+    command = [sys.executable, "-c", KILLED_AT_A_RENAME, source, tmp_path / "killed", str(survived)]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    assert any(name.endswith(".partial") for name in files(tmp_path / "killed"))
+    assert make(source, tmp_path / "killed") == undisturbed
+
+
+def test_a_killed_build_goes_on_at_the_plate_where_it_stood(source, tmp_path, fields_read):
+    broken = source / "Week1_22123" / "B02_s1_w1123AB-0.tif"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:-1])
+    with pytest.raises(InputError, match="cut short"):
+        make(source, tmp_path / "crops")
+    broken.write_bytes(whole)
+    fields_read.clear()
+    make(source, tmp_path / "crops")
+    assert len(fields_read) == 6
+    assert all('plate "Week1_22123"' in where for where in fields_read)
+
+
+def test_run_again_nothing_is_read_and_nothing_written(source, tmp_path, fields_read):
+    make(source, tmp_path / "crops")
+    before = times(tmp_path / "crops")
+    fields_read.clear()
+    make(source, tmp_path / "crops")
+    assert fields_read == []
+    assert times(tmp_path / "crops") == before
+
+
+def test_another_side_makes_all_plates_anew_and_back_again(source, tmp_path):
+    first = make(source, tmp_path / "crops")
+    assert make(source, tmp_path / "crops", CropConfig(crop_px=6)) != first
+    assert make(source, tmp_path / "crops") == first
+
+
+def test_a_plate_is_made_anew_when_its_centres_change(source, tmp_path, fields_read):
+    make(source, tmp_path / "crops")
+    fields_read.clear()
+    edit_csv(source / "Nuclei.csv", lambda table: table.assign(Location_Center_Y=15.0 + table["TableNumber"]))
+    make(source, tmp_path / "crops")
+    assert {where.split(",")[0] for where in fields_read} == {'plate "Week1_22123"'}
+
+
+def test_a_plate_is_made_anew_when_an_image_is_newer(source, tmp_path):
+    first = make(source, tmp_path / "crops")
+    path = source / "Week1_22123" / "B02_s1_w1123AB-0.tif"
+    tifffile.imwrite(path, np.flip(tifffile.imread(path)))
+    second = make(source, tmp_path / "crops")
+    assert second["Week1_22123.npy"] != first["Week1_22123.npy"]
+    assert second["Week10_40111.npy"] == first["Week10_40111.npy"]
+
+
+def test_a_damaged_plate_is_made_anew(source, tmp_path):
+    first = make(source, tmp_path / "crops")
+    (tmp_path / "crops" / "Week1_22123.npy").write_bytes(first["Week1_22123.npy"][:-1])
+    (tmp_path / "crops" / "Week10_40111.parquet").write_bytes(b"PAR1")
+    assert make(source, tmp_path / "crops") == first
+
+
+def test_plates_that_are_no_longer_asked_for_are_removed(source, tmp_path, fields_read):
+    make(source, tmp_path / "crops")
+    fields_read.clear()
+    left = make(source, tmp_path / "crops", CropConfig(crop_px=8, plates=("Week1_22123",)))
+    assert set(left) == {"about.json", "Week1_22123.npy", "Week1_22123.parquet"}
+    assert fields_read == []
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(source, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "Week1_22123.npy").write_text("years of work")
+    with pytest.raises(InputError, match=r'holds "Week1_22123.npy" and no crops of ours'):
+        make(source, tmp_path / "mine")
+    assert files(tmp_path / "mine") == {"Week1_22123.npy": b"years of work"}
+    with pytest.raises(InputError, match="is a file; give a folder"):
+        make(source, tmp_path / "mine" / "Week1_22123.npy")
+
+
+def test_where_the_source_lies_does_not_matter(source, tmp_path):
+    first = make(source, tmp_path / "crops")
+    source.rename(tmp_path / "moved")
+    assert make(tmp_path / "moved", tmp_path / "other") == first
