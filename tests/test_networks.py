@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from naive import normed, upsampled, zero_padded_convolution
 from torch.nn import functional as F
 
+from naive import normed, upsampled, zero_padded_convolution
 from phenolens.errors import InputError
 from phenolens.models.networks import (
     BatchNorm,

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from naive import vaeplus_losses
 
+from naive import vaeplus_losses
 from phenolens.models import MODELS, ModelConfig
 from phenolens.models.autoencoders import kl_per_feature, pixel_loss
 from phenolens.models.vaeplus import gammas

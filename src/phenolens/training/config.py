@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from phenolens.errors import InputError
-from phenolens.models import MODELS, ModelConfig
+from phenolens.models import ModelConfig
 
 # Settings that say how a run is computed, not what it computes: they may change when a run goes on.
 HOW = ("steps", "checkpoint_every", "threads", "device")
@@ -37,5 +37,3 @@ class TrainConfig:
                 raise InputError(f"--{name.replace('_', '-')} {value}: expected a whole number of at least 1")
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: expected a whole number of at least 0")
-        if self.model not in MODELS:
-            raise InputError(f"--model {self.model}: expected one of {', '.join(MODELS)}")

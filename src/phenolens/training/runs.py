@@ -22,7 +22,7 @@ def built_model(store: CropStore, config: TrainConfig) -> Model:
 
 def begin(run: RunFolder, store: CropStore, config: TrainConfig, compute: Compute) -> None:
     """Write down what the run is made from; InputError when it exists already and is made from something else."""
-    made_from = {
+    made_from: dict[str, Any] = {
         "config": dataclasses.asdict(config),
         "crops": store.identity,
         "channels": list(store.channels),

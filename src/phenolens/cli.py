@@ -1,0 +1,102 @@
+"""The command line: parse, open, call, say what comes next. One verb a step."""
+
+import errno
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+from phenolens import __version__
+from phenolens.errors import InputError, Interrupted, RunError
+from phenolens.progress import tell
+
+VERBS = {
+    "demo": "simulate a small screen and take it from images to a report, in about five minutes",
+    "run": "all steps from a source folder to a report",
+    "simulate": "write a simulated screen, as a BBBC021 download lies on disk, with its true answers",
+    "crop": "cut single-cell crops from fields of view, or take over a crop set",
+    "train": "train a model on the crops",
+    "embed": "embed every crop with the trained models",
+    "profile": "make profiles of wells and treatments from the embeddings",
+    "evaluate": "score how well treatments match by mechanism (NSC, NSCB)",
+    "report": "write the report with its pictures",
+    "explore": "look at a study in the browser, on this machine",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; 0 when it is done, 2 for bad input, 1 when a computation cannot go on, 130 when stopped."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    if given[0] == "--version":
+        print(f"phenolens {__version__}")
+        return 0
+    try:
+        return run_verb(given[0], given[1:])
+    except InputError as error:
+        tell(f"phenolens {given[0]}: {error}")
+        return 2
+    except Interrupted as error:
+        tell(f"phenolens {given[0]}: {error}")
+        return 130
+    except KeyboardInterrupt:
+        tell(f"phenolens {given[0]}: stopped; the same command goes on where it stood")
+        return 130
+    except RunError as error:
+        tell(f"phenolens {given[0]}: {error}")
+        return 1
+    except OSError as error:
+        tell(f"phenolens {given[0]}: {_what_the_system_said(error)}")
+        return 2
+
+
+def overview() -> str:
+    """What `phenolens --help` says."""
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:{width}}  {what}" for verb, what in VERBS.items()]
+    return "\n".join(
+        [
+            "phenolens: see what a treatment does to a cell",
+            "",
+            "usage: phenolens VERB ...    (phenolens VERB --help lists its flags)",
+            "",
+            *lines,
+            "",
+            "A study's folder is the first argument of each step. Begin with: phenolens demo OUT",
+        ]
+    )
+
+
+def _what_the_system_said(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{where}the disk is full; what was whole is kept, nothing is half-written; make room and run it again"
+    return f"{where}{error.strerror or error}"
+
+
+def run_verb(verb: str, arguments: list[str]) -> int:
+    """Parse the verb's flags, with the study's `study.toml` and `--config FILE` as their defaults, and do it."""
+    if verb not in VERBS:
+        near = get_close_matches(verb, VERBS, n=1)
+        hint = f'did you mean "{near[0]}"?' if near else f"expected one of {', '.join(VERBS)}"
+        raise InputError(f'no verb "{verb}"; {hint}')
+    import tyro
+
+    from phenolens.settings import with_file_settings
+
+    module = import_module(f"phenolens.verbs.{verb}")
+    flags = tyro.cli(
+        module.Flags,
+        prog=f"phenolens {verb}",
+        description=VERBS[verb],
+        args=with_file_settings(verb, arguments, module.Flags),
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    module.act(flags)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,378 @@
+"""Gather what a study holds into the report's contents; nothing is scored here.
+
+The run that is pictured is one of the study's; scores are those of all runs.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from phenolens.errors import InputError
+from phenolens.files import write_text
+from phenolens.images.store import CropStore
+from phenolens.models import Generative
+from phenolens.steps import embeddings, treatment_file
+from phenolens.study import Study
+from phenolens.training.checkpoint import RunFolder
+from phenolens.training.device import Compute
+from phenolens.training.embed import decode, embed_crops
+from phenolens.training.runs import trained_model
+from phenolens.viewing.charts import confusion, learning_curves, treatment_map
+from phenolens.viewing.figures import cell_sheet, interpolation, reconstructions
+from phenolens.viewing.published import COMPOUNDS
+from phenolens.viewing.report import Picture, ReportContents, report_html
+from phenolens.viewing.scoretable import MODEL_NAMES, verdict_sentence
+from phenolens.viewing.travel import decode_frames, feature_swap, target_cell
+
+# The kind of profile that the headline speaks of, fixed before any score was seen: METHOD's default whitening.
+HEADLINE = {"statistics": "mean", "whitening": "whitened", "protocol": "NSC"}
+FULL_BBBC021_CROPS = 488_396  # the public crop set, as a yardstick for how much of it a study holds
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What the report shows."""
+
+    run: str | None = None  # the run that is pictured; left out: the first VAE+ run, else the first that decodes
+    compounds: tuple[str, ...] = ()  # compounds to travel to; left out: the strongest of each of six mechanisms
+    shown_cells: int = 8  # cells in a row of pictures
+    frames: int = 7  # of an interpolation
+    picture_seed: int = 0  # chooses the cells that are shown
+
+
+@dataclass(frozen=True)
+class _Pictured:
+    """The run that is pictured, and what its pictures are made of."""
+
+    run: RunFolder
+    model: Generative
+    store: CropStore
+    compute: Compute
+
+    @property
+    def title(self) -> str:
+        about = self.run.about() or {}
+        return MODEL_NAMES.get(about["config"]["model"], self.run.name)
+
+    def originals(self, rows: np.ndarray) -> np.ndarray:
+        """Crops (n, C, S, S) as the model sees them."""
+        return self.compute.normalised(self.store.take(rows)).cpu().numpy()
+
+    def redrawn(self, rows: np.ndarray) -> np.ndarray:
+        """Their reconstructions."""
+        return decode(
+            self.model, embed_crops(self.model, self.store.take(rows), compute=self.compute), compute=self.compute
+        )
+
+
+def write_report(study: Study, config: ReportConfig) -> None:
+    """Write `report.html` from what the study holds."""
+    if not study.scores.exists():
+        raise InputError(f"{study.scores}: not there yet; run `phenolens evaluate {study.folder}` first")
+    store = study.store()
+    name = _pictured_run(study, config.run)
+    scores = pd.read_csv(study.scores, keep_default_na=False)
+    about = RunFolder(study.run(name)).about() or {}
+    model = about["config"]["model"]
+    headline = scores[(scores["model"] == model) & (scores["seed"] == about["config"]["seed"])]
+    headline = headline[np.logical_and.reduce([headline[key] == value for key, value in HEADLINE.items()])]
+    treated = store.cells[store.cells["role"] == "treated"]
+    is_bbbc021 = set(treated["compound"]) == COMPOUNDS
+    contents = ReportContents(
+        title=f"{study.folder.resolve().name}: what the treatments do to the cells",
+        verdict=verdict_sentence(headline, **_chance(study, name)),
+        facts=_facts(store, about, study, name),
+        scores=scores,
+        is_bbbc021=is_bbbc021,
+        amount_of_data=_amount(store) if is_bbbc021 else "",
+        confusion=_confusions(study, name),
+        treatment_map=_map(study, name),
+        wrong=_wrong(study, name),
+        **_of_training(study, name),
+        **_pictures(study, name, config),
+        whitening=_whitening_words(study, name),
+        left_out=_left_out(store),
+        commands=_commands(study, store),
+        study=str(study.folder),
+    )
+    write_text(study.report, report_html(contents))
+
+
+def _pictured_run(study: Study, asked: str | None) -> str:
+    """The run asked for, or the first VAE+ run, or the first that decodes."""
+    names = study.chosen_runs((asked,) if asked else (), having="checkpoint.pt")
+    scored = [name for name in names if (study.folder / "scores" / name).is_dir()]
+    if not scored:
+        raise InputError(
+            f"{study.folder}: no scores of {', '.join(names)} yet; run `phenolens evaluate {study.folder}` first"
+        )
+    return min(scored, key=lambda name: (not name.startswith("vaeplus"), not name.startswith("vae"), name))
+
+
+def _amount(store: CropStore) -> str:
+    return f"{len(store):,} of {FULL_BBBC021_CROPS:,} cells" if len(store) < FULL_BBBC021_CROPS else ""
+
+
+def _kind(protocol: str, statistics: str, whitening: str) -> str:
+    return f"{protocol}_{statistics}_{whitening}"
+
+
+def _headline_file(study: Study, name: str, what: str, protocol: str) -> Path:
+    kind = _kind(protocol, HEADLINE["statistics"], HEADLINE["whitening"])
+    return study.folder / "scores" / name / f"{what}_{kind}.csv"
+
+
+def _chance(study: Study, name: str) -> dict[str, float]:
+    table = pd.read_csv(study.folder / "scores" / name / "chance.csv", keep_default_na=False)
+    row = table[np.logical_and.reduce([table[key] == value for key, value in HEADLINE.items()])].iloc[0]
+    return {name: float(row[name]) for name in ("chance", "shuffled")}
+
+
+def _facts(store: CropStore, about: dict[str, Any], study: Study, name: str) -> dict[str, dict[str, object]]:
+    cells = store.cells
+    treated = cells[cells["role"] == "treated"]
+    history = _history(study, name)
+    screen = {
+        "plates": cells["plate"].nunique(),
+        "batches": cells["batch"].nunique(),
+        "wells": len(cells[["plate", "well"]].drop_duplicates()),
+        "control wells": len(cells.loc[cells["role"] == "control", ["plate", "well"]].drop_duplicates()),
+        "treatments": len(treated[["compound", "concentration_um"]].drop_duplicates()),
+        "compounds": treated["compound"].nunique(),
+        "mechanisms": treated["moa"].nunique(),
+        "cells": len(cells),
+        "channels": ", ".join(store.channels),
+        "crop": f"{store.crop_px} x {store.crop_px} px",
+    }
+    network = {key: value for key, value in about["config"]["network"].items() if value is not None}
+    model = {
+        "run": name,
+        **{
+            key: value
+            for key, value in about["config"].items()
+            if key not in ("network", "model") and value is not None
+        },
+        **network,
+    }
+    machine = dict(about["computed_with"]) | {"phenolens": about["phenolens"]}
+    if not history.empty:
+        machine["training"] = f"{history['seconds'].iloc[-1] / 60:.1f} minutes"
+    return {"Screen": screen, "Model": model, "Machine": machine}
+
+
+def _history(study: Study, name: str) -> pd.DataFrame:
+    path = study.run(name) / "history.csv"
+    if path.stat().st_size < 5:  # a model that is fitted at once has none
+        return pd.DataFrame()
+    return pd.read_csv(path).rename(columns=lambda column: column.replace("autoencoder.gamma_", "gamma_"))
+
+
+def _confusions(study: Study, name: str) -> list[Picture]:
+    figures: list[Picture] = []
+    for protocol in ("NSC", "NSCB"):
+        path = _headline_file(study, name, "confusion", protocol)
+        if path.exists():
+            figures.append(confusion(pd.read_csv(path, index_col=0), title=protocol))
+    return figures
+
+
+def _map(study: Study, name: str) -> Picture:
+    profiles = anndata.read_h5ad(treatment_file(study, name, HEADLINE["statistics"], HEADLINE["whitening"]))
+    labelled = profiles[profiles.obs["Metadata_MoA"].astype(str) != ""]
+    return treatment_map(np.asarray(labelled.X), labelled.obs["Metadata_MoA"].astype(str).tolist())
+
+
+def _wrong(study: Study, name: str) -> pd.DataFrame:
+    queries = pd.read_csv(_headline_file(study, name, "neighbours", "NSC"), keep_default_na=False)
+    counted = queries[queries["counted"].astype(str) == "True"]
+    wrong = counted[counted["right"].astype(str) != "True"]
+    columns = {
+        "treatment": "treatment",
+        "moa": "its mechanism",
+        "nearest": "nearest treatment",
+        "predicted": "the neighbour's mechanism",
+        "distance": "cosine distance",
+    }
+    return wrong[list(columns)].rename(columns=columns)
+
+
+def _of_training(study: Study, name: str) -> dict[str, Any]:
+    curves: list[Picture] = []
+    history = _history(study, name)
+    if not history.empty:
+        curves.append(learning_curves(history, title=name))
+    health = json.loads((study.run(name) / "health.json").read_text())
+    return {"learning_curves": curves or None, "warnings": health["warnings"]}
+
+
+def _pictures(study: Study, name: str, config: ReportConfig) -> dict[str, Any]:
+    """Real cells; and, of models that decode, originals over reconstructions and the ways to treated cells."""
+    store = study.store()
+    random = np.random.default_rng(config.picture_seed)
+    cells = store.cells
+    fine = ~cells["is_noise"].to_numpy(bool)
+    shown: dict[str, Any] = {"cells": _sheet(store, fine, random, config.shown_cells)}
+    decoding = [p for p in (_pictured(study, run) for run in study.runs() if _is_scored(study, run)) if p is not None]
+    decoding.sort(key=lambda pictured: (pictured.run.name == name, pictured.title))
+    if decoding:
+        treatments = cells["compound"] + " " + cells["concentration_um"].map("{:g}".format)
+        rows = _one_a_mechanism(cells, fine, random, config.shown_cells)
+        by_model = {pictured.title: pictured.redrawn(rows) for pictured in decoding}
+        labels = [treatments.iloc[row] for row in rows]
+        originals = decoding[0].originals(rows)
+        shown["reconstructions"] = [reconstructions(originals, by_model, labels, channels=store.channels)]
+        main = decoding[-1]
+        shown["interpolations"] = _travels(study, main, config)
+    return shown
+
+
+def _is_scored(study: Study, run: str) -> bool:
+    return (study.folder / "scores" / run).is_dir()
+
+
+def _pictured(study: Study, name: str) -> _Pictured | None:
+    """What the pictures of a run are made of; None for a model that does not decode."""
+    run = RunFolder(study.run(name))
+    model, trained = trained_model(run)
+    if not isinstance(model, Generative):
+        return None
+    compute = Compute.chosen(device=trained.device, precision=trained.precision, threads=trained.threads)
+    return _Pictured(run, model, study.store(), compute)
+
+
+def _one_a_mechanism(cells: pd.DataFrame, fine: np.ndarray, random: np.random.Generator, n: int) -> np.ndarray:
+    """Rows of `n` random cells of different mechanisms, the control first."""
+    groups = cells["moa"].where(cells["role"] != "control", cells["compound"])
+    control = set(cells.loc[cells["role"] == "control", "compound"])
+    names = sorted(set(groups[fine].dropna()) - control)
+    chosen = [*sorted(control)[:1], *random.permutation(names)[: max(n - 1, 0)]]
+    return np.array([random.choice(np.flatnonzero((groups == name).to_numpy() & fine)) for name in chosen])
+
+
+def _sheet(store: CropStore, fine: np.ndarray, random: np.random.Generator, n: int) -> Picture:
+    """Random real cells, a row a mechanism, the control first."""
+    cells = store.cells
+    groups = cells["moa"].where(cells["role"] != "control", cells["compound"])
+    control = sorted(set(cells.loc[cells["role"] == "control", "compound"]))
+    titles = control + sorted(set(groups[fine].dropna()) - set(control))
+    crops = []
+    for title in titles:
+        rows = np.flatnonzero((groups == title).to_numpy() & fine)
+        picked = store.take(np.sort(random.choice(rows, min(n, len(rows)), replace=False))).astype(np.float32)
+        peak = picked.max((2, 3), keepdims=True)
+        crops.append(picked / np.where(peak > 0, peak, 1))
+    return cell_sheet(crops, titles, channels=store.channels)
+
+
+def _travels(study: Study, pictured: _Pictured, config: ReportConfig) -> list[Picture]:
+    """From the control cell nearest to the controls' mean to a cell of each chosen compound."""
+    table = anndata.concat(embeddings(study, pictured.run.name))
+    obs, z = table.obs, np.asarray(table.X)
+    fine = ~obs["Metadata_Is_Noise"].astype(bool).to_numpy()
+    controls = np.flatnonzero((obs["Metadata_Role"] == "control").to_numpy() & fine)
+    start = controls[target_cell(z[controls])]
+    row_of = {cell: row for row, cell in enumerate(pictured.store.cells["cell_id"])}
+
+    def crop_of(position: int) -> np.ndarray:
+        return pictured.originals(np.array([row_of[table.obs_names[position]]]))[0]
+
+    strips: list[Picture] = []
+    for treatment in _destinations(study, pictured.run.name, config):
+        treated = np.flatnonzero((obs["Metadata_Treatment"] == treatment).to_numpy() & fine)
+        target = treated[target_cell(z[treated])]
+        travel = feature_swap(z[start], z[target], config.frames)
+        frames = decode_frames(travel, lambda at: decode(pictured.model, at, compute=pictured.compute))
+        strips.append(
+            interpolation(
+                frames,
+                travel.cosines,
+                str(obs["Metadata_Compound"].iloc[start]),
+                f"{treatment.replace('@', ' ')} µM: {obs['Metadata_MoA'].iloc[target]}",
+                crop_of(start),
+                crop_of(target),
+                channels=pictured.store.channels,
+            )
+        )
+    return strips
+
+
+def _destinations(study: Study, name: str, config: ReportConfig) -> list[str]:
+    """Of each chosen compound, or of six mechanisms, the treatment farthest from the controls."""
+    profiles = anndata.read_h5ad(treatment_file(study, name, HEADLINE["statistics"], HEADLINE["whitening"]))
+    obs = profiles.obs.assign(distance=np.linalg.norm(np.asarray(profiles.X), axis=1))
+    obs = obs.sort_values("distance", ascending=False, kind="stable")
+    known = set(obs["Metadata_Compound"].astype(str))
+    for compound in config.compounds:
+        if compound not in known:
+            raise InputError(f'no profile of a compound "{compound}"; there are {", ".join(sorted(known))}')
+    if config.compounds:
+        first = obs.drop_duplicates("Metadata_Compound").set_index("Metadata_Compound")
+        return [str(first.loc[compound, "Metadata_Treatment"]) for compound in config.compounds]
+    labelled = obs[obs["Metadata_MoA"].astype(str) != ""]
+    return labelled.drop_duplicates("Metadata_MoA")["Metadata_Treatment"].astype(str).tolist()[:6]
+
+
+def _whitening_words(study: Study, name: str) -> list[str]:
+    profiles = anndata.read_h5ad(treatment_file(study, name, HEADLINE["statistics"], HEADLINE["whitening"]))
+    about = json.loads(profiles.uns["phenolens"])
+    return list(_certificate_words(about))
+
+
+def _certificate_words(about: dict[str, Any]) -> Sequence[str]:
+    """The words of the whitening certificates, wherever in the chain of provenance they stand."""
+    if "certificates" in about:
+        return [certificate_sentence(certificate) for certificate in about["certificates"]]
+    return _certificate_words(about["made_from"]) if isinstance(about.get("made_from"), dict) else []
+
+
+def certificate_sentence(certificate: dict[str, Any]) -> str:
+    """A whitening certificate as one or two sentences."""
+    from phenolens.profiling.rotation import Certificate
+
+    return str(Certificate(**certificate))
+
+
+def _left_out(store: CropStore) -> pd.DataFrame:
+    plates = store.about["plates"].values()
+    rows = [
+        ("cells at a border", sum(plate["n_at_border"] for plate in plates), "their crop would leave the field"),
+        (
+            "noise crops",
+            sum(plate["n_noise"] for plate in plates),
+            "a channel is camera noise alone; flagged, in no batch and no profile",
+        ),
+    ]
+    rows += [
+        (str(what), count, "asked for with --skip-missing") for what, count in store.about.get("left_out", {}).items()
+    ]
+    return pd.DataFrame([row for row in rows if row[1]], columns=["what", "how many", "why"])
+
+
+def _commands(study: Study, store: CropStore) -> list[str]:
+    """The commands that make this study again; settings that are not the default are spelt out."""
+    layout = "cropset" if "metadata.csv" in store.about["source"]["tables"] else "bbbc021"
+    commands = [f"phenolens crop {study.folder} --source SOURCE --layout {layout}"]
+    for name in study.runs():
+        about = RunFolder(study.run(name)).about() or {}
+        model, seed = about["config"]["model"], about["config"]["seed"]
+        named = "" if name == f"{model}-seed{seed}" else f" --name {name}"
+        commands.append(f"phenolens train {study.folder}{named} {_flags(about['config'])}".rstrip())
+    commands += [f"phenolens {verb} {study.folder}" for verb in ("embed", "profile", "evaluate", "report")]
+    return commands
+
+
+def _flags(config: dict[str, Any]) -> str:
+    """The settings of a run that are not the defaults, as flags."""
+    import dataclasses
+
+    from phenolens.training.config import TrainConfig
+
+    default = dataclasses.asdict(TrainConfig())
+    flat, plain = ({**{k: v for k, v in c.items() if k != "network"}, **c["network"]} for c in (config, default))
+    return " ".join(f"--{key.replace('_', '-')} {value}" for key, value in flat.items() if value != plain.get(key))

@@ -1,0 +1,255 @@
+"""The steps of a study, each from folder to folder: open, call, save.
+
+Run again, a step does nothing when nothing changed.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from phenolens import __version__
+from phenolens.errors import InputError
+from phenolens.files import write_h5ad, write_json, write_text
+from phenolens.images.config import CropConfig
+from phenolens.images.store import CropStore
+from phenolens.progress import tell, track
+from phenolens.study import Study, made_from
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from phenolens.profiling.neighbours import Score
+    from phenolens.training.config import TrainConfig
+
+# The columns of the paper's table: statistics of a well's cells, and what is done to the profiles before scoring.
+STATISTICS = ("mean", "mean+sd")
+WHITENINGS = ("none", "whitened", "zscore")
+
+
+@dataclass(frozen=True)
+class EmbedConfig:
+    """How crops are embedded."""
+
+    device: str = "auto"  # cpu, cuda, cuda:1 ...; auto: a CUDA card when there is one
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of convolutions; auto: bfloat16 where it is faster
+    threads: int | None = None  # processor threads; left out: all
+
+
+@dataclass(frozen=True)
+class ProfileConfig:
+    """How cells become profiles of wells and treatments."""
+
+    min_cells: int = 1  # wells with fewer cells are left out and listed
+    well_statistic: Literal["median", "mean"] = "median"  # over the wells of a treatment
+    positive_controls: Literal["left out", "counted"] = "left out"  # wells of a treated dose that are positive controls
+    ridge: float = 1.0  # added to the eigenvalues when whitening; fixed beforehand, never chosen on the score
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How treatments are matched and how sure that is."""
+
+    bootstraps: int = 2000  # resamplings of compounds for the 95 % interval
+    bootstrap_seed: int = 0  # of the resampling
+
+
+def check_source(source: Path) -> None:
+    """InputError when the source folder is not there; before a study is begun."""
+    if not source.is_dir():
+        raise InputError(f"--source {source}: no such folder; expected the folder that holds the screen")
+
+
+def run_name(config: "TrainConfig") -> str:
+    """The name of a run that was not given one."""
+    return f"{config.model}-seed{config.seed}"
+
+
+def crop(study: Study, *, source: Path, layout: str, config: CropConfig) -> CropStore:
+    """Make the study's crops from a source folder; crops that are made from the same are kept."""
+    from phenolens.images.crops import make_crops
+
+    return make_crops(source, study.crops, layout=layout, config=config)
+
+
+def train(study: Study, config: "TrainConfig", *, name: str) -> None:
+    """Train one model, or go on where its last checkpoint stands."""
+    from phenolens.training.checkpoint import RunFolder
+    from phenolens.training.device import Compute
+    from phenolens.training.health import verdicts
+    from phenolens.training.loop import train as train_model
+    from phenolens.training.runs import begin, built_model
+
+    store = study.store()
+    compute = Compute.chosen(device=config.device, precision=config.precision, threads=config.threads)
+    run = RunFolder(study.run(name))
+    model = built_model(store, config)
+    begin(run, store, config, compute)
+    progress = train_model(model, store, config, compute=compute, run=run)
+    health = {"steps": progress.step, "warnings": verdicts(progress.history)}
+    write_json(run.folder / "health.json", health | {"latest": _without_timing(progress.history)})
+
+
+def _without_timing(history: list[dict[str, float]]) -> dict[str, float]:
+    latest = history[-1] if history else {}
+    return {name: value for name, value in latest.items() if name not in ("seconds", "cells_per_second")}
+
+
+def embed(study: Study, name: str, config: EmbedConfig) -> None:
+    """Embed every crop with a trained model, a file a plate; plates that are embedded already are kept."""
+    from phenolens.training.checkpoint import RunFolder
+    from phenolens.training.device import Compute
+    from phenolens.training.embed import embed_crops, embedding_table
+    from phenolens.training.runs import trained_model
+
+    store = study.store()
+    run = RunFolder(study.run(name))
+    model, trained = trained_model(run)
+    if (run.about() or {})["crops"] != store.identity:
+        raise InputError(f"{run.folder}: trained on other crops than those in {store.folder} now; train it anew")
+    compute = Compute.chosen(device=config.device, precision=config.precision, threads=config.threads)
+    source = made_from(weights=run.checkpoint, crops=store.identity, precision=str(compute.precision), v=__version__)
+    about = {
+        "made_from": source,
+        "crops": store.identity,
+        "run": name,
+        "config": dataclasses.asdict(trained),
+        "phenolens": __version__,
+    }
+    cells = store.cells
+    todo = [plate for plate in store.plates if _stamp(study.embeddings(name) / f"{plate}.h5ad") != source]
+    for plate in track(todo, f"embedding with {name}", total=len(todo)):
+        z = embed_crops(model, store.crops(plate), compute=compute)
+        if not (z == z).all():
+            raise InputError(f'{run.folder}: embeds cells of plate "{plate}" as NaN; the run is no good, train it anew')
+        table = embedding_table(z, cells[cells["plate"] == plate], about=about)
+        write_h5ad(study.embeddings(name) / f"{plate}.h5ad", table)
+
+
+def embeddings(study: Study, name: str) -> "Iterator[AnnData]":
+    """The embedded cells of a run, plate by plate; InputError when they are not all there."""
+    import anndata
+
+    for plate in study.store().plates:
+        path = study.embeddings(name) / f"{plate}.h5ad"
+        if not path.exists():
+            raise InputError(f"{path}: not there yet; run `phenolens embed {study.folder}` first")
+        yield anndata.read_h5ad(path)
+
+
+def profile(study: Study, name: str, config: ProfileConfig) -> None:
+    """Profiles of wells and treatments, raw, z-scored and whitened on the controls."""
+    from phenolens.profiling.profiles import treatment_profiles, well_profiles
+    from phenolens.profiling.whitening import apply_whitening, fit_whitening
+
+    parts = [study.embeddings(name) / f"{plate}.h5ad" for plate in study.store().plates]
+    if not all(path.exists() for path in parts):
+        raise InputError(f"{study.embeddings(name)}: not all plates are embedded; run `phenolens embed` first")
+    source = made_from(embeddings=[_stamp(path) for path in parts], config=dataclasses.asdict(config), v=__version__)
+    folder = study.profiles(name)
+    if _read_stamp(folder / "about.json") == source:
+        return
+    for statistics in track(STATISTICS, f"profiles of {name}", total=len(STATISTICS)):
+        wells = well_profiles(embeddings(study, name), statistics=statistics, min_cells=config.min_cells)
+        write_h5ad(folder / f"wells_{statistics}.h5ad", wells)
+        for whitening, recipe in _recipes(config).items():
+            whitened = apply_whitening(wells, fit_whitening(wells, recipe))
+            treatments = treatment_profiles(
+                whitened, statistic=config.well_statistic, positive_controls=config.positive_controls
+            )
+            write_h5ad(treatment_file(study, name, statistics, whitening), treatments)
+    write_json(folder / "about.json", {"made_from": source, "config": dataclasses.asdict(config)})
+
+
+def _recipes(config: ProfileConfig) -> dict[str, Any]:
+    from phenolens.profiling.recipe import UNWHITENED, Recipe
+
+    return {
+        "none": Recipe(scaling="none", whitening="none"),
+        "zscore": UNWHITENED,
+        "whitened": Recipe(ridge=config.ridge),
+    }
+
+
+def treatment_file(study: Study, name: str, statistics: str, whitening: str) -> Path:
+    """Where the treatment profiles of one kind lie."""
+    return study.profiles(name) / f"treatments_{statistics}_{whitening}.h5ad"
+
+
+def _stamp(path: Path) -> str | None:
+    """What an `.h5ad` of ours says it was made from; None when it is not there."""
+    if not path.exists():
+        return None
+    import h5py
+
+    with h5py.File(path) as file:
+        return json.loads(file["uns/phenolens"][()])["made_from"]
+
+
+def _read_stamp(path: Path) -> str | None:
+    return json.loads(path.read_text())["made_from"] if path.exists() else None
+
+
+def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
+    """Score the treatment profiles of these runs: scores.csv, and each score's neighbours and confusion matrix."""
+    import pandas as pd
+
+    kinds = [(name, statistics, whitening) for name in names for statistics in STATISTICS for whitening in WHITENINGS]
+    scores = []
+    for name, statistics, whitening in track(kinds, "scoring", total=len(kinds)):
+        scores += _scored(study, name, statistics, whitening, config)
+    for name in names:
+        chance = [{**row, "chance": score.chance} for row, score in scores if row["run"] == name]
+        columns = ["protocol", "statistics", "whitening", "chance"]
+        write_text(study.folder / "scores" / name / "chance.csv", pd.DataFrame(chance)[columns].to_csv(index=False))
+    table = pd.DataFrame([row for row, _ in scores]).drop(columns="run")
+    write_text(study.scores, table.to_csv(index=False))
+
+
+def _run_config(study: Study, name: str) -> dict[str, Any]:
+    return json.loads((study.run(name) / "config.json").read_text())["config"]
+
+
+def _scored(
+    study: Study, name: str, statistics: str, whitening: str, config: EvaluateConfig
+) -> "list[tuple[dict[str, Any], Score]]":
+    """The rows of scores.csv of one kind of profile; its neighbours and confusion matrices are written on the way."""
+    import anndata
+
+    from phenolens.profiling.neighbours import nsc, nscb
+
+    path = treatment_file(study, name, statistics, whitening)
+    if not path.exists():
+        raise InputError(f"{path}: not there yet; run `phenolens profile {study.folder}` first")
+    profiles = anndata.read_h5ad(path)
+    run = _run_config(study, name)
+    rows: list[tuple[dict[str, Any], Score]] = []
+    for protocol in (nsc, nscb):
+        if protocol is nscb and not _several_batches(profiles):
+            tell(f"{name}: one batch only, so NSCB is impossible and left out")
+            continue
+        score = protocol(profiles, n_bootstrap=config.bootstraps, seed=config.bootstrap_seed)
+        kind = f"{score.protocol}_{statistics}_{whitening}"
+        write_text(study.folder / "scores" / name / f"neighbours_{kind}.csv", score.queries.to_csv(index=False))
+        write_text(study.folder / "scores" / name / f"confusion_{kind}.csv", score.confusion.to_csv())
+        row = {
+            "run": name,
+            "model": run["model"],
+            "seed": run["seed"],
+            "statistics": statistics,
+            "whitening": whitening,
+            "protocol": score.protocol,
+            "accuracy": score.accuracy,
+            "n_treatments": score.n_treatments,
+            "n_correct": score.n_correct,
+            "ci_low": score.ci_low,
+            "ci_high": score.ci_high,
+        }
+        rows.append((row, score))
+    return rows
+
+
+def _several_batches(profiles: "AnnData") -> bool:
+    return len({batch for batches in profiles.obs["Metadata_Batch"].astype(str) for batch in batches.split("|")}) > 1

@@ -1,0 +1,113 @@
+"""A study's folder: where each step's output lies, and what it was made from.
+
+study.json                    says that this folder is a study
+crops/                        CropStore: a part a plate
+runs/<run>/                   config.json, checkpoint.pt, history.csv, health.json
+embeddings/<run>/<plate>.h5ad a row a cell
+profiles/<run>/               wells_<statistics>.h5ad, treatments_<statistics>[_whitened].h5ad
+scores/<run>/                 neighbours and confusion tables; scores.csv gathers all runs
+report.html
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from phenolens.errors import InputError
+from phenolens.files import sha256, write_json
+from phenolens.images.store import CropStore
+
+FORMAT = "phenolens study 1"
+MARKER = "study.json"
+
+
+@dataclass(frozen=True)
+class Study:
+    """The folder that all steps of one study read from and write to."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, folder: Path) -> Self:
+        """The study in `folder`, begun there if the folder is empty or new; InputError if it holds anything else."""
+        if (folder / MARKER).exists():
+            return cls.open(folder)
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder}: is a file; a study needs a folder of its own")
+        if folder.exists() and any(folder.iterdir()):
+            raise InputError(f"{folder}: is not empty and no study of phenolens; name a new or empty folder")
+        write_json(folder / MARKER, {"format": FORMAT})
+        return cls(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """The study in `folder`; InputError if there is none."""
+        try:
+            about = json.loads((folder / MARKER).read_text())
+        except FileNotFoundError:
+            raise InputError(f"{folder}: no study here (no {MARKER}); make one with `phenolens crop`") from None
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"{folder / MARKER}: not readable as JSON ({error}); is this a study of phenolens?"
+            ) from None
+        if not isinstance(about, dict) or about.get("format") != FORMAT:
+            raise InputError(
+                f'{folder / MARKER}: not a study of this version of phenolens (expected format "{FORMAT}")'
+            )
+        return cls(folder)
+
+    @property
+    def crops(self) -> Path:
+        """The CropStore."""
+        return self.folder / "crops"
+
+    @property
+    def scores(self) -> Path:
+        """One row a score, all runs."""
+        return self.folder / "scores.csv"
+
+    @property
+    def report(self) -> Path:
+        """The report."""
+        return self.folder / "report.html"
+
+    def store(self) -> CropStore:
+        """The study's crops; InputError when they are not there or not whole."""
+        return CropStore.open(self.crops)
+
+    def run(self, name: str) -> Path:
+        """The folder of one run."""
+        return self.folder / "runs" / name
+
+    def runs(self) -> list[str]:
+        """Names of the runs that were begun, sorted."""
+        return sorted(path.parent.name for path in self.folder.glob("runs/*/config.json"))
+
+    def embeddings(self, run: str) -> Path:
+        """The folder with one `.h5ad` a plate."""
+        return self.folder / "embeddings" / run
+
+    def profiles(self, run: str) -> Path:
+        """The folder with the profiles of wells and treatments."""
+        return self.folder / "profiles" / run
+
+    def chosen_runs(self, names: tuple[str, ...], *, having: str) -> list[str]:
+        """The runs of these names, all when none is named, that have a file `having`; InputError when there is none."""
+        known = self.runs()
+        for name in names:
+            if name not in known:
+                raise InputError(f'{self.folder}: no run "{name}" (there are: {", ".join(known) or "none"})')
+        chosen = [name for name in names or known if (self.run(name) / having).exists()]
+        if not chosen:
+            raise InputError(f"{self.folder}: nothing is trained yet; run `phenolens train {self.folder}` first")
+        return chosen
+
+
+def made_from(**parts: Any) -> str:
+    """One SHA-256 for what a file is made from: paths stand for their content, the rest for its JSON.
+
+    A step writes it into its output and, run again, does nothing when it is still the same.
+    """
+    named = {name: sha256(part) if isinstance(part, Path) else part for name, part in sorted(parts.items())}
+    return sha256(named)

@@ -1,0 +1,27 @@
+"""`phenolens report`: one page that shows what was found."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from phenolens import reporting
+from phenolens.progress import tell
+from phenolens.reporting import ReportConfig
+from phenolens.study import Study
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What `phenolens report` takes."""
+
+    study: Positional[Path]  # the study's folder
+    report: ReportConfig = field(default_factory=ReportConfig)
+
+
+def act(flags: Flags) -> None:
+    """Write the report; its path is the last line."""
+    study = Study.open(flags.study)
+    reporting.write_report(study, flags.report)
+    tell(f"next: open the report in a browser, or phenolens explore {study.folder}")
+    print(study.report.resolve())

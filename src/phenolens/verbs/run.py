@@ -1,0 +1,60 @@
+"""`phenolens run`: all steps, from a source folder to a report."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from phenolens import reporting, steps
+from phenolens.images.config import CropConfig
+from phenolens.progress import tell
+from phenolens.reporting import ReportConfig
+from phenolens.steps import EmbedConfig, EvaluateConfig, ProfileConfig
+from phenolens.study import Study
+from phenolens.training.config import TrainConfig
+from phenolens.verbs.crop import Layout, described
+from phenolens.verbs.evaluate import show_scores
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What `phenolens run` takes."""
+
+    study: Positional[Path]  # the study's folder; it is begun there when it is new or empty
+    source: Path  # folder with the images and tables, or with the crop set
+    layout: Layout  # how the source lies on disk: a BBBC021 download with Nuclei.csv, or the public crop set
+    also: tuple[Literal["ae", "vae", "vaeplus", "pca"], ...] = ("pca",)  # models to train and score beside --model
+    crop: CropConfig = field(default_factory=CropConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+
+
+def act(flags: Flags) -> None:
+    """Crop, train, embed, profile, evaluate, report; what is done already is kept."""
+    steps.check_source(flags.source)
+    study = Study.create(flags.study)
+    tell(described(steps.crop(study, source=flags.source, layout=flags.layout, config=flags.crop)))
+    models = dict.fromkeys([flags.train.model, *flags.also])
+    names = []
+    for model in models:
+        config = flags.train if model == flags.train.model else beside(flags.train, model)
+        name = steps.run_name(config)
+        steps.train(study, config, name=name)
+        embedding = EmbedConfig(device=config.device, precision=config.precision, threads=config.threads)
+        steps.embed(study, name, embedding)
+        steps.profile(study, name, flags.profile)
+        names.append(name)
+        tell(f"{name}: trained, embedded, profiled")
+    steps.evaluate(study, names, flags.evaluate)
+    show_scores(study)
+    reporting.write_report(study, replace(flags.report, run=flags.report.run or names[0]))
+    tell(f"next: open the report in a browser, or phenolens explore {study.folder}")
+    print(study.report.resolve())
+
+
+def beside(config: TrainConfig, model: Literal["ae", "vae", "vaeplus", "pca"]) -> TrainConfig:
+    """The same training for another model, whose beta and latent size are its own."""
+    return replace(config, model=model, network=replace(config.network, beta=None, latent_size=None))

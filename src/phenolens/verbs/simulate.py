@@ -1,0 +1,24 @@
+"""`phenolens simulate`: a screen with known answers."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from phenolens.progress import tell
+from phenolens.screen.simulate import SimulateConfig, simulate
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What `phenolens simulate` takes."""
+
+    out: Positional[Path]  # folder to write the screen into; new or empty
+    simulate: SimulateConfig = field(default_factory=SimulateConfig)
+
+
+def act(flags: Flags) -> None:
+    """Write the screen."""
+    simulate(flags.out, flags.simulate)
+    tell(f"a simulated screen in {flags.out}, its true answers in {flags.out / 'truth.parquet'}")
+    tell(f"next: phenolens run STUDY --source {flags.out} --layout bbbc021")
