@@ -25,6 +25,7 @@ LOOK: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine draws the same
     "font.size": 9,
     "text.color": INK,
+    "text.parse_math": False,  # a dollar sign in a compound's name is a dollar sign
     "axes.edgecolor": QUIET,
     "axes.labelcolor": INK,
     "axes.titlesize": 9.5,

@@ -203,7 +203,7 @@ def _curves(axes: Axes, history: pd.DataFrame, columns: dict[str, str], *, windo
 
 def _label(name: object) -> str:
     """A mechanism's name, broken into lines where it is long."""
-    return "\n".join(textwrap.wrap(str(name), 24)) or "(none)"
+    return "\n".join(textwrap.wrap(str(name), 26)) or "(none)"
 
 
 def _rgb(colour: str) -> tuple[float, float, float]:

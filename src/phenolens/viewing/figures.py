@@ -1,7 +1,7 @@
 """Pictures of cells: originals over reconstructions, the way from control to compound, contact sheets.
 
 n cells, F frames, C channels, S crop side in px. Crops are floats, each channel divided by its own maximum. Every
-figure uses one contrast for all its cells. Lafarge et al. 2019, Figures 2 and 3.
+figure uses one contrast for all its cells, its own or the one it is given. Lafarge et al. 2019, Figures 2 and 3.
 """
 
 import textwrap
@@ -35,13 +35,15 @@ def reconstructions(
     *,
     channels: Sequence[str],
     apart: bool = False,
+    contrast: Contrast | None = None,
 ) -> Figure:
     """Originals (n, C, S, S) above each model's reconstructions of the same cells: the paper's Figure 2.
 
     `by_model`: the model's name and its reconstructions (n, C, S, S), in the order of the rows. `labels`: what each
     cell is, its treatment. With `apart`, each row of cells is followed by its channels one by one, in grey (Figure 4).
     """
-    contrast = shared_contrast(originals, channels)
+    originals = checked_crops(originals, channels, what="originals")
+    contrast = contrast or shared_contrast(originals, channels)
     rows = {"original": originals, **{name: crops for name, crops in by_model.items()}}
     for name, crops in rows.items():
         _same_cells(checked_crops(crops, channels, what=name), originals, name)
@@ -55,16 +57,14 @@ def reconstructions(
     n = len(originals)
     with look():
         side = min((WIDTH_IN - 1.0) / n, 1.35)
-        figure = new_figure(1.0 + side * n, 0.75 + side * len(lines), pad_in=PAD_IN)
+        figure = new_figure(1.0 + side * n, 0.75 + (side + 2 * PAD_IN) * len(lines), pad_in=PAD_IN)
         grid = _grid(figure, len(lines), n)
         for axes_row, (name, crops, channel) in zip(grid, lines):
             for axes, crop in zip(axes_row, crops):
                 _draw(axes, crop, contrast, channel)
             _row_label(axes_row[0], name)
         for axes, label in zip(grid[0], labels):
-            axes.set_title(
-                _wrap(label.replace("/", "/ "), max(8, int(side * 13))).replace("/ ", "/"), fontsize=8, loc="center"
-            )
+            axes.set_title(_cell_label(label, side), fontsize=8, loc="center")
         _key(figure, contrast)
         models = _listed(list(by_model))
         return describe(
@@ -84,7 +84,8 @@ def interpolation(
     original_target: Array | None = None,
     *,
     channels: Sequence[str],
-    way: str = "the features that differ most are copied first, in equal shares of the squared difference",
+    contrast: Contrast | None = None,
+    way: str = "the features that differ most first",
 ) -> Figure:
     """From one cell to another, decoded frame by frame, with the real cells at both ends: the paper's Figure 3.
 
@@ -96,7 +97,7 @@ def interpolation(
     if len(cosines) != len(frames):
         raise InputError(f"{len(cosines)} cosines for {len(frames)} frames: expected one a frame")
     ends = [crop for crop in (original_start, original_target) if crop is not None]
-    contrast = shared_contrast(np.stack(ends) if ends else frames, channels)
+    contrast = contrast or shared_contrast(np.stack(ends) if ends else frames, channels)
 
     first = int(original_start is not None)
     columns = first + len(frames) + int(original_target is not None)
@@ -111,7 +112,7 @@ def interpolation(
         grid = every[np.array(ratios) == 1]
         for axes, frame, cosine in zip(grid[first:], frames, cosines):
             _draw(axes, frame, contrast, None)
-            axes.set_xlabel(f"{cosine:.2f}", fontsize=8.5, labelpad=3)
+            axes.set_xlabel(f"{cosine:.2f}".replace("-", "−"), fontsize=8.5, labelpad=3)
         for axes, crop in ((grid[0], original_start), (grid[-1], original_target)):
             if crop is not None:
                 _draw(axes, crop, contrast, None)
@@ -121,16 +122,17 @@ def interpolation(
         _key(figure, contrast)
         return describe(
             figure,
-            caption=f"One cell of {start_label} on its way to one cell of {end_label} in {len(frames)} decoded frames; "
-            f"{way}. Under each frame: cosine similarity of its embedding to the target's. What lies between the ends "
-            "was never imaged, and one target cell does not show how mixed its population is. "
-            f"{_contrast_words(contrast, frames)}",
-            alt=f"{len(frames)} frames decoded from {start_label} to {end_label}, cosine similarity rising from "
+            caption=f"n = 1 cell of {start_label} on its way to 1 cell of {end_label}, {len(frames)} decoded frames "
+            f"({way}); under each, the cosine similarity of its embedding to the target's. "
+            f"Nothing between the ends was imaged. {colour_words(contrast)}; one contrast for all.",
+            alt=f"{len(frames)} frames decoded from {start_label} to {end_label}, cosine similarity from "
             f"{cosines[0]:.2f} to {cosines[-1]:.2f}",
         )
 
 
-def cell_sheet(crops: Sequence[Array], titles: Sequence[str], *, channels: Sequence[str]) -> Figure:
+def cell_sheet(
+    crops: Sequence[Array], titles: Sequence[str], *, channels: Sequence[str], contrast: Contrast | None = None
+) -> Figure:
     """A contact sheet of real cells, a row of crops (n_i, C, S, S) for each title (a mechanism or a treatment)."""
     if len(crops) != len(titles) or not titles:
         raise InputError(
@@ -138,13 +140,13 @@ def cell_sheet(crops: Sequence[Array], titles: Sequence[str], *, channels: Seque
         )
     for group, title in zip(crops, titles):
         checked_crops(group, channels, what=title)
-    contrast = shared_contrast(np.concatenate(list(crops)), channels)
+    contrast = contrast or shared_contrast(np.concatenate(list(crops)), channels)
     n_columns = max(len(group) for group in crops)
     n_cells = sum(len(group) for group in crops)
     with look():
         label_in = 1.75
         side = min((WIDTH_IN - label_in) / n_columns, 1.1)
-        figure = new_figure(label_in + side * n_columns, 0.4 + side * len(crops), pad_in=PAD_IN)
+        figure = new_figure(label_in + side * n_columns, 0.4 + (side + 2 * PAD_IN) * len(crops), pad_in=PAD_IN)
         grid = _grid(figure, len(crops), n_columns)
         for axes_row, group, title in zip(grid, crops, titles):
             for axes, crop in zip(axes_row, group):
@@ -176,6 +178,12 @@ def _row_label(axes: Axes, text: str, *, characters: int = 14) -> None:
 
 def _wrap(text: str, characters: int) -> str:
     return "\n".join("\n".join(textwrap.wrap(line, characters)) for line in text.split("\n"))
+
+
+def _cell_label(label: str, side_in: float) -> str:
+    """A treatment in lines as wide as a crop: a number stays with its unit, a slash may end a line."""
+    breakable = label.replace(" µM", "\u00a0µM").replace("/", "/ ")
+    return _wrap(breakable, max(8, int(side_in * 13))).replace("/ ", "/")
 
 
 def _listed(names: Sequence[str]) -> str:

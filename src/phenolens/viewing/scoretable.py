@@ -74,8 +74,10 @@ def outside_table(scores: pd.DataFrame) -> pd.DataFrame:
     """The scores that have no place in Table 1, another whitening or another statistic, a row a kind of score."""
     inside = scores["statistics"].isin(STATISTICS) & scores["whitening"].isin(["none", first_whitening(scores)])
     rows = []
-    for (protocol, model, statistics, whitening), group in scores[~inside].groupby(
-        ["protocol", "model", "statistics", "whitening"], sort=False
+    for (protocol, model, statistics, whitening), group in (
+        scores[~inside]
+        .sort_values("protocol", kind="stable")
+        .groupby(["protocol", "model", "statistics", "whitening"], sort=False)
     ):
         cell = _cell(group)
         rows.append((protocol, model_name(str(model)), statistics, whitening, cell.value, cell.detail))
@@ -101,11 +103,12 @@ def verdict_sentence(scores: pd.DataFrame, *, chance: float | None = None, shuff
         raise InputError(f"{len(kinds)} kinds of score for one sentence; expected rows that differ in their seed alone")
     row = scores.iloc[0]
     protocol = str(row["protocol"])
-    beside = "".join(
-        f"; {name} {_percent(value)} %"
-        for name, value in (("chance", chance), ("shuffled labels", shuffled))
-        if value is not None
-    )
+    others = [
+        f"{name} {_percent(share)} %"
+        for name, share in (("chance", chance), ("shuffled labels", shuffled))
+        if share is not None
+    ]
+    beside = "; " + ", ".join(others) if others else ""
     subject = f"{model_name(str(row['model']))} matches"
     left_out = f"to the right mechanism when {LEFT_OUT.get(protocol, protocol)}"
     if scores["accuracy"].isna().any():

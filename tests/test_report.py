@@ -1,0 +1,301 @@
+"""The report: whole, self-contained, escaped, honest about what is missing, and the same bytes each time."""
+
+import base64
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from phenolens.errors import InputError
+from phenolens.viewing.canvas import caption_of, png
+from phenolens.viewing.charts import confusion, learning_curves
+from phenolens.viewing.figures import cell_sheet, interpolation, reconstructions
+from phenolens.viewing.published import TABLE_1
+from phenolens.viewing.report import GLOSSARY, ReportContents, SavedPicture, report_html
+from phenolens.viewing.scoretable import SCORE_COLUMNS, outside_table, score_rows, verdict_sentence
+
+VOID = {"meta", "link", "img", "br", "hr"}
+
+
+class Page(HTMLParser):
+    """What a page holds: its tags with their attributes, and its text; fails on tags that do not close."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.open += [] if tag in VOID else [tag]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words += [] if self.open[-1:] == ["style"] else [data]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def every(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def score(model="vaeplus", seed=1, statistics="mean", whitening="none", protocol="NSC", n_correct=61, n_treatments=72):
+    accuracy = n_correct / n_treatments
+    return (model, seed, statistics, whitening, protocol, accuracy, n_treatments, n_correct, 0.75, 0.92)
+
+
+def scores(*rows) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
+
+
+@pytest.fixture
+def full(rng) -> ReportContents:
+    crops = rng.uniform(size=(4, 3, 10, 10))
+    channels = ("DAPI", "actin", "tubulin")
+    names = ["Actin disruptors", "DNA damage"]
+    return ReportContents(
+        title="A <small> screen & more",
+        verdict="VAE+ matches 61 of 72 treatments.",
+        facts={"Screen": {"plates": 55, "wells": 12345, "n/a": None}, "Machine": {"threads": 2, "seconds": 0.51234}},
+        scores=scores(score(), score(whitening="controls, ridge 1"), score("pca", protocol="NSCB", n_correct=20)),
+        is_bbbc021=True,
+        amount_of_data="1,940 of some 488,000 cells",
+        confusion=[confusion(pd.DataFrame([[3, 1], [0, 2]], index=names, columns=names), "VAE+")],
+        wrong=pd.DataFrame(
+            {"treatment": ["mevinolin/lovastatin@15", "<b>AZ</b>@3"], "nearest_treatment": ["a&b@1", '"c"@2']}
+        ),
+        learning_curves=[learning_curves(pd.DataFrame({"step": [1, 2, 3], "autoencoder.pixel": [9.0, 5.0, 1.0]}))],
+        warnings=["the discriminator has won"],
+        reconstructions=[reconstructions(crops, {"VAE+": crops}, list("abcd"), channels=channels)],
+        interpolations=[interpolation(crops, np.linspace(0, 1, 4), "DMSO", "taxol <0.3>", channels=channels)],
+        cells=cell_sheet([crops], ["DMSO"], channels=channels),
+        whitening=["Learnt on 330 DMSO wells with ridge 1."],
+        left_out=pd.DataFrame({"what": ["camera noise"], "cells": [56], "why": ["blank fields"]}),
+        commands=["phenolens crop 'my study' --source <folder>", "phenolens report 'my study'"],
+    )
+
+
+def test_the_page_is_well_formed_and_loads_nothing(full):
+    page = Page(report_html(full))
+    assert page.tags[0] == ("html", {"lang": "en"})
+    sources = [
+        value for _, tag in page.tags for name, value in tag.items() if name in ("src", "href", "srcset", "data")
+    ]
+    assert len(sources) == 6  # five pictures and the icon that keeps browsers from asking for one
+    assert all(source.startswith("data:") for source in sources)
+    assert not {"script", "iframe", "object", "embed", "base", "form"} & {name for name, _ in page.tags}
+    assert "url(" not in report_html(full)
+    assert "@import" not in report_html(full)
+
+
+def test_every_picture_has_words_for_those_who_cannot_see_it_and_is_the_figure_itself(full):
+    images = Page(report_html(full)).every("img")
+    assert all(len(image["alt"]) > 20 for image in images)
+    drawn = base64.b64decode(images[0]["src"].removeprefix("data:image/png;base64,"))
+    assert drawn == png(full.confusion[0], with_caption=False)
+    assert caption_of(full.confusion[0]) in Page(report_html(full)).text
+
+
+def test_the_page_says_everything_it_was_given(full):
+    text = Page(report_html(full)).text
+    for words in (
+        "A <small> screen & more",
+        "VAE+ matches 61 of 72 treatments.",
+        "plates 55",
+        "wells 12,345",
+        "n/a –",
+        "seconds 0.512",
+        "mevinolin/lovastatin@15 a&b@1",
+        '<b>AZ</b>@3 "c"@2',
+        "2 treatments, each with the treatment it was most similar to",
+        "the discriminator has won",
+        "Learnt on 330 DMSO wells with ridge 1.",
+        "camera noise 56 blank fields",
+        "phenolens crop 'my study' --source <folder>",
+        "1,940 of some 488,000 cells",
+        *(word for line in GLOSSARY for word in line),
+    ):
+        assert words in text
+
+
+def test_the_sections_stand_in_their_order(full):
+    order = "run scores confusion wrong learning reconstructions travel cells whitening left-out repeat glossary"
+    assert " ".join(section["id"] for section in Page(report_html(full)).every("section")) == order
+
+
+def test_what_is_missing_is_said_with_the_command_that_would_make_it():
+    page = Page(report_html(ReportContents(title="t", verdict="Nothing yet.", study="my-study")))
+    assert page.every("img") == []
+    for words in (
+        "Scores are not in this report. To add: phenolens evaluate my-study",
+        "The confusion matrix is not in this report. To add: phenolens evaluate my-study",
+        "Learning curves are not in this report. To add: phenolens train my-study --model vaeplus",
+        "Reconstructions are not in this report.",
+        "The way from control to compound is not in this report. To add: phenolens embed my-study",
+        "What was left out is not in this report.",
+    ):
+        assert words in page.text
+
+
+def test_nothing_wrong_and_nothing_left_out_are_said_and_not_taken_for_missing():
+    contents = ReportContents(
+        title="t", verdict="v", wrong=pd.DataFrame({"treatment": []}), left_out=pd.DataFrame({"what": []}), warnings=[]
+    )
+    text = Page(report_html(contents)).text
+    assert "None: every treatment's nearest neighbour had its mechanism." in text
+    assert "No warning: the training's checks found nothing wrong." in text
+    assert "What was left out, and why Nothing." in text
+
+
+def test_the_same_contents_give_the_same_bytes(full):
+    assert report_html(full) == report_html(full)
+
+
+def test_the_same_contents_give_the_same_bytes_in_another_process():
+    program = """
+import numpy as np, pandas as pd
+from phenolens.viewing import *
+crops = np.random.default_rng(1).uniform(size=(3, 3, 9, 9))
+map_ = treatment_map(np.random.default_rng(2).normal(size=(9, 5)), list("abcabcabc"))
+sheet = cell_sheet([crops], ["x"], channels=["DNA", "ER", "RNA"])
+print(report_html(ReportContents(title="t", verdict="v", treatment_map=map_, cells=sheet)))
+"""
+    pages = {
+        subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(pages) == 1
+    assert len(pages.pop()) > 10_000
+
+
+def test_a_saved_picture_is_shown_as_it_is():
+    picture = SavedPicture(
+        png(confusion(pd.DataFrame([[1]], index=["a"], columns=["a"]), "t")), "its <caption>", 'an "alt"'
+    )
+    page = Page(report_html(ReportContents(title="t", verdict="v", cells=picture)))
+    (image,) = page.every("img")
+    assert image["alt"] == 'an "alt"'
+    assert image["src"] == "data:image/png;base64," + base64.b64encode(picture.png).decode()
+    assert "its <caption>" in page.text
+
+
+def test_a_picture_that_is_no_png_is_refused():
+    with pytest.raises(InputError, match="not a PNG"):
+        report_html(ReportContents(title="t", verdict="v", cells=SavedPicture(b"GIF89a", "c", "a")))
+
+
+def test_the_table_has_the_papers_columns_and_each_score_in_its_place():
+    table = scores(
+        score(n_correct=60),
+        score(whitening="controls", n_correct=61),
+        score(statistics="mean+sd", n_correct=62),
+        score(statistics="mean+sd", whitening="controls", n_correct=63),
+        score("pca", n_correct=36),
+        score("ae", protocol="NSCB", n_correct=18),
+    )
+    rows = [
+        (row.protocol, row.method, [cell.value for cell in row.cells])
+        for row in score_rows(table, with_published=False)
+    ]
+    assert rows == [
+        ("NSC", "VAE+", ["83.3", "84.7", "86.1", "87.5"]),
+        ("NSC", "PCA of pixels", ["50.0", "–", "–", "–"]),
+        ("NSCB", "AE", ["25.0", "–", "–", "–"]),
+    ]
+
+
+def test_each_score_stands_with_its_interval_and_counts():
+    (row,) = score_rows(scores(score()), with_published=False)
+    assert row.cells[0].detail == "75–92 · 61 of 72"
+
+
+def test_several_seeds_become_mean_and_standard_deviation():
+    table = scores(*(score(seed=seed, n_correct=n, n_treatments=100) for seed, n in ((1, 90), (2, 92), (3, 94))))
+    (row,) = score_rows(table, with_published=False)
+    assert (row.cells[0].value, row.cells[0].detail) == ("92.0 ± 2.0", "3 seeds, n = 100")
+
+
+def test_a_score_that_could_not_be_made_is_a_dash():
+    table = scores(score()).assign(accuracy=np.nan)
+    assert [cell.value for cell in score_rows(table, with_published=False)[0].cells] == ["–"] * 4
+
+
+def test_published_rows_stand_below_ours_and_are_marked():
+    rows = score_rows(scores(score(), score(protocol="NSCB")), with_published=True)
+    assert [row.published for row in rows] == [False, *[True] * 5, False, *[True] * 5]
+    vaeplus = rows[1]
+    assert [cell.value for cell in vaeplus.cells] == ["90.6 ± 1.5", "90.3 ± 1.0", "92.2 ± 1.7", "92.9 ± 2.4"]
+    nscb = [cell.value for cell in rows[7].cells]
+    assert nscb == ["71.0 ± 1.2", "76.1 ± 1.1", "72.5 ± 2.3", "82.2 ± 2.6"]
+    assert {row.protocol for row in TABLE_1} == {"NSC", "NSCB"}
+
+
+def test_published_numbers_are_not_shown_beside_another_screen(full):
+    contents = ReportContents(title="t", verdict="v", scores=full.scores)
+    assert "Lafarge" not in report_html(contents)
+    assert "Lafarge" in report_html(full)
+
+
+def test_a_second_whitening_is_listed_below_the_table():
+    table = scores(score(), score(whitening="controls"), score(whitening="per plate", n_correct=36))
+    further = outside_table(table)
+    assert further["whitening"].tolist() == ["per plate"]
+    assert further["% right"].tolist() == ["50.0"]
+    assert "Scores under other settings" in report_html(ReportContents(title="t", verdict="v", scores=table))
+
+
+def test_the_verdict_says_the_main_score_in_plain_words():
+    assert verdict_sentence(scores(score()), chance=1 / 12, shuffled=0.07) == (
+        "VAE+ matches 61 of 72 treatments to the right mechanism when their own compound is left out "
+        "(NSC 84.7 %, 95 % interval 75 to 92; chance 8.3 %, shuffled labels 7.0 %)."
+    )
+
+
+def test_the_verdict_over_seeds_gives_their_mean_and_spread():
+    table = scores(
+        *(score("ae", seed, protocol="NSCB", n_correct=n, n_treatments=100) for seed, n in ((1, 70), (2, 74)))
+    )
+    assert verdict_sentence(table) == (
+        "AE matches 72.0 of 100 treatments to the right mechanism when their own compound and batch are left out "
+        "(NSCB 72.0 ± 2.8 %, mean ± standard deviation over 2 seeds)."
+    )
+
+
+def test_the_verdict_takes_one_kind_of_score():
+    with pytest.raises(InputError, match="2 kinds of score"):
+        verdict_sentence(scores(score(), score("ae")))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (scores(), "no rows"),
+        (scores(score()).drop(columns=["ci_low", "seed"]), "no column seed, ci_low"),
+        (scores(score(n_correct=73)), "accuracy 1.01"),
+    ],
+)
+def test_scores_of_another_layout_are_refused(table, message):
+    with pytest.raises(InputError, match=message):
+        score_rows(table, with_published=False)
+
+
+def test_the_report_is_made_of_real_cells(real_data):
+    images = np.load(real_data / "bbbc021" / "crops" / "crops.npz")["images"][:12].transpose(0, 3, 1, 2).astype(float)
+    crops = images / images.max(axis=(2, 3), keepdims=True)
+    figure = cell_sheet([crops[:6], crops[6:]], ["first", "second"], channels=("DAPI", "actin", "tubulin"))
+    (image,) = Page(report_html(ReportContents(title="t", verdict="v", cells=figure))).every("img")
+    assert image["alt"] == "Contact sheet of 12 real cells in rows: first, second"
