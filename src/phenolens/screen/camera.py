@@ -11,7 +11,7 @@ from scipy import fft
 from phenolens.screen.cell_bodies import Light
 from phenolens.screen.cell_population import MARGIN_PX
 
-COUNTS = np.array([230.0, 260.0, 330.0])  # camera counts for one unit of light
+COUNTS = np.array([300.0, 280.0, 360.0])  # camera counts for one unit of light
 BACKGROUND = np.array([48.0, 42.0, 46.0])  # camera counts without light
 FOCUS_PX = np.array([0.95, 0.85, 0.85])  # standard deviation of the point spread in focus
 SOFT_PX = 3.6  # the same above or below the focus

@@ -106,8 +106,9 @@ def body_outlines(cells: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
         turn = cells["orientation_rad"].iloc[i] + (0 if k == 2 else rng.uniform(0, 2 * np.pi))
         at = turn + 2 * np.pi * (np.arange(k) + rng.normal(0, 0.16, k)) / k
         height = cells["protrusion"].iloc[i] * rng.gamma(3, 1 / 3, k)
-        sharpness = rng.uniform(5, 30, k) * (0.6 + cells["protrusion"].iloc[i])
-        relative[i] += (height * np.exp(sharpness * (np.cos(ANGLES[:, None] - at) - 1))).sum(axis=1)
+        width = rng.uniform(0.22, 0.5, k)
+        aside = np.sqrt(2 - 2 * np.cos(ANGLES[:, None] - at) + 0.003)  # rounded at the very tip
+        relative[i] += (height * np.exp(-aside / width)).sum(axis=1)
     relative += _ripple(rng, n, orders=range(3, 12), size=0.06)
     relative /= np.sqrt((relative**2).mean(axis=1, keepdims=True))
     return np.clip(radius * relative, 5, HALF_PX - 6)
@@ -142,7 +143,7 @@ def _ripple(rng: np.random.Generator, n: int, *, orders: range, size: float) -> 
 
 def _overlaps(rng: np.random.Generator, n: int) -> np.ndarray:
     """How far (px) two neighbours reach over their common border, (n, n), symmetric; some lie upon one another."""
-    overlap = np.where(rng.random((n, n)) < 0.1, rng.uniform(8, 25, (n, n)), rng.normal(1.0, 1.5, (n, n)))
+    overlap = np.where(rng.random((n, n)) < 0.15, rng.uniform(6, 25, (n, n)), rng.normal(1.5, 1.5, (n, n)))
     return np.triu(overlap, 1) + np.triu(overlap, 1).T
 
 
@@ -262,11 +263,11 @@ def _cytoplasm(
     inside = _soft_step(-edge / 0.9)
     flat = inside * (1 - np.exp(-depth / 5))
     dome = np.exp(-((radius / np.float32(0.8 * cell.cell_radius_px)) ** 2))
-    mottle = 1 + 0.1 * window["mottle"]
-    tubulin = FILAMENT_LEVEL * cell.tubulin_diffuse * flat * (0.45 + 0.8 * dome) * (1 - 0.5 * nuclear) * mottle
-    uneven = np.exp(_ripple(rng, 1, orders=range(1, 9), size=0.55)[0]).astype(np.float32)[direction]
+    mottle = np.maximum(1 + 0.16 * window["mottle"], 0.3)
+    tubulin = FILAMENT_LEVEL * cell.tubulin_diffuse * flat * (0.15 + 1.4 * dome) * (1 - 0.12 * nuclear) * mottle
+    uneven = np.exp(_ripple(rng, 1, orders=range(1, 9), size=0.8)[0]).astype(np.float32)[direction]
     rim = np.exp(-((depth - 1.5) ** 2) / 3.5) * inside
-    actin = cell.actin_diffuse * flat * (0.6 + 0.35 * dome) * (1 - 0.15 * nuclear) * (mottle + 0.08 * window["fine"])
+    actin = cell.actin_diffuse * flat * (0.6 + 0.35 * dome) * (1 - 0.15 * nuclear) * (mottle + 0.1 * window["fine"])
     actin = (
         actin + 0.7 * cell.actin_cortex * rim * uneven * (1 - contact) + 0.5 * cell.actin_junction * contact * inside
     )

@@ -9,8 +9,8 @@ import pandas as pd
 
 from phenolens.screen.cell_bodies import N_ANGLES, SIDE_PX, Bodies, Light
 
-MICROTUBULE_LIGHT = 0.26  # a px of a filament
-STRESS_FIBRE_LIGHT = 0.3
+MICROTUBULE_LIGHT = 0.19  # a px of a filament
+STRESS_FIBRE_LIGHT = 0.22
 FILOPODIUM_LIGHT = 0.28
 TUBULIN, ACTIN = 1, 2  # channels
 
@@ -36,8 +36,10 @@ def _microtubules(cells: pd.DataFrame, rng: np.random.Generator, light: Light, b
         "microtubule_length_px", "tubulin_brightness")}  # fmt: skip
     sided = rng.random(n) < of["tubulin_polarity"]
     around = np.where(sided, of["polarity_rad"] + rng.normal(0, 0.55, n), rng.uniform(0, 2 * np.pi, n))
-    away = _radius_at(bodies.nucleus_px, owner, around) + 1 + np.abs(rng.normal(0, 2.5, n))
     along = rng.random(n) < of["tubulin_ring"]
+    above = rng.random(n) < 0.38  # the rest pass above or below the nucleus
+    nucleus = _radius_at(bodies.nucleus_px, owner, around)
+    away = np.where(above, nucleus * np.sqrt(rng.random(n)), nucleus + 0.5 + np.abs(rng.normal(0, 3.0, n)))
     turn = np.where(along, np.where(rng.random(n) < 0.5, 1, -1) * rng.normal(1.35, 0.35, n), rng.normal(0, 0.6, n))
     length = of["microtubule_length_px"] * rng.gamma(5, 0.2, n)
     brightness = MICROTUBULE_LIGHT * of["tubulin_brightness"] * rng.gamma(4, 0.25, n)
@@ -46,12 +48,13 @@ def _microtubules(cells: pd.DataFrame, rng: np.random.Generator, light: Light, b
     away = np.where(bundled, away[leader] + 3 + rng.normal(0, 0.7, n), away)
     start_y, start_x = away * np.sin(around), away * np.cos(around)
     angle = around + turn
-    start_y = np.where(bundled, start_y[leader] + rng.normal(0, 0.9, n), start_y)
-    start_x = np.where(bundled, start_x[leader] + rng.normal(0, 0.9, n), start_x)
+    start_y = np.where(bundled, start_y[leader] + rng.normal(0, 1.3, n), start_y)
+    start_x = np.where(bundled, start_x[leader] + rng.normal(0, 1.3, n), start_x)
     angle = np.where(bundled, angle[leader] + rng.normal(0, 0.05, n), angle)
     _walk(light, bodies, rng, channel=TUBULIN, owner=owner, y=start_y, x=start_x, angle=angle, length_px=length,
-          curl=of["microtubule_curl"], brightness=brightness * np.where(bundled, 1.5, 1.0), leader=leader,
-          defocus=cells["defocus"].to_numpy()[owner], nuclear_share=0.5)  # fmt: skip
+          curl=of["microtubule_curl"], brightness=brightness * np.where(bundled, 1.3, 1.0), leader=leader,
+          delay_px=np.where(bundled, rng.uniform(0, 0.5, n), 0) * length,
+          defocus=cells["defocus"].to_numpy()[owner], nuclear_share=0.85)  # fmt: skip
 
 
 def _spindles(cells: pd.DataFrame, rng: np.random.Generator, light: Light, bodies: Bodies) -> None:
@@ -135,8 +138,8 @@ def _clumps(
     size: np.ndarray,
     total: np.ndarray,
 ) -> None:
-    """Irregular clumps of light: 40 points each, scattered by `size` px, together `total`."""
-    n_points = 40
+    """Irregular clumps of light: 120 points each, scattered by `size` px, together `total`."""
+    n_points = 120
     owners = np.repeat(owner, n_points)
     y = np.repeat(away * np.sin(around), n_points) + np.repeat(size, n_points) * rng.standard_normal(len(owners))
     x = np.repeat(away * np.cos(around), n_points) + np.repeat(size, n_points) * rng.standard_normal(len(owners))
@@ -155,7 +158,7 @@ def _leaders(owner: np.ndarray, bundled: np.ndarray, rng: np.random.Generator) -
     """For each filament the one whose path it follows: itself, or if bundled one of a few of its cell."""
     first = np.searchsorted(owner, owner)
     number = np.searchsorted(owner, owner, side="right") - first
-    few = np.minimum(number, 7)
+    few = np.minimum(number, 14)
     return np.where(
         bundled, first + np.minimum((rng.random(len(owner)) * few).astype(int), few - 1), np.arange(len(owner))
     )
@@ -183,15 +186,17 @@ def _walk(
     leader: np.ndarray,
     defocus: np.ndarray,
     nuclear_share: float,
+    delay_px: np.ndarray | None = None,
     leaves_body: bool = False,
 ) -> None:
     """Let filaments walk from (y, x), relative to the cell's centre, and add their light to the channel.
 
     `curl` is the random change of direction, radians a px, itself correlated over some px; followers turn as their
-    `leader` does. Over the nucleus a filament keeps `nuclear_share` of its light. Inside a body they turn along its
+    `leader` does. The first `delay_px` of a way stay dark. Over the nucleus a filament keeps `nuclear_share` of its light. Inside a body they turn along its
     edge and end beyond it, unless `leaves_body`.
     """
     n = len(owner)
+    delay = np.zeros(n) if delay_px is None else delay_px
     steps = int(min(length_px.max(), 90)) + 1
     y = (y + (bodies.y - bodies.top)[owner]).astype(np.float32)
     x = (x + (bodies.x - bodies.left)[owner]).astype(np.float32)
@@ -206,17 +211,17 @@ def _walk(
         row = np.clip(y.astype(np.intp), 1, SIDE_PX - 2)
         column = np.clip(x.astype(np.intp), 1, SIDE_PX - 2)
         here = base + row * SIDE_PX + column
-        left = brightness * np.clip(length_px - step, 0, 1)
+        left = brightness * np.clip(1.25 * (1 - step / length_px), 0, 1) * (delay <= step)
         if not leaves_body:
             edge = flat_edge[here]
-            left = left * (edge < 0.5) * (1 - (1 - nuclear_share) * flat_nuclear[here])
+            left = left * np.clip((0.5 - edge) / 4, 0, 1) * (1 - (1 - nuclear_share) * flat_nuclear[here])
             brightness = brightness * (edge < 3)
             out_y = flat_edge[here + SIDE_PX] - flat_edge[here - SIDE_PX]
             out_x = flat_edge[here + 1] - flat_edge[here - 1]
             dy, dx = np.sin(angle), np.cos(angle)
             outwards = np.maximum(dx * out_x + dy * out_y, 0)
             near = np.clip((edge + 6) / 6, 0, 1)
-            angle = angle - 0.3 * near * outwards * np.sign(dx * out_y - dy * out_x)
+            angle = angle - 0.16 * near * outwards * np.sign(dx * out_y - dy * out_x)
         path_y[step], path_x[step], path_light[step] = y, x, left
         noise = rng.standard_normal(n, dtype=np.float32)[leader]
         turn = 0.88 * turn + kick * noise

@@ -31,7 +31,7 @@ def sample_cells(
     well = between(target, strength=strength)
     area_ratio = (height_px + 2 * MARGIN_PX) * (width_px + 2 * MARGIN_PX) / (height_px * width_px)
     n = 1 + int(rng.poisson(max(n_expected * well.n_cells * area_ratio - 1, 0)))
-    response = np.clip(strength * np.exp(0.25 * rng.standard_normal(n)), 0, 1.15)
+    response = np.clip(strength * np.exp(0.35 * rng.standard_normal(n)), 0, 1.15)
     cells = pd.DataFrame({"response": response, "state": _states(rng, well, n)})
     for name in PER_CELL:
         untreated, full = getattr(UNTREATED, name), getattr(target, name)
@@ -51,8 +51,8 @@ def sample_cells(
     cells["n_fragments"] = np.where(
         rng.random(n) < well.fragmented_share, 2 + rng.poisson(max(well.n_fragments - 2, 0), n), 1
     )
-    for channel in ("dna", "tubulin", "actin"):
-        cells[f"{channel}_brightness"] = np.exp(0.22 * rng.standard_normal(n))
+    for channel, spread in (("dna", 0.2), ("tubulin", 0.28), ("actin", 0.28)):
+        cells[f"{channel}_brightness"] = np.exp(spread * rng.standard_normal(n))
     cells["dna_brightness"] *= 0.8 + 0.4 * cycle
     cells = _apply_states(cells, rng)
     cells["n_fragments"] = np.minimum(cells["n_fragments"], 9)
@@ -89,17 +89,19 @@ def _apply_states(cells: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame
     dying = (cells["state"] == "dying").to_numpy()
     detached = rounded | dividing | dying
     jitter = np.exp(0.1 * rng.standard_normal(n))
-    radius = np.select([rounded, dividing, dying], [0.72 * cells["cell_radius_px"], 18.0 * jitter, 11.0 * jitter])
+    radius = np.select([rounded, dividing, dying], [0.72 * cells["cell_radius_px"], 20.0 * jitter, 11.0 * jitter])
     cells["cell_radius_px"] = np.where(detached, radius, cells["cell_radius_px"])
-    cells["nucleus_radius_px"] *= np.select([rounded, dividing, dying], [0.88, 0.65, 0.5], default=1.0)
+    cells["nucleus_radius_px"] *= np.select([rounded, dividing, dying], [0.88, 0.72, 0.5], default=1.0)
     cells["cell_aspect"] = np.where(detached, 1 + 0.4 * (cells["cell_aspect"] - 1), cells["cell_aspect"])
     cells["protrusion"] *= np.where(detached, 0.15, 1.0)
     cells["n_filopodia"] *= np.where(detached, 0.6, 1.0)
     cells["n_stress_fibres"] *= np.where(detached, 0.1, 1.0)
     cells["microtubule_length_px"] *= np.where(detached, 0.55, 1.0)
-    cells["defocus"] = np.where(detached, np.clip(rng.normal(0.5, 0.18, n), 0.1, 0.95), cells["defocus"])
+    cells["defocus"] = np.where(detached, np.clip(rng.normal(0.6, 0.18, n), 0.15, 0.95), cells["defocus"])
+    cells["tubulin_diffuse"] *= np.where(dividing, 2.0, 1.0)
+    cells["actin_diffuse"] *= np.where(dividing, 1.5, 1.0)
     cells["n_fragments"] = np.select([dividing, dying], [1, 3 + rng.poisson(1.5, n)], default=cells["n_fragments"])
-    for channel, gains in (("dna", (1.25, 2.2, 2.4)), ("tubulin", (1.4, 1.7, 1.2)), ("actin", (1.5, 1.4, 1.5))):
+    for channel, gains in (("dna", (1.25, 1.8, 2.0)), ("tubulin", (1.4, 1.15, 1.1)), ("actin", (1.4, 1.3, 1.4))):
         cells[f"{channel}_brightness"] *= np.select([rounded, dividing, dying], gains, default=1.0)
     return cells
 
@@ -109,18 +111,19 @@ def _place(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Centres (y, x) of cells that keep some distance and, with `clustering`, seek the side of others.
 
-    Each cell takes the best of 24 random spots, given those already there.
+    Each cell takes the best of 32 random spots, given those already there.
     """
     n = len(radius_px)
     placed = np.empty((n, 2))
+    squeeze = rng.uniform(0.55, 0.95, n)  # of how near a cell may come
     for k in range(n):
-        spots = rng.random((24, 2)) * (height_px, width_px)
-        score = 0.5 * rng.gumbel(size=24)
+        spots = rng.random((32, 2)) * (height_px, width_px)
+        score = 0.4 * rng.gumbel(size=32)
         if k:
-            reach = 0.9 * (radius_px[:k] + radius_px[k])
+            reach = squeeze[k] * (radius_px[:k] + radius_px[k])
             distance = np.hypot(*(spots[:, None, :] - placed[None, :k, :]).transpose(2, 0, 1)) / reach
-            crowding = (np.maximum(0, 0.95 - distance) ** 2).sum(axis=1)
-            company = np.exp(-(((distance - 1.1) / 0.25) ** 2)).max(axis=1)
+            crowding = (np.maximum(0, 0.9 - distance) ** 2).sum(axis=1)
+            company = np.exp(-(((distance - 1.0) / 0.2) ** 2)).max(axis=1)
             score += clustering * company - 60 * crowding
         placed[k] = spots[np.argmax(score)]
     return placed[:, 0], placed[:, 1]

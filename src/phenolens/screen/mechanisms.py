@@ -18,37 +18,37 @@ class Phenotype:
     """
 
     n_cells: float = 1.0  # cells in a field, relative to untreated
-    clustering: float = 1.0  # how strongly cells seek the side of others: 0 scattered, 3 tight islands
+    clustering: float = 1.8  # how strongly cells seek the side of others: 0 scattered, 3 tight islands
     mitotic_share: float = 0.035  # rounded cells with condensed chromosomes in a plate or two
     monopolar_share: float = 0.0  # rounded cells with a rosette of chromosomes around a single pole
     dying_share: float = 0.015  # shrunken cells with crumbled, bright chromatin
     fragmented_share: float = 0.015  # interphase cells whose nucleus is in several pieces
     rounded_share: float = 0.02  # interphase cells that have let go of the ground
     n_fragments: float = 2.2  # pieces of a fragmented nucleus
-    cell_radius_px: float = 30.0  # radius of a disk of the cell body's size
+    cell_radius_px: float = 37.0  # radius of a disk of the cell body's size
     cell_aspect: float = 1.25  # length over width of the cell body
-    n_protrusions: float = 4.5  # corners of the outline
-    protrusion: float = 0.42  # how far the corners stand out, relative to the radius
-    nucleus_radius_px: float = 15.3  # radius of a disk of the nucleus' size
-    nucleus_aspect: float = 1.2  # length over width of the nucleus
+    n_protrusions: float = 4.6  # corners of the outline
+    protrusion: float = 0.55  # how far the corners stand out, relative to the radius
+    nucleus_radius_px: float = 16.3  # radius of a disk of the nucleus' size
+    nucleus_aspect: float = 1.27  # length over width of the nucleus
     nucleus_lobing: float = 0.025  # depth of the nucleus' lobes, relative to its radius
     chromatin_contrast: float = 0.17  # standard deviation of the chromatin's log intensity
-    chromatin_grain: float = 0.35  # 0 fine grains of about 1 px, 1 coarse clumps of about 3 px
-    n_nucleoli: float = 3.0  # dark spots within the nucleus
-    nucleolus_radius_px: float = 2.3  # their size
+    chromatin_grain: float = 0.3  # 0 fine grains of about 1 px, 1 coarse clumps of about 3 px
+    n_nucleoli: float = 3.5  # dark spots within the nucleus
+    nucleolus_radius_px: float = 2.0  # their size
     nucleolus_depth: float = 0.38  # share of the DNA signal missing there
-    n_microtubules: float = 150.0  # filaments in a cell
-    microtubule_length_px: float = 42.0  # mean length of a filament
-    microtubule_curl: float = 0.055  # change of direction, radians a px
+    n_microtubules: float = 320.0  # filaments in a cell
+    microtubule_length_px: float = 44.0  # mean length of a filament
+    microtubule_curl: float = 0.03  # change of direction, radians a px
     tubulin_bundling: float = 0.04  # share of filaments that lie in thick bundles
-    tubulin_diffuse: float = 0.3  # tubulin not in filaments, relative to an untreated cell's filaments
+    tubulin_diffuse: float = 0.35  # tubulin not in filaments, relative to an untreated cell's filaments
     tubulin_polarity: float = 0.15  # 0 filaments all around the nucleus, 1 all on one side
-    tubulin_ring: float = 0.55  # share of filaments that start along the nucleus rather than away from it
-    actin_cortex: float = 0.5  # actin along free edges, relative to the body's diffuse actin
-    actin_junction: float = 0.6  # actin along edges shared with neighbours, relative to the same
-    n_stress_fibres: float = 11.0  # straight actin fibres in a cell
-    actin_diffuse: float = 0.6  # actin all over the body
-    n_actin_aggregates: float = 0.4  # bright clumps of actin in a cell
+    tubulin_ring: float = 0.6  # share of filaments that start along the nucleus rather than away from it
+    actin_cortex: float = 0.6  # actin along free edges, relative to the body's diffuse actin
+    actin_junction: float = 1.0  # actin along edges shared with neighbours, relative to the same
+    n_stress_fibres: float = 16.0  # straight actin fibres in a cell
+    actin_diffuse: float = 0.45  # actin all over the body
+    n_actin_aggregates: float = 1.2  # bright clumps of actin in a cell
     actin_aggregate_px: float = 1.5  # their size
     n_filopodia: float = 9.0  # thin actin spikes out of the edge
     aggresome: float = 0.0  # clump beside the nucleus, relative to the tubulin of an untreated cell
@@ -59,27 +59,27 @@ UNTREATED = Phenotype()
 
 MECHANISMS: dict[str, Phenotype] = {
     "Actin disruptors": Phenotype(
-        n_cells=0.75, cell_radius_px=21, n_protrusions=5.5, protrusion=1.0, n_stress_fibres=0, actin_cortex=0.15,
-        actin_junction=0.15, actin_diffuse=0.22, n_actin_aggregates=15, actin_aggregate_px=1.9, n_filopodia=1,
-        fragmented_share=0.3, n_fragments=2, rounded_share=0.15, tubulin_ring=0.8, microtubule_length_px=34,
+        n_cells=0.75, cell_radius_px=25.6, n_protrusions=5.5, protrusion=1.3, n_stress_fibres=0, actin_cortex=0.15,
+        actin_junction=0.21, actin_diffuse=0.17, n_actin_aggregates=14, actin_aggregate_px=2.3, n_filopodia=1,
+        fragmented_share=0.3, n_fragments=2, rounded_share=0.15, tubulin_ring=0.8, microtubule_length_px=35.9,
     ),
     "Aurora kinase inhibitors": Phenotype(
-        n_cells=0.5, cell_radius_px=45, nucleus_radius_px=23.5, nucleus_lobing=0.11, chromatin_contrast=0.26,
-        chromatin_grain=0.6, n_nucleoli=6, fragmented_share=0.2, n_fragments=3, n_microtubules=230, mitotic_share=0.01,
-        microtubule_length_px=55, n_stress_fibres=16, clustering=0.4, protrusion=0.3,
+        n_cells=0.5, cell_radius_px=54.9, nucleus_radius_px=25.1, nucleus_lobing=0.11, chromatin_contrast=0.26,
+        chromatin_grain=0.6, n_nucleoli=6, fragmented_share=0.2, n_fragments=3, n_microtubules=508.3, mitotic_share=0.01,
+        microtubule_length_px=58.1, n_stress_fibres=16, clustering=0.4, protrusion=0.3,
     ),
     "Cholesterol-lowering": Phenotype(
-        n_cells=0.65, cell_radius_px=21.5, cell_aspect=2.6, n_protrusions=2, protrusion=1.15, nucleus_radius_px=12.8,
+        n_cells=0.65, cell_radius_px=26.2, cell_aspect=2.6, n_protrusions=2, protrusion=1.15, nucleus_radius_px=13.7,
         nucleus_aspect=1.45, tubulin_polarity=0.85, clustering=0.1, n_stress_fibres=4, actin_cortex=0.75,
-        n_filopodia=3, microtubule_curl=0.03, rounded_share=0.06,
+        n_filopodia=3, microtubule_curl=0.018, rounded_share=0.06,
     ),
     "DNA damage": Phenotype(
-        n_cells=0.5, cell_radius_px=40, nucleus_radius_px=19.5, nucleus_aspect=1.35, chromatin_contrast=0.12,
+        n_cells=0.5, cell_radius_px=48.8, nucleus_radius_px=20.9, nucleus_aspect=1.35, chromatin_contrast=0.12,
         n_nucleoli=2, nucleolus_radius_px=3, n_stress_fibres=30, clustering=0.3, mitotic_share=0.0, protrusion=0.6,
-        microtubule_length_px=55, n_microtubules=170, actin_diffuse=0.4,
+        microtubule_length_px=58.1, n_microtubules=375.7, actin_diffuse=0.3,
     ),
     "DNA replication": Phenotype(
-        n_cells=0.65, cell_radius_px=34, nucleus_radius_px=18.5, nucleus_aspect=1.08, chromatin_contrast=0.07,
+        n_cells=0.65, cell_radius_px=41.5, nucleus_radius_px=19.8, nucleus_aspect=1.08, chromatin_contrast=0.07,
         chromatin_grain=0.0, n_nucleoli=2.5, nucleolus_radius_px=4.6, nucleolus_depth=0.62, mitotic_share=0.0,
         tubulin_ring=0.75, n_stress_fibres=6,
     ),
@@ -88,34 +88,34 @@ MECHANISMS: dict[str, Phenotype] = {
         rounded_share=0.06,
     ),
     "Epithelial": Phenotype(
-        n_cells=1.35, clustering=3.0, cell_radius_px=25, cell_aspect=1.12, n_protrusions=5, protrusion=0.12,
-        nucleus_radius_px=13.6, nucleus_aspect=1.12, actin_junction=2.6, actin_cortex=1.3, n_stress_fibres=1,
-        actin_diffuse=0.35, n_filopodia=1, microtubule_length_px=28,
+        n_cells=1.35, clustering=4.5, cell_radius_px=30.5, cell_aspect=1.12, n_protrusions=5, protrusion=0.12,
+        nucleus_radius_px=14.6, nucleus_aspect=1.12, actin_junction=3.64, actin_cortex=1.3, n_stress_fibres=1,
+        actin_diffuse=0.26, n_filopodia=1, microtubule_length_px=29.5,
     ),
     "Kinase inhibitors": Phenotype(
-        n_cells=1.15, cell_radius_px=33, cell_aspect=1.1, n_protrusions=3, protrusion=0.14, n_stress_fibres=0,
-        actin_cortex=0.15, actin_junction=0.2, actin_diffuse=1.0, n_filopodia=0, tubulin_diffuse=0.9,
-        n_microtubules=95, microtubule_curl=0.025, tubulin_ring=0.3, defocus=0.22,
+        n_cells=1.15, cell_radius_px=40.3, cell_aspect=1.1, n_protrusions=3, protrusion=0.14, n_stress_fibres=0,
+        actin_cortex=0.15, actin_junction=0.28, actin_diffuse=0.75, n_filopodia=0, tubulin_diffuse=0.9,
+        n_microtubules=210, microtubule_curl=0.015, tubulin_ring=0.3, defocus=0.22,
     ),
     "Microtubule destabilizers": Phenotype(
-        n_cells=0.7, cell_radius_px=25, protrusion=0.22, tubulin_diffuse=2.0, n_microtubules=8,
-        microtubule_length_px=12, fragmented_share=0.45, n_fragments=3.2, mitotic_share=0.14, rounded_share=0.14,
+        n_cells=0.7, cell_radius_px=30.5, protrusion=0.22, tubulin_diffuse=2.0, n_microtubules=17.7,
+        microtubule_length_px=12.7, fragmented_share=0.45, n_fragments=3.2, mitotic_share=0.14, rounded_share=0.14,
         dying_share=0.06, n_stress_fibres=20, actin_cortex=0.9, chromatin_contrast=0.22,
     ),
     "Microtubule stabilizers": Phenotype(
-        n_cells=0.65, cell_radius_px=27, protrusion=0.3, tubulin_bundling=0.93, tubulin_diffuse=0.12,
-        n_microtubules=140, microtubule_curl=0.035, fragmented_share=0.75, n_fragments=5.5, mitotic_share=0.12,
+        n_cells=0.65, cell_radius_px=32.9, protrusion=0.3, tubulin_bundling=0.8, tubulin_ring=0.8, microtubule_length_px=55, tubulin_diffuse=0.12,
+        n_microtubules=309.4, microtubule_curl=0.021, fragmented_share=0.75, n_fragments=5.5, mitotic_share=0.12,
         rounded_share=0.1, dying_share=0.05, clustering=0.6, actin_cortex=0.8,
     ),
     "Protein degradation": Phenotype(
-        n_cells=0.65, cell_radius_px=21.5, cell_aspect=1.15, protrusion=0.2, rounded_share=0.3, dying_share=0.12,
-        nucleus_radius_px=12.6, nucleus_lobing=0.1, chromatin_contrast=0.26, chromatin_grain=0.8, aggresome=1.0,
-        n_microtubules=80, microtubule_length_px=24, tubulin_polarity=0.7, n_actin_aggregates=4, n_filopodia=3,
+        n_cells=0.65, cell_radius_px=26.2, cell_aspect=1.15, protrusion=0.2, rounded_share=0.3, dying_share=0.12,
+        nucleus_radius_px=13.5, nucleus_lobing=0.1, chromatin_contrast=0.26, chromatin_grain=0.8, aggresome=1.0,
+        n_microtubules=176.8, microtubule_length_px=25.3, tubulin_polarity=0.7, n_actin_aggregates=4, n_filopodia=3,
     ),
     "Protein synthesis": Phenotype(
-        n_cells=0.85, cell_radius_px=24.5, nucleus_radius_px=13.2, chromatin_contrast=0.06, chromatin_grain=0.1,
-        n_nucleoli=1.2, nucleolus_radius_px=1.2, nucleolus_depth=0.12, n_microtubules=55, tubulin_diffuse=0.45,
-        microtubule_curl=0.09, mitotic_share=0.005, n_stress_fibres=3, protrusion=0.3, defocus=0.2,
+        n_cells=0.85, cell_radius_px=29.9, nucleus_radius_px=14.1, chromatin_contrast=0.06, chromatin_grain=0.1,
+        n_nucleoli=1.2, nucleolus_radius_px=1.2, nucleolus_depth=0.12, n_microtubules=121.5, tubulin_diffuse=0.45,
+        microtubule_curl=0.054, mitotic_share=0.005, n_stress_fibres=3, protrusion=0.3, defocus=0.2,
     ),
 }  # fmt: skip
 

@@ -41,7 +41,8 @@ class SimulateConfig:
     field_height_px: int = 464  # height of a field, pixels
     cells: float = 20.0  # untreated cells a field, on average; mechanisms have more or fewer
     effect: float = 1.0  # how far treated cells go towards their mechanism, 0 nothing to 1 all the way
-    compound_variation: float = 0.08  # how compounds of one mechanism differ, standard deviation of log parameters
+    compound_variation: float = 0.15  # how compounds of one mechanism differ, standard deviation of log parameters
+    least_efficacy: float = 0.5  # compounds reach between this and 1 of their mechanism's full effect at high doses
     batch_effect: float = 1.0  # brightness, focus, background and growth of batches and plates; 0 none, 1 as drawn
     unevenness: float = 0.3  # uneven illumination: brightness lost from centre to corner, share
     noise: float = 1.0  # camera noise, relative to that of BBBC021
@@ -57,6 +58,7 @@ class Compound:
     target: Phenotype
     doses_um: tuple[float, ...]  # highest first
     half_effect_um: float
+    efficacy: float  # share of the mechanism's full effect at saturating dose
 
 
 def check_config(config: SimulateConfig) -> None:
@@ -75,6 +77,7 @@ def check_config(config: SimulateConfig) -> None:
         "cells": (1, 10_000),
         "effect": (0, 1),
         "compound_variation": (0, 0.5),
+        "least_efficacy": (0, 1),
         "batch_effect": (0, 3),
         "unevenness": (0, 0.8),
         "noise": (0, 10),
@@ -109,7 +112,9 @@ def compounds(config: SimulateConfig) -> list[Compound]:
             doses_um = CONCENTRATIONS_UM[top::-1][: config.doses]
             # half effect lies half a step below the lowest active dose, a little lower or higher by potency
             half_effect_um = doses_um[config.active_doses - 1] / (10**0.25 * math.exp(0.15 * rng.standard_normal()))
-            made.append(Compound(name, mechanism, (m + k) % config.batches + 1, target, doses_um, half_effect_um))
+            efficacy = float(rng.uniform(config.least_efficacy, 1))
+            batch = (m + k) % config.batches + 1
+            made.append(Compound(name, mechanism, batch, target, doses_um, half_effect_um, efficacy))
     return made
 
 
@@ -198,6 +203,6 @@ def _plate_content(
     treatments = [(compound, k) for compound in layout for k in range(config.doses)]
     for well, (compound, k) in zip(wells, treatments, strict=False):  # wells that are left over stay empty
         dose = compound.doses_um[k]
-        strength = config.effect * dose_strength(dose, half_effect_um=compound.half_effect_um)
+        strength = config.effect * compound.efficacy * dose_strength(dose, half_effect_um=compound.half_effect_um)
         content[well] = (compound.name, dose, compound.mechanism, k < config.active_doses, strength)
     return content
