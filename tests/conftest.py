@@ -6,6 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from phenolens.images.config import CropConfig
+from phenolens.images.crops import make_crops
+from phenolens.screen.simulate import SimulateConfig, simulate
+from phenolens.study import Study
+
+TINY = SimulateConfig(
+    mechanisms=4, compounds=2, doses=1, active_doses=1, replicates=1, field_width_px=150, field_height_px=140, cells=6
+)
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
@@ -19,3 +28,19 @@ def real_data() -> Path:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(2019)
+
+
+@pytest.fixture(scope="session")
+def tiny_screen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated screen of 4 mechanisms, 8 compounds at one dose, 2 batches of 1 plate: drawn in seconds."""
+    folder = tmp_path_factory.mktemp("tiny") / "screen"
+    simulate(folder, TINY)
+    return folder
+
+
+@pytest.fixture
+def tiny_study(tiny_screen: Path, tmp_path: Path) -> Study:
+    """A study with crops of 36 px of the tiny screen."""
+    study = Study.create(tmp_path / "study")
+    make_crops(tiny_screen, study.crops, layout="bbbc021", config=CropConfig(crop_px=36))
+    return study

@@ -131,7 +131,7 @@ def _headline_file(study: Study, name: str, what: str, protocol: str) -> Path:
 def _chance(study: Study, name: str) -> dict[str, float]:
     table = pd.read_csv(study.folder / "scores" / name / "chance.csv", keep_default_na=False)
     row = table[np.logical_and.reduce([table[key] == value for key, value in HEADLINE.items()])].iloc[0]
-    return {name: float(row[name]) for name in ("chance", "shuffled")}
+    return {name: float(row[name]) for name in ("chance", "shuffled") if name in row}
 
 
 def _facts(store: CropStore, about: dict[str, Any], study: Study, name: str) -> dict[str, dict[str, object]]:
@@ -195,7 +195,7 @@ def _wrong(study: Study, name: str) -> pd.DataFrame:
     columns = {
         "treatment": "treatment",
         "moa": "its mechanism",
-        "nearest": "nearest treatment",
+        "neighbour": "nearest treatment",
         "predicted": "the neighbour's mechanism",
         "distance": "cosine distance",
     }

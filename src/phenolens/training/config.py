@@ -22,9 +22,7 @@ class TrainConfig:
     record_every: int = 10  # steps between two lines of history.csv
     checkpoint_every: int = 250  # steps between two checkpoints
     device: str = "auto"  # cpu, cuda, cuda:1 ...; auto: a CUDA card when there is one
-    precision: Literal["auto", "float32", "bfloat16"] = (
-        "auto"  # of convolutions; auto: bfloat16 where the processor gains
-    )
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of convolutions; auto: bfloat16 where it is faster
     threads: int | None = None  # processor threads; left out: all
     network: ModelConfig = field(default_factory=ModelConfig)
 

@@ -1,0 +1,191 @@
+"""The training loop: who is moved by what, what a resumed run ends with, and what stops it."""
+
+import dataclasses
+import os
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from phenolens.errors import InputError, Interrupted, RunError
+from phenolens.images.store import CropStore
+from phenolens.models import MODELS, ModelConfig
+from phenolens.training import loop
+from phenolens.training.checkpoint import RunFolder
+from phenolens.training.config import TrainConfig
+from phenolens.training.device import Compute
+from phenolens.training.embed import embed_crops
+from phenolens.training.runs import begin, built_model, trained_model
+
+SMALL = ModelConfig(width=4, latent_size=8, ramp_steps=3)
+CONFIG = TrainConfig(steps=12, checkpoint_every=5, record_every=1, batch_size=6, network=SMALL, threads=1)
+
+
+@pytest.fixture
+def compute():
+    return Compute.chosen(device="cpu", precision="float32", threads=1)
+
+
+@pytest.fixture
+def store(tiny_study) -> CropStore:
+    return tiny_study.store()
+
+
+def trained(store, config, compute, folder):
+    """Train as the step does; the run's folder."""
+    run = RunFolder(folder)
+    model = built_model(store, config)
+    begin(run, store, config, compute)
+    loop.train(model, store, config, compute=compute, run=run)
+    return run
+
+
+def weights(run):
+    return run.load()["model"]
+
+
+@pytest.mark.parametrize("model", ["ae", "vae", "vaeplus"])
+def test_a_run_that_goes_on_ends_bit_for_bit_where_the_unbroken_run_ends(store, compute, tmp_path, model):
+    config = dataclasses.replace(CONFIG, model=model)
+    whole = trained(store, config, compute, tmp_path / "whole")
+    trained(store, dataclasses.replace(config, steps=7), compute, tmp_path / "broken")
+    broken = trained(store, config, compute, tmp_path / "broken")
+    for (name, ours), theirs in zip(weights(whole).items(), weights(broken).values()):
+        assert torch.equal(ours, theirs), name
+    left, right = (pd.read_csv(run.folder / "history.csv") for run in (whole, broken))
+    timing = ["seconds", "cells_per_second"]
+    pd.testing.assert_frame_equal(left.drop(columns=timing), right.drop(columns=timing))
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(store, compute, tmp_path):
+    first, again = (weights(trained(store, CONFIG, compute, tmp_path / name)) for name in ("a", "b"))
+    other = weights(trained(store, dataclasses.replace(CONFIG, seed=1), compute, tmp_path / "c"))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["encoder.head.kernel"], other["encoder.head.kernel"])
+
+
+def test_reconstruction_gets_better_by_training(store, compute, tmp_path):
+    config = dataclasses.replace(CONFIG, model="ae", steps=60, batch_size=16)
+    history = pd.read_csv(trained(store, config, compute, tmp_path / "run").folder / "history.csv")
+    assert history["autoencoder.pixel"].tail(5).mean() < 0.7 * history["autoencoder.pixel"].head(3).mean()
+
+
+def test_each_player_is_moved_by_its_own_loss_alone(store, compute):
+    model = built_model(store, CONFIG).train()
+    crops = compute.normalised(store.take(np.arange(8))).unflatten(0, (2, 4))
+    losses = model.losses(crops, 100)
+    optimisers = model.optimisers()
+    zero = dataclasses.replace(losses["autoencoder"], total=losses["autoencoder"].total * 0)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    loop.step_players(model, {**losses, "autoencoder": zero}, optimisers, clip_norm=None)
+    moved = {name.split(".")[0] for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert moved == {"discriminator"}
+
+
+def test_gradients_are_laid_out_as_their_parameters_so_that_fused_optimisers_update_the_right_weights(store, compute):
+    model = compute.place(built_model(store, CONFIG)).train()
+    crops = compute.normalised(store.take(np.arange(8))).unflatten(0, (2, 4))
+    seen = []
+    optimisers = model.optimisers()
+    for optimiser in optimisers.values():
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        optimiser.register_step_pre_hook(
+            lambda *_, of=parameters: seen.extend(p.grad.stride() == p.stride() for p in of)
+        )
+    loop.step_players(model, model.losses(crops, 100), optimisers, clip_norm=None)
+    assert len(seen) == len(list(model.parameters()))
+    assert all(seen)
+
+
+def test_every_kernel_and_nothing_else_decays_by_the_same_share(store):
+    model = built_model(store, CONFIG)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    loop.decay_kernels(model)
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(value, before[name] * (1 - 1e-4 if name.endswith("kernel") else 1))
+
+
+def test_clipping_bounds_the_gradient_that_moves_the_weights(store, compute):
+    model = built_model(store, CONFIG).train()
+    crops = compute.normalised(store.take(np.arange(8))).unflatten(0, (2, 4))
+    sgd = {player: torch.optim.SGD(module.parameters(), lr=1.0) for player, module in model.players().items()}
+    before = torch.cat([p.detach().flatten().clone() for p in model.players()["autoencoder"].parameters()])
+    loop.step_players(model, model.losses(crops, 0), sgd, clip_norm=0.5)
+    after = torch.cat([p.detach().flatten() for p in model.players()["autoencoder"].parameters()])
+    assert float((after - before).norm()) == pytest.approx(0.5, rel=1e-3)
+
+
+def test_crops_are_divided_by_each_channels_own_maximum_and_an_empty_channel_stays_zero(compute):
+    crops = np.zeros((1, 2, 36, 36), np.uint16)
+    crops[0, 0, 3, 4], crops[0, 0, 5, 5] = 400, 100
+    x = compute.normalised(crops)
+    assert x.max() == 1
+    assert x[0, 0, 5, 5] == 0.25
+    assert (x[0, 1] == 0).all()
+
+
+def test_embedding_a_cell_does_not_depend_on_its_neighbours_in_the_batch(store, compute, tmp_path):
+    model, _ = trained_model(trained(store, CONFIG, compute, tmp_path / "run"))
+    crops = store.take(np.arange(20))
+    together = embed_crops(model, crops, compute=compute)
+    alone = embed_crops(model, crops[7:8], compute=compute)
+    np.testing.assert_allclose(together[7:8], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(store, compute, tmp_path, monkeypatch):
+    run = trained(store, dataclasses.replace(CONFIG, steps=5), compute, tmp_path / "run")
+    kept = run.checkpoint.read_bytes()
+    vae_plus = MODELS["vaeplus"](len(store.channels), store.crop_px, SMALL)
+    monkeypatch.setattr(type(vae_plus), "feature_loss", lambda self, a, b: (a - b).sum() * float("nan"))
+    with pytest.raises(RunError, match="loss of the autoencoder is not finite at step 5"):
+        trained(store, CONFIG, compute, tmp_path / "run")
+    assert run.checkpoint.read_bytes() == kept
+
+
+def test_a_request_to_stop_saves_first_and_the_run_goes_on(store, compute, tmp_path, monkeypatch):
+    whole = trained(store, CONFIG, compute, tmp_path / "whole")
+    draw = loop.TreatmentSampler.draw
+
+    def draw_and_ask_to_stop(self, step, *, batches):
+        os.kill(os.getpid(), signal.SIGTERM) if step == 7 else None
+        return draw(self, step, batches=batches)
+
+    monkeypatch.setattr(loop.TreatmentSampler, "draw", draw_and_ask_to_stop)
+    with pytest.raises(Interrupted, match="stopped at step 8 of 12"):
+        trained(store, CONFIG, compute, tmp_path / "run")
+    monkeypatch.undo()
+    gone_on = trained(store, CONFIG, compute, tmp_path / "run")
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole).values(), weights(gone_on).values()))
+
+
+def test_a_truncated_checkpoint_is_refused_in_one_line_that_says_what_to_do(store, compute, tmp_path):
+    run = trained(store, CONFIG, compute, tmp_path / "run")
+    run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:-500])
+    with pytest.raises(InputError, match=r"not a readable checkpoint.*delete .* to train this run anew") as error:
+        trained(store, dataclasses.replace(CONFIG, steps=20), compute, tmp_path / "run")
+    assert "\n" not in str(error.value)
+
+
+def test_a_foreign_file_in_place_of_a_checkpoint_is_refused(store, compute, tmp_path):
+    run = trained(store, CONFIG, compute, tmp_path / "run")
+    torch.save({"something": torch.zeros(2)}, run.checkpoint)
+    with pytest.raises(InputError, match="not a checkpoint of this version"):
+        run.load()
+
+
+def test_a_run_of_other_settings_is_not_overwritten(store, compute, tmp_path):
+    trained(store, CONFIG, compute, tmp_path / "run")
+    other = dataclasses.replace(CONFIG, network=dataclasses.replace(SMALL, beta=7.0))
+    with pytest.raises(InputError, match=r"trained with other settings \(beta None -> 7.0\)"):
+        trained(store, other, compute, tmp_path / "run")
+    with pytest.raises(InputError, match="has 12 steps already, more than --steps 4"):
+        trained(store, dataclasses.replace(CONFIG, steps=4), compute, tmp_path / "run")
+
+
+def test_a_run_that_is_not_finished_is_not_embedded(store, compute, tmp_path):
+    run = trained(store, dataclasses.replace(CONFIG, steps=5), compute, tmp_path / "run")
+    begin(run, store, CONFIG, compute)
+    with pytest.raises(InputError, match="stands at step 5 of 12"):
+        trained_model(run)
