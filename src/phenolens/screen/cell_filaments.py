@@ -53,6 +53,7 @@ def _microtubules(cells: pd.DataFrame, rng: np.random.Generator, light: Light, b
     angle = np.where(bundled, angle[leader] + rng.normal(0, 0.05, n), angle)
     _walk(light, bodies, rng, channel=TUBULIN, owner=owner, y=start_y, x=start_x, angle=angle, length_px=length,
           curl=of["microtubule_curl"], brightness=brightness * np.where(bundled, 1.3, 1.0), leader=leader,
+          along=cells["orientation_rad"].to_numpy()[owner], pull=0.025,
           delay_px=np.where(bundled, rng.uniform(0, 0.5, n), 0) * length,
           defocus=cells["defocus"].to_numpy()[owner], nuclear_share=0.85)  # fmt: skip
 
@@ -70,9 +71,9 @@ def _spindles(cells: pd.DataFrame, rng: np.random.Generator, light: Light, bodie
     apart = np.where(bipolar, 9.0 * side, 0.0)
     inwards = across + np.where(side > 0, np.pi, 0)
     angle = np.where(bipolar, inwards + rng.normal(0, 0.7, n), rng.uniform(0, 2 * np.pi, n))
-    _walk(light, bodies, rng, channel=TUBULIN, owner=owner, y=apart * np.sin(across) + rng.normal(0, 1.0, n),
-          x=apart * np.cos(across) + rng.normal(0, 1.0, n), angle=angle, length_px=rng.normal(10, 2.5, n),
-          curl=np.full(n, 0.03), brightness=0.5 * cells["tubulin_brightness"].to_numpy()[owner], leader=np.arange(n),
+    _walk(light, bodies, rng, channel=TUBULIN, owner=owner, y=apart * np.sin(across) + rng.normal(0, 1.7, n),
+          x=apart * np.cos(across) + rng.normal(0, 1.7, n), angle=angle, length_px=rng.normal(10, 2.5, n),
+          curl=np.full(n, 0.03), brightness=0.3 * cells["tubulin_brightness"].to_numpy()[owner], leader=np.arange(n),
           defocus=cells["defocus"].to_numpy()[owner], nuclear_share=1.0)  # fmt: skip
 
 
@@ -186,16 +187,20 @@ def _walk(
     leader: np.ndarray,
     defocus: np.ndarray,
     nuclear_share: float,
+    along: np.ndarray | None = None,
+    pull: float = 0.0,
     delay_px: np.ndarray | None = None,
     leaves_body: bool = False,
 ) -> None:
     """Let filaments walk from (y, x), relative to the cell's centre, and add their light to the channel.
 
     `curl` is the random change of direction, radians a px, itself correlated over some px; followers turn as their
-    `leader` does. The first `delay_px` of a way stay dark. Over the nucleus a filament keeps `nuclear_share` of its light. Inside a body they turn along its
-    edge and end beyond it, unless `leaves_body`.
+    `leader` does, all turn a little towards `along` (rad; either way), by `pull` a px. The first `delay_px` of a way
+    stay dark, light fades towards its end. Over the nucleus a filament keeps `nuclear_share` of its light. Inside a
+    body they turn along its edge and end beyond it, unless `leaves_body`.
     """
     n = len(owner)
+    axis = (np.zeros(n) if along is None else along).astype(np.float32)
     delay = np.zeros(n) if delay_px is None else delay_px
     steps = int(min(length_px.max(), 90)) + 1
     y = (y + (bodies.y - bodies.top)[owner]).astype(np.float32)
@@ -225,7 +230,7 @@ def _walk(
         path_y[step], path_x[step], path_light[step] = y, x, left
         noise = rng.standard_normal(n, dtype=np.float32)[leader]
         turn = 0.88 * turn + kick * noise
-        angle = angle + turn + bending
+        angle = angle + turn + bending + np.float32(pull) * np.sin(2 * (axis - angle))
         y, x = y + np.sin(angle), x + np.cos(angle)
     lit = path_light.reshape(-1) > 0
     owners, blurs = np.tile(owner, steps)[lit], np.tile(defocus, steps)[lit]

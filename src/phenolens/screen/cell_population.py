@@ -9,7 +9,6 @@ import pandas as pd
 from phenolens.screen.mechanisms import PER_CELL, SPREAD, UNTREATED, UPPER_LIMIT, Phenotype, between
 
 MARGIN_PX = 40  # cells this far outside the field are drawn too, since they reach into it
-STATES = ("interphase", "rounded", "mitotic", "monopolar", "dying")
 
 
 def sample_cells(

@@ -26,7 +26,7 @@ class Phenotype:
     rounded_share: float = 0.02  # interphase cells that have let go of the ground
     n_fragments: float = 2.2  # pieces of a fragmented nucleus
     cell_radius_px: float = 37.0  # radius of a disk of the cell body's size
-    cell_aspect: float = 1.25  # length over width of the cell body
+    cell_aspect: float = 1.38  # length over width of the cell body
     n_protrusions: float = 4.6  # corners of the outline
     protrusion: float = 0.55  # how far the corners stand out, relative to the radius
     nucleus_radius_px: float = 16.3  # radius of a disk of the nucleus' size
@@ -41,7 +41,7 @@ class Phenotype:
     microtubule_length_px: float = 44.0  # mean length of a filament
     microtubule_curl: float = 0.03  # change of direction, radians a px
     tubulin_bundling: float = 0.04  # share of filaments that lie in thick bundles
-    tubulin_diffuse: float = 0.35  # tubulin not in filaments, relative to an untreated cell's filaments
+    tubulin_diffuse: float = 0.5  # tubulin not in filaments, relative to an untreated cell's filaments
     tubulin_polarity: float = 0.15  # 0 filaments all around the nucleus, 1 all on one side
     tubulin_ring: float = 0.6  # share of filaments that start along the nucleus rather than away from it
     actin_cortex: float = 0.6  # actin along free edges, relative to the body's diffuse actin
@@ -65,8 +65,8 @@ MECHANISMS: dict[str, Phenotype] = {
     ),
     "Aurora kinase inhibitors": Phenotype(
         n_cells=0.5, cell_radius_px=54.9, nucleus_radius_px=25.1, nucleus_lobing=0.11, chromatin_contrast=0.26,
-        chromatin_grain=0.6, n_nucleoli=6, fragmented_share=0.2, n_fragments=3, n_microtubules=508.3, mitotic_share=0.01,
-        microtubule_length_px=58.1, n_stress_fibres=16, clustering=0.4, protrusion=0.3,
+        chromatin_grain=0.6, n_nucleoli=6, fragmented_share=0.2, n_fragments=3, n_microtubules=500,
+        mitotic_share=0.01, microtubule_length_px=58.1, n_stress_fibres=16, clustering=0.4, protrusion=0.3,
     ),
     "Cholesterol-lowering": Phenotype(
         n_cells=0.65, cell_radius_px=26.2, cell_aspect=2.6, n_protrusions=2, protrusion=1.15, nucleus_radius_px=13.7,
@@ -94,8 +94,8 @@ MECHANISMS: dict[str, Phenotype] = {
     ),
     "Kinase inhibitors": Phenotype(
         n_cells=1.15, cell_radius_px=40.3, cell_aspect=1.1, n_protrusions=3, protrusion=0.14, n_stress_fibres=0,
-        actin_cortex=0.15, actin_junction=0.28, actin_diffuse=0.75, n_filopodia=0, tubulin_diffuse=0.9,
-        n_microtubules=210, microtubule_curl=0.015, tubulin_ring=0.3, defocus=0.22,
+        actin_cortex=0.15, actin_junction=0.28, actin_diffuse=0.75, n_filopodia=0, tubulin_diffuse=1.2,
+        n_microtubules=210, microtubule_curl=0.015, tubulin_ring=0.45, defocus=0.22,
     ),
     "Microtubule destabilizers": Phenotype(
         n_cells=0.7, cell_radius_px=30.5, protrusion=0.22, tubulin_diffuse=2.0, n_microtubules=17.7,
@@ -103,9 +103,9 @@ MECHANISMS: dict[str, Phenotype] = {
         dying_share=0.06, n_stress_fibres=20, actin_cortex=0.9, chromatin_contrast=0.22,
     ),
     "Microtubule stabilizers": Phenotype(
-        n_cells=0.65, cell_radius_px=32.9, protrusion=0.3, tubulin_bundling=0.8, tubulin_ring=0.8, microtubule_length_px=55, tubulin_diffuse=0.12,
-        n_microtubules=309.4, microtubule_curl=0.021, fragmented_share=0.75, n_fragments=5.5, mitotic_share=0.12,
-        rounded_share=0.1, dying_share=0.05, clustering=0.6, actin_cortex=0.8,
+        n_cells=0.65, cell_radius_px=33, protrusion=0.3, tubulin_bundling=0.85, tubulin_ring=0.8, tubulin_diffuse=0.12,
+        n_microtubules=310, microtubule_length_px=55, microtubule_curl=0.02, fragmented_share=0.75, n_fragments=5.5,
+        mitotic_share=0.12, rounded_share=0.1, dying_share=0.05, clustering=0.6, actin_cortex=0.8,
     ),
     "Protein degradation": Phenotype(
         n_cells=0.65, cell_radius_px=26.2, cell_aspect=1.15, protrusion=0.2, rounded_share=0.3, dying_share=0.12,
@@ -151,7 +151,6 @@ SPREAD: dict[str, float] = {
     "defocus": 0.7,
 }
 PER_CELL = tuple(SPREAD)  # what is drawn anew for every cell
-PER_WELL = tuple(field.name for field in dataclasses.fields(Phenotype) if field.name not in SPREAD)
 UPPER_LIMIT = {
     "chromatin_grain": 1.0,
     "nucleolus_depth": 0.85,

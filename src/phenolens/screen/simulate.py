@@ -7,6 +7,9 @@ import dataclasses
 import itertools
 import json
 import multiprocessing
+import multiprocessing.connection
+import os
+import threading
 from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
@@ -127,11 +130,24 @@ def _truth_by_well(
         for well in wells:
             yield draw_well(out, config, well)
         return
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_end_with_parent) as pool:
         try:
             yield from pool.map(draw_well, itertools.repeat(out), itertools.repeat(config), wells)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Let this worker end when the process that started it was killed, instead of waiting and writing for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # runs in workers only
+
+    def watch(sentinel: int) -> None:
+        multiprocessing.connection.wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
 
 
 def draw_well(out: Path, config: SimulateConfig, well: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import datetime
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ MAX_BATCHES, MAX_PLATES_A_BATCH = 70, 40  # plate names have five digits
 
 @dataclass(frozen=True)
 class SimulateConfig:
-    """A simulated screen; the defaults are the demo's, about 3,500 cells that can be cropped."""
+    """A simulated screen; the defaults are the demo's, about 3,700 cells that can be cropped."""
 
     seed: int = 0  # chooses everything random; the same seed and settings give the same bytes
     batches: int = 2  # groups of plates imaged together (weeks); compounds are dealt out over them
@@ -39,7 +40,7 @@ class SimulateConfig:
     sites: int = 1  # fields of view a well
     field_width_px: int = 512  # width of a field, pixels
     field_height_px: int = 464  # height of a field, pixels
-    cells: float = 20.0  # untreated cells a field, on average; mechanisms have more or fewer
+    cells: float = 22.0  # untreated cells a field, on average; mechanisms have more or fewer
     effect: float = 1.0  # how far treated cells go towards their mechanism, 0 nothing to 1 all the way
     compound_variation: float = 0.15  # how compounds of one mechanism differ, standard deviation of log parameters
     least_efficacy: float = 0.5  # compounds reach between this and 1 of their mechanism's full effect at high doses
@@ -155,6 +156,7 @@ def fields(config: SimulateConfig) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+@lru_cache(maxsize=4)
 def targets(config: SimulateConfig) -> dict[str, Phenotype]:
     """The full effect of each compound, DMSO and the positive control included."""
     made = {compound.name: compound.target for compound in compounds(config)}
