@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -59,7 +60,13 @@ def neighbour_score(
     return answers
 
 
-def average_precision(similar: list[float], is_positive: list[bool]) -> float:
+def exact_nearness(query: list[int], other: list[int]) -> Fraction:
+    """Orders whole-number directions by their cosine with one query, exactly: sign(cos) cos^2 |query|^2."""
+    dot = sum(a * b for a, b in zip(query, other))
+    return Fraction(dot * abs(dot), sum(b * b for b in other))
+
+
+def average_precision(similar: list, is_positive: list[bool]) -> float:
     """Mean, over the positives, of the share of positives among all ranked no lower; positives first in a tie."""
     ranked = sorted(zip(similar, is_positive), key=lambda pair: (-pair[0], not pair[1]))
     precisions = []

@@ -164,6 +164,7 @@ def test_the_interval_draws_whole_compounds_so_doses_do_not_narrow_it():
 def test_a_perfect_score_has_a_point_as_its_interval():
     screen = treatments_of(
         ("a", 1, "actin", "w1", [1.0, 0.0]),
+        ("a", 2, "actin", "w1", [1.0, 0.0]),  # compounds with unequal numbers of doses
         ("b", 1, "actin", "w1", [1.0, 0.1]),
         ("c", 1, "dna", "w1", [0.0, 1.0]),
         ("d", 1, "dna", "w1", [0.1, 1.0]),
@@ -179,7 +180,7 @@ def test_chance_is_the_share_of_candidates_with_the_right_mechanism():
 
 @pytest.mark.parametrize("similarity", ["cosine", "euclidean"])
 @pytest.mark.parametrize("dropped_mechanisms", ["stay", "leave"])
-@pytest.mark.parametrize("held_out", [("compound",), ("compound", "batch"), ("batch",)])
+@pytest.mark.parametrize("held_out", [(), ("compound",), ("compound", "batch"), ("batch",)])
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(design=st.data())
 def test_equals_the_naive_definition_on_random_designs(design, similarity, dropped_mechanisms, held_out):
@@ -220,6 +221,26 @@ def test_many_blocks_give_what_one_block_gives(rng, monkeypatch):
     in_blocks = nscb(treatments_of(*rows), n_bootstrap=0)
     assert whole.queries["neighbour"].equals(in_blocks.queries["neighbour"])
     assert whole.n_correct == in_blocks.n_correct
+
+
+def test_further_hold_outs_take_wells_in_place_of_treatments():
+    screen = treatments_of(
+        ("a", 1, "actin", "w1", [1.0, 0.0]),
+        ("a", 2, "actin", "w1", [1.0, 0.1]),
+        ("b", 1, "actin", "w1", [1.0, 0.6]),
+        ("c", 1, "dna", "w1", [1.0, 0.3]),
+        ("c", 2, "dna", "w1", [0.0, 1.0]),
+    )
+    screen.obs["Metadata_Treatment"] = ["a@1", "a@1", "b@1", "c@1", "c@1"]
+    screen.obs_names = ["a1", "a2", "b", "c1", "c2"]
+    screen.obs["Metadata_Plate"] = ["p1", "p1", "p2", "p2", "p1"]
+    screen.obs["Metadata_Well"] = ["B02", "B03", "B02", "B03", "B04"]
+    well = neighbour_score(screen, held_out=("well",))
+    assert well.queries.loc["a1", "neighbour"] == "a2"
+    assert (well.protocol, well.n_treatments) == ("not same well", 5)
+    plate = neighbour_score(screen, held_out=("plate",))
+    assert plate.queries.loc["a1", "neighbour"] == "c1"
+    assert plate.n_treatments == 5
 
 
 def test_one_batch_only_makes_nscb_impossible():

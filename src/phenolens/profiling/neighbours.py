@@ -102,8 +102,8 @@ def neighbour_score(
     Ties go to the smaller row by compound, concentration and name, so the order of files does not matter. InputError on
     NaN, on a row without a direction, on fewer than two mechanisms, and where no query is left.
     """
-    design = _design(profiles, held_out, similarity)
-    answers = answer(design, _blocks(design), design.mechanism, dropped_mechanisms=dropped_mechanisms)
+    design = design_of(profiles, held_out, similarity)
+    answers = answer(design, blocks_of(design), design.mechanism, dropped_mechanisms=dropped_mechanisms)
     counted, right = answers.eligible, answers.right
     protocol = PROTOCOLS.get(tuple(held_out), "not same " + " or ".join(held_out))
     if not counted.any():
@@ -159,15 +159,10 @@ class Answers:
 Block = tuple[slice, np.ndarray]
 
 
-def _design(profiles: AnnData, held_out: Sequence[HeldOut], similarity: Similarity) -> Design:
-    wanted = {
-        "treatment",
-        "compound",
-        "concentration_um",
-        "moa",
-        *held_out,
-        *(("plate",) if "well" in held_out else ()),
-    }
+def design_of(profiles: AnnData, held_out: Sequence[HeldOut], similarity: Similarity) -> Design:
+    """The labelled treated rows in canonical order; InputError on a name that stands twice or on one mechanism only."""
+    wanted = {"treatment", "compound", "concentration_um", "moa", *held_out}
+    wanted |= {"plate"} if "well" in held_out else set()
     table = metadata(profiles, [column for column in METADATA if column in wanted])
     if not table.index.is_unique:
         raise InputError(
@@ -210,7 +205,7 @@ def _membership(table: pd.DataFrame, column: HeldOut) -> np.ndarray:
     return members
 
 
-def _blocks(design: Design) -> Iterator[Block]:
+def blocks_of(design: Design) -> Iterator[Block]:
     """Distances of some queries to all rows (queries, M), infinite where they are not to be compared."""
     for start in range(0, len(design.rows), BLOCK):
         queries = slice(start, start + BLOCK)

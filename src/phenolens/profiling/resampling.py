@@ -1,4 +1,4 @@
-"""Intervals by resampling compounds: treatments of one compound are not independent.
+"""Intervals and p-values by drawing: compounds with replacement, for treatments of one compound are not independent.
 
 T counted treatments of C compounds.
 """
@@ -40,3 +40,8 @@ def bootstrap_interval(
         drawn.append(times @ n_right / (times @ n_all))
     low, high = np.quantile(np.concatenate(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return accuracy, float(low), float(high)
+
+
+def share_reached(null: np.ndarray, observed: float) -> float:
+    """Permutation p-value: the share of draws that reach `observed`, 1 added above and below (never 0)."""
+    return float((np.sum(null >= observed - 1e-12) + 1) / (len(null) + 1))  # 1e-12: rounding of means
