@@ -68,10 +68,16 @@ def test_a_pixel_takes_the_colours_of_its_channels_added_up():
     )
 
 
-def test_values_beyond_zero_and_one_are_clipped_before_the_contrast():
+def test_values_beyond_the_contrast_are_clipped_and_those_within_stretched():
     contrast = Contrast(("ER",), np.ones((1, 3)), np.array([0.2]), np.array([0.7]))
     picture = cell_image(np.array([[[-3.0, 0.2], [0.45, 9.0]]]), contrast)
     np.testing.assert_allclose(picture[..., 0], [[0, 0], [0.5, 1]], atol=1e-12)
+
+
+def test_a_channel_below_black_takes_no_light_from_the_others():
+    names = ("a", "b", "c", "d")
+    crop = np.array([-3.0, 0.5, 0.0, 0.0])[:, None, None]
+    np.testing.assert_allclose(cell_image(crop, plain(names))[0, 0], 0.5 * channel_colours(names)[1])
 
 
 def test_the_contrast_comes_from_the_originals_percentiles():
@@ -279,7 +285,7 @@ def test_a_figure_gives_the_same_bytes_each_time_whatever_the_users_own_settings
         return png(reconstructions(crops, {"AE": crops}, list("abcde"), channels=CHANNELS))
 
     first = drawn()
-    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "pink", "savefig.dpi": 20}):
+    with matplotlib.rc_context({"font.size": 30, "axes.titlepad": 40, "savefig.dpi": 20}):
         assert drawn() == first
     figure = reconstructions(crops, {"AE": crops}, list("abcde"), channels=CHANNELS)
     png(figure, with_caption=False)
@@ -295,6 +301,6 @@ def test_without_its_caption_a_figure_is_lower_and_keeps_its_caption_for_the_pag
 
 
 def test_a_dollar_sign_in_a_name_is_drawn_as_it_is(crops):
-    figure = reconstructions(crops, {"AE": crops}, ["$x^2$", "$", "a_b", "\\frac", "{"], channels=CHANNELS)
+    figure = reconstructions(crops, {"AE": crops}, ["$x^2$", "$\\frac$", "a_b", "\\frac", "{"], channels=CHANNELS)
     assert "$x^2$" in texts(figure)
     assert len(png(figure)) > 1000

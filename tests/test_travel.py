@@ -8,8 +8,9 @@ from phenolens.viewing.travel import cosines_to, decode_frames, feature_swap, st
 
 
 def test_the_target_is_the_cell_nearest_to_the_mean_of_its_treatment():
-    z = np.array([[0.0, 0.0], [10.0, 0.0], [4.0, 1.0], [2.0, 9.0]])  # mean (4, 2.5): 22.25, 42.25, 2.25, 46.25 away
+    z = np.array([[0.0, 0.0], [1.0, 0.0], [3.0, 1.0], [12.0, 3.0]])  # mean (4, 1), median (2, 0.5)
     assert target_cell(z) == 2
+    assert target_cell(z[::-1]) == 1
 
 
 def test_of_two_cells_equally_near_the_first_is_the_target():
@@ -33,6 +34,8 @@ def test_equal_differences_are_shared_out_evenly_and_in_their_own_order():
     travel = feature_swap(np.zeros(6), np.full(6, 0.1), 4)
     np.testing.assert_array_equal(travel.n_copied, [0, 2, 4, 6])
     np.testing.assert_array_equal(travel.embeddings[1], [0.1, 0.1, 0, 0, 0, 0])
+    # the sum of nine 0.01 is rounded: a third of it must still be three of them
+    np.testing.assert_array_equal(feature_swap(np.zeros(9), np.full(9, 0.1), 4).n_copied, [0, 3, 6, 9])
 
 
 def test_one_feature_that_holds_several_shares_makes_neighbouring_frames_equal():

@@ -46,8 +46,8 @@ class Contrast:
 
     channels: tuple[str, ...]  # names, in the order of the crops
     colours: Array  # (C, 3) RGB of each channel at full brightness, 0 to 1
-    black: Array  # (C,) value shown as black
-    white: Array  # (C,) value shown at full brightness, above `black`
+    black: Array  # (C,) value shown as black, at least 0
+    white: Array  # (C,) value shown at full brightness, above `black` and at most 1
 
     def of_channel(self, index: int) -> "Contrast":
         """The same range for one channel alone, in grey."""
@@ -82,12 +82,12 @@ def shared_contrast(crops: Array, channels: Sequence[str]) -> Contrast:
 def cell_image(crop: Array, contrast: Contrast) -> Array:
     """The crop (C, S, S) as an RGB picture (S, S, 3), floats 0 to 1.
 
-    Values are clipped to 0 to 1 (reconstructions overshoot), stretched from `black` to `white`, and the channels'
+    Values are stretched from `black` to `white`, clipped to that range (reconstructions overshoot), and the channels'
     colours are added up.
     """
     checked_crops(crop[None], contrast.channels, what="crop")
     black, white = contrast.black[:, None, None], contrast.white[:, None, None]
-    brightness = np.clip((np.clip(crop, 0.0, 1.0) - black) / (white - black), 0.0, 1.0)
+    brightness = np.clip((crop - black) / (white - black), 0.0, 1.0)
     return np.clip(np.einsum("cyx,cr->yxr", brightness, contrast.colours), 0.0, 1.0)
 
 
