@@ -12,7 +12,7 @@ from phenolens.screen.simulate import SimulateConfig, simulate
 from phenolens.study import Study
 
 TINY = SimulateConfig(
-    mechanisms=4, compounds=2, doses=1, active_doses=1, replicates=1, field_width_px=150, field_height_px=140, cells=6
+    mechanisms=4, compounds=2, doses=1, active_doses=1, replicates=1, field_width_px=150, field_height_px=140, cells=10
 )
 
 

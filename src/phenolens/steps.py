@@ -53,7 +53,8 @@ class EvaluateConfig:
     """How treatments are matched and how sure that is."""
 
     bootstraps: int = 2000  # resamplings of compounds for the 95 % interval
-    bootstrap_seed: int = 0  # of the resampling
+    shuffles: int = 200  # permutations of mechanisms over compounds: the chance level of this very screen
+    bootstrap_seed: int = 0  # of the resampling and the shuffles
 
 
 def check_source(source: Path) -> None:
@@ -102,7 +103,7 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
     from phenolens.training.checkpoint import RunFolder
     from phenolens.training.device import Compute
     from phenolens.training.embed import embed_crops, embedding_table
-    from phenolens.training.runs import trained_model
+    from phenolens.training.runs import trained_model, weights_sha256
 
     store = study.store()
     run = RunFolder(study.run(name))
@@ -110,7 +111,9 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
     if (run.about() or {})["crops"] != store.identity:
         raise InputError(f"{run.folder}: trained on other crops than those in {store.folder} now; train it anew")
     compute = Compute.chosen(device=config.device, precision=config.precision, threads=config.threads)
-    source = made_from(weights=run.checkpoint, crops=store.identity, precision=str(compute.precision), v=__version__)
+    source = made_from(
+        weights=weights_sha256(model), crops=store.identity, precision=str(compute.precision), version=__version__
+    )
     about = {
         "made_from": source,
         "crops": store.identity,
@@ -147,7 +150,9 @@ def profile(study: Study, name: str, config: ProfileConfig) -> None:
     parts = [study.embeddings(name) / f"{plate}.h5ad" for plate in study.store().plates]
     if not all(path.exists() for path in parts):
         raise InputError(f"{study.embeddings(name)}: not all plates are embedded; run `phenolens embed` first")
-    source = made_from(embeddings=[_stamp(path) for path in parts], config=dataclasses.asdict(config), v=__version__)
+    source = made_from(
+        embeddings=[_stamp(path) for path in parts], config=dataclasses.asdict(config), version=__version__
+    )
     folder = study.profiles(name)
     if _read_stamp(folder / "about.json") == source:
         return

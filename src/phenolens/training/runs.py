@@ -7,6 +7,7 @@ import torch
 
 from phenolens import __version__
 from phenolens.errors import InputError
+from phenolens.files import sha256
 from phenolens.images.store import CropStore
 from phenolens.models import MODELS, Model, ModelConfig
 from phenolens.training.checkpoint import RunFolder
@@ -47,6 +48,12 @@ def begin(run: RunFolder, store: CropStore, config: TrainConfig, compute: Comput
         if done is not None and done["step"] > config.steps:
             raise InputError(f"{run.folder}: has {done['step']} steps already, more than --steps {config.steps}")
     run.begin({**made_from, "computed_with": compute.described(), "phenolens": __version__})
+
+
+def weights_sha256(model: Model) -> str:
+    """What a model has learned, as one SHA-256 over its weights and running averages."""
+    state = sorted(model.state_dict().items())
+    return sha256(*(part for name, value in state for part in (name, value.contiguous().numpy().tobytes())))
 
 
 def _what(config: dict[str, Any]) -> dict[str, Any]:

@@ -33,9 +33,9 @@ class Flags:
 def act(flags: Flags) -> None:
     """Simulate and run; the report's path is the last line."""
     screen, study = flags.out / "screen", flags.out / "study"
-    if flags.out.exists() and not (screen / CONFIG_FILE).exists() and not (study / MARKER).exists():
-        if not flags.out.is_dir() or any(flags.out.iterdir()):
-            raise InputError(f"{flags.out}: is not empty and no demo of phenolens; name a new or empty folder")
+    begun = (screen / CONFIG_FILE).exists() or (study / MARKER).exists()
+    if flags.out.exists() and not begun and (not flags.out.is_dir() or any(flags.out.iterdir())):
+        raise InputError(f"{flags.out}: is not empty and no demo of phenolens; name a new or empty folder")
     tell("a screen of 12 mechanisms on 4 plates is drawn, cell by cell")
     simulate(screen, SimulateConfig(seed=flags.seed), processes=flags.threads or os.cpu_count() or 1)
     train = TrainConfig(
