@@ -40,7 +40,7 @@ class SimulateConfig:
     sites: int = 1  # fields of view a well
     field_width_px: int = 512  # width of a field, pixels
     field_height_px: int = 464  # height of a field, pixels
-    cells: float = 22.0  # untreated cells a field, on average; mechanisms have more or fewer
+    cells: float = 21.0  # untreated cells a field, on average; mechanisms have more or fewer
     effect: float = 1.0  # how far treated cells go towards their mechanism, 0 nothing to 1 all the way
     compound_variation: float = 0.15  # how compounds of one mechanism differ, standard deviation of log parameters
     least_efficacy: float = 0.5  # compounds reach between this and 1 of their mechanism's full effect at high doses
