@@ -28,7 +28,7 @@ MOMENTS = [
     "embeddings/vaeplus-seed0/*.h5ad",
     "profiles/vaeplus-seed0/wells_mean.h5ad",
     "embeddings/pca-seed0/*.h5ad",
-    "scores/vaeplus-seed0/*.csv",
+    "scores/vaeplus-seed0/neighbours*.csv",
     "scores.csv",
 ]
 

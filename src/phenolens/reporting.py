@@ -129,9 +129,10 @@ def _headline_file(study: Study, name: str, what: str, protocol: str) -> Path:
 
 
 def _chance(study: Study, name: str) -> dict[str, float]:
-    table = pd.read_csv(study.folder / "scores" / name / "chance.csv", keep_default_na=False)
-    row = table[np.logical_and.reduce([table[key] == value for key, value in HEADLINE.items()])].iloc[0]
-    return {name: float(row[name]) for name in ("chance", "shuffled") if name in row}
+    table = pd.read_csv(study.folder / "scores" / "chance.csv", keep_default_na=False)
+    wanted = {"run": name, **HEADLINE}
+    row = table[np.logical_and.reduce([table[key] == value for key, value in wanted.items()])].iloc[0]
+    return {"chance": float(row["chance"]), "shuffled": float(row["shuffled"])}
 
 
 def _facts(store: CropStore, about: dict[str, Any], study: Study, name: str) -> dict[str, dict[str, object]]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from phenolens.profiling.neighbours import Score
+    from phenolens.profiling.permutation import ShuffledLabels
     from phenolens.training.config import TrainConfig
 
 # The columns of the paper's table: statistics of a well's cells, and what is done to the profiles before scoring.
@@ -198,19 +199,21 @@ def _read_stamp(path: Path) -> str | None:
 
 
 def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
-    """Score the treatment profiles of these runs: scores.csv, and each score's neighbours and confusion matrix."""
+    """Score the treatment profiles of these runs: scores.csv, and each score's neighbours, confusion and chance."""
     import pandas as pd
 
     kinds = [(name, statistics, whitening) for name in names for statistics in STATISTICS for whitening in WHITENINGS]
-    scores = []
+    scores, chances = [], []
     for name, statistics, whitening in track(kinds, "scoring", total=len(kinds)):
-        scores += _scored(study, name, statistics, whitening, config)
-    for name in names:
-        chance = [{**row, "chance": score.chance} for row, score in scores if row["run"] == name]
-        columns = ["protocol", "statistics", "whitening", "chance"]
-        write_text(study.folder / "scores" / name / "chance.csv", pd.DataFrame(chance)[columns].to_csv(index=False))
-    table = pd.DataFrame([row for row, _ in scores]).drop(columns="run")
-    write_text(study.scores, table.to_csv(index=False))
+        run = _run_config(study, name)
+        kind = {"statistics": statistics, "whitening": whitening}
+        for score, shuffled in _scored(study, name, config, **kind):
+            counts = ("protocol", "accuracy", "n_treatments", "n_correct", "ci_low", "ci_high")
+            scores.append({"model": run["model"], "seed": run["seed"], **kind} | {c: getattr(score, c) for c in counts})
+            among = {"chance": score.chance, "shuffled": shuffled.shuffled.mean(), "p_value": shuffled.p_value}
+            chances.append({"run": name, "protocol": score.protocol, **kind, **among})
+    write_text(study.folder / "scores" / "chance.csv", pd.DataFrame(chances).to_csv(index=False))
+    write_text(study.scores, pd.DataFrame(scores).to_csv(index=False))
 
 
 def _run_config(study: Study, name: str) -> dict[str, Any]:
@@ -218,42 +221,36 @@ def _run_config(study: Study, name: str) -> dict[str, Any]:
 
 
 def _scored(
-    study: Study, name: str, statistics: str, whitening: str, config: EvaluateConfig
-) -> "list[tuple[dict[str, Any], Score]]":
-    """The rows of scores.csv of one kind of profile; its neighbours and confusion matrices are written on the way."""
+    study: Study, name: str, config: EvaluateConfig, *, statistics: str, whitening: str
+) -> "Iterator[tuple[Score, ShuffledLabels]]":
+    """NSC, and NSCB where there are batches, of one kind of profile; neighbours and confusion are written too."""
     import anndata
 
     from phenolens.profiling.neighbours import nsc, nscb
+    from phenolens.profiling.permutation import shuffled_label_test
 
     path = treatment_file(study, name, statistics, whitening)
     if not path.exists():
         raise InputError(f"{path}: not there yet; run `phenolens profile {study.folder}` first")
     profiles = anndata.read_h5ad(path)
-    run = _run_config(study, name)
-    rows: list[tuple[dict[str, Any], Score]] = []
-    for protocol in (nsc, nscb):
-        if protocol is nscb and not _several_batches(profiles):
-            tell(f"{name}: one batch only, so NSCB is impossible and left out")
-            continue
+    protocols = {nsc: ("compound",), nscb: ("compound", "batch")}
+    if not _several_batches(profiles):
+        tell(f"{name}: all treatments are of one batch, so NSCB is impossible and left out")
+        del protocols[nscb]
+    for protocol, held_out in protocols.items():
         score = protocol(profiles, n_bootstrap=config.bootstraps, seed=config.bootstrap_seed)
         kind = f"{score.protocol}_{statistics}_{whitening}"
         write_text(study.folder / "scores" / name / f"neighbours_{kind}.csv", score.queries.to_csv(index=False))
         write_text(study.folder / "scores" / name / f"confusion_{kind}.csv", score.confusion.to_csv())
-        row = {
-            "run": name,
-            "model": run["model"],
-            "seed": run["seed"],
-            "statistics": statistics,
-            "whitening": whitening,
-            "protocol": score.protocol,
-            "accuracy": score.accuracy,
-            "n_treatments": score.n_treatments,
-            "n_correct": score.n_correct,
-            "ci_low": score.ci_low,
-            "ci_high": score.ci_high,
-        }
-        rows.append((row, score))
-    return rows
+        yield (
+            score,
+            shuffled_label_test(
+                profiles,
+                held_out=held_out,  # type: ignore[arg-type]
+                n_shuffles=config.shuffles,
+                seed=config.bootstrap_seed,
+            ),
+        )
 
 
 def _several_batches(profiles: "AnnData") -> bool:
