@@ -6,7 +6,7 @@ import pytest
 
 from bbbc021_source import MECHANISMS, PLATES, edit_csv, write_labels, write_source
 from phenolens.errors import InputError
-from phenolens.screen.bbbc021 import read_bbbc021
+from phenolens.screen.bbbc021 import read_bbbc021, roles
 
 
 @pytest.fixture
@@ -85,6 +85,20 @@ def test_plates_are_found_as_unpacked_and_as_the_table_has_them(tmp_path, weeks_
 def test_the_batch_is_the_plates_week_though_table_number_says_otherwise(source):
     table = read_bbbc021(source).table
     assert set(zip(table["batch"], table["table_number"])) == {("Week1", 1), ("Week10", 0)}
+
+
+def test_roles_follow_from_compound_dose_and_well():
+    fields = pd.DataFrame(
+        [
+            ("DMSO", 0.0, "B02", "control"),
+            ("taxol", 0.3, "E02", "other"),
+            ("taxol", 0.3, "D05", "treated"),
+            ("taxol", 1.0, "E02", "treated"),
+            ("emetine", 0.3, "E02", "treated"),
+        ],
+        columns=["compound", "concentration_um", "well", "expected"],
+    )
+    assert list(roles(fields)) == list(fields["expected"])
 
 
 def test_unlabelled_treatments_are_left_out_unless_all_are_asked_for(source):

@@ -10,6 +10,7 @@ import tifffile
 
 from bbbc021_source import edit_csv, write_source
 from phenolens.errors import InputError
+from phenolens.images import build as build_module
 from phenolens.images import crops as crops_module
 from phenolens.images.config import CropConfig
 from phenolens.images.crops import make_crops
@@ -112,6 +113,29 @@ def test_a_plate_is_made_anew_when_its_centres_change(source, tmp_path, fields_r
     edit_csv(source / "Nuclei.csv", lambda table: table.assign(Location_Center_Y=15.0 + table["TableNumber"]))
     make(source, tmp_path / "crops")
     assert {where.split(",")[0] for where in fields_read} == {'plate "Week1_22123"'}
+
+
+def test_centres_taken_back_after_a_death_between_crops_and_table_give_the_first_crops(source, tmp_path, monkeypatch):
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    first = make(source, tmp_path / "crops")
+    edit_csv(source / "Nuclei.csv", lambda table: table.assign(Location_Center_Y=table["Location_Center_Y"] + 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(build_module, "write_parquet", die)
+        with pytest.raises(KeyboardInterrupt):
+            make(source, tmp_path / "crops")
+    edit_csv(source / "Nuclei.csv", lambda table: table.assign(Location_Center_Y=table["Location_Center_Y"] - 1))
+    assert make(source, tmp_path / "crops") == first
+
+
+def test_the_count_at_the_border_is_of_these_centres(source, tmp_path):
+    nuclei = (source / "Nuclei.csv").read_text()
+    without_border = make(source, tmp_path / "crops")
+    (source / "Nuclei.csv").write_text(nuclei + "1,1,8,0.0,0.0\n")
+    assert make(source, tmp_path / "crops")["about.json"] != without_border["about.json"]
+    (source / "Nuclei.csv").write_text(nuclei)
+    assert make(source, tmp_path / "crops") == without_border
 
 
 def test_a_plate_is_made_anew_when_an_image_is_newer(source, tmp_path):

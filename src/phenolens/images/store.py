@@ -61,7 +61,11 @@ class CropStore:
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """One row a crop, in the order of the rows of `take`: see `docs` for the columns."""
+        """One row a crop, in the order of the rows of `take`.
+
+        `cell_id` (no other cell has it), `field`, `object_number` (the nucleus within its field), `y`, `x` (its centre
+        in the field, pixels; empty when crops were taken over), the screen's COLUMNS, and `is_noise`.
+        """
         tables = [_read_cells(self.folder / f"{plate}.parquet") for plate in self.plates]
         for plate, table in zip(self.plates, tables):
             if table.num_rows != self.about["plates"][plate]["n_crops"]:
