@@ -103,6 +103,15 @@ def test_same_settings_give_the_same_bytes_whatever_the_number_of_processes(smal
     assert content(tmp_path / "again") == content(small)
 
 
+def test_fields_without_a_cell_add_no_row(tmp_path: Path):
+    sparse = dataclasses.replace(SMALL, cells=1, mechanisms=1, compounds=2)
+    simulate(tmp_path, sparse)
+    truth = pd.read_parquet(tmp_path / "truth.parquet")
+    assert truth[["table_number", "image_number"]].drop_duplicates().shape[0] < len(fields(sparse))
+    assert truth["image_number"].dtype == np.int64
+    assert truth["active"].dtype == bool
+
+
 def test_another_seed_gives_other_images(small: Path):
     other = fields(dataclasses.replace(SMALL, seed=4))
     assert fields(SMALL)["plate"].tolist() == other["plate"].tolist()

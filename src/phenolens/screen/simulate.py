@@ -59,7 +59,7 @@ def simulate(out: Path, config: SimulateConfig, *, processes: int = 1) -> None:
     files.write_json(out / CONFIG_FILE, content)
     wells = [group for _, group in design.groupby(["plate", "well"], sort=False)]
     with closing(_truth_by_well(out, config, wells, processes=processes)) as truths:
-        truth = pd.concat(track(truths, "drawing wells", total=len(wells)), ignore_index=True)
+        truth = _stacked(list(track(truths, "drawing wells", total=len(wells))))
     nuclei = truth[["table_number", "image_number", "object_number", "x_px", "y_px"]]
     nuclei = nuclei.set_axis(
         ["TableNumber", "ImageNumber", "ObjectNumber", "Location_Center_X", "Location_Center_Y"], axis=1
@@ -177,7 +177,7 @@ def draw_well(out: Path, config: SimulateConfig, well: pd.DataFrame) -> pd.DataF
             for path, image in zip(paths, photograph(light, optics, rng, noise=config.noise), strict=True):
                 _write_tiff(path, image)
         truths.append(truth_of(cells, row, optics, config))
-    return pd.concat(truths, ignore_index=True)
+    return _stacked(truths)
 
 
 def optics_of(config: SimulateConfig, *, batch: str, plate: str) -> PlateOptics:
@@ -197,7 +197,7 @@ def truth_of(cells: pd.DataFrame, row: dict[str, Any], optics: PlateOptics, conf
     )
     own = cells[in_field].reset_index(drop=True)
     drawn = own.astype({name: "float32" for name in own.columns if name not in ("y_px", "x_px", "state")})
-    treatment = pd.DataFrame([row] * len(own), index=own.index, columns=list(row))
+    treatment = pd.DataFrame([row]).iloc[[0] * len(own)].reset_index(drop=True)
     treatment["object_number"] = np.arange(1, len(own) + 1)
     effects = pd.DataFrame([plate_effects(optics)] * len(own), index=own.index, dtype="float32")
     return pd.concat([treatment, drawn, effects], axis=1)
@@ -213,6 +213,11 @@ def plate_effects(optics: PlateOptics) -> dict[str, float]:
         for k, coefficient in enumerate(optics.illumination[c].tolist()):
             effects[f"illumination_{channel}_{k}"] = coefficient
     return effects
+
+
+def _stacked(truths: list[pd.DataFrame]) -> pd.DataFrame:
+    """The tables under one another; fields without a cell add no row."""
+    return pd.concat([truth for truth in truths if len(truth)] or truths[:1], ignore_index=True)
 
 
 def _write_tiff(path: Path, image: np.ndarray) -> None:
