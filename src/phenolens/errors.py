@@ -1,7 +1,7 @@
 """The one error a user causes and can mend: bad input."""
 
 
-class InputError(ValueError):
+class InputError(Exception):
     """Something the user gave cannot be used.
 
     The message is one line: what was found, where, what was expected, what to do. The command line prints it and
@@ -9,7 +9,7 @@ class InputError(ValueError):
     """
 
 
-class RunError(RuntimeError):
+class RunError(Exception):
     """A computation cannot go on (a loss that is not finite, say); one line says where it stood and what is kept."""
 
 

@@ -1,0 +1,181 @@
+"""The command line: verbs, settings from files, and one clear line with exit code 2 for what a user gave wrong."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from phenolens import cli
+
+SHORT = "--steps 4 --batch-size 4 --width 4 --latent-size 8 --threads 1 --precision float32".split()
+
+
+def run(*arguments: object) -> int:
+    """One command in this process; its exit code."""
+    return cli.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def said(capsys):
+    """What the last command said on stderr, as lines."""
+    return lambda: [line for line in capsys.readouterr().err.splitlines() if line.startswith("phenolens ")]
+
+
+def refused(said, *arguments: object) -> str:
+    """The one line with which a command refuses, after exit code 2."""
+    assert run(*arguments) == 2
+    lines = said()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_help_names_every_verb_and_every_verb_has_its_own(capsys):
+    assert run("--help") == 0
+    overview = capsys.readouterr().out
+    for verb in cli.VERBS:
+        assert f"  {verb} " in overview
+        with pytest.raises(SystemExit) as done:
+            run(verb, "--help")
+        assert done.value.code == 0
+
+
+def test_an_unknown_verb_is_refused_with_the_nearest(said):
+    assert 'no verb "evalute"; did you mean "evaluate"?' in refused(said, "evalute")
+
+
+def test_an_unknown_flag_exits_with_2():
+    with pytest.raises(SystemExit) as done:
+        run("train", "study", "--stepz", 3)
+    assert done.value.code == 2
+
+
+def test_every_step_without_its_study_says_which_command_comes_first(said, tmp_path):
+    for verb in ("train", "embed", "profile", "evaluate", "report"):
+        assert "no study here" in refused(said, verb, tmp_path / "nothing")
+
+
+def test_each_step_says_which_step_is_missing(said, tiny_study):
+    study = tiny_study.folder
+    assert "phenolens train" in refused(said, "embed", study)
+    assert run("train", study, "--model", "ae", *SHORT) == 0
+    said()
+    assert "phenolens embed" in refused(said, "profile", study)
+    assert run("embed", study) == 0
+    said()
+    assert "phenolens profile" in refused(said, "evaluate", study)
+    assert run("profile", study) == 0
+    said()
+    assert "phenolens evaluate" in refused(said, "report", study)
+
+
+def test_a_folder_that_holds_something_else_is_not_touched(said, tmp_path, tiny_screen):
+    other = tmp_path / "thesis"
+    other.mkdir()
+    (other / "chapter1.txt").write_text("precious")
+    line = refused(said, "run", other, "--source", tiny_screen, "--layout", "bbbc021")
+    assert "is not empty and no study of phenolens" in line
+    assert "is not empty" in refused(said, "demo", other)
+    assert "not empty" in refused(said, "simulate", other)
+    assert [path.name for path in other.iterdir()] == ["chapter1.txt"]
+
+
+def test_a_study_of_another_tool_is_refused(said, tmp_path):
+    (tmp_path / "study.json").write_text('{"format": "somebody else"}')
+    assert "not a study of this version of phenolens" in refused(said, "train", tmp_path)
+
+
+def test_a_missing_source_begins_no_study(said, tmp_path):
+    line = refused(said, "crop", tmp_path / "new", "--source", tmp_path / "no", "--layout", "bbbc021")
+    assert "no such folder" in line
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_bad_number_is_refused_before_any_work(said, tiny_study):
+    assert "--steps 0: expected a whole number of at least 1" in refused(said, "train", tiny_study.folder, "--steps", 0)
+    assert "expected 0 to 4 layers" in refused(said, "train", tiny_study.folder, "--feature-layers", 5)
+    assert tiny_study.runs() == []
+
+
+def test_a_device_that_is_not_there_is_refused(said, tiny_study):
+    assert "not to be had on this machine" in refused(said, "train", tiny_study.folder, "--device", "cuda:7")
+
+
+def test_settings_come_from_study_toml_and_flags_by_hand_win(tiny_study, capsys):
+    (tiny_study.folder / "study.toml").write_text('[train]\nsteps = 3\nmodel = "ae"\nbeta = 0.5\n')
+    assert run("train", tiny_study.folder, *SHORT[2:], "--beta", 0.25) == 0
+    config = json.loads((tiny_study.run("ae-seed0") / "config.json").read_text())["config"]
+    assert (config["steps"], config["model"], config["network"]["beta"]) == (3, "ae", 0.25)
+
+
+def test_an_unknown_setting_in_study_toml_is_refused_with_the_nearest(said, tiny_study):
+    (tiny_study.folder / "study.toml").write_text("[train]\nbatchsize = 3\n")
+    assert 'no setting "batchsize"; did you mean "batch_size"?' in refused(said, "train", tiny_study.folder)
+    (tiny_study.folder / "study.toml").write_text("[training]\nsteps = 3\n")
+    assert "[training] is no table of settings" in refused(said, "train", tiny_study.folder)
+
+
+def test_a_runs_own_config_can_be_given_back(tiny_study):
+    assert run("train", tiny_study.folder, "--model", "vae", "--beta", 0.5, *SHORT) == 0
+    first = tiny_study.run("vae-seed0") / "config.json"
+    assert run("train", tiny_study.folder, "--name", "again", "--config", first) == 0
+    second = tiny_study.run("again") / "config.json"
+    assert json.loads(first.read_text())["config"] == json.loads(second.read_text())["config"]
+
+
+def test_one_batch_is_scored_by_nsc_alone_and_nscb_is_said_to_be_impossible(tmp_path, tiny_screen, capsys):
+    source = one_batch(tiny_screen, tmp_path / "screen")
+    flags = ["--layout", "bbbc021", "--crop-px", 36, "--model", "ae", "--also", *SHORT]
+    assert run("run", tmp_path / "study", "--source", source, *flags) == 0
+    assert "NSCB is impossible" in capsys.readouterr().err
+    assert set(pd.read_csv(tmp_path / "study" / "scores.csv")["protocol"]) == {"NSC"}
+
+
+def one_batch(screen: Path, folder: Path) -> Path:
+    """The screen with all its plates renamed into Week1."""
+    shutil.copytree(screen, folder)
+    table = pd.read_csv(folder / "BBBC021_v1_image.csv")
+    for plate in table["Image_Metadata_Plate_DAPI"].unique():
+        (folder / plate).rename(folder / plate.replace("Week2", "Week1"))
+    names = [name for name in table.columns if "Path" in name or "Plate" in name]
+    table[names] = table[names].replace("Week2", "Week1", regex=True)
+    table.to_csv(folder / "BBBC021_v1_image.csv", index=False)
+    return folder
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file-size limits are POSIX")
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, tiny_screen):
+    """A limit on file sizes stands for the disk: writes beyond 40 kB fail as they do there."""
+    study = tmp_path / "study"
+    command = [sys.executable, "-m", "phenolens.cli", "crop", str(study), "--source", str(tiny_screen)]
+    done = subprocess.run(
+        [*command, "--layout", "bbbc021", "--crop-px", "36"],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)),
+    )
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, lines
+    assert "the disk is full" in lines[0]
+    assert [path for path in study.rglob("*") if path.name.endswith((".partial", ".npy", ".parquet"))] == []
+
+
+def test_stopping_by_ctrl_c_says_that_the_same_command_goes_on(tiny_study, monkeypatch, said):
+    def interrupted(*_args, **_flags):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("phenolens.steps.train", interrupted)
+    assert run("train", tiny_study.folder, *SHORT) == 130
+    assert "the same command goes on where it stood" in said()[0]
+
+
+def test_the_installed_command_is_the_same_program():
+    done = subprocess.run([Path(sys.executable).parent / "phenolens", "--version"], capture_output=True, text=True)
+    assert done.stdout.startswith("phenolens 0.")
+    assert os.linesep not in done.stderr
