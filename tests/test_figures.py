@@ -32,7 +32,7 @@ def pictures(figure) -> list[np.ndarray]:
 
 
 def texts(figure) -> str:
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     return "\n".join(text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_visible())
 
 
@@ -136,8 +136,7 @@ def test_a_strip_shows_real_cells_at_both_ends_and_a_cosine_under_each_frame(cro
     shown = [axes for axes in figure.axes if axes.images]
     under = ["real cell", "−0.25", "0.10", "0.50", "0.90", "1.00", "real cell"]
     assert [axes.get_xlabel() for axes in shown] == under
-    assert shown[0].get_title("left") == "DMSO"
-    assert shown[-1].get_title("right") == "taxol $0.3$"
+    assert [[text.get_text() for text in axes.texts] for axes in (shown[0], shown[-1])] == [["DMSO"], ["taxol $0.3$"]]
     assert "n = 1 cell of DMSO" in caption_of(figure)
     assert alt_of(figure) == "5 frames decoded from DMSO to taxol $0.3$, cosine similarity from -0.25 to 1.00"
 
@@ -146,6 +145,15 @@ def test_a_strip_without_real_cells_shows_the_frames_alone(crops):
     figure = interpolation(crops, np.linspace(0, 1, 5), "a", "b", channels=CHANNELS)
     contrast = shared_contrast(crops, CHANNELS)
     np.testing.assert_array_equal(pictures(figure), [cell_image(crop, contrast) for crop in crops])
+
+
+def test_a_long_label_does_not_push_the_cells_of_a_strip_apart(crops):
+    edges = []
+    for end in ("b", "a compound with a very long name 100 µM: and its mechanism of action"):
+        figure = interpolation(crops, np.linspace(0, 1, 5), "a", end, crops[0], crops[1], channels=CHANNELS)
+        figure.draw_without_rendering()
+        edges.append([axes.get_window_extent().x0 for axes in figure.axes])
+    np.testing.assert_allclose(edges[0], edges[1])
 
 
 def test_a_strip_needs_a_cosine_for_each_frame(crops):

@@ -32,6 +32,12 @@ PANELS: tuple[tuple[str, str, bool, dict[str, str]], ...] = (
     ("Weight of the layers (γ)", "weight", False, {f"gamma_{i}": f"layer {i}" for i in range(1, 5)}),
     ("Discriminator: real or reconstructed?", "share right", False, {"discriminator.accuracy": "right"}),
     ("Discriminator's loss", "cross-entropy, nats", False, {"discriminator.cross_entropy": "cross-entropy"}),
+    (
+        "Length of the gradient",
+        "norm",
+        True,
+        {"autoencoder.gradient_norm": "autoencoder", "discriminator.gradient_norm": "discriminator"},
+    ),
     ("Speed", "cells a second", False, {"cells_per_second": "cells a second"}),
 )
 NOT_DRAWN = ("step", "seconds")

@@ -6,6 +6,7 @@ figure uses one contrast for all its cells, its own or the one it is given. Lafa
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -117,8 +118,9 @@ def interpolation(
             if crop is not None:
                 _draw(axes, crop, contrast, None)
                 axes.set_xlabel("real cell", fontsize=8.5, labelpad=3, color=QUIET)
-        grid[0].set_title(start_label, fontsize=9, fontweight="bold", loc="left")
-        grid[-1].set_title(end_label, fontsize=9, fontweight="bold", loc="right")
+        grid[0].set_title(" ", fontsize=9)  # keeps the height of the end labels free
+        _end_label(grid[0], start_label, "left")
+        _end_label(grid[-1], end_label, "right")
         _key(figure, contrast)
         return describe(
             figure,
@@ -172,6 +174,22 @@ def _draw(axes: Axes, crop: Array, contrast: Contrast, channel: int | None) -> N
     bare(axes).imshow(cell_image(crop, contrast), interpolation="nearest")
 
 
+def _end_label(axes: Axes, text: str, edge: Literal["left", "right"]) -> None:
+    """A label above the picture from its outer edge on; a long one pushes nothing aside."""
+    label = axes.annotate(
+        text,
+        (0 if edge == "left" else 1, 1),
+        xycoords="axes fraction",
+        xytext=(0, 5),
+        textcoords="offset points",
+        ha=edge,
+        va="bottom",
+        fontsize=9,
+        fontweight="bold",
+    )
+    label.set_in_layout(False)
+
+
 def _row_label(axes: Axes, text: str, *, characters: int = 14) -> None:
     axes.set_ylabel(_wrap(text, characters), rotation=0, ha="right", va="center", fontsize=8.5, labelpad=6)
 
@@ -183,7 +201,7 @@ def _wrap(text: str, characters: int) -> str:
 def _cell_label(label: str, side_in: float) -> str:
     """A treatment in lines as wide as a crop: a number stays with its unit, a slash may end a line."""
     breakable = label.replace(" µM", "\u00a0µM").replace("/", "/ ")
-    return _wrap(breakable, max(8, int(side_in * 13))).replace("/ ", "/")
+    return _wrap(breakable, max(8, int(side_in * 14.5))).replace("/ ", "/")
 
 
 def _listed(names: Sequence[str]) -> str:
