@@ -1,0 +1,292 @@
+"""What the explorer's pages say, read from a study's folder and never written.
+
+N cells, C channels, S crop side in px, Z features. Names are looked up, never made into paths; a study that is half run
+gives what there is.
+"""
+
+import json
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+from zlib import crc32
+
+import anndata
+import h5py
+import imagecodecs
+import numpy as np
+import pandas as pd
+
+from phenolens.images.store import ABOUT, CropStore
+from phenolens.profiling.similarity import directions, distances
+from phenolens.screen.table import treatment_name
+from phenolens.study import Study
+from phenolens.viewing.colours import Contrast, cell_image, shared_contrast
+from phenolens.viewing.scoretable import verdict_sentence
+
+# The kind of profile that the pages speak of: the report's, fixed before any score was seen.
+HEADLINE = {"statistics": "mean", "whitening": "whitened", "protocol": "NSC"}
+PROTOCOLS = ("NSC", "NSCB")
+CONTRAST_CELLS = 256  # cells, evenly over the study, on which the one contrast of all pictures is measured
+OF_A_WELL = ["plate", "batch", "well", "compound", "concentration_um", "moa", "role", "treatment"]
+
+
+class NotInStudyError(LookupError):
+    """A name that the study does not hold; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A treatment near another one."""
+
+    treatment: str
+    compound: str
+    moa: str  # empty where it is not known
+    distance: float  # cosine, 0 to 2
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A study's cells, and its wells and treatments counted from them."""
+
+    store: CropStore
+    table: pd.DataFrame  # a row a crop, in the store's order, with its `treatment`
+    wells: pd.DataFrame  # a row a well: OF_A_WELL, n_cells, n_noise
+    treatments: pd.DataFrame  # a row a treatment: compound, concentration_um, moa, role, n_wells, n_cells
+    contrast: Contrast  # of all pictures
+    row_of: pd.Index  # cell ids, in the store's order
+
+    @classmethod
+    def of(cls, store: CropStore) -> "Cells":
+        """The cells of a store; InputError when it holds none."""
+        names = treatment_name(store.cells["compound"], store.cells["concentration_um"])
+        table = store.cells.assign(treatment=names, moa=store.cells["moa"].fillna(""))
+        table = table.astype(dict.fromkeys(("plate", "well", "treatment"), "category"))  # quick to choose from
+        groups = table.groupby(OF_A_WELL, observed=True, sort=False)["is_noise"]
+        wells = groups.agg(n_cells="size", n_noise="sum").reset_index()
+        wells = wells.astype(dict.fromkeys(("plate", "well", "treatment"), str))
+        # a positive control may have the dose of a treatment; its wells are not the treatment's, as in the profiles
+        ours = wells[
+            (wells["role"] != "other") | ~wells["treatment"].isin(wells.loc[wells["role"] == "treated", "treatment"])
+        ]
+        treatments = (
+            ours.groupby(["treatment", "compound", "concentration_um", "moa", "role"])
+            .agg(n_wells=("well", "size"), n_cells=("n_cells", "sum"))
+            .reset_index()
+            .sort_values(["compound", "concentration_um"], kind="stable")
+            .drop_duplicates("treatment")
+        )
+        fine = np.flatnonzero(~table["is_noise"].to_numpy(bool))
+        sample = fine if len(fine) else np.arange(len(table))
+        sample = sample[np.unique(np.linspace(0, max(len(sample) - 1, 0), CONTRAST_CELLS).astype(int))[: len(sample)]]
+        contrast = shared_contrast(normalised(store.take(sample)), store.channels)
+        return cls(store, table, wells, treatments.set_index("treatment"), contrast, pd.Index(table["cell_id"]))
+
+    def rows_of(self, treatment: str) -> np.ndarray:
+        """The rows of a treatment's cells: noise and the wells of positive controls left out."""
+        chosen = (self.table["treatment"] == treatment) & (self.table["role"] == self.treatments.loc[treatment, "role"])
+        return np.flatnonzero(chosen.to_numpy() & ~self.table["is_noise"].to_numpy(bool))
+
+    def doses_of(self, treatment: str) -> pd.DataFrame:
+        """The rows of `treatments` of its compound, by dose, after those of the controls."""
+        compound, role = self.treatments.loc[treatment, "compound"], self.treatments["role"]
+        ours = self.treatments["compound"] == compound
+        return pd.concat([self.treatments[(role == "control") & ~ours], self.treatments[ours]])
+
+    def shown(self, rows: Iterable[int] | np.ndarray) -> list[dict[Hashable, Any]]:
+        """The table's rows, in this order, as a page shows them."""
+        return self.table.iloc[list(map(int, rows))].to_dict("records")
+
+    def plate(self, name: str) -> pd.DataFrame:
+        """The wells of a plate that have cells, by their names."""
+        known(name, self.store.plates, what="plate")
+        return self.wells[self.wells["plate"] == name].set_index("well")
+
+    def rows_of_well(self, plate: str, well: str) -> np.ndarray:
+        """The rows of a well's cells, noise and all."""
+        known(well, list(self.plate(plate).index), what=f'well with cells on plate "{plate}", well')
+        return np.flatnonzero(((self.table["plate"] == plate) & (self.table["well"] == well)).to_numpy())
+
+    def random(self, treatment: str, n: int, *, draw: int = 0) -> np.ndarray:
+        """Rows of `n` random cells of a treatment; the same name and draw give the same cells."""
+        rows = self.rows_of(treatment)
+        chance = np.random.default_rng([draw, crc32(treatment.encode())])
+        return np.sort(chance.choice(rows, min(n, len(rows)), replace=False))
+
+    def png(self, cell_id: str, *, channel: str = "") -> bytes:
+        """A cell in colours, or one of its channels in grey, at the size of its crop."""
+        row = int(self.row_of.get_indexer(pd.Index([cell_id], dtype=object))[0])
+        if row < 0:
+            raise NotInStudyError(
+                f'There is no cell "{cell_id[:80]}" in this study. Find cells by their well or treatment.'
+            )
+        crop = normalised(self.store.take([row]))[0]
+        contrast = self.contrast
+        if channel:
+            at = self.store.channels.index(known(channel, self.store.channels, what="channel"))
+            crop, contrast = crop[at : at + 1], contrast.of_channel(at)
+        pixels = np.round(255 * cell_image(crop, contrast)).astype(np.uint8)
+        return bytes(imagecodecs.png_encode(pixels, level=1))
+
+
+class Explorer:
+    """What is to be seen of one study; what other commands add to it meanwhile is seen at the next look."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self._seen: tuple[bytes, Cells] | None = None
+
+    def cells(self) -> Cells:
+        """The study's cells, opened once; InputError while there are none."""
+        path = self.study.crops / ABOUT
+        about = path.read_bytes() if path.is_file() else b""
+        if self._seen is None or self._seen[0] != about:
+            self._seen = (about, Cells.of(self.study.store()))
+        return self._seen[1]
+
+    def models(self) -> dict[str, dict[str, bool]]:
+        """How far each run is: trained, embedded, profiled, scored."""
+        study = self.study
+        return {
+            run: {
+                "trained": (study.run(run) / "health.json").is_file(),
+                "embedded": self._is_embedded(run),
+                "profiled": (study.profiles(run) / "about.json").is_file(),
+                "scored": study.scores.is_file() and self._scores_file(run, "NSC").is_file(),
+            }
+            for run in study.runs()
+        }
+
+    def next_step(self) -> str:
+        """The command that this study needs next; empty when every step is done."""
+        folder, models = self.study.folder, self.models()
+        if not models:
+            return f"phenolens train {folder} --model vaeplus"
+        verbs = {"trained": "train", "embedded": "embed", "profiled": "profile", "scored": "evaluate"}
+        for done, verb in verbs.items():
+            missing = [run for run, steps in models.items() if not steps[done]]
+            if missing and verb == "train":
+                config = self.study.run(missing[0]) / "config.json"
+                return f"phenolens train {folder} --name {missing[0]} --config {config}"
+            if missing:
+                return f"phenolens {verb} {folder}"
+        return "" if self.study.report.is_file() else f"phenolens report {folder}"
+
+    def run(self, asked: str) -> str:
+        """The run asked for; left out, the one that got farthest, VAE+ before VAE before others; empty when none is."""
+        models = self.models()
+        if asked:
+            return known(asked, list(models), what="model")
+        order = ("vaeplus", "vae", "")
+        return min(
+            models,
+            key=lambda run: (-sum(models[run].values()), [run.startswith(name) for name in order].index(True), run),
+            default="",
+        )
+
+    def scores(self) -> pd.DataFrame | None:
+        """scores.csv; None while nothing is scored."""
+        path = self.study.scores
+        return pd.read_csv(path, keep_default_na=False, na_values=["", "nan"]) if path.is_file() else None
+
+    def verdict(self, run: str) -> str:
+        """The main result of a run in one sentence; empty while there is none."""
+        scores, chances = self.scores(), self.study.folder / "scores" / "chance.csv"
+        if scores is None or not run:
+            return ""
+        config = json.loads((self.study.run(run) / "config.json").read_text())["config"]
+        rows = _where(scores, {"model": config["model"], "seed": config["seed"], **HEADLINE})
+        if rows.empty:
+            return ""
+        beside = _where(pd.read_csv(chances), {"run": run, **HEADLINE}) if chances.is_file() else pd.DataFrame()
+        among = {} if beside.empty else {name: float(beside[name].iloc[0]) for name in ("chance", "shuffled")}
+        return verdict_sentence(rows, **among)
+
+    def judged(self, run: str) -> dict[str, pd.DataFrame]:
+        """Of NSC and NSCB, those that were scored: a row a treatment, its neighbour, and whether that was right."""
+        paths = {protocol: self._scores_file(run, protocol) for protocol in PROTOCOLS if run}
+        tables = {
+            protocol: pd.read_csv(path, dtype=str, keep_default_na=False)
+            for protocol, path in paths.items()
+            if path.is_file()
+        }
+        return {protocol: table.set_index("treatment") for protocol, table in tables.items()}
+
+    def wrong(self, run: str) -> pd.DataFrame:
+        """Treatments whose neighbour under NSC has another mechanism, the most alike first."""
+        table = self.judged(run).get("NSC", pd.DataFrame(columns=["counted", "right", "distance"]))
+        table = table[(table["counted"] == "True") & (table["right"] != "True")]
+        return table.assign(distance=table["distance"].astype(float)).sort_values("distance", kind="stable")
+
+    def neighbours(self, run: str, treatment: str, *, n: int) -> list[Neighbour]:
+        """The `n` other treatments nearest to one by whitened profiles; empty where there is no profile."""
+        path = self.study.profiles(run) / f"treatments_{HEADLINE['statistics']}_{HEADLINE['whitening']}.h5ad"
+        if not run or not path.is_file():
+            return []
+        profiles = anndata.read_h5ad(path)
+        names = profiles.obs["Metadata_Treatment"].astype(str).tolist()
+        if treatment not in names:
+            return []
+        at, rows = names.index(treatment), directions(profiles, "cosine")
+        away = distances(rows[[at]], rows, "cosine")[0]
+        compounds, mechanisms = (profiles.obs[f"Metadata_{name}"].astype(str) for name in ("Compound", "MoA"))
+        order = [row for row in np.argsort(away, kind="stable") if row != at][:n]
+        return [Neighbour(names[row], compounds.iloc[row], mechanisms.iloc[row], float(away[row])) for row in order]
+
+    def nearest_to_mean(self, run: str, treatment: str, *, n: int) -> dict[int, float]:
+        """The `n` cells nearest to the mean of a treatment's cells: row -> Euclidean distance between embeddings."""
+        cells = self.cells()
+        rows = cells.rows_of(treatment)
+        if not run or not len(rows) or not self._is_embedded(run):
+            return {}
+        z = self._embedded(run, rows)
+        away = np.linalg.norm(z - z.mean(axis=0), axis=1)
+        order = np.argsort(away, kind="stable")[:n]
+        return {int(rows[place]): float(away[place]) for place in order}
+
+    def _embedded(self, run: str, rows: np.ndarray) -> np.ndarray:
+        """The embeddings (n, Z) of sorted rows of the store; a plate's file has the order of the plate's crops."""
+        cells, parts, first = self.cells(), [], 0
+        for plate in cells.store.plates:
+            after = first + len(cells.store.crops(plate))
+            here = rows[(rows >= first) & (rows < after)] - first
+            if len(here):
+                with h5py.File(self.study.embeddings(run) / f"{plate}.h5ad") as file:
+                    parts.append(file["X"][here].astype(float))
+            first = after
+        return np.concatenate(parts)
+
+    def _is_embedded(self, run: str) -> bool:
+        """Whether all plates are embedded, from the crops that are there now."""
+        store = self.cells().store
+        for plate in store.plates:
+            path = self.study.embeddings(run) / f"{plate}.h5ad"
+            if not path.is_file():
+                return False
+            with h5py.File(path) as file:
+                if json.loads(file["uns/phenolens"][()])["crops"] != store.identity:
+                    return False
+        return True
+
+    def _scores_file(self, run: str, protocol: str) -> Any:
+        kind = f"{protocol}_{HEADLINE['statistics']}_{HEADLINE['whitening']}"
+        return self.study.folder / "scores" / run / f"neighbours_{kind}.csv"
+
+
+def normalised(crops: np.ndarray) -> np.ndarray:
+    """Crops (n, C, S, S) as floats 0 to 1, each channel of each divided by its maximum; a channel of zeros stays so."""
+    peak = crops.max(axis=(2, 3), keepdims=True).astype(np.float32)
+    return crops / np.where(peak > 0, peak, 1)
+
+
+def known(name: str, names: Sequence[str], *, what: str) -> str:
+    """The name, when it is one of these; otherwise NotInStudyError, which names the nearest or all of a few."""
+    if name in names:
+        return name
+    near = get_close_matches(name[:80], names, n=1)
+    hint = f'Did you mean "{near[0]}"?' if near else f"There are: {', '.join(names[:8]) or 'none yet'}."
+    raise NotInStudyError(f'There is no {what} "{name[:80]}" in this study. {hint}')
+
+
+def _where(table: pd.DataFrame, wanted: Mapping[str, object]) -> pd.DataFrame:
+    return table[np.logical_and.reduce([table[key] == value for key, value in wanted.items()])]
