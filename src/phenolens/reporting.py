@@ -107,7 +107,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
 def _pictured_run(study: Study, asked: str | None) -> str:
     """The run asked for, or the first VAE+ run, or the first that decodes."""
     names = study.chosen_runs((asked,) if asked else (), having="checkpoint.pt")
-    scored = [name for name in names if (study.folder / "scores" / name).is_dir()]
+    scored = [name for name in names if name in _scored_runs(study)]
     if not scored:
         raise InputError(
             f"{study.folder}: no scores of {', '.join(names)} yet; run `phenolens evaluate {study.folder}` first"
@@ -219,12 +219,15 @@ def _pictures(study: Study, name: str, config: ReportConfig) -> dict[str, Any]:
     cells = store.cells
     fine = ~cells["is_noise"].to_numpy(bool)
     shown: dict[str, Any] = {"cells": _sheet(store, fine, random, config.shown_cells)}
-    decoding = [p for p in (_pictured(study, run) for run in study.runs() if _is_scored(study, run)) if p is not None]
+    decoding = [p for p in (_pictured(study, run) for run in _scored_runs(study)) if p is not None]
     decoding.sort(key=lambda pictured: (pictured.run.name == name, pictured.title))
     if decoding:
-        treatments = cells["compound"] + " " + cells["concentration_um"].map("{:g}".format)
+        dose = cells["concentration_um"].map(" {:g} µM".format).where(cells["role"] != "control", "")
+        treatments = cells["compound"] + dose
         rows = _one_a_mechanism(cells, fine, random, config.shown_cells)
-        by_model = {pictured.title: pictured.redrawn(rows) for pictured in decoding}
+        titles = [pictured.title for pictured in decoding]
+        named = [title if titles.count(title) == 1 else pictured.run.name for title, pictured in zip(titles, decoding)]
+        by_model = {title: pictured.redrawn(rows) for title, pictured in zip(named, decoding)}
         labels = [treatments.iloc[row] for row in rows]
         originals = decoding[0].originals(rows)
         shown["reconstructions"] = [reconstructions(originals, by_model, labels, channels=store.channels)]
@@ -233,8 +236,9 @@ def _pictures(study: Study, name: str, config: ReportConfig) -> dict[str, Any]:
     return shown
 
 
-def _is_scored(study: Study, run: str) -> bool:
-    return (study.folder / "scores" / run).is_dir()
+def _scored_runs(study: Study) -> list[str]:
+    """The runs whose scores are in scores.csv."""
+    return list(pd.read_csv(study.folder / "scores" / "chance.csv", keep_default_na=False)["run"].unique())
 
 
 def _pictured(study: Study, name: str) -> _Pictured | None:
