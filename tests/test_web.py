@@ -203,6 +203,10 @@ def test_a_treatment_with_a_slash_and_markup_in_its_name_has_a_page_that_shows_i
     assert [tag for tag, _ in page.tags if tag == "b"] == []
 
 
+def test_a_name_is_one_piece_of_an_address_so_that_browsers_do_not_resolve_its_dots():
+    assert address("treatments", "../b c@1", run="r&s", draw="") == "/treatments/..%2Fb%20c%401?run=r%26s"
+
+
 def test_a_plates_wells_stand_in_its_shape_with_their_numbers_of_cells(study):
     cells = study.store().cells
     plate = cells["plate"].iloc[0]
