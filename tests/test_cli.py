@@ -128,11 +128,13 @@ def test_a_runs_own_config_can_be_given_back(tiny_study):
     assert json.loads(first.read_text())["config"] == json.loads(second.read_text())["config"]
 
 
-def test_one_batch_is_scored_by_nsc_alone_and_nscb_is_said_to_be_impossible(tmp_path, tiny_screen, capsys):
+def test_one_batch_makes_nscb_impossible_which_is_said_before_training(tmp_path, tiny_screen, said):
     source = one_batch(tiny_screen, tmp_path / "screen")
-    flags = ["--layout", "bbbc021", "--crop-px", 36, "--model", "ae", "--also", *SHORT]
-    assert run("run", tmp_path / "study", "--source", source, *flags) == 0
-    assert "NSCB is impossible" in capsys.readouterr().err
+    flags = ["--source", source, "--layout", "bbbc021", "--crop-px", 36, "--model", "ae", "--also", "vae", *SHORT]
+    line = refused(said, "run", tmp_path / "study", *flags)
+    assert 'all treatments are of one batch, "Week1", so NSCB' in line
+    assert not (tmp_path / "study" / "runs").exists()
+    assert run("run", tmp_path / "study", *flags, "--protocols", "NSC") == 0
     assert set(pd.read_csv(tmp_path / "study" / "scores.csv")["protocol"]) == {"NSC"}
 
 

@@ -17,8 +17,8 @@ from phenolens.errors import InputError
 from phenolens.files import write_text
 from phenolens.images.store import CropStore
 from phenolens.models import Generative
-from phenolens.steps import embeddings, treatment_file
-from phenolens.study import Study
+from phenolens.steps import embeddings
+from phenolens.study import HEADLINE, Study
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.device import Compute
 from phenolens.training.embed import decode, embed_crops
@@ -30,8 +30,6 @@ from phenolens.viewing.report import Picture, ReportContents, report_html
 from phenolens.viewing.scoretable import MODEL_NAMES, verdict_sentence
 from phenolens.viewing.travel import decode_frames, feature_swap, target_cell
 
-# The kind of profile that the headline speaks of, fixed before any score was seen: METHOD's default whitening.
-HEADLINE = {"statistics": "mean", "whitening": "whitened", "protocol": "NSC"}
 FULL_BBBC021_CROPS = 488_396  # the public crop set, as a yardstick for how much of it a study holds
 
 
@@ -119,13 +117,13 @@ def _amount(store: CropStore) -> str:
     return f"{len(store):,} of {FULL_BBBC021_CROPS:,} cells" if len(store) < FULL_BBBC021_CROPS else ""
 
 
-def _kind(protocol: str, statistics: str, whitening: str) -> str:
-    return f"{protocol}_{statistics}_{whitening}"
+def _headline_profiles(study: Study, name: str) -> anndata.AnnData:
+    kind = {key: HEADLINE[key] for key in ("statistics", "whitening")}
+    return anndata.read_h5ad(study.treatments(name, **kind))
 
 
-def _headline_file(study: Study, name: str, what: str, protocol: str) -> Path:
-    kind = _kind(protocol, HEADLINE["statistics"], HEADLINE["whitening"])
-    return study.folder / "scores" / name / f"{what}_{kind}.csv"
+def _headline_table(study: Study, name: str, what: str, protocol: str) -> Path:
+    return study.score_table(name, what, **{**HEADLINE, "protocol": protocol})
 
 
 def _chance(study: Study, name: str) -> dict[str, float]:
@@ -177,20 +175,20 @@ def _history(study: Study, name: str) -> pd.DataFrame:
 def _confusions(study: Study, name: str) -> list[Picture]:
     figures: list[Picture] = []
     for protocol in ("NSC", "NSCB"):
-        path = _headline_file(study, name, "confusion", protocol)
+        path = _headline_table(study, name, "confusion", protocol)
         if path.exists():
             figures.append(confusion(pd.read_csv(path, index_col=0), title=protocol))
     return figures
 
 
 def _map(study: Study, name: str) -> Picture:
-    profiles = anndata.read_h5ad(treatment_file(study, name, HEADLINE["statistics"], HEADLINE["whitening"]))
+    profiles = _headline_profiles(study, name)
     labelled = profiles[profiles.obs["Metadata_MoA"].astype(str) != ""]
     return treatment_map(np.asarray(labelled.X), labelled.obs["Metadata_MoA"].astype(str).tolist())
 
 
 def _wrong(study: Study, name: str) -> pd.DataFrame:
-    queries = pd.read_csv(_headline_file(study, name, "neighbours", "NSC"), keep_default_na=False)
+    queries = pd.read_csv(_headline_table(study, name, "neighbours", "NSC"), keep_default_na=False)
     counted = queries[queries["counted"].astype(str) == "True"]
     wrong = counted[counted["right"].astype(str) != "True"]
     columns = {
@@ -309,7 +307,7 @@ def _travels(study: Study, pictured: _Pictured, config: ReportConfig) -> list[Pi
 
 def _destinations(study: Study, name: str, config: ReportConfig) -> list[str]:
     """Of each chosen compound, or of six mechanisms, the treatment farthest from the controls."""
-    profiles = anndata.read_h5ad(treatment_file(study, name, HEADLINE["statistics"], HEADLINE["whitening"]))
+    profiles = _headline_profiles(study, name)
     obs = profiles.obs.assign(distance=np.linalg.norm(np.asarray(profiles.X), axis=1))
     obs = obs.sort_values("distance", ascending=False, kind="stable")
     known = set(obs["Metadata_Compound"].astype(str))
@@ -324,7 +322,7 @@ def _destinations(study: Study, name: str, config: ReportConfig) -> list[str]:
 
 
 def _whitening_words(study: Study, name: str) -> list[str]:
-    profiles = anndata.read_h5ad(treatment_file(study, name, HEADLINE["statistics"], HEADLINE["whitening"]))
+    profiles = _headline_profiles(study, name)
     about = json.loads(profiles.uns["phenolens"])
     return list(_certificate_words(about))
 

@@ -15,7 +15,7 @@ from phenolens.errors import InputError
 from phenolens.files import write_h5ad, write_json, write_text
 from phenolens.images.config import CropConfig
 from phenolens.images.store import CropStore
-from phenolens.progress import tell, track
+from phenolens.progress import track
 from phenolens.study import Study, made_from
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class ProfileConfig:
 class EvaluateConfig:
     """How treatments are matched and how sure that is."""
 
+    protocols: tuple[Literal["NSC", "NSCB"], ...] = ("NSC", "NSCB")  # NSCB needs treatments of several batches
     bootstraps: int = 2000  # resamplings of compounds for the 95 % interval
     shuffles: int = 200  # permutations of mechanisms over compounds: the chance level of this very screen
     bootstrap_seed: int = 0  # of the resampling and the shuffles
@@ -165,7 +166,7 @@ def profile(study: Study, name: str, config: ProfileConfig) -> None:
             treatments = treatment_profiles(
                 whitened, statistic=config.well_statistic, positive_controls=config.positive_controls
             )
-            write_h5ad(treatment_file(study, name, statistics, whitening), treatments)
+            write_h5ad(study.treatments(name, statistics=statistics, whitening=whitening), treatments)
     write_json(folder / "about.json", {"made_from": source, "config": dataclasses.asdict(config)})
 
 
@@ -177,11 +178,6 @@ def _recipes(config: ProfileConfig) -> dict[str, Any]:
         "zscore": UNWHITENED,
         "whitened": Recipe(ridge=config.ridge),
     }
-
-
-def treatment_file(study: Study, name: str, statistics: str, whitening: str) -> Path:
-    """Where the treatment profiles of one kind lie."""
-    return study.profiles(name) / f"treatments_{statistics}_{whitening}.h5ad"
 
 
 def _stamp(path: Path) -> str | None:
@@ -198,10 +194,22 @@ def _read_stamp(path: Path) -> str | None:
     return json.loads(path.read_text())["made_from"] if path.exists() else None
 
 
+def check_protocols(store: CropStore, config: EvaluateConfig) -> None:
+    """InputError when a protocol that is asked for is impossible on this screen."""
+    treated = store.cells[store.cells["role"] == "treated"]
+    batches = sorted(treated["batch"].unique())
+    if "NSCB" in config.protocols and len(batches) == 1:
+        raise InputError(
+            f'{store.folder}: all treatments are of one batch, "{batches[0]}", so NSCB (which leaves out the own '
+            "batch) is impossible; run with --protocols NSC, or add plates of another batch"
+        )
+
+
 def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
     """Score the treatment profiles of these runs: scores.csv, and each score's neighbours, confusion and chance."""
     import pandas as pd
 
+    check_protocols(study.store(), config)
     kinds = [(name, statistics, whitening) for name in names for statistics in STATISTICS for whitening in WHITENINGS]
     scores, chances = [], []
     for name, statistics, whitening in track(kinds, "scoring", total=len(kinds)):
@@ -229,19 +237,16 @@ def _scored(
     from phenolens.profiling.neighbours import nsc, nscb
     from phenolens.profiling.permutation import shuffled_label_test
 
-    path = treatment_file(study, name, statistics, whitening)
+    path = study.treatments(name, statistics=statistics, whitening=whitening)
     if not path.exists():
         raise InputError(f"{path}: not there yet; run `phenolens profile {study.folder}` first")
     profiles = anndata.read_h5ad(path)
-    protocols = {nsc: ("compound",), nscb: ("compound", "batch")}
-    if not _several_batches(profiles):
-        tell(f"{name}: all treatments are of one batch, so NSCB is impossible and left out")
-        del protocols[nscb]
-    for protocol, held_out in protocols.items():
+    functions = {"NSC": (nsc, ("compound",)), "NSCB": (nscb, ("compound", "batch"))}
+    for protocol, held_out in (functions[name] for name in config.protocols):
         score = protocol(profiles, n_bootstrap=config.bootstraps, seed=config.bootstrap_seed)
-        kind = f"{score.protocol}_{statistics}_{whitening}"
-        write_text(study.folder / "scores" / name / f"neighbours_{kind}.csv", score.queries.to_csv(index=False))
-        write_text(study.folder / "scores" / name / f"confusion_{kind}.csv", score.confusion.to_csv())
+        kind = {"protocol": score.protocol, "statistics": statistics, "whitening": whitening}
+        write_text(study.score_table(name, "neighbours", **kind), score.queries.to_csv(index=False))
+        write_text(study.score_table(name, "confusion", **kind), score.confusion.to_csv())
         yield (
             score,
             shuffled_label_test(
@@ -251,7 +256,3 @@ def _scored(
                 seed=config.bootstrap_seed,
             ),
         )
-
-
-def _several_batches(profiles: "AnnData") -> bool:
-    return len({batch for batches in profiles.obs["Metadata_Batch"].astype(str) for batch in batches.split("|")}) > 1

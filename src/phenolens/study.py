@@ -20,6 +20,8 @@ from phenolens.images.store import CropStore
 
 FORMAT = "phenolens study 1"
 MARKER = "study.json"
+# The score that headlines speak of, fixed before any score was seen: METHOD's default whitening of plain means.
+HEADLINE = {"statistics": "mean", "whitening": "whitened", "protocol": "NSC"}
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,14 @@ class Study:
     def profiles(self, run: str) -> Path:
         """The folder with the profiles of wells and treatments."""
         return self.folder / "profiles" / run
+
+    def treatments(self, run: str, *, statistics: str, whitening: str) -> Path:
+        """The treatment profiles of one kind."""
+        return self.profiles(run) / f"treatments_{statistics}_{whitening}.h5ad"
+
+    def score_table(self, run: str, what: str, *, protocol: str, statistics: str, whitening: str) -> Path:
+        """A score's own table: its `neighbours` or its `confusion` matrix."""
+        return self.folder / "scores" / run / f"{what}_{protocol}_{statistics}_{whitening}.csv"
 
     def chosen_runs(self, names: tuple[str, ...], *, having: str) -> list[str]:
         """The runs of these names, all when none is named, that have a file `having`; InputError when there is none."""

@@ -36,7 +36,9 @@ def act(flags: Flags) -> None:
     """Crop, train, embed, profile, evaluate, report; what is done already is kept."""
     steps.check_source(flags.source)
     study = Study.create(flags.study)
-    tell(described(steps.crop(study, source=flags.source, layout=flags.layout, config=flags.crop)))
+    store = steps.crop(study, source=flags.source, layout=flags.layout, config=flags.crop)
+    tell(described(store))
+    steps.check_protocols(store, flags.evaluate)
     models = dict.fromkeys([flags.train.model, *flags.also])
     names = []
     for model in models:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -20,12 +21,10 @@ import pandas as pd
 from phenolens.images.store import ABOUT, CropStore
 from phenolens.profiling.similarity import directions, distances
 from phenolens.screen.table import treatment_name
-from phenolens.study import Study
+from phenolens.study import HEADLINE, Study
 from phenolens.viewing.colours import Contrast, cell_image, shared_contrast
 from phenolens.viewing.scoretable import verdict_sentence
 
-# The kind of profile that the pages speak of: the report's, fixed before any score was seen.
-HEADLINE = {"statistics": "mean", "whitening": "whitened", "protocol": "NSC"}
 PROTOCOLS = ("NSC", "NSCB")
 CONTRAST_CELLS = 256  # cells, evenly over the study, on which the one contrast of all pictures is measured
 OF_A_WELL = ["plate", "batch", "well", "compound", "concentration_um", "moa", "role", "treatment"]
@@ -220,7 +219,7 @@ class Explorer:
 
     def neighbours(self, run: str, treatment: str, *, n: int) -> list[Neighbour]:
         """The `n` other treatments nearest to one by whitened profiles; empty where there is no profile."""
-        path = self.study.profiles(run) / f"treatments_{HEADLINE['statistics']}_{HEADLINE['whitening']}.h5ad"
+        path = self.study.treatments(run, statistics=HEADLINE["statistics"], whitening=HEADLINE["whitening"])
         if not run or not path.is_file():
             return []
         profiles = anndata.read_h5ad(path)
@@ -268,9 +267,8 @@ class Explorer:
                     return False
         return True
 
-    def _scores_file(self, run: str, protocol: str) -> Any:
-        kind = f"{protocol}_{HEADLINE['statistics']}_{HEADLINE['whitening']}"
-        return self.study.folder / "scores" / run / f"neighbours_{kind}.csv"
+    def _scores_file(self, run: str, protocol: str) -> Path:
+        return self.study.score_table(run, "neighbours", **{**HEADLINE, "protocol": protocol})
 
 
 def normalised(crops: np.ndarray) -> np.ndarray:
