@@ -42,6 +42,19 @@ def trained(store, config, compute, folder):
     return run
 
 
+def stop_before_step(monkeypatch, asked: int) -> None:
+    """Let SIGTERM come while the batch of this step is drawn."""
+    draw = loop.TreatmentSampler.draw
+
+    def draw_and_ask_to_stop(self, step, *, batches):
+        signals = {asked: [signal.SIGTERM]}
+        for number in signals.get(step, []):
+            os.kill(os.getpid(), number)
+        return draw(self, step, batches=batches)
+
+    monkeypatch.setattr(loop.TreatmentSampler, "draw", draw_and_ask_to_stop)
+
+
 def weights(run):
     return run.load()["model"]
 
@@ -57,6 +70,29 @@ def test_a_run_that_goes_on_ends_bit_for_bit_where_the_unbroken_run_ends(store, 
     left, right = (pd.read_csv(run.folder / "history.csv") for run in (whole, broken))
     timing = ["seconds", "cells_per_second"]
     pd.testing.assert_frame_equal(left.drop(columns=timing), right.drop(columns=timing))
+
+
+def test_learning_rates_fall_to_zero_over_the_last_steps_only():
+    config = dataclasses.replace(CONFIG, steps=10, cooldown_steps=4)
+    assert [loop.cooldown(step, config) for step in range(10)] == [1, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+    assert loop.cooldown(9, CONFIG) == 1
+    optimisers = {"one": torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5)}
+    for share in (1.0, 0.5, 0.25):
+        loop.set_learning_rates(optimisers, share=share)
+        assert optimisers["one"].param_groups[0]["lr"] == 0.5 * share
+
+
+def test_a_run_that_cools_down_and_goes_on_ends_where_the_unbroken_run_ends(store, compute, tmp_path, monkeypatch):
+    config = dataclasses.replace(CONFIG, cooldown_steps=6, checkpoint_every=4)
+    whole = trained(store, config, compute, tmp_path / "whole")
+    stop_before_step(monkeypatch, 10)
+    with pytest.raises(Interrupted):
+        trained(store, config, compute, tmp_path / "broken")
+    monkeypatch.undo()
+    broken = trained(store, config, compute, tmp_path / "broken")
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole).values(), weights(broken).values()))
+    with pytest.raises(InputError, match="steps 12 -> 20"):
+        trained(store, dataclasses.replace(config, steps=20), compute, tmp_path / "broken")
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(store, compute, tmp_path):
@@ -146,13 +182,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(s
 
 def test_a_request_to_stop_saves_first_and_the_run_goes_on(store, compute, tmp_path, monkeypatch):
     whole = trained(store, CONFIG, compute, tmp_path / "whole")
-    draw = loop.TreatmentSampler.draw
-
-    def draw_and_ask_to_stop(self, step, *, batches):
-        os.kill(os.getpid(), signal.SIGTERM) if step == 7 else None
-        return draw(self, step, batches=batches)
-
-    monkeypatch.setattr(loop.TreatmentSampler, "draw", draw_and_ask_to_stop)
+    stop_before_step(monkeypatch, 7)
     with pytest.raises(Interrupted, match="stopped at step 8 of 12"):
         trained(store, CONFIG, compute, tmp_path / "run")
     monkeypatch.undo()

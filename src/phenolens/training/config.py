@@ -6,8 +6,9 @@ from typing import Literal
 from phenolens.errors import InputError
 from phenolens.models import ModelConfig
 
-# Settings that say how a run is computed, not what it computes: they may change when a run goes on.
-HOW = ("steps", "checkpoint_every", "threads", "device")
+# Settings that say how a run is computed, not what it computes: they may change when a run goes on. So may `steps`,
+# unless learning rates fall towards the last one.
+HOW = ("checkpoint_every", "threads", "device")
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class TrainConfig:
     steps: int = 40_000  # optimiser steps; an epoch has no meaning when treatments are drawn evenly
     seed: int = 0  # of the first weights, the batches and the noise
     batch_size: int | None = None  # cells a batch; left out: one of each treatment and one control
+    cooldown_steps: int = 0  # last steps, over which learning rates fall to zero in a straight line; 0 is the paper's
     clip_norm: float | None = None  # largest gradient norm of a player; left out: no clipping, as in the paper
     record_every: int = 10  # steps between two lines of history.csv
     checkpoint_every: int = 250  # steps between two checkpoints
@@ -33,5 +35,6 @@ class TrainConfig:
         for name, value in at_least_one.items():
             if value < 1:
                 raise InputError(f"--{name.replace('_', '-')} {value}: expected a whole number of at least 1")
-        if self.seed < 0:
-            raise InputError(f"--seed {self.seed}: expected a whole number of at least 0")
+        for name, value in {"seed": self.seed, "cooldown_steps": self.cooldown_steps}.items():
+            if value < 0:
+                raise InputError(f"--{name.replace('_', '-')} {value}: expected a whole number of at least 0")

@@ -66,6 +66,7 @@ def train(model: Model, store: CropStore, config: TrainConfig, *, compute: Compu
             with compute.autocast():
                 losses = model.losses(crops, step)
             check_finite(losses, step=step, rows=rows, run=run)
+            set_learning_rates(optimisers, share=cooldown(step, config))
             norms = step_players(model, losses, optimisers, clip_norm=config.clip_norm)
             decay_kernels(model)
 
@@ -84,6 +85,18 @@ def train(model: Model, store: CropStore, config: TrainConfig, *, compute: Compu
                     f"{run.name}: stopped at step {progress.step} of {config.steps}; the same command goes on"
                 )
     return progress
+
+
+def cooldown(step: int, config: TrainConfig) -> float:
+    """The share of their full value that learning rates have at a step: 1, then falling to 0 over the last steps."""
+    return min(1.0, (config.steps - step) / config.cooldown_steps) if config.cooldown_steps else 1.0
+
+
+def set_learning_rates(optimisers: Mapping[str, Optimizer], *, share: float) -> None:
+    """Set every optimiser's learning rate to this share of the one it was made with."""
+    for optimiser in optimisers.values():
+        for group in optimiser.param_groups:
+            group["lr"] = share * group.setdefault("initial_lr", group["lr"])
 
 
 def step_players(

@@ -58,7 +58,8 @@ def weights_sha256(model: Model) -> str:
 
 def _what(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide what a run computes, flat."""
-    return {**{k: v for k, v in config.items() if k not in (*HOW, "network")}, **config["network"]}
+    how = HOW if config["cooldown_steps"] else (*HOW, "steps")
+    return {**{k: v for k, v in config.items() if k not in (*how, "network")}, **config["network"]}
 
 
 def trained_model(run: RunFolder) -> tuple[Model, TrainConfig]:
