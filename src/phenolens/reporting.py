@@ -155,7 +155,7 @@ def _facts(store: CropStore, about: dict[str, Any], study: Study, name: str) -> 
         **{
             key: value
             for key, value in about["config"].items()
-            if key not in ("network", "model") and value is not None
+            if key not in ("network", "model", "record_every", "checkpoint_every") and value is not None
         },
         **network,
     }
@@ -205,7 +205,10 @@ def _of_training(study: Study, name: str) -> dict[str, Any]:
     curves: list[Picture] = []
     history = _history(study, name)
     if not history.empty:
-        curves.append(learning_curves(history, title=name))
+        untimed = history.drop(
+            columns=["seconds", "cells_per_second"]
+        )  # how fast it was says nothing of how it learned
+        curves.append(learning_curves(untimed, title=name))
     health = json.loads((study.run(name) / "health.json").read_text())
     return {"learning_curves": curves or None, "warnings": health["warnings"]}
 
