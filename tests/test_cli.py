@@ -74,6 +74,29 @@ def test_each_step_says_which_step_is_missing(said, tiny_study):
     assert "phenolens evaluate" in refused(said, "report", study)
 
 
+def test_what_was_made_from_something_older_is_not_mixed_with_what_is_new(said, tiny_study, tiny_screen):
+    study = tiny_study.folder
+    for verb in (["train", study, "--model", "ae", *SHORT], ["embed", study], ["profile", study], ["evaluate", study]):
+        assert run(*verb) == 0
+    assert run("train", study, "--model", "ae", "--steps", 6, *SHORT[2:]) == 0
+    said()
+    for verb in ("profile", "evaluate", "report"):
+        assert "of a shorter training; run `phenolens embed" in refused(said, verb, study)
+    assert run("embed", study) == 0
+    said()
+    assert "run `phenolens profile" in refused(said, "evaluate", study)
+    assert run("profile", study) == 0
+    said()
+    assert "run `phenolens evaluate" in refused(said, "report", study)
+    source = ["--source", tiny_screen, "--layout", "bbbc021", "--crop-px", 44]
+    assert run("crop", study, *source) == 0
+    said()
+    for verb in ("profile", "evaluate", "report"):
+        assert "of other crops" in refused(said, verb, study)
+    assert "trained on other crops" in refused(said, "embed", study)
+    assert "trained on other crops" in refused(said, "train", study, "--model", "ae", *SHORT)
+
+
 def test_a_folder_that_holds_something_else_is_not_touched(said, tmp_path, tiny_screen):
     other = tmp_path / "thesis"
     other.mkdir()

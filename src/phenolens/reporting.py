@@ -17,7 +17,7 @@ from phenolens.errors import InputError
 from phenolens.files import write_text
 from phenolens.images.store import CropStore
 from phenolens.models import Generative
-from phenolens.steps import embeddings
+from phenolens.steps import check_scores, embeddings
 from phenolens.study import HEADLINE, Study
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.device import Compute
@@ -71,8 +71,7 @@ class _Pictured:
 
 def write_report(study: Study, config: ReportConfig) -> None:
     """Write `report.html` from what the study holds."""
-    if not study.scores.exists():
-        raise InputError(f"{study.scores}: not there yet; run `phenolens evaluate {study.folder}` first")
+    check_scores(study)
     store = study.store()
     name = _pictured_run(study, config.run)
     scores = pd.read_csv(study.scores, keep_default_na=False)

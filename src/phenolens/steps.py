@@ -124,7 +124,8 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
         "phenolens": __version__,
     }
     cells = store.cells
-    todo = [plate for plate in store.plates if _stamp(study.embeddings(name) / f"{plate}.h5ad") != source]
+    kept = {plate: _about_of(study.embeddings(name) / f"{plate}.h5ad").get("made_from") for plate in store.plates}
+    todo = [plate for plate in store.plates if kept[plate] != source]
     for plate in track(todo, f"embedding with {name}", total=len(todo)):
         z = embed_crops(model, store.crops(plate), compute=compute)
         if not (z == z).all():
@@ -134,14 +135,52 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
 
 
 def embeddings(study: Study, name: str) -> "Iterator[AnnData]":
-    """The embedded cells of a run, plate by plate; InputError when they are not all there."""
+    """The embedded cells of a run, plate by plate."""
     import anndata
 
     for plate in study.store().plates:
+        yield anndata.read_h5ad(study.embeddings(name) / f"{plate}.h5ad")
+
+
+def embedding_sources(study: Study, name: str) -> list[str]:
+    """What each plate's embeddings are made from; InputError unless all are there, of these crops and this training."""
+    store = study.store()
+    trained = _run_config(study, name)
+    sources = []
+    for plate in store.plates:
         path = study.embeddings(name) / f"{plate}.h5ad"
-        if not path.exists():
+        about = _about_of(path)
+        if not about:
             raise InputError(f"{path}: not there yet; run `phenolens embed {study.folder}` first")
-        yield anndata.read_h5ad(path)
+        if about["crops"] != store.identity or about["config"]["steps"] != trained["steps"]:
+            raise InputError(
+                f"{path}: of other crops or of a shorter training; run `phenolens embed {study.folder}` again"
+            )
+        sources.append(about["made_from"])
+    return sources
+
+
+def profile_source(study: Study, name: str) -> str:
+    """What a run's profiles are made from; InputError unless they are there and of the embeddings as they are now."""
+    path = study.profiles(name) / "about.json"
+    if not path.exists():
+        raise InputError(f"{path}: not there yet; run `phenolens profile {study.folder}` first")
+    about = json.loads(path.read_text())
+    if about["embeddings"] != embedding_sources(study, name):
+        raise InputError(
+            f"{path}: of other embeddings than there are now; run `phenolens profile {study.folder}` again"
+        )
+    return about["made_from"]
+
+
+def check_scores(study: Study) -> None:
+    """InputError unless there are scores and they are of the profiles as they are now."""
+    path = study.folder / "scores" / "about.json"
+    if not path.exists() or not study.scores.exists():
+        raise InputError(f"{study.scores}: not there yet; run `phenolens evaluate {study.folder}` first")
+    for name, source in json.loads(path.read_text()).items():
+        if profile_source(study, name) != source:
+            raise InputError(f"{study.scores}: of other profiles than there are now; run `phenolens evaluate` again")
 
 
 def profile(study: Study, name: str, config: ProfileConfig) -> None:
@@ -149,15 +188,13 @@ def profile(study: Study, name: str, config: ProfileConfig) -> None:
     from phenolens.profiling.profiles import treatment_profiles, well_profiles
     from phenolens.profiling.whitening import apply_whitening, fit_whitening
 
-    parts = [study.embeddings(name) / f"{plate}.h5ad" for plate in study.store().plates]
-    if not all(path.exists() for path in parts):
-        raise InputError(f"{study.embeddings(name)}: not all plates are embedded; run `phenolens embed` first")
-    source = made_from(
-        embeddings=[_stamp(path) for path in parts], config=dataclasses.asdict(config), version=__version__
-    )
+    sources = embedding_sources(study, name)
+    source = made_from(embeddings=sources, config=dataclasses.asdict(config), version=__version__)
     folder = study.profiles(name)
-    if _read_stamp(folder / "about.json") == source:
+    about = folder / "about.json"
+    if about.exists() and json.loads(about.read_text())["made_from"] == source:
         return
+    about.unlink(missing_ok=True)  # it is written last: while it is not there, the profiles are not whole
     for statistics in track(STATISTICS, f"profiles of {name}", total=len(STATISTICS)):
         wells = well_profiles(embeddings(study, name), statistics=statistics, min_cells=config.min_cells)
         write_h5ad(folder / f"wells_{statistics}.h5ad", wells)
@@ -167,7 +204,7 @@ def profile(study: Study, name: str, config: ProfileConfig) -> None:
                 whitened, statistic=config.well_statistic, positive_controls=config.positive_controls
             )
             write_h5ad(study.treatments(name, statistics=statistics, whitening=whitening), treatments)
-    write_json(folder / "about.json", {"made_from": source, "config": dataclasses.asdict(config)})
+    write_json(about, {"made_from": source, "embeddings": sources, "config": dataclasses.asdict(config)})
 
 
 def _recipes(config: ProfileConfig) -> dict[str, Any]:
@@ -180,18 +217,14 @@ def _recipes(config: ProfileConfig) -> dict[str, Any]:
     }
 
 
-def _stamp(path: Path) -> str | None:
-    """What an `.h5ad` of ours says it was made from; None when it is not there."""
+def _about_of(path: Path) -> dict[str, Any]:
+    """What an `.h5ad` of ours says it was made from; empty when it is not there."""
     if not path.exists():
-        return None
+        return {}
     import h5py
 
     with h5py.File(path) as file:
-        return json.loads(file["uns/phenolens"][()])["made_from"]
-
-
-def _read_stamp(path: Path) -> str | None:
-    return json.loads(path.read_text())["made_from"] if path.exists() else None
+        return json.loads(file["uns/phenolens"][()])
 
 
 def check_protocols(store: CropStore, config: EvaluateConfig) -> None:
@@ -210,6 +243,7 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
     import pandas as pd
 
     check_protocols(study.store(), config)
+    sources = {name: profile_source(study, name) for name in names}
     kinds = [(name, statistics, whitening) for name in names for statistics in STATISTICS for whitening in WHITENINGS]
     scores, chances = [], []
     for name, statistics, whitening in track(kinds, "scoring", total=len(kinds)):
@@ -222,6 +256,7 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
             chances.append({"run": name, "protocol": score.protocol, **kind, **among})
     write_text(study.folder / "scores" / "chance.csv", pd.DataFrame(chances).to_csv(index=False))
     write_text(study.scores, pd.DataFrame(scores).to_csv(index=False))
+    write_json(study.folder / "scores" / "about.json", sources)
 
 
 def _run_config(study: Study, name: str) -> dict[str, Any]:
@@ -237,10 +272,7 @@ def _scored(
     from phenolens.profiling.neighbours import nsc, nscb
     from phenolens.profiling.permutation import shuffled_label_test
 
-    path = study.treatments(name, statistics=statistics, whitening=whitening)
-    if not path.exists():
-        raise InputError(f"{path}: not there yet; run `phenolens profile {study.folder}` first")
-    profiles = anndata.read_h5ad(path)
+    profiles = anndata.read_h5ad(study.treatments(name, statistics=statistics, whitening=whitening))
     functions = {"NSC": (nsc, ("compound",)), "NSCB": (nscb, ("compound", "batch"))}
     for protocol, held_out in (functions[name] for name in config.protocols):
         score = protocol(profiles, n_bootstrap=config.bootstraps, seed=config.bootstrap_seed)
