@@ -97,6 +97,139 @@ def test_what_was_made_from_something_older_is_not_mixed_with_what_is_new(said, 
     assert "trained on other crops" in refused(said, "train", study, "--model", "ae", *SHORT)
 
 
+def scored_study(study, *, model: str = "ae", flags: list | None = None):
+    """Take a study with crops from training to scores."""
+    for verb in (["train", study, "--model", model, *SHORT, *(flags or [])], ["embed", study], ["profile", study]):
+        assert run(*verb) == 0
+    assert run("evaluate", study, "--bootstraps", 10, "--shuffles", 5) == 0
+
+
+def test_profiles_that_were_broken_off_are_made_again(said, tiny_study):
+    study = tiny_study.folder
+    scored_study(study)
+    whole = tiny_study.profiles("ae-seed0") / "wells_mean.h5ad"
+    before = whole.read_bytes()
+    said()
+    assert "cells" in refused(said, "profile", study, "--min-cells", 10_000)
+    assert run("profile", study) == 0
+    assert whole.read_bytes() == before
+    whole.unlink()
+    assert run("profile", study) == 0
+    assert whole.read_bytes() == before
+
+
+def test_scores_hold_every_run_and_a_named_run_keeps_its_name(tiny_study):
+    study = tiny_study.folder
+    scored_study(study)
+    scored_study(study, flags=["--seed", "1"])
+    scored_study(study, flags=["--name", "wide", "--width", "6"])
+    table = pd.read_csv(study / "scores.csv")
+    assert set(zip(table["model"], table["seed"])) == {("ae", 0), ("ae", 1), ("wide", 0)}
+    assert not table.duplicated(["model", "seed", "statistics", "whitening", "protocol"]).any()
+    assert run("report", study, "--run", "wide") == 0
+    text = (study / "report.html").read_text()
+    assert "wide matches" in text
+    assert "phenolens train study --name wide --model ae" in text
+
+
+def test_no_table_of_a_protocol_that_was_not_asked_for_is_left(tiny_study):
+    scored_study(tiny_study.folder)
+    assert list((tiny_study.folder / "scores").rglob("*NSCB*"))
+    assert run("evaluate", tiny_study.folder, "--protocols", "NSC") == 0
+    assert not list((tiny_study.folder / "scores").rglob("*NSCB*"))
+    assert run("report", tiny_study.folder) == 0
+    assert run("evaluate", tiny_study.folder, "--protocols", "NSCB") == 0
+    assert run("report", tiny_study.folder) == 0
+    assert "was not scored" in (tiny_study.folder / "report.html").read_text()
+
+
+def test_a_lost_history_is_written_again_from_the_checkpoint(tiny_study):
+    command = ["train", tiny_study.folder, "--model", "ae", "--record-every", 1, *SHORT]
+    assert run(*command) == 0
+    history = tiny_study.run("ae-seed0") / "history.csv"
+    before = history.read_bytes()
+    history.unlink()
+    assert run(*command) == 0
+    assert history.read_bytes() == before
+
+
+def test_a_run_that_is_not_finished_does_not_stand_in_the_way_of_the_others(tiny_study, capsys):
+    scored_study(tiny_study.folder)
+    (tiny_study.folder / "runs" / "half").mkdir()
+    shutil.copy(tiny_study.run("ae-seed0") / "config.json", tiny_study.folder / "runs" / "half")
+    for verb in ("embed", "profile", "evaluate"):
+        assert run(verb, tiny_study.folder) == 0
+        assert "left out: " in capsys.readouterr().err
+
+
+def test_a_damaged_table_is_named_and_embed_mends_its_own(said, tiny_study):
+    scored_study(tiny_study.folder)
+    said()
+    part = next(tiny_study.embeddings("ae-seed0").glob("*.h5ad"))
+    whole = part.read_bytes()
+    part.write_bytes(whole[:1000])
+    assert part.name in refused(said, "profile", tiny_study.folder)
+    assert run("embed", tiny_study.folder) == 0
+    assert part.read_bytes() == whole
+    said()
+    table = tiny_study.treatments("ae-seed0", statistics="mean", whitening="none")
+    table.write_bytes(b"not a table")
+    assert "damaged; delete it" in refused(said, "evaluate", tiny_study.folder)
+
+
+def test_a_run_cannot_be_named_out_of_the_study(said, tiny_study):
+    for name in ("../../escaped", "/tmp/escaped", "a/b", ".hidden", ""):
+        assert "expected letters, digits" in refused(said, "train", tiny_study.folder, "--name", name or " ")
+
+
+def test_a_treatment_with_two_mechanisms_is_refused(said, tiny_screen, tmp_path):
+    screen = tmp_path / "screen"
+    shutil.copytree(tiny_screen, screen)
+    labels = screen / "BBBC021_v1_moa.csv"
+    first = pd.read_csv(labels).query("moa != 'DMSO'").iloc[0]
+    labels.write_text(labels.read_text() + f'"{first["compound"]}",{first["concentration"]},"Something else"\n')
+    line = refused(said, "crop", tmp_path / "study", "--source", screen, "--layout", "bbbc021")
+    assert "has two mechanisms" in line
+
+
+@pytest.mark.parametrize(
+    ("verb", "flags"),
+    [
+        ("train", ["--width", "0"]),
+        ("train", ["--latent-size", "0"]),
+        ("train", ["--learning-rate", "nan"]),
+        ("train", ["--beta", "-1"]),
+        ("train", ["--weight-decay", "2"]),
+        ("train", ["--clip-norm", "0"]),
+        ("train", ["--seed", "12345678901234567890123"]),
+        ("train", ["--steps", "5", "--cooldown-steps", "6"]),
+        ("embed", ["--threads", "-1"]),
+        ("profile", ["--min-cells", "-3"]),
+        ("profile", ["--ridge", "-1"]),
+        ("evaluate", ["--bootstraps", "0"]),
+        ("evaluate", ["--bootstrap-seed", "-1"]),
+        ("evaluate", ["--protocols"]),
+        ("report", ["--shown-cells", "-1"]),
+        ("report", ["--picture-seed", "-1"]),
+    ],
+)
+def test_a_setting_out_of_its_range_is_named(said, tiny_study, verb, flags):
+    assert "expected" in refused(said, verb, tiny_study.folder, *flags)
+
+
+def test_lists_in_study_toml_do_not_swallow_the_folder(said, tiny_study):
+    toml = tiny_study.folder / "study.toml"
+    toml.write_text('[evaluate]\nprotocols = ["NSC"]\n')
+    scored_study(tiny_study.folder)
+    assert set(pd.read_csv(tiny_study.scores)["protocol"]) == {"NSC"}
+    said()
+    toml.write_text("[train]\nthreads = true\n")
+    assert 'setting "threads" is True; expected a value' in refused(said, "train", tiny_study.folder)
+    assert "the folder comes first" in refused(said, "train", "--steps", 3, tiny_study.folder)
+    toml.write_bytes(b"\xff\xfe")
+    assert "not readable as TOML" in refused(said, "train", tiny_study.folder)
+
+
 def test_a_folder_that_holds_something_else_is_not_touched(said, tmp_path, tiny_screen):
     other = tmp_path / "thesis"
     other.mkdir()
@@ -120,7 +253,7 @@ def test_a_missing_source_begins_no_study(said, tmp_path):
 
 
 def test_a_bad_number_is_refused_before_any_work(said, tiny_study):
-    assert "--steps 0: expected a whole number of at least 1" in refused(said, "train", tiny_study.folder, "--steps", 0)
+    assert "--steps 0: expected a number of at least 1" in refused(said, "train", tiny_study.folder, "--steps", 0)
     assert "expected 0 to 4 layers" in refused(said, "train", tiny_study.folder, "--feature-layers", 5)
     assert tiny_study.runs() == []
 

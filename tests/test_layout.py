@@ -33,6 +33,7 @@ OF_FILE = {
     "study": "study",
     "steps": "steps",
     "reporting": "steps",
+    "repeating": "steps",
     "settings": "verbs",
     "cli": "cli",
 }

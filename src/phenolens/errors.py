@@ -9,6 +9,12 @@ class InputError(Exception):
     """
 
 
+def at_least(flag: str, value: float, least: float) -> None:
+    """InputError unless the number given with a flag is finite and at least this."""
+    if not least <= value < float("inf"):
+        raise InputError(f"{flag} {value}: expected a number of at least {least}")
+
+
 class RunError(Exception):
     """A computation cannot go on (a loss that is not finite, say); one line says where it stood and what is kept."""
 

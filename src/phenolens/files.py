@@ -13,6 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from phenolens.errors import InputError
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
@@ -50,6 +52,16 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def read_json(path: Path, *, mend: str) -> Any:
+    """What a JSON file holds; InputError, with how to `mend` it, when it is not there or not readable."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: not there; {mend}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not readable as JSON ({error}); {mend}") from None
+
+
 def write_parquet(path: Path, table: pd.DataFrame, *, about: dict[str, Any]) -> None:
     """Write `table` as Parquet, with `about` in its schema metadata under the key `phenolens`."""
     arrow = pa.Table.from_pandas(table, preserve_index=False)
@@ -75,6 +87,17 @@ def write_h5ad(path: Path, table: "AnnData") -> None:
         anndata.io.write_elem(file, "/", table)
     with write_whole(path) as target:
         target.write(buffer.getbuffer())
+
+
+def read_h5ad(path: Path, *, mend: str) -> "AnnData":
+    """An AnnData table; InputError, with how to `mend` it, when the file is not there or damaged."""
+    import anndata
+
+    try:
+        return anndata.read_h5ad(path)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        found = "damaged" if path.exists() else "not there"
+        raise InputError(f"{path}: {found}; {mend}") from error
 
 
 def sha256(*parts: bytes | str | Path | dict[str, Any]) -> str:

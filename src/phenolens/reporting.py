@@ -4,6 +4,7 @@ The run that is pictured is one of the study's; scores are those of all runs.
 """
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +14,17 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from phenolens.errors import InputError
-from phenolens.files import write_text
+from phenolens.errors import InputError, at_least
+from phenolens.files import read_h5ad, read_json, write_text
 from phenolens.images.store import CropStore
 from phenolens.models import Generative
-from phenolens.steps import check_scores, embeddings
+from phenolens.repeating import commands
+from phenolens.steps import check_scores, embeddings, score_name
 from phenolens.study import HEADLINE, Study
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.device import Compute
 from phenolens.training.embed import decode, embed_crops
+from phenolens.training.health import RECORDS
 from phenolens.training.runs import trained_model
 from phenolens.viewing.charts import confusion, learning_curves, treatment_map
 from phenolens.viewing.figures import cell_sheet, interpolation, reconstructions
@@ -42,6 +45,12 @@ class ReportConfig:
     shown_cells: int = 8  # cells in a row of pictures
     frames: int = 7  # of an interpolation
     picture_seed: int = 0  # chooses the cells that are shown
+
+    def __post_init__(self) -> None:
+        """InputError on a number that cannot be."""
+        at_least("--shown-cells", self.shown_cells, 1)
+        at_least("--frames", self.frames, 2)
+        at_least("--picture-seed", self.picture_seed, 0)
 
 
 @dataclass(frozen=True)
@@ -76,14 +85,14 @@ def write_report(study: Study, config: ReportConfig) -> None:
     name = _pictured_run(study, config.run)
     scores = pd.read_csv(study.scores, keep_default_na=False)
     about = RunFolder(study.run(name)).about() or {}
-    model = about["config"]["model"]
-    headline = scores[(scores["model"] == model) & (scores["seed"] == about["config"]["seed"])]
+    headline = scores[scores["model"] == score_name(name, about["config"])]
+    headline = headline[headline["seed"] == about["config"]["seed"]]
     headline = headline[np.logical_and.reduce([headline[key] == value for key, value in HEADLINE.items()])]
     treated = store.cells[store.cells["role"] == "treated"]
     is_bbbc021 = set(treated["compound"]) == COMPOUNDS
     contents = ReportContents(
         title=f"{study.folder.resolve().name}: what the treatments do to the cells",
-        verdict=verdict_sentence(headline, **_chance(study, name)),
+        verdict=_verdict(headline, study, name),
         facts=_facts(store, about, study, name),
         scores=scores,
         is_bbbc021=is_bbbc021,
@@ -94,22 +103,21 @@ def write_report(study: Study, config: ReportConfig) -> None:
         **_of_training(study, name),
         **_pictures(study, name, config),
         whitening=_whitening_words(study, name),
-        left_out=_left_out(store),
-        commands=_commands(study, store),
-        study=str(study.folder),
+        left_out=_left_out(store, study, name),
+        commands=commands(study, store, _scored_runs(study)),
+        study=shlex.quote(study.folder.resolve().name),
     )
     write_text(study.report, report_html(contents))
 
 
 def _pictured_run(study: Study, asked: str | None) -> str:
-    """The run asked for, or the first VAE+ run, or the first that decodes."""
-    names = study.chosen_runs((asked,) if asked else (), having="checkpoint.pt")
-    scored = [name for name in names if name in _scored_runs(study)]
-    if not scored:
-        raise InputError(
-            f"{study.folder}: no scores of {', '.join(names)} yet; run `phenolens evaluate {study.folder}` first"
-        )
-    return min(scored, key=lambda name: (not name.startswith("vaeplus"), not name.startswith("vae"), name))
+    """The run asked for; else the first VAE+ run that is scored, else the first VAE, else the first."""
+    scored = _scored_runs(study)
+    if asked is not None and asked not in scored:
+        raise InputError(f'{study.folder}: no scores of a run "{asked}" (there are: {", ".join(scored)})')
+    order = ["vaeplus", "vae", "ae"]
+    models = {name: (RunFolder(study.run(name)).about() or {})["config"]["model"] for name in scored}
+    return asked or min(scored, key=lambda n: (order.index(models[n]) if models[n] in order else len(order), n))
 
 
 def _amount(store: CropStore) -> str:
@@ -118,11 +126,18 @@ def _amount(store: CropStore) -> str:
 
 def _headline_profiles(study: Study, name: str) -> anndata.AnnData:
     kind = {key: HEADLINE[key] for key in ("statistics", "whitening")}
-    return anndata.read_h5ad(study.treatments(name, **kind))
+    path = study.treatments(name, **kind)
+    return read_h5ad(path, mend=f"delete it and run `phenolens profile {study.folder}` again")
 
 
 def _headline_table(study: Study, name: str, what: str, protocol: str) -> Path:
     return study.score_table(name, what, **{**HEADLINE, "protocol": protocol})
+
+
+def _verdict(headline: pd.DataFrame, study: Study, name: str) -> str:
+    if headline.empty:
+        return "NSC, the headline of this report, was not scored; run phenolens evaluate with --protocols NSC."
+    return verdict_sentence(headline, **_chance(study, name))
 
 
 def _chance(study: Study, name: str) -> dict[str, float]:
@@ -186,8 +201,11 @@ def _map(study: Study, name: str) -> Picture:
     return treatment_map(np.asarray(labelled.X), labelled.obs["Metadata_MoA"].astype(str).tolist())
 
 
-def _wrong(study: Study, name: str) -> pd.DataFrame:
-    queries = pd.read_csv(_headline_table(study, name, "neighbours", "NSC"), keep_default_na=False)
+def _wrong(study: Study, name: str) -> pd.DataFrame | None:
+    path = _headline_table(study, name, "neighbours", "NSC")
+    if not path.exists():
+        return None
+    queries = pd.read_csv(path, keep_default_na=False)
     counted = queries[queries["counted"].astype(str) == "True"]
     wrong = counted[counted["right"].astype(str) != "True"]
     columns = {
@@ -208,8 +226,11 @@ def _of_training(study: Study, name: str) -> dict[str, Any]:
             columns=["seconds", "cells_per_second"]
         )  # how fast it was says nothing of how it learned
         curves.append(learning_curves(untimed, title=name))
-    health = json.loads((study.run(name) / "health.json").read_text())
-    return {"learning_curves": curves or None, "warnings": health["warnings"]}
+    health = read_json(study.run(name) / "health.json", mend="give the run's `phenolens train` command again")
+    warnings = health["warnings"]
+    if not warnings and 0 < len(history) < RECORDS:
+        warnings = [f"the training is too short to be judged: {len(history)} records, {RECORDS} are needed"]
+    return {"learning_curves": curves or None, "warnings": warnings}
 
 
 def _pictures(study: Study, name: str, config: ReportConfig) -> dict[str, Any]:
@@ -343,41 +364,16 @@ def certificate_sentence(certificate: dict[str, Any]) -> str:
     return str(Certificate(**certificate))
 
 
-def _left_out(store: CropStore) -> pd.DataFrame:
+def _left_out(store: CropStore, study: Study, name: str) -> pd.DataFrame:
     plates = store.about["plates"].values()
+    noise_words = "a channel is camera noise alone; flagged, in no batch and no profile"
     rows = [
         ("cells at a border", sum(plate["n_at_border"] for plate in plates), "their crop would leave the field"),
-        (
-            "noise crops",
-            sum(plate["n_noise"] for plate in plates),
-            "a channel is camera noise alone; flagged, in no batch and no profile",
-        ),
+        ("noise crops", sum(plate["n_noise"] for plate in plates), noise_words),
     ]
-    rows += [
-        (str(what), count, "asked for with --skip-missing") for what, count in store.about.get("left_out", {}).items()
-    ]
+    rows += [(str(what), count, "asked for with --skip-missing") for what, count in store.about["left_out"].items()]
+    wells = read_h5ad(study.profiles(name) / "wells_mean.h5ad", mend="run `phenolens profile` again")
+    about = json.loads(wells.uns["phenolens"])
+    too_few = f"fewer than --min-cells {about['min_cells']} cells"
+    rows.append(("wells", len(about["wells_left_out"]), too_few))
     return pd.DataFrame([row for row in rows if row[1]], columns=["what", "how many", "why"])
-
-
-def _commands(study: Study, store: CropStore) -> list[str]:
-    """The commands that make this study again; settings that are not the default are spelt out."""
-    layout = "cropset" if "metadata.csv" in store.about["source"]["tables"] else "bbbc021"
-    commands = [f"phenolens crop {study.folder} --source SOURCE --layout {layout}"]
-    for name in study.runs():
-        about = RunFolder(study.run(name)).about() or {}
-        model, seed = about["config"]["model"], about["config"]["seed"]
-        named = "" if name == f"{model}-seed{seed}" else f" --name {name}"
-        commands.append(f"phenolens train {study.folder}{named} {_flags(about['config'])}".rstrip())
-    commands += [f"phenolens {verb} {study.folder}" for verb in ("embed", "profile", "evaluate", "report")]
-    return commands
-
-
-def _flags(config: dict[str, Any]) -> str:
-    """The settings of a run that are not the defaults, as flags."""
-    import dataclasses
-
-    from phenolens.training.config import TrainConfig
-
-    default = dataclasses.asdict(TrainConfig())
-    flat, plain = ({**{k: v for k, v in c.items() if k != "network"}, **c["network"]} for c in (config, default))
-    return " ".join(f"--{key.replace('_', '-')} {value}" for key, value in flat.items() if value != plain.get(key))

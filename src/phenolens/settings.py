@@ -20,63 +20,71 @@ TABLES = {"run": ("crop", "train", "profile", "evaluate", "run"), "demo": ()}
 
 
 def with_file_settings(verb: str, arguments: list[str], flags: type) -> list[str]:
-    """The verb's arguments, preceded by what `study.toml` and `--config FILE` say; InputError on an unknown key."""
-    names = flag_names(flags)
+    """The verb's arguments, with what `study.toml` and `--config FILE` say put before the flags given by hand.
+
+    InputError on an unknown key, and when flags come before the study's folder, whose `study.toml` would be missed.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        return arguments
+    if arguments[0].startswith("-"):
+        raise InputError(f"{arguments[0]}: the folder comes first, then the flags: phenolens {verb} FOLDER ...")
+    kinds = flag_kinds(flags)
+    folder, by_hand = arguments[0], arguments[1:]
     from_files: list[str] = []
-    first = next((argument for argument in arguments if not argument.startswith("-")), None)
-    toml = Path(first) / "study.toml" if first is not None else None
-    if toml is not None and toml.is_file():
-        from_files += _toml_arguments(toml, TABLES.get(verb, (verb,)), names)
-    if "--config" in arguments:
-        position = arguments.index("--config")
-        if position + 1 == len(arguments):
+    toml = Path(folder) / "study.toml"
+    if toml.is_file():
+        from_files += _toml_arguments(toml, TABLES.get(verb, (verb,)), kinds)
+    by_hand = [part for word in by_hand for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    if "--config" in by_hand:
+        position = by_hand.index("--config")
+        if position + 1 == len(by_hand):
             raise InputError("--config: expected a file, such as the config.json of a run")
-        from_files += _json_arguments(Path(arguments[position + 1]), names)
-        arguments = arguments[:position] + arguments[position + 2 :]
-    return from_files + arguments
+        from_files += _json_arguments(Path(by_hand[position + 1]), kinds)
+        by_hand = by_hand[:position] + by_hand[position + 2 :]
+    return [folder, *from_files, *by_hand]
 
 
-def flag_names(flags: type) -> set[str]:
-    """The names of all fields of a dataclass, those of nested dataclasses in place of their own."""
-    names: set[str] = set()
+def flag_kinds(flags: type) -> dict[str, Any]:
+    """The types of all fields of a dataclass by name, those of nested dataclasses in place of their own."""
+    kinds: dict[str, Any] = {}
     for name, kind in typing.get_type_hints(flags).items():
-        if dataclasses.is_dataclass(kind):
-            names |= flag_names(typing.cast(type, kind))
-        else:
-            names.add(name)
-    return names
+        kinds |= flag_kinds(typing.cast(type, kind)) if dataclasses.is_dataclass(kind) else {name: kind}
+    return kinds
 
 
-def _toml_arguments(path: Path, tables: tuple[str, ...], names: set[str]) -> list[str]:
+def _toml_arguments(path: Path, tables: tuple[str, ...], kinds: Mapping[str, Any]) -> list[str]:
     try:
-        settings = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise InputError(f"{path}: not readable as TOML ({error})") from error
     known = {"simulate", "crop", "train", "embed", "profile", "evaluate", "report", "run", "explore"}
     for table, content in settings.items():
         if table not in known or not isinstance(content, dict):
             raise InputError(f"{path}: [{table}] is no table of settings; expected one of {', '.join(sorted(known))}")
     merged = {key: value for table in tables for key, value in settings.get(table, {}).items()}
-    return _as_arguments(merged, names, source=path)
+    return _as_arguments(merged, kinds, source=path)
 
 
-def _json_arguments(path: Path, names: set[str]) -> list[str]:
+def _json_arguments(path: Path, kinds: Mapping[str, Any]) -> list[str]:
     try:
         config = json.loads(path.read_text())["config"]
         flat = {key: value for key, value in config.items() if key != "network"} | config.get("network", {})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"--config {path}: not the config.json of a run ({error})") from error
-    return _as_arguments(flat, names, source=path)
+    return _as_arguments(flat, kinds, source=path)
 
 
-def _as_arguments(settings: Mapping[str, Any], names: set[str], *, source: Path) -> list[str]:
+def _as_arguments(settings: Mapping[str, Any], kinds: Mapping[str, Any], *, source: Path) -> list[str]:
     arguments: list[str] = []
     for key, value in settings.items():
-        if key not in names:
-            near = get_close_matches(key, names, n=1)
-            hint = f'did you mean "{near[0]}"?' if near else f"expected one of {', '.join(sorted(names))}"
+        if key not in kinds:
+            near = get_close_matches(key, kinds, n=1)
+            hint = f'did you mean "{near[0]}"?' if near else f"expected one of {', '.join(sorted(kinds))}"
             raise InputError(f'{source}: no setting "{key}"; {hint}')
         flag = f"--{key.replace('_', '-')}"
+        if isinstance(value, bool) != (kinds[key] is bool):
+            wanted = "true or false" if kinds[key] is bool else "a value, not true or false"
+            raise InputError(f'{source}: setting "{key}" is {value!r}; expected {wanted}')
         if isinstance(value, bool):
             arguments.append(flag if value else f"--no-{key.replace('_', '-')}")
         elif isinstance(value, list):

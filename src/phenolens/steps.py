@@ -5,17 +5,18 @@ Run again, a step does nothing when nothing changed.
 
 import dataclasses
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from phenolens import __version__
-from phenolens.errors import InputError
-from phenolens.files import write_h5ad, write_json, write_text
+from phenolens.errors import InputError, at_least
+from phenolens.files import read_h5ad, read_json, write_h5ad, write_json, write_text
 from phenolens.images.config import CropConfig
 from phenolens.images.store import CropStore
-from phenolens.progress import track
+from phenolens.progress import tell, track
 from phenolens.study import Study, made_from
 
 if TYPE_CHECKING:
@@ -35,8 +36,12 @@ class EmbedConfig:
     """How crops are embedded."""
 
     device: str = "auto"  # cpu, cuda, cuda:1 ...; auto: a CUDA card when there is one
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of convolutions; auto: bfloat16 where it is faster
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"  # of convolutions; auto: bfloat16 where it is faster
     threads: int | None = None  # processor threads; left out: all
+
+    def __post_init__(self) -> None:
+        """InputError on a number that cannot be."""
+        at_least("--threads", self.threads or 1, 1)
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,11 @@ class ProfileConfig:
     positive_controls: Literal["left out", "counted"] = "left out"  # wells of a treated dose that are positive controls
     ridge: float = 1.0  # added to the eigenvalues when whitening; fixed beforehand, never chosen on the score
 
+    def __post_init__(self) -> None:
+        """InputError on a number that cannot be."""
+        at_least("--min-cells", self.min_cells, 1)
+        at_least("--ridge", self.ridge, 0)
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
@@ -57,6 +67,14 @@ class EvaluateConfig:
     bootstraps: int = 2000  # resamplings of compounds for the 95 % interval
     shuffles: int = 200  # permutations of mechanisms over compounds: the chance level of this very screen
     bootstrap_seed: int = 0  # of the resampling and the shuffles
+
+    def __post_init__(self) -> None:
+        """InputError on a number that cannot be."""
+        at_least("--bootstraps", self.bootstraps, 1)
+        at_least("--shuffles", self.shuffles, 1)
+        at_least("--bootstrap-seed", self.bootstrap_seed, 0)
+        if not self.protocols:
+            raise InputError("--protocols: expected NSC, NSCB or both")
 
 
 def check_source(source: Path) -> None:
@@ -90,7 +108,9 @@ def train(study: Study, config: "TrainConfig", *, name: str) -> None:
     run = RunFolder(study.run(name))
     model = built_model(store, config)
     begin(run, store, config, compute)
+    (run.folder / "health.json").unlink(missing_ok=True)  # it is there when a training has come to its end
     progress = train_model(model, store, config, compute=compute, run=run)
+    run.write_history(progress.history)  # also when a kill came between the last checkpoint and its history
     health = {"steps": progress.step, "warnings": verdicts(progress.history)}
     write_json(run.folder / "health.json", health | {"latest": _without_timing(progress.history)})
 
@@ -136,10 +156,9 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
 
 def embeddings(study: Study, name: str) -> "Iterator[AnnData]":
     """The embedded cells of a run, plate by plate."""
-    import anndata
-
     for plate in study.store().plates:
-        yield anndata.read_h5ad(study.embeddings(name) / f"{plate}.h5ad")
+        path = study.embeddings(name) / f"{plate}.h5ad"
+        yield read_h5ad(path, mend=f"run `phenolens embed {study.folder}` again")
 
 
 def embedding_sources(study: Study, name: str) -> list[str]:
@@ -163,9 +182,7 @@ def embedding_sources(study: Study, name: str) -> list[str]:
 def profile_source(study: Study, name: str) -> str:
     """What a run's profiles are made from; InputError unless they are there and of the embeddings as they are now."""
     path = study.profiles(name) / "about.json"
-    if not path.exists():
-        raise InputError(f"{path}: not there yet; run `phenolens profile {study.folder}` first")
-    about = json.loads(path.read_text())
+    about = read_json(path, mend=f"run `phenolens profile {study.folder}`")
     if about["embeddings"] != embedding_sources(study, name):
         raise InputError(
             f"{path}: of other embeddings than there are now; run `phenolens profile {study.folder}` again"
@@ -178,7 +195,7 @@ def check_scores(study: Study) -> None:
     path = study.folder / "scores" / "about.json"
     if not path.exists() or not study.scores.exists():
         raise InputError(f"{study.scores}: not there yet; run `phenolens evaluate {study.folder}` first")
-    for name, source in json.loads(path.read_text()).items():
+    for name, source in read_json(path, mend=f"run `phenolens evaluate {study.folder}`").items():
         if profile_source(study, name) != source:
             raise InputError(f"{study.scores}: of other profiles than there are now; run `phenolens evaluate` again")
 
@@ -192,7 +209,10 @@ def profile(study: Study, name: str, config: ProfileConfig) -> None:
     source = made_from(embeddings=sources, config=dataclasses.asdict(config), version=__version__)
     folder = study.profiles(name)
     about = folder / "about.json"
-    if about.exists() and json.loads(about.read_text())["made_from"] == source:
+    files = [folder / f"wells_{statistics}.h5ad" for statistics in STATISTICS]
+    files += [study.treatments(name, statistics=s, whitening=w) for s in STATISTICS for w in WHITENINGS]
+    whole = about.exists() and all(path.exists() for path in files)
+    if whole and read_json(about, mend="delete it and run `phenolens profile` again")["made_from"] == source:
         return
     about.unlink(missing_ok=True)  # it is written last: while it is not there, the profiles are not whole
     for statistics in track(STATISTICS, f"profiles of {name}", total=len(STATISTICS)):
@@ -218,13 +238,55 @@ def _recipes(config: ProfileConfig) -> dict[str, Any]:
 
 
 def _about_of(path: Path) -> dict[str, Any]:
-    """What an `.h5ad` of ours says it was made from; empty when it is not there."""
-    if not path.exists():
-        return {}
+    """What an `.h5ad` of ours says it was made from; empty when it is not there or damaged."""
     import h5py
 
-    with h5py.File(path) as file:
-        return json.loads(file["uns/phenolens"][()])
+    try:
+        with h5py.File(path) as file:
+            return json.loads(file["uns/phenolens"][()])
+    except (OSError, KeyError, ValueError):
+        return {}
+
+
+def trained_runs(study: Study) -> list[str]:
+    """The runs that are trained to their end; those that are not are told."""
+    return _ready_runs(study, _check_trained)
+
+
+def embedded_runs(study: Study) -> list[str]:
+    """The runs whose embeddings are there and up to date; those that are not are told."""
+    return _ready_runs(study, embedding_sources)
+
+
+def profiled_runs(study: Study) -> list[str]:
+    """The runs whose profiles are there and up to date; those that are not are told."""
+    return _ready_runs(study, profile_source)
+
+
+def _check_trained(study: Study, name: str) -> None:
+    if not (study.run(name) / "health.json").exists():
+        raise InputError(f"{study.run(name)}: not trained to its end; give its `phenolens train` command again")
+
+
+def _ready_runs(study: Study, check: Callable[[Study, str], object]) -> list[str]:
+    """The runs that pass a check, the others told with the reason; InputError with it when none does."""
+    ready, reasons = [], []
+    for name in study.chosen_runs(()):
+        try:
+            check(study, name)
+            ready.append(name)
+        except InputError as error:
+            reasons.append(str(error))
+    if not ready:
+        raise InputError(reasons[0])
+    for reason in reasons:
+        tell(f"left out: {reason}")
+    return ready
+
+
+def score_name(name: str, config: dict[str, Any]) -> str:
+    """What a run is called in scores.csv: its model, or its own name when it was given one."""
+    return config["model"] if name == f"{config['model']}-seed{config['seed']}" else name
 
 
 def check_protocols(store: CropStore, config: EvaluateConfig) -> None:
@@ -243,6 +305,7 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
     import pandas as pd
 
     check_protocols(study.store(), config)
+    shutil.rmtree(study.folder / "scores", ignore_errors=True)  # tables of other protocols or runs are not kept beside
     sources = {name: profile_source(study, name) for name in names}
     kinds = [(name, statistics, whitening) for name in names for statistics in STATISTICS for whitening in WHITENINGS]
     scores, chances = [], []
@@ -251,7 +314,9 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
         kind = {"statistics": statistics, "whitening": whitening}
         for score, shuffled in _scored(study, name, config, **kind):
             counts = ("protocol", "accuracy", "n_treatments", "n_correct", "ci_low", "ci_high")
-            scores.append({"model": run["model"], "seed": run["seed"], **kind} | {c: getattr(score, c) for c in counts})
+            scores.append(
+                {"model": score_name(name, run), "seed": run["seed"], **kind} | {c: getattr(score, c) for c in counts}
+            )
             among = {"chance": score.chance, "shuffled": shuffled.shuffled.mean(), "p_value": shuffled.p_value}
             chances.append({"run": name, "protocol": score.protocol, **kind, **among})
     write_text(study.folder / "scores" / "chance.csv", pd.DataFrame(chances).to_csv(index=False))
@@ -260,19 +325,19 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
 
 
 def _run_config(study: Study, name: str) -> dict[str, Any]:
-    return json.loads((study.run(name) / "config.json").read_text())["config"]
+    path = study.run(name) / "config.json"
+    return read_json(path, mend=f"delete {path.parent} and train it anew")["config"]
 
 
 def _scored(
     study: Study, name: str, config: EvaluateConfig, *, statistics: str, whitening: str
 ) -> "Iterator[tuple[Score, ShuffledLabels]]":
     """NSC, and NSCB where there are batches, of one kind of profile; neighbours and confusion are written too."""
-    import anndata
-
     from phenolens.profiling.neighbours import nsc, nscb
     from phenolens.profiling.permutation import shuffled_label_test
 
-    profiles = anndata.read_h5ad(study.treatments(name, statistics=statistics, whitening=whitening))
+    path = study.treatments(name, statistics=statistics, whitening=whitening)
+    profiles = read_h5ad(path, mend=f"delete it and run `phenolens profile {study.folder}` again")
     functions = {"NSC": (nsc, ("compound",)), "NSCB": (nscb, ("compound", "batch"))}
     for protocol, held_out in (functions[name] for name in config.protocols):
         score = protocol(profiles, n_bootstrap=config.bootstraps, seed=config.bootstrap_seed)

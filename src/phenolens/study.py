@@ -9,13 +9,13 @@ scores/<run>/                 neighbours and confusion tables; scores.csv gather
 report.html
 """
 
-import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from phenolens.errors import InputError
-from phenolens.files import sha256, write_json
+from phenolens.files import read_json, sha256, write_json
 from phenolens.images.store import CropStore
 
 FORMAT = "phenolens study 1"
@@ -45,14 +45,9 @@ class Study:
     @classmethod
     def open(cls, folder: Path) -> Self:
         """The study in `folder`; InputError if there is none."""
-        try:
-            about = json.loads((folder / MARKER).read_text())
-        except FileNotFoundError:
-            raise InputError(f"{folder}: no study here (no {MARKER}); make one with `phenolens crop`") from None
-        except json.JSONDecodeError as error:
-            raise InputError(
-                f"{folder / MARKER}: not readable as JSON ({error}); is this a study of phenolens?"
-            ) from None
+        if not (folder / MARKER).exists():
+            raise InputError(f"{folder}: no study here (no {MARKER}); make one with `phenolens crop`")
+        about = read_json(folder / MARKER, mend="is this a study of phenolens?")
         if not isinstance(about, dict) or about.get("format") != FORMAT:
             raise InputError(
                 f'{folder / MARKER}: not a study of this version of phenolens (expected format "{FORMAT}")'
@@ -79,7 +74,9 @@ class Study:
         return CropStore.open(self.crops)
 
     def run(self, name: str) -> Path:
-        """The folder of one run."""
+        """The folder of one run; InputError when the name cannot be a folder's."""
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", name):
+            raise InputError(f'run name "{name}": expected letters, digits and _ . + - only, such as vaeplus-beta1')
         return self.folder / "runs" / name
 
     def runs(self) -> list[str]:
@@ -102,16 +99,15 @@ class Study:
         """A score's own table: its `neighbours` or its `confusion` matrix."""
         return self.folder / "scores" / run / f"{what}_{protocol}_{statistics}_{whitening}.csv"
 
-    def chosen_runs(self, names: tuple[str, ...], *, having: str) -> list[str]:
-        """The runs of these names, all when none is named, that have a file `having`; InputError when there is none."""
+    def chosen_runs(self, names: tuple[str, ...]) -> list[str]:
+        """The runs of these names, all when none is named; InputError when there is none."""
         known = self.runs()
         for name in names:
             if name not in known:
                 raise InputError(f'{self.folder}: no run "{name}" (there are: {", ".join(known) or "none"})')
-        chosen = [name for name in names or known if (self.run(name) / having).exists()]
-        if not chosen:
+        if not known:
             raise InputError(f"{self.folder}: nothing is trained yet; run `phenolens train {self.folder}` first")
-        return chosen
+        return list(names) or known
 
 
 def made_from(**parts: Any) -> str:

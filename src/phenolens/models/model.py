@@ -10,6 +10,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from phenolens.errors import InputError, at_least
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -25,6 +27,19 @@ class ModelConfig:
     learning_rate: float = 1e-3  # Adam, encoder and decoder
     discriminator_learning_rate: float = 1e-2  # SGD with momentum 0.9, discriminator
     weight_decay: float = 1e-4  # every convolution kernel is multiplied by 1 - this after each step
+
+    def __post_init__(self) -> None:
+        """InputError on a number that cannot be."""
+        at_least("--latent-size", 1 if self.latent_size is None else self.latent_size, 1)
+        at_least("--beta", self.beta or 0, 0)
+        for name in ("width", "ramp_steps"):
+            at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
+        for name in ("feature_weight", "learning_rate", "discriminator_learning_rate", "weight_decay"):
+            at_least(f"--{name.replace('_', '-')}", getattr(self, name), 0)
+        if self.weight_decay >= 1:
+            raise InputError(f"--weight-decay {self.weight_decay}: expected a number below 1")
+        if not 0 <= self.feature_layers <= 4:
+            raise InputError(f"--feature-layers {self.feature_layers}: expected 0 to 4 layers")
 
 
 @dataclass(frozen=True)

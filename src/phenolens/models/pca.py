@@ -58,8 +58,10 @@ class PixelPCA(Generative, FittedModel):
 
     def embed(self, crops: Tensor) -> Tensor:
         """Scores (B, Z) on the components."""
-        return (crops.flatten(1) - self.mean) @ self.components.T
+        with torch.autocast(crops.device.type, enabled=False):
+            return (crops.float().flatten(1) - self.mean) @ self.components.T
 
     def decode(self, z: Tensor) -> Tensor:
         """The crop (B, C, S, S) that the scores stand for."""
-        return (z @ self.components + self.mean).unflatten(1, self.shape)
+        with torch.autocast(z.device.type, enabled=False):
+            return (z.float() @ self.components + self.mean).unflatten(1, self.shape)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Optimizer
 
-from phenolens.errors import InputError
 from phenolens.models.autoencoders import VAE
 from phenolens.models.model import Loss, ModelConfig
 from phenolens.models.networks import Discriminator, full_precision
@@ -31,11 +30,6 @@ class VAEPlus(VAE):
 
     def __init__(self, channels: int, crop_px: int, config: ModelConfig) -> None:
         super().__init__(channels, crop_px, config)
-        if not 0 <= config.feature_layers <= Discriminator.n_layers or config.ramp_steps < 1:
-            raise InputError(
-                f"feature layers {config.feature_layers}, ramp steps {config.ramp_steps}: "
-                f"expected 0 to {Discriminator.n_layers} layers and at least 1 step"
-            )
         self.values = channels * crop_px**2
         self.discriminator = Discriminator(channels, crop_px, config.width)
 

@@ -169,7 +169,15 @@ def _labels(path: Path) -> pd.DataFrame:
     if labels.isna().any(axis=None):
         row = labels.isna().any(axis=1).to_numpy().argmax()
         raise InputError(f"{path.name}, row {row + 2}: compound or moa is empty; correct the table")
-    return labels[labels["compound"] != CONTROL].drop_duplicates()
+    labels = labels[labels["compound"] != CONTROL].drop_duplicates()
+    twice = labels[labels.duplicated(["compound", "concentration_um"])]
+    if len(twice):
+        again = twice.iloc[0]
+        raise InputError(
+            f"{path.name}: {again['compound']} at {again['concentration_um']:g} has two mechanisms, one of them "
+            f'"{again["moa"]}"; expected one a treatment, correct the table'
+        )
+    return labels
 
 
 def _with_mechanism(

@@ -1,7 +1,6 @@
 """A run's folder: its config, its state and its history; whole files, refused when they are not this run's."""
 
 import io
-import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import pandas as pd
 import torch
 
 from phenolens.errors import InputError
-from phenolens.files import write_json, write_text, write_whole
+from phenolens.files import read_json, write_json, write_text, write_whole
 
 CHECKPOINT_FORMAT = "phenolens checkpoint 1"
 RUN_FORMAT = "phenolens run 1"
@@ -39,10 +38,7 @@ class RunFolder:
         path = self.folder / "config.json"
         if not path.exists():
             return None
-        try:
-            about = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}: not readable as JSON ({error}); delete {self.folder} to train anew") from error
+        about = read_json(path, mend=f"delete {self.folder} to train anew")
         if not isinstance(about, dict) or about.get("format") != RUN_FORMAT:
             raise InputError(f'{path}: not a run of this version of phenolens (expected format "{RUN_FORMAT}")')
         return about
@@ -57,7 +53,11 @@ class RunFolder:
         torch.save({"format": CHECKPOINT_FORMAT, **state}, buffer)
         with write_whole(self.checkpoint) as file:
             file.write(buffer.getbuffer())
-        write_text(self.folder / "history.csv", pd.DataFrame(state["history"]).to_csv(index=False))
+        self.write_history(state["history"])
+
+    def write_history(self, history: list[dict[str, float]]) -> None:
+        """The history as a table."""
+        write_text(self.folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
 
     def load(self) -> dict[str, Any] | None:
         """The saved state, None when there is none; InputError when the file is truncated or foreign."""

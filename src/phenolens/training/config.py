@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from phenolens.errors import InputError
+from phenolens.errors import InputError, at_least
 from phenolens.models import ModelConfig
 
 # Settings that say how a run is computed, not what it computes: they may change when a run goes on. So may `steps`,
@@ -30,11 +30,17 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """InputError on a number that cannot be."""
-        at_least_one = {name: getattr(self, name) for name in ("steps", "record_every", "checkpoint_every")}
-        at_least_one |= {"batch_size": self.batch_size or 1, "threads": self.threads or 1}
-        for name, value in at_least_one.items():
-            if value < 1:
-                raise InputError(f"--{name.replace('_', '-')} {value}: expected a whole number of at least 1")
-        for name, value in {"seed": self.seed, "cooldown_steps": self.cooldown_steps}.items():
-            if value < 0:
-                raise InputError(f"--{name.replace('_', '-')} {value}: expected a whole number of at least 0")
+        for flag, count in (("--steps", self.steps), ("--record-every", self.record_every)):
+            at_least(flag, count, 1)
+        at_least("--checkpoint-every", self.checkpoint_every, 1)
+        at_least("--batch-size", 1 if self.batch_size is None else self.batch_size, 1)
+        at_least("--threads", 1 if self.threads is None else self.threads, 1)
+        at_least("--seed", self.seed, 0)
+        at_least("--cooldown-steps", self.cooldown_steps, 0)
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise InputError(f"--clip-norm {self.clip_norm}: expected a number above 0, or leave it out")
+        if self.seed >= 2**63 or self.cooldown_steps > self.steps:
+            raise InputError(
+                f"--seed {self.seed}, --cooldown-steps {self.cooldown_steps}: expected a seed below 2^63 and no more "
+                f"cool-down than --steps {self.steps}"
+            )

@@ -8,7 +8,7 @@ Record = Mapping[str, float]
 
 
 def verdicts(history: Sequence[Record]) -> list[str]:
-    """What is wrong with the latest RECORDS history records, in sentences; empty when nothing is."""
+    """What is wrong with the latest RECORDS history records, in sentences; empty when nothing is or can be said."""
     if len(history) < RECORDS:
         return []
     latest = history[-RECORDS:]

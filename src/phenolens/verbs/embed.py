@@ -23,7 +23,7 @@ class Flags:
 def act(flags: Flags) -> None:
     """Embed with each run."""
     study = Study.open(flags.study)
-    for name in study.chosen_runs(flags.runs, having="checkpoint.pt"):
+    for name in study.chosen_runs(flags.runs) if flags.runs else steps.trained_runs(study):
         steps.embed(study, name, flags.embed)
         tell(f"embeddings of {name}: {study.embeddings(name)}")
     tell(f"next: phenolens profile {study.folder}")

@@ -19,14 +19,13 @@ class Flags:
     """What `phenolens evaluate` takes."""
 
     study: Positional[Path]  # the study's folder
-    runs: tuple[str, ...] = ()  # runs to score; all when none is named
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
 
 def act(flags: Flags) -> None:
     """Score each run's profiles and print the table."""
     study = Study.open(flags.study)
-    steps.evaluate(study, study.chosen_runs(flags.runs, having="checkpoint.pt"), flags.evaluate)
+    steps.evaluate(study, steps.profiled_runs(study), flags.evaluate)
     show_scores(study)
     tell(f"next: phenolens report {study.folder}")
 

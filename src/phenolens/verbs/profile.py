@@ -23,7 +23,7 @@ class Flags:
 def act(flags: Flags) -> None:
     """Profile each run's embeddings."""
     study = Study.open(flags.study)
-    for name in study.chosen_runs(flags.runs, having="checkpoint.pt"):
+    for name in study.chosen_runs(flags.runs) if flags.runs else steps.embedded_runs(study):
         steps.profile(study, name, flags.profile)
         tell(f"profiles of {name}: {study.profiles(name)}")
     tell(f"next: phenolens evaluate {study.folder}")

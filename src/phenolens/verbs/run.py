@@ -42,21 +42,21 @@ def act(flags: Flags) -> None:
     models = dict.fromkeys([flags.train.model, *flags.also])
     names = []
     for model in models:
-        config = flags.train if model == flags.train.model else beside(flags.train, model)
+        config = flags.train if model == flags.train.model else beside(flags.train, model, n_crops=len(store))
         name = steps.run_name(config)
         steps.train(study, config, name=name)
-        embedding = EmbedConfig(device=config.device, precision=config.precision, threads=config.threads)
-        steps.embed(study, name, embedding)
+        steps.embed(study, name, EmbedConfig(device=config.device, threads=config.threads))
         steps.profile(study, name, flags.profile)
         names.append(name)
         tell(f"{name}: trained, embedded, profiled")
-    steps.evaluate(study, names, flags.evaluate)
+    steps.evaluate(study, steps.profiled_runs(study), flags.evaluate)
     show_scores(study)
     reporting.write_report(study, replace(flags.report, run=flags.report.run or names[0]))
     tell(f"next: open the report in a browser, or phenolens explore {study.folder}")
     print(study.report.resolve())
 
 
-def beside(config: TrainConfig, model: Literal["ae", "vae", "vaeplus", "pca"]) -> TrainConfig:
-    """The same training for another model, whose beta and latent size are its own."""
-    return replace(config, model=model, network=replace(config.network, beta=None, latent_size=None))
+def beside(config: TrainConfig, model: Literal["ae", "vae", "vaeplus", "pca"], *, n_crops: int) -> TrainConfig:
+    """The same training for another model, whose beta and latent size are its own; few crops make few components."""
+    few = max(n_crops // 2, 1) if model == "pca" and n_crops <= 128 else None
+    return replace(config, model=model, network=replace(config.network, beta=None, latent_size=few))

@@ -32,7 +32,7 @@ TABLE_1 = (
 
 # method, NSC, NSCB, whether it can decode its representations back into pictures
 OTHERS = (
-    ("CytoGAN (Goldsborough 2017)", "68", "–", "yes"),
+    ("CytoGAN (Goldsborough 2017)", "68", "–", "no"),
     ("Factor analysis (Ljosa 2013)", "94", "77", "no"),
     ("Pretrained network + TVN (Ando 2017)", "96", "95", "no"),
     ("Weak labels (Caicedo 2018)", "97.1", "87.0", "no"),
