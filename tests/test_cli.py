@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from phenolens import cli
+from phenolens.files import alone
 
 SHORT = "--steps 4 --batch-size 4 --width 4 --latent-size 8 --threads 1 --precision float32".split()
 
@@ -175,6 +176,17 @@ def test_a_damaged_table_is_named_and_embed_mends_its_own(said, tiny_study):
     table = tiny_study.treatments("ae-seed0", statistics="mean", whitening="none")
     table.write_bytes(b"not a table")
     assert "damaged; delete it" in refused(said, "evaluate", tiny_study.folder)
+
+
+def test_two_processes_do_not_train_one_run_or_make_one_studys_crops_at_once(said, tiny_study, tiny_screen):
+    folder = tiny_study.run("ae-seed0")
+    with alone(folder / ".lock", doing="training"):
+        line = refused(said, "train", tiny_study.folder, "--model", "ae", *SHORT)
+    assert "another process is training there" in line
+    with alone(tiny_study.folder / ".crops.lock", doing="making crops"):
+        source = ["--source", tiny_screen, "--layout", "bbbc021", "--crop-px", 36]
+        assert "another process is making crops" in refused(said, "crop", tiny_study.folder, *source)
+    assert run("train", tiny_study.folder, "--model", "ae", *SHORT) == 0
 
 
 def test_a_run_cannot_be_named_out_of_the_study(said, tiny_study):

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from phenolens.errors import InputError
 
@@ -39,6 +40,26 @@ def write_whole(path: Path) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError) and error.filename is None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+@contextmanager
+def alone(lock: Path, *, doing: str) -> Iterator[None]:
+    """Hold the file `lock` while `doing` something that two processes must not do at once; InputError if another does.
+
+    The system lets go of it when the process ends, however it ends.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"{lock.parent}: another process is {doing} there; wait until it is done, or stop it"
+        ) from None
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from phenolens import __version__
 from phenolens.errors import InputError, at_least
-from phenolens.files import read_h5ad, read_json, write_h5ad, write_json, write_text
+from phenolens.files import alone, read_h5ad, read_json, write_h5ad, write_json, write_text
 from phenolens.images.config import CropConfig
 from phenolens.images.store import CropStore
 from phenolens.progress import tell, track
@@ -92,7 +92,8 @@ def crop(study: Study, *, source: Path, layout: str, config: CropConfig) -> Crop
     """Make the study's crops from a source folder; crops that are made from the same are kept."""
     from phenolens.images.crops import make_crops
 
-    return make_crops(source, study.crops, layout=layout, config=config)
+    with alone(study.folder / ".crops.lock", doing="making crops"):
+        return make_crops(source, study.crops, layout=layout, config=config)
 
 
 def train(study: Study, config: "TrainConfig", *, name: str) -> None:
@@ -107,12 +108,13 @@ def train(study: Study, config: "TrainConfig", *, name: str) -> None:
     compute = Compute.chosen(device=config.device, precision=config.precision, threads=config.threads)
     run = RunFolder(study.run(name))
     model = built_model(store, config)
-    begin(run, store, config, compute)
-    (run.folder / "health.json").unlink(missing_ok=True)  # it is there when a training has come to its end
-    progress = train_model(model, store, config, compute=compute, run=run)
-    run.write_history(progress.history)  # also when a kill came between the last checkpoint and its history
-    health = {"steps": progress.step, "warnings": verdicts(progress.history)}
-    write_json(run.folder / "health.json", health | {"latest": _without_timing(progress.history)})
+    with alone(run.folder / ".lock", doing="training"):
+        begin(run, store, config, compute)
+        (run.folder / "health.json").unlink(missing_ok=True)  # it is there when a training has come to its end
+        progress = train_model(model, store, config, compute=compute, run=run)
+        run.write_history(progress.history)  # also when a kill came between the last checkpoint and its history
+        health = {"steps": progress.step, "warnings": verdicts(progress.history)}
+        write_json(run.folder / "health.json", health | {"latest": _without_timing(progress.history)})
 
 
 def _without_timing(history: list[dict[str, float]]) -> dict[str, float]:
