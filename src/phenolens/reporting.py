@@ -16,7 +16,7 @@ import pandas as pd
 
 from phenolens.errors import InputError, at_least
 from phenolens.files import read_h5ad, read_json, write_text
-from phenolens.images.store import CropStore
+from phenolens.images.store import CropStore, normalised
 from phenolens.models import Generative
 from phenolens.repeating import commands
 from phenolens.steps import check_scores, embeddings, score_name
@@ -290,9 +290,8 @@ def _sheet(store: CropStore, fine: np.ndarray, random: np.random.Generator, n: i
     crops = []
     for title in titles:
         rows = np.flatnonzero((groups == title).to_numpy() & fine)
-        picked = store.take(np.sort(random.choice(rows, min(n, len(rows)), replace=False))).astype(np.float32)
-        peak = picked.max((2, 3), keepdims=True)
-        crops.append(picked / np.where(peak > 0, peak, 1))
+        picked = np.sort(random.choice(rows, min(n, len(rows)), replace=False))
+        crops.append(normalised(store.take(picked)))
     return cell_sheet(crops, titles, channels=store.channels)
 
 

@@ -102,6 +102,12 @@ class CropStore:
         return np.empty(shape, PIXEL_TYPE) if n_crops == 0 else np.asarray(np.load(path, mmap_mode="r"))
 
 
+def normalised(crops: np.ndarray) -> np.ndarray:
+    """Crops (n, C, S, S) as floats 0 to 1, each channel of each divided by its maximum; a channel of zeros stays so."""
+    peak = crops.max(axis=(2, 3), keepdims=True).astype(np.float32)
+    return crops / np.where(peak > 0, peak, 1)
+
+
 def read_about(folder: Path) -> dict[str, Any] | None:
     """What about.json in `folder` says, or None when there is none that a crop store wrote."""
     try:

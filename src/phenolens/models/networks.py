@@ -218,8 +218,6 @@ class Decoder(nn.Module):
 class Discriminator(nn.Module):
     """Tells real crops from reconstructions; its hidden layers are the features that reconstructions should match."""
 
-    n_layers = 4
-
     def __init__(self, channels: int, crop_px: int, width: int) -> None:
         super().__init__()
         last_px = last_side_px(crop_px)

@@ -18,7 +18,7 @@ import imagecodecs
 import numpy as np
 import pandas as pd
 
-from phenolens.images.store import ABOUT, CropStore
+from phenolens.images.store import ABOUT, CropStore, normalised
 from phenolens.profiling.similarity import directions, distances
 from phenolens.screen.table import treatment_name
 from phenolens.study import HEADLINE, Study
@@ -269,12 +269,6 @@ class Explorer:
 
     def _scores_file(self, run: str, protocol: str) -> Path:
         return self.study.score_table(run, "neighbours", **{**HEADLINE, "protocol": protocol})
-
-
-def normalised(crops: np.ndarray) -> np.ndarray:
-    """Crops (n, C, S, S) as floats 0 to 1, each channel of each divided by its maximum; a channel of zeros stays so."""
-    peak = crops.max(axis=(2, 3), keepdims=True).astype(np.float32)
-    return crops / np.where(peak > 0, peak, 1)
 
 
 def known(name: str, names: Sequence[str], *, what: str) -> str:
