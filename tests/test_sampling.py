@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phenolens.training.sampling import TreatmentSampler, sampled_treatments
+from phenolens.training.sampling import TreatmentSampler, held_out_cells, sampled_treatments
 
 
 @pytest.fixture
@@ -58,3 +58,36 @@ def test_a_spread_sample_takes_rare_treatments_whole_and_no_cell_twice(treatment
     rows = TreatmentSampler(treatments, batch_size=None, seed=0).spread(10)
     assert len(set(rows)) == 10
     assert set(range(100, 104)) <= set(rows)
+
+
+def screen_of_wells(wells_a_treatment: int) -> pd.DataFrame:
+    """Ten treatments in as many wells each as asked, five cells a well."""
+    wells = [f"B{i:02d}" for i in range(10 * wells_a_treatment)]
+    of_well = {"plate": "p", "compound": [f"c{i % 10}" for i in range(len(wells))], "well": wells}
+    return pd.DataFrame(of_well).loc[lambda t: t.index.repeat(5)].assign(concentration_um=1.0, is_noise=False)
+
+
+def test_held_out_are_whole_wells_of_the_asked_share_and_no_treatment_loses_its_last_well():
+    cells = screen_of_wells(3)
+    held = held_out_cells(cells, share=0.2, seed=0)
+    of_well = pd.Series(held).groupby(cells["well"].to_numpy()).mean()
+    assert set(of_well) == {0.0, 1.0}
+    assert of_well.sum() == 6
+    all_but_one = held_out_cells(cells, share=0.9, seed=0)
+    assert sampled_treatments(cells, held_out=all_but_one).nunique() == 10
+    assert not held_out_cells(screen_of_wells(1), share=0.5, seed=0).any()
+
+
+def test_held_out_wells_depend_on_the_seed_and_share_zero_holds_out_none():
+    cells = screen_of_wells(3)
+    one, again, other = (held_out_cells(cells, share=0.3, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
+    assert not held_out_cells(cells, share=0.0, seed=0).any()
+
+
+def test_cells_of_held_out_wells_are_never_drawn():
+    cells = screen_of_wells(3).reset_index(drop=True)
+    held = held_out_cells(cells, share=0.4, seed=3)
+    sampler = TreatmentSampler(sampled_treatments(cells, held_out=held), batch_size=200, seed=1)
+    assert not held[sampler.draw(0, batches=2).ravel()].any()

@@ -19,6 +19,7 @@ class TrainConfig:
     steps: int = 40_000  # optimiser steps; an epoch has no meaning when treatments are drawn evenly
     seed: int = 0  # of the first weights, the batches and the noise
     batch_size: int | None = None  # cells a batch; left out: one of each treatment and one control
+    held_out_wells: float = 0.0  # share of wells no batch draws from, to judge reconstructions on; 0 is the paper's
     cooldown_steps: int = 0  # last steps, over which learning rates fall to zero in a straight line; 0 is the paper's
     clip_norm: float | None = None  # largest gradient norm of a player; left out: no clipping, as in the paper
     record_every: int = 10  # steps between two lines of history.csv
@@ -37,6 +38,8 @@ class TrainConfig:
         at_least("--threads", 1 if self.threads is None else self.threads, 1)
         at_least("--seed", self.seed, 0)
         at_least("--cooldown-steps", self.cooldown_steps, 0)
+        if not 0 <= self.held_out_wells < 1:
+            raise InputError(f"--held-out-wells {self.held_out_wells}: expected a share of at least 0 and below 1")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise InputError(f"--clip-norm {self.clip_norm}: expected a number above 0, or leave it out")
         if self.seed >= 2**63 or self.cooldown_steps > self.steps:

@@ -23,7 +23,7 @@ from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import TrainConfig
 from phenolens.training.device import Compute, StopRequest
 from phenolens.training.health import verdicts
-from phenolens.training.sampling import TreatmentSampler, sampled_treatments
+from phenolens.training.sampling import TreatmentSampler, held_out_cells, sampled_treatments
 
 FIT_CROPS = 4096  # crops, evenly over treatments, that a model without a loop is fitted on
 
@@ -47,7 +47,9 @@ def train(model: Model, store: CropStore, config: TrainConfig, *, compute: Compu
     progress = restore(run, model, optimisers)
     if progress.step >= config.steps:
         return progress
-    sampler = TreatmentSampler(sampled_treatments(store.cells), batch_size=config.batch_size, seed=config.seed)
+    held_out = held_out_cells(store.cells, share=config.held_out_wells, seed=config.seed)
+    treatments = sampled_treatments(store.cells, held_out=held_out)
+    sampler = TreatmentSampler(treatments, batch_size=config.batch_size, seed=config.seed)
     if isinstance(model, FittedModel):
         began = time.monotonic()
         model.fit(compute.normalised(store.take(sampler.spread(FIT_CROPS))))

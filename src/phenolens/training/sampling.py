@@ -48,6 +48,25 @@ class TreatmentSampler:
         return np.sort(self.rows[np.lexsort((np.arange(len(turn)), turn))[:n]])
 
 
-def sampled_treatments(cells: pd.DataFrame) -> pd.Series:
-    """The treatment each crop stands for, missing for noise crops (they teach nothing about cells)."""
-    return treatment_name(cells["compound"], cells["concentration_um"]).where(~cells["is_noise"])
+def sampled_treatments(cells: pd.DataFrame, *, held_out: np.ndarray | None = None) -> pd.Series:
+    """The treatment each crop stands for, missing for noise crops (they teach nothing) and held-out ones."""
+    left_out = cells["is_noise"] if held_out is None else cells["is_noise"] | held_out
+    return treatment_name(cells["compound"], cells["concentration_um"]).where(~left_out)
+
+
+def held_out_cells(cells: pd.DataFrame, *, share: float, seed: int) -> np.ndarray:
+    """Which crops (n,) lie in wells that are held out of training: whole wells at random, about `share` of them.
+
+    Never the last well of a treatment with cells to draw, so that each treatment stays in every batch.
+    """
+    wells = cells["plate"].astype(str) + "/" + cells["well"].astype(str)
+    drawn = pd.DataFrame({"well": wells, "treatment": sampled_treatments(cells)}).dropna().drop_duplicates()
+    left = drawn["treatment"].value_counts()
+    wanted = round(share * wells.nunique())
+    held: set[str] = set()
+    for row in np.random.default_rng([seed, -2 % 2**32]).permutation(len(drawn)):
+        well, treatment = drawn.iloc[row]
+        if len(held) < wanted and left[treatment] > 1:
+            left[treatment] -= 1
+            held.add(well)
+    return wells.isin(held).to_numpy()
