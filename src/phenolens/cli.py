@@ -1,10 +1,13 @@
 """The command line: parse, open, call, say what comes next. One verb a step."""
 
 import errno
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
+from types import FrameType
 
 from phenolens import __version__
 from phenolens.errors import InputError, Interrupted, RunError
@@ -33,23 +36,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[0] == "--version":
         print(f"phenolens {__version__}")
         return 0
+    with sigterm_as_ctrl_c():
+        try:
+            status, said = outcome(given[0], given[1:])
+        except KeyboardInterrupt:
+            status, said = 130, "stopped; the same command goes on where it stood"
+    if said:
+        tell(f"phenolens {given[0]}: {said}")
+    return status
+
+
+def outcome(verb: str, arguments: list[str]) -> tuple[int, str]:
+    """Run one verb; its exit code, and what is to be said when it did not come to its end."""
     try:
-        return run_verb(given[0], given[1:])
+        return run_verb(verb, arguments), ""
     except InputError as error:
-        tell(f"phenolens {given[0]}: {error}")
-        return 2
+        return 2, str(error)
     except Interrupted as error:
-        tell(f"phenolens {given[0]}: {error}")
-        return 130
-    except KeyboardInterrupt:
-        tell(f"phenolens {given[0]}: stopped; the same command goes on where it stood")
-        return 130
+        return 130, str(error)
     except RunError as error:
-        tell(f"phenolens {given[0]}: {error}")
-        return 1
+        return 1, str(error)
     except OSError as error:
-        tell(f"phenolens {given[0]}: {_what_the_system_said(error)}")
-        return 2
+        return 2, _what_the_system_said(error)
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """While it is open, SIGTERM stops as Ctrl-C does: nothing stays half-written, and one line is said."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: signals are somebody else's
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def overview() -> str:
