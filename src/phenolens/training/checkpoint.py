@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from phenolens.errors import InputError, RunError
 from phenolens.files import read_json, write_json, write_text, write_whole
-from phenolens.models import Model
+from phenolens.models import MODELS, Model
 from phenolens.training.origin import Origin
 
 CHECKPOINT_FORMAT = "phenolens checkpoint 2"
@@ -124,6 +124,10 @@ class RunFolder:
             raise self.refused(f"of a run with other settings ({', '.join(changed)})")
         if found := _not_a_state(state):
             raise self.refused(found)
+        with torch.random.fork_rng(devices=[]):
+            expected = MODELS[origin.config.model](len(origin.channels), origin.crop_px, origin.config.network)
+        if misfit := _misfit(state["model"], expected.state_dict()):
+            raise self.refused(f"of another architecture ({misfit})")
         return state
 
     @property
@@ -132,12 +136,10 @@ class RunFolder:
 
     def refused(self, found: str) -> InputError:
         """The error for a checkpoint that is not this run's, with what to do."""
-        return InputError(f"{self.checkpoint}: {found}; {self._mend}")
+        return InputError(f"{self.checkpoint}: {' '.join(found.split())}; {self._mend}")
 
     def restore(self, state: dict[str, Any], model: Model, optimisers: Mapping[str, Optimizer]) -> None:
-        """Bring model and optimisers to a loaded state; InputError, and nothing changed, when it does not fit them."""
-        if misfit := _misfit(state["model"], model.state_dict()):
-            raise self.refused(f"of another architecture ({misfit})")
+        """Bring model and optimisers to a loaded state; InputError, and nothing changed, when optimisers are others."""
         fitting = {}
         for player, optimiser in optimisers.items():
             saved = _laid_out(state["optimisers"].get(player), optimiser)
