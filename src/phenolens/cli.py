@@ -1,6 +1,7 @@
 """The command line: parse, open, call, say what comes next. One verb a step."""
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -8,7 +9,6 @@ from importlib import import_module
 
 from phenolens import __version__
 from phenolens.errors import InputError, Interrupted, RunError
-from phenolens.progress import tell
 
 VERBS = {
     "demo": "simulate a small screen and take it from images to a report, in about five minutes",
@@ -24,6 +24,9 @@ VERBS = {
 }
 
 
+SHARED = ("train", "embed")  # what several processes can do together
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; 0 when it is done, 2 for bad input, 1 when a computation cannot go on, 130 when stopped."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -36,20 +39,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run_verb(given[0], given[1:])
     except InputError as error:
-        tell(f"phenolens {given[0]}: {error}")
-        return 2
+        return _failed(given[0], str(error), status=2)
     except Interrupted as error:
-        tell(f"phenolens {given[0]}: {error}")
-        return 130
+        return _failed(given[0], str(error), status=130)
     except KeyboardInterrupt:
-        tell(f"phenolens {given[0]}: stopped; the same command goes on where it stood")
-        return 130
+        return _failed(given[0], "stopped; the same command goes on where it stood", status=130)
     except RunError as error:
-        tell(f"phenolens {given[0]}: {error}")
-        return 1
+        return _failed(given[0], str(error), status=1)
     except OSError as error:
-        tell(f"phenolens {given[0]}: {_what_the_system_said(error)}")
-        return 2
+        return _failed(given[0], _what_the_system_said(error), status=2)
+
+
+def _failed(verb: str, why: str, *, status: int) -> int:
+    """Say why on stderr, with the number of the process where several work together; the exit status."""
+    number = os.environ.get("RANK", "0")
+    print(f"phenolens {verb}: {'' if number == '0' else f'process {number}: '}{why}", file=sys.stderr, flush=True)
+    return status
 
 
 def overview() -> str:
@@ -82,6 +87,8 @@ def run_verb(verb: str, arguments: list[str]) -> int:
         near = get_close_matches(verb, VERBS, n=1)
         hint = f'did you mean "{near[0]}"?' if near else f"expected one of {', '.join(VERBS)}"
         raise InputError(f'no verb "{verb}"; {hint}')
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and verb not in SHARED:
+        raise InputError(f"works in one process; of all verbs, {' and '.join(SHARED)} can be started by torchrun")
     import tyro
 
     from phenolens.settings import with_file_settings

@@ -8,7 +8,7 @@ from phenolens.models import ModelConfig
 
 # Settings that say how a run is computed, not what it computes: they may change when a run goes on. So may `steps`,
 # unless learning rates fall towards the last one.
-HOW = ("checkpoint_every", "threads", "device")
+HOW = ("checkpoint_every", "threads", "device", "crops_kept", "compiled")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class TrainConfig:
     device: str = "auto"  # cpu, cuda, cuda:1 ...; auto: a CUDA card when there is one
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of convolutions; auto: bfloat16 where it is faster
     threads: int | None = None  # processor threads; left out: all
+    crops_kept: Literal["auto", "disk", "device"] = "auto"  # where batches are drawn; auto: on a CUDA card with room
+    compiled: bool = False  # compile the networks with torch.compile first; on a processor this needs a C++ compiler
     network: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:

@@ -17,11 +17,13 @@ from torch.optim import Optimizer
 
 from phenolens.errors import Interrupted, RunError
 from phenolens.images.store import CropStore
-from phenolens.models import FittedModel, Loss, Model
+from phenolens.models import FittedModel, Loss, Model, processes
 from phenolens.progress import tell, track
+from phenolens.training.batches import crops_for
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import TrainConfig
 from phenolens.training.device import Compute, StopRequest
+from phenolens.training.distributed import any_process, average_gradients, check_batch_size
 from phenolens.training.health import verdicts
 from phenolens.training.sampling import TreatmentSampler, held_out_cells, sampled_treatments
 
@@ -43,6 +45,9 @@ def train(model: Model, store: CropStore, config: TrainConfig, *, compute: Compu
     Raises RunError when a loss is not finite and Interrupted on SIGINT or SIGTERM; the checkpoint then is a whole one.
     """
     compute.place(model).train()
+    if config.compiled:
+        for network in model.children():
+            network.compile()
     optimisers = model.optimisers()
     progress = restore(run, model, optimisers)
     if progress.step >= config.steps:
@@ -57,6 +62,8 @@ def train(model: Model, store: CropStore, config: TrainConfig, *, compute: Compu
         save(run, model, optimisers, progress)
         return progress
 
+    check_batch_size(sampler.batch_size)
+    source = crops_for(store, compute, kept=config.crops_kept)
     told: set[str] = set()
     began = time.monotonic() - progress.seconds
     with StopRequest() as stop:
@@ -64,13 +71,15 @@ def train(model: Model, store: CropStore, config: TrainConfig, *, compute: Compu
         for step in track(steps, lambda: spoken(run.name, progress), total=config.steps, done=progress.step):
             compute.seed(config.seed, step)
             rows = sampler.draw(step, batches=model.batches)
-            crops = compute.normalised(store.take(rows.ravel())).unflatten(0, rows.shape)
+            own_rows = np.split(rows, processes.count(), axis=1)[processes.number()]
+            crops = source.batch(own_rows)
             with compute.autocast():
                 losses = model.losses(crops, step)
             check_finite(losses, step=step, rows=rows, run=run)
             set_learning_rates(optimisers, share=cooldown(step, config))
             norms = step_players(model, losses, optimisers, clip_norm=config.clip_norm)
-            decay_kernels(model)
+            if model.config.weight_decay_form == "multiplicative":
+                decay_kernels(model)
 
             progress.step, progress.seconds = step + 1, time.monotonic() - began
             if progress.step % config.record_every == 0 or progress.step == config.steps:
@@ -80,9 +89,10 @@ def train(model: Model, store: CropStore, config: TrainConfig, *, compute: Compu
                 for sentence in set(verdicts(progress.history)) - told:
                     told.add(sentence)
                     tell(f"step {progress.step}: {sentence}")
-            if stop.requested or progress.step % config.checkpoint_every == 0 or progress.step == config.steps:
+            stopped, *_ = any_process(stop.requested, device=compute.device)
+            if stopped or progress.step % config.checkpoint_every == 0 or progress.step == config.steps:
                 save(run, model, optimisers, progress)
-            if stop.requested:
+            if stopped:
                 raise Interrupted(
                     f"{run.name}: stopped at step {progress.step} of {config.steps}; the same command goes on"
                 )
@@ -115,11 +125,22 @@ def step_players(
         for parameter, gradient in zip(of_player, gradients[player]):
             # Laid out as the parameter: autograd.grad keeps its own strides, and fused optimisers trust them blindly.
             parameter.grad = torch.empty_like(parameter).copy_(gradient)
+        average_gradients(of_player)
+        if model.config.weight_decay_form == "gradient":
+            decay_gradients(of_player, model.config.weight_decay)
         norms[player] = torch.nn.utils.clip_grad_norm_(of_player, math.inf if clip_norm is None else clip_norm)
     for optimiser in optimisers.values():
         optimiser.step()
         optimiser.zero_grad()
     return norms
+
+
+@torch.no_grad()
+def decay_gradients(parameters: list[torch.nn.Parameter], weight_decay: float) -> None:
+    """Add weight_decay times each convolution kernel to its gradient (the plain reading of the paper)."""
+    for parameter in parameters:
+        if parameter.ndim == 4 and parameter.grad is not None:
+            parameter.grad.add_(parameter, alpha=weight_decay)
 
 
 @torch.no_grad()
@@ -130,9 +151,11 @@ def decay_kernels(model: Model) -> None:
 
 
 def record(losses: Mapping[str, Loss], norms: Mapping[str, Tensor]) -> dict[str, float]:
-    """The named terms of all players' losses and their gradient norms, as numbers."""
-    values = {f"{player}.{name}": float(term) for player, loss in losses.items() for name, term in loss.terms.items()}
-    return values | {f"{player}.gradient_norm": float(norm) for player, norm in norms.items()}
+    """The named terms of all players' losses, means over processes, and their gradient norms, as numbers."""
+    terms = {f"{player}.{name}": term for player, loss in losses.items() for name, term in loss.terms.items()}
+    terms |= {f"{player}.gradient_norm": norm for player, norm in norms.items()}
+    values = processes.averaged(torch.stack([term.double() for term in terms.values()]))
+    return dict(zip(terms, values.tolist()))
 
 
 def spoken(name: str, progress: Progress) -> str:
@@ -155,7 +178,9 @@ def check_finite(losses: Mapping[str, Loss], *, step: int, rows: np.ndarray, run
 
 
 def save(run: RunFolder, model: Model, optimisers: Mapping[str, Optimizer], progress: Progress) -> None:
-    """Checkpoint first, then the history it holds as a table."""
+    """Checkpoint first, then the history it holds as a table; by process 0 alone."""
+    if processes.number() > 0:
+        return
     run.save(
         {
             "model": model.state_dict(),
