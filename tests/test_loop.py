@@ -56,7 +56,7 @@ def stop_before_step(monkeypatch, asked: int) -> None:
 
 
 def weights(run):
-    return run.load()["model"]
+    return torch.load(run.checkpoint, weights_only=True)["model"]
 
 
 @pytest.mark.parametrize("model", ["ae", "vae", "vaeplus"])
@@ -193,7 +193,7 @@ def test_a_request_to_stop_saves_first_and_the_run_goes_on(store, compute, tmp_p
 def test_a_truncated_checkpoint_is_refused_in_one_line_that_says_what_to_do(store, compute, tmp_path):
     run = trained(store, CONFIG, compute, tmp_path / "run")
     run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:-500])
-    with pytest.raises(InputError, match=r"not a readable checkpoint.*delete .* to train this run anew") as error:
+    with pytest.raises(InputError, match=r"not a readable checkpoint.*delete .* to train it anew") as error:
         trained(store, dataclasses.replace(CONFIG, steps=20), compute, tmp_path / "run")
     assert "\n" not in str(error.value)
 
@@ -202,7 +202,7 @@ def test_a_foreign_file_in_place_of_a_checkpoint_is_refused(store, compute, tmp_
     run = trained(store, CONFIG, compute, tmp_path / "run")
     torch.save({"something": torch.zeros(2)}, run.checkpoint)
     with pytest.raises(InputError, match="not a checkpoint of this version"):
-        run.load()
+        trained(store, CONFIG, compute, tmp_path / "run")
 
 
 def test_a_run_of_other_settings_is_not_overwritten(store, compute, tmp_path):

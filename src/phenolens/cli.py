@@ -2,10 +2,13 @@
 
 import errno
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
+from types import FrameType
 
 from phenolens import __version__
 from phenolens.errors import InputError, Interrupted, RunError
@@ -36,25 +39,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[0] == "--version":
         print(f"phenolens {__version__}")
         return 0
-    try:
-        return run_verb(given[0], given[1:])
-    except InputError as error:
-        return _failed(given[0], str(error), status=2)
-    except Interrupted as error:
-        return _failed(given[0], str(error), status=130)
-    except KeyboardInterrupt:
-        return _failed(given[0], "stopped; the same command goes on where it stood", status=130)
-    except RunError as error:
-        return _failed(given[0], str(error), status=1)
-    except OSError as error:
-        return _failed(given[0], _what_the_system_said(error), status=2)
-
-
-def _failed(verb: str, why: str, *, status: int) -> int:
-    """Say why on stderr, with the number of the process where several work together; the exit status."""
-    number = os.environ.get("RANK", "0")
-    print(f"phenolens {verb}: {'' if number == '0' else f'process {number}: '}{why}", file=sys.stderr, flush=True)
+    with sigterm_as_ctrl_c():
+        try:
+            status, said = outcome(given[0], given[1:])
+        except KeyboardInterrupt:
+            status, said = 130, "stopped; the same command goes on where it stood"
+    if said:
+        number = os.environ.get("RANK", "0")  # of several processes that torchrun started, any may fail
+        whose = "" if number == "0" else f"process {number}: "
+        print(f"phenolens {given[0]}: {whose}{said}", file=sys.stderr, flush=True)
     return status
+
+
+def outcome(verb: str, arguments: list[str]) -> tuple[int, str]:
+    """Run one verb; its exit code, and what is to be said when it did not come to its end."""
+    try:
+        return run_verb(verb, arguments), ""
+    except InputError as error:
+        return 2, str(error)
+    except Interrupted as error:
+        return 130, str(error)
+    except RunError as error:
+        return 1, str(error)
+    except OSError as error:
+        return 2, _what_the_system_said(error)
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """While it is open, SIGTERM stops as Ctrl-C does: nothing stays half-written, and one line is said."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: signals are somebody else's
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def overview() -> str:

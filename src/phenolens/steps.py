@@ -335,7 +335,11 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
 
 def _run_config(study: Study, name: str) -> dict[str, Any]:
     path = study.run(name) / "config.json"
-    return read_json(path, mend=f"delete {path.parent} and train it anew")["config"]
+    about = read_json(path, mend="give its `phenolens train` command again")
+    config = about.get("config") if isinstance(about, dict) else None
+    if not isinstance(config, dict) or not {"model", "seed", "steps"} <= config.keys():
+        raise InputError(f"{path}: not the config of a run; delete it and give its `phenolens train` command again")
+    return config
 
 
 def _scored(

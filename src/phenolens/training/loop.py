@@ -8,7 +8,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +19,12 @@ from phenolens.images.store import CropStore
 from phenolens.models import FittedModel, Loss, Model, processes
 from phenolens.progress import tell, track
 from phenolens.training.batches import crops_for
-from phenolens.training.checkpoint import RunFolder
+from phenolens.training.checkpoint import RunFolder, optimiser_state
 from phenolens.training.config import TrainConfig
 from phenolens.training.device import Compute, StopRequest
 from phenolens.training.distributed import any_process, average_gradients, check_batch_size
 from phenolens.training.health import verdicts
+from phenolens.training.origin import Origin
 from phenolens.training.sampling import TreatmentSampler, held_out_cells, sampled_treatments
 
 FIT_CROPS = 4096  # crops, evenly over treatments, that a model without a loop is fitted on
@@ -49,9 +49,12 @@ def train(model: Model, store: CropStore, config: TrainConfig, *, compute: Compu
         for network in model.children():
             network.compile()
     optimisers = model.optimisers()
-    progress = restore(run, model, optimisers)
+    origin = Origin.of(store, config)
+    progress = restore(run, origin, model, optimisers)
     if progress.step >= config.steps:
         return progress
+    # The last record of a shorter run is none of a longer one.
+    progress.history = [record for record in progress.history if record["step"] % config.record_every == 0]
     held_out = held_out_cells(store.cells, share=config.held_out_wells, seed=config.seed)
     treatments = sampled_treatments(store.cells, held_out=held_out)
     sampler = TreatmentSampler(treatments, batch_size=config.batch_size, seed=config.seed)
@@ -59,12 +62,13 @@ def train(model: Model, store: CropStore, config: TrainConfig, *, compute: Compu
         began = time.monotonic()
         model.fit(compute.normalised(store.take(sampler.spread(FIT_CROPS))))
         progress = Progress(step=config.steps, seconds=time.monotonic() - began)
-        save(run, model, optimisers, progress)
+        save(run, origin, model, optimisers, progress)
         return progress
 
     check_batch_size(sampler.batch_size)
     source = crops_for(store, compute, kept=config.crops_kept)
     told: set[str] = set()
+    stopped = False
     began = time.monotonic() - progress.seconds
     with StopRequest() as stop:
         steps = range(progress.step, config.steps)
@@ -91,11 +95,11 @@ def train(model: Model, store: CropStore, config: TrainConfig, *, compute: Compu
                     tell(f"step {progress.step}: {sentence}")
             stopped, *_ = any_process(stop.requested, device=compute.device)
             if stopped or progress.step % config.checkpoint_every == 0 or progress.step == config.steps:
-                save(run, model, optimisers, progress)
+                save(run, origin, model, optimisers, progress)
             if stopped:
-                raise Interrupted(
-                    f"{run.name}: stopped at step {progress.step} of {config.steps}; the same command goes on"
-                )
+                break
+    if stopped:
+        raise Interrupted(f"{run.name}: stopped at step {progress.step} of {config.steps}; the same command goes on")
     return progress
 
 
@@ -177,25 +181,22 @@ def check_finite(losses: Mapping[str, Loss], *, step: int, rows: np.ndarray, run
             )
 
 
-def save(run: RunFolder, model: Model, optimisers: Mapping[str, Optimizer], progress: Progress) -> None:
+def save(run: RunFolder, origin: Origin, model: Model, optimisers: Mapping[str, Optimizer], progress: Progress) -> None:
     """Checkpoint first, then the history it holds as a table; by process 0 alone."""
     if processes.number() > 0:
         return
-    run.save(
-        {
-            "model": model.state_dict(),
-            "optimisers": {player: optimiser.state_dict() for player, optimiser in optimisers.items()},
-            **dataclasses.asdict(progress),
-        }
-    )
+    state = {
+        "model": model.state_dict(),
+        "optimisers": {player: optimiser_state(optimiser) for player, optimiser in optimisers.items()},
+        **dataclasses.asdict(progress),
+    }
+    run.save(state, origin)
 
 
-def restore(run: RunFolder, model: Model, optimisers: Mapping[str, Optimizer]) -> Progress:
+def restore(run: RunFolder, origin: Origin, model: Model, optimisers: Mapping[str, Optimizer]) -> Progress:
     """Bring model and optimisers to the run's checkpoint; a fresh Progress when it has none."""
-    state: dict[str, Any] | None = run.load()
+    state = run.load(origin)
     if state is None:
         return Progress()
-    model.load_state_dict(state["model"])
-    for player, optimiser in optimisers.items():
-        optimiser.load_state_dict(state["optimisers"][player])
+    run.restore(state, model, optimisers)
     return Progress(step=state["step"], seconds=state["seconds"], history=state["history"])
