@@ -100,10 +100,12 @@ def train(study: Study, config: "TrainConfig", *, name: str) -> None:
     """Train one model, or go on where its last checkpoint stands."""
     from phenolens.training.checkpoint import RunFolder
     from phenolens.training.device import Compute
-    from phenolens.training.health import verdicts
+    from phenolens.training.health import Health
     from phenolens.training.loop import train as train_model
     from phenolens.training.runs import begin, built_model
+    from phenolens.training.watch import check_can_watch
 
+    check_can_watch(config)
     store = study.store()
     compute = Compute.chosen(device=config.device, precision=config.precision, threads=config.threads)
     run = RunFolder(study.run(name))
@@ -113,7 +115,7 @@ def train(study: Study, config: "TrainConfig", *, name: str) -> None:
         (run.folder / "health.json").unlink(missing_ok=True)  # it is there when a training has come to its end
         progress = train_model(model, store, config, compute=compute, run=run)
         run.write_history(progress.history)  # also when a kill came between the last checkpoint and its history
-        health = {"steps": progress.step, "warnings": verdicts(progress.history)}
+        health = {"steps": progress.step, **Health.of(progress.history).as_json()}
         write_json(run.folder / "health.json", health | {"latest": _without_timing(progress.history)})
 
 

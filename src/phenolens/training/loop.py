@@ -10,20 +10,20 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from phenolens.errors import Interrupted, RunError
+from phenolens.errors import Interrupted
 from phenolens.images.store import CropStore
 from phenolens.models import FittedModel, Loss, Model
-from phenolens.progress import tell, track
+from phenolens.progress import track
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import TrainConfig
 from phenolens.training.device import Compute, StopRequest
-from phenolens.training.health import verdicts
+from phenolens.training.failure import NotFinite, bad_step, check_weights, forget_failure
 from phenolens.training.sampling import TreatmentSampler, held_out_cells, sampled_treatments
+from phenolens.training.watch import Watch, watched_cells
 
 FIT_CROPS = 4096  # crops, evenly over treatments, that a model without a loop is fitted on
 
@@ -50,16 +50,20 @@ def train(model: Model, store: CropStore, config: TrainConfig, *, compute: Compu
     held_out = held_out_cells(store.cells, share=config.held_out_wells, seed=config.seed)
     treatments = sampled_treatments(store.cells, held_out=held_out)
     sampler = TreatmentSampler(treatments, batch_size=config.batch_size, seed=config.seed)
+    forget_failure(run)
+    watched = watched_cells(store.cells, held_out=held_out, seed=config.seed)
     if isinstance(model, FittedModel):
         began = time.monotonic()
         model.fit(compute.normalised(store.take(sampler.spread(FIT_CROPS))))
         progress = Progress(step=config.steps, seconds=time.monotonic() - began)
+        with Watch(run, store, config, compute=compute, rows=watched, step=0, history=[]) as watch:
+            watch.look(model, config.steps)
         save(run, model, optimisers, progress)
         return progress
 
-    told: set[str] = set()
     began = time.monotonic() - progress.seconds
-    with StopRequest() as stop:
+    watch = Watch(run, store, config, compute=compute, rows=watched, step=progress.step, history=progress.history)
+    with StopRequest() as stop, watch:
         steps = range(progress.step, config.steps)
         for step in track(steps, lambda: spoken(run.name, progress), total=config.steps, done=progress.step):
             compute.seed(config.seed, step)
@@ -67,22 +71,28 @@ def train(model: Model, store: CropStore, config: TrainConfig, *, compute: Compu
             crops = compute.normalised(store.take(rows.ravel())).unflatten(0, rows.shape)
             with compute.autocast():
                 losses = model.losses(crops, step)
-            check_finite(losses, step=step, rows=rows, run=run)
             set_learning_rates(optimisers, share=cooldown(step, config))
-            norms = step_players(model, losses, optimisers, clip_norm=config.clip_norm)
-            decay_kernels(model)
+            try:
+                check_finite(losses)
+                norms = step_players(model, losses, optimisers, clip_norm=config.clip_norm)
+                decay_kernels(model)
+                stopping = stop.requested
+                saving = stopping or (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps
+                if saving or watch.due(step + 1):
+                    check_weights(model)
+            except NotFinite as bad:
+                raise bad_step(run, store.cells, step=step, rows=rows, bad=bad) from None
 
             progress.step, progress.seconds = step + 1, time.monotonic() - began
             if progress.step % config.record_every == 0 or progress.step == config.steps:
-                speed = sampler.batch_size * progress.step / progress.seconds
-                timing = {"seconds": progress.seconds, "cells_per_second": speed}
+                timing = {"seconds": progress.seconds, "cells_per_second": sampler.batch_size * speed(progress)}
                 progress.history.append({"step": progress.step, **record(losses, norms), **timing})
-                for sentence in set(verdicts(progress.history)) - told:
-                    told.add(sentence)
-                    tell(f"step {progress.step}: {sentence}")
-            if stop.requested or progress.step % config.checkpoint_every == 0 or progress.step == config.steps:
+                watch.record(progress.history)
+            if watch.due(progress.step):
+                watch.look(model, progress.step)
+            if saving:
                 save(run, model, optimisers, progress)
-            if stop.requested:
+            if stopping:
                 raise Interrupted(
                     f"{run.name}: stopped at step {progress.step} of {config.steps}; the same command goes on"
                 )
@@ -104,7 +114,10 @@ def set_learning_rates(optimisers: Mapping[str, Optimizer], *, share: float) -> 
 def step_players(
     model: Model, losses: Mapping[str, Loss], optimisers: Mapping[str, Optimizer], *, clip_norm: float | None
 ) -> dict[str, Tensor]:
-    """Each player's gradient from its own loss, all at the same weights, then all players step; gradient norms."""
+    """Each player's gradient from its own loss, all at the same weights, then all players step; gradient norms.
+
+    NotFinite when a gradient is not finite; nothing has been stepped by then.
+    """
     parameters = {player: list(module.parameters()) for player, module in model.players().items()}
     gradients = {
         player: torch.autograd.grad(losses[player].total, of_player, retain_graph=player != list(parameters)[-1])
@@ -116,6 +129,9 @@ def step_players(
             # Laid out as the parameter: autograd.grad keeps its own strides, and fused optimisers trust them blindly.
             parameter.grad = torch.empty_like(parameter).copy_(gradient)
         norms[player] = torch.nn.utils.clip_grad_norm_(of_player, math.inf if clip_norm is None else clip_norm)
+    for player, norm in norms.items():
+        if not norm.isfinite():
+            raise NotFinite(f"the gradient of the {player}", {k: float(v) for k, v in losses[player].terms.items()})
     for optimiser in optimisers.values():
         optimiser.step()
         optimiser.zero_grad()
@@ -142,16 +158,17 @@ def spoken(name: str, progress: Progress) -> str:
     return ", ".join([name, *(f"{word} {latest[term]:.3g}" for word, term in names.items() if term in latest)])
 
 
-def check_finite(losses: Mapping[str, Loss], *, step: int, rows: np.ndarray, run: RunFolder) -> None:
-    """RunError when a player's loss is not finite; nothing has been stepped by then."""
+def speed(progress: Progress) -> float:
+    """Steps a second of training since the last record, so that neither a slow start nor a kill lingers."""
+    last = progress.history[-1] if progress.history else {"step": 0, "seconds": 0.0}
+    return (progress.step - last["step"]) / (progress.seconds - last["seconds"])
+
+
+def check_finite(losses: Mapping[str, Loss]) -> None:
+    """NotFinite when a player's loss is not finite; nothing has been stepped by then."""
     for player, loss in losses.items():
         if not loss.total.isfinite():
-            terms = ", ".join(f"{name} {float(term):.3g}" for name, term in loss.terms.items())
-            raise RunError(
-                f"{run.name}: the loss of the {player} is not finite at step {step} ({terms}; first cell: "
-                f"store row {rows.flat[0]}); the last checkpoint at {run.checkpoint} is kept; "
-                "try --clip-norm or a lower --learning-rate under another --name"
-            )
+            raise NotFinite(f"the loss of the {player}", {name: float(term) for name, term in loss.terms.items()})
 
 
 def save(run: RunFolder, model: Model, optimisers: Mapping[str, Optimizer], progress: Progress) -> None:
