@@ -17,6 +17,7 @@ from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import TrainConfig
 from phenolens.training.device import Compute
 from phenolens.training.embed import embed_crops
+from phenolens.training.failure import NotFinite
 from phenolens.training.runs import begin, built_model, trained_model
 
 SMALL = ModelConfig(width=4, latent_size=8, ramp_steps=3)
@@ -175,9 +176,89 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(s
     kept = run.checkpoint.read_bytes()
     vae_plus = MODELS["vaeplus"](len(store.channels), store.crop_px, SMALL)
     monkeypatch.setattr(type(vae_plus), "feature_loss", lambda self, a, b: (a - b).sum() * float("nan"))
-    with pytest.raises(RunError, match="loss of the autoencoder is not finite at step 5"):
+    with pytest.raises(RunError, match="loss of the autoencoder is not finite at step 5") as error:
         trained(store, CONFIG, compute, tmp_path / "run")
     assert run.checkpoint.read_bytes() == kept
+    assert "\n" not in str(error.value)
+    assert "feature_1 nan" in str(error.value)
+
+
+def test_the_batch_that_a_run_broke_on_is_listed_cell_by_cell_until_it_is_tried_again(
+    store, compute, tmp_path, monkeypatch
+):
+    vae_plus = MODELS["vaeplus"](len(store.channels), store.crop_px, SMALL)
+    monkeypatch.setattr(type(vae_plus), "feature_loss", lambda self, a, b: (a - b).sum() * float("nan"))
+    with pytest.raises(RunError, match=r"failed_batch.csv .*no checkpoint was due yet") as error:
+        trained(store, CONFIG, compute, tmp_path / "run")
+    monkeypatch.undo()
+    listed = pd.read_csv(tmp_path / "run" / "failed_batch.csv")
+    assert list(listed.columns) == ["step", "batch", "place", "cell_id", "plate", "well", "compound"]
+    sampler = loop.TreatmentSampler(loop.sampled_treatments(store.cells), batch_size=6, seed=0)
+    drawn = store.cells.iloc[sampler.draw(4, batches=2).ravel()]
+    assert set(listed["step"]) == {4}
+    assert list(zip(listed["batch"], listed["place"])) == [(batch, place) for batch in (1, 2) for place in range(1, 7)]
+    for column in ("cell_id", "plate", "well", "compound"):
+        assert list(listed[column]) == list(drawn[column])
+    assert ", ".join(drawn["cell_id"][:3]) in str(error.value)
+    trained(store, CONFIG, compute, tmp_path / "run")
+    assert not (tmp_path / "run" / "failed_batch.csv").exists()
+
+
+def test_a_gradient_that_is_not_finite_under_a_finite_loss_moves_no_weight(store, compute, monkeypatch):
+    model = built_model(store, CONFIG).train()
+    monkeypatch.setattr(type(model), "feature_loss", lambda self, a, b: (a - a).sum().sqrt())
+    crops = compute.normalised(store.take(np.arange(8))).unflatten(0, (2, 4))
+    losses = model.losses(crops, 100)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    assert losses["autoencoder"].total.isfinite()
+    with pytest.raises(NotFinite) as found:
+        loop.step_players(model, losses, model.optimisers(), clip_norm=1.0)
+    assert found.value.what == "the gradient of the autoencoder"
+    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
+
+
+def test_weights_that_are_not_finite_never_become_a_checkpoint(store, compute, tmp_path, monkeypatch):
+    run = trained(store, dataclasses.replace(CONFIG, steps=5), compute, tmp_path / "run")
+    kept = run.checkpoint.read_bytes()
+    factors = iter([1.0] * 4 + [float("nan")])
+
+    def spoil(model):
+        model.encoder.head.kernel.data *= next(factors)
+
+    monkeypatch.setattr(loop, "decay_kernels", spoil)
+    with pytest.raises(RunError, match=r"has learned is not finite at step 9 \(encoder.head.kernel nan\)"):
+        trained(store, CONFIG, compute, tmp_path / "run")
+    assert run.checkpoint.read_bytes() == kept
+
+
+def test_speed_is_that_of_the_latest_record_whatever_came_before():
+    history = [{"step": 10, "seconds": 100.0}, {"step": 20, "seconds": 101.0}]
+    assert loop.speed(loop.Progress(step=30, seconds=103.0, history=history)) == 5
+    assert loop.speed(loop.Progress(step=10, seconds=4.0)) == 2.5
+
+
+@pytest.mark.parametrize(
+    ("model", "columns"),
+    [
+        ("ae", {"autoencoder": ["pixel", "gradient_norm"]}),
+        ("vae", {"autoencoder": ["pixel", "kl", "active_features", "gradient_norm"]}),
+        (
+            "vaeplus",
+            {
+                "autoencoder": ["pixel", "kl", "active_features", "gradient_norm"]
+                + [f"{what}_{i}" for what in ("gamma", "feature") for i in (1, 2, 3, 4)],
+                "discriminator": ["cross_entropy", "accuracy", "gradient_norm"],
+            },
+        ),
+    ],
+)
+def test_the_history_holds_every_term_of_each_player(store, compute, tmp_path, model, columns):
+    config = dataclasses.replace(CONFIG, model=model, steps=18, record_every=6, watch_every=0)
+    history = pd.read_csv(trained(store, config, compute, tmp_path / "run").folder / "history.csv")
+    of_players = {f"{player}.{name}" for player, names in columns.items() for name in names}
+    assert set(history.columns) == of_players | {"step", "seconds", "cells_per_second"}
+    assert list(history["step"]) == [6, 12, 18]
+    assert history.iloc[-1].notna().all()
 
 
 def test_a_request_to_stop_saves_first_and_the_run_goes_on(store, compute, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ class TrainConfig:
     record_every: int = 10  # steps between two lines of history.csv
     checkpoint_every: int = 250  # steps between two checkpoints
     watch_every: int = 500  # steps between two pictures of how the model redraws the same 16 cells; 0: none
-    tensorboard: bool = False  # write the history and the pictures for TensorBoard too; needs the extra of that name
+    tensorboard: bool = False  # write history and pictures for TensorBoard too; needs the extra tensorboard
     device: str = "auto"  # cpu, cuda, cuda:1 ...; auto: a CUDA card when there is one
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of convolutions; auto: bfloat16 where it is faster
     threads: int | None = None  # processor threads; left out: all
