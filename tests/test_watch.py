@@ -206,6 +206,8 @@ def test_how_often_it_is_watched_may_change_on_the_way_and_what_was_never_learne
     monkeypatch.undo()
     run = trained(store, dataclasses.replace(CONFIG, watch_every=6), compute, tmp_path / "run")
     assert list(pd.read_csv(run.folder / "reconstructions.csv")["step"].unique()) == [1, 4, 6, 12]
+    taken = sorted(path.name for path in (run.folder / "reconstructions").iterdir())
+    assert taken == [f"step-0000{step:02d}.png" for step in (1, 4, 6, 12)]
     picture = imagecodecs.png_decode((run.folder / "reconstructions.png").read_bytes())
     assert picture.shape[1] == 2 * (5 * 37 + 6)
 

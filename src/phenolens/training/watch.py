@@ -74,6 +74,8 @@ class Watch:
         """`rows`: the watched cells; `step` and `history`: where the run stands."""
         self.config = config
         self.health = Health.of(history)
+        for sentence in self.health.standing:
+            tell(sentence)
         self.pictures = Pictures(run, store, compute=compute, rows=rows, step=step) if config.watch_every else None
         self.log = event_log(run.folder / "tensorboard", step=step) if config.tensorboard else None
 
