@@ -28,8 +28,8 @@ def trained() -> dict[str, torch.Tensor]:
         own = torch.stack([processes.own_rows(batch) for batch in crops])
         torch.manual_seed(step)
         losses = model.losses(own, step)
-        norms = loop.step_players(model, losses, optimisers, clip_norm=None)
-        loop.decay_kernels(model)
+        norms = loop.take_gradients(model, losses, clip_norm=None)
+        loop.step_players(model, optimisers)
         terms = loop.record(losses, norms)
         found |= {f"step {step}: {name}": torch.tensor(value, dtype=torch.float64) for name, value in terms.items()}
     return found | model.state_dict()

@@ -149,8 +149,8 @@ def test_iterations_move_every_weight_as_the_literal_method_does(model, crops):
     for step in (600, 601, 602):
         torch.manual_seed(step)
         losses = model.losses(crops, step)
-        loop.step_players(model, losses, optimisers, clip_norm=None)
-        loop.decay_kernels(model)
+        loop.take_gradients(model, losses, clip_norm=None)
+        loop.step_players(model, optimisers)
         torch.manual_seed(step)
         iterate(crops[0], crops[1], torch.randn(5, 16, dtype=torch.float64), step)
     for (name, ours), theirs in zip(model.named_parameters(), literal.parameters()):
@@ -209,6 +209,7 @@ def test_a_step_with_the_papers_penalty_multiplies_no_kernel(crops):
     losses = model.losses(crops[:1], 0)
     still = {"autoencoder": type(losses["autoencoder"])(losses["autoencoder"].total * 0, {})}
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
-    loop.step_players(model, still, sgd, clip_norm=None)
+    loop.take_gradients(model, still, clip_norm=None)
+    loop.step_players(model, sgd)
     for name, value in model.named_parameters():
         torch.testing.assert_close(value, before[name] * (0.95 if name.endswith("kernel") else 1.0), msg=name)

@@ -102,10 +102,12 @@ def train(study: Study, config: "TrainConfig", *, name: str) -> None:
     from phenolens.training.checkpoint import RunFolder
     from phenolens.training.device import Compute
     from phenolens.training.distributed import is_first, together, wait_for_all
-    from phenolens.training.health import verdicts
+    from phenolens.training.health import Health
     from phenolens.training.loop import train as train_model
     from phenolens.training.runs import begin, built_model
+    from phenolens.training.watch import check_can_watch
 
+    check_can_watch(config)
     store = study.store()
     compute = Compute.chosen(device=config.device, precision=config.precision, threads=config.threads)
     run = RunFolder(study.run(name))
@@ -119,7 +121,7 @@ def train(study: Study, config: "TrainConfig", *, name: str) -> None:
         progress = train_model(model, store, config, compute=compute, run=run)
         if is_first():
             run.write_history(progress.history)  # also when a kill came between the last checkpoint and its history
-            health = {"steps": progress.step, "warnings": verdicts(progress.history)}
+            health = {"steps": progress.step, **Health.of(progress.history).as_json()}
             write_json(run.folder / "health.json", health | {"latest": _without_timing(progress.history)})
 
 

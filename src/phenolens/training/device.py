@@ -66,6 +66,11 @@ class Compute:
         peak = x.amax((2, 3), keepdim=True)
         return x.div_(torch.where(peak > 0, peak, 1))
 
+    @property
+    def waits(self) -> bool:
+        """Whether to look at a number is to have it; a CUDA card has to be waited for."""
+        return self.device.type != "cuda"
+
     def free_bytes(self) -> int:
         """Memory that a CUDA device has left."""
         return torch.cuda.mem_get_info(self.device)[0]
