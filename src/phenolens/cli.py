@@ -1,6 +1,7 @@
 """The command line: parse, open, call, say what comes next. One verb a step."""
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,6 @@ from types import FrameType
 
 from phenolens import __version__
 from phenolens.errors import InputError, Interrupted, RunError
-from phenolens.progress import tell
 
 VERBS = {
     "demo": "simulate a small screen and take it from images to a report, in about five minutes",
@@ -25,6 +25,9 @@ VERBS = {
     "report": "write the report with its pictures",
     "explore": "look at a study in the browser, on this machine",
 }
+
+
+SHARED = ("train", "embed")  # what several processes can do together
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             status, said = 130, "stopped; the same command goes on where it stood"
     if said:
-        tell(f"phenolens {given[0]}: {said}")
+        number = os.environ.get("RANK", "0")  # of several processes that torchrun started, any may fail
+        whose = "" if number == "0" else f"process {number}: "
+        print(f"phenolens {given[0]}: {whose}{said}", file=sys.stderr, flush=True)
     return status
 
 
@@ -108,6 +113,8 @@ def run_verb(verb: str, arguments: list[str]) -> int:
         near = get_close_matches(verb, VERBS, n=1)
         hint = f'did you mean "{near[0]}"?' if near else f"expected one of {', '.join(VERBS)}"
         raise InputError(f'no verb "{verb}"; {hint}')
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and verb not in SHARED:
+        raise InputError(f"works in one process; of all verbs, {' and '.join(SHARED)} can be started by torchrun")
     import tyro
 
     from phenolens.settings import with_file_settings

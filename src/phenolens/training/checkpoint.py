@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from phenolens.errors import InputError, RunError
+from phenolens.errors import InputError
 from phenolens.files import read_json, write_json, write_text, write_whole
 from phenolens.models import MODELS, Model
 from phenolens.training.origin import Origin
@@ -72,16 +72,7 @@ class RunFolder:
         write_json(self.config, {"format": RUN_FORMAT, **about})
 
     def save(self, state: dict[str, Any], origin: Origin) -> None:
-        """Replace the checkpoint by `state` (tensors, numbers, text, lists, dicts), then the history table.
-
-        RunError, with the checkpoint as it was, when weights or optimisers are not finite.
-        """
-        lost = _not_finite(state)
-        if lost is not None:
-            raise RunError(
-                f"{self.name}: {lost} is not finite at step {state['step']}; the last checkpoint at "
-                f"{self.checkpoint} is kept; try --clip-norm or a lower --learning-rate under another --name"
-            )
+        """Replace the checkpoint by `state` (tensors, numbers, text, lists, dicts), then the history table."""
         buffer = io.BytesIO()
         torch.save({"format": CHECKPOINT_FORMAT, "made_from": origin.written(), **state}, buffer)
         with write_whole(self.checkpoint) as file:
