@@ -78,8 +78,13 @@ def watched_files(run: RunFolder) -> dict[str, bytes]:
 @pytest.mark.parametrize("model", ["ae", "vaeplus"])
 def test_a_run_that_is_watched_learns_bit_for_bit_what_an_unwatched_one_learns(store, compute, tmp_path, model):
     config = dataclasses.replace(CONFIG, model=model)
-    watched = trained(store, dataclasses.replace(config, watch_every=1), compute, tmp_path / "watched").load()
-    unwatched = trained(store, dataclasses.replace(config, watch_every=0), compute, tmp_path / "unwatched").load()
+    watched, unwatched = (
+        torch.load(run.checkpoint, weights_only=True)
+        for run in (
+            trained(store, dataclasses.replace(config, watch_every=1), compute, tmp_path / "watched"),
+            trained(store, dataclasses.replace(config, watch_every=0), compute, tmp_path / "unwatched"),
+        )
+    )
     for name, ours in watched["model"].items():
         assert torch.equal(ours, unwatched["model"][name]), name
     for ours, theirs in zip(watched["history"], unwatched["history"], strict=True):
