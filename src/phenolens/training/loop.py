@@ -114,6 +114,7 @@ def train(model: Model, store: CropStore, config: TrainConfig, *, compute: Compu
                 save(run, origin, model, optimisers, progress)
             if stopping:
                 break
+    stopping, *_ = any_process(stopping or stop.requested, device=compute.device)  # also while the last step was saved
     if stopping:
         raise Interrupted(f"{run.name}: stopped at step {progress.step} of {config.steps}; the same command goes on")
     return progress
