@@ -157,6 +157,25 @@ def test_iterations_move_every_weight_as_the_literal_method_does(model, crops):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9, msg=name)
 
 
+@pytest.mark.filterwarnings("ignore")  # of what torch itself does while it takes the graph
+def test_compiled_networks_compute_the_same_losses_without_a_break_in_the_graph(crops):
+    """The graph is taken as by `--compiled`; turning it into machine code is torch's."""
+    torch.manual_seed(0)
+    model = MODELS["vaeplus"](2, 68, ModelConfig(width=4, latent_size=8, ramp_steps=100)).train()
+    compiled = copy.deepcopy(model)
+    for network in compiled.children():
+        network.compile(backend="aot_eager", fullgraph=True)
+    for step in (0, 250):
+        totals = []
+        for made in (model, compiled):
+            torch.manual_seed(step)
+            losses = made.losses(crops.float(), step)
+            loop.take_gradients(made, losses, clip_norm=None)
+            totals.append([losses[player].total.item() for player in losses])
+            totals[-1] += [parameter.grad.norm().item() for parameter in made.parameters()]
+        assert totals[0] == pytest.approx(totals[1], rel=1e-3, abs=1e-4)
+
+
 # The ledger: where paper and released code differ, each is a switch.
 
 
