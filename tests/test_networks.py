@@ -12,9 +12,11 @@ from phenolens.models import MODELS, ModelConfig
 from phenolens.models.layers import (
     BatchNorm,
     Convolution,
+    full_convolution_in_parts,
     full_convolution_of_points,
     full_convolution_of_upsampled,
     initialised_kernel,
+    put_together,
 )
 from phenolens.models.vaeplus import Decoder, Discriminator, Encoder, last_side_px
 
@@ -23,10 +25,10 @@ SMALL = ModelConfig(width=8, latent_size=16)
 
 
 def sides_through(module: torch.nn.Module, run) -> list[int]:
-    """Output side of every convolution of `module`, in the order of events."""
+    """Output side of every convolution of `module`, in the order of events, from its number of pixels."""
     sides: list[int] = []
     hooks = [
-        part.register_forward_hook(lambda _part, _inputs, out: sides.append(out.shape[-1]))
+        part.register_forward_hook(lambda _part, _inputs, out: sides.append(math.isqrt(out.shape[-2] * out.shape[-1])))
         for part in module.modules()
         if isinstance(part, Convolution)
     ]
@@ -105,7 +107,12 @@ def test_points_spread_by_a_product_equal_padded_points_convolved():
 
 def test_convolving_the_small_map_by_parities_equals_convolving_the_upsampled_one():
     y, kernel = torch.randn(2, 3, 6, 6, dtype=torch.float64), torch.randn(4, 3, 5, 5, dtype=torch.float64)
-    torch.testing.assert_close(full_convolution_of_upsampled(y, kernel), zero_padded_convolution(upsampled(y), kernel))
+    literal = zero_padded_convolution(upsampled(y), kernel)
+    torch.testing.assert_close(full_convolution_of_upsampled(y, kernel), literal)
+    in_parts = full_convolution_in_parts(y, kernel)
+    torch.testing.assert_close(put_together(in_parts), literal)
+    # what works on each pixel by itself does not care for their order
+    torch.testing.assert_close(put_together(in_parts.tanh()), literal.tanh())
 
 
 @pytest.mark.parametrize("n_moments", [1, 2, 3])

@@ -13,10 +13,12 @@ from phenolens.errors import InputError
 from phenolens.models import processes
 from phenolens.models.layers import (
     Convolution,
+    FullConvolutionInParts,
     FullConvolutionOfPoints,
     FullConvolutionOfUpsampled,
     full_precision,
     noise_like,
+    put_together,
 )
 from phenolens.models.model import Generative, Loss, ModelConfig
 
@@ -67,7 +69,8 @@ class Decoder(nn.Module):
         super().__init__()
         width = config.width
         root = FullConvolutionOfPoints(config.latent_size or LATENT_SIZE, width, last_side_px(crop_px))
-        self.stages = nn.ModuleList([root, *(FullConvolutionOfUpsampled(width, width, KERNEL_PX) for _ in range(3))])
+        middle = [FullConvolutionOfUpsampled(width, width, KERNEL_PX) for _ in range(2)]
+        self.stages = nn.ModuleList([root, *middle, FullConvolutionInParts(width, width, KERNEL_PX)])
         self.to_channels = Convolution(width, channels, 1)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -75,7 +78,7 @@ class Decoder(nn.Module):
         y = z
         for stage in self.stages:
             y = F.leaky_relu(stage(y), LEAK)
-        return F.leaky_relu(full_precision(self.to_channels(y)), LEAK)
+        return put_together(F.leaky_relu(full_precision(self.to_channels(y)), LEAK))
 
 
 class Discriminator(nn.Module):
