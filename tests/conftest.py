@@ -8,8 +8,10 @@ import pytest
 
 from phenolens.images.config import CropConfig
 from phenolens.images.crops import make_crops
+from phenolens.images.store import CropStore
 from phenolens.screen.simulate import SimulateConfig, simulate
 from phenolens.study import Study
+from phenolens.training.device import Compute
 
 TINY = SimulateConfig(
     mechanisms=4, compounds=2, doses=1, active_doses=1, replicates=1, field_width_px=150, field_height_px=140, cells=10
@@ -44,3 +46,15 @@ def tiny_study(tiny_screen: Path, tmp_path: Path) -> Study:
     study = Study.create(tmp_path / "study")
     make_crops(tiny_screen, study.crops, layout="bbbc021", config=CropConfig(crop_px=36))
     return study
+
+
+@pytest.fixture
+def store(tiny_study: Study) -> CropStore:
+    """The crops of the tiny screen."""
+    return tiny_study.store()
+
+
+@pytest.fixture
+def compute() -> Compute:
+    """One thread, float32: what is computed twice is the same."""
+    return Compute.chosen(device="cpu", precision="float32", threads=1)

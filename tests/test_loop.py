@@ -10,39 +10,20 @@ import pytest
 import torch
 
 from phenolens.errors import InputError, Interrupted, RunError
-from phenolens.images.store import CropStore, normalised
+from phenolens.images.store import normalised
 from phenolens.models import MODELS, ModelConfig
 from phenolens.models.vaeplus import VAEPlus
 from phenolens.training import loop
 from phenolens.training.batches import crops_for
-from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import TrainConfig
 from phenolens.training.device import Compute
 from phenolens.training.embed import embed_crops
 from phenolens.training.runs import begin, built_model, trained_model
+from trained_runs import trained
 
 SMALL = ModelConfig(width=4, latent_size=8, ramp_steps=3)
 WITHOUT_DECAY = TrainConfig(network=dataclasses.replace(SMALL, weight_decay=0.0))
 CONFIG = TrainConfig(steps=12, checkpoint_every=5, record_every=1, batch_size=6, network=SMALL, threads=1)
-
-
-@pytest.fixture
-def compute():
-    return Compute.chosen(device="cpu", precision="float32", threads=1)
-
-
-@pytest.fixture
-def store(tiny_study) -> CropStore:
-    return tiny_study.store()
-
-
-def trained(store, config, compute, folder):
-    """Train as the step does; the run's folder."""
-    run = RunFolder(folder)
-    model = built_model(store, config)
-    begin(run, store, config, compute)
-    loop.train(model, store, config, compute=compute, run=run)
-    return run
 
 
 def stop_before_step(monkeypatch, asked: int) -> None:

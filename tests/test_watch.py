@@ -13,41 +13,21 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from phenolens import cli
 from phenolens.images.fidelity import fidelity
-from phenolens.images.store import CropStore
 from phenolens.models import ModelConfig
 from phenolens.training import loop
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import TrainConfig
-from phenolens.training.device import Compute
 from phenolens.training.embed import decode, embed_crops
 from phenolens.training.grid import drawn_in, film, grid
-from phenolens.training.runs import begin, built_model, trained_model
+from phenolens.training.runs import trained_model
 from phenolens.training.sampling import held_out_cells
 from phenolens.training.watch import watched_cells
+from trained_runs import trained
 
 SMALL = ModelConfig(width=4, latent_size=8, ramp_steps=3)
 CONFIG = TrainConfig(
     steps=12, checkpoint_every=5, record_every=1, watch_every=4, batch_size=6, network=SMALL, threads=1
 )
-
-
-@pytest.fixture
-def compute():
-    return Compute.chosen(device="cpu", precision="float32", threads=1)
-
-
-@pytest.fixture
-def store(tiny_study) -> CropStore:
-    return tiny_study.store()
-
-
-def trained(store, config, compute, folder) -> RunFolder:
-    """Train as the step does; the run's folder."""
-    run = RunFolder(folder)
-    model = built_model(store, config)
-    begin(run, store, config, compute)
-    loop.train(model, store, config, compute=compute, run=run)
-    return run
 
 
 class KilledError(Exception):
