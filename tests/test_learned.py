@@ -14,7 +14,7 @@ from phenolens.study import Study
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "learned.py"
 CHANNELS = ("DNA", "tubulin", "actin")
-FIDELITY = ("error", "ssim", "power_ratio", "ring_correlation")
+FIDELITY = ("error", "ssim", "power_ratio", "ring_correlation", "line_ratio")
 PICTURES = ("reconstructions.png", "channels.png")
 MODELS = ["ae", "vae", "vaeplus", "pca"]
 TINY = "--steps 4 --batch-size 6 --width 4 --ramp-steps 1 --crop-px 36 --held-out-wells 0.2 --threads 1"
@@ -69,6 +69,15 @@ def test_the_spread_is_the_deviation_over_seeds_and_one_seed_has_none(learned):
     assert learned.summary(pd.Series([0.50, 0.52, 0.54])) == "0.520 ± 0.020"
     assert learned.summary(pd.Series([31.2])) == "31.2"
     assert learned.summary(pd.Series([np.nan, np.nan])) == "-"
+
+
+def test_lines_along_the_axes_are_told_from_lines_aslant_and_from_noise(learned, rng):
+    y, x = np.mgrid[:68, :68]
+    upright, aslant = (np.sin(2 * np.pi * way / 7)[None, None] for way in (x, (x + y) / np.sqrt(2)))
+    assert learned.line_share(upright) > 0.95
+    assert learned.line_share(aslant) < 0.05
+    of_noise = learned.line_share(rng.normal(size=(200, 2, 68, 68)))
+    np.testing.assert_allclose(of_noise, 0.165, atol=0.01)  # its share of the frequencies
 
 
 def error_of_black_pictures(out: Path) -> float:
