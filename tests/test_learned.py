@@ -45,6 +45,7 @@ def out(learned, tiny_screen, tmp_path, monkeypatch) -> Path:
     return tmp_path / "out"
 
 
+@pytest.mark.slow
 def test_every_model_is_measured_a_channel_on_cells_it_never_saw(out):
     table = pd.read_csv(out / "learned.csv")
     value = table.set_index(["model", "channel", "measure"])["value"]
