@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from phenolens.models.networks import BN_EPS
+from phenolens.models.layers import BN_EPS
 
 
 def zero_padded_convolution(x: Tensor, kernel: Tensor) -> Tensor:
@@ -18,7 +18,7 @@ def zero_padded_convolution(x: Tensor, kernel: Tensor) -> Tensor:
 
 def upsampled(x: Tensor) -> Tensor:
     """Every pixel twice in both directions."""
-    return x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
 def normed(y: Tensor, weight: Tensor, bias: Tensor, moments_of: Tensor) -> Tensor:
@@ -29,8 +29,8 @@ def normed(y: Tensor, weight: Tensor, bias: Tensor, moments_of: Tensor) -> Tenso
 
 
 def self_normed(convolution: torch.nn.Module, y: Tensor) -> Tensor:
-    """Batch normalisation by y's own moments."""
-    return normed(y, convolution.norm.weight, convolution.norm.bias, y)
+    """Batch normalisation by y's own moments, as the library defines it."""
+    return F.batch_norm(y, None, None, convolution.norm.weight, convolution.norm.bias, training=True, eps=BN_EPS)
 
 
 def encoded(encoder: torch.nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,8 +75,8 @@ def vaeplus_losses(model: torch.nn.Module, b1: Tensor, b2: Tensor, noise: Tensor
     fake = decoded(model.decoder, mean + torch.exp(log_variance / 2) * noise)
     layers = discriminated(model.discriminator, b2, fake, b1)
     n = len(b1)
-    pixel = sum(0.5 * ((b1[k] - fake[k]) ** 2).sum() for k in range(n)) / n
-    kl = sum(0.5 * (log_variance[k].exp() + mean[k] ** 2 - 1 - log_variance[k]).sum() for k in range(n)) / n
+    pixel = 0.5 * ((b1 - fake) ** 2).sum() / n
+    kl = 0.5 * (log_variance.exp() + mean**2 - 1 - log_variance).sum() / n
     values = b1[0].numel()
     feature = [0.5 * values * ((layers["real"][i] - layers["fake"][i]) ** 2).mean() for i in range(4)]
     gamma = [min(1.0, max(0.0, step / model.config.ramp_steps - i)) for i in (1, 2, 3, 4)]
@@ -88,3 +88,45 @@ def vaeplus_losses(model: torch.nn.Module, b1: Tensor, b2: Tensor, noise: Tensor
         "kl": kl,
         **{f"feature_{i}": f for i, f in enumerate(feature, start=1)},
     }
+
+
+def vae_losses(model: torch.nn.Module, b1: Tensor, noise: Tensor | None, beta: float) -> dict[str, Tensor]:
+    """The one player's loss of an AE (no noise) or a VAE, and its terms."""
+    mean, log_variance = encoded(model.encoder, b1)
+    fake = decoded(model.decoder, mean if noise is None else mean + torch.exp(log_variance / 2) * noise)
+    pixel = 0.5 * ((b1 - fake) ** 2).sum() / len(b1)
+    kl = 0.5 * (log_variance.exp() + mean**2 - 1 - log_variance).sum() / len(b1)
+    return {"autoencoder": pixel + beta * kl, "pixel": pixel, "kl": kl}
+
+
+class Iteration:
+    """METHOD 3's iteration of VAE+, written out: all gradients at the same weights, Adam, SGD with momentum, decay."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+        self.adam = [*model.encoder.parameters(), *model.decoder.parameters()]
+        self.sgd = list(model.discriminator.parameters())
+        self.kernels = [parameter for parameter in model.parameters() if parameter.ndim == 4]
+        self.first = [torch.zeros_like(p) for p in self.adam]
+        self.second = [torch.zeros_like(p) for p in self.adam]
+        self.velocity = [torch.zeros_like(p) for p in self.sgd]
+        self.done = 0
+
+    def __call__(self, b1: Tensor, b2: Tensor, noise: Tensor, step: int) -> dict[str, Tensor]:
+        """One iteration; its losses, before the step."""
+        losses = vaeplus_losses(self.model, b1, b2, noise, step)
+        of_autoencoder = torch.autograd.grad(losses["autoencoder"], self.adam, retain_graph=True)
+        of_discriminator = torch.autograd.grad(losses["discriminator"], self.sgd)
+        self.done += 1
+        with torch.no_grad():
+            for p, g, m, v in zip(self.adam, of_autoencoder, self.first, self.second):
+                m.mul_(0.9).add_(0.1 * g)
+                v.mul_(0.999).add_(0.001 * g**2)
+                unbiased_m, unbiased_v = m / (1 - 0.9**self.done), v / (1 - 0.999**self.done)
+                p.sub_(1e-3 * unbiased_m / (unbiased_v.sqrt() + 1e-7))
+            for p, g, velocity in zip(self.sgd, of_discriminator, self.velocity):
+                velocity.mul_(0.9).add_(g)
+                p.sub_(1e-2 * velocity)
+            for kernel in self.kernels:
+                kernel.mul_(1 - 1e-4)
+        return losses

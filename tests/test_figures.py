@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
+from phenolens.colours import Contrast, cell_image, channel_colours, shared_contrast
 from phenolens.errors import InputError
 from phenolens.viewing.canvas import alt_of, caption_of, png
 from phenolens.viewing.charts import confusion, learning_curves, treatment_map
-from phenolens.viewing.colours import Contrast, cell_image, channel_colours, shared_contrast
 from phenolens.viewing.figures import cell_sheet, interpolation, reconstructions
 
 CHANNELS = ("DAPI", "actin", "tubulin")

@@ -1,7 +1,5 @@
 """A whole run, killed in the middle of every step, ends with the files of the run that was never killed."""
 
-import io
-import re
 import signal
 import subprocess
 import sys
@@ -10,13 +8,14 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import pandas as pd
 import pytest
-import torch
+
+from whole_files import different_files
 
 FLAGS = (
     "--layout bbbc021 --crop-px 36 --steps 40 --batch-size 4 --width 4 --latent-size 8 --ramp-steps 5 --also pca "
-    "--checkpoint-every 5 --record-every 5 --threads 1 --precision float32 --bootstraps 20 --shuffles 5"
+    "--checkpoint-every 5 --record-every 5 --watch-every 10 --threads 1 --precision float32 "
+    "--bootstraps 20 --shuffles 5"
 )
 # One file that each step writes on its way: when it is there, the process is in the middle of that step or the next.
 MOMENTS = [
@@ -57,32 +56,6 @@ def kill_when(study: Path, source: Path, moment: str) -> int:
     return process.returncode
 
 
-def without_clock(path: Path) -> object:
-    """A file's content apart from how long things took."""
-    if path.name == "checkpoint.pt":
-        state = torch.load(path, weights_only=True)
-        records = [{k: v for k, v in record.items() if "second" not in k} for record in state["history"]]
-        return state["model"], state["optimisers"], state["step"], records
-    if path.name == "history.csv":
-        text = path.read_text()
-        table = pd.read_csv(io.StringIO(text)) if len(text) > 2 else pd.DataFrame()
-        return table.drop(columns=["seconds", "cells_per_second"], errors="ignore").to_csv()
-    if path.name == "report.html":
-        return re.sub(r"[\d.]+ minutes", "minutes", path.read_text())
-    return path.read_bytes()
-
-
-def same(a: object, b: object) -> bool:
-    """Equality that looks into containers and tensors."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b))
-    return a == b
-
-
 @pytest.mark.slow
 def test_killed_in_the_middle_of_any_step_the_same_command_ends_with_the_same_files(tiny_screen, tmp_path):
     whole, killed = tmp_path / "whole" / "study", tmp_path / "killed" / "study"
@@ -91,10 +64,7 @@ def test_killed_in_the_middle_of_any_step_the_same_command_ends_with_the_same_fi
     statuses = [kill_when(killed, tiny_screen, moment) for moment in MOMENTS]
     assert statuses == [-signal.SIGKILL] * len(MOMENTS)
     finish(killed, tiny_screen)
-    files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
-    assert sorted(path.relative_to(killed) for path in killed.rglob("*") if path.is_file()) == files
-    different = [str(name) for name in files if not same(without_clock(whole / name), without_clock(killed / name))]
-    assert different == []
+    assert different_files(whole, killed) == []
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ OF_FILE = {
     "__init__": "base",
     "errors": "base",
     "files": "base",
+    "colours": "base",
     "progress": "base",
     "study": "study",
     "steps": "steps",

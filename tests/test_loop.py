@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from phenolens.errors import InputError, Interrupted, RunError
-from phenolens.images.store import CropStore
+from phenolens.images.store import CropStore, normalised
 from phenolens.models import MODELS, ModelConfig
+from phenolens.models.vaeplus import VAEPlus
 from phenolens.training import loop
+from phenolens.training.batches import crops_for
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import TrainConfig
 from phenolens.training.device import Compute
@@ -20,6 +22,7 @@ from phenolens.training.embed import embed_crops
 from phenolens.training.runs import begin, built_model, trained_model
 
 SMALL = ModelConfig(width=4, latent_size=8, ramp_steps=3)
+WITHOUT_DECAY = TrainConfig(network=dataclasses.replace(SMALL, weight_decay=0.0))
 CONFIG = TrainConfig(steps=12, checkpoint_every=5, record_every=1, batch_size=6, network=SMALL, threads=1)
 
 
@@ -56,7 +59,7 @@ def stop_before_step(monkeypatch, asked: int) -> None:
 
 
 def weights(run):
-    return run.load()["model"]
+    return torch.load(run.checkpoint, weights_only=True)["model"]
 
 
 @pytest.mark.parametrize("model", ["ae", "vae", "vaeplus"])
@@ -109,13 +112,14 @@ def test_reconstruction_gets_better_by_training(store, compute, tmp_path):
 
 
 def test_each_player_is_moved_by_its_own_loss_alone(store, compute):
-    model = built_model(store, CONFIG).train()
+    model = built_model(store, WITHOUT_DECAY).train()
     crops = compute.normalised(store.take(np.arange(8))).unflatten(0, (2, 4))
     losses = model.losses(crops, 100)
     optimisers = model.optimisers()
     zero = dataclasses.replace(losses["autoencoder"], total=losses["autoencoder"].total * 0)
     before = {name: value.clone() for name, value in model.named_parameters()}
-    loop.step_players(model, {**losses, "autoencoder": zero}, optimisers, clip_norm=None)
+    loop.take_gradients(model, {**losses, "autoencoder": zero}, clip_norm=None)
+    loop.step_players(model, optimisers)
     moved = {name.split(".")[0] for name, value in model.named_parameters() if not torch.equal(value, before[name])}
     assert moved == {"discriminator"}
 
@@ -130,7 +134,8 @@ def test_gradients_are_laid_out_as_their_parameters_so_that_fused_optimisers_upd
         optimiser.register_step_pre_hook(
             lambda *_, of=parameters: seen.extend(p.grad.stride() == p.stride() for p in of)
         )
-    loop.step_players(model, model.losses(crops, 100), optimisers, clip_norm=None)
+    loop.take_gradients(model, model.losses(crops, 100), clip_norm=None)
+    loop.step_players(model, optimisers)
     assert len(seen) == len(list(model.parameters()))
     assert all(seen)
 
@@ -144,11 +149,12 @@ def test_every_kernel_and_nothing_else_decays_by_the_same_share(store):
 
 
 def test_clipping_bounds_the_gradient_that_moves_the_weights(store, compute):
-    model = built_model(store, CONFIG).train()
+    model = built_model(store, WITHOUT_DECAY).train()
     crops = compute.normalised(store.take(np.arange(8))).unflatten(0, (2, 4))
     sgd = {player: torch.optim.SGD(module.parameters(), lr=1.0) for player, module in model.players().items()}
     before = torch.cat([p.detach().flatten().clone() for p in model.players()["autoencoder"].parameters()])
-    loop.step_players(model, model.losses(crops, 0), sgd, clip_norm=0.5)
+    loop.take_gradients(model, model.losses(crops, 0), clip_norm=0.5)
+    loop.step_players(model, sgd)
     after = torch.cat([p.detach().flatten() for p in model.players()["autoencoder"].parameters()])
     assert float((after - before).norm()) == pytest.approx(0.5, rel=1e-3)
 
@@ -175,9 +181,138 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(s
     kept = run.checkpoint.read_bytes()
     vae_plus = MODELS["vaeplus"](len(store.channels), store.crop_px, SMALL)
     monkeypatch.setattr(type(vae_plus), "feature_loss", lambda self, a, b: (a - b).sum() * float("nan"))
-    with pytest.raises(RunError, match="loss of the autoencoder is not finite at step 5"):
+    with pytest.raises(RunError, match="loss of the autoencoder is not finite at step 5") as error:
         trained(store, CONFIG, compute, tmp_path / "run")
     assert run.checkpoint.read_bytes() == kept
+    assert "\n" not in str(error.value)
+    assert "feature_1 nan" in str(error.value)
+
+
+def test_the_batch_that_a_run_broke_on_is_listed_cell_by_cell_until_it_is_tried_again(
+    store, compute, tmp_path, monkeypatch
+):
+    vae_plus = MODELS["vaeplus"](len(store.channels), store.crop_px, SMALL)
+    monkeypatch.setattr(type(vae_plus), "feature_loss", lambda self, a, b: (a - b).sum() * float("nan"))
+    with pytest.raises(RunError, match=r"failed_batch.csv .*no checkpoint was due yet") as error:
+        trained(store, CONFIG, compute, tmp_path / "run")
+    monkeypatch.undo()
+    listed = pd.read_csv(tmp_path / "run" / "failed_batch.csv")
+    assert list(listed.columns) == ["step", "batch", "place", "cell_id", "plate", "well", "compound"]
+    sampler = loop.TreatmentSampler(loop.sampled_treatments(store.cells), batch_size=6, seed=0)
+    drawn = store.cells.iloc[sampler.draw(4, batches=2).ravel()]
+    assert set(listed["step"]) == {4}
+    assert list(zip(listed["batch"], listed["place"])) == [(batch, place) for batch in (1, 2) for place in range(1, 7)]
+    for column in ("cell_id", "plate", "well", "compound"):
+        assert list(listed[column]) == list(drawn[column])
+    assert ", ".join(drawn["cell_id"][:3]) in str(error.value)
+    trained(store, CONFIG, compute, tmp_path / "run")
+    assert not (tmp_path / "run" / "failed_batch.csv").exists()
+
+
+def test_a_gradient_that_is_not_finite_under_a_finite_loss_moves_no_weight(store, compute, tmp_path, monkeypatch):
+    run = trained(store, dataclasses.replace(CONFIG, steps=5), compute, tmp_path / "run")
+    monkeypatch.setattr(VAEPlus, "feature_loss", lambda self, a, b: (a - a).sum().sqrt())
+    stepped = []
+    monkeypatch.setattr(loop, "step_players", lambda *_: stepped.append(1))
+    with pytest.raises(RunError, match="the gradient of the autoencoder is not finite at step 5"):
+        trained(store, CONFIG, compute, run.folder)
+    assert stepped == []
+
+
+def test_where_a_look_at_a_number_must_be_waited_for_the_first_bad_step_is_found_before_anything_is_saved(
+    store, compute, tmp_path, monkeypatch
+):
+    """As on a CUDA card: step 6 is bad, steps 7 to 9 are taken, the record due then asks and names step 6."""
+    config = dataclasses.replace(CONFIG, record_every=5, watch_every=0)
+    run = trained(store, dataclasses.replace(config, steps=5), compute, tmp_path / "run")
+    kept = run.checkpoint.read_bytes()
+    losses, asked = VAEPlus.losses, []
+
+    def spoilt(self, crops, step):
+        asked.append(step)
+        found = losses(self, crops, step)
+        factor = float("nan") if step == 6 else 1.0
+        return {
+            **found,
+            "autoencoder": dataclasses.replace(found["autoencoder"], total=found["autoencoder"].total * factor),
+        }
+
+    monkeypatch.setattr(VAEPlus, "losses", spoilt)
+    monkeypatch.setattr(Compute, "waits", False)
+    with pytest.raises(RunError, match="a loss or its gradient is not finite at step 6;"):
+        trained(store, config, compute, run.folder)
+    assert asked == [5, 6, 7, 8, 9]
+    assert run.checkpoint.read_bytes() == kept
+    drawn = loop.TreatmentSampler(loop.sampled_treatments(store.cells), batch_size=6, seed=0).draw(6, batches=2)
+    listed = pd.read_csv(run.folder / "failed_batch.csv")
+    assert list(listed["cell_id"]) == list(store.cells["cell_id"].iloc[drawn.ravel()])
+
+
+@pytest.mark.parametrize("kept", ["disk", "device"])
+def test_batches_drawn_on_the_device_are_those_read_from_disk(store, compute, kept):
+    rows = np.array([[5, 0, 7], [2, 2, len(store) - 1]])
+    batch = crops_for(store, compute, kept=kept).batch(rows)
+    np.testing.assert_array_equal(batch.flatten(0, 1).numpy(), normalised(store.take(rows.ravel())).astype(np.float32))
+    assert batch.shape == (2, 3, 3, 36, 36)
+
+
+def test_pixels_of_the_whole_16_bit_range_are_seen_as_they_are(compute):
+    crops = np.array([[[[0, 1], [40_000, 65_535]]]], np.uint16)
+    torch.testing.assert_close(
+        compute.normalised(crops)[0, 0], torch.tensor([[0, 1 / 65_535], [40_000 / 65_535, 1]]), rtol=1e-6, atol=0
+    )
+
+
+def test_a_run_with_crops_on_the_device_is_the_run_with_crops_on_disk(store, compute, tmp_path):
+    disk, device = (
+        weights(trained(store, dataclasses.replace(CONFIG, crops_kept=kept), compute, tmp_path / kept))
+        for kept in ("disk", "device")
+    )
+    assert all(torch.equal(disk[name], device[name]) for name in disk)
+
+
+def test_weights_that_are_not_finite_never_become_a_checkpoint(store, compute, tmp_path, monkeypatch):
+    run = trained(store, dataclasses.replace(CONFIG, steps=5), compute, tmp_path / "run")
+    kept = run.checkpoint.read_bytes()
+    factors = iter([1.0] * 4 + [float("nan")])
+
+    def spoil(model):
+        model.encoder.head.kernel.data *= next(factors)
+
+    monkeypatch.setattr(loop, "decay_kernels", spoil)
+    with pytest.raises(RunError, match=r"what was learned \(model encoder.head.kernel\) is not finite at step 9"):
+        trained(store, CONFIG, compute, tmp_path / "run")
+    assert run.checkpoint.read_bytes() == kept
+
+
+def test_speed_is_that_of_the_latest_record_whatever_came_before():
+    history = [{"step": 10, "seconds": 100.0}, {"step": 20, "seconds": 101.0}]
+    assert loop.speed(loop.Progress(step=30, seconds=103.0, history=history)) == 5
+    assert loop.speed(loop.Progress(step=10, seconds=4.0)) == 2.5
+
+
+@pytest.mark.parametrize(
+    ("model", "columns"),
+    [
+        ("ae", {"autoencoder": ["pixel", "gradient_norm"]}),
+        ("vae", {"autoencoder": ["pixel", "kl", "active_features", "gradient_norm"]}),
+        (
+            "vaeplus",
+            {
+                "autoencoder": ["pixel", "kl", "active_features", "gradient_norm"]
+                + [f"{what}_{i}" for what in ("gamma", "feature") for i in (1, 2, 3, 4)],
+                "discriminator": ["cross_entropy", "accuracy", "gradient_norm"],
+            },
+        ),
+    ],
+)
+def test_the_history_holds_every_term_of_each_player(store, compute, tmp_path, model, columns):
+    config = dataclasses.replace(CONFIG, model=model, steps=18, record_every=6, watch_every=0)
+    history = pd.read_csv(trained(store, config, compute, tmp_path / "run").folder / "history.csv")
+    of_players = {f"{player}.{name}" for player, names in columns.items() for name in names}
+    assert set(history.columns) == of_players | {"step", "seconds", "cells_per_second"}
+    assert list(history["step"]) == [6, 12, 18]
+    assert history.iloc[-1].notna().all()
 
 
 def test_a_request_to_stop_saves_first_and_the_run_goes_on(store, compute, tmp_path, monkeypatch):
@@ -193,7 +328,7 @@ def test_a_request_to_stop_saves_first_and_the_run_goes_on(store, compute, tmp_p
 def test_a_truncated_checkpoint_is_refused_in_one_line_that_says_what_to_do(store, compute, tmp_path):
     run = trained(store, CONFIG, compute, tmp_path / "run")
     run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:-500])
-    with pytest.raises(InputError, match=r"not a readable checkpoint.*delete .* to train this run anew") as error:
+    with pytest.raises(InputError, match=r"not a readable checkpoint.*delete .* to train it anew") as error:
         trained(store, dataclasses.replace(CONFIG, steps=20), compute, tmp_path / "run")
     assert "\n" not in str(error.value)
 
@@ -202,7 +337,7 @@ def test_a_foreign_file_in_place_of_a_checkpoint_is_refused(store, compute, tmp_
     run = trained(store, CONFIG, compute, tmp_path / "run")
     torch.save({"something": torch.zeros(2)}, run.checkpoint)
     with pytest.raises(InputError, match="not a checkpoint of this version"):
-        run.load()
+        trained(store, CONFIG, compute, tmp_path / "run")
 
 
 def test_a_run_of_other_settings_is_not_overwritten(store, compute, tmp_path):

@@ -1,14 +1,17 @@
 """The command line: parse, open, call, say what comes next. One verb a step."""
 
 import errno
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
+from types import FrameType
 
 from phenolens import __version__
 from phenolens.errors import InputError, Interrupted, RunError
-from phenolens.progress import tell
 
 VERBS = {
     "demo": "simulate a small screen and take it from images to a report, in about five minutes",
@@ -24,6 +27,9 @@ VERBS = {
 }
 
 
+SHARED = ("train", "embed")  # what several processes can do together
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; 0 when it is done, 2 for bad input, 1 when a computation cannot go on, 130 when stopped."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -33,23 +39,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[0] == "--version":
         print(f"phenolens {__version__}")
         return 0
+    with sigterm_as_ctrl_c():
+        try:
+            status, said = outcome(given[0], given[1:])
+        except KeyboardInterrupt:
+            status, said = 130, "stopped; the same command goes on where it stood"
+    if said:
+        number = os.environ.get("RANK", "0")  # of several processes that torchrun started, any may fail
+        whose = "" if number == "0" else f"process {number}: "
+        print(f"phenolens {given[0]}: {whose}{said}", file=sys.stderr, flush=True)
+    return status
+
+
+def outcome(verb: str, arguments: list[str]) -> tuple[int, str]:
+    """Run one verb; its exit code, and what is to be said when it did not come to its end."""
     try:
-        return run_verb(given[0], given[1:])
+        return run_verb(verb, arguments), ""
     except InputError as error:
-        tell(f"phenolens {given[0]}: {error}")
-        return 2
+        return 2, str(error)
     except Interrupted as error:
-        tell(f"phenolens {given[0]}: {error}")
-        return 130
-    except KeyboardInterrupt:
-        tell(f"phenolens {given[0]}: stopped; the same command goes on where it stood")
-        return 130
+        return 130, str(error)
     except RunError as error:
-        tell(f"phenolens {given[0]}: {error}")
-        return 1
+        return 1, str(error)
     except OSError as error:
-        tell(f"phenolens {given[0]}: {_what_the_system_said(error)}")
-        return 2
+        return 2, _what_the_system_said(error)
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """While it is open, SIGTERM stops as Ctrl-C does: nothing stays half-written, and one line is said."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: signals are somebody else's
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def overview() -> str:
@@ -82,6 +113,8 @@ def run_verb(verb: str, arguments: list[str]) -> int:
         near = get_close_matches(verb, VERBS, n=1)
         hint = f'did you mean "{near[0]}"?' if near else f"expected one of {', '.join(VERBS)}"
         raise InputError(f'no verb "{verb}"; {hint}')
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and verb not in SHARED:
+        raise InputError(f"works in one process; of all verbs, {' and '.join(SHARED)} can be started by torchrun")
     import tyro
 
     from phenolens.settings import with_file_settings

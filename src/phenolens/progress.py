@@ -1,5 +1,6 @@
 """Progress on whatever takes longer than a second: a bar on a terminal, a line now and then in a log."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +20,9 @@ def track(items: Iterable[Item], label: str | Callable[[], str], *, total: int, 
     A `label` that is a function is asked anew each time something is shown. `done` items of the total came earlier.
     """
     words = label if callable(label) else lambda: label
+    if not speaks():
+        yield from items
+        return
     if sys.stderr.isatty():
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -39,4 +43,10 @@ def track(items: Iterable[Item], label: str | Callable[[], str], *, total: int, 
 
 def tell(text: str) -> None:
     """Say one line to the person at the terminal (stderr, so that stdout stays for results)."""
-    print(text, file=sys.stderr, flush=True)
+    if speaks():
+        print(text, file=sys.stderr, flush=True)
+
+
+def speaks() -> bool:
+    """Whether this process talks to the person: of several that torchrun started, the first alone."""
+    return os.environ.get("RANK", "0") == "0"

@@ -29,10 +29,11 @@ from phenolens.training.runs import trained_model
 from phenolens.viewing.charts import confusion, learning_curves, treatment_map
 from phenolens.viewing.figures import cell_sheet, interpolation, reconstructions
 from phenolens.viewing.published import COMPOUNDS
-from phenolens.viewing.report import Picture, ReportContents, report_html
+from phenolens.viewing.report import Picture, ReportContents, SavedPicture, report_html
 from phenolens.viewing.scoretable import MODEL_NAMES, verdict_sentence
 from phenolens.viewing.travel import decode_frames, feature_swap, target_cell
 
+UNTOLD = ("record_every", "checkpoint_every", "watch_every", "tensorboard")  # settings that change no result
 FULL_BBBC021_CROPS = 488_396  # the public crop set, as a yardstick for how much of it a study holds
 
 
@@ -169,7 +170,7 @@ def _facts(store: CropStore, about: dict[str, Any], study: Study, name: str) -> 
         **{
             key: value
             for key, value in about["config"].items()
-            if key not in ("network", "model", "record_every", "checkpoint_every") and value is not None
+            if key not in ("network", "model", *UNTOLD) and value is not None
         },
         **network,
     }
@@ -226,6 +227,12 @@ def _of_training(study: Study, name: str) -> dict[str, Any]:
             columns=["seconds", "cells_per_second"]
         )  # how fast it was says nothing of how it learned
         curves.append(learning_curves(untimed, title=name))
+    film = study.run(name) / "reconstructions.png"
+    if film.exists():
+        caption = (
+            f"{name} as it learned: a row a cell, first the original, then its reconstruction after so many steps."
+        )
+        curves.append(SavedPicture(film.read_bytes(), caption, alt="Reconstructions of the same cells, step by step"))
     health = read_json(study.run(name) / "health.json", mend="give the run's `phenolens train` command again")
     warnings = health["warnings"]
     if not warnings and 0 < len(history) < RECORDS:

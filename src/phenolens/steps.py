@@ -7,6 +7,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -100,21 +101,28 @@ def train(study: Study, config: "TrainConfig", *, name: str) -> None:
     """Train one model, or go on where its last checkpoint stands."""
     from phenolens.training.checkpoint import RunFolder
     from phenolens.training.device import Compute
-    from phenolens.training.health import verdicts
+    from phenolens.training.distributed import is_first, together, wait_for_all
+    from phenolens.training.health import Health
     from phenolens.training.loop import train as train_model
     from phenolens.training.runs import begin, built_model
+    from phenolens.training.watch import check_can_watch
 
+    check_can_watch(config)
     store = study.store()
     compute = Compute.chosen(device=config.device, precision=config.precision, threads=config.threads)
     run = RunFolder(study.run(name))
     model = built_model(store, config)
-    with alone(run.folder / ".lock", doing="training"):
-        begin(run, store, config, compute)
-        (run.folder / "health.json").unlink(missing_ok=True)  # it is there when a training has come to its end
+    held = alone(run.folder / ".lock", doing="training") if is_first() else nullcontext()
+    with together(compute.device), held:
+        if is_first():
+            begin(run, store, config, compute)
+            (run.folder / "health.json").unlink(missing_ok=True)  # it is there when a training has come to its end
+        wait_for_all()
         progress = train_model(model, store, config, compute=compute, run=run)
-        run.write_history(progress.history)  # also when a kill came between the last checkpoint and its history
-        health = {"steps": progress.step, "warnings": verdicts(progress.history)}
-        write_json(run.folder / "health.json", health | {"latest": _without_timing(progress.history)})
+        if is_first():
+            run.write_history(progress.history)  # also when a kill came between the last checkpoint and its history
+            health = {"steps": progress.step, **Health.of(progress.history).as_json()}
+            write_json(run.folder / "health.json", health | {"latest": _without_timing(progress.history)})
 
 
 def _without_timing(history: list[dict[str, float]]) -> dict[str, float]:
@@ -126,6 +134,7 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
     """Embed every crop with a trained model, a file a plate; plates that are embedded already are kept."""
     from phenolens.training.checkpoint import RunFolder
     from phenolens.training.device import Compute
+    from phenolens.training.distributed import own_share
     from phenolens.training.embed import embed_crops, embedding_table
     from phenolens.training.runs import trained_model, weights_sha256
 
@@ -147,7 +156,7 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
     }
     cells = store.cells
     kept = {plate: _about_of(study.embeddings(name) / f"{plate}.h5ad").get("made_from") for plate in store.plates}
-    todo = [plate for plate in store.plates if kept[plate] != source]
+    todo = [plate for plate in own_share(store.plates) if kept[plate] != source]
     for plate in track(todo, f"embedding with {name}", total=len(todo)):
         z = embed_crops(model, store.crops(plate), compute=compute)
         if not (z == z).all():
@@ -328,7 +337,11 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
 
 def _run_config(study: Study, name: str) -> dict[str, Any]:
     path = study.run(name) / "config.json"
-    return read_json(path, mend=f"delete {path.parent} and train it anew")["config"]
+    about = read_json(path, mend="give its `phenolens train` command again")
+    config = about.get("config") if isinstance(about, dict) else None
+    if not isinstance(config, dict) or not {"model", "seed", "steps"} <= config.keys():
+        raise InputError(f"{path}: not the config of a run; delete it and give its `phenolens train` command again")
+    return config
 
 
 def _scored(

@@ -2,7 +2,7 @@
 
 study.json                    says that this folder is a study
 crops/                        CropStore: a part a plate
-runs/<run>/                   config.json, checkpoint.pt, history.csv, health.json
+runs/<run>/                   config.json, checkpoint.pt, history.csv, health.json, reconstructions
 embeddings/<run>/<plate>.h5ad a row a cell
 profiles/<run>/               wells_<statistics>.h5ad, treatments_<statistics>[_whitened].h5ad
 scores/<run>/                 neighbours and confusion tables; scores.csv gathers all runs

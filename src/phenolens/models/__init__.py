@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 
-from phenolens.models.autoencoders import AE, VAE
 from phenolens.models.model import FittedModel, Generative, Loss, Model, ModelConfig
 from phenolens.models.pca import PixelPCA
-from phenolens.models.vaeplus import VAEPlus
+from phenolens.models.vaeplus import AE, VAE, VAEPlus
 
 # (channels, crop side in px, config) -> a model with its first weights
 MODELS: dict[str, Callable[[int, int, ModelConfig], Model]] = {

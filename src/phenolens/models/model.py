@@ -26,7 +26,13 @@ class ModelConfig:
     feature_loss_scale: Literal["image", "sum"] = "image"  # image: each layer weighs as much as the image; sum: plain
     learning_rate: float = 1e-3  # Adam, encoder and decoder
     discriminator_learning_rate: float = 1e-2  # SGD with momentum 0.9, discriminator
-    weight_decay: float = 1e-4  # every convolution kernel is multiplied by 1 - this after each step
+    weight_decay: float = 1e-4  # by how much convolution kernels are pulled towards zero each step
+    # multiplicative: kernels times 1 - weight_decay after each step (the code's); gradient: weight_decay times the
+    # kernel is added to its gradient, half a squared penalty in the loss (the plain reading of the paper)
+    weight_decay_form: Literal["multiplicative", "gradient"] = "multiplicative"
+    posterior_norm: bool = True  # batch normalisation of the posterior's mean and log-variance (the code's)
+    logit_norm: bool = True  # batch normalisation of the discriminator's logit (the code's)
+    ae_noise: bool = False  # noise around the mean also when an ae is trained (the code's)
 
     def __post_init__(self) -> None:
         """InputError on a number that cannot be."""

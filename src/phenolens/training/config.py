@@ -6,9 +6,9 @@ from typing import Literal
 from phenolens.errors import InputError, at_least
 from phenolens.models import ModelConfig
 
-# Settings that say how a run is computed, not what it computes: they may change when a run goes on. So may `steps`,
-# unless learning rates fall towards the last one.
-HOW = ("checkpoint_every", "threads", "device")
+# Settings that say how a run is computed and watched, not what it computes: they may change when a run goes on. So may
+# `steps`, unless learning rates fall towards the last one.
+HOW = ("checkpoint_every", "threads", "device", "crops_kept", "compiled", "watch_every", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,13 @@ class TrainConfig:
     clip_norm: float | None = None  # largest gradient norm of a player; left out: no clipping, as in the paper
     record_every: int = 10  # steps between two lines of history.csv
     checkpoint_every: int = 250  # steps between two checkpoints
+    watch_every: int = 500  # steps between two pictures of how the model redraws the same 16 cells; 0: none
+    tensorboard: bool = False  # write history and pictures for TensorBoard too; needs the extra tensorboard
     device: str = "auto"  # cpu, cuda, cuda:1 ...; auto: a CUDA card when there is one
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of convolutions; auto: bfloat16 where it is faster
     threads: int | None = None  # processor threads; left out: all
+    crops_kept: Literal["auto", "disk", "device"] = "auto"  # where batches are drawn; auto: on a CUDA card with room
+    compiled: bool = False  # compile the networks with torch.compile first; on a processor this needs a C++ compiler
     network: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:
@@ -37,6 +41,7 @@ class TrainConfig:
         at_least("--batch-size", 1 if self.batch_size is None else self.batch_size, 1)
         at_least("--threads", 1 if self.threads is None else self.threads, 1)
         at_least("--seed", self.seed, 0)
+        at_least("--watch-every", self.watch_every, 0)
         at_least("--cooldown-steps", self.cooldown_steps, 0)
         if not 0 <= self.held_out_wells < 1:
             raise InputError(f"--held-out-wells {self.held_out_wells}: expected a share of at least 0 and below 1")

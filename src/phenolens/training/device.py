@@ -29,9 +29,13 @@ class Compute:
         """Resolve `auto` for this machine and set torch's threads; InputError when the device is not to be had."""
         torch.set_num_threads(threads or os.cpu_count() or 1)
         name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        if name == "cuda":  # torchrun: a card for each process
+            name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         try:
             chosen = torch.device(name)
             torch.empty(1, device=chosen)
+            if chosen.type == "cuda":
+                torch.cuda.set_device(chosen)
         except (RuntimeError, AssertionError) as error:
             raise InputError(f'--device {device}: not to be had on this machine; use "cpu"') from error
         keep_freed_memory()
@@ -51,14 +55,25 @@ class Compute:
         """Seed torch's generator as a function of (seed, step)."""
         torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]))
 
-    def normalised(self, crops: np.ndarray) -> Tensor:
-        """Crops (n, C, S, S) of any number type as float32, each channel of each divided by its own maximum.
+    def normalised(self, crops: np.ndarray | Tensor) -> Tensor:
+        """Crops (n, C, S, S), uint16 or the int16 of the same bits, as float32, each channel divided by its maximum.
 
-        An all-zero channel stays zero. METHOD: absolute intensity is gone, as in the paper.
+        An all-zero channel stays zero. Absolute intensity is gone, as in the paper. Pixels travel to the device as they
+        are kept, two bytes each.
         """
-        x = torch.from_numpy(crops.astype(np.float32)).to(self.device, memory_format=torch.channels_last)
+        pixels = (as_signed(crops) if isinstance(crops, np.ndarray) else crops).to(self.device)
+        x = (pixels.to(torch.int32) & 0xFFFF).to(torch.float32, memory_format=torch.channels_last)
         peak = x.amax((2, 3), keepdim=True)
-        return x / torch.where(peak > 0, peak, 1)
+        return x.div_(torch.where(peak > 0, peak, 1))
+
+    @property
+    def waits(self) -> bool:
+        """Whether to look at a number is to have it; a CUDA card has to be waited for."""
+        return self.device.type != "cuda"
+
+    def free_bytes(self) -> int:
+        """Memory that a CUDA device has left."""
+        return torch.cuda.mem_get_info(self.device)[0]
 
     def described(self) -> dict[str, Any]:
         """Machine and versions, for the record."""
@@ -71,6 +86,11 @@ class Compute:
             "python": platform.python_version(),
             "system": platform.system(),
         }
+
+
+def as_signed(crops: np.ndarray) -> Tensor:
+    """Crops of uint16 as int16 with the same bits, which torch calculates with; a copy, since maps are read-only."""
+    return torch.from_numpy(np.array(crops, np.uint16).view(np.int16))
 
 
 def processor_name() -> str:

@@ -25,8 +25,8 @@ def embed_crops(model: Model, crops: np.ndarray, *, compute: Compute) -> np.ndar
     parts = []
     for start in range(0, len(crops), BATCH):
         with compute.autocast():
-            parts.append(model.embed(compute.normalised(crops[start : start + BATCH])).float().cpu().numpy())
-    return np.concatenate(parts)
+            parts.append(model.embed(compute.normalised(crops[start : start + BATCH])).float())
+    return torch.cat(parts).cpu().numpy()
 
 
 @torch.inference_mode()

@@ -1,6 +1,5 @@
 """A run and what it was made from: begun once, gone on with only when nothing but its length changed."""
 
-import dataclasses
 from typing import Any
 
 import torch
@@ -9,10 +8,12 @@ from phenolens import __version__
 from phenolens.errors import InputError
 from phenolens.files import sha256
 from phenolens.images.store import CropStore
-from phenolens.models import MODELS, Model, ModelConfig
+from phenolens.models import MODELS, Model
+from phenolens.progress import tell
 from phenolens.training.checkpoint import RunFolder
-from phenolens.training.config import HOW, TrainConfig
+from phenolens.training.config import TrainConfig
 from phenolens.training.device import Compute
+from phenolens.training.origin import Origin
 
 
 def built_model(store: CropStore, config: TrainConfig) -> Model:
@@ -23,31 +24,38 @@ def built_model(store: CropStore, config: TrainConfig) -> Model:
 
 def begin(run: RunFolder, store: CropStore, config: TrainConfig, compute: Compute) -> None:
     """Write down what the run is made from; InputError when it exists already and is made from something else."""
-    made_from: dict[str, Any] = {
-        "config": dataclasses.asdict(config),
-        "crops": store.identity,
-        "channels": list(store.channels),
-        "crop_px": store.crop_px,
-        "n_crops": len(store.cells),
-    }
-    before = run.about()
+    origin = Origin.of(store, config)
+    about = run.about()
+    before = run.origin()
     if before is not None:
-        if before["crops"] != store.identity:
+        if not before.same_crops(origin):
             raise InputError(
                 f"{run.folder}: trained on other crops than those in {store.folder} now; "
                 "give another --name, or delete that folder to train anew"
             )
-        old, new = (_what(about["config"]) for about in (before, made_from))
-        changed = [f"{name} {old.get(name)} -> {new.get(name)}" for name in new if old.get(name) != new.get(name)]
-        if changed:
+        if changed := before.changed_settings(origin):
             raise InputError(
                 f"{run.folder}: trained with other settings ({', '.join(changed)}); "
                 "give another --name, or delete that folder to train anew"
             )
-        done = run.load()
-        if done is not None and done["step"] > config.steps:
-            raise InputError(f"{run.folder}: has {done['step']} steps already, more than --steps {config.steps}")
-    run.begin({**made_from, "computed_with": compute.described(), "phenolens": __version__})
+    state = run.load(origin)
+    if state is not None and state["step"] > config.steps:
+        raise InputError(f"{run.folder}: has {state['step']} steps already, more than --steps {config.steps}")
+    now = {"computed_with": compute.described(), "phenolens": __version__}
+    if about is not None and state is not None and 0 < state["step"] < config.steps:
+        tell_what_changed(run, about, now, step=state["step"])
+    run.begin({**origin.written(), **now})
+
+
+def tell_what_changed(run: RunFolder, about: dict[str, Any], now: dict[str, Any], *, step: int) -> None:
+    """Say which parts of machine and versions are others than they were: numbers are rounded in another way there."""
+    before, after = ({**said.get("computed_with", {}), "phenolens": said.get("phenolens")} for said in (about, now))
+    changed = [f"{name} {before.get(name)} -> {after[name]}" for name in after if before.get(name) != after[name]]
+    if changed:
+        tell(
+            f"{run.name}: goes on at step {step} with {', '.join(changed)}; its last digits will not be those of a run "
+            "that was never stopped"
+        )
 
 
 def weights_sha256(model: Model) -> str:
@@ -56,24 +64,18 @@ def weights_sha256(model: Model) -> str:
     return sha256(*(part for name, value in state for part in (name, value.contiguous().numpy().tobytes())))
 
 
-def _what(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that decide what a run computes, flat."""
-    how = HOW if config["cooldown_steps"] else (*HOW, "steps")
-    return {**{k: v for k, v in config.items() if k not in (*how, "network")}, **config["network"]}
-
-
 def trained_model(run: RunFolder) -> tuple[Model, TrainConfig]:
     """The run's model in evaluation mode, on the CPU, and its config; InputError when it is not trained to its end."""
-    about = run.about()
-    state = run.load() if about else None
-    if about is None or state is None:
+    origin = run.origin()
+    state = None if origin is None else run.load(origin)
+    if origin is None or state is None:
         raise InputError(f"{run.folder}: nothing has been trained there; run `phenolens train` first")
-    config = TrainConfig(**{**about["config"], "network": ModelConfig(**about["config"]["network"])})
+    config = origin.config
     if state["step"] < config.steps:
         raise InputError(
             f"{run.folder}: stands at step {state['step']} of {config.steps}; "
             "give the same `phenolens train` command again to finish it"
         )
-    model = MODELS[config.model](len(about["channels"]), about["crop_px"], config.network)
-    model.load_state_dict(state["model"])
+    model = MODELS[config.model](len(origin.channels), origin.crop_px, config.network)
+    run.restore(state, model, {})
     return model.eval(), config

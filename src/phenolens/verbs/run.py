@@ -13,6 +13,7 @@ from phenolens.reporting import ReportConfig
 from phenolens.steps import EmbedConfig, EvaluateConfig, ProfileConfig
 from phenolens.study import Study
 from phenolens.training.config import TrainConfig
+from phenolens.training.watch import check_can_watch
 from phenolens.verbs.crop import Layout, described
 from phenolens.verbs.evaluate import show_scores
 
@@ -35,6 +36,7 @@ class Flags:
 def act(flags: Flags) -> None:
     """Crop, train, embed, profile, evaluate, report; what is done already is kept."""
     steps.check_source(flags.source)
+    check_can_watch(flags.train)
     study = Study.create(flags.study)
     store = steps.crop(study, source=flags.source, layout=flags.layout, config=flags.crop)
     tell(described(store))

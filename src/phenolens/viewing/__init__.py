@@ -1,8 +1,8 @@
 """Viewing: pictures of cells and charts, the way from control to compound, the report; computes no score."""
 
+from phenolens.colours import Contrast, cell_image, channel_colours, shared_contrast
 from phenolens.viewing.canvas import alt_of, caption_of, png
 from phenolens.viewing.charts import confusion, learning_curves, treatment_map
-from phenolens.viewing.colours import Contrast, cell_image, channel_colours, shared_contrast
 from phenolens.viewing.figures import cell_sheet, interpolation, reconstructions
 from phenolens.viewing.report import ReportContents, SavedPicture, report_html
 from phenolens.viewing.scoretable import verdict_sentence

@@ -13,9 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from phenolens.errors import InputError
-from phenolens.viewing.canvas import INK, QUIET, bare, describe, look, new_figure
-from phenolens.viewing.colours import (
+from phenolens.colours import (
     Array,
     Contrast,
     cell_image,
@@ -23,6 +21,8 @@ from phenolens.viewing.colours import (
     colour_words,
     shared_contrast,
 )
+from phenolens.errors import InputError
+from phenolens.viewing.canvas import INK, QUIET, bare, describe, look, new_figure
 
 WIDTH_IN = 9.0
 PAD_IN = 0.012  # around each picture

@@ -17,9 +17,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from phenolens.colours import colour_words
 from phenolens.errors import InputError
 from phenolens.study import Study
-from phenolens.viewing.colours import colour_words
 from phenolens.viewing.published import COLUMN_TITLES
 from phenolens.viewing.scoretable import score_rows
 from phenolens.web.explorer import Cells, Explorer, NotInStudyError, known

@@ -18,11 +18,11 @@ import imagecodecs
 import numpy as np
 import pandas as pd
 
+from phenolens.colours import Contrast, cell_image, shared_contrast
 from phenolens.images.store import ABOUT, CropStore, normalised
 from phenolens.profiling.similarity import directions, distances
 from phenolens.screen.table import treatment_name
 from phenolens.study import HEADLINE, Study
-from phenolens.viewing.colours import Contrast, cell_image, shared_contrast
 from phenolens.viewing.scoretable import verdict_sentence
 
 PROTOCOLS = ("NSC", "NSCB")

@@ -1,0 +1,84 @@
+"""Begin and end the work of several processes at once, as torchrun starts them.
+
+`torchrun --nproc-per-node P -m phenolens.cli train STUDY ...`: each process trains on its share of every batch; what is
+a sum or a mean over the batch is exchanged (models/processes.py), so that the result is that of one process. Process 0
+alone writes and speaks.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from phenolens.errors import InputError
+from phenolens.models import processes
+from phenolens.models.processes import wait_for_all
+
+
+def asked_for() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def own_share(plates: Sequence[str]) -> Sequence[str]:
+    """The plates that this process embeds: every P-th of them."""
+    return plates[int(os.environ.get("RANK", "0")) :: asked_for()]
+
+
+@contextmanager
+def together(device: torch.device) -> Iterator[None]:
+    """While it is open, the processes know each other: NCCL between CUDA cards, gloo between processors."""
+    if asked_for() == 1:
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+__all__ = [
+    "any_process",
+    "asked_for",
+    "average_gradients",
+    "check_batch_size",
+    "is_first",
+    "own_share",
+    "together",
+    "wait_for_all",
+]
+
+
+def check_batch_size(batch_size: int) -> None:
+    """InputError when the processes cannot share a batch evenly (batch size, cells)."""
+    if batch_size % processes.count():
+        raise InputError(
+            f"--batch-size {batch_size}: {processes.count()} processes cannot share it evenly; "
+            "give a batch size or a number of processes that divides it"
+        )
+
+
+def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """Replace each parameter's gradient by its mean over processes."""
+    if processes.count() == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    means = processes.averaged(torch.cat([gradient.flatten() for gradient in gradients]))
+    for gradient, mean in zip(gradients, means.split([gradient.numel() for gradient in gradients])):
+        gradient.copy_(mean.view(gradient.shape))
+
+
+def any_process(*here: bool | Tensor, device: torch.device) -> list[bool]:
+    """Of each yes or no, whether some process says yes."""
+    if processes.count() == 1:
+        return [bool(answer) for answer in here]
+    return [bool(n) for n in processes.summed(torch.tensor([float(answer) for answer in here], device=device))]

@@ -1,0 +1,40 @@
+"""What one of several processes computes in three VAE+ steps in float64; `torchrun ... process_training.py OUT`."""
+
+import sys
+
+import numpy as np
+import torch
+
+from phenolens.models import MODELS, ModelConfig, processes
+from phenolens.training import loop
+from phenolens.training.distributed import together
+
+STEPS = (450, 451, 452)  # all four layers are on, the last of them half
+BATCH = 6
+SIDE_PX = (
+    44  # at 36 the decoder's first normalisation takes the biases of the embedding away: a gradient of pure rounding
+)
+
+
+def trained() -> dict[str, torch.Tensor]:
+    """Every step's terms and gradient norms, means over processes, and the weights and running averages after them."""
+    torch.manual_seed(3)
+    model = MODELS["vaeplus"](2, SIDE_PX, ModelConfig(width=4, latent_size=8, ramp_steps=100)).double().train()
+    optimisers = model.optimisers()
+    random = np.random.default_rng(0)
+    found = {}
+    for step in STEPS:
+        crops = torch.from_numpy(random.random((2, BATCH, 2, SIDE_PX, SIDE_PX)))
+        own = torch.stack([processes.own_rows(batch) for batch in crops])
+        torch.manual_seed(step)
+        losses = model.losses(own, step)
+        norms = loop.take_gradients(model, losses, clip_norm=None)
+        loop.step_players(model, optimisers)
+        terms = loop.record(losses, norms)
+        found |= {f"step {step}: {name}": torch.tensor(value, dtype=torch.float64) for name, value in terms.items()}
+    return found | model.state_dict()
+
+
+if __name__ == "__main__":
+    with together(torch.device("cpu")):
+        torch.save(trained(), f"{sys.argv[1]}/process{processes.number()}.pt")
