@@ -29,7 +29,7 @@ from phenolens.images.config import CropConfig
 from phenolens.images.fidelity import FINE_BAND, fidelity
 from phenolens.images.store import CropStore
 from phenolens.models import VAE, Generative
-from phenolens.models.autoencoders import ACTIVE_NATS, kl_per_feature
+from phenolens.models.vaeplus import ACTIVE_NATS, kl_per_feature
 from phenolens.progress import tell, track
 from phenolens.steps import EmbedConfig, EvaluateConfig, ProfileConfig
 from phenolens.study import Study
@@ -37,6 +37,7 @@ from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import TrainConfig
 from phenolens.training.device import Compute
 from phenolens.training.embed import BATCH, decode, embed_crops
+from phenolens.training.origin import Origin
 from phenolens.training.runs import trained_model
 from phenolens.training.sampling import held_out_cells
 from phenolens.verbs.crop import Layout, described
@@ -164,7 +165,7 @@ def measured(study: Study, config: TrainConfig, flags: Flags, compute: Compute) 
     drawn = redrawn(model, cells.crops, compute)
     by_channel = fidelity(cells.originals, drawn, store.channels)
     by_channel["line_ratio"] = line_share(drawn) / line_share(cells.originals)
-    state = run.load()
+    state = run.load(Origin.of(store, config))
     assert state is not None
     of_run = {
         "error": by_channel["error"].sum(),
