@@ -37,7 +37,6 @@ from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import TrainConfig
 from phenolens.training.device import Compute
 from phenolens.training.embed import BATCH, decode, embed_crops
-from phenolens.training.origin import Origin
 from phenolens.training.runs import trained_model
 from phenolens.training.sampling import held_out_cells
 from phenolens.verbs.crop import Layout, described
@@ -165,18 +164,24 @@ def measured(study: Study, config: TrainConfig, flags: Flags, compute: Compute) 
     drawn = redrawn(model, cells.crops, compute)
     by_channel = fidelity(cells.originals, drawn, store.channels)
     by_channel["line_ratio"] = line_share(drawn) / line_share(cells.originals)
-    state = run.load(Origin.of(store, config))
-    assert state is not None
     of_run = {
         "error": by_channel["error"].sum(),
         "active_features": active_features(model, cells.crops, compute),
-        "minutes": state["seconds"] / 60,
+        "minutes": training_minutes(run),
         "measured_cells": len(cells.crops),
     }
     rows = by_channel.melt("channel", var_name="measure")
     whole = pd.DataFrame({"channel": ALL_CHANNELS, "measure": list(of_run), "value": list(of_run.values())})
     table = pd.concat([rows, whole.astype({"value": float})], ignore_index=True)
     return table.assign(model=config.model, seed=config.seed)[["model", "seed", "channel", "measure", "value"]]
+
+
+def training_minutes(run: RunFolder) -> float:
+    """How long a run was trained, with what came before a kill."""
+    origin = run.origin()
+    state = None if origin is None else run.load(origin)
+    assert state is not None
+    return state["seconds"] / 60
 
 
 def redrawn(model: torch.nn.Module, crops: np.ndarray, compute: Compute) -> np.ndarray:
