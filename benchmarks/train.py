@@ -1,6 +1,6 @@
 """How fast VAE+ trains: the method written literally (tests/naive.py, float32) and ours, in turn, in one run.
 
-    python benchmarks/train.py                   # two processor cores
+    python benchmarks/train.py --processes 2     # two processor cores: as one process, and shared by two
     python benchmarks/train.py --device cuda     # a CUDA card; also without the literal method: --rounds 0
 
 Each side works in a process of its own, so that neither profits from the other's memory settings, and only one works
@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import resource
+import socket
 import statistics
 import subprocess
 import sys
@@ -25,10 +26,11 @@ import torch
 import tyro
 from torch.profiler import ProfilerActivity, profile
 
-from phenolens.models import MODELS, ModelConfig
+from phenolens.models import MODELS, ModelConfig, processes
 from phenolens.progress import tell
 from phenolens.training import loop
 from phenolens.training.device import Compute, as_signed, processor_name
+from phenolens.training.distributed import together
 
 CHANNELS, CROP_PX, LATENT_SIZE = 3, 68, 256
 PAPER_STEPS = 40_000
@@ -43,7 +45,8 @@ class Flags:
     rounds: int = 3  # how often the two sides take turns; 0: ours alone
     iterations: int = 3  # timed iterations of each turn and moment
     batch_size: int = 104  # cells
-    threads: int = os.cpu_count() or 1  # processor threads of either side
+    threads: int = os.cpu_count() or 1  # processor threads of either side, in all its processes together
+    processes: int = 1  # more than 1: a third side, ours shared by so many processes
     device: str = "cpu"  # or cuda
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # ours; auto: bfloat16 where it is faster
     compiled: bool = False  # ours with compiled networks
@@ -105,7 +108,8 @@ class Side:
                 return model.losses(crops, step)
 
         def iterate(step: int) -> float:
-            rows = torch.from_numpy(self.rows(step)).to(compute.device)
+            own = np.split(self.rows(step), processes.count(), axis=1)[processes.number()]
+            rows = torch.from_numpy(own).to(compute.device)
             crops = timed(
                 "draw and normalise", lambda: compute.normalised(kept[rows.flatten()]).unflatten(0, rows.shape)
             )
@@ -113,7 +117,7 @@ class Side:
             losses = timed("losses (forward)", lambda: losses_of(crops, step))
             timed("gradients (backward)", lambda: loop.take_gradients(model, losses, clip_norm=None))
             timed("step and decay", lambda: loop.step_players(model, optimisers))
-            return losses["autoencoder"].total.item()
+            return processes.averaged(losses["autoencoder"].total.detach()).item()
 
         self.described = compute.described()
         return iterate, spent
@@ -134,8 +138,13 @@ def now(device: torch.device) -> float:
 
 def work_as_side(flags: Flags) -> None:
     """Answer each line of stdin, `iterate STEP N`, `phases` or `kernels STEP`, with a line of JSON."""
-    side = Side(flags)
     device = torch.device(flags.device)
+    with together(device):
+        answer_questions(Side(flags), device)
+
+
+def answer_questions(side: Side, device: torch.device) -> None:
+    """Until stdin ends."""
     for line in sys.stdin:
         verb, *numbers = line.split()
         answer: dict[str, Any] = {}
@@ -171,46 +180,69 @@ def peak_bytes(device: torch.device) -> int:
 
 
 class Worker:
-    """A side in a process of its own."""
+    """A side in a process of its own, or shared by several."""
 
-    def __init__(self, flags: Flags, side: str) -> None:
-        options = {"batch-size": flags.batch_size, "threads": flags.threads, "device": flags.device}
-        options |= {"precision": flags.precision, "side": side}
+    def __init__(self, flags: Flags, side: str, n_processes: int = 1) -> None:
+        options = {"batch-size": flags.batch_size, "threads": max(flags.threads // n_processes, 1)}
+        options |= {"device": flags.device, "precision": flags.precision, "side": side}
         command = [
             sys.executable,
             __file__,
             *(word for name, value in options.items() for word in (f"--{name}", str(value))),
         ]
         command += ["--compiled"] * flags.compiled
-        self.process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.questions, self.answers = self.process.stdin, self.process.stdout
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(n_processes)}
+        self.parts = [
+            subprocess.Popen(
+                command,
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, **shared, "RANK": str(number), "LOCAL_RANK": str(number)},
+            )
+            for number in range(n_processes)
+        ]
 
     def ask(self, line: str) -> dict[str, Any]:
-        """The answer to one line."""
-        self.questions.write(line + "\n")
-        self.questions.flush()
-        answer = self.answers.readline()
-        if not answer:
+        """The answer of its first process to one line that all are asked; memory is that of all together."""
+        for part in self.parts:
+            assert part.stdin is not None
+            part.stdin.write(line + "\n")
+            part.stdin.flush()
+        answers = [part.stdout.readline() if part.stdout is not None else "" for part in self.parts]
+        if not all(answers):
             sys.exit("a side of the benchmark has died; its message stands above")
-        return json.loads(answer)
+        found = [json.loads(answer) for answer in answers]
+        return {**found[0], "peak_bytes": sum(answer["peak_bytes"] for answer in found)}
 
     def end(self) -> None:
         """Let it go."""
-        self.questions.close()
-        self.process.wait()
+        for part in self.parts:
+            assert part.stdin is not None
+            part.stdin.close()
+        for part in self.parts:
+            part.wait()
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 def compare(flags: Flags) -> None:
     """Both sides in turn at each moment of the schedule; a table, the ratio, memory, and where the time goes."""
     sides = {name: Worker(flags, name) for name in (("literal", "ours") if flags.rounds else ("ours",))}
+    if flags.processes > 1:
+        sides[f"ours, {flags.processes} processes"] = Worker(flags, "ours", flags.processes)
     seconds: dict[tuple[str, str], list[float]] = {}
     for moment, step in MOMENTS.items():
         first = {name: worker.ask(f"iterate {step} 1")["losses"][0] for name, worker in sides.items()}  # and warm up
         if flags.rounds and moment == "no layer":
-            apart = abs(first["ours"] / first["literal"] - 1)
-            print(f"first loss: literal {first['literal']:.6g}, ours {first['ours']:.6g}, apart by {apart:.1e} of it")
+            for name, loss in first.items():
+                apart = abs(loss / first["literal"] - 1)
+                print(f"first loss, {name}: {loss:.6g}, apart from the literal by {apart:.1e} of it")
         for turn in range(max(flags.rounds, 1)):
             for name, worker in sides.items():
                 answer = worker.ask(f"iterate {step + 1 + turn * flags.iterations} {flags.iterations}")
@@ -223,7 +255,7 @@ def compare(flags: Flags) -> None:
     print("| --- | --- | --- | --- | --- | --- |")
     for (moment, name), times in seconds.items():
         middle = statistics.median(times)
-        pairs = [a / b for a, b in zip(seconds.get((moment, "literal"), []), times)] if name == "ours" else []
+        pairs = [a / b for a, b in zip(seconds.get((moment, "literal"), []), times)] if name != "literal" else []
         ratio = f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})" if pairs else "-"
         spread = f"{1000 * middle:.1f} ({1000 * min(times):.1f} to {1000 * max(times):.1f})"
         print(f"| {moment} | {name} | {spread} | {1 / middle:.2f} | {flags.batch_size / middle:,.0f} | {ratio} |")

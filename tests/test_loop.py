@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import signal
 
 import numpy as np
@@ -15,6 +16,7 @@ from phenolens.models import MODELS, ModelConfig
 from phenolens.models.vaeplus import VAEPlus
 from phenolens.training import loop
 from phenolens.training.batches import crops_for
+from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import TrainConfig
 from phenolens.training.device import Compute
 from phenolens.training.embed import embed_crops
@@ -335,3 +337,28 @@ def test_a_run_that_is_not_finished_is_not_embedded(store, compute, tmp_path):
     begin(run, store, CONFIG, compute)
     with pytest.raises(InputError, match="stands at step 5 of 12"):
         trained_model(run)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"batch_size": 1}, "--batch-size 1: expected a number of at least 2"),
+        ({"batch_size": 10**12}, "--batch-size 1000000000000: expected a number of at most 100,000"),
+        ({"threads": 10**13}, "--threads 10000000000000: expected a number of at most 4,096"),
+        ({"held_out_wells": 1.0}, "--held-out-wells 1.0: expected a share of at least 0 and below 1"),
+    ],
+)
+def test_settings_no_machine_could_serve_are_refused(settings, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        dataclasses.replace(CONFIG, **settings)
+
+
+def test_a_try_that_trained_nothing_does_not_take_the_runs_name(store, compute, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    begin(run, store, dataclasses.replace(CONFIG, network=dataclasses.replace(SMALL, learning_rate=1e30)), compute)
+    assert trained(store, CONFIG, compute, run.folder).origin().config == CONFIG
+
+
+def test_a_device_that_cannot_train_is_refused():
+    with pytest.raises(InputError, match="--device meta: not to be had on this machine"):
+        Compute.chosen(device="meta", precision="float32", threads=1)

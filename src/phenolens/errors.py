@@ -15,6 +15,12 @@ def at_least(flag: str, value: float, least: float) -> None:
         raise InputError(f"{flag} {value}: expected a number of at least {least}")
 
 
+def at_most(flag: str, value: float, most: float) -> None:
+    """InputError when the number given with a flag is larger than any machine could serve."""
+    if not value <= most:
+        raise InputError(f"{flag} {value}: expected a number of at most {most:,}")
+
+
 class RunError(Exception):
     """A computation cannot go on (a loss that is not finite, say); one line says where it stood and what is kept."""
 

@@ -101,14 +101,16 @@ def train(study: Study, config: "TrainConfig", *, name: str) -> None:
     """Train one model, or go on where its last checkpoint stands."""
     from phenolens.training.checkpoint import RunFolder
     from phenolens.training.device import Compute
-    from phenolens.training.distributed import is_first, together, wait_for_all
+    from phenolens.training.distributed import check_batch_size, is_first, together, wait_for_all
     from phenolens.training.health import Health
     from phenolens.training.loop import train as train_model
     from phenolens.training.runs import begin, built_model
+    from phenolens.training.sampling import sampled_treatments
     from phenolens.training.watch import check_can_watch
 
     check_can_watch(config)
     store = study.store()
+    check_batch_size(config.batch_size or sampled_treatments(store.cells).nunique())
     compute = Compute.chosen(device=config.device, precision=config.precision, threads=config.threads)
     run = RunFolder(study.run(name))
     model = built_model(store, config)

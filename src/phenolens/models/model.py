@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from phenolens.errors import InputError, at_least
+from phenolens.errors import InputError, at_least, at_most
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class ModelConfig:
         """InputError on a number that cannot be."""
         at_least("--latent-size", 1 if self.latent_size is None else self.latent_size, 1)
         at_least("--beta", self.beta or 0, 0)
+        at_most("--latent-size", self.latent_size or 1, 100_000)
+        at_most("--width", self.width, 10_000)
         for name in ("width", "ramp_steps"):
             at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
         for name in ("feature_weight", "learning_rate", "discriminator_learning_rate", "weight_decay"):

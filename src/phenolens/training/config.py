@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from phenolens.errors import InputError, at_least
+from phenolens.errors import InputError, at_least, at_most
 from phenolens.models import ModelConfig
 
 # Settings that say how a run is computed and watched, not what it computes: they may change when a run goes on. So may
@@ -38,7 +38,12 @@ class TrainConfig:
         for flag, count in (("--steps", self.steps), ("--record-every", self.record_every)):
             at_least(flag, count, 1)
         at_least("--checkpoint-every", self.checkpoint_every, 1)
-        at_least("--batch-size", 1 if self.batch_size is None else self.batch_size, 1)
+        batch_size = (
+            2 if self.batch_size is None else self.batch_size
+        )  # of one cell, batch normalisation leaves nothing
+        at_least("--batch-size", batch_size, 2)
+        at_most("--batch-size", batch_size, 100_000)
+        at_most("--threads", self.threads or 1, 4096)
         at_least("--threads", 1 if self.threads is None else self.threads, 1)
         at_least("--seed", self.seed, 0)
         at_least("--watch-every", self.watch_every, 0)

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from phenolens.errors import InputError
 
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+
 
 @dataclass(frozen=True)
 class Compute:
@@ -33,6 +35,8 @@ class Compute:
             name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         try:
             chosen = torch.device(name)
+            if chosen.type not in DEVICES:
+                raise RuntimeError(f"no device to train on: {chosen}")
             torch.empty(1, device=chosen)
             if chosen.type == "cuda":
                 torch.cuda.set_device(chosen)

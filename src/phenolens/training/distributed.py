@@ -60,9 +60,9 @@ __all__ = [
 
 def check_batch_size(batch_size: int) -> None:
     """InputError when the processes cannot share a batch evenly (batch size, cells)."""
-    if batch_size % processes.count():
+    if batch_size % asked_for():
         raise InputError(
-            f"--batch-size {batch_size}: {processes.count()} processes cannot share it evenly; "
+            f"--batch-size {batch_size}: {asked_for()} processes cannot share it evenly; "
             "give a batch size or a number of processes that divides it"
         )
 

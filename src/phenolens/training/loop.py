@@ -22,7 +22,7 @@ from phenolens.training.batches import crops_for
 from phenolens.training.checkpoint import RunFolder, optimiser_state
 from phenolens.training.config import TrainConfig
 from phenolens.training.device import Compute, StopRequest
-from phenolens.training.distributed import any_process, average_gradients, check_batch_size
+from phenolens.training.distributed import any_process, average_gradients
 from phenolens.training.failure import FirstBad, NotFinite, bad_step, check_learned, forget_failure
 from phenolens.training.origin import Origin
 from phenolens.training.sampling import TreatmentSampler, held_out_cells, sampled_treatments
@@ -70,7 +70,6 @@ def train(model: Model, store: CropStore, config: TrainConfig, *, compute: Compu
         save(run, origin, model, optimisers, progress)
         return progress
 
-    check_batch_size(sampler.batch_size)
     source = crops_for(store, compute, kept=config.crops_kept)
     first_bad = FirstBad(waits=compute.waits, device=compute.device)
     stopping = False

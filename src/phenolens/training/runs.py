@@ -27,7 +27,7 @@ def begin(run: RunFolder, store: CropStore, config: TrainConfig, compute: Comput
     origin = Origin.of(store, config)
     about = run.about()
     before = run.origin()
-    if before is not None:
+    if before is not None and run.checkpoint.exists():  # where none is, nothing was trained: begun anew
         if not before.same_crops(origin):
             raise InputError(
                 f"{run.folder}: trained on other crops than those in {store.folder} now; "
