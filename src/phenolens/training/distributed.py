@@ -16,6 +16,7 @@ from torch import distributed as dist
 from phenolens.errors import InputError
 from phenolens.models import processes
 from phenolens.models.processes import wait_for_all
+from phenolens.progress import speaks
 
 
 def asked_for() -> int:
@@ -25,7 +26,7 @@ def asked_for() -> int:
 
 def is_first() -> bool:
     """Whether this process is the one that writes and speaks."""
-    return os.environ.get("RANK", "0") == "0"
+    return speaks()
 
 
 def own_share(plates: Sequence[str]) -> Sequence[str]:
