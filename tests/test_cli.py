@@ -220,7 +220,6 @@ def test_a_treatment_with_two_mechanisms_is_refused(said, tiny_screen, tmp_path)
         ("profile", ["--ridge", "-1"]),
         ("evaluate", ["--bootstraps", "0"]),
         ("evaluate", ["--bootstrap-seed", "-1"]),
-        ("evaluate", ["--protocols"]),
         ("report", ["--shown-cells", "-1"]),
         ("report", ["--picture-seed", "-1"]),
     ],

@@ -33,6 +33,7 @@ OF_FILE = {
     "progress": "base",
     "study": "study",
     "steps": "steps",
+    "evaluating": "steps",
     "reporting": "steps",
     "repeating": "steps",
     "settings": "verbs",

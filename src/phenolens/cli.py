@@ -22,6 +22,7 @@ VERBS = {
     "embed": "embed every crop with the trained models",
     "profile": "make profiles of wells and treatments from the embeddings",
     "evaluate": "score how well treatments match by mechanism (NSC, NSCB)",
+    "compare": "which treatments two scores of the same treatments answer differently, and whether that could be luck",
     "report": "write the report with its pictures",
     "explore": "look at a study in the browser, on this machine",
 }

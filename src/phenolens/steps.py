@@ -241,12 +241,13 @@ def profile(study: Study, name: str, config: ProfileConfig) -> None:
 
 
 def _recipes(config: ProfileConfig) -> dict[str, Any]:
-    from phenolens.profiling.recipe import UNWHITENED, Recipe
+    from phenolens.profiling.recipe import UNTOUCHED, Recipe
 
+    # an embedding may have features that say nothing (collapsed ones): they are left out and listed
     return {
-        "none": Recipe(scaling="none", whitening="none"),
-        "zscore": UNWHITENED,
-        "whitened": Recipe(ridge=config.ridge),
+        "none": UNTOUCHED,
+        "zscore": Recipe(whitening="none", constant_features="left out"),
+        "whitened": Recipe(ridge=config.ridge, constant_features="left out"),
     }
 
 

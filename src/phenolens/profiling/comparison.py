@@ -27,7 +27,12 @@ class Comparison:
 
 def compare_scores(a: Score, b: Score, *, n_draws: int = 10_000, seed: int = 0) -> Comparison:
     """Compare two scores of the same treatments, query by query; InputError where no query is counted in both."""
-    counted_a, counted_b = (score.queries[score.queries["counted"]] for score in (a, b))
+    return compare_queries(a.queries, b.queries, n_draws=n_draws, seed=seed)
+
+
+def compare_queries(a: pd.DataFrame, b: pd.DataFrame, *, n_draws: int = 10_000, seed: int = 0) -> Comparison:
+    """The same from the scores' tables of queries, as `Score.queries` or a `neighbours_*.csv` holds them."""
+    counted_a, counted_b = (queries[queries["counted"].astype(bool)] for queries in (a, b))
     names = counted_a.index[counted_a.index.isin(counted_b.index)]
     if names.empty:
         raise InputError("scores: no treatment is counted in both; expected scores of the same treatments")

@@ -5,7 +5,7 @@ N rows (cells, wells or treatments), Z features.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -46,8 +46,8 @@ def number_matrix(table: AnnData, *, what: str) -> np.ndarray:
         except (TypeError, ValueError):
             place = f'row "{table.obs_names[row]}", feature "{table.var_names[column]}"'
             raise InputError(
-                f'{what}: {place} holds "{dense[row, column]}", which is no number; name that column as metadata or '
-                "remove it"
+                f'{what}: {place} holds "{dense[row, column]}", which is no number; name that column as '
+                "metadata (--metadata), or remove it"
             ) from None
     return dense.astype(np.float64)
 
@@ -59,8 +59,28 @@ def first_bad_place(numbers: np.ndarray, bad: np.ndarray, table: AnnData, *, wha
     return (
         f'{what}: {numbers[row, column]} at row "{table.obs_names[row]}", feature "{table.var_names[column]}" '
         f"({int(bad.sum())} such values in {n_features} of {table.n_vars} features); expected finite numbers: "
-        "repair the table, or ask for those features or cells to be left out"
+        "repair the table, or have them left out (--non-finite features, or rows)"
     )
+
+
+def without_non_finite(table: AnnData, *, left_out: Literal["features", "rows"]) -> tuple[AnnData, list[str]]:
+    """The table without the features (or rows) that hold a NaN or infinity, and the names of those left out.
+
+    InputError where nothing is left.
+    """
+    bad = ~np.isfinite(number_matrix(table, what="profiles"))
+    over = bad.any(axis=0 if left_out == "features" else 1)
+    names = np.asarray(table.var_names if left_out == "features" else table.obs_names)
+    if over.all():
+        raise InputError(f"profiles: every one of the {len(names)} {left_out} holds a value that is not finite")
+    kept = table[:, ~over] if left_out == "features" else table[~over]
+    return kept.copy(), [str(name) for name in names[over]]
+
+
+def repeated_rows(numbers: np.ndarray) -> np.ndarray:
+    """Which rows (N, Z) hold exactly the numbers of an earlier row: (N,) bool."""
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(row.tobytes(), place) != place for place, row in enumerate(numbers)], dtype=bool)
 
 
 def constant_features(numbers: np.ndarray) -> np.ndarray:

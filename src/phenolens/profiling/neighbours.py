@@ -133,6 +133,12 @@ def neighbour_score(
     )
 
 
+def can_be_counted(profiles: AnnData, held_out: Sequence[HeldOut]) -> bool:
+    """Whether any query has a candidate of its own mechanism once what shares `held_out` is left out."""
+    design = design_of(profiles, held_out, "euclidean")
+    return bool(answer(design, blocks_of(design), design.mechanism, dropped_mechanisms="stay").eligible.any())
+
+
 @dataclass(frozen=True)
 class Design:
     """The labelled rows in canonical order, and what each may not be compared with."""

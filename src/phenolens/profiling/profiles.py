@@ -54,8 +54,9 @@ def _plain(values: pd.Series, column: str, what: str) -> pd.Series:
     """Text without categories and missing values, or numbers, whatever the column was stored as."""
     if column in ("concentration_um", "cell_count", "well_count"):
         numbers = pd.to_numeric(values.astype(object), errors="coerce").astype(float)
-        if numbers.isna().any():
-            row = numbers.index[numbers.isna()][0]
+        bad = numbers.isna() & (values.notna() | (column != "concentration_um"))  # a concentration may be unknown
+        if bad.any():
+            row = numbers.index[bad][0]
             raise InputError(f'{what}: {METADATA[column]} of row "{row}" is "{values[row]}"; expected a number')
         return numbers
     text = values.astype(object)
@@ -189,7 +190,7 @@ def _check_one_treatment_a_well(obs: pd.DataFrame) -> None:
     twice = kinds.duplicated(["plate", "well"], keep=False)
     if twice.any():
         first, second = (kinds[twice].sort_values(["plate", "well"]).iloc[index] for index in (0, 1))
-        differing = next(column for column in OF_A_WELL if first[column] != second[column])
+        differing = next(column for column in OF_A_WELL if str(first[column]) != str(second[column]))
         raise InputError(
             f'cells: plate "{first["plate"]}", well "{first["well"]}" has cells with {METADATA[differing]} '
             f'"{first[differing]}" and "{second[differing]}"; expected one value a well'
@@ -199,7 +200,7 @@ def _check_one_treatment_a_well(obs: pd.DataFrame) -> None:
 def treatment_profiles(
     wells: AnnData,
     *,
-    statistic: Literal["median", "mean"] = "median",
+    statistic: Literal["median", "mean", "trimmed"] = "median",
     positive_controls: Literal["left out", "counted"] = "left out",
 ) -> AnnData:
     """One row a treatment (compound at a concentration): the median over its wells with the role `treated`.
@@ -269,14 +270,15 @@ def _check_wells(obs: pd.DataFrame) -> None:
         raise InputError(
             f'well profiles: plate "{row["plate"]}", well "{row["well"]}" is listed twice; expected one row a well'
         )
-    for column in ("compound", "moa"):
+    for column in ("compound", "moa", "concentration_um"):
         kinds = treated[["treatment", column]].drop_duplicates()
         double = kinds["treatment"].duplicated()
         if double.any():
             treatment = kinds["treatment"][double].iloc[0]
-            values = sorted(kinds[column][kinds["treatment"] == treatment])
+            values = [str(value) or "(empty)" for value in sorted(kinds[column][kinds["treatment"] == treatment])]
             raise InputError(
-                f'well profiles: treatment "{treatment}" has {METADATA[column]} {" and ".join(values)}; expected one'
+                f'well profiles: treatment "{treatment}" has {METADATA[column]} {" and ".join(values)}; expected one: '
+                "correct the table"
             )
     for column in ("batch", "plate"):
         odd = treated[column].str.contains(JOINED_BY, regex=False)

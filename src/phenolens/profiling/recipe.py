@@ -22,8 +22,15 @@ class Recipe:
     ridge_unit: Literal["absolute", "relative"] = "absolute"  # relative: times the mean eigenvalue
     estimate: Literal["sample", "ledoit-wolf"] = "sample"  # of the covariance
     n_components: int | None = None  # keep only so many leading directions (truncated); None keeps all
+    constant_features: Literal["refused", "left out"] = "refused"  # those without spread among a group's controls
     coral: Literal["none", "batch", "plate"] = "none"  # align the controls of each with all controls (TVN)
 
+    @property
+    def needs_learning(self) -> bool:
+        """Whether anything is learnt from rows; otherwise profiles stay as they are."""
+        return (self.scaling, self.whitening, self.coral) != ("none", "none", "none")
 
+
+UNTOUCHED = Recipe(scaling="none", whitening="none")
 UNWHITENED = Recipe(whitening="none")
 TVN = Recipe(coral="batch")

@@ -12,6 +12,8 @@ from phenolens.errors import InputError
 from phenolens.profiling.covariance import covariance, ledoit_wolf
 from phenolens.profiling.recipe import Recipe
 
+NOT_WHITENED = "not whitened"
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -28,6 +30,11 @@ class Certificate:
 
     def __str__(self) -> str:
         """The certificate as one line."""
+        if NOT_WHITENED in self.remarks:
+            return (
+                f"{self.group}: learnt on {self.n_rows} rows, {self.n_features} features, rank {self.rank}; "
+                f"{NOT_WHITENED}: covariance deviates from identity by at most {self.largest_deviation:.3g}"
+            )
         line = (
             f"{self.group}: learnt on {self.n_rows} rows, {self.n_features} features, rank {self.rank}, "
             f"ridge {self.ridge:g}, condition number {self.condition_number:.3g}, "
@@ -76,7 +83,7 @@ def fit_rotation(controls: np.ndarray, recipe: Recipe, group: str) -> tuple[tupl
 
 def _remarks(n: int, n_features: int, rank: int, n_kept: int, ridge: float, recipe: Recipe) -> tuple[str, ...]:
     if recipe.whitening == "none":
-        return ("not whitened",)
+        return (NOT_WHITENED,)
     remarks = []
     if rank < n_kept:
         remarks.append(

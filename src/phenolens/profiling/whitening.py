@@ -52,23 +52,33 @@ class Whitening:
 def fit_whitening(profiles: AnnData, recipe: Recipe | None = None) -> Whitening:
     """Learn a recipe on the controls of `profiles` (the default recipe is METHOD 5's).
 
-    Features without spread among the controls of any group are left out and listed. InputError on NaN, on no control
-    at all, on a plate or batch without the controls it needs, and on fewer controls than features without a ridge.
+    InputError on NaN, on no control at all, on a plate or batch without the controls it needs, on fewer controls than
+    features without a ridge, and on features without spread among the controls of any group, unless the recipe leaves
+    these out (they are listed then). A recipe that neither scales nor whitens learns nothing and needs no controls.
     """
     recipe = recipe or Recipe()
     numbers = feature_matrix(profiles)
+    if not recipe.needs_learning:
+        return Whitening(recipe, tuple(profiles.var_names), (), {}, {}, {}, ())
     groups = _groups(profiles, recipe)
     learn = np.ones(len(numbers), dtype=bool)
     if recipe.learnt_on == "controls":
         learn = (metadata(profiles, ("role",))["role"] == "control").to_numpy()
     if not learn.any():
         raise InputError(
-            "profiles: no row with Metadata_Role control to learn from; name the control wells, or learn on everything"
+            "profiles: no row is a control (Metadata_Role) to learn from; name the controls (--control DMSO), learn on "
+            "all rows (--learnt-on everything), or learn nothing (--scaling none --whitening none)"
         )
-    constant = _without_spread(numbers, learn, groups[recipe.scaled_over], recipe)
+    constant = np.zeros(numbers.shape[1], dtype=bool)
+    for group, rows in _learning_rows(learn, groups[recipe.scaled_over], at_least=2):
+        without = _without_spread(numbers[rows], recipe)
+        if without.any() and not without.all() and recipe.constant_features == "refused":
+            raise InputError(_constant(profiles, without, group, recipe))
+        constant |= without
     if constant.all():
         raise InputError(
-            f"profiles: all {len(constant)} features are constant among the controls; nothing is left to score"
+            f"profiles: all {len(constant)} features are constant among the controls; nothing is left to score: "
+            "are these rows the controls?"
         )
     names = np.asarray(profiles.var_names, dtype=object)
     centre_and_scale = {
@@ -113,7 +123,7 @@ def apply_whitening(profiles: AnnData, whitening: Whitening) -> AnnData:
         rows = (groups[recipe.coral] == group).to_numpy()
         numbers[rows] = numbers[rows] @ matrix
     _check_known(groups[recipe.coral], whitening.alignment)
-    named = recipe.whitening != "pca"
+    named = recipe.whitening != "pca"  # zca is rotated back to the features
     names = whitening.features if named else [f"white_{axis}" for axis in range(numbers.shape[1])]
     white = AnnData(numbers, obs=profiles.obs.copy(), var=pd.DataFrame(index=pd.Index(list(names), dtype=object)))
     white.uns[KEY] = provenance_text(
@@ -152,13 +162,21 @@ def _learning_rows(learn: np.ndarray, groups: pd.Series, *, at_least: int) -> It
         yield group, rows
 
 
-def _without_spread(numbers: np.ndarray, learn: np.ndarray, groups: pd.Series, recipe: Recipe) -> np.ndarray:
-    constant = np.zeros(numbers.shape[1], dtype=bool)
-    for _, rows in _learning_rows(learn, groups, at_least=2):
-        constant |= constant_features(numbers[rows])
-        if recipe.scaling == "robust":
-            constant |= np.median(np.abs(numbers[rows] - np.median(numbers[rows], axis=0)), axis=0) == 0
+def _without_spread(learnt_on: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """Which features cannot be scaled: their deviation (for `robust` their MAD) is 0 in these rows (n, Z)."""
+    constant = constant_features(learnt_on)
+    if recipe.scaling == "robust":
+        constant |= np.median(np.abs(learnt_on - np.median(learnt_on, axis=0)), axis=0) == 0
     return constant
+
+
+def _constant(profiles: AnnData, without: np.ndarray, group: str, recipe: Recipe) -> str:
+    first, more = profiles.var_names[int(without.argmax())], int(without.sum()) - 1
+    rows = "control rows" if recipe.learnt_on == "controls" else "rows"
+    return (
+        f'profiles: feature "{first}"{f" (and {more} more of {len(without)})" if more else ""} has no spread in the '
+        f'{rows} of "{group}", so it cannot be scaled; have such features left out (--constant-features "left out")'
+    )
 
 
 def _centre_and_scale(controls: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
@@ -187,6 +205,8 @@ def _alignment(
 
 def _scaled(numbers: np.ndarray, groups: pd.Series, learnt: dict[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     _check_known(groups, learnt)
+    if not learnt:
+        return numbers
     scaled = np.empty_like(numbers)
     for group in sorted(set(groups)):
         rows = (groups == group).to_numpy()

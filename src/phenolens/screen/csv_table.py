@@ -1,7 +1,7 @@
 """Read a table of comma-separated values, and say in one line what is wrong with it."""
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +10,17 @@ import pandas as pd
 from phenolens.errors import InputError
 
 
-def read_csv(path: Path, *, columns: Iterable[str]) -> pd.DataFrame:
+def read_csv(path: Path, *, columns: Iterable[str], text: Collection[str] = (), separator: str = ",") -> pd.DataFrame:
     """The table in `path` (may end in .gz; its lines in LF, CRLF or CR alone), which has at least `columns`.
 
-    Raises InputError when it is missing, no such table, empty, or lacks a column.
+    Columns named in `text` stay as they are written (plate 007 is not 7). Raises InputError when it is missing, no such
+    table, empty, or lacks a column.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a table with the columns {', '.join(columns)}")
     try:
-        table = pd.read_csv(path, encoding="utf-8-sig", low_memory=False)
+        table = pd.read_csv(path, encoding="utf-8-sig", low_memory=False, sep=separator, dtype=dict.fromkeys(text, str))
     except (ValueError, EOFError, OSError, zlib.error) as error:
         raise InputError(f"{path}: not a table of comma-separated values ({error}); replace it") from error
     missing = [name for name in columns if name not in table.columns]

@@ -1,7 +1,8 @@
-"""`phenolens evaluate`: how well treatments match by mechanism."""
+"""`phenolens evaluate`: how well treatments match by mechanism, in a study or in anybody's table."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -9,25 +10,122 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from phenolens import steps
+from phenolens.errors import InputError
+from phenolens.files import write_whole
+from phenolens.profiling.columns import Columns
+from phenolens.profiling.evaluation import ScoreConfig, TableConfig
+from phenolens.profiling.recipe import Recipe
+from phenolens.profiling.table_files import KINDS
 from phenolens.progress import tell
 from phenolens.steps import EvaluateConfig
-from phenolens.study import Study
+from phenolens.study import HEADLINE, MARKER, Study
 
 
 @dataclass(frozen=True)
 class Flags:
     """What `phenolens evaluate` takes."""
 
-    study: Positional[Path]  # the study's folder
-    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    source: Positional[Path]  # a study's folder; or a table (.csv, .tsv, .parquet, .h5ad), or a folder of tables
+    out: Path | None = None  # of a table: the folder for its scores; left out: <table>_scores here
+    columns: Columns = field(default_factory=Columns)
+    table: TableConfig = field(default_factory=TableConfig)
+    recipe: Recipe = field(default_factory=Recipe)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
 
 
 def act(flags: Flags) -> None:
-    """Score each run's profiles and print the table."""
-    study = Study.open(flags.study)
-    steps.evaluate(study, steps.profiled_runs(study), flags.evaluate)
+    """Score a study's profiles, or a table, and print the table of scores."""
+    if is_table(flags.source):
+        of_table(flags)
+        return
+    study = Study.open(flags.source)
+    config = _of_study(flags)
+    steps.evaluate(study, steps.profiled_runs(study), config)
+    draw_confusions(study)
     show_scores(study)
     tell(f"next: phenolens report {study.folder}")
+
+
+def is_table(source: Path) -> bool:
+    """Whether this is a table rather than a study: a file, or a folder of tables that is no study."""
+    if source.is_dir():
+        return not (source / MARKER).exists() and any(file.name.endswith(KINDS) for file in source.iterdir())
+    return source.exists() or source.name.endswith(KINDS)
+
+
+def of_table(flags: Flags) -> None:
+    """Score a table, keep everything in a folder, and print what was found."""
+    from phenolens import evaluating
+
+    out = flags.out or Path(f"{flags.source.resolve().name.split('.')[0]}_scores")
+    evaluating.check_folder(out)
+    evaluation = evaluating.evaluate_table(
+        flags.source, columns=flags.columns, config=flags.table, recipe=flags.recipe, score=flags.score
+    )
+    evaluating.save_evaluation(evaluation, out, source=flags.source)
+    scores = Table("score", "of", "right", "accuracy", "95 % interval", "chance", "shuffled", "p")
+    for row in evaluation.table().to_dict("records"):
+        right = f"{row['n_correct']} of {row['n_treatments']}"
+        shares = [f"{100 * row[name]:.1f} %" for name in ("accuracy", "chance", "shuffled")]
+        interval = f"{100 * row['ci_low']:.0f} to {100 * row['ci_high']:.0f} %"
+        scores.add_row(
+            row["protocol"], row["queries"], right, shares[0], interval, *shares[1:], f"{row['p_value']:.2g}"
+        )
+    console = Console(width=110)
+    console.print(scores)
+    for certificate in evaluation.profiles.whitening.certificates[:3]:
+        tell(f"whitening: {certificate}")
+    more = len(evaluation.profiles.whitening.certificates) - 3
+    if more > 0:
+        tell(f"whitening: {more} more groups, in {out / 'protocol.md'}")
+    for what, table in (("treatments", evaluation.replicates), ("mechanisms", evaluation.mechanisms)):
+        if table is not None:
+            found = int((table["corrected_p_value"] < 0.05).sum())
+            question = "wells find each other before controls" if what == "treatments" else "find their own kind"
+            print(
+                f"mAP of {what} ({question}): mean {table['mean_average_precision'].mean():.3f}; "
+                f"{found} of {len(table)} with a corrected p below 0.05"
+            )
+    print(out.resolve())
+    tell(f"next: open {out / 'protocol.md'} (how it was made) and the confusion_*.png beside it")
+
+
+def _of_study(flags: Flags) -> EvaluateConfig:
+    """The settings of a study's scores; InputError on a flag that speaks of a table."""
+    for part, own in ((flags.columns, Columns()), (flags.table, TableConfig()), (flags.recipe, Recipe())):
+        _refuse_table_flags(part, own, flags.source)
+    shared = ("protocols", "bootstraps", "shuffles", "bootstrap_seed")
+    _refuse_table_flags(flags.score, ScoreConfig(), flags.source, but=shared)
+    if flags.out is not None:
+        raise InputError("--out: goes with a table; a study keeps its scores in its own folder")
+    given = {name: getattr(flags.score, name) for name in shared if getattr(flags.score, name) not in (None, ())}
+    for protocol in flags.score.protocols:
+        if protocol not in ("NSC", "NSCB"):
+            raise InputError(f'--protocols "{protocol}": a study is scored by NSC and NSCB; {_as_table(flags.source)}')
+    return EvaluateConfig(**given)
+
+
+def _refuse_table_flags(given: Any, default: Any, study: Path, *, but: tuple[str, ...] = ()) -> None:
+    for part in fields(given):
+        if part.name not in but and getattr(given, part.name) != getattr(default, part.name):
+            raise InputError(f"--{part.name.replace('_', '-')}: goes with a table; {_as_table(study)}")
+
+
+def _as_table(study: Path) -> str:
+    return f"score a study's profiles as a table: phenolens evaluate {study}/profiles/<run>/wells_mean.h5ad ..."
+
+
+def draw_confusions(study: Study) -> None:
+    """A figure beside each confusion matrix of the kind of profile that headlines speak of."""
+    from phenolens.viewing.canvas import png
+    from phenolens.viewing.charts import confusion
+
+    kind = f"{HEADLINE['statistics']}_{HEADLINE['whitening']}"
+    for path in sorted((study.folder / "scores").glob(f"*/confusion_*_{kind}.csv")):
+        protocol = path.name.split("_")[1]
+        title = f"{path.parent.name}: {protocol}, {HEADLINE['statistics']}, {HEADLINE['whitening']}"
+        with write_whole(path.with_suffix(".png")) as file:
+            file.write(png(confusion(pd.read_csv(path, index_col=0, keep_default_na=False), title=title)))
 
 
 def show_scores(study: Study) -> None:

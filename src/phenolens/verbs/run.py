@@ -15,7 +15,7 @@ from phenolens.study import Study
 from phenolens.training.config import TrainConfig
 from phenolens.training.watch import check_can_watch
 from phenolens.verbs.crop import Layout, described
-from phenolens.verbs.evaluate import show_scores
+from phenolens.verbs.evaluate import draw_confusions, show_scores
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def act(flags: Flags) -> None:
         names.append(name)
         tell(f"{name}: trained, embedded, profiled")
     steps.evaluate(study, steps.profiled_runs(study), flags.evaluate)
+    draw_confusions(study)
     show_scores(study)
     reporting.write_report(study, replace(flags.report, run=flags.report.run or names[0]))
     tell(f"next: open the report in a browser, or phenolens explore {study.folder}")

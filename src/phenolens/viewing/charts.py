@@ -92,9 +92,10 @@ def learning_curves(history: pd.DataFrame, *, title: str = "") -> Figure:
         )
 
 
-def confusion(matrix: pd.DataFrame, title: str) -> Figure:
+def confusion(matrix: pd.DataFrame, title: str, *, what: str = "treatments") -> Figure:
     """Treatments by true mechanism (rows) and mechanism of the nearest neighbour (columns), counts in the cells.
 
+    `what` names the rows that were matched where they are not treatments.
     Rows are coloured by their share of the row's treatments: blue where it is right, orange where it is not.
     """
     counts = matrix.to_numpy(float)
@@ -127,16 +128,16 @@ def confusion(matrix: pd.DataFrame, title: str) -> Figure:
         axes.grid(which="minor", color=RULE, linewidth=0.6)
         axes.tick_params(which="minor", length=0)
         axes.spines[:].set_visible(False)
-        axes.set_ylabel("true mechanism (treatments)")
+        axes.set_ylabel(f"true mechanism ({what})")
         axes.set_xlabel("mechanism of the nearest neighbour")
         axes.xaxis.set_label_position("top")
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
         n_right, n_all = counts[right].sum(), counts.sum()
         return describe(
             figure,
-            caption=f"n = {n_all:g} treatments, {n_right:g} of them right (blue); orange: taken for another mechanism. "
-            "Colour is the share of the row. Controls and treatments that could not be scored are left out.",
-            alt=f"Confusion matrix of {n_rows} mechanisms: {n_right:g} of {n_all:g} treatments on the diagonal",
+            caption=f"n = {n_all:g} {what}, {n_right:g} of them right (blue); orange: taken for another mechanism. "
+            f"Colour is the share of the row. Controls and {what} that could not be scored are left out.",
+            alt=f"Confusion matrix of {n_rows} mechanisms: {n_right:g} of {n_all:g} {what} on the diagonal",
         )
 
 

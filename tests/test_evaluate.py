@@ -1,0 +1,373 @@
+"""`phenolens evaluate TABLE`: planted answers found, each choice honoured and told, bad input refused in a line."""
+
+import json
+import re
+import subprocess
+import sys
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from phenolens.errors import InputError
+from phenolens.profiling.evaluation import (
+    ScoreConfig,
+    TableConfig,
+    held_out,
+    profiles_of,
+    replicate_precision,
+    scores_of,
+)
+from phenolens.profiling.neighbours import nsc
+from phenolens.profiling.profiles import treatment_profiles
+from phenolens.profiling.recipe import UNTOUCHED, Recipe
+from phenolens.profiling.whitening import whiten
+from real_profiles import VIGNETTE, ljosa_wells
+from table_source import FEATURES, FLAGS, MECHANISMS, cells_of, wells
+from test_cli import refused, run, said  # noqa: F401  # a fixture
+
+QUICK = ["--shuffles", 20, "--bootstraps", 50, "--null-draws", 200]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def evaluated(here, table: pd.DataFrame, *flags: object) -> pd.DataFrame:
+    """Evaluate the table as a CSV into `out`; its scores by protocol."""
+    table.to_csv(here / "t.csv", index=False)
+    assert run("evaluate", "t.csv", *FLAGS, *QUICK, "--out", "out", *flags) == 0
+    return pd.read_csv(here / "out" / "scores.csv").set_index("protocol")
+
+
+def test_a_planted_answer_is_found_and_everything_is_kept(here, capsys):
+    scores = evaluated(here, wells())
+    assert scores.loc["NSC", ["n_correct", "n_treatments"]].tolist() == [18, 18]
+    assert scores.loc["NSC", "p_value"] == pytest.approx(1 / 21)
+    shown = capsys.readouterr()
+    assert "18 of 18" in shown.out
+    assert "mAP of treatments" in shown.out
+    assert str((here / "out").resolve()) in shown.out
+    assert "whitening: all: learnt on 32 rows, 6 features, rank 6, ridge 1" in shown.err
+    names = {path.name for path in (here / "out").iterdir()}
+    assert names == {
+        "scores.csv",
+        "protocol.md",
+        "about.json",
+        "neighbours_NSC.csv",
+        "confusion_NSC.csv",
+        "confusion_NSC.png",
+        "precision_replicates.csv",
+        "precision_mechanisms.csv",
+        "wells.h5ad",
+        "wells_scaled.h5ad",
+        "treatments.h5ad",
+    }
+    confusion = pd.read_csv(here / "out" / "confusion_NSC.csv", index_col=0)
+    np.testing.assert_array_equal(confusion, 6 * np.eye(3))
+    assert (here / "out" / "confusion_NSC.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_library_gives_what_the_command_gives(here):
+    evaluated(here, wells())
+    kept = anndata.read_h5ad(here / "out" / "wells.h5ad")
+    treatments = treatment_profiles(whiten(kept))
+    np.testing.assert_allclose(treatments.X, anndata.read_h5ad(here / "out" / "treatments.h5ad").X)
+    queries = pd.read_csv(here / "out" / "neighbours_NSC.csv", index_col="row")
+    assert nsc(treatments).queries["neighbour"].tolist() == queries["neighbour"].tolist()
+
+
+def test_cells_make_the_wells_that_they_are_of(here):
+    from_wells = evaluated(here, wells())
+    queries = pd.read_csv(here / "out" / "neighbours_NSC.csv")
+    table = cells_of(wells())
+    for name in ("t.parquet", "t.h5ad"):
+        if name.endswith("parquet"):
+            table.to_parquet(here / name)
+        else:
+            obs = table.drop(columns=FEATURES).set_axis(table.index.astype(str))
+            anndata.AnnData(table[FEATURES].to_numpy(), obs=obs, var=pd.DataFrame(index=FEATURES)).write_h5ad(
+                here / name
+            )
+        assert run("evaluate", name, *FLAGS, *QUICK, "--out", "out") == 0
+        again = pd.read_csv(here / "out" / "neighbours_NSC.csv")
+        assert again["neighbour"].tolist() == queries["neighbour"].tolist()
+        np.testing.assert_allclose(again["distance"], queries["distance"], atol=1e-9)
+    assert from_wells.loc["NSC", "n_correct"] == 18
+
+
+def test_statistics_of_cells_stand_side_by_side(here):
+    evaluated(here, cells_of(wells()), "--statistics", "median+mad+q25")
+    names = anndata.read_h5ad(here / "out" / "wells.h5ad").var_names
+    assert list(names) == [f"{feature}_{of}" for of in ("median", "mad", "q25") for feature in FEATURES]
+
+
+def test_rows_that_are_treatments_are_scored_as_they_are(here):
+    evaluated(here, wells(), "--scaling", "none", "--whitening", "none")
+    made = anndata.read_h5ad(here / "out" / "treatments.h5ad")
+    before = pd.read_csv(here / "out" / "neighbours_NSC.csv")
+    made.write_h5ad(here / "treatments.h5ad")
+    obs = made.obs.rename(columns={"Metadata_Treatment": "t", "Metadata_Compound": "c", "Metadata_MoA": "m"})
+    table = pd.concat([obs[["t", "c", "m"]], made.to_df()], axis=1)
+    table.to_csv(here / "treatments.csv", index=False)
+    flags = "--treatment t --compound c --mechanism m --scaling none --whitening none --out again".split()
+    assert run("evaluate", "treatments.csv", *flags, *QUICK) == 0
+    again = pd.read_csv(here / "again" / "neighbours_NSC.csv")
+    assert again.set_index("treatment")["predicted"].to_dict() == before.set_index("treatment")["predicted"].to_dict()
+    assert not (here / "again" / "wells.h5ad").exists()
+
+
+def test_nscb_is_scored_where_batches_are_and_named_protocols_hold_out_what_they_say(here):
+    table = wells()
+    table["week"] = np.where(table["drug"].str.endswith("0"), "w1", "w2")  # a compound is of one week
+    scores = evaluated(here, table)
+    assert list(scores.index) == ["NSC", "NSCB"]
+    queries = pd.read_csv(here / "out" / "neighbours_NSCB.csv").set_index("treatment")
+    assert (queries["batch"] != queries.loc[queries["neighbour"].dropna(), "batch"].to_numpy()).all()
+    scores = evaluated(here, table, "--protocols", "compound+plate")
+    assert scores["held_out"].tolist() == ["compound+plate"]
+    assert (here / "out" / "confusion_compound+plate.csv").exists()
+    assert held_out("batch+well") == ("batch", "well")
+
+
+def test_wells_can_be_the_queries(here):
+    scores = evaluated(
+        here, wells(), "--queries", "wells", "--protocols", "compound+well", "--averaged-over", "compounds"
+    )
+    assert scores["n_treatments"].tolist() == [36]
+    assert "each compound one vote" in (here / "out" / "protocol.md").read_text()
+
+
+def test_every_recipe_is_told_in_the_protocol_and_kept(here):
+    table = wells()
+    flags = {
+        "--scaling robust --scaled-over plate --whitening none": "minus the median, divided by 1.4826 x",
+        "--whitening zca --whitened-over batch --ridge 0.1 --ridge-unit relative": "sqrt(s + 0.1 x the mean eigen",
+        "--estimate ledoit-wolf --coral plate": "in each plate b, x <- x (S_b + I)^(-1/2) (S + I)^(1/2)",
+        "--n-components 3 --learnt-on everything": "V the 3 leading ones alone",
+        "--scaling none --whitening none": "features as they are",
+    }
+    for given, words in flags.items():
+        evaluated(here, table, *given.split())
+        text = re.sub(r"\s+", " ", (here / "out" / "protocol.md").read_text())
+        assert words in text
+        recipe = json.loads((here / "out" / "about.json").read_text())["recipe"]
+        assert all(str(recipe[flag[2:].replace("-", "_")]) == value for flag, value in zip(*[iter(given.split())] * 2))
+
+
+def test_what_is_left_out_when_asked_is_listed(here, capsys):
+    table = wells()
+    table.loc[2, "Cells_Noise"] = np.inf
+    table = pd.concat([table, table.iloc[[5]].assign(position="H12")])
+    table["Cells_Flat"] = 1.5
+    evaluated(here, table, "--non-finite", "features", "--duplicates", "left out", "--constant-features", "left out")
+    text = (here / "out" / "protocol.md").read_text()
+    assert "features that are not finite (1): Cells_Noise" in text
+    assert "rows that repeat another (1): w1a_H12" in text
+    assert "features without spread (1): Cells_Flat" in text
+    assert "left out: 1 features without spread (Cells_Flat)" in capsys.readouterr().err
+    assert list(anndata.read_h5ad(here / "out" / "treatments.h5ad").obs_names) != []
+
+
+def test_wells_with_too_few_cells_are_left_out_and_listed(here):
+    table = cells_of(wells()).drop(index=range(4))  # one cell of the first well is left
+    evaluated(here, table, "--min-cells", 3)
+    assert "wells with too few cells (1): w1a_A02" in (here / "out" / "protocol.md").read_text()
+
+
+def spoilt(kind: str) -> tuple[pd.DataFrame, list[str], str]:
+    """A table with one thing wrong, further flags, and words of the line that says so."""
+    table = wells()
+    if kind == "nan":
+        table.loc[[3, 4], "Cells_Edge"] = np.nan
+        return table, [], 'nan at row "w1a_A05", feature "Cells_Edge" (2 such values in 1 of 6 features)'
+    if kind == "infinite":
+        table.loc[3, "Cells_Edge"] = -np.inf
+        return table, [], '-inf at row "w1a_A05", feature "Cells_Edge"'
+    if kind == "constant":
+        table.loc[table["drug"] == "DMSO", "Cells_Edge"] = 0.1
+        return table, [], 'feature "Cells_Edge" has no spread in the control rows of "all"'
+    if kind == "one class":
+        table["target"] = table["target"].where(table["target"].isna(), "actin")
+        return table, [], 'only "actin" in Metadata_MoA'
+    if kind == "no class":
+        return table.assign(target=None), [], "no mechanism at all"
+    if kind == "two mechanisms":
+        table.loc[(table["drug_dose"] == "dna1_10") & (table["week"] == "w2"), "target"] = "actin"
+        return table, [], 'treatment "dna1_10" has Metadata_MoA actin and dna; expected one'
+    if kind == "no controls on a plate":
+        table = table[(table["drug"] != "DMSO") | (table["barcode"] != "w2b")]
+        return table, ["--scaled-over", "plate"], '"w2b" has 0 control rows; at least 2 are needed'
+    if kind == "no controls":
+        return table[table["drug"] != "DMSO"], [], '--control "DMSO" is in no row'
+    if kind == "fewer controls than features":
+        table = wells(n_controls=1)
+        return table, ["--ridge", "0"], '4 controls of "all" vary in 3 directions of 6'
+    if kind == "duplicate rows":
+        again = table.iloc[[5]].assign(position="H12")
+        return pd.concat([table, again]), [], 'row "w1a_H12" repeats another row in all 6 features'
+    if kind == "a well twice":
+        again = table.iloc[[5]].copy()
+        again[FEATURES] += 1.0
+        return pd.concat([table, again]), [], 'plate "w1a", well "A07" is listed twice'
+    if kind == "text":
+        table["Cells_Edge"] = table["Cells_Edge"].astype(object)
+        table.loc[7, "Cells_Edge"] = "broken"
+        return table, [], 'row "w1a_A09", feature "Cells_Edge" holds "broken", which is no number'
+    if kind == "empty":
+        return table.iloc[:0], [], "no rows below the column names"
+    if kind == "one batch":
+        return table.assign(week="w1"), ["--protocols", "NSCB"], "all rows are of one batch"
+    assert kind == "protocol"
+    return table, ["--protocols", "NSCC"], "expected NSC, NSCB, or what is held out"
+
+
+KINDS = (
+    "nan|infinite|constant|one class|no class|two mechanisms|no controls on a plate|no controls|"
+    "fewer controls than features|duplicate rows|a well twice|text|empty|one batch|protocol"
+).split("|")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("file", ["t.csv", "t.parquet"])
+def test_bad_input_is_refused_in_one_line_and_nothing_is_written(here, said, kind, file):  # noqa: F811
+    table, flags, words = spoilt(kind)
+    if file == "t.parquet":
+        if kind in ("text", "empty"):
+            table["Cells_Edge"] = table["Cells_Edge"].astype(str)  # Parquet holds no mixed columns
+        words = {"empty": "no rows"}.get(kind, words)
+        if kind == "text":
+            words = 'feature "Cells_Edge" holds "broken"'
+            table["Cells_Edge"] = "broken"
+        table.to_parquet(here / file)
+    else:
+        table.to_csv(here / file, index=False)
+    line = refused(said, "evaluate", file, *FLAGS, *QUICK, *flags)
+    assert words in line
+    assert [path.name for path in here.iterdir()] == [file]
+
+
+def test_older_scores_are_replaced_and_nothing_else_ever_is(here, said):  # noqa: F811
+    evaluated(here, wells())
+    evaluated(here, wells(seed=1))
+    before = (here / "out" / "scores.csv").read_bytes()
+    table, flags, _ = spoilt("nan")
+    table.to_csv(here / "t.csv", index=False)
+    refused(said, "evaluate", "t.csv", *FLAGS, *flags, "--out", "out")
+    assert (here / "out" / "scores.csv").read_bytes() == before
+    (here / "mine").mkdir()
+    (here / "mine" / "thesis.txt").write_text("years of work")
+    assert "holds no scores of phenolens" in refused(said, "evaluate", "t.csv", *FLAGS, "--out", "mine")
+    assert (here / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_the_same_command_gives_the_same_files(here):
+    evaluated(here, wells())
+    before = {path.name: path.read_bytes() for path in (here / "out").iterdir()}
+    evaluated(here, wells())
+    assert {path.name: path.read_bytes() for path in (here / "out").iterdir()} == before
+
+
+def test_a_study_refuses_flags_of_a_table_and_says_how(tiny_study, said):  # noqa: F811
+    for flags in (["--ridge", 2], ["--treatment", "x"], ["--similarity", "pearson"], ["--rows", "wells"]):
+        line = refused(said, "evaluate", tiny_study.folder, *flags)
+        assert f"{flags[0]}: goes with a table" in line
+        assert "wells_mean.h5ad" in line
+
+
+def test_scores_are_compared_query_by_query(here, capsys):
+    table = wells()
+    evaluated(here, table)
+    rng = np.random.default_rng(0)
+    table.loc[table["target"] == "dna", FEATURES] = rng.normal(50, 9, size=((table["target"] == "dna").sum(), 6))
+    table.to_csv(here / "b.csv", index=False)
+    assert run("evaluate", "b.csv", *FLAGS, *QUICK) == 0
+    capsys.readouterr()
+    assert run("compare", "out", "b_scores", "--out", "changed.csv") == 0
+    changed = pd.read_csv(here / "changed.csv")
+    assert set(changed["moa"]) == {"dna"}
+    assert (changed["right_a"] & ~changed["right_b"]).all()
+    assert f"18 queries are counted in both: {len(changed)} right in a alone, 0 in b alone" in capsys.readouterr().out
+    assert run("compare", "out", "nowhere") == 2
+    assert run("compare", "out", "b_scores", "--protocol", "NSCB") == 2
+    assert "neighbours_NSC.csv" in capsys.readouterr().err
+
+
+def test_scoring_a_table_needs_no_torch(here):
+    wells().to_csv(here / "t.csv", index=False)
+    script = (
+        "import sys\n"
+        "class NoTorch:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.split('.')[0] == 'torch':\n"
+        "            raise ImportError('there is no torch here')\n"
+        "sys.meta_path.insert(0, NoTorch())\n"
+        "from phenolens.cli import main\n"
+        f"sys.exit(main({['evaluate', 't.csv', *FLAGS, *map(str, QUICK)]!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=here, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (here / "t_scores" / "scores.csv").exists()
+
+
+def parts_of(table: pd.DataFrame) -> anndata.AnnData:
+    """The wells under our own names."""
+    obs = pd.DataFrame(
+        {
+            "Metadata_Plate": table["barcode"],
+            "Metadata_Well": table["position"],
+            "Metadata_Batch": table["week"],
+            "Metadata_Compound": table["drug"],
+            "Metadata_Concentration_um": table["uM"],
+            "Metadata_MoA": table["target"].fillna(""),
+            "Metadata_Role": np.where(table["drug"] == "DMSO", "control", "treated"),
+            "Metadata_Treatment": table["drug_dose"],
+        }
+    )
+    obs.index = (table["barcode"] + "_" + table["position"]).tolist()
+    return anndata.AnnData(table[FEATURES].to_numpy(), obs=obs, var=pd.DataFrame(index=FEATURES))
+
+
+def test_wells_of_one_treatment_find_each_other_before_controls_unless_they_are_like_controls():
+    table = wells()
+    idle = table["drug"].isin(["dna1"])
+    table.loc[idle, FEATURES] = wells(seed=5).loc[table["drug"] == "DMSO", FEATURES].to_numpy()[: idle.sum()]
+    profiles = profiles_of([parts_of(table)], TableConfig(), Recipe())
+    precision = replicate_precision(profiles, ScoreConfig(null_draws=500)).set_index("Metadata_Treatment")
+    active = ~precision.index.str.startswith("dna1")
+    np.testing.assert_allclose(precision["mean_average_precision"][active], 1)
+    assert (precision["mean_average_precision"][~active] < 0.7).all()
+    assert len(precision) == len(MECHANISMS) * 3 * 2
+
+
+def test_the_callers_table_is_never_changed():
+    table = parts_of(wells())
+    before = table.copy()
+    profiles = profiles_of([table], TableConfig(), Recipe(coral="batch"))
+    assert len(list(scores_of(profiles, ScoreConfig(bootstraps=5, shuffles=5)))) == 1
+    np.testing.assert_array_equal(table.X, before.X)
+    pd.testing.assert_frame_equal(table.obs, before.obs)
+    assert list(profiles.whitened.obs_names) == list(before.obs_names)
+
+
+def test_nothing_is_learnt_where_nothing_is_to_be_learnt():
+    table = parts_of(wells())
+    no_controls = table[(table.obs["Metadata_Role"] == "treated").to_numpy()].copy()
+    profiles = profiles_of([no_controls], TableConfig(), UNTOUCHED)
+    np.testing.assert_array_equal(profiles.whitened.X, no_controls.X)
+    with pytest.raises(InputError, match="no row is a control"):
+        profiles_of([no_controls], TableConfig(), Recipe())
+
+
+def test_the_published_vignette_by_one_command(real_data, here):
+    ljosa_wells(real_data / "bbbc021", features=VIGNETTE).write_h5ad(here / "ljosa.h5ad")
+    flags = "--scaled-over plate --whitening none --well-statistic mean --similarity pearson --protocols NSC".split()
+    assert run("evaluate", "ljosa.h5ad", *flags, *QUICK) == 0
+    published = pd.read_csv(real_data / "bbbc021" / "profiles" / "published_vignette_confusion_matrix.csv", index_col=0)
+    ours = pd.read_csv(here / "ljosa_scores" / "confusion_NSC.csv", index_col=0)
+    np.testing.assert_array_equal(ours.T, published)
+    assert pd.read_csv(here / "ljosa_scores" / "scores.csv")["n_correct"].tolist() == [84]
