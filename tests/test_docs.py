@@ -1,0 +1,78 @@
+"""What the documents say exists: flags, files, links; and their Python compiles."""
+
+import importlib.util
+import re
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from phenolens import cli
+from phenolens.settings import flag_kinds
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+OTHER_PROGRAMS = {"--logdir", "--nproc-per-node", "--standalone", "--fix", "--help", "--version", "--config"}
+
+
+def flags_of_verbs() -> set[str]:
+    """Every flag of every verb, with its `no-` form."""
+    names = {name for verb in cli.VERBS for name in flag_kinds(import_module(f"phenolens.verbs.{verb}").Flags)}
+    flags = {f"--{name.replace('_', '-')}" for name in names}
+    return flags | {flag.replace("--", "--no-", 1) for flag in flags}
+
+
+def flags_of_benchmarks() -> set[str]:
+    """Every flag of every benchmark."""
+    found: set[str] = set()
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        spec = importlib.util.spec_from_file_location(f"benchmark_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where dataclasses look for their annotations
+        spec.loader.exec_module(module)
+        found |= {f"--{name.replace('_', '-')}" for name in flag_kinds(module.Flags)}
+    return found
+
+
+def test_every_flag_that_a_page_names_is_there():
+    known = flags_of_verbs() | flags_of_benchmarks() | OTHER_PROGRAMS
+    for page in PAGES:
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", page.read_text()))
+        assert named <= known, (page.name, named - known)
+
+
+def test_every_verb_that_a_page_names_is_there():
+    for page in PAGES:
+        named = set(re.findall(r"phenolens ([a-z]+) [A-Z]{2}", page.read_text()))
+        assert named <= set(cli.VERBS), (page.name, named - set(cli.VERBS))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_that_are_there(page):
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_in_a_page_compiles(page):
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL):
+        compile(block, page.name, "exec")
+
+
+def test_the_readmes_python_runs_on_profiles(tmp_path, monkeypatch):
+    """The block about scoring, with the study's profiles in place."""
+    import numpy as np
+
+    from table_source import wells
+    from test_evaluate import parts_of
+
+    table = wells()
+    table["week"] = np.where(table["drug"].str.endswith("0"), "w1", "w2")
+    folder = tmp_path / "STUDY" / "profiles" / "vaeplus-seed0"
+    folder.mkdir(parents=True)
+    parts_of(table).write_h5ad(folder / "wells_mean.h5ad")
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    exec(compile(block, "README.md", "exec"), {})
