@@ -31,6 +31,7 @@ OF_FILE = {
     "files": "base",
     "colours": "base",
     "progress": "base",
+    "workers": "base",
     "study": "study",
     "steps": "steps",
     "evaluating": "steps",

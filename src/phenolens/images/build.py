@@ -5,13 +5,13 @@ fingerprint is still right, and whose images are no newer than its crops, is kep
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -24,13 +24,45 @@ from phenolens.images.quality import is_constant, is_noise
 from phenolens.images.store import ABOUT, FORMAT, VERSION, CropStore, UInt16Array, read_about, whole_npy, write_npy
 from phenolens.progress import track
 from phenolens.screen.table import COLUMNS, Screen, treatment_name
+from phenolens.workers import ONE, AtOnce, done_by_workers
 
 CELL_COLUMNS = ["cell_id", "field", "object_number", "y", "x", *COLUMNS]  # and is_noise, known once the crop is read
 FIELD = ["plate", "well", "site"]
 FILE_NAME = re.compile(r"[^\s./\\:][^/\\:]*")
 
-ReadField = Callable[[pd.DataFrame], UInt16Array]  # the rows of one field's cells -> their crops (n, C, S, S)
-FieldFiles = Callable[[pd.DataFrame], list[Path]]  # the rows of one field's cells -> the files they are read from
+
+class CropReader(Protocol):
+    """Where the crops of a field's cells come from; it can travel to another process."""
+
+    def __call__(self, rows: pd.DataFrame) -> UInt16Array:
+        """The rows of one field's cells -> their crops (n, C, S, S)."""
+
+    def files(self, rows: pd.DataFrame) -> list[Path]:
+        """The files that the crops of these rows are read from."""
+
+
+@dataclass(frozen=True)
+class PlateJob:
+    """A plate whose crops are to be written."""
+
+    folder: Path
+    plate: str
+    cells: pd.DataFrame
+    read: CropReader
+    channels: tuple[str, ...]
+    config: CropConfig
+    fingerprint: str  # of all that the crops and table follow from
+    n_at_border: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Crops, channels, side, side."""
+        return (len(self.cells), len(self.channels), self.config.crop_px, self.config.crop_px)
+
+    def fields(self) -> Iterator[pd.DataFrame]:
+        """The rows of each field's cells."""
+        for _, rows in self.cells.groupby(FIELD, sort=False):
+            yield rows
 
 
 def build_store(
@@ -38,48 +70,41 @@ def build_store(
     screen: Screen,
     cells: pd.DataFrame,
     *,
-    read: ReadField,
-    files: FieldFiles,
+    read: CropReader,
     n_at_border: Mapping[str, int],
     left_out: Mapping[str, int],
     config: CropConfig,
+    at_once: AtOnce = ONE,
 ) -> CropStore:
     """Write the crops of `cells` (a row a crop, field by field) and say in about.json what they are.
 
     `n_at_border` counts, by plate, the cells that are not in `cells` because their crop would leave the field. Raises
-    InputError when `folder` holds something else, and for a channel that is constant in a plate's every crop.
+    InputError when `folder` holds something else, and for a channel that is constant in a plate's every crop. The bytes
+    do not depend on how many plates are done `at_once`.
     """
     folder = Path(folder)
     refuse_other_folder(folder)
     by_plate = {_file_name(str(plate)): rows for plate, rows in cells.groupby("plate", sort=False)}
-    pixels = (len(screen.channels), config.crop_px, config.crop_px)
-    made_from: dict[str, str] = {}
-    due: list[str] = []
+    due: list[PlateJob] = []
     for plate, rows in by_plate.items():
-        sizes, newest_ns = _sizes_and_newest(files(rows))
-        made_from[plate] = _fingerprint(rows, sizes, int(n_at_border.get(plate, 0)), screen.channels, config)
-        if not _is_kept(folder, plate, made_from[plate], newest_ns=newest_ns, shape=(len(rows), *pixels)):
-            due.append(plate)
+        sizes, newest_ns = _sizes_and_newest(read.files(rows))
+        at_border = int(n_at_border.get(plate, 0))
+        fingerprint = _fingerprint(rows, sizes, at_border, screen.channels, config)
+        job = PlateJob(folder, plate, rows, read, screen.channels, config, fingerprint, at_border)
+        if not _is_kept(job, newest_ns=newest_ns):
+            due.append(job)
     leftovers = _leftovers(folder, keep=set(by_plate))
     if due or leftovers:
         write_json(folder / ABOUT, {"format": FORMAT, "version": VERSION, "complete": False})
     for path in leftovers:
         path.unlink(missing_ok=True)  # writing about.json has taken away its own
-    n_fields = {plate: by_plate[plate].groupby(FIELD).ngroups for plate in due}
-    fields = (rows for plate in due for _, rows in by_plate[plate].groupby(FIELD, sort=False))
-    tracked = track(fields, "Fields cropped", total=sum(n_fields.values()))
-    with closing(cast(Any, tracked)):
-        for plate in due:
-            _write_plate(
-                folder,
-                plate,
-                by_plate[plate],
-                crops=map(read, islice(tracked, n_fields[plate])),
-                shape=(len(by_plate[plate]), *pixels),
-                about={"fingerprint": made_from[plate], "n_at_border": int(n_at_border.get(plate, 0))},
-                channels=screen.channels,
-                config=config,
-            )
+    if at_once == ONE:
+        _write_one_by_one(due)
+    else:
+        written = done_by_workers(write_plate, due, at_once)
+        with closing(written):
+            for _ in track(written, "Plates cropped", total=len(due)):
+                pass
     without = _only_noise(folder, list(by_plate), config)
     left_out = {**left_out, **({"treatments with only noise crops": without} if without else {})}
     about = _about(folder, screen, list(by_plate), cells=cells, left_out=left_out, config=config)
@@ -133,15 +158,17 @@ def content_sha256(table: pd.DataFrame) -> str:
     return sha256(",".join(map(str, table.columns)), values.tobytes())
 
 
-def _is_kept(folder: Path, plate: str, fingerprint: str, *, newest_ns: int, shape: tuple[int, int, int, int]) -> bool:
-    crops, table = folder / f"{plate}.npy", folder / f"{plate}.parquet"
-    if not table.is_file() or not whole_npy(crops, shape):
+def _is_kept(job: PlateJob, *, newest_ns: int) -> bool:
+    crops, table = job.folder / f"{job.plate}.npy", job.folder / f"{job.plate}.parquet"
+    if not table.is_file() or not whole_npy(crops, job.shape):
         return False
     try:
         written = read_parquet_about(table)
     except (OSError, pa.ArrowException):
         return False
-    return written is not None and written.get("fingerprint") == fingerprint and newest_ns <= crops.stat().st_mtime_ns
+    return (
+        written is not None and written.get("fingerprint") == job.fingerprint and newest_ns <= crops.stat().st_mtime_ns
+    )
 
 
 def _leftovers(folder: Path, *, keep: set[str]) -> list[Path]:
@@ -150,24 +177,27 @@ def _leftovers(folder: Path, *, keep: set[str]) -> list[Path]:
     return sorted([*parts, *folder.glob(".*.partial")])
 
 
-def _write_plate(
-    folder: Path,
-    plate: str,
-    cells: pd.DataFrame,
-    *,
-    crops: Iterable[UInt16Array],
-    shape: tuple[int, int, int, int],
-    about: dict[str, Any],
-    channels: tuple[str, ...],
-    config: CropConfig,
-) -> None:
-    """A plate's crops, then its table: a table that is there speaks of the crops that are there."""
+def _write_one_by_one(jobs: list[PlateJob]) -> None:
+    """Plate after plate in this process, with progress by fields."""
+    n_fields = [job.cells.groupby(FIELD).ngroups for job in jobs]
+    tracked = track((rows for job in jobs for rows in job.fields()), "Fields cropped", total=sum(n_fields))
+    with closing(cast(Any, tracked)):
+        for job, n in zip(jobs, n_fields, strict=True):
+            write_plate(job, islice(tracked, n))
+
+
+def write_plate(job: PlateJob, fields: Iterable[pd.DataFrame] | None = None) -> None:
+    """A plate's crops, then its table: a table that is there speaks of the crops that are there.
+
+    `fields` are those of the job, for a caller that counts them.
+    """
     noise: list[np.ndarray] = []
+    folder, plate, channels, shape = job.folder, job.plate, job.channels, job.shape
     varies = np.zeros(len(channels), dtype=bool)
 
     def looked_at() -> Iterator[UInt16Array]:
-        for batch in crops:
-            noise.append(is_noise(batch, threshold=config.noise_correlation))
+        for batch in map(job.read, job.fields() if fields is None else fields):
+            noise.append(is_noise(batch, threshold=job.config.noise_correlation))
             np.logical_or(varies, ~is_constant(batch).all(axis=0), out=varies)
             yield batch
         if not varies.all():
@@ -179,8 +209,9 @@ def _write_plate(
 
     (folder / f"{plate}.parquet").unlink(missing_ok=True)
     npy_sha256 = write_npy(folder / f"{plate}.npy", looked_at(), shape)
-    table = cells[CELL_COLUMNS].assign(is_noise=np.concatenate(noise))
-    counts = {"n_crops": len(table), "n_at_border": about["n_at_border"], "n_noise": int(table["is_noise"].sum())}
+    table = job.cells[CELL_COLUMNS].assign(is_noise=np.concatenate(noise))
+    about = {"fingerprint": job.fingerprint, "n_at_border": job.n_at_border}
+    counts = {"n_crops": len(table), "n_noise": int(table["is_noise"].sum())}
     hashes = {"npy_sha256": npy_sha256, "cells_sha256": content_sha256(table)}
     write_parquet(folder / f"{plate}.parquet", table, about={**about, **counts, **hashes})
 

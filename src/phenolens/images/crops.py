@@ -5,6 +5,7 @@ n cells, C channels, S x S pixels. A cell's centre (y, x) is in pixels of its fi
 centre (599, 1173) takes rows 565 to 632 and columns 1139 to 1206.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,14 @@ from phenolens.screen.bbbc021 import read_bbbc021
 from phenolens.screen.centres import DEFAULT_NAME, read_centres
 from phenolens.screen.cropset import CHANNELS_ON_DISK, read_cropset
 from phenolens.screen.table import COLUMNS, Screen, treatment_name
+from phenolens.workers import ONE, AtOnce
 
 LAYOUTS = ("bbbc021", "cropset")
 
 
-def make_crops(source: Path, folder: Path, *, layout: str, config: CropConfig | None = None) -> CropStore:
+def make_crops(
+    source: Path, folder: Path, *, layout: str, config: CropConfig | None = None, at_once: AtOnce = ONE
+) -> CropStore:
     """The CropStore of a source folder as it was downloaded: BBBC021 with a table of nuclei, or the crop set."""
     config = config or CropConfig()
     choice = {
@@ -36,14 +40,18 @@ def make_crops(source: Path, folder: Path, *, layout: str, config: CropConfig | 
     }
     if layout == "bbbc021":
         screen = read_bbbc021(source, images=source, **choice)  # type: ignore[arg-type]
-        return cut_crops(screen, read_centres(Path(source) / DEFAULT_NAME, screen), folder, config=config)
+        return cut_crops(
+            screen, read_centres(Path(source) / DEFAULT_NAME, screen), folder, config=config, at_once=at_once
+        )
     if layout == "cropset":
         screen, cells = read_cropset(source, **choice)  # type: ignore[arg-type]
-        return take_over_crops(screen, cells, folder, config=config)
+        return take_over_crops(screen, cells, folder, config=config, at_once=at_once)
     raise InputError(f'layout "{layout}" is not known; expected {" or ".join(LAYOUTS)}')
 
 
-def cut_crops(screen: Screen, centres: pd.DataFrame, folder: Path, *, config: CropConfig | None = None) -> CropStore:
+def cut_crops(
+    screen: Screen, centres: pd.DataFrame, folder: Path, *, config: CropConfig | None = None, at_once: AtOnce = ONE
+) -> CropStore:
     """Cut a crop around each centre (`plate`, `well`, `site`, `object_number`, `y`, `x`) that lies far enough inside.
 
     Cells whose crop would leave the field are left out and counted by plate. Raises InputError, before anything is
@@ -52,41 +60,61 @@ def cut_crops(screen: Screen, centres: pd.DataFrame, folder: Path, *, config: Cr
     of unequal size.
     """
     config = config or CropConfig()
-    channels = {channel: f"file_{channel}" for channel in screen.channels}
-    missing = [name for name in channels.values() if name not in screen.table.columns]
+    files = [f"file_{channel}" for channel in screen.channels]
+    missing = [name for name in files if name not in screen.table.columns]
     if missing:
         raise InputError(f"the screen names no images (no column {missing[0]}); read it with its folder of images")
-    cells = _with_fields(centres, screen, columns=[*COLUMNS, *channels.values()])
+    cells = _with_fields(centres, screen, columns=[*COLUMNS, *files])
     size = _size_of_fields(screen, cells, config.crop_px)
     _refuse_centres(cells, size)
     fits = fits_inside(cells["y"].to_numpy(float), cells["x"].to_numpy(float), size, config.crop_px)
     n_at_border = {str(plate): int(n) for plate, n in cells["plate"][~fits].value_counts().items()}
     cells = cells[fits].reset_index(drop=True)
     left_out = _without_cells(screen, cells, config)
-
-    def paths(field: pd.Series) -> dict[str, Path]:
-        return {channel: screen.folder / field[column] for channel, column in channels.items()}
-
-    def read(rows: pd.DataFrame) -> UInt16Array:
-        where = _where(rows.iloc[0])
-        field = read_field(paths(rows.iloc[0]), where=where)
-        if field.shape[1:] != size:
-            raise InputError(
-                f"{where} is {field.shape[1]} x {field.shape[2]} px, {_where(cells.iloc[0])} is {size[0]} x {size[1]}; "
-                "all fields must have one size"
-            )
-        return cut(field, rows["y"].to_numpy(float), rows["x"].to_numpy(float), config.crop_px)
-
-    def files(rows: pd.DataFrame) -> list[Path]:
-        return [path for _, field in rows.drop_duplicates(FIELD).iterrows() for path in paths(field).values()]
-
+    read = FieldCutter(screen.folder, screen.channels, size, config.crop_px, first=_where(cells.iloc[0]))
     return build_store(
-        folder, screen, cells, read=read, files=files, n_at_border=n_at_border, left_out=left_out, config=config
+        folder,
+        screen,
+        cells,
+        read=read,
+        n_at_border=n_at_border,
+        left_out=left_out,
+        config=config,
+        at_once=at_once,
     )
 
 
+@dataclass(frozen=True)
+class FieldCutter:
+    """Reads a field's images and cuts the crops of its cells."""
+
+    folder: Path  # of the screen's files
+    channels: tuple[str, ...]
+    size: tuple[int, int]  # height and width that every field has, pixels
+    crop_px: int
+    first: str  # the field that `size` was read from, in words
+
+    def __call__(self, rows: pd.DataFrame) -> UInt16Array:
+        """The crops (n, C, S, S) of one field's cells."""
+        where = _where(rows.iloc[0])
+        field = read_field(self._paths(rows.iloc[0]), where=where)
+        if field.shape[1:] != self.size:
+            raise InputError(
+                f"{where} is {field.shape[1]} x {field.shape[2]} px, {self.first} is {self.size[0]} x {self.size[1]}; "
+                "all fields must have one size"
+            )
+        return cut(field, rows["y"].to_numpy(float), rows["x"].to_numpy(float), self.crop_px)
+
+    def files(self, rows: pd.DataFrame) -> list[Path]:
+        """The images of these rows' fields."""
+        return [path for _, field in rows.drop_duplicates(FIELD).iterrows() for path in self._paths(field).values()]
+
+    def _paths(self, field: pd.Series) -> dict[str, Path]:
+        return {channel: self.folder / field[f"file_{channel}"] for channel in self.channels}
+
+
 def take_over_crops(
-    screen: Screen, cells: pd.DataFrame, folder: Path, *, config: CropConfig | None = None
+    screen: Screen, cells: pd.DataFrame, folder: Path, *, config: CropConfig | None = None, at_once: AtOnce = ONE
 ) -> CropStore:
     """Bring the crops of a crop set (`cells`: field, `object_number`, `path`) together, channels in the screen's order.
 
@@ -97,15 +125,28 @@ def take_over_crops(
     cells = _with_fields(cells.assign(y=np.nan, x=np.nan), screen, columns=[*COLUMNS], more=["path"])
     left_out = _without_cells(screen, cells, config)
     order = [CHANNELS_ON_DISK.index(channel) for channel in screen.channels]
+    read = CropTaker(screen.folder, order, config.crop_px)
+    return build_store(
+        folder, screen, cells, read=read, n_at_border={}, left_out=left_out, config=config, at_once=at_once
+    )
 
-    def read(rows: pd.DataFrame) -> UInt16Array:
-        crops = np.stack([_read_crop(screen.folder / path, config.crop_px) for path in rows["path"]])
-        return np.ascontiguousarray(crops[..., order].transpose(0, 3, 1, 2))
 
-    def files(rows: pd.DataFrame) -> list[Path]:
-        return [screen.folder / path for path in rows["path"]]
+@dataclass(frozen=True)
+class CropTaker:
+    """Reads the crops of a set, a file a crop."""
 
-    return build_store(folder, screen, cells, read=read, files=files, n_at_border={}, left_out=left_out, config=config)
+    folder: Path  # of the set
+    order: list[int]  # the place on disk of each channel
+    crop_px: int
+
+    def __call__(self, rows: pd.DataFrame) -> UInt16Array:
+        """The crops (n, C, S, S) of these rows."""
+        crops = np.stack([_read_crop(self.folder / path, self.crop_px) for path in rows["path"]])
+        return np.ascontiguousarray(crops[..., self.order].transpose(0, 3, 1, 2))
+
+    def files(self, rows: pd.DataFrame) -> list[Path]:
+        """The file of each crop."""
+        return [self.folder / path for path in rows["path"]]
 
 
 def cut(

@@ -4,15 +4,9 @@ BBBC021_v1_image.csv, BBBC021_v1_moa.csv, Week<b>_<plate>/*.tif, Nuclei.csv, tru
 """
 
 import dataclasses
-import itertools
 import json
-import multiprocessing
-import multiprocessing.connection
-import os
-import threading
-from collections.abc import Generator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +30,7 @@ from phenolens.screen.simulated_design import (
     random_for,
     targets,
 )
+from phenolens.workers import AtOnce, done_by_workers
 
 IMAGE_TABLE, LABEL_TABLE = "BBBC021_v1_image.csv", "BBBC021_v1_moa.csv"
 NUCLEI_TABLE, TRUTH_TABLE, CONFIG_FILE = "Nuclei.csv", "truth.parquet", "simulation.json"
@@ -58,7 +53,7 @@ def simulate(out: Path, config: SimulateConfig, *, processes: int = 1) -> None:
     check_folder(out, config, design, content=content)
     files.write_json(out / CONFIG_FILE, content)
     wells = [group for _, group in design.groupby(["plate", "well"], sort=False)]
-    with closing(_truth_by_well(out, config, wells, processes=processes)) as truths:
+    with closing(done_by_workers(partial(draw_well, out, config), wells, AtOnce(processes))) as truths:
         truth = _stacked(list(track(truths, "drawing wells", total=len(wells))))
     nuclei = truth[["table_number", "image_number", "object_number", "x_px", "y_px"]]
     nuclei = nuclei.set_axis(
@@ -120,34 +115,6 @@ def check_folder(out: Path, config: SimulateConfig, design: pd.DataFrame, *, con
             f"{out}: not empty, and its {CONFIG_FILE} is not of this simulated screen's settings; "
             "give the same settings to go on with it, or a new or empty folder. Nothing was changed."
         )
-
-
-def _truth_by_well(
-    out: Path, config: SimulateConfig, wells: list[pd.DataFrame], *, processes: int
-) -> Generator[pd.DataFrame, None, None]:
-    """Draw well after well and yield the truth about each, in order, whatever the number of processes."""
-    if processes == 1:
-        for well in wells:
-            yield draw_well(out, config, well)
-        return
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_end_with_parent) as pool:
-        try:
-            yield from pool.map(draw_well, itertools.repeat(out), itertools.repeat(config), wells)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """Let this worker end when the process that started it was killed, instead of waiting and writing for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # runs in workers only
-
-    def watch(sentinel: int) -> None:
-        multiprocessing.connection.wait([sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
 
 
 def draw_well(out: Path, config: SimulateConfig, well: pd.DataFrame) -> pd.DataFrame:

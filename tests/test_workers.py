@@ -1,0 +1,110 @@
+"""The same work by processes and by a cluster: same bytes, and a worker that is killed loses nothing."""
+
+import os
+import shutil
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from phenolens.errors import InputError
+from phenolens.images.config import CropConfig
+from phenolens.images.crops import make_crops
+from phenolens.workers import AtOnce, done_by_workers
+from whole_files import different_files
+
+CONFIG = CropConfig(crop_px=36)
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def killed_once(folder: Path, number: int) -> int:
+    """Kills its own process the first time that job 2 is done anywhere."""
+    mark = folder / "killed"
+    if number == 2 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number
+
+
+def refuses(number: int) -> int:
+    if number == 1:
+        raise InputError("job 1: no such thing")
+    return number
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Dask cluster of two processes on this machine."""
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed (the extra cluster)")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+        ) as started,
+    ):
+        yield started
+
+
+@pytest.mark.parametrize("at_once", [AtOnce(), AtOnce(processes=2)])
+def test_results_come_in_the_order_of_the_jobs(at_once):
+    assert list(done_by_workers(square, [3, 1, 2], at_once)) == [9, 1, 4]
+
+
+def test_a_cluster_gives_the_same_in_the_same_order(cluster):
+    scheduler = AtOnce(scheduler=cluster.scheduler_address)
+    assert list(done_by_workers(square, [3, 1, 2], scheduler)) == [9, 1, 4]
+
+
+def test_a_killed_worker_of_a_cluster_loses_nothing(cluster, tmp_path):
+    scheduler = AtOnce(scheduler=cluster.scheduler_address)
+    assert list(done_by_workers(partial(killed_once, tmp_path), range(6), scheduler)) == [0, 1, 4, 9, 16, 25]
+    assert (tmp_path / "killed").exists()
+
+
+def test_what_a_job_refuses_is_refused_here(cluster):
+    for at_once in (AtOnce(), AtOnce(processes=2), AtOnce(scheduler=cluster.scheduler_address)):
+        with pytest.raises(InputError, match="job 1: no such thing"):
+            list(done_by_workers(refuses, [0, 1, 2], at_once))
+
+
+def test_crops_are_the_same_bytes_however_they_are_cut(cluster, tiny_screen, tmp_path):
+    one = make_crops(tiny_screen, tmp_path / "one", layout="bbbc021", config=CONFIG)
+    for name, at_once in (("two", AtOnce(processes=2)), ("many", AtOnce(scheduler=cluster.scheduler_address))):
+        other = make_crops(tiny_screen, tmp_path / name, layout="bbbc021", config=CONFIG, at_once=at_once)
+        assert different_files(other.folder, one.folder) == []
+        assert other.identity == one.identity
+
+
+def test_plates_that_are_cut_already_are_kept(tiny_screen, tmp_path):
+    store = make_crops(tiny_screen, tmp_path / "crops", layout="bbbc021", config=CONFIG, at_once=AtOnce(processes=2))
+    whole = shutil.copytree(store.folder, tmp_path / "whole")
+    kept, lost = store.plates
+    (store.folder / f"{lost}.npy").unlink()
+    before = (store.folder / f"{kept}.npy").stat().st_mtime_ns
+    time.sleep(0.01)
+    make_crops(tiny_screen, tmp_path / "crops", layout="bbbc021", config=CONFIG, at_once=AtOnce(processes=2))
+    assert different_files(store.folder, whole) == []
+    assert (store.folder / f"{kept}.npy").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense"])
+def test_a_scheduler_that_is_not_there_is_refused(monkeypatch, address):
+    pytest.importorskip("distributed", reason="Dask is not installed (the extra cluster)")
+    monkeypatch.setattr("phenolens.workers.CONNECT_S", "1s")
+    with pytest.raises(InputError, match="no Dask scheduler answers there"):
+        list(done_by_workers(square, [1], AtOnce(scheduler=address)))
+
+
+def test_without_dask_the_install_line_is_said(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "distributed", None)
+    with pytest.raises(InputError, match=r'pip install "phenolens\[cluster\]"'):
+        list(done_by_workers(square, [1], AtOnce(scheduler="tcp://127.0.0.1:9")))
+
+
+def test_no_fewer_than_one_process():
+    with pytest.raises(InputError, match="--processes 0"):
+        AtOnce(processes=0)
