@@ -159,6 +159,15 @@ def test_every_recipe_is_told_in_the_protocol_and_kept(here):
         assert all(str(recipe[flag[2:].replace("-", "_")]) == value for flag, value in zip(*[iter(given.split())] * 2))
 
 
+def test_harmony_comes_after_whitening_with_its_certificate(here, capsys):
+    pytest.importorskip("harmony", reason="harmony-pytorch is not installed (the extra harmony)")
+    evaluated(here, wells(), "--harmony", "batch", "--harmony-seed", 3)
+    text = (here / "out" / "protocol.md").read_text()
+    assert "its defaults, seed 3) over batch" in text
+    assert "- Harmony: 68 rows of 2 batches in 2 clusters; of the variance of 32 controls" in text
+    assert "Harmony: 68 rows" in capsys.readouterr().err
+
+
 def test_what_is_left_out_when_asked_is_listed(here, capsys):
     table = wells()
     table.loc[2, "Cells_Noise"] = np.inf

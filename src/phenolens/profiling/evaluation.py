@@ -45,10 +45,12 @@ class TableConfig:
     non_finite: Literal["refused", "features", "rows"] = "refused"  # what is left out on a NaN or infinity
     duplicates: Literal["refused", "left out"] = "refused"  # rows that repeat another, number for number
     harmony: Literal["none", "batch", "plate"] = "none"  # Harmony over these, after whitening; an extra
+    harmony_seed: int = 0  # of Harmony's first clusters
 
     def __post_init__(self) -> None:
         """InputError on a choice that cannot be."""
         at_least("--min-cells", self.min_cells, 1)
+        at_least("--harmony-seed", self.harmony_seed, 0)
         named_summaries(self.statistics)
 
 
@@ -145,7 +147,7 @@ def profiles_of(parts: Iterable[AnnData], config: TableConfig, recipe: Recipe) -
     if config.harmony != "none":
         from phenolens.profiling.harmony import harmonise
 
-        whitened = harmonise(whitened, over=config.harmony)
+        whitened = harmonise(whitened, over=config.harmony, seed=config.harmony_seed)
     if rows == "treatments":
         treatments = whitened
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from phenolens.profiling.evaluation import SHUFFLES, Profiles, ScoreConfig, TableConfig, held_out, protocols_of
+from phenolens.profiling.harmony import certificate_of
 from phenolens.profiling.profiles import metadata
 from phenolens.profiling.recipe import Recipe
 
@@ -52,6 +53,7 @@ def protocol_text(
         "",
         *[f"- {certificate}" for certificate in profiles.whitening.certificates],
         *(["- nothing was learnt"] if not profiles.whitening.certificates else []),
+        *([f"- Harmony: {certificate_of(profiles.treatments)}"] if config.harmony != "none" else []),
         "",
         "## Left out",
         "",
@@ -119,8 +121,8 @@ def _of_harmony(config: TableConfig) -> list[str]:
     if config.harmony == "none":
         return []
     return [
-        f"Harmony (harmony-pytorch, its defaults, seed 0) over {config.harmony}, on all rows, treated ones too: a "
-        "treatment that is in one of them alone may lose what is its own."
+        f"Harmony (harmony-pytorch, its defaults, seed {config.harmony_seed}) over {config.harmony}, on all rows, treated "
+        "ones too: a treatment that is in one of them alone may lose what is its own."
     ]
 
 

@@ -14,6 +14,7 @@ from phenolens.errors import InputError
 from phenolens.files import write_whole
 from phenolens.profiling.columns import Columns
 from phenolens.profiling.evaluation import ScoreConfig, TableConfig
+from phenolens.profiling.harmony import certificate_of
 from phenolens.profiling.recipe import Recipe
 from phenolens.profiling.table_files import KINDS
 from phenolens.progress import tell
@@ -78,6 +79,8 @@ def of_table(flags: Flags) -> None:
     more = len(evaluation.profiles.whitening.certificates) - 3
     if more > 0:
         tell(f"whitening: {more} more groups, in {out / 'protocol.md'}")
+    if flags.table.harmony != "none":
+        tell(f"Harmony: {certificate_of(evaluation.profiles.treatments)}")
     for what, table in (("treatments", evaluation.replicates), ("mechanisms", evaluation.mechanisms)):
         if table is not None:
             found = int((table["corrected_p_value"] < 0.05).sum())
