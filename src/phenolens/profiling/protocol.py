@@ -121,8 +121,8 @@ def _of_harmony(config: TableConfig) -> list[str]:
     if config.harmony == "none":
         return []
     return [
-        f"Harmony (harmony-pytorch, its defaults, seed {config.harmony_seed}) over {config.harmony}, on all rows, treated "
-        "ones too: a treatment that is in one of them alone may lose what is its own."
+        f"Harmony (harmony-pytorch, its defaults, seed {config.harmony_seed}) over {config.harmony}, on all rows, "
+        "treated ones too: a treatment that is in one of them alone may lose what is its own."
     ]
 
 
