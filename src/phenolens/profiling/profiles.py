@@ -85,6 +85,7 @@ def well_profiles(
         wells.made_from = wells.made_from or provenance(part)
         for obs, block in _wells_of(part, wells, noise=noise, non_finite=non_finite):
             wells.add(obs, block, summaries, min_cells=min_cells)
+        del part  # before the next one is made
     if not wells.rows:
         few = (
             f"{len(wells.left_out)} wells have fewer than {min_cells} cells" if wells.left_out else "there are no cells"
