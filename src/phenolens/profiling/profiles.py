@@ -151,8 +151,8 @@ def _wells_of(
     obs = metadata(part, OF_A_WELL, what="cells")
     keep = _kept_cells(part, wells, noise=noise)
     numbers = number_matrix(part, what="cells")
-    bad = ~np.isfinite(numbers) & keep[:, None]
-    if bad.any():
+    finite = np.isfinite(numbers)
+    if not finite.all() and (bad := ~finite & keep[:, None]).any():  # mostly all are, and no mask is made
         if non_finite == "refused":
             raise InputError(first_bad_place(numbers, bad, part, what="cells"))
         if non_finite == "cells left out":
@@ -161,6 +161,7 @@ def _wells_of(
         else:
             wells.non_finite_features.update(part.var_names[bad.any(axis=0)])
             numbers = np.where(bad, 0, numbers)  # whole features that are removed at the end
+    del finite
     _check_one_treatment_a_well(obs)
     for rows in obs.groupby(["plate", "well"], sort=True).indices.values():
         yield (
