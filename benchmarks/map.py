@@ -102,10 +102,12 @@ def worked(flags: Flags, side: str, answer: Path) -> dict[str, Any]:
 def work_as_side(flags: Flags) -> None:
     """The side's work once; its seconds and memory as JSON on stdout, its numbers in the file `answer`."""
     obs, features = profiles(flags)
+    began = time.process_time()
     seconds, answer = {"ours": ours, "copairs": copairs}[flags.side](obs, features, flags)
+    processor = time.process_time() - began
     assert flags.answer is not None
     np.savez(flags.answer, **answer)
-    print(json.dumps({"seconds": seconds, "peak_mib": peak_mib()}))
+    print(json.dumps({"seconds": seconds, "processor": processor, "peak_mib": peak_mib()}))
 
 
 def profiles(flags: Flags) -> tuple[pd.DataFrame, np.ndarray]:
@@ -211,14 +213,20 @@ def disagreement(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], *, 
 
 
 def print_table(turns: dict[str, list[dict[str, Any]]]) -> None:
-    """A row a side: seconds of all and of each part, memory, and how many times longer copairs takes, turn by turn."""
-    print(f"| side | seconds, median (range) | {' | '.join(TIMED)} | peak memory, MiB | copairs / ours |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    """A row a side: seconds of all and of each part, memory, and how many times longer copairs takes, turn by turn.
+
+    Processor seconds hold the imports too; they change little when other programs are running.
+    """
+    columns = ("side", "seconds, median (range)", *TIMED, "processor seconds", "peak memory, MiB", "copairs / ours")
+    print(f"| {' | '.join(columns)} |")
+    print(f"|{' --- |' * len(columns)}")
     for name, found in turns.items():
         whole = spread([sum(turn["seconds"]) for turn in found])
         parts = " | ".join(spread([turn["seconds"][part] for turn in found]) for part in range(len(TIMED)))
         ratio = spread(ratios(turns)) if name == "ours" and len(turns) > 1 else "-"
-        print(f"| {name} | {whole} | {parts} | {max(turn['peak_mib'] for turn in found):,.0f} | {ratio} |")
+        processor = statistics.median(turn["processor"] for turn in found)
+        memory = max(turn["peak_mib"] for turn in found)
+        print(f"| {name} | {whole} | {parts} | {processor:,.1f} | {memory:,.0f} | {ratio} |")
 
 
 def spread(values: list[float]) -> str:
