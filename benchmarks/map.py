@@ -1,7 +1,7 @@
 """Mean average precision with p-values: copairs and ours on the same profiles, in turn, in one run.
 
     python benchmarks/map.py --rounds 3                  # 9,216 profiles; copairs needs 4 GB
-    python benchmarks/map.py --side ours --plates 240    # ours alone, larger
+    python benchmarks/map.py --side ours --controls 0    # ours alone; no well is a control
 
 Each turn of a side is a process of its own, so that its peak memory is its own, and only one works at a time. Positives
 are profiles of the same treatment on another plate, negatives those of any other treatment: the design in which every
