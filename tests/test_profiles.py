@@ -1,6 +1,7 @@
 """Cells to wells to treatments: known answers on a small plate, then refusals, then a round trip through a file."""
 
 import json
+import weakref
 
 import anndata
 import numpy as np
@@ -97,6 +98,20 @@ def test_parts_give_the_same_wells_as_one_table_and_only_one_part_is_held(rng):
     streamed = well_profiles(iter(parts), statistics="mean+sd")
     np.testing.assert_array_equal(streamed.X, together.X)
     assert list(streamed.obs_names) == list(together.obs_names) == ["p1_B02", "p1_C03", "p2_B02", "p2_C03"]
+
+
+def test_a_part_is_let_go_before_the_next_one_is_made():
+    made: list[weakref.ref[AnnData]] = []
+
+    def parts():
+        for plate in ("p1", "p2", "p3"):
+            assert [earlier() for earlier in made] == [None] * len(made)
+            part = cells_of({"B02": [[1, 2]]}, plate=plate)
+            made.append(weakref.ref(part))
+            yield part
+            del part
+
+    assert len(well_profiles(parts())) == len(made) == 3
 
 
 def test_a_well_split_over_two_parts_is_refused():

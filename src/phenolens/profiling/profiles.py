@@ -86,6 +86,7 @@ def well_profiles(
         wells.made_from = wells.made_from or provenance(part)
         for obs, block in _wells_of(part, wells, noise=noise, non_finite=non_finite):
             wells.add(obs, block, summaries, min_cells=min_cells)
+        del part  # before the next one is made
     if not wells.rows:
         few = (
             f"{len(wells.left_out)} wells have fewer than {min_cells} cells" if wells.left_out else "there are no cells"
@@ -151,8 +152,8 @@ def _wells_of(
     obs = metadata(part, OF_A_WELL, what="cells")
     keep = _kept_cells(part, wells, noise=noise)
     numbers = number_matrix(part, what="cells")
-    bad = ~np.isfinite(numbers) & keep[:, None]
-    if bad.any():
+    finite = np.isfinite(numbers)
+    if not finite.all() and (bad := ~finite & keep[:, None]).any():  # mostly all are, and no mask is made
         if non_finite == "refused":
             raise InputError(first_bad_place(numbers, bad, part, what="cells"))
         if non_finite == "cells left out":
@@ -161,6 +162,7 @@ def _wells_of(
         else:
             wells.non_finite_features.update(part.var_names[bad.any(axis=0)])
             numbers = np.where(bad, 0, numbers)  # whole features that are removed at the end
+    del finite
     _check_one_treatment_a_well(obs)
     for rows in obs.groupby(["plate", "well"], sort=True).indices.values():
         yield (
