@@ -1,16 +1,12 @@
 """BBBC021 from a server: tables and plates arrive whole or not at all, and the same command goes on where it stood."""
 
 import io
-import resource
 import signal
 import stat
-import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from bbbc021_source import PLATES, write_source
@@ -22,6 +18,7 @@ from phenolens.screen import fetch as module
 from phenolens.screen.bbbc021 import read_bbbc021
 from phenolens.screen.fetch import FetchConfig, fetch_bbbc021
 from phenolens.screen.unpack import MARKER
+from processes import Command, Moment
 from whole_files import different_files
 
 FIRST, SECOND = PLATES
@@ -74,20 +71,10 @@ def fetch(server, out):
 
 
 @pytest.fixture
-def command(server, out):
-    """`phenolens fetch bbbc021 OUT` in a process of its own."""
-
-    def start(*flags: object, largest_file: int | None = None) -> subprocess.Popen:
-        words = [sys.executable, "-m", "phenolens.cli", "fetch", "bbbc021", out, "--mirror", server.address, *flags]
-        limit = (largest_file, largest_file)
-        return subprocess.Popen(
-            list(map(str, words)),
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)) if largest_file else None,
-        )
-
-    return start
+def command(server, out, tmp_path):
+    """`phenolens fetch bbbc021 OUT` of the first plate, in a process of its own."""
+    words = ["fetch", "bbbc021", out, "--plates", FIRST, "--mirror", server.address]
+    return lambda **how: Command(*words, said=tmp_path / "said", **how)
 
 
 def names_in(folder: Path) -> list[str]:
@@ -246,7 +233,7 @@ def corrupt(content: bytes) -> bytes:
 def test_an_archive_with_a_wrong_crc_is_refused_and_asked_for_anew(fetch, server, source, out):
     whole = server.files[archive(FIRST)]
     server.files[archive(FIRST)] = corrupt(whole)
-    with pytest.raises(InputError, match="damaged .Bad CRC-32 for file"):
+    with pytest.raises(InputError, match=r"damaged \(Bad CRC-32 for file"):
         fetch(keep_archives=True)
     assert names_in(out) == sorted([*TABLES, SECOND, archive(SECOND)])
     server.files[archive(FIRST)] = whole
@@ -336,7 +323,7 @@ def test_the_size_is_said_and_a_disk_that_is_too_small_refused_before_anything_i
     room = {"free": int(2.5 * n_bytes + one)}
     usage = module.shutil.disk_usage(out.parent)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage._replace(free=room["free"] - 1))
-    with pytest.raises(InputError, match="needs about .* choose fewer plates with --plates, or another folder"):
+    with pytest.raises(InputError, match=r"needs about .* choose fewer plates with --plates, or another folder"):
         fetch(parallel=1)
     assert names_in(out) == TABLES
     assert f"2 plates: {n_bytes / 1e6:.1f} MB to download of {n_bytes / 1e6:.1f} MB" in capsys.readouterr().err
@@ -356,14 +343,22 @@ def test_killed_in_a_download_the_same_command_asks_for_the_rest_alone(command, 
     name, whole = archive(FIRST), server.files[archive(FIRST)]
     half = len(whole) // 2
     server.faults[name] = [Fault(cut_after=half, hang=True)]
-    process = command("--plates", FIRST)
+    process = command()
     wait_for(out / f".{name}.partial", half)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    assert process.kill_after(0) == -signal.SIGKILL
     fetch(FIRST)
     assert server.gets(name) == ["", f"bytes={half}-"]
     assert server.sent[name] == len(whole)
+    assert images_in(out / FIRST) == images_in(source / FIRST)
+    assert names_in(out) == sorted([*TABLES, FIRST])
+
+
+def test_killed_at_any_moment_the_same_command_ends_with_the_same_files(command, fetch, server, source, out):
+    """A moment is just before a file or folder is opened, renamed, removed or made; each kill goes on from the last."""
+    for n in (3, 6, 9, 11, 13, 34):
+        assert command(moment=Moment(out, n, (signal.SIGKILL,))).ended()[0] == -signal.SIGKILL, n
+        assert not (out / FIRST).exists() or images_in(out / FIRST) == images_in(source / FIRST)
+    assert command().ended()[0] == 0
     assert images_in(out / FIRST) == images_in(source / FIRST)
     assert names_in(out) == sorted([*TABLES, FIRST])
 
@@ -374,62 +369,60 @@ def test_stopped_while_a_server_is_silent_it_ends_at_once_and_goes_on_later(
 ):
     name, whole = archive(FIRST), server.files[archive(FIRST)]
     server.faults[name] = [Fault(cut_after=40_000, hang=True)]
-    process = command("--plates", FIRST)
+    process = command()
     wait_for(out / f".{name}.partial", 40_000)
     began = time.monotonic()
-    process.send_signal(stopped_by)
-    _, said = process.communicate()
-    assert process.returncode == 130
+    process.send(stopped_by)
+    status, said = process.ended()
+    assert status == 130
     assert time.monotonic() - began < 10  # the silence would have been borne with for 30 s
-    assert said.splitlines()[-1] == "phenolens fetch: stopped; the same command goes on where it stood"
+    assert said[-1] == "phenolens fetch: stopped; the same command goes on where it stood"
     fetch(FIRST)
     assert server.sent[name] == len(whole)
     assert images_in(out / FIRST) == images_in(source / FIRST)
 
 
-def test_killed_while_unpacking_the_plate_does_not_count_and_nothing_is_downloaded_again(
-    command, fetch, server, out, rng
-):
-    """The archive is one that takes a while to unpack; the kill comes when its first image is begun."""
-    images = {f"B{n:02}_s1_w1.tif": rng.integers(0, 256, 2_000_000, dtype=np.uint8).tobytes() for n in range(40)}
-    server.files[archive(FIRST)] = packed(images)
-    process = command("--plates", FIRST)
-    wait_for(out / f".{FIRST}.partial" / "B03_s1_w1.tif", 1)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    assert not (out / FIRST).exists()
-    assert names_in(out) == sorted([*TABLES, f".{FIRST}.partial", archive(FIRST)])
+def test_killed_before_the_archive_is_removed_it_is_removed_later(command, fetch, server, out):
+    """The archive's removal is the last of the file's moments; one that was to be kept stays."""
+    removal = Moment(out / archive(FIRST), 2, (signal.SIGKILL,))  # after it was opened to be unpacked
+    assert command(moment=removal).ended()[0] == -signal.SIGKILL
+    assert names_in(out) == sorted([*TABLES, FIRST, archive(FIRST)])
     fetch(FIRST)
-    assert images_in(out / FIRST) == images
+    assert names_in(out) == sorted([*TABLES, FIRST])
+    fetch(SECOND, keep_archives=True)
+    fetch(SECOND)
+    assert names_in(out) == sorted([*TABLES, *PLATES, archive(SECOND)])
+
+
+def test_killed_while_unpacking_nothing_is_downloaded_again(command, fetch, server, source, out):
+    moment = Moment(out / f".{FIRST}.partial", 20, (signal.SIGKILL,))
+    assert command(moment=moment).ended()[0] == -signal.SIGKILL
+    assert names_in(out) == sorted([*TABLES, f".{FIRST}.partial", archive(FIRST)])
+    assert command().ended()[0] == 0
+    assert images_in(out / FIRST) == images_in(source / FIRST)
     assert server.sent[archive(FIRST)] == len(server.files[archive(FIRST)])
     assert names_in(out) == sorted([*TABLES, FIRST])
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="file-size limits are POSIX")
 def test_a_disk_that_fills_while_downloading_is_one_line_and_the_same_command_goes_on(
     command, fetch, server, source, out
 ):
-    process = command("--plates", FIRST, largest_file=50_000)
-    _, said = process.communicate()
-    assert process.returncode == 2
-    (line,) = [line for line in said.splitlines() if line.startswith("phenolens fetch:")]
-    assert "the disk is full" in line
-    assert "Traceback" not in said
+    status, said = command(largest_file=50_000).ended()
+    assert status == 2
+    assert [line for line in said if line.startswith("phenolens fetch:")] == said[-1:]
+    assert "the disk is full" in said[-1]
     assert not (out / FIRST).exists()
     fetch(FIRST)
-    assert server.gets(archive(FIRST))[1] != ""
+    assert server.gets(archive(FIRST)) == ["", "bytes=50000-"]
     assert images_in(out / FIRST) == images_in(source / FIRST)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="file-size limits are POSIX")
 def test_a_disk_that_fills_while_unpacking_keeps_the_archive_and_no_half_plate(command, fetch, server, out):
     images = {"B02_s1_w1.tif": b"\0" * 500_000, "B02_s1_w2.tif": b"\1" * 500_000}
     server.files[archive(FIRST)] = packed(images, how=zipfile.ZIP_DEFLATED)
-    process = command("--plates", FIRST, largest_file=100_000)
-    _, said = process.communicate()
-    assert process.returncode == 2
-    assert "the disk is full" in said.splitlines()[-1]
+    status, said = command(largest_file=100_000).ended()
+    assert status == 2
+    assert "the disk is full" in said[-1]
     assert names_in(out) == sorted([*TABLES, archive(FIRST)])
     fetch(FIRST)
     assert server.sent[archive(FIRST)] == len(server.files[archive(FIRST)])

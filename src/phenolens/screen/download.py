@@ -1,8 +1,8 @@
 """Download one file over HTTP so that no byte that has arrived is asked for again.
 
-What has arrived waits as `.<name>.partial`, and beside it which state of the server's file it is the beginning of. After
-a cut connection or a kill it is gone on from by a range request (RFC 9110, sections 13 and 14); a file that has changed on
-the server since is begun anew. The file takes its name when all of it is there.
+What has arrived waits as `.<name>.partial`, and beside it which state of the server's file it is the beginning of.
+After a cut connection or a kill a range request asks for the rest (RFC 9110, sections 13 and 14); a file that has
+changed on the server since is begun anew. The file takes its name when all of it is there.
 """
 
 import contextlib
@@ -127,6 +127,12 @@ def download(
 def partial_bytes(path: Path) -> int:
     """How much of `path` has arrived in tries that did not come to their end."""
     return _Partial(path).size()
+
+
+def sweep(path: Path) -> None:
+    """Take away what a kill left beside a `path` that had just taken its name."""
+    if path.exists():
+        _Partial(path).forget()
 
 
 class _Partial:

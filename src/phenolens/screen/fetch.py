@@ -13,11 +13,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from phenolens.errors import InputError, RunError, at_least, at_most
-from phenolens.files import alone
+from phenolens.files import alone, read_json
 from phenolens.progress import tell, track
 from phenolens.screen.bbbc021 import FILE_COLUMNS, IMAGE_COLUMNS, IMAGE_TABLE, LABEL_COLUMNS, LABEL_TABLE, batch_of
 from phenolens.screen.csv_table import read_csv
-from phenolens.screen.download import Patience, Version, download, look, partial_bytes
+from phenolens.screen.download import Patience, Version, download, look, partial_bytes, sweep
 from phenolens.screen.side_by_side import side_by_side
 from phenolens.screen.unpack import MARKER, unpack_images
 
@@ -26,7 +26,8 @@ TABLES = {IMAGE_TABLE: IMAGE_COLUMNS, LABEL_TABLE: tuple(LABEL_COLUMNS), "BBBC02
 UNPACKED_BYTES_A_BYTE = 2.5  # a plate's 720 images of 2.6 MB are packed into about 0.8 GB
 SOURCE = (
     "BBBC021v1: images of Caie et al., Molecular Cancer Therapeutics 2010, from the Broad Bioimage Benchmark "
-    "Collection (Ljosa et al., Nature Methods 2012): cite both. The licence of the images is unclear: do not pass them on unasked."
+    "Collection (Ljosa et al., Nature Methods 2012): cite both. The licence of the images is unclear: do not "
+    "pass them on unasked."
 )
 
 
@@ -60,8 +61,8 @@ def fetch_bbbc021(out: Path, config: FetchConfig, *, first_wait_s: float = Patie
     """Download the tables and the chosen plates into `out`; the folder of each plate.
 
     A plate is there when all its images are unpacked, and is then not asked for again; what an earlier try left is gone
-    on from. A plate that fails does not stop the others and is told at the end. Raises InputError for an unknown plate, a
-    file that the server does not have, a damaged or unsafe archive and a disk that is too small; RunError when the
+    on from. A plate that fails does not stop the others and is told at the end. Raises InputError for an unknown plate,
+    a file that the server does not have, a damaged or unsafe archive and a disk that is too small; RunError when the
     server cannot be reached any more.
     """
     patience = Patience(tries=config.tries, first_wait_s=first_wait_s, timeout_s=config.timeout_s)
@@ -72,6 +73,8 @@ def fetch_bbbc021(out: Path, config: FetchConfig, *, first_wait_s: float = Patie
             _fetch_table(out, name, columns, config, patience)
         images = images_of_plates(_table(out, IMAGE_TABLE))
         plates = chosen_plates(config.plates, images)
+        for plate in plates:
+            _sweep_plate(out, plate)
         missing = [plate for plate in plates if not is_there(out, plate, images[plate])]
         if missing:
             _fetch_plates(out, missing, images, config, patience)
@@ -122,6 +125,7 @@ def archive_name(plate: str) -> str:
 
 def _fetch_table(out: Path, name: str, columns: tuple[str, ...], config: FetchConfig, patience: Patience) -> None:
     if _table(out, name).is_file():
+        sweep(out / name)
         return
 
     def check(path: Path) -> None:
@@ -178,7 +182,7 @@ def _fetch_plates(
 
 def _unpack(archive: Path, folder: Path, images: set[str], *, keep: bool, stop: threading.Event) -> None:
     try:
-        n_images = unpack_images(archive, folder, stop=stop)
+        n_images = unpack_images(archive, folder, stop=stop, marker={"archive_is_kept": keep})
     except InputError:
         archive.unlink()  # so that the same command asks for it anew
         raise
@@ -187,6 +191,14 @@ def _unpack(archive: Path, folder: Path, images: set[str], *, keep: bool, stop: 
     n_missing = len(images - {path.name for path in folder.iterdir()})
     without = f"; {n_missing:,} images that the image table names are not in the archive" if n_missing else ""
     tell(f"{folder.name}: {n_images:,} images{without}")
+
+
+def _sweep_plate(out: Path, plate: str) -> None:
+    """Take away what a kill left: the beginnings of a whole archive, the archive of an unpacked plate."""
+    archive, marker = out / archive_name(plate), _folder(out, plate) / MARKER
+    sweep(archive)
+    if marker.is_file() and not read_json(marker, mend="delete it and run it again")["archive_is_kept"]:
+        archive.unlink(missing_ok=True)
 
 
 def _is_whole(archive: Path, version: Version) -> bool:

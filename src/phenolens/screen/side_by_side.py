@@ -9,7 +9,7 @@ from phenolens.errors import InputError, Interrupted, RunError
 from phenolens.progress import tell, track
 
 BETWEEN_LOOKS_S = 0.05
-STOPPING_S = 2.0  # for all downloads to notice that they are stopped; they write nothing from then on
+STOPPING_S = 1.0  # for all downloads to notice that they are stopped; they write nothing from then on
 
 
 def side_by_side(

@@ -10,6 +10,7 @@ import stat
 import struct
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from threading import Event
 
@@ -24,12 +25,12 @@ MARKER = ".fetched.json"
 DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, NotImplementedError)
 
 
-def unpack_images(archive: Path, folder: Path, *, stop: Event) -> int:
+def unpack_images(archive: Path, folder: Path, *, stop: Event, marker: Mapping[str, object]) -> int:
     """Write each image of a zip archive into the new `folder`, whatever folders the archive has; their number.
 
-    Every member is read to its end against its CRC-32; `folder` takes its name when all are written, with MARKER in it.
-    Until then it is `.<name>.partial`, removed on an error. Raises InputError for an archive that is damaged, unsafe or
-    without an image, OSError when the disk has no room for it, Interrupted when `stop` is set.
+    Every member is read to its end against its CRC-32; `folder` takes its name when all are written, with `marker` in
+    it as MARKER. Until then it is `.<name>.partial`, removed on an error. Raises InputError for an archive that is
+    damaged, unsafe or without an image, OSError when the disk has no room for it, Interrupted when `stop` is set.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -43,7 +44,7 @@ def unpack_images(archive: Path, folder: Path, *, stop: Event) -> int:
                 if not member.is_dir():
                     name = names.get(member.orig_filename)
                     _read(opened, member, partial / name if name else None, stop=stop)
-        write_json(partial / MARKER, {"archive": archive.name, "n_images": len(images)})
+        write_json(partial / MARKER, {**marker, "archive": archive.name, "n_images": len(images)})
         partial.rename(folder)
     except DAMAGED as error:
         raise InputError(f"{archive}: damaged ({error}); not unpacked") from error
