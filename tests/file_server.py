@@ -73,7 +73,8 @@ def serving(**settings: object) -> Iterator[FileServer]:
                 self.begin(status, {"Content-Length": "0", **told.headers})
                 return
             content, headers, first = told.files[name], told.mark(name) | told.headers, 0
-            same = fault.ignore_if_range or self.headers.get("If-Range") in (None, *told.mark(name).values())
+            strong = [mark for mark in told.mark(name).values() if not mark.startswith("W/")]  # RFC 9110, 13.1.5
+            same = fault.ignore_if_range or self.headers.get("If-Range") in (None, *strong)
             if asked and same and not fault.ignore_range:
                 first = int(asked.removeprefix("bytes=").removesuffix("-"))
                 if first >= len(content):

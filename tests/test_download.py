@@ -94,7 +94,9 @@ def test_a_file_that_changed_between_two_tries_is_begun_anew(server, fetch, cont
         fetch(stop=stop, arrived=lambda n: stop.set() if n >= 200_000 else None)
     server.faults[NAME] = []
     changed = server.files[NAME] = content[::-1]
+    n_gets = len(server.gets(NAME))
     assert fetch() == changed
+    assert server.gets(NAME)[n_gets:] == ["bytes=200000-"]  # one request: the rest if it is the same, else all of it
 
 
 @pytest.mark.parametrize("grown", [b"", b"and more"])
