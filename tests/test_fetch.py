@@ -17,7 +17,7 @@ from phenolens.files import alone
 from phenolens.screen import fetch as module
 from phenolens.screen.bbbc021 import read_bbbc021
 from phenolens.screen.fetch import FetchConfig, fetch_bbbc021
-from phenolens.screen.unpack import MARKER
+from phenolens.screen.unpack import MARKER, what_is_wrong
 from processes import Command, Moment
 from whole_files import different_files
 
@@ -287,6 +287,37 @@ def test_an_archive_with_a_path_that_leaves_the_folder_is_not_unpacked_at_all(fe
         fetch(FIRST)
     assert names_in(out) == TABLES
     assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_an_encrypted_member_is_refused_and_a_plain_one_is_not():
+    member = zipfile.ZipInfo("B02_s1_w1.tif")
+    assert what_is_wrong(member) == ""
+    member.flag_bits |= 1
+    assert "encrypted" in what_is_wrong(member)
+
+
+def test_an_archive_without_an_image_makes_no_plate(fetch, server, out):
+    server.files[archive(FIRST)] = packed({"Week1_22123/readme.txt": b"nothing here"})
+    with pytest.raises(InputError, match="holds no image"):
+        fetch(FIRST)
+    assert names_in(out) == TABLES
+
+
+def test_an_archive_that_unpacks_to_more_than_the_disk_has_is_kept_and_not_begun(fetch, server, out, monkeypatch):
+    images = {"B02_s1_w1.tif": b"\0" * 1_000_000}  # packed to a thousandth
+    server.files[archive(FIRST)] = packed(images, how=zipfile.ZIP_DEFLATED)
+    usage = module.shutil.disk_usage(out.parent)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage._replace(free=999_999))
+    with pytest.raises(OSError, match="No space left"):
+        fetch(FIRST)
+    assert names_in(out) == sorted([*TABLES, archive(FIRST)])
+
+
+def test_an_archive_of_another_length_than_the_servers_is_downloaded_anew(fetch, server, source, out):
+    out.mkdir()
+    (out / archive(FIRST)).write_bytes(server.files[archive(FIRST)][:1000])
+    fetch(FIRST)
+    assert images_in(out / FIRST) == images_in(source / FIRST)
 
 
 def test_two_images_that_some_disks_hold_for_one_are_refused(fetch, server, out):
