@@ -17,6 +17,7 @@ CONTEXT.set_forkserver_preload(  # torch._dynamo comes with the first optimiser 
     [
         "torch._dynamo",
         "phenolens.settings",
+        "phenolens.verbs.fetch",
         "phenolens.verbs.train",
         "phenolens.training.loop",
         "phenolens.training.runs",
@@ -56,6 +57,11 @@ class Command:
         self._process.join(seconds)
         self._process.kill()
         return self.ended()[0]
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal now."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
 
     def ended(self) -> tuple[int, list[str]]:
         """Wait for its end: the exit status (a signal's number below 0), and the lines it said."""

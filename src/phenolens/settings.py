@@ -15,6 +15,8 @@ from typing import Any
 
 from phenolens.errors import InputError
 
+# Verbs that begin with something else than a study's folder, and read no study.toml: what they begin with.
+BEGINS_WITH = {"fetch": "bbbc021 OUT"}
 # The tables of study.toml that a verb reads.
 TABLES = {"run": ("crop", "train", "profile", "evaluate", "run"), "demo": ()}
 
@@ -25,6 +27,12 @@ def with_file_settings(verb: str, arguments: list[str], flags: type) -> list[str
     InputError on an unknown key, and when flags come before the study's folder, whose `study.toml` would be missed.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
+        return arguments
+    if verb in BEGINS_WITH:
+        if arguments[0].startswith("-"):
+            raise InputError(
+                f"{arguments[0]}: {BEGINS_WITH[verb]} comes first: phenolens {verb} {BEGINS_WITH[verb]} ..."
+            )
         return arguments
     if arguments[0].startswith("-"):
         raise InputError(f"{arguments[0]}: the folder comes first, then the flags: phenolens {verb} FOLDER ...")
