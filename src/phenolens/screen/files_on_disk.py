@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from phenolens.errors import InputError
+from phenolens.progress import track
 from phenolens.screen.image_reference import ImageReference, file_on_disk, image_reference
 from phenolens.screen.table import Screen
 
@@ -27,7 +28,7 @@ def with_files(screen: Screen, *, skip_missing: bool) -> Screen:
     listed: dict[Path, dict[str, tuple[str, int]]] = {}
     complete = pd.Series(True, index=table.index)
     missing: list[str] = []
-    for row in range(len(table)):
+    for row in track(range(len(table)), "Fields whose images were looked for", total=len(table)):
         field = table.iloc[row]
         for channel, column in zip(screen.channels, columns):
             reference = image_reference(str(field[column]))
