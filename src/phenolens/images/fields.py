@@ -1,31 +1,36 @@
-"""Read a field of view: one TIFF a channel, to one array.
+"""Read a field of view, an image a channel, to one array; and say how bright a pixel could have been.
 
 C channels, H x W pixels, 16 bit without sign. An 8-bit file is taken as it is (its values stay 0..255).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import tifffile
 
 from phenolens.errors import InputError
+from phenolens.images.planes import open_plane
 
 UInt16Array = npt.NDArray[np.uint16]
-PIXEL_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16))
+
+EIGHT_BITS, TWELVE_BITS, SIXTEEN_BITS = 255, 4095, 65_535
+SHIFTED_12_BIT, STRETCHED_8_BIT = 16, 257  # what each value is a multiple of in files that were scaled to 16 bits
+MIN_KINDS_OF_VALUES = 8  # fewer different values could all be multiples of 16 by chance: 16 ** -8 for eight
 
 
-def read_field(paths: Mapping[str, Path], *, where: str) -> UInt16Array:
-    """The channels of a field, (C, H, W), in the order of `paths` (channel name: file).
+def read_field(paths: Mapping[str, str | Path], *, where: str) -> UInt16Array:
+    """The channels of a field, (C, H, W), in the order of `paths` (channel name: file, or `file#page=2`).
 
     `where` names plate, well and site in the messages. Raises InputError for a file that is missing, cut short, no
-    TIFF, more than one grey image, of other than 8 or 16 bits a pixel, or of another size than the first channel.
+    image, more than one grey image without a choice, of other than 8 to 16 bits a pixel, or of another size than the
+    first channel.
     """
     field: UInt16Array | None = None
     for number, (channel, path) in enumerate(paths.items()):
         named = f'{where}: channel "{channel}"'
-        image = _read_image(Path(path), named=named)
+        with open_plane(path, named=named) as plane:
+            image = plane.pixels()
         if field is None:
             field = np.empty((len(paths), *image.shape), dtype=np.uint16)
         if image.shape != field.shape[1:]:
@@ -40,47 +45,53 @@ def read_field(paths: Mapping[str, Path], *, where: str) -> UInt16Array:
     return field
 
 
-def field_size(path: Path, *, where: str) -> tuple[int, int]:
-    """Height and width in pixels from a TIFF's header alone; InputError as in read_field."""
-    with _opened(Path(path), named=where) as tiff:
-        return _checked_page(tiff, Path(path), named=where).shape  # type: ignore[return-value]
+def field_size(path: str | Path, *, where: str) -> tuple[int, int]:
+    """Height and width in pixels from an image's header alone; InputError as in read_field."""
+    with open_plane(path, named=where) as plane:
+        return plane.shape
 
 
-def _read_image(path: Path, *, named: str) -> npt.NDArray[np.uint8] | UInt16Array:
-    with _opened(path, named=named) as tiff:
-        page = _checked_page(tiff, path, named=named)
-        try:
-            return page.asarray()
-        except Exception as error:  # a decoder's own error, of whatever kind the file provokes
-            raise InputError(f"{named} cannot be decoded ({path}: {error}); replace the file") from error
+def full_scale(images: Iterable[npt.NDArray[np.unsignedinteger]], *, bits: int | None = None) -> int:
+    """The largest value that a pixel of these images could have had, as far as their values tell.
+
+    255 where none is brighter; 65,520 where every value is a multiple of 16 (12 bits x 16, as BBBC021); 4,095 where
+    none is brighter; else 65,535, also where every value is a multiple of 257 (8 bits stretched to 16). `bits` is what
+    the files' headers say, and counts where it is less than 16. Give bright images of all channels: a dim 16-bit image
+    is not told from a 12-bit one, and images of 14 bits count as 16. Raises InputError without a pixel and for a pixel
+    that has more than `bits`.
+    """
+    brightest, divisor, n_pixels = 0, 0, 0
+    kinds: set[int] = set()
+    for image in images:
+        values = np.unique(image).astype(np.int64)
+        n_pixels += image.size
+        brightest = max(brightest, int(values.max(initial=0)))
+        divisor = int(np.gcd.reduce(values, initial=divisor))
+        kinds.update(values[:MIN_KINDS_OF_VALUES].tolist())
+    if n_pixels == 0:
+        raise InputError("no pixel to tell the full scale from; give at least one image")
+    if bits is not None and bits < 16:
+        if brightest > 2**bits - 1:
+            raise InputError(f"a pixel has the value {brightest:,}, more than {bits} bits hold; state the right bits")
+        return 2**bits - 1
+    if brightest <= EIGHT_BITS:
+        return EIGHT_BITS
+    if len(kinds) >= MIN_KINDS_OF_VALUES:
+        if divisor % STRETCHED_8_BIT == 0:
+            return SIXTEEN_BITS
+        if divisor % SHIFTED_12_BIT == 0:
+            return TWELVE_BITS * SHIFTED_12_BIT
+    return TWELVE_BITS if brightest <= TWELVE_BITS else SIXTEEN_BITS
 
 
-def _opened(path: Path, *, named: str) -> tifffile.TiffFile:
-    try:
-        return tifffile.TiffFile(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{named} has no file (expected {path}); bring it, or run with --skip-missing") from error
-    except Exception as error:  # an empty, foreign or cut header: tifffile raises several kinds
-        raise InputError(f"{named} is not a whole TIFF ({path}: {error}); replace the file") from error
-
-
-def _checked_page(tiff: tifffile.TiffFile, path: Path, *, named: str) -> tifffile.TiffPage:
-    """The file's only image, known to be grey, 8 or 16 bit and there to its last byte."""
-    try:
-        n_images, page = len(tiff.pages), tiff.pages.first
-        shape, pixel_type = page.shape, page.dtype
-        end = max(offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True))
-    except Exception as error:  # the list of images or strips is damaged
-        raise InputError(f"{named} is not a whole TIFF ({path}: {error}); replace the file") from error
-    if n_images != 1 or len(shape) != 2:
-        kind = f"{n_images} images" if n_images != 1 else f"an image of shape {' x '.join(map(str, shape))}"
-        raise InputError(f"{named} holds {kind} ({path}); expected one grey image a file")
-    if pixel_type not in PIXEL_TYPES:
-        raise InputError(f"{named} has pixels of type {pixel_type} ({path}); expected 8 or 16 bits without sign")
-    n_bytes = path.stat().st_size
-    if end > n_bytes:
-        raise InputError(f"{named} is cut short ({path} has {n_bytes:,} of {end:,} bytes); replace the file")
-    return page
+def as_fraction(field: npt.NDArray[np.unsignedinteger], full_scale: int) -> npt.NDArray[np.float32]:
+    """Pixels as a share of the full scale, float32 in 0 to 1; InputError where a pixel is brighter than that."""
+    if full_scale < 1:
+        raise InputError(f"a full scale of {full_scale}; expected at least 1")
+    brightest = int(field.max(initial=0))
+    if brightest > full_scale:
+        raise InputError(f"a pixel has the value {brightest:,} at a full scale of {full_scale:,}; state the right one")
+    return field.astype(np.float32) / np.float32(full_scale)
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -13,6 +13,7 @@ DEFAULT_NAME = "Nuclei.csv"  # in a source folder
 NUMBER_KEYS = {"TableNumber": "table_number", "ImageNumber": "image_number"}
 CENTRE_COLUMNS = {"ObjectNumber": "object_number", "Location_Center_Y": "y", "Location_Center_X": "x"}
 FIELD = ["plate", "well", "site"]
+PLATE_COLUMNS = ("Metadata_Plate", "Image_Metadata_Plate", "plate")  # read as text: plate 007 is not 7
 
 
 def read_centres(path: Path, screen: Screen) -> pd.DataFrame:
@@ -25,22 +26,26 @@ def read_centres(path: Path, screen: Screen) -> pd.DataFrame:
     nucleus listed twice, and when no row is in a field of the screen.
     """
     path = Path(path)
-    raw = read_csv(path, columns=CENTRE_COLUMNS)
-    keys = _keys(raw, screen, source=path.name)
-    nuclei = pd.DataFrame({ours: _key(raw, name, ours, source=path.name) for name, ours in keys.items()})
+    raw = read_csv(path, columns=CENTRE_COLUMNS, text=PLATE_COLUMNS)
+    return joined_centres(raw, _keys(raw, screen, source=path.name), screen, source=path.name)
+
+
+def joined_centres(raw: pd.DataFrame, keys: dict[str, str], screen: Screen, *, source: str) -> pd.DataFrame:
+    """The table of read_centres from nuclei with CENTRE_COLUMNS and `keys` (their name: ours); InputError likewise."""
+    nuclei = pd.DataFrame({ours: _key(raw, name, ours, source=source) for name, ours in keys.items()})
     for name, ours in CENTRE_COLUMNS.items():
-        nuclei[ours] = numbers(raw, name, source=path.name)
+        nuclei[ours] = numbers(raw, name, source=source)
     nuclei = nuclei.astype({"object_number": np.int64, "y": float, "x": float})
     fields = screen.table[list(dict.fromkeys([*keys.values(), *FIELD]))]
     _refuse_twice(fields, list(keys.values()), "the screen", "one row a field")
     joined = nuclei.merge(fields, on=list(keys.values()), how="inner")
     if joined.empty:
         raise InputError(
-            f"{path.name}: none of its {len(nuclei):,} nuclei is in a field of the screen "
+            f"{source}: none of its {len(nuclei):,} nuclei is in a field of the screen "
             f"(joined by {', '.join(keys)}); give the centres of this screen"
         )
     centres = joined[[*FIELD, *CENTRE_COLUMNS.values()]]
-    _refuse_twice(centres, [*FIELD, "object_number"], path.name, "one row a nucleus")
+    _refuse_twice(centres, [*FIELD, "object_number"], source, "one row a nucleus")
     return centres.sort_values([*FIELD, "object_number"]).reset_index(drop=True)
 
 

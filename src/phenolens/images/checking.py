@@ -1,0 +1,145 @@
+"""Say what a source holds and what is missing, before any work; nothing is written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from phenolens.errors import InputError
+from phenolens.images.fields import full_scale, read_field
+from phenolens.images.planes import open_plane
+from phenolens.progress import track
+from phenolens.screen.bbbc021 import Treatments
+from phenolens.screen.cropset import read_cropset
+from phenolens.screen.layout_config import LayoutConfig
+from phenolens.screen.layouts import READERS, centres_path, read_screen, read_screen_centres
+from phenolens.screen.table import Screen
+
+LAYOUTS = ("bbbc021", "cropset", *READERS)
+FIELD = ["plate", "well", "site"]
+SAMPLE = 8  # fields whose pixels are read, evenly over the screen
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found: `there` and `missing` are (what, in words); `has_cells` says whether crops can be cut."""
+
+    screen: Screen
+    there: tuple[tuple[str, str], ...]
+    missing: tuple[tuple[str, str], ...]
+    has_cells: bool
+
+
+def check_source(
+    source: Path,
+    *,
+    layout: str,
+    config: LayoutConfig | None = None,
+    treatments: Treatments = "all",
+    skip_missing: bool = False,
+    sample: int = SAMPLE,
+) -> Checked:
+    """What a source in one of LAYOUTS holds: every table and name is read, and the pixels of `sample` fields.
+
+    Raises InputError, as the readers do, where it cannot be used; with `skip_missing` what is missing is counted. Size
+    and pixel type must be the same in all fields looked at.
+    """
+    config = config or LayoutConfig()
+    source = Path(source)
+    if layout == "cropset":
+        screen, cells = read_cropset(source, treatments=treatments, skip_missing=skip_missing)
+        first = _first_crop(source / cells["path"].iloc[0])
+        pictures = f"crops of {first.shape[0]} x {first.shape[1]} px, {first.dtype}"
+        return _checked(screen, pictures, cells, str(source), layout)
+    screen = read_screen(source, layout=layout, config=config, treatments=treatments, skip_missing=skip_missing)
+    pictures = _pictures(screen, sample)
+    path = centres_path(source, config)
+    if not path.exists() and config.centres is None:
+        return _checked(screen, pictures, None, str(path), layout)
+    cells, screen = read_screen_centres(source, screen, config=config, skip_missing=skip_missing)
+    return _checked(screen, pictures, cells, str(path), layout)
+
+
+def _first_crop(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{path}: not a whole .npy ({error}); replace the file") from error
+
+
+def _pictures(screen: Screen, sample: int) -> str:
+    """Size, pixel type and full scale of fields spread over the screen, in words."""
+    rows = np.unique(np.linspace(0, len(screen.table) - 1, min(sample, len(screen.table))).round().astype(int))
+    kinds: dict[tuple[tuple[int, int], str], str] = {}
+    bits: set[int] = set()
+    fields = []
+    for _, row in track(screen.table.iloc[rows].iterrows(), "Fields looked at", total=len(rows)):
+        where = f'plate "{row["plate"]}", well "{row["well"]}", site {row["site"]}'
+        paths = {channel: screen.folder / row[f"file_{channel}"] for channel in screen.channels}
+        for channel, path in paths.items():
+            named = f'{where}: channel "{channel}"'
+            with open_plane(path, named=named) as plane:
+                kinds.setdefault((plane.shape, str(plane.pixel_type)), f"{named} ({path})")
+                bits.add(plane.bits)
+        if len(kinds) > 1:
+            (a, where_a), (b, where_b) = list(kinds.items())[:2]
+            raise InputError(
+                f"{where_b} has {_kind(b)}, {where_a} has {_kind(a)}; all images must have one size and pixel type"
+            )
+        fields.append(read_field(paths, where=where))
+    (kind,) = kinds
+    scale = full_scale(fields, bits=min(bits) if len(bits) == 1 else None)
+    brightest = max(int(field.max()) for field in fields)
+    return (
+        f"{_kind(kind)}; full scale {scale:,}, the brightest pixel has {brightest:,} "
+        f"(read: {len(fields)} of {len(screen.table):,} fields)"
+    )
+
+
+def _checked(screen: Screen, pictures: str, cells: pd.DataFrame | None, centres: str, layout: str) -> Checked:
+    table, wells, treatments = screen.table, screen.wells, screen.treatments
+    sites = table.groupby(["plate", "well"]).size()
+    by_role = wells["role"].value_counts()
+    controls = wells["compound"][wells["role"] == "control"].unique()
+    known = treatments["moa"].notna()
+    there = [
+        ("layout", layout),
+        ("plates", f"{table['plate'].nunique()} in {table['batch'].nunique()} batches"),
+        ("wells", f"{len(wells)}: " + ", ".join(f"{n} {role}" for role, n in by_role.items())),
+        ("sites", f"{_range(sites)} a well, {len(table):,} fields in all"),
+        ("channels", ", ".join(screen.channels)),
+        ("images", pictures),
+        ("controls", ", ".join(map(str, controls))),
+        (
+            "compounds",
+            f"{treatments['compound'].nunique()} in {len(treatments)} treatments (compound at a concentration)",
+        ),
+        ("mechanisms", f"{treatments['moa'].nunique()}, known for {int(known.sum())} of {len(treatments)} treatments"),
+    ]
+    missing = list(screen.left_out.items())
+    if cells is not None:
+        per_field = cells.groupby(FIELD).size().reindex(pd.MultiIndex.from_frame(table[FIELD]), fill_value=0)
+        there.append(
+            ("cells", f"{len(cells):,} in {centres}, {_range(per_field)} a field (median {per_field.median():g})")
+        )
+        missing.append(("fields without a cell", int((per_field == 0).sum())))
+    per_plate = wells.groupby("plate")["role"].agg(lambda role: bool((role == "control").any()))
+    missing += [
+        ("plates without a control well", int((~per_plate).sum())),
+        ("treatments without a mechanism (no crops unless --treatments all)", int((~known).sum())),
+    ]
+    counted = tuple((what, f"{n:,}") for what, n in missing if n)
+    if cells is None:
+        counted += (("centres of cells", f"no {centres}; give them with --centres"),)
+    return Checked(screen, tuple(there), counted, has_cells=cells is not None)
+
+
+def _range(counts: pd.Series) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _kind(kind: tuple[tuple[int, int], str]) -> str:
+    (height, width), pixel_type = kind
+    return f"{height} x {width} px (height x width), {pixel_type}"

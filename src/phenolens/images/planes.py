@@ -1,0 +1,210 @@
+"""Find one grey image in a file: TIFF of any kind, PNG, OME-Zarr; its header first, its pixels when asked.
+
+H x W pixels of 8 or 16 bits without sign (12-bit files are unpacked to 16). A file with more than one image, or in
+colour, needs a choice (`path#page=2`, `path#channel=green`, see screen/image_reference.py); none is made in silence.
+"""
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from phenolens.errors import InputError
+from phenolens.images.choosing import chosen_indices, chosen_number
+from phenolens.images.zarr_planes import is_zarr, zarr_plane
+from phenolens.screen.image_reference import ImageReference, image_reference
+
+PIXEL_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16))
+COLOURS = ("red", "green", "blue")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_COLOUR = {0: "grey", 2: "red-green-blue", 3: "a palette", 4: "grey with alpha", 6: "red-green-blue with alpha"}
+
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One grey image whose header has been read: `shape` (H, W), `pixel_type`, `bits` a pixel as the file says."""
+
+    shape: tuple[int, int]
+    pixel_type: np.dtype[Any]
+    bits: int
+    pixels: Callable[[], Pixels]
+
+
+@contextmanager
+def open_plane(text: str | Path, *, named: str) -> Iterator[Plane]:
+    """The image that a reference means, open while the block lasts.
+
+    `named` begins each message (plate, well, site, channel). Raises InputError for a file that is missing, empty, cut
+    short or of another kind than its name says, for several images or colours without a choice, a choice that the file
+    does not have, and pixels of other than 8 to 16 bits without sign.
+    """
+    reference = image_reference(text)
+    path = reference.file
+    _refuse_empty(path, named=named)
+    if is_zarr(path):
+        yield Plane(*zarr_plane(reference, named=named))
+    elif path.suffix.lower() == ".png":
+        yield _png_plane(reference, named=named)
+    else:
+        with _opened(path, named=named) as tiff:
+            yield _tiff_plane(tiff, reference, named=named)
+
+
+def _refuse_empty(path: Path, *, named: str) -> None:
+    try:
+        is_empty = path.is_file() and path.stat().st_size == 0
+    except OSError as error:  # a name that is too long, a folder without leave
+        raise InputError(f"{named} cannot be opened ({path}: {error.strerror})") from error
+    if is_empty:
+        raise InputError(f"{named} is not a whole image ({path}: the file is empty, 0 bytes); replace the file")
+
+
+def _opened(path: Path, *, named: str) -> tifffile.TiffFile:
+    try:
+        return tifffile.TiffFile(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{named} has no file (expected {path}); bring it, or run with --skip-missing") from error
+    except PermissionError as error:
+        raise InputError(f"{named} cannot be opened ({path}: {error.strerror}); give leave to read it") from error
+    except Exception as error:  # an empty, foreign or cut header: tifffile raises several kinds
+        raise InputError(f"{named} is not a whole TIFF ({path}: {_line(error)}); replace the file") from error
+
+
+def _tiff_plane(tiff: tifffile.TiffFile, reference: ImageReference, *, named: str) -> Plane:
+    path = reference.file
+    try:
+        n_images = len(tiff.pages)
+        page, index = _chosen_page(tiff, reference, n_images, named=named)
+        shape, axes, pixel_type = tuple(page.shape), page.axes, page.dtype
+        end = max(offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True))
+    except InputError:
+        raise
+    except Exception as error:  # the list of images or strips is damaged
+        raise InputError(f"{named} is not a whole TIFF ({path}: {_line(error)}); replace the file") from error
+    colour: int | None = None
+    if "S" in axes and len(shape) == 3:
+        colour = _colour(reference, shape[axes.index("S")], shape, named=named)
+    elif len(shape) != 2 or page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        raise InputError(
+            f"{named} holds an image of shape {_by(shape)}{' in palette colours' if len(shape) == 2 else ''} ({path}); "
+            "expected one grey image a file"
+        )
+    if pixel_type not in PIXEL_TYPES:
+        raise InputError(f"{named} has pixels of type {pixel_type} ({path}); expected 8 or 16 bits without sign")
+    n_bytes = path.stat().st_size
+    if end > n_bytes:
+        raise InputError(f"{named} is cut short ({path} has {n_bytes:,} of {end:,} bytes); replace the file")
+
+    def pixels() -> Pixels:
+        try:
+            image = page.asarray() if index is None else tiff.series[0].asarray()[index]
+        except Exception as error:  # a decoder's own error, of whatever kind the file provokes
+            raise InputError(f"{named} cannot be decoded ({path}: {_line(error)}); replace the file") from error
+        return image if colour is None else np.take(image, colour, axis=axes.index("S"))
+
+    size = shape if colour is None else tuple(n for n, axis in zip(shape, axes) if axis != "S")
+    return Plane((size[0], size[1]), np.dtype(pixel_type), int(page.bitspersample), pixels)
+
+
+def _chosen_page(
+    tiff: tifffile.TiffFile, reference: ImageReference, n_images: int, *, named: str
+) -> tuple[tifffile.TiffPage, tuple[int, ...] | None]:
+    """The page that is meant; an index into the first series instead where its planes have no pages of their own."""
+    choice, path = dict(reference.choice), reference.file
+    if "page" in choice:
+        number = chosen_number(choice["page"], n_images, what="page", named=named, path=path)
+        return tiff.pages[number].aspage(), None
+    series = tiff.series[0] if choice else None
+    stack = [] if series is None else [(axis, n) for axis, n in zip(series.axes, series.shape) if axis not in "YXS"]
+    if series is not None and prod(n for _, n in stack) > 1:
+        names = _ome_channels(tiff)
+        index = chosen_indices(stack, choice, names, named=named, path=path)
+        if len(series.pages) == prod(n for _, n in stack):
+            found = series.pages[int(np.ravel_multi_index(index, [n for _, n in stack]))]
+            if found is None:
+                raise InputError(f"{named} names a page that is not in the file ({path}); bring the whole OME-TIFF")
+            return found.aspage(), None
+        return tiff.pages.first, index
+    if n_images != 1:
+        raise InputError(
+            f"{named} holds {n_images} images ({path}); expected one grey image a file, or a choice after its name "
+            f"(#page=1 to #page={n_images}, or #channel=...)"
+        )
+    return tiff.pages.first, None
+
+
+def _ome_channels(tiff: tifffile.TiffFile) -> list[str]:
+    """The channels' names in an OME-TIFF's first image; none where it has no such description."""
+    if not tiff.is_ome or tiff.ome_metadata is None:
+        return []
+    image = next(
+        (part for part in ElementTree.fromstring(tiff.ome_metadata).iter() if part.tag.endswith("}Image")), None
+    )
+    channels = [] if image is None else [part for part in image.iter() if part.tag.endswith("}Channel")]
+    return [part.get("Name", "") for part in channels]
+
+
+def _colour(reference: ImageReference, n_samples: int, shape: Sequence[int], *, named: str) -> int:
+    wanted = reference.choice.get("channel")
+    if wanted is None:
+        raise InputError(
+            f"{named} holds an image of shape {_by(shape)}, in colour ({reference.file}); expected one grey image, or "
+            f"a "
+            "choice after the file's name: #channel=red, #channel=green or #channel=blue"
+        )
+    if wanted in COLOURS and COLOURS.index(wanted) < n_samples:
+        return COLOURS.index(wanted)
+    return chosen_number(
+        wanted, n_samples, what="channel", named=named, path=reference.file, known=" (red, green, blue)"
+    )
+
+
+def _png_plane(reference: ImageReference, *, named: str) -> Plane:
+    path = reference.file
+    try:
+        with path.open("rb") as file:
+            header = file.read(33)
+    except FileNotFoundError as error:
+        raise InputError(f"{named} has no file (expected {path}); bring it, or run with --skip-missing") from error
+    except OSError as error:
+        raise InputError(f"{named} cannot be opened ({path}: {error.strerror})") from error
+    if not header.startswith(PNG_SIGNATURE) or len(header) < 33:
+        raise InputError(f"{named} is not a whole PNG ({path}); replace the file")
+    width, height, bits, kind = struct.unpack(">IIBB", header[16:26])
+    if bits not in (8, 16) or kind == 3:
+        raise InputError(
+            f"{named} has {bits} bits a pixel, {PNG_COLOUR.get(kind, 'of an unknown kind')} ({path}); "
+            "expected grey or red-green-blue with 8 or 16 bits"
+        )
+    if reference.choice.get("page", "1") != "1":
+        chosen_number(reference.choice["page"], 1, what="page", named=named, path=path)
+    colour = _colour(reference, 3, (height, width, 3), named=named) if kind in (2, 6) else None
+
+    def pixels() -> Pixels:
+        try:
+            image = imagecodecs.png_decode(path.read_bytes())
+        except Exception as error:  # libpng's own words
+            raise InputError(f"{named} cannot be decoded ({path}: {_line(error)}); replace the file") from error
+        image = image[..., colour or 0] if image.ndim == 3 else image
+        return np.ascontiguousarray(image)
+
+    return Plane((height, width), np.dtype(np.uint8 if bits == 8 else np.uint16), bits, pixels)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,89 @@
+"""`phenolens check` says what is there and what comes next, and writes nothing."""
+
+import shlex
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from bbbc021_source import write_source
+from cropset_source import write_cropset
+from layout_sources import fields, write_images, write_plate_map, write_table
+from phenolens.cli import main
+from phenolens.errors import InputError
+from phenolens.images.checking import check_source
+
+PATTERN = "{plate}/{well}_s{site}_w{channel}.tif"
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_table(write_images(tmp_path / "a screen"))
+
+
+def write_nuclei(source) -> None:
+    """A nucleus in every field but the last."""
+    table = pd.DataFrame(fields()[:-1], columns=["plate", "well", "site"])
+    table.assign(ObjectNumber=1, Location_Center_Y=20, Location_Center_X=25).to_csv(source / "Nuclei.csv", index=False)
+
+
+def test_it_counts_what_is_there_and_what_is_missing(source):
+    write_nuclei(source)
+    checked = check_source(source, layout="table")
+    there = dict(checked.there)
+    assert there["plates"] == "2 in 2 batches"
+    assert there["wells"] == "6: 4 treated, 2 control"
+    assert there["sites"] == "2 a well, 12 fields in all"
+    assert there["channels"] == "DNA, actin"
+    assert there["images"].startswith(
+        "40 x 50 px (height x width), uint16; full scale 4,095, the brightest pixel has 3,"
+    )
+    assert there["compounds"].startswith("2 in 2 treatments")
+    assert there["mechanisms"] == "1, known for 1 of 2 treatments"
+    assert there["cells"].startswith("11 in ")
+    assert dict(checked.missing) == {
+        "fields without a cell": "1",
+        "treatments without a mechanism (no crops unless --treatments all)": "1",
+    }
+
+
+def test_the_next_command_is_whole(tmp_path, capsys):
+    source = write_plate_map(write_images(tmp_path / "a screen"))
+    before = sorted(tmp_path.rglob("*"))
+    arguments = ["--layout", "pattern", "--pattern", PATTERN, "--channels", "nuclei=DNA", "--skip-missing"]
+    assert main(["check", str(source), *arguments]) == 0
+    said = capsys.readouterr()
+    line = said.err.strip().splitlines()[-1]
+    assert line.startswith("next: (once there are centres) phenolens crop STUDY ")
+    words = shlex.split(line.split("phenolens ")[-1])
+    assert words == ["crop", "STUDY", "--source", str(source), *arguments]
+    assert "Nuclei.csv; give them with --centres" in said.out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_cannot_be_used_ends_with_code_2_and_one_line(source, capsys):
+    (source / "p-2" / "B03_s2_wactin.tif").unlink()
+    assert main(["check", str(source), "--layout", "table"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.strip().splitlines()) == 1
+    assert 'plate "p-2", well "B03", site 2: channel "actin" has no file' in said.err
+    assert main(["check", str(source), "--layout", "table", "--skip-missing"]) == 0
+    assert "fields without an image of each channel" in capsys.readouterr().out
+
+
+def test_fields_of_another_size_are_refused(source):
+    for channel in ("DNA", "actin"):
+        tifffile.imwrite(source / "p-2" / f"C11_s2_w{channel}.tif", np.zeros((40, 51), np.uint16))
+    with pytest.raises(InputError, match=r'well "C11", site 2.* has 40 x 51 px .* one size and pixel type'):
+        check_source(source, layout="table")
+
+
+def test_a_bbbc021_download_and_a_crop_set_are_checked_too(tmp_path):
+    bbbc021 = check_source(write_source(tmp_path / "fields"), layout="bbbc021")
+    assert dict(bbbc021.there)["cells"].startswith("16 in ")
+    (tmp_path / "crops").mkdir()
+    cropset = check_source(write_cropset(tmp_path / "crops"), layout="cropset")
+    assert dict(cropset.there)["images"].startswith("crops of ")
+    assert cropset.has_cells

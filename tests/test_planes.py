@@ -1,0 +1,212 @@
+"""One grey image out of a file of any kind: what is read is what was written, what is unclear is refused."""
+
+import struct
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from phenolens.errors import InputError
+from phenolens.images.fields import as_fraction, field_size, full_scale, read_field
+from phenolens.images.planes import open_plane
+from phenolens.screen.image_reference import ImageReference, file_on_disk, image_reference
+
+WHERE = 'plate "p", well "B02", site 1'
+
+
+@pytest.fixture
+def picture(rng):
+    return rng.integers(0, 4096, (30, 40), dtype=np.uint16)
+
+
+def read(path) -> np.ndarray:
+    return read_field({"DNA": path}, where=WHERE)[0]
+
+
+def refusal(path) -> str:
+    with pytest.raises(InputError) as error:
+        read(path)
+    line = str(error.value)
+    assert line.startswith(f'{WHERE}: channel "DNA"')
+    assert "\n" not in line
+    return line
+
+
+def test_a_reference_says_file_and_choice_and_reads_back_as_it_was_written():
+    for text in ("a/b.tif", "a/b.tif#page=2", "a/p.zarr/B/2/0#channel=DAPI&z=3", "a/50#1.tif", "a/b#page=.tif"):
+        assert str(image_reference(text)) == text
+    assert image_reference("a/50#1.tif").choice == {}  # a # alone is a letter of the name
+    assert file_on_disk("a/50#1.tif#page=2").as_posix() == "a/50#1.tif"
+    awkward = ImageReference(image_reference("a.tif").file, {"channel": "50% A&B #2/x"})
+    assert image_reference(str(awkward)) == awkward
+
+
+@pytest.mark.parametrize("compression", ["packbits", "lzw", "zlib", None])
+def test_every_common_compression_gives_the_same_pixels(tmp_path, picture, compression):
+    tifffile.imwrite(tmp_path / "a.tif", picture, compression=compression)
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), picture)
+
+
+def test_twelve_packed_bits_are_unpacked(tmp_path, picture):
+    a, b = picture[:, ::2].astype(int), picture[:, 1::2].astype(int)  # two pixels in three bytes, highest bits first
+    packed = np.stack([a >> 4, (a & 15) << 4 | b >> 8, b & 255], axis=-1).astype(np.uint8).tobytes()
+    tags = [(256, 4, 40), (257, 4, 30), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 200), (278, 4, 30)]
+    tags.append((279, 4, len(packed)))
+    entries = b"".join(
+        struct.pack("<HHI", tag, kind, 1) + struct.pack("<I", value) for tag, kind, value in tags
+    )  # a SHORT lies in the first two bytes of its four
+    header = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    (tmp_path / "a.tif").write_bytes(header.ljust(200, b"\0") + packed)
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), picture)
+    with open_plane(tmp_path / "a.tif", named=WHERE) as plane:
+        assert (plane.bits, plane.shape) == (12, (30, 40))
+
+
+def test_a_page_a_channel_is_chosen_by_its_number_from_one(tmp_path, picture):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for page in range(3):
+            file.write(picture + page, contiguous=False)
+    np.testing.assert_array_equal(read(f"{tmp_path}/a.tif#page=2"), picture + 1)
+    assert field_size(f"{tmp_path}/a.tif#page=2", where=WHERE) == (30, 40)
+    assert "holds 3 images" in refusal(tmp_path / "a.tif")
+    assert 'asks for page "4"' in refusal(f"{tmp_path}/a.tif#page=4")
+    assert 'asks for page "0"' in refusal(f"{tmp_path}/a.tif#page=0")
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_a_colour_is_chosen_by_its_name(tmp_path, rng, planar):
+    shape = (30, 40, 3) if planar == "contig" else (3, 30, 40)
+    colours = rng.integers(0, 256, shape, dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", colours, photometric="rgb", planarconfig=planar)
+    green = colours[..., 1] if planar == "contig" else colours[1]
+    np.testing.assert_array_equal(read(f"{tmp_path}/a.tif#channel=green"), green)
+    np.testing.assert_array_equal(read(f"{tmp_path}/a.tif#channel=2"), green)
+    assert "in colour" in refusal(tmp_path / "a.tif")
+    assert "#channel=red, #channel=green or #channel=blue" in refusal(tmp_path / "a.tif")
+    assert 'asks for channel "violet"' in refusal(f"{tmp_path}/a.tif#channel=violet")
+
+
+def test_an_ome_tiffs_channel_is_chosen_by_its_name_whatever_the_order_of_axes(tmp_path, rng):
+    stack = rng.integers(0, 65_536, (2, 3, 30, 40), dtype=np.uint16)  # z, channel
+    names = {"Channel": {"Name": ["DAPI", "GFP", "actin"]}}
+    tifffile.imwrite(tmp_path / "a.ome.tif", stack, metadata={"axes": "ZCYX", **names}, photometric="minisblack")
+    np.testing.assert_array_equal(read(f"{tmp_path}/a.ome.tif#channel=GFP&z=2"), stack[1, 1])
+    np.testing.assert_array_equal(read(f"{tmp_path}/a.ome.tif#channel=3&z=1"), stack[0, 2])
+    assert "is one of 2 along z" in refusal(f"{tmp_path}/a.ome.tif#channel=GFP")
+    assert "its channels are DAPI, GFP, actin" in refusal(f"{tmp_path}/a.ome.tif#channel=DNA&z=1")
+
+
+def test_an_imagej_stack_is_read_though_it_has_one_page_for_all(tmp_path, rng):
+    stack = rng.integers(0, 65_536, (3, 30, 40), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, metadata={"axes": "CYX"})
+    np.testing.assert_array_equal(read(f"{tmp_path}/a.tif#channel=3"), stack[2])
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_png_is_read_bit_for_bit(tmp_path, rng, kind):
+    grey = rng.integers(0, np.iinfo(kind).max + 1, (30, 40), dtype=kind)
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(grey))
+    np.testing.assert_array_equal(read(tmp_path / "a.png"), grey)
+    assert field_size(tmp_path / "a.png", where=WHERE) == (30, 40)
+    colours = rng.integers(0, np.iinfo(kind).max + 1, (30, 40, 3), dtype=kind)
+    (tmp_path / "b.png").write_bytes(imagecodecs.png_encode(colours))
+    np.testing.assert_array_equal(read(f"{tmp_path}/b.png#channel=blue"), colours[..., 2])
+    assert "in colour" in refusal(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_an_ome_zarr_channel_is_read_by_name_or_number(tmp_path, rng, zarr_format):
+    stack = rng.integers(0, 65_536, (1, 2, 1, 30, 40), dtype=np.uint16)
+    write_ome_zarr(tmp_path / "a.zarr", stack, ["DNA", "actin"], zarr_format=zarr_format)
+    np.testing.assert_array_equal(read(f"{tmp_path}/a.zarr#channel=actin"), stack[0, 1, 0])
+    np.testing.assert_array_equal(read(f"{tmp_path}/a.zarr#channel=1"), stack[0, 0, 0])
+    assert field_size(f"{tmp_path}/a.zarr#channel=1", where=WHERE) == (30, 40)
+    assert "choose a plane after its name" in refusal(tmp_path / "a.zarr")
+    assert "its channels are DNA, actin" in refusal(f"{tmp_path}/a.zarr#channel=tubulin")
+
+
+def test_an_ome_zarr_without_its_pixels_is_refused(tmp_path, picture):
+    group = write_ome_zarr(tmp_path / "a.zarr", picture[None, None, None], ["DNA"])
+    del group["0"]
+    assert "has no pixels at level 0" in refusal(f"{tmp_path}/a.zarr#channel=DNA")
+    assert "has no image (expected the folder" in refusal(f"{tmp_path}/b.zarr#channel=DNA")
+
+
+def write_ome_zarr(folder, stack, names, *, zarr_format=2):
+    """An OME-Zarr image with the axes t, c, z, y, x."""
+    group = zarr.open_group(folder, mode="w", zarr_format=zarr_format)
+    group.create_array("0", data=stack, chunks=(1, 1, 1, *stack.shape[-2:]))
+    axes = [{"name": name} for name in "tczyx"]
+    ome = {"multiscales": [{"axes": axes, "datasets": [{"path": "0"}]}]}
+    ome["omero"] = {"channels": [{"label": name} for name in names]}
+    group.attrs.update({"ome": ome} if zarr_format == 3 else ome)
+    return group
+
+
+def test_the_real_kinds_are_read_and_their_full_scale_is_known(real_data):
+    """8 bits; 8 bits stretched to 16; 16 bits; 12 bits x 16; 12 bits in an OME-Zarr."""
+    formats, plate = real_data / "formats", real_data / "bbbc021" / "fields" / "Week2_24381"
+    zarr_image = formats / "ome_zarr_v3" / "6001240_labels_v0.5.zarr"
+    real = {
+        255: formats / "cellprofiler_example_human" / "AS_09125_050116030001_D03f00d0.tif",
+        65_535: formats / "nf1_cell_painting" / "Plate_2_images" / "B7_01_1_3_DAPI_001.tif",
+        65_520: next(plate.glob("*_B02_s2_w1*")),
+        4_095: f"{zarr_image}#channel=Dapi&z=118",
+    }
+    assert {scale: full_scale([read(path)]) for scale, path in real.items()} == {scale: scale for scale in real}
+    beads = [read(path) for path in (formats / "imagexpress").glob("*E08*") if "_thumb" not in path.name]
+    assert full_scale(beads) == 65_535
+
+
+def test_full_scale_follows_from_the_values(rng):
+    twelve = rng.integers(0, 4096, (3, 50, 50), dtype=np.uint16)
+    assert full_scale([twelve]) == 4095
+    assert full_scale([twelve * 16]) == 65_520
+    assert full_scale([(twelve // 16).astype(np.uint8)]) == 255
+    assert full_scale([twelve // 16 * 257]) == 65_535
+    assert full_scale([twelve, twelve * 15]) == 65_535
+    assert full_scale([twelve], bits=14) == 16_383
+    assert full_scale([np.full((5, 5), 4096, np.uint16)]) == 65_535  # one value proves no multiple of 16
+    with pytest.raises(InputError, match="more than 8 bits hold"):
+        full_scale([twelve], bits=8)
+    with pytest.raises(InputError, match="no pixel"):
+        full_scale([])
+
+
+def test_a_fraction_is_one_at_full_scale_and_never_more():
+    field = np.array([[0, 4095, 1365]], dtype=np.uint16)
+    fraction = as_fraction(field, 4095)
+    assert fraction.dtype == np.float32
+    np.testing.assert_allclose(fraction, [[0, 1, 1 / 3]], rtol=1e-6)
+    with pytest.raises(InputError, match="a pixel has the value 4,095 at a full scale of 255"):
+        as_fraction(field, 255)
+
+
+def test_files_that_are_not_what_their_name_says_are_refused_in_one_line(tmp_path, picture):
+    png = imagecodecs.png_encode(picture)
+    (tmp_path / "png.tif").write_bytes(png)
+    assert "is not a whole TIFF" in refusal(tmp_path / "png.tif")
+    (tmp_path / "empty.tif").touch()
+    assert "the file is empty, 0 bytes" in refusal(tmp_path / "empty.tif")
+    tifffile.imwrite(tmp_path / "tiff.png", picture)
+    assert "is not a whole PNG" in refusal(tmp_path / "tiff.png")
+    (tmp_path / "cut.png").write_bytes(png[: len(png) // 2])
+    assert "cannot be decoded" in refusal(tmp_path / "cut.png")
+    assert "has no file" in refusal(tmp_path / "absent.png")
+    (tmp_path / "folder.tif").mkdir()
+    assert "is not a whole TIFF" in refusal(tmp_path / "folder.tif")
+    assert "File name too long" in refusal(tmp_path / f"{'a' * 300}.tif")
+
+
+def test_palette_colours_are_no_brightness(tmp_path):
+    colours = np.zeros((3, 256), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 5), np.uint8), photometric="palette", colormap=colours)
+    assert "in palette colours" in refusal(tmp_path / "a.tif")
+
+
+def test_names_with_accents_and_spaces_are_names(tmp_path, picture):
+    path = tmp_path / "Zelle é 细胞 #3.tif"
+    tifffile.imwrite(path, picture)
+    np.testing.assert_array_equal(read(path), picture)
