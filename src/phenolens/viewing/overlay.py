@@ -51,7 +51,7 @@ def nuclei_overlay(
         return describe(
             figure,
             caption=f"{name}: n = {len(numbers)} nuclei found, outlined over the DNA channel; {window} (px). "
-            "Nothing is left out; nuclei cut by the edge are outlined as far as they are seen. Grey is the square root of the "
+            "Nothing is left out; nuclei cut by the edge are outlined as far as they are seen. Grey is the root of the "
             "light.",
             alt=f"Outlines of {len(numbers)} nuclei over a field's DNA channel",
         )
