@@ -56,7 +56,9 @@ class TableConfig:
 class ScoreConfig:
     """How treatments are matched, by which convention, and how sure that is."""
 
-    protocols: tuple[str, ...] = ()  # NSC, NSCB, or what is held out (compound+plate); left out: NSC, NSCB if possible
+    protocols: tuple[
+        str, ...
+    ] = ()  # NSC, NSCB, or what is held out (compound+plate); left out: NSC, NSCB if possible
     queries: Literal["treatments", "wells"] = "treatments"  # what is matched
     similarity: Similarity = "cosine"
     dropped_mechanisms: Literal["stay", "leave"] = "stay"  # candidates of mechanisms that no query can find
