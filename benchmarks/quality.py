@@ -21,7 +21,7 @@ import pandas as pd
 import tyro
 from scipy.stats import rankdata
 
-from phenolens.images.crops import cut, fits_inside
+from phenolens.images.cutting import cut, fits_inside
 from phenolens.images.quality import crop_quality, field_quality, quality_flags
 from phenolens.progress import tell, track
 from phenolens.screen.camera import PlateOptics, photograph, plate_optics

@@ -11,7 +11,7 @@ import tifffile
 from bbbc021_source import edit_csv, write_source
 from phenolens.errors import InputError
 from phenolens.images import build as build_module
-from phenolens.images import crops as crops_module
+from phenolens.images import cutting
 from phenolens.images.config import CropConfig
 from phenolens.images.crops import make_crops
 
@@ -43,11 +43,11 @@ def source(tmp_path):
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def times(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 def make(source: Path, folder: Path, config: CropConfig = SMALL) -> dict[str, bytes]:
@@ -59,13 +59,13 @@ def make(source: Path, folder: Path, config: CropConfig = SMALL) -> dict[str, by
 def fields_read(monkeypatch) -> list[str]:
     """The fields that are read from here on."""
     read: list[str] = []
-    read_field = crops_module.read_field
+    read_field = cutting.read_field
 
     def counted(paths, *, where):
         read.append(where)
         return read_field(paths, where=where)
 
-    monkeypatch.setattr(crops_module, "read_field", counted)
+    monkeypatch.setattr(cutting, "read_field", counted)
     return read
 
 

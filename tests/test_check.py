@@ -55,10 +55,10 @@ def test_the_next_command_is_whole(tmp_path, capsys):
     assert main(["check", str(source), *arguments]) == 0
     said = capsys.readouterr()
     line = said.err.strip().splitlines()[-1]
-    assert line.startswith("next: (once there are centres) phenolens crop STUDY ")
-    words = shlex.split(line.split("phenolens ")[-1])
-    assert words == ["crop", "STUDY", "--source", str(source), *arguments]
-    assert "Nuclei.csv; give them with --centres" in said.out
+    assert line.endswith(" (cells will be found in the first channel)")
+    words = shlex.split(line.removeprefix("next: phenolens ").split(" (cells")[0])
+    assert words == ["crop", "STUDY", "--source", str(source), *arguments, "--nucleus-px", "PIXELS"]
+    assert "give them with --centres, or crop finds the cells" in said.out
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -7,7 +7,8 @@ from bbbc021_source import HEIGHT, WIDTH, edit_csv, known_pixel, write_source
 from cropset_source import FOLDER, known_crop, write_cropset
 from phenolens.errors import InputError
 from phenolens.images.config import CropConfig
-from phenolens.images.crops import cut, cut_crops, fits_inside, make_crops
+from phenolens.images.crops import cut_crops, make_crops
+from phenolens.images.cutting import cut, fits_inside
 from phenolens.screen.bbbc021 import read_bbbc021
 
 SMALL = CropConfig(crop_px=8)

@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from phenolens.errors import InputError
 from phenolens.images.measures import (
     brightest_spots,
     count_spots,
     detector_maximum,
     power_slope,
     power_slope_of_field,
-    refuse_small,
     saturated_share,
 )
 
@@ -88,10 +86,10 @@ def test_the_slope_of_a_field_is_that_of_its_tiles_where_there_is_light(rng):
     assert power_slope_of_field(tiles)[0] == pytest.approx(-3, abs=0.2)
 
 
-def test_crops_too_small_for_their_focus_are_refused():
-    refuse_small(24)
-    with pytest.raises(InputError, match="crops are 23 px wide; expected at least 24 px"):
-        refuse_small(23)
+def test_crops_too_small_for_their_focus_have_none(rng):
+    crops = rng.integers(0, 4000, size=(2, 3, 24, 24), dtype=np.uint16)
+    assert np.isfinite(power_slope(crops)).all()
+    assert np.isnan(power_slope(crops[..., :23, :23])).all()
 
 
 @pytest.mark.parametrize(

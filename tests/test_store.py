@@ -107,7 +107,7 @@ def test_crops_that_were_not_finished_are_refused(store):
 def test_crops_of_another_version_are_refused(store):
     about = json.loads((store.folder / "about.json").read_text())
     (store.folder / "about.json").write_text(json.dumps({**about, "version": 99}))
-    assert "crops of version 99, expected 1" in refusal(store.folder)
+    assert "crops of version 99, expected 2" in refusal(store.folder)
 
 
 @pytest.mark.parametrize("suffix", ["npy", "parquet"])

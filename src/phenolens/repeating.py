@@ -16,9 +16,9 @@ from phenolens.training.config import TrainConfig
 def commands(study: Study, store: CropStore, runs: list[str]) -> list[str]:
     """The commands that make this study again; settings that are not the default are spelt out."""
     folder = shlex.quote(study.folder.resolve().name)
-    layout = "cropset" if "metadata.csv" in store.about["source"]["tables"] else "bbbc021"
-    crop = _flags(store.about["config"], asdict(CropConfig()))
-    lines = [f"phenolens crop {folder} --source SOURCE --layout {layout} {crop}"]
+    source = store.about["source"]
+    said = [_flags(source.get("reading", {}), {}), _flags(store.about["config"], asdict(CropConfig()))]
+    lines = [" ".join(["phenolens crop", folder, "--source SOURCE --layout", source["layout"], *filter(None, said)])]
     for name in runs:
         config = (RunFolder(study.run(name)).about() or {})["config"]
         named = [] if name == f"{config['model']}-seed{config['seed']}" else ["--name", name]

@@ -18,7 +18,9 @@ from phenolens.files import alone, read_h5ad, read_json, write_h5ad, write_json,
 from phenolens.images.config import CropConfig
 from phenolens.images.store import CropStore
 from phenolens.progress import tell, track
+from phenolens.screen.layout_config import LayoutConfig
 from phenolens.study import Study, made_from
+from phenolens.workers import ONE, AtOnce
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -89,12 +91,20 @@ def run_name(config: "TrainConfig") -> str:
     return f"{config.model}-seed{config.seed}"
 
 
-def crop(study: Study, *, source: Path, layout: str, config: CropConfig) -> CropStore:
+def crop(
+    study: Study,
+    *,
+    source: Path,
+    layout: str,
+    config: CropConfig,
+    reading: LayoutConfig | None = None,
+    at_once: AtOnce = ONE,
+) -> CropStore:
     """Make the study's crops from a source folder; crops that are made from the same are kept."""
     from phenolens.images.crops import make_crops
 
     with alone(study.folder / ".crops.lock", doing="making crops"):
-        return make_crops(source, study.crops, layout=layout, config=config)
+        return make_crops(source, study.crops, layout=layout, config=config, reading=reading, at_once=at_once)
 
 
 def train(study: Study, config: "TrainConfig", *, name: str) -> None:

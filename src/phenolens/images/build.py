@@ -19,8 +19,9 @@ import pyarrow as pa
 
 from phenolens.errors import InputError
 from phenolens.files import read_parquet_about, sha256, write_json, write_parquet
-from phenolens.images.config import CropConfig
-from phenolens.images.quality import is_constant, is_noise
+from phenolens.images.config import FLAGS, CropConfig
+from phenolens.images.quality import crop_quality, is_constant, quality_flags
+from phenolens.images.sources import content_sha256, sizes_and_newest
 from phenolens.images.store import ABOUT, FORMAT, VERSION, CropStore, UInt16Array, read_about, whole_npy, write_npy
 from phenolens.progress import track
 from phenolens.screen.table import COLUMNS, Screen, treatment_name
@@ -28,6 +29,8 @@ from phenolens.workers import ONE, AtOnce, done_by_workers
 
 CELL_COLUMNS = ["cell_id", "field", "object_number", "y", "x", *COLUMNS]  # and is_noise, known once the crop is read
 FIELD = ["plate", "well", "site"]
+QUALITY_FOLDER = "quality"  # a table a plate: cell_id, and what crop_quality measures
+PARTS = ("*.npy", "*.parquet", "*/*.parquet", "*/*.npz")  # files that are named after a plate
 FILE_NAME = re.compile(r"[^\s./\\:][^/\\:]*")
 
 
@@ -74,11 +77,13 @@ def build_store(
     n_at_border: Mapping[str, int],
     left_out: Mapping[str, int],
     config: CropConfig,
+    origin: Mapping[str, Any],
     at_once: AtOnce = ONE,
 ) -> CropStore:
     """Write the crops of `cells` (a row a crop, field by field) and say in about.json what they are.
 
-    `n_at_border` counts, by plate, the cells that are not in `cells` because their crop would leave the field. Raises
+    `n_at_border` counts, by plate, the cells that are not in `cells` because their crop would leave the field;
+    `origin` says how the source was read, for about.json. Raises
     InputError when `folder` holds something else, and for a channel that is constant in a plate's every crop. The bytes
     do not depend on how many plates are done `at_once`.
     """
@@ -87,7 +92,7 @@ def build_store(
     by_plate = {_file_name(str(plate)): rows for plate, rows in cells.groupby("plate", sort=False)}
     due: list[PlateJob] = []
     for plate, rows in by_plate.items():
-        sizes, newest_ns = _sizes_and_newest(read.files(rows))
+        sizes, newest_ns = sizes_and_newest(read.files(rows))
         at_border = int(n_at_border.get(plate, 0))
         fingerprint = _fingerprint(rows, sizes, at_border, screen.channels, config)
         job = PlateJob(folder, plate, rows, read, screen.channels, config, fingerprint, at_border)
@@ -107,7 +112,7 @@ def build_store(
                 pass
     without = _only_noise(folder, list(by_plate), config)
     left_out = {**left_out, **({"treatments with only noise crops": without} if without else {})}
-    about = _about(folder, screen, list(by_plate), cells=cells, left_out=left_out, config=config)
+    about = _about(folder, screen, list(by_plate), cells=cells, left_out=left_out, config=config, origin=origin)
     if not _is_same(about, read_about(folder)):
         write_json(folder / ABOUT, about)
     return CropStore.open(folder)
@@ -129,15 +134,6 @@ def _file_name(plate: str) -> str:
     return plate
 
 
-def _sizes_and_newest(files: list[Path]) -> tuple[list[int], int]:
-    """Each file's bytes, and when the newest was changed (ns since 1970)."""
-    try:
-        states = [path.stat() for path in files]
-    except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: no such image; bring it, or run with --skip-missing") from error
-    return [state.st_size for state in states], max((state.st_mtime_ns for state in states), default=0)
-
-
 def _fingerprint(
     rows: pd.DataFrame, sizes: list[int], n_at_border: int, channels: tuple[str, ...], config: CropConfig
 ) -> str:
@@ -146,21 +142,17 @@ def _fingerprint(
         "version": VERSION,
         "channels": channels,
         "crop_px": config.crop_px,
-        "noise_correlation": config.noise_correlation,
+        "quality": asdict(config.quality()),
+        "leave_out": config.leave_out,
         "n_at_border": n_at_border,
     }
     return sha256(settings, content_sha256(rows), ",".join(map(str, sizes)))
 
 
-def content_sha256(table: pd.DataFrame) -> str:
-    """SHA-256 of a table's column names and values, in order."""
-    values = pd.util.hash_pandas_object(table, index=False).to_numpy()
-    return sha256(",".join(map(str, table.columns)), values.tobytes())
-
-
 def _is_kept(job: PlateJob, *, newest_ns: int) -> bool:
     crops, table = job.folder / f"{job.plate}.npy", job.folder / f"{job.plate}.parquet"
-    if not table.is_file() or not whole_npy(crops, job.shape):
+    quality = job.folder / QUALITY_FOLDER / f"{job.plate}.parquet"
+    if not table.is_file() or not quality.is_file() or not whole_npy(crops, job.shape):
         return False
     try:
         written = read_parquet_about(table)
@@ -173,8 +165,8 @@ def _is_kept(job: PlateJob, *, newest_ns: int) -> bool:
 
 def _leftovers(folder: Path, *, keep: set[str]) -> list[Path]:
     """Parts of plates that are no longer asked for, and files that a killed run had begun."""
-    parts = [path for suffix in ("npy", "parquet") for path in folder.glob(f"*.{suffix}") if path.stem not in keep]
-    return sorted([*parts, *folder.glob(".*.partial")])
+    parts = [path for pattern in PARTS for path in folder.glob(pattern) if path.stem not in keep]
+    return sorted([*parts, *folder.rglob(".*.partial")])
 
 
 def _write_one_by_one(jobs: list[PlateJob]) -> None:
@@ -187,17 +179,15 @@ def _write_one_by_one(jobs: list[PlateJob]) -> None:
 
 
 def write_plate(job: PlateJob, fields: Iterable[pd.DataFrame] | None = None) -> None:
-    """A plate's crops, then its table: a table that is there speaks of the crops that are there.
+    """A plate's crops, their quality, then its table: a table that is there speaks of the crops that are there.
 
     `fields` are those of the job, for a caller that counts them.
     """
-    noise: list[np.ndarray] = []
     folder, plate, channels, shape = job.folder, job.plate, job.channels, job.shape
     varies = np.zeros(len(channels), dtype=bool)
 
     def looked_at() -> Iterator[UInt16Array]:
         for batch in map(job.read, job.fields() if fields is None else fields):
-            noise.append(is_noise(batch, threshold=job.config.noise_correlation))
             np.logical_or(varies, ~is_constant(batch).all(axis=0), out=varies)
             yield batch
         if not varies.all():
@@ -209,11 +199,21 @@ def write_plate(job: PlateJob, fields: Iterable[pd.DataFrame] | None = None) -> 
 
     (folder / f"{plate}.parquet").unlink(missing_ok=True)
     npy_sha256 = write_npy(folder / f"{plate}.npy", looked_at(), shape)
-    table = job.cells[CELL_COLUMNS].assign(is_noise=np.concatenate(noise))
+    crops = np.load(folder / f"{plate}.npy", mmap_mode="r")
+    quality = crop_quality(crops, channels=channels, config=job.config.quality())
+    flags = quality_flags(quality, channels=channels)
+    cell_ids = job.cells["cell_id"].reset_index(drop=True)
+    write_parquet(folder / QUALITY_FOLDER / f"{plate}.parquet", pd.concat([cell_ids, quality], axis=1), about={})
+    has = {kind: flags.str.contains(kind, regex=False).to_numpy(bool) for kind in FLAGS}
+    table = job.cells[CELL_COLUMNS].assign(
+        is_noise=np.logical_or.reduce([has[kind] for kind in job.config.leave_out] or [np.zeros(len(flags), bool)]),
+        flags=flags.to_numpy(),
+    )
     about = {"fingerprint": job.fingerprint, "n_at_border": job.n_at_border}
     counts = {"n_crops": len(table), "n_noise": int(table["is_noise"].sum())}
+    flagged = {"n_flagged": {kind: int(of_kind.sum()) for kind, of_kind in has.items()}}
     hashes = {"npy_sha256": npy_sha256, "cells_sha256": content_sha256(table)}
-    write_parquet(folder / f"{plate}.parquet", table, about={**about, **counts, **hashes})
+    write_parquet(folder / f"{plate}.parquet", table, about={**about, **counts, **flagged, **hashes})
 
 
 def _is_same(about: dict[str, Any], before: dict[str, Any] | None) -> bool:
@@ -244,6 +244,7 @@ def _about(
     cells: pd.DataFrame,
     left_out: Mapping[str, int],
     config: CropConfig,
+    origin: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What about.json says; no path of this machine, so that the same source gives the same file anywhere."""
     parts = {plate: read_parquet_about(folder / f"{plate}.parquet") or {} for plate in plates}
@@ -257,7 +258,7 @@ def _about(
         "channels": list(screen.channels),
         "crop_px": config.crop_px,
         "pixel_size_um": config.pixel_size_um,
-        "source": {"tables": dict(screen.sources), "cells_sha256": content_sha256(cells)},
+        "source": {**origin, "tables": dict(screen.sources), "cells_sha256": content_sha256(cells)},
         "left_out": dict(left_out),
         "config": {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()},
         "plates": parts,

@@ -13,10 +13,9 @@ from phenolens.progress import track
 from phenolens.screen.bbbc021 import Treatments
 from phenolens.screen.cropset import read_cropset
 from phenolens.screen.layout_config import LayoutConfig
-from phenolens.screen.layouts import READERS, centres_path, read_screen, read_screen_centres
+from phenolens.screen.layouts import centres_path, read_screen, read_screen_centres
 from phenolens.screen.table import Screen
 
-LAYOUTS = ("bbbc021", "cropset", *READERS)
 FIELD = ["plate", "well", "site"]
 SAMPLE = 8  # fields whose pixels are read, evenly over the screen
 
@@ -131,7 +130,7 @@ def _checked(screen: Screen, pictures: str, cells: pd.DataFrame | None, centres:
     ]
     counted = tuple((what, f"{n:,}") for what, n in missing if n)
     if cells is None:
-        counted += (("centres of cells", f"no {centres}; give them with --centres"),)
+        counted += (("centres of cells", f"no {centres}: give them with --centres, or crop finds the cells"),)
     return Checked(screen, tuple(there), counted, has_cells=cells is not None)
 
 

@@ -1,36 +1,45 @@
-"""Cut single-cell crops from fields of view, or take them over from a set of crops, into a CropStore.
+"""From a source as it lies on disk to a CropStore: crops cut from fields of view, or taken over from a set."""
 
-n cells, C channels, S x S pixels. A cell's centre (y, x) is in pixels of its field, the centre of the first pixel is
-0, 0. The crop's middle pixel (S // 2, S // 2) is the pixel nearest to the centre, halves upwards: with S = 68 the
-centre (599, 1173) takes rows 565 to 632 and columns 1139 to 1206.
-"""
-
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from phenolens.errors import InputError
-from phenolens.images.build import FIELD, UInt16Array, build_store
+from phenolens.images.build import FIELD, build_store, refuse_other_folder
 from phenolens.images.config import CropConfig
-from phenolens.images.fields import field_size, read_field
+from phenolens.images.cutting import CropTaker, FieldCutter, fits_inside, where_of
+from phenolens.images.fields import field_size
+from phenolens.images.nuclei import BBBC021_PIXEL_UM
+from phenolens.images.preparing import found_centres, plate_lights
 from phenolens.images.store import CropStore
-from phenolens.screen.bbbc021 import read_bbbc021
-from phenolens.screen.centres import DEFAULT_NAME, read_centres
+from phenolens.progress import tell
 from phenolens.screen.cropset import CHANNELS_ON_DISK, read_cropset
+from phenolens.screen.layout_config import LayoutConfig
+from phenolens.screen.layouts import READERS, centres_path, read_screen, read_screen_centres
 from phenolens.screen.table import COLUMNS, Screen, treatment_name
 from phenolens.workers import ONE, AtOnce
 
-LAYOUTS = ("bbbc021", "cropset")
+LAYOUTS = ("bbbc021", "cropset", *READERS)
 
 
 def make_crops(
-    source: Path, folder: Path, *, layout: str, config: CropConfig | None = None, at_once: AtOnce = ONE
+    source: Path,
+    folder: Path,
+    *,
+    layout: str,
+    config: CropConfig | None = None,
+    reading: LayoutConfig | None = None,
+    at_once: AtOnce = ONE,
 ) -> CropStore:
-    """The CropStore of a source folder as it was downloaded: BBBC021 with a table of nuclei, or the crop set."""
-    config = config or CropConfig()
+    """The CropStore of a source folder in one of LAYOUTS, its cells' centres given there or found here."""
+    config, reading = config or CropConfig(), reading or LayoutConfig()
+    if layout not in LAYOUTS:
+        raise InputError(f'layout "{layout}" is not known; expected {" or ".join(LAYOUTS)}')
+    refuse_other_folder(folder)
     choice = {
         "treatments": config.treatments,
         "plates": config.plates,
@@ -38,19 +47,50 @@ def make_crops(
         "sites": config.sites,
         "skip_missing": config.skip_missing,
     }
-    if layout == "bbbc021":
-        screen = read_bbbc021(source, images=source, **choice)  # type: ignore[arg-type]
-        return cut_crops(
-            screen, read_centres(Path(source) / DEFAULT_NAME, screen), folder, config=config, at_once=at_once
-        )
+    origin = {"layout": layout, "reading": _spoken(reading)}
     if layout == "cropset":
         screen, cells = read_cropset(source, **choice)  # type: ignore[arg-type]
-        return take_over_crops(screen, cells, folder, config=config, at_once=at_once)
-    raise InputError(f'layout "{layout}" is not known; expected {" or ".join(LAYOUTS)}')
+        return take_over_crops(screen, cells, folder, config=config, at_once=at_once, origin=origin)
+    screen = read_screen(source, layout=layout, config=reading, **choice)  # type: ignore[arg-type]
+    if _are_given(source, reading, config):
+        centres, screen = read_screen_centres(source, screen, config=reading, skip_missing=config.skip_missing)
+    else:
+        usual_um = BBBC021_PIXEL_UM if layout == "bbbc021" else None
+        centres = found_centres(screen, folder, config.nuclei(usual_pixel_um=usual_um), at_once=at_once)
+        origin["cells"] = "found"
+    return cut_crops(screen, centres, folder, config=config, at_once=at_once, origin=origin)
+
+
+def _are_given(source: Path, reading: LayoutConfig, config: CropConfig) -> bool:
+    """Whether the cells' centres come from a table; told where it is not asked for."""
+    if config.cells != "auto":
+        return config.cells == "given"
+    path = centres_path(source, reading)
+    if path.exists() or reading.centres is not None:
+        return True
+    tell(f"no {path}: cells are found in the first channel (--cells found)")
+    return False
+
+
+def _spoken(reading: LayoutConfig) -> dict[str, Any]:
+    """What was said about the source, paths by their name alone, so that about.json is the same anywhere."""
+    plain = LayoutConfig()
+    said = {part.name: getattr(reading, part.name) for part in fields(reading)}
+    return {
+        name: value.name if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        for name, value in said.items()
+        if value != getattr(plain, name)
+    }
 
 
 def cut_crops(
-    screen: Screen, centres: pd.DataFrame, folder: Path, *, config: CropConfig | None = None, at_once: AtOnce = ONE
+    screen: Screen,
+    centres: pd.DataFrame,
+    folder: Path,
+    *,
+    config: CropConfig | None = None,
+    at_once: AtOnce = ONE,
+    origin: Mapping[str, Any] | None = None,
 ) -> CropStore:
     """Cut a crop around each centre (`plate`, `well`, `site`, `object_number`, `y`, `x`) that lies far enough inside.
 
@@ -71,7 +111,8 @@ def cut_crops(
     n_at_border = {str(plate): int(n) for plate, n in cells["plate"][~fits].value_counts().items()}
     cells = cells[fits].reset_index(drop=True)
     left_out = _without_cells(screen, cells, config)
-    read = FieldCutter(screen.folder, screen.channels, size, config.crop_px, first=_where(cells.iloc[0]))
+    lights = plate_lights(screen, folder, config.light(), at_once=at_once) if config.illumination == "corrected" else {}
+    read = FieldCutter(screen.folder, screen.channels, size, config.crop_px, where_of(cells.iloc[0]), lights)
     return build_store(
         folder,
         screen,
@@ -80,41 +121,19 @@ def cut_crops(
         n_at_border=n_at_border,
         left_out=left_out,
         config=config,
+        origin=origin or {},
         at_once=at_once,
     )
 
 
-@dataclass(frozen=True)
-class FieldCutter:
-    """Reads a field's images and cuts the crops of its cells."""
-
-    folder: Path  # of the screen's files
-    channels: tuple[str, ...]
-    size: tuple[int, int]  # height and width that every field has, pixels
-    crop_px: int
-    first: str  # the field that `size` was read from, in words
-
-    def __call__(self, rows: pd.DataFrame) -> UInt16Array:
-        """The crops (n, C, S, S) of one field's cells."""
-        where = _where(rows.iloc[0])
-        field = read_field(self._paths(rows.iloc[0]), where=where)
-        if field.shape[1:] != self.size:
-            raise InputError(
-                f"{where} is {field.shape[1]} x {field.shape[2]} px, {self.first} is {self.size[0]} x {self.size[1]}; "
-                "all fields must have one size"
-            )
-        return cut(field, rows["y"].to_numpy(float), rows["x"].to_numpy(float), self.crop_px)
-
-    def files(self, rows: pd.DataFrame) -> list[Path]:
-        """The images of these rows' fields."""
-        return [path for _, field in rows.drop_duplicates(FIELD).iterrows() for path in self._paths(field).values()]
-
-    def _paths(self, field: pd.Series) -> dict[str, Path]:
-        return {channel: self.folder / field[f"file_{channel}"] for channel in self.channels}
-
-
 def take_over_crops(
-    screen: Screen, cells: pd.DataFrame, folder: Path, *, config: CropConfig | None = None, at_once: AtOnce = ONE
+    screen: Screen,
+    cells: pd.DataFrame,
+    folder: Path,
+    *,
+    config: CropConfig | None = None,
+    at_once: AtOnce = ONE,
+    origin: Mapping[str, Any] | None = None,
 ) -> CropStore:
     """Bring the crops of a crop set (`cells`: field, `object_number`, `path`) together, channels in the screen's order.
 
@@ -127,51 +146,16 @@ def take_over_crops(
     order = [CHANNELS_ON_DISK.index(channel) for channel in screen.channels]
     read = CropTaker(screen.folder, order, config.crop_px)
     return build_store(
-        folder, screen, cells, read=read, n_at_border={}, left_out=left_out, config=config, at_once=at_once
+        folder,
+        screen,
+        cells,
+        read=read,
+        n_at_border={},
+        left_out=left_out,
+        config=config,
+        origin=origin or {},
+        at_once=at_once,
     )
-
-
-@dataclass(frozen=True)
-class CropTaker:
-    """Reads the crops of a set, a file a crop."""
-
-    folder: Path  # of the set
-    order: list[int]  # the place on disk of each channel
-    crop_px: int
-
-    def __call__(self, rows: pd.DataFrame) -> UInt16Array:
-        """The crops (n, C, S, S) of these rows."""
-        crops = np.stack([_read_crop(self.folder / path, self.crop_px) for path in rows["path"]])
-        return np.ascontiguousarray(crops[..., self.order].transpose(0, 3, 1, 2))
-
-    def files(self, rows: pd.DataFrame) -> list[Path]:
-        """The file of each crop."""
-        return [self.folder / path for path in rows["path"]]
-
-
-def cut(
-    field: UInt16Array, y: npt.NDArray[np.floating], x: npt.NDArray[np.floating], crop_px: int
-) -> npt.NDArray[np.uint16]:
-    """The windows of (C, H, W) around n centres: (n, C, S, S). The windows must lie inside the field."""
-    top, left = first_pixel(y, crop_px), first_pixel(x, crop_px)
-    windows = np.lib.stride_tricks.sliding_window_view(field, (crop_px, crop_px), axis=(1, 2))
-    return np.ascontiguousarray(windows[:, top, left].swapaxes(0, 1))
-
-
-def first_pixel(centre: npt.NDArray[np.floating], crop_px: int) -> npt.NDArray[np.int64]:
-    """The first row (or column) of the crop around each centre."""
-    return np.floor(centre + 0.5).astype(np.int64) - crop_px // 2
-
-
-def fits_inside(
-    y: npt.NDArray[np.floating], x: npt.NDArray[np.floating], size: tuple[int, int], crop_px: int
-) -> npt.NDArray[np.bool_]:
-    """Whether each crop lies wholly inside a field of `size` (height, width)."""
-    fits = np.ones(len(y), dtype=bool)
-    for centre, length in ((y, size[0]), (x, size[1])):
-        first = first_pixel(centre, crop_px)
-        fits &= (first >= 0) & (first + crop_px <= length)
-    return fits
 
 
 def _with_fields(
@@ -185,7 +169,7 @@ def _with_fields(
     joined["cell_id"] = joined["field"] + "_" + joined["object_number"].astype(str)
     twice = joined["cell_id"].duplicated()
     if twice.any():
-        raise InputError(f"{_where(joined[twice].iloc[0])} has two cells with one object number; number them anew")
+        raise InputError(f"{where_of(joined[twice].iloc[0])} has two cells with one object number; number them anew")
     return joined
 
 
@@ -193,9 +177,11 @@ def _size_of_fields(screen: Screen, cells: pd.DataFrame, crop_px: int) -> tuple[
     """Height and width of the first field, which all others must share."""
     first = (cells if len(cells) else screen.table).iloc[0]
     channel = screen.channels[0]
-    size = field_size(screen.folder / first[f"file_{channel}"], where=f'{_where(first)}: channel "{channel}"')
+    size = field_size(screen.folder / first[f"file_{channel}"], where=f'{where_of(first)}: channel "{channel}"')
     if min(size) < crop_px:
-        raise InputError(f"{_where(first)} is {size[0]} x {size[1]} px, smaller than a crop; give a smaller --crop-px")
+        raise InputError(
+            f"{where_of(first)} is {size[0]} x {size[1]} px, smaller than a crop; give a smaller --crop-px"
+        )
     return size
 
 
@@ -207,7 +193,7 @@ def _refuse_centres(cells: pd.DataFrame, size: tuple[int, int]) -> None:
         if bad.any():
             cell = cells[bad].iloc[0]
             raise InputError(
-                f"{_where(cell)}, object {cell['object_number']}: centre y {cell['y']:g}, x {cell['x']:g} {what} "
+                f"{where_of(cell)}, object {cell['object_number']}: centre y {cell['y']:g}, x {cell['x']:g} {what} "
                 f"({int(bad.sum()):,} such cells); expected pixels, y the row and x the column, from 0. Correct them; "
                 "nothing was written."
             )
@@ -235,25 +221,3 @@ def _without_cells(screen: Screen, cells: pd.DataFrame, config: CropConfig) -> d
         )
     counts = {"plates without cells": len(plates), "treatments without cells": len(without)}
     return {**screen.left_out, **{what: count for what, count in counts.items() if count}}
-
-
-def _read_crop(path: Path, crop_px: int) -> UInt16Array:
-    try:
-        crop = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such crop; bring it, or run with --skip-missing") from error
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path}: not a whole .npy ({error}); replace the file") from error
-    if crop.ndim != 3 or crop.shape[2] != len(CHANNELS_ON_DISK) or crop.dtype != np.uint16:
-        found = f"{crop.dtype} {' x '.join(map(str, crop.shape))}"
-        raise InputError(f"{path}: found {found}, expected uint16 S x S x 3 ({', '.join(CHANNELS_ON_DISK)})")
-    if crop.shape[:2] != (crop_px, crop_px):
-        raise InputError(
-            f"{path}: the crop is {crop.shape[0]} x {crop.shape[1]} px, expected {crop_px} x {crop_px}; give its side "
-            "with --crop-px (all crops must have one)"
-        )
-    return crop
-
-
-def _where(row: pd.Series) -> str:
-    return f'plate "{row["plate"]}", well "{row["well"]}", site {row["site"]}'

@@ -10,8 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft, ndimage
 
-from phenolens.errors import InputError
-
 Float = npt.NDArray[np.float32]
 UInt16Array = npt.NDArray[np.uint16]
 
@@ -41,8 +39,11 @@ def power_slope(crops: UInt16Array) -> Float:
     The steeper, the more blurred: about -4 in focus, about 0 for noise (Bray et al. 2012). Their slope over the whole
     spectrum fails where the camera's noise is not blurred with the cell: a blurred crop then reaches the flat noise
     sooner and has the shallower slope. So the noise's power is taken off and the slope ends where noise takes over.
-    Finds blur of 3 px and more in cells; a dim glow of cells far out of focus, with others behind it, it may miss.
+    Finds blur of 3 px and more in cells; a dim glow of cells far out of focus, with others behind it, it may miss. NaN
+    too for crops of fewer than LEAST_SIDE_PX.
     """
+    if crops.shape[-1] < LEAST_SIDE_PX:
+        return np.full(crops.shape[:2], np.nan, dtype=np.float32)
     return _slope(_ring_power(crops), side=crops.shape[-1])
 
 
@@ -109,12 +110,6 @@ def count_spots(field: UInt16Array, *, times: float, at_most_px: int) -> npt.NDA
 def smoothed(crops: UInt16Array) -> Float:
     """Each pixel's mean with its eight neighbours, so that one hot pixel is no spot."""
     return ndimage.uniform_filter(crops.astype(np.float32), (0, 0, 3, 3))
-
-
-def refuse_small(side_px: int) -> None:
-    """InputError for crops in which focus cannot be measured."""
-    if side_px < LEAST_SIDE_PX:
-        raise InputError(f"crops are {side_px} px wide; expected at least {LEAST_SIDE_PX} px to measure their focus")
 
 
 def _rings(side: int) -> tuple[Float, Float]:

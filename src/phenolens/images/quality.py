@@ -21,7 +21,6 @@ from phenolens.images.measures import (
     detector_maximum,
     power_slope,
     power_slope_of_field,
-    refuse_small,
     saturated_share,
 )
 from phenolens.progress import track
@@ -91,12 +90,12 @@ def crop_quality(
     For each channel `<measure>_<channel>`: the MEASURES, and whether it is `noise`, `saturated`, `debris` (judged
     against the channel's median over these crops). For the crop `focus`, the mean slope of its channels that are not
     noise, and `out_of_focus`, where none is noise: the threshold is of three channels, with one or two the mean varies
-    more. Crops at a field's border are none: the builder counts them. Holds CHUNK crops in memory at a time, so that
-    a memory map of any length will do. Raises InputError for other than such crops.
+    more, and crops of fewer than 24 px are not judged. Crops at a field's border are none: the builder counts them.
+    Holds CHUNK crops in memory at a time, so that a memory map of any length will do. Raises InputError for other than
+    such crops.
     """
     config = config or QualityConfig()
     _refuse_shape(crops.shape, crops.dtype, channels, axes="N C S S")
-    refuse_small(crops.shape[-1])
     sample = crops[:: max(1, len(crops) // CHUNK)]
     maximum = config.detector_maximum or detector_maximum(np.asarray(sample))
     starts = range(0, len(crops), CHUNK)

@@ -22,7 +22,7 @@ from phenolens.errors import InputError
 from phenolens.files import write_whole
 
 FORMAT = "phenolens crops"
-VERSION = 1
+VERSION = 2
 ABOUT = "about.json"
 PIXEL_TYPE = np.dtype("<u2")
 
@@ -64,7 +64,9 @@ class CropStore:
         """One row a crop, in the order of the rows of `take`.
 
         `cell_id` (no other cell has it), `field`, `object_number` (the nucleus within its field), `y`, `x` (its centre
-        in the field, pixels; empty when crops were taken over), the screen's COLUMNS, and `is_noise`.
+        in the field, pixels; empty when crops were taken over), the screen's COLUMNS,
+        `is_noise` (flagged as what the crops' config leaves out: camera noise by default), and
+        `flags`, what is wrong with it in words.
         """
         tables = [_read_cells(self.folder / f"{plate}.parquet") for plate in self.plates]
         for plate, table in zip(self.plates, tables):

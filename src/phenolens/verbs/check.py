@@ -3,7 +3,6 @@
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -14,8 +13,7 @@ from phenolens.images.checking import Checked, check_source
 from phenolens.progress import tell
 from phenolens.screen.bbbc021 import Treatments
 from phenolens.screen.layout_config import LayoutConfig
-
-Layout = Literal["bbbc021", "cropset", "table", "loaddata", "pattern", "ome-zarr"]
+from phenolens.verbs.crop import Layout
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,8 @@ def act(flags: Flags) -> None:
     for what, words in checked.missing:
         table.add_row(what, words)
     Console(width=140).print(table)
-    first = "" if checked.has_cells else "(once there are centres) "
-    tell(f"next: {first}{next_command(flags, checked)}")
+    found = "" if checked.has_cells else " (cells will be found in the first channel)"
+    tell(f"next: {next_command(flags, checked)}{found}")
 
 
 def next_command(flags: Flags, checked: Checked) -> str:
@@ -68,4 +66,6 @@ def next_command(flags: Flags, checked: Checked) -> str:
         words += ["--treatments", "all"]
     if flags.skip_missing:
         words.append("--skip-missing")
+    if not checked.has_cells and flags.layout != "bbbc021":
+        words += ["--nucleus-px", "PIXELS"]
     return shlex.join(words)

@@ -7,12 +7,14 @@ from typing import Literal
 from tyro.conf import Positional
 
 from phenolens import steps
-from phenolens.images.config import CropConfig
+from phenolens.images.config import FLAGS, CropConfig
 from phenolens.images.store import CropStore
 from phenolens.progress import tell
+from phenolens.screen.layout_config import LayoutConfig
 from phenolens.study import Study
+from phenolens.workers import AtOnce
 
-Layout = Literal["bbbc021", "cropset"]
+Layout = Literal["bbbc021", "cropset", "table", "loaddata", "pattern", "ome-zarr"]
 
 
 @dataclass(frozen=True)
@@ -21,23 +23,35 @@ class Flags:
 
     study: Positional[Path]  # the study's folder; it is begun there when it is new or empty
     source: Path  # folder with the images and tables, or with the crop set
-    layout: Layout  # how the source lies on disk: a BBBC021 download with Nuclei.csv, or the public crop set
+    layout: Layout  # how the source lies on disk (docs/formats.md): a BBBC021 download, the public crop set, ...
+    reading: LayoutConfig = field(default_factory=LayoutConfig)
     crop: CropConfig = field(default_factory=CropConfig)
+    at_once: AtOnce = field(default_factory=AtOnce)
 
 
 def act(flags: Flags) -> None:
     """Cut or take over the crops."""
     steps.check_source(flags.source)
     study = Study.create(flags.study)
-    tell(described(steps.crop(study, source=flags.source, layout=flags.layout, config=flags.crop)))
+    store = steps.crop(
+        study,
+        source=flags.source,
+        layout=flags.layout,
+        config=flags.crop,
+        reading=flags.reading,
+        at_once=flags.at_once,
+    )
+    tell(described(store))
     tell(f"next: phenolens train {study.folder}")
 
 
 def described(store: CropStore) -> str:
     """How many crops there are, and what was left out."""
     plates = store.about["plates"].values()
-    at_border, noise = (sum(plate[name] for plate in plates) for name in ("n_at_border", "n_noise"))
+    at_border, out = (sum(plate[name] for plate in plates) for name in ("n_at_border", "n_noise"))
+    flagged = {kind: sum(plate["n_flagged"][kind] for plate in plates) for kind in FLAGS}
     return (
-        f"{len(store)} crops of {len(store.plates)} plates in {store.folder}; "
-        f"{at_border} cells at a border left out, {noise} flagged as noise"
+        f"{len(store)} crops of {len(store.plates)} plates in {store.folder}; {at_border} cells at a border left out; "
+        f"flagged: {', '.join(f'{n} {kind}' for kind, n in flagged.items())}; {out} of these are in no profile or "
+        "training (--leave-out)"
     )

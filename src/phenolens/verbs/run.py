@@ -10,12 +10,14 @@ from phenolens import reporting, steps
 from phenolens.images.config import CropConfig
 from phenolens.progress import tell
 from phenolens.reporting import ReportConfig
+from phenolens.screen.layout_config import LayoutConfig
 from phenolens.steps import EmbedConfig, EvaluateConfig, ProfileConfig
 from phenolens.study import Study
 from phenolens.training.config import TrainConfig
 from phenolens.training.watch import check_can_watch
 from phenolens.verbs.crop import Layout, described
 from phenolens.verbs.evaluate import draw_confusions, show_scores
+from phenolens.workers import AtOnce
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,11 @@ class Flags:
 
     study: Positional[Path]  # the study's folder; it is begun there when it is new or empty
     source: Path  # folder with the images and tables, or with the crop set
-    layout: Layout  # how the source lies on disk: a BBBC021 download with Nuclei.csv, or the public crop set
+    layout: Layout  # how the source lies on disk (docs/formats.md): a BBBC021 download, the public crop set, ...
     also: tuple[Literal["ae", "vae", "vaeplus", "pca"], ...] = ("pca",)  # models to train and score beside --model
+    reading: LayoutConfig = field(default_factory=LayoutConfig)
     crop: CropConfig = field(default_factory=CropConfig)
+    at_once: AtOnce = field(default_factory=AtOnce)
     train: TrainConfig = field(default_factory=TrainConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
@@ -38,7 +42,14 @@ def act(flags: Flags) -> None:
     steps.check_source(flags.source)
     check_can_watch(flags.train)
     study = Study.create(flags.study)
-    store = steps.crop(study, source=flags.source, layout=flags.layout, config=flags.crop)
+    store = steps.crop(
+        study,
+        source=flags.source,
+        layout=flags.layout,
+        config=flags.crop,
+        reading=flags.reading,
+        at_once=flags.at_once,
+    )
     tell(described(store))
     steps.check_protocols(store, flags.evaluate)
     models = dict.fromkeys([flags.train.model, *flags.also])

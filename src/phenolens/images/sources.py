@@ -1,0 +1,28 @@
+"""What something was made from: files by their size and age, tables by their content."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from phenolens.errors import InputError
+from phenolens.files import sha256
+from phenolens.screen.image_reference import file_on_disk
+
+
+def sizes_and_newest(files: Iterable[Path]) -> tuple[list[int], int]:
+    """Each file's bytes, and when the newest was changed (ns since 1970); InputError for one that is not there.
+
+    Of an image inside a file (`path#page=2`) the file is looked at, of an OME-Zarr image its folder.
+    """
+    try:
+        states = [file_on_disk(path).stat() for path in files]
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: no such image; bring it, or run with --skip-missing") from error
+    return [state.st_size for state in states], max((state.st_mtime_ns for state in states), default=0)
+
+
+def content_sha256(table: pd.DataFrame) -> str:
+    """SHA-256 of a table's column names and values, in order."""
+    values = pd.util.hash_pandas_object(table, index=False).to_numpy()
+    return sha256(",".join(map(str, table.columns)), values.tobytes())
