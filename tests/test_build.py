@@ -158,7 +158,7 @@ def test_plates_that_are_no_longer_asked_for_are_removed(source, tmp_path, field
     make(source, tmp_path / "crops")
     fields_read.clear()
     left = make(source, tmp_path / "crops", CropConfig(crop_px=8, plates=("Week1_22123",)))
-    assert set(left) == {"about.json", "Week1_22123.npy", "Week1_22123.parquet"}
+    assert set(left) == {"about.json", "Week1_22123.npy", "Week1_22123.parquet", "quality/Week1_22123.parquet"}
     assert fields_read == []
 
 

@@ -29,6 +29,7 @@ from phenolens.workers import ONE, AtOnce, done_by_workers
 
 CELL_COLUMNS = ["cell_id", "field", "object_number", "y", "x", *COLUMNS]  # and is_noise, known once the crop is read
 FIELD = ["plate", "well", "site"]
+UNFINISHED = {"format": FORMAT, "version": VERSION, "complete": False}
 QUALITY_FOLDER = "quality"  # a table a plate: cell_id, and what crop_quality measures
 PARTS = ("*.npy", "*.parquet", "*/*.parquet", "*/*.npz")  # files that are named after a plate
 FILE_NAME = re.compile(r"[^\s./\\:][^/\\:]*")
@@ -100,7 +101,7 @@ def build_store(
             due.append(job)
     leftovers = _leftovers(folder, keep=set(by_plate))
     if due or leftovers:
-        write_json(folder / ABOUT, {"format": FORMAT, "version": VERSION, "complete": False})
+        write_json(folder / ABOUT, UNFINISHED)
     for path in leftovers:
         path.unlink(missing_ok=True)  # writing about.json has taken away its own
     if at_once == ONE:
@@ -126,6 +127,13 @@ def refuse_other_folder(folder: Path) -> None:
         found = sorted(path.name for path in folder.iterdir() if not path.name.endswith(".partial"))
         if found:
             raise InputError(f'{folder}: holds "{found[0]}" and no crops of ours; give a new or empty folder')
+
+
+def begin(folder: Path) -> None:
+    """Say that `folder` is a crop store that is not finished, unless it is one already; InputError as above."""
+    refuse_other_folder(folder)
+    if read_about(folder) is None:
+        write_json(folder / ABOUT, UNFINISHED)
 
 
 def _file_name(plate: str) -> str:

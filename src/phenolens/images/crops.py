@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from phenolens.errors import InputError
-from phenolens.images.build import FIELD, build_store, refuse_other_folder
+from phenolens.images.build import FIELD, begin, build_store, refuse_other_folder
 from phenolens.images.config import CropConfig
 from phenolens.images.cutting import CropTaker, FieldCutter, fits_inside, where_of
 from phenolens.images.fields import field_size
 from phenolens.images.nuclei import BBBC021_PIXEL_UM
-from phenolens.images.preparing import found_centres, plate_lights
+from phenolens.images.preparing import check_enough_fields, found_centres, plate_lights
 from phenolens.images.store import CropStore
 from phenolens.progress import tell
 from phenolens.screen.cropset import CHANNELS_ON_DISK, read_cropset
@@ -52,11 +52,15 @@ def make_crops(
         screen, cells = read_cropset(source, **choice)  # type: ignore[arg-type]
         return take_over_crops(screen, cells, folder, config=config, at_once=at_once, origin=origin)
     screen = read_screen(source, layout=layout, config=reading, **choice)  # type: ignore[arg-type]
+    if config.illumination == "corrected":
+        check_enough_fields(screen, config.light())
     if _are_given(source, reading, config):
         centres, screen = read_screen_centres(source, screen, config=reading, skip_missing=config.skip_missing)
     else:
         usual_um = BBBC021_PIXEL_UM if layout == "bbbc021" else None
-        centres = found_centres(screen, folder, config.nuclei(usual_pixel_um=usual_um), at_once=at_once)
+        nuclei = config.nuclei(usual_pixel_um=usual_um)
+        begin(folder)  # what is found is kept there, for the next try
+        centres = found_centres(screen, folder, nuclei, at_once=at_once)
         origin["cells"] = "found"
     return cut_crops(screen, centres, folder, config=config, at_once=at_once, origin=origin)
 
@@ -111,7 +115,10 @@ def cut_crops(
     n_at_border = {str(plate): int(n) for plate, n in cells["plate"][~fits].value_counts().items()}
     cells = cells[fits].reset_index(drop=True)
     left_out = _without_cells(screen, cells, config)
-    lights = plate_lights(screen, folder, config.light(), at_once=at_once) if config.illumination == "corrected" else {}
+    lights: dict[str, Path] = {}
+    if config.illumination == "corrected":
+        begin(folder)
+        lights = plate_lights(screen, folder, config.light(), at_once=at_once)
     read = FieldCutter(screen.folder, screen.channels, size, config.crop_px, where_of(cells.iloc[0]), lights)
     return build_store(
         folder,

@@ -68,6 +68,17 @@ def plate_lights(screen: Screen, folder: Path, config: IlluminationConfig, *, at
     return {plate.plate: plate.path for plate in plates}
 
 
+def check_enough_fields(screen: Screen, config: IlluminationConfig) -> None:
+    """InputError for a plate with too few fields to tell its light from its cells; before any work."""
+    counts = screen.table.groupby("plate").size()
+    if (counts < config.least_fields).any():
+        plate = counts.index[counts < config.least_fields][0]
+        raise InputError(
+            f'plate "{plate}": {counts[plate]} fields, expected at least {config.least_fields} to tell the light from '
+            "the cells (--least-fields); leave its fields as they are, or take more of them (--treatments all)"
+        )
+
+
 @dataclass(frozen=True)
 class _LightJob:
     plate: OfPlate

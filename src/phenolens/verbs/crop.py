@@ -52,6 +52,6 @@ def described(store: CropStore) -> str:
     flagged = {kind: sum(plate["n_flagged"][kind] for plate in plates) for kind in FLAGS}
     return (
         f"{len(store)} crops of {len(store.plates)} plates in {store.folder}; {at_border} cells at a border left out; "
-        f"flagged: {', '.join(f'{n} {kind}' for kind, n in flagged.items())}; {out} of these are in no profile or "
-        "training (--leave-out)"
+        f"flagged: {', '.join(f'{n} {kind}' for kind, n in flagged.items())}; {out} of them are left out of "
+        "training and profiles (--leave-out)"
     )
