@@ -30,7 +30,7 @@ def act(flags: Flags) -> None:
     folders = fetch_bbbc021(out, config)
     tell(f"{len(folders)} plates and the tables are in {out}")
     named = f" --plates {' '.join(folders)}" if config.plates else ""
-    tell(f"next: put CellProfiler's Nuclei.csv into {out}, then")
+    tell(f"next (cells are found where no Nuclei.csv of CellProfiler lies in {out}):")
     tell(f"phenolens crop STUDY --source {out} --layout bbbc021{named}")
 
 
