@@ -9,21 +9,23 @@ import numpy as np
 import pandas as pd
 
 from phenolens.errors import InputError
-from phenolens.images.build import FIELD, begin, build_store, refuse_other_folder
+from phenolens.images.build import FIELD, CropReader, begin, build_store, refuse_other_folder
 from phenolens.images.config import CropConfig
 from phenolens.images.cutting import CropTaker, FieldCutter, fits_inside, where_of
 from phenolens.images.fields import field_size
+from phenolens.images.h5sc import H5scTaker
 from phenolens.images.nuclei import BBBC021_PIXEL_UM
 from phenolens.images.preparing import check_enough_fields, found_centres, plate_lights
 from phenolens.images.store import CropStore
 from phenolens.progress import tell
 from phenolens.screen.cropset import CHANNELS_ON_DISK, read_cropset
+from phenolens.screen.h5sc import h5sc_file, read_h5sc
 from phenolens.screen.layout_config import LayoutConfig
 from phenolens.screen.layouts import READERS, centres_path, read_screen, read_screen_centres
 from phenolens.screen.table import COLUMNS, Screen, treatment_name
 from phenolens.workers import ONE, AtOnce
 
-LAYOUTS = ("bbbc021", "cropset", *READERS)
+LAYOUTS = ("bbbc021", "cropset", "h5sc", *READERS)
 
 
 def make_crops(
@@ -50,7 +52,13 @@ def make_crops(
     origin = {"layout": layout, "reading": _spoken(reading)}
     if layout == "cropset":
         screen, cells = read_cropset(source, **choice)  # type: ignore[arg-type]
-        return take_over_crops(screen, cells, folder, config=config, at_once=at_once, origin=origin)
+        order = [CHANNELS_ON_DISK.index(channel) for channel in screen.channels]
+        read: CropReader = CropTaker(screen.folder, order, config.crop_px)
+        return take_over_crops(screen, cells, folder, read=read, config=config, at_once=at_once, origin=origin)
+    if layout == "h5sc":
+        screen, cells, order = read_h5sc(source, config=reading, **choice)  # type: ignore[arg-type]
+        read = H5scTaker(h5sc_file(source, reading), order, config.crop_px)
+        return take_over_crops(screen, cells, folder, read=read, config=config, at_once=at_once, origin=origin)
     screen = read_screen(source, layout=layout, config=reading, **choice)  # type: ignore[arg-type]
     if config.illumination == "corrected":
         check_enough_fields(screen, config.light())
@@ -138,20 +146,19 @@ def take_over_crops(
     cells: pd.DataFrame,
     folder: Path,
     *,
+    read: CropReader,
     config: CropConfig | None = None,
     at_once: AtOnce = ONE,
     origin: Mapping[str, Any] | None = None,
 ) -> CropStore:
-    """Bring the crops of a crop set (`cells`: field, `object_number`, `path`) together, channels in the screen's order.
+    """Bring the crops of a set (`cells`: field, `object_number`, `path`) together as `read` reads them.
 
-    Raises InputError for a treatment without a crop, and for a crop that cannot be read or is not S x S with the set's
-    three channels.
+    Raises InputError for a treatment without a crop, and for a crop that cannot be read or is not S x S with the
+    screen's channels.
     """
     config = config or CropConfig()
     cells = _with_fields(cells.assign(y=np.nan, x=np.nan), screen, columns=[*COLUMNS], more=["path"])
     left_out = _without_cells(screen, cells, config)
-    order = [CHANNELS_ON_DISK.index(channel) for channel in screen.channels]
-    read = CropTaker(screen.folder, order, config.crop_px)
     return build_store(
         folder,
         screen,

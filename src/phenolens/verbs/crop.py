@@ -14,7 +14,7 @@ from phenolens.screen.layout_config import LayoutConfig
 from phenolens.study import Study
 from phenolens.workers import AtOnce
 
-Layout = Literal["bbbc021", "cropset", "table", "loaddata", "pattern", "ome-zarr"]
+Layout = Literal["bbbc021", "cropset", "table", "loaddata", "pattern", "ome-zarr", "h5sc"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,29 @@
+"""`phenolens export`: a study's crops as a file that scPortrait reads."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from phenolens.errors import InputError
+from phenolens.progress import tell
+from phenolens.study import Study
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What `phenolens export` takes."""
+
+    study: Positional[Path]  # the study's folder
+    out: Path  # the file to write, named *.h5sc
+
+
+def act(flags: Flags) -> None:
+    """Write the file."""
+    from phenolens.images.h5sc import write_h5sc
+
+    if flags.out.suffix != ".h5sc":
+        raise InputError(f"--out {flags.out}: expected a name that ends in .h5sc")
+    store = Study.open(flags.study).store()
+    write_h5sc(store, flags.out)
+    tell(f"{len(store):,} crops in {flags.out} (float16: 11 bits a pixel)")
