@@ -5,7 +5,7 @@ from scipy.stats import binomtest
 
 from phenolens.errors import InputError
 from phenolens.profiling.comparison import compare_scores, exact_mcnemar
-from phenolens.profiling.neighbours import nsc
+from phenolens.profiling.neighbours import nsc, nscb
 from test_neighbours import small_screen, treatments_of
 
 
@@ -49,3 +49,8 @@ def test_scores_of_other_treatments_are_refused():
     screen.obs_names = [f"other {name}" for name in screen.obs_names]
     with pytest.raises(InputError, match="no treatment is counted in both"):
         compare_scores(nsc(small_screen()), nsc(screen))
+
+
+def test_scores_of_two_protocols_are_refused():
+    with pytest.raises(InputError, match="NSC and NSCB have other candidates"):
+        compare_scores(nsc(small_screen()), nscb(small_screen()))

@@ -1,5 +1,6 @@
 """`phenolens evaluate TABLE`: planted answers found, each choice honoured and told, bad input refused in a line."""
 
+import hashlib
 import json
 import re
 import subprocess
@@ -10,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from phenolens import __version__
 from phenolens.errors import InputError
+from phenolens.evaluating import in_words
 from phenolens.profiling.evaluation import (
     ScoreConfig,
     TableConfig,
@@ -52,7 +55,8 @@ def test_a_planted_answer_is_found_and_everything_is_kept(here, capsys):
     assert "18 of 18" in shown.out
     assert "mAP of treatments" in shown.out
     assert str((here / "out").resolve()) in shown.out
-    assert "whitening: all: learnt on 32 rows, 6 features, rank 6, ridge 1" in shown.err
+    assert "whitening: 32 controls vary in all 6 directions that are kept\n" in shown.err
+    assert "- all: learnt on 32 rows, 6 features, rank 6, ridge 1" in (here / "out" / "protocol.md").read_text()
     names = {path.name for path in (here / "out").iterdir()}
     assert names == {
         "scores.csv",
@@ -281,6 +285,105 @@ def test_the_same_command_gives_the_same_files(here):
     assert {path.name: path.read_bytes() for path in (here / "out").iterdir()} == before
 
 
+def test_controls_that_do_not_vary_in_all_directions_are_told_in_a_line_with_what_to_do(here, capsys):
+    evaluated(here, wells(n_controls=3), "--whitened-over", "plate", "--protocols", "NSC")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("whitening: ")]
+    assert line == (
+        "whitening: 3 controls in each of 4 plate groups vary in 2 of 6 directions, so the rest is not whitened: pool "
+        "all plates (--whitened-over all), or use --whitening zca if you need named features, or keep fewer directions "
+        "(--n-components 2)"
+    )
+    text = (here / "out" / "protocol.md").read_text()
+    assert "The axes of the others are whatever the eigensolver returns, and a median over wells hangs on them" in text
+    evaluated(here, wells(n_controls=3), "--whitened-over", "plate", "--well-statistic", "mean")
+    assert "eigensolver" not in (here / "out" / "protocol.md").read_text()
+
+
+def test_the_page_says_the_file_the_columns_the_draws_and_mean_average_precision(here):
+    table = cells_of(wells())
+    evaluated(here, table, "--statistics", "trimmed", "--well-statistic", "trimmed")
+    text = (here / "out" / "protocol.md").read_text()
+    sha = hashlib.sha256((here / "t.csv").read_bytes()).hexdigest()  # as sha256sum gives it
+    assert f"Table: t.csv, SHA-256 {sha}. phenolens {__version__}." in text
+    assert (
+        "Columns: treatment from column drug_dose, compound from column drug, concentration from column uM, "
+        "mechanism from column target, batch from column week, plate from column barcode, well from column position, "
+        'role from no column. Control rows are those with "DMSO".'
+    ) in text
+    assert "over 50 resamplings of compounds" in text
+    assert "to compounds, 20 times" in text
+    assert "ranks the other wells of its treatment (positives) and all control wells (negatives)" in text
+    assert "those of another mechanism and another compound (negatives)" in text
+    assert "200 random rankings" in text
+    assert "Benjamini and Hochberg" in text
+    assert "fewer than 10 cells nothing is left out" in text
+    assert "fewer than 10 wells nothing is left out" in text
+
+
+def test_about_holds_the_numbers_that_were_used_where_none_were_given(here):
+    wells().to_csv(here / "t.csv", index=False)
+    assert run("evaluate", "t.csv", *FLAGS, "--out", "out", "--null-draws", 100) == 0
+    about = json.loads((here / "out" / "about.json").read_text())
+    assert (about["scores"]["bootstraps"], about["scores"]["shuffles"]) == (10_000, 1_000)
+    assert about["scores"]["protocols"] == ["NSC"]
+    assert about["source"] == "t.csv"
+
+
+def test_our_own_columns_are_named_where_no_flag_names_others(here):
+    table = parts_of(wells())
+    table.write_h5ad(here / "t.h5ad")
+    pd.concat([table.obs, table.to_df()], axis=1).to_parquet(here / "t.parquet")
+    for name in ("t.h5ad", "t.parquet"):
+        assert run("evaluate", name, *QUICK, "--out", "out") == 0
+        text = (here / "out" / "protocol.md").read_text()
+        assert "mechanism from column Metadata_MoA" in text
+        assert 'Control rows are those with "control" in column Metadata_Role.' in text
+
+
+def test_a_protocol_that_is_named_twice_is_scored_once(here):
+    scores = evaluated(here, wells(), "--protocols", "NSC", "compound", "NSC", "compound+plate", "plate+compound")
+    assert scores["held_out"].tolist() == ["compound", "compound+plate"]
+
+
+def test_holding_out_the_well_of_treatments_is_refused_with_what_to_add(here, said):  # noqa: F811
+    line = refused(said, "evaluate", "t.csv", *FLAGS, "--protocols", "well")  # before the table is looked for
+    assert "--queries wells" in line
+
+
+@pytest.mark.parametrize("kind", ["one class", "no class", "one batch"])
+def test_what_cannot_be_scored_is_refused_before_anything_is_said_of_the_table(here, capsys, kind):
+    table, flags, words = spoilt(kind)
+    table.to_csv(here / "t.csv", index=False)
+    assert run("evaluate", "t.csv", *FLAGS, *flags) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_another_kind_of_file_is_refused_with_the_kinds_that_are_read(here, said, there):  # noqa: F811
+    if there:
+        (here / "h.xlsx").write_bytes(b"PK")
+    (here / "empty").mkdir()
+    for name in ("h.xlsx", "empty"):
+        assert ".csv, .csv.gz, .tsv, .tsv.gz, .parquet, .h5ad" in refused(said, "evaluate", name, *FLAGS)
+
+
+def test_the_figure_is_told_the_table_the_accuracy_its_interval_chance_and_what_is_left_out(here):
+    profiles = profiles_of([parts_of(wells())], TableConfig(), Recipe())
+    for config, words in (
+        (ScoreConfig(protocols=("NSC",), bootstraps=50, shuffles=5), "their own compound is left out."),
+        (
+            ScoreConfig(protocols=("plate+well",), queries="wells", bootstraps=50, shuffles=5),
+            "the other wells with a mechanism; those of the same plate or well are left out.",
+        ),
+    ):
+        (scored,) = scores_of(profiles, config)
+        score, said_of_it = scored.score, in_words(scored)
+        assert said_of_it.endswith(words)
+        assert f"Accuracy: {100 * score.accuracy:.1f} % (95 % interval {100 * score.ci_low:.0f} to" in said_of_it
+        assert f"by chance {100 * score.chance:.1f} %" in said_of_it
+
+
 def test_a_study_refuses_flags_of_a_table_and_says_how(tiny_study, said):  # noqa: F811
     for flags in (["--ridge", 2], ["--treatment", "x"], ["--similarity", "pearson"], ["--rows", "wells"]):
         line = refused(said, "evaluate", tiny_study.folder, *flags)
@@ -304,6 +407,26 @@ def test_scores_are_compared_query_by_query(here, capsys):
     assert run("compare", "out", "nowhere") == 2
     assert run("compare", "out", "b_scores", "--protocol", "NSCB") == 2
     assert "neighbours_NSC.csv" in capsys.readouterr().err
+
+
+def test_scores_of_two_protocols_and_damaged_ones_are_not_compared(here, said):  # noqa: F811
+    table = wells()
+    table["week"] = np.where(table["drug"].str.endswith("0"), "w1", "w2")
+    evaluated(here, table)
+    line = refused(said, "compare", "out/neighbours_NSC.csv", "out/neighbours_NSCB.csv")
+    assert "out/neighbours_NSC.csv holds out compound, out/neighbours_NSCB.csv batch+compound" in line
+    queries = pd.read_csv(here / "out" / "neighbours_NSC.csv")
+    for spoil, words in (
+        (lambda: queries.assign(right=["maybe", *queries["right"][1:]]), 'row 2: right is "maybe", expected True or'),
+        (lambda: queries.assign(counted=""), 'row 2: counted is ""'),
+        (lambda: pd.concat([queries, queries[:1]]).drop(columns="row"), "no column row tells the two apart"),
+        (lambda: pd.concat([queries, queries[:1]]), f'row "{queries["row"][0]}" stands twice'),
+        (lambda: queries.drop(columns="neighbour"), "no column neighbour"),
+    ):
+        spoil().to_csv(here / "b.csv", index=False)
+        assert words in refused(said, "compare", "out/neighbours_NSC.csv", "b.csv")
+    queries.to_csv(here / "b.csv", index=False)
+    assert run("compare", "out/neighbours_NSC.csv", "b.csv") == 0
 
 
 def test_scoring_a_table_needs_no_torch(here):

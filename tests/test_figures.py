@@ -257,6 +257,23 @@ def test_the_confusion_matrix_shows_its_counts_where_they_are():
     assert "n = 24 treatments, 18 of them right" in caption_of(figure)
 
 
+def test_the_confusion_figure_says_its_share_how_it_was_made_and_what_is_not_counted():
+    names = ["a", "b"]
+    matrix = pd.DataFrame([[3, 1], [0, 4]], index=names, columns=names)
+    figure = confusion(matrix, "t.csv: wells", what="wells", how="Accuracy: 87.5 % (by chance 40.0 %).")
+    assert "7 of them right (blue)" in caption_of(figure)
+    assert "7 of them right (blue, 87.5 %)" in caption_of(confusion(matrix, "t.csv: wells", what="wells"))
+    assert "Accuracy: 87.5 % (by chance 40.0 %). Not counted: controls, and wells without" in caption_of(figure)
+
+
+def test_a_long_title_of_a_confusion_figure_is_broken_and_stays_in_the_figure():
+    matrix = pd.DataFrame([[1]], index=["a"], columns=["a"])
+    figure = confusion(matrix, "a_long_name_of_a_table.csv: treatments by their nearest neighbour (NSCB)")
+    figure.draw_without_rendering()
+    (title,) = [text for text in figure.texts if text.get_text() == figure.get_suptitle()]
+    assert title.get_window_extent().x1 <= figure.bbox.x1
+
+
 def test_right_treatments_are_blue_and_wrong_ones_orange_by_their_share_of_the_row():
     matrix = pd.DataFrame([[3, 1], [0, 2]], index=["a", "b"], columns=["a", "b"])
     picture = np.asarray(confusion(matrix, "").axes[0].images[0].get_array())

@@ -35,6 +35,7 @@ OF_FILE = {
     "study": "study",
     "steps": "steps",
     "evaluating": "steps",
+    "scores_folder": "steps",
     "reporting": "steps",
     "repeating": "steps",
     "settings": "verbs",

@@ -1,22 +1,26 @@
 """Score a foreign table and keep everything that was found in one folder, whole or not at all."""
 
-import json
-import shutil
-from dataclasses import asdict, dataclass
+import hashlib
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import anndata
 import pandas as pd
+import pyarrow.parquet as pq
 
 from phenolens import __version__
 from phenolens.errors import InputError
-from phenolens.files import read_json, sha256, write_h5ad, write_json, write_text, write_whole
-from phenolens.profiling.columns import Columns
+from phenolens.files import sha256, write_h5ad, write_json, write_text, write_whole
+from phenolens.profiling.columns import Columns, of_columns
 from phenolens.profiling.evaluation import (
+    BOOTSTRAPS,
+    SHUFFLES,
     Profiles,
     ScoreConfig,
     Scored,
     TableConfig,
+    held_out,
     mechanism_precision,
     profiles_of,
     protocols_of,
@@ -28,10 +32,12 @@ from phenolens.profiling.neighbours import Score
 from phenolens.profiling.profiles import METADATA
 from phenolens.profiling.protocol import protocol_text
 from phenolens.profiling.recipe import Recipe
+from phenolens.profiling.table_files import kind_of
 from phenolens.profiling.tables import ForeignTable
 from phenolens.progress import tell, track
+from phenolens.scores_folder import ABOUT, FORMAT, beside, put_in_place
 
-FORMAT = "phenolens scores 1"
+QUERY_COLUMNS = ("treatment", "compound", "concentration_um", "moa", "counted", "right", "neighbour", "predicted")
 COUNTS = ("protocol", "accuracy", "n_treatments", "n_correct", "ci_low", "ci_high", "chance")
 
 
@@ -61,75 +67,143 @@ class Evaluation:
 def evaluate_table(
     path: Path, *, columns: Columns, config: TableConfig, recipe: Recipe, score: ScoreConfig
 ) -> Evaluation:
-    """Read the table, make profiles, and score them; nothing is written."""
+    """Read the table, make profiles, and score them; nothing is written.
+
+    What cannot be scored is refused before anything is said of the table.
+    """
+    score = _each_once(score)
+    asked = score.protocols
     table = ForeignTable(path, columns)
+    source = {"source": path.resolve().name, "sha256": _identity(table)}
     profiles = profiles_of(table.parts(), config, recipe)
+    score = replace(
+        score,
+        protocols=protocols_of(profiles, score),
+        bootstraps=score.bootstraps or BOOTSTRAPS,
+        shuffles=score.shuffles or SHUFFLES,
+    )
+    list(scores_of(profiles, replace(score, bootstraps=1, shuffles=1)))  # whatever it refuses, at next to no cost
     notes = sorted(table.notes)
     for words in notes:
         tell(f"note: {words}")
     for why, names in profiles.left_out.items():
         tell(f"left out: {len(names):,} {why} ({sentence(names)})")
     tell(_described(profiles))
-    protocols = protocols_of(profiles, score)
-    if "NSCB" not in protocols and not score.protocols:
+    if not asked and "NSCB" not in score.protocols:
         tell("NSCB is not scored: without its own batch no treatment has another of its mechanism left (--batch)")
-    scored = list(track(scores_of(profiles, score), "scoring", total=len(protocols)))
+    scored = list(track(scores_of(profiles, score), "scoring", total=len(score.protocols)))
+    replicates, mechanisms = replicate_precision(profiles, score), mechanism_precision(profiles, score)
     return Evaluation(
         profiles=profiles,
         scored=scored,
-        replicates=replicate_precision(profiles, score),
-        mechanisms=mechanism_precision(profiles, score),
+        replicates=replicates,
+        mechanisms=mechanisms,
         made_with={
+            **source,
             "columns": asdict(columns),
             "table": asdict(config),
             "recipe": asdict(recipe),
             "scores": asdict(score),
         },
-        protocol=protocol_text(profiles, config=config, recipe=recipe, score=score, notes=notes),
+        protocol=protocol_text(
+            profiles,
+            config=config,
+            recipe=recipe,
+            score=score,
+            made_from=[
+                f"Table: {source['source']}, SHA-256 {source['sha256']}"
+                + (f" (of those of its {len(table.files)} files, as bytes in order)" if path.is_dir() else "")
+                + f". phenolens {__version__}.",
+                _columns_in_words(table),
+            ],
+            precisions=[
+                name for name, of in (("treatments", replicates), ("mechanisms", mechanisms)) if of is not None
+            ],
+            notes=notes,
+        ),
     )
 
 
-def check_folder(out: Path) -> None:
-    """InputError unless scores can be kept in `out`: a new or empty folder, or one that holds scores already."""
-    about = out / "about.json"
-    if out.is_dir() and about.exists() and _is_ours(about):
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out {out}: is there and holds no scores of phenolens; name a new or empty folder")
+def _each_once(score: ScoreConfig) -> ScoreConfig:
+    """The settings with each protocol once; InputError on one that treatments cannot be scored by."""
+    once = {frozenset(held_out(protocol)): protocol for protocol in reversed(score.protocols)}
+    for left_out, protocol in once.items():
+        if "well" in left_out and score.queries == "treatments":
+            raise InputError(
+                f'--protocols "{protocol}": a treatment has several wells, so holding out the well goes with '
+                "--queries wells; add that, or hold out compound, batch or plate"
+            )
+    return replace(score, protocols=tuple(reversed(once.values())))
 
 
-def save_evaluation(evaluation: Evaluation, out: Path, *, source: Path) -> None:
-    """Keep the evaluation in `out`; the folder takes its name when all is in it, in place of older scores."""
+def _identity(table: ForeignTable) -> str:
+    """The SHA-256 of a file as sha256sum gives it; of a folder, that of the digests of its files in order."""
+    if table.path.is_dir():
+        return sha256(*table.files)
+    with table.path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _column_names(file: Path) -> list[str]:
+    """The names of a table's columns, without its rows; of an AnnData file those of obs."""
+    kind = str(kind_of(file))
+    if kind == ".parquet":
+        return [str(name) for name in pq.read_schema(file).names]
+    if kind == ".h5ad":
+        backed = anndata.read_h5ad(file, backed="r")
+        try:
+            return [str(name) for name in backed.obs.columns]
+        finally:
+            backed.file.close()
+    header = pd.read_csv(file, nrows=0, sep="\t" if "tsv" in kind else ",", encoding="utf-8-sig")
+    return [str(name) for name in header.columns]
+
+
+def _columns_in_words(table: ForeignTable) -> str:
+    """Which column said what, and which rows were controls."""
+    file, columns = table.files[0], table.columns
+    of = of_columns(_column_names(file), columns, source=file)
+    said = [f"{what} from {f'column {name}' if name else 'no column'}" for what, name in of.items()]
+    rows = [f'"{control}"' for control in columns.control]
+    if of["role"]:
+        rows.append(f'"control" in column {of["role"]}')
+    return f"Columns: {', '.join(said)}. Control rows are those with {' or '.join(rows) or 'nothing: there are none'}."
+
+
+def save_evaluation(evaluation: Evaluation, out: Path) -> None:
+    """Keep the evaluation in `out`, which `score_folder` holds, in place of older scores."""
+    _write(evaluation, beside(out, "partial"))
+    put_in_place(out)
+
+
+def _write(evaluation: Evaluation, folder: Path) -> None:
+    """All files of the evaluation, and last the list of them."""
     from phenolens.viewing.canvas import png
     from phenolens.viewing.charts import confusion
 
-    check_folder(out)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        write_text(partial / "scores.csv", evaluation.table().to_csv(index=False))
-        write_text(partial / "protocol.md", evaluation.protocol)
-        for one in evaluation.scored:
-            name = file_name(one.score)
-            write_text(partial / f"neighbours_{name}.csv", one.score.queries.to_csv(index_label="row"))
-            write_text(partial / f"confusion_{name}.csv", one.score.confusion.to_csv())
-            figure = confusion(one.score.confusion, title=f"{one.score.protocol} of {one.queries}", what=one.queries)
-            with write_whole(partial / f"confusion_{name}.png") as file:
-                file.write(png(figure))
-        for name, table in (("replicates", evaluation.replicates), ("mechanisms", evaluation.mechanisms)):
-            if table is not None:
-                write_text(partial / f"precision_{name}.csv", table.to_csv(index=False))
-        if evaluation.profiles.wells is not None:
-            write_h5ad(partial / "wells.h5ad", evaluation.profiles.wells)
-            write_h5ad(partial / "wells_scaled.h5ad", evaluation.profiles.whitened)
-        write_h5ad(partial / "treatments.h5ad", evaluation.profiles.treatments)
-        about = {"format": FORMAT, "version": __version__, "table": source.name, "sha256": _identity(source)}
-        write_json(partial / "about.json", about | evaluation.made_with)
-        shutil.rmtree(out, ignore_errors=True)
-        partial.replace(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    write_text(folder / "scores.csv", evaluation.table().to_csv(index=False))
+    write_text(folder / "protocol.md", evaluation.protocol)
+    for one in evaluation.scored:
+        name = file_name(one.score)
+        write_text(folder / f"neighbours_{name}.csv", one.score.queries.to_csv(index_label="row"))
+        write_text(folder / f"confusion_{name}.csv", one.score.confusion.to_csv())
+        figure = confusion(
+            one.score.confusion,
+            title=f"{evaluation.made_with['source']}: {one.queries} by their nearest neighbour ({one.score.protocol})",
+            what=one.queries,
+            how=in_words(one),
+        )
+        with write_whole(folder / f"confusion_{name}.png") as file:
+            file.write(png(figure))
+    for name, table in (("replicates", evaluation.replicates), ("mechanisms", evaluation.mechanisms)):
+        if table is not None:
+            write_text(folder / f"precision_{name}.csv", table.to_csv(index=False))
+    if evaluation.profiles.wells is not None:
+        write_h5ad(folder / "wells.h5ad", evaluation.profiles.wells)
+        write_h5ad(folder / "wells_scaled.h5ad", evaluation.profiles.whitened)
+    write_h5ad(folder / "treatments.h5ad", evaluation.profiles.treatments)
+    files = sorted([path.name for path in folder.iterdir()] + [ABOUT])
+    write_json(folder / ABOUT, {"format": FORMAT, "version": __version__} | evaluation.made_with | {"files": files})
 
 
 def file_name(score: Score) -> str:
@@ -137,16 +211,63 @@ def file_name(score: Score) -> str:
     return score.protocol if score.protocol in ("NSC", "NSCB") else score.conventions["held_out"]
 
 
+def in_words(scored: Scored) -> str:
+    """What a figure of the score has to say: accuracy with its interval, chance, and who is no candidate."""
+    from phenolens.viewing.scoretable import LEFT_OUT
+
+    score, what = scored.score, scored.queries
+    vote = ", each compound one vote" if score.conventions["averaged_over"] == "compounds" else ""
+    left_out = LEFT_OUT.get(
+        score.protocol, f"those of the same {' or '.join(score.conventions['held_out'].split('+'))} are left out"
+    )
+    return (
+        f"Accuracy{vote}: {100 * score.accuracy:.1f} % (95 % interval {100 * score.ci_low:.0f} to "
+        f"{100 * score.ci_high:.0f} %; by chance {100 * score.chance:.1f} %). Neighbours are sought among the other "
+        f"{what} with a mechanism; {left_out}."
+    )
+
+
 def read_queries(path: Path) -> pd.DataFrame:
-    """A `neighbours_*.csv` as it was kept, of a table or of a study: a row a query by its name."""
+    """A `neighbours_*.csv` as it was kept, of a table or of a study: a row a query by its name.
+
+    InputError on a file that is no such table, in words that name the row where it is one row's fault.
+    """
     try:
         table = pd.read_csv(path, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable ({error}); run `phenolens evaluate` again") from error
-    missing = [name for name in ("treatment", "compound", "moa", "counted", "right", "predicted") if name not in table]
+    missing = [name for name in QUERY_COLUMNS if name not in table]
     if missing:
         raise InputError(f"{path}: no column {missing[0]}; expected a neighbours_*.csv of `phenolens evaluate`")
-    return table.set_index(table["treatment" if table["treatment"].is_unique else "row"].astype(str))
+    for name in ("counted", "right"):
+        text = table[name].astype(str)
+        bad = ~text.isin(["True", "False"])
+        if bad.any():
+            raise InputError(
+                f'{path}, row {int(bad.to_numpy().argmax()) + 2}: {name} is "{text[bad].iloc[0]}", expected True or '
+                "False; run `phenolens evaluate` again"
+            )
+        table[name] = text == "True"
+    named_by = "treatment" if table["treatment"].is_unique or "row" not in table else "row"
+    twice = table[named_by][table[named_by].duplicated()]
+    if len(twice):
+        raise InputError(
+            f'{path}: {named_by} "{twice.iloc[0]}" stands twice'
+            + (", and no column row tells the two apart" if named_by == "treatment" else "")
+            + "; expected each query once: run `phenolens evaluate` again"
+        )
+    return table.set_index(table[named_by].astype(str))
+
+
+def protocol_of(path: Path) -> str:
+    """The protocol of a `neighbours_*.csv` by its name: what is held out, in one order; empty where it is renamed."""
+    words = path.stem.split("_")
+    if words[0] != "neighbours" or len(words) < 2:
+        return ""
+    try:
+        return "+".join(sorted(held_out(words[1])))
+    except InputError:
+        return ""
 
 
 def _described(profiles: Profiles) -> str:
@@ -160,16 +281,3 @@ def _described(profiles: Profiles) -> str:
         f"({', '.join(f'{n:,} {name}' for name, n in role.items())}), {len(treated):,} treatments, "
         f"{len(features):,} features ({sentence(features)})"
     )
-
-
-def _identity(source: Path) -> str:
-    files = sorted(source.iterdir()) if source.is_dir() else [source]
-    return sha256(*(file for file in files if file.is_file()))
-
-
-def _is_ours(about: Path) -> bool:
-    try:
-        content = read_json(about, mend="")
-    except (InputError, json.JSONDecodeError):
-        return False
-    return isinstance(content, dict) and content.get("format") == FORMAT

@@ -26,7 +26,12 @@ class Comparison:
 
 
 def compare_scores(a: Score, b: Score, *, n_draws: int = 10_000, seed: int = 0) -> Comparison:
-    """Compare two scores of the same treatments, query by query; InputError where no query is counted in both."""
+    """Compare two scores of the same treatments, query by query.
+
+    InputError where they are of different protocols and where no query is counted in both.
+    """
+    if a.protocol != b.protocol:
+        raise InputError(f"scores: {a.protocol} and {b.protocol} have other candidates; expected two of one protocol")
     return compare_queries(a.queries, b.queries, n_draws=n_draws, seed=seed)
 
 

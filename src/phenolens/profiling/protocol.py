@@ -7,20 +7,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from phenolens.profiling.evaluation import SHUFFLES, Profiles, ScoreConfig, TableConfig, held_out, protocols_of
+from phenolens.profiling.evaluation import (
+    BOOTSTRAPS,
+    SHUFFLES,
+    Profiles,
+    ScoreConfig,
+    TableConfig,
+    held_out,
+    protocols_of,
+)
 from phenolens.profiling.harmony import certificate_of
 from phenolens.profiling.profiles import metadata
 from phenolens.profiling.recipe import Recipe
+from phenolens.profiling.summaries import TRIMMED_SHARE
 
 LISTED = 1000  # names in a list at most
+DISTANCES = {"cosine": "1 - cosine", "pearson": "1 - Pearson correlation", "euclidean": "Euclidean distance"}
 
 
 def protocol_text(
-    profiles: Profiles, *, config: TableConfig, recipe: Recipe, score: ScoreConfig, notes: Sequence[str] = ()
+    profiles: Profiles,
+    *,
+    config: TableConfig,
+    recipe: Recipe,
+    score: ScoreConfig,
+    made_from: Sequence[str] = (),
+    precisions: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> str:
     """A page of Markdown: rows, scale, whitening with its certificates, treatments, scores, what was left out.
 
-    `notes` say what was taken for granted when the table was read.
+    `made_from` says which file and columns, `precisions` of what mAP was computed ("treatments", "mechanisms"), `notes`
+    what was taken for granted when the table was read.
     """
     obs = metadata(profiles.whitened, ("role", "plate", "batch", "treatment"))
     roles = obs["role"].value_counts()
@@ -29,6 +47,7 @@ def protocol_text(
     lines = [
         "# How these scores were made",
         "",
+        *[line for part in made_from for line in (part, "")],
         f"Scored rows: {profiles.whitened.n_obs:,} {what} on {obs['plate'].nunique()} plates in "
         f"{obs['batch'].nunique()} batches: {n_treated:,} treated, {n_control:,} control, "
         f"{profiles.whitened.n_obs - n_treated - n_control:,} other. {len(profiles.whitening.features):,} features "
@@ -38,12 +57,13 @@ def protocol_text(
             [
                 *_of_wells(profiles, config),
                 *_of_scale(recipe),
-                *_of_whitening(recipe),
+                *_of_whitening(profiles, config, recipe),
                 *_of_coral(recipe),
                 *_of_harmony(config),
                 *_of_treatments(profiles, config),
                 *_of_scores(profiles, score),
                 *_of_doubt(score),
+                *_of_precision(precisions, score),
             ]
         ),
         "",
@@ -73,7 +93,16 @@ def _of_wells(profiles: Profiles, config: TableConfig) -> list[str]:
     return [
         f"Well profile: {config.statistics.replace('+', ' and ')} over the well's cells, feature by feature, side by "
         f"side (sd divided by n; mad not rescaled). Wells with fewer than {config.min_cells} cells are left out."
+        + (f" {_trimmed('cells')}" if "trimmed" in config.statistics.split("+") else "")
     ]
+
+
+def _trimmed(what: str) -> str:
+    share = f"{100 * TRIMMED_SHARE:g} %"
+    return (
+        f"trimmed: the mean without the lowest and the highest {share}, their number rounded down, so that of fewer "
+        f"than {1 / TRIMMED_SHARE:g} {what} nothing is left out."
+    )
 
 
 def _of_scale(recipe: Recipe) -> list[str]:
@@ -89,7 +118,7 @@ def _of_scale(recipe: Recipe) -> list[str]:
     return [f"Scale: each feature {formula[recipe.scaling]} of {learnt}{over}."]
 
 
-def _of_whitening(recipe: Recipe) -> list[str]:
+def _of_whitening(profiles: Profiles, config: TableConfig, recipe: Recipe) -> list[str]:
     if recipe.whitening == "none":
         return ["Not whitened."]
     learnt = "the control rows" if recipe.learnt_on == "controls" else "all rows"
@@ -104,8 +133,23 @@ def _of_whitening(recipe: Recipe) -> list[str]:
     rotated = ", then rotated back by V' (ZCA)" if recipe.whitening == "zca" else " (PCA, not rotated back)"
     return [
         f"Whitening: x <- (x - m) V / sqrt(s + {ridge}){rotated}; m the mean of {learnt}{over}, s and V the "
-        f"eigenvalues and eigenvectors of {estimate}{kept}."
+        f"eigenvalues and eigenvectors of {estimate}{kept}." + _of_axes(profiles, config, recipe)
     ]
+
+
+def _of_axes(profiles: Profiles, config: TableConfig, recipe: Recipe) -> str:
+    """What hangs on the eigensolver: a mean over wells, like every distance, is the same however axes are turned."""
+    n_features = len(profiles.whitening.features)
+    kept = min(recipe.n_components or n_features, n_features)
+    spanned = all(certificate.rank >= kept for certificate in profiles.whitening.certificates)
+    turned = recipe.whitening == "pca" and profiles.rows != "treatments" and config.well_statistic != "mean"
+    if spanned or not turned:
+        return ""
+    return (
+        " The rows learnt on do not span all directions. The axes of the others are whatever the eigensolver returns, "
+        f"and a {config.well_statistic} over wells hangs on them: another eigensolver or order of the columns changes "
+        "distances (by about 2e-4 with ridge 1 on the 449 features of Ljosa et al. 2013; by more with a smaller ridge)."
+    )
 
 
 def _of_coral(recipe: Recipe) -> list[str]:
@@ -133,16 +177,16 @@ def _of_treatments(profiles: Profiles, config: TableConfig) -> list[str]:
     return [
         f"Treatment profile: {config.well_statistic} over its treated wells {counted}after all of the above "
         f"({profiles.treatments.n_obs:,} treatments). Controls are in no treatment."
+        + (f" {_trimmed('wells')}" if config.well_statistic == "trimmed" else "")
     ]
 
 
 def _of_scores(profiles: Profiles, score: ScoreConfig) -> list[str]:
-    distance = {"cosine": "1 - cosine", "pearson": "1 - Pearson correlation", "euclidean": "Euclidean distance"}
     stay = "stay candidates" if score.dropped_mechanisms == "stay" else "are no candidates either"
     each = "treatment" if score.queries == "treatments" else "well"
     lines = [
         f"{protocol}: each {each} with a mechanism is given that of its nearest neighbour by "
-        f"{distance[score.similarity]} among the other {each}s with a mechanism (no controls) that do not share its "
+        f"{DISTANCES[score.similarity]} among the other {each}s with a mechanism (no controls) that do not share its "
         f"{' or '.join(held_out(protocol))}."
         for protocol in protocols_of(profiles, score)
     ]
@@ -155,11 +199,38 @@ def _of_scores(profiles: Profiles, score: ScoreConfig) -> list[str]:
 
 
 def _of_doubt(score: ScoreConfig) -> list[str]:
-    n_shuffles = score.shuffles or SHUFFLES
     return [
-        f"Interval: 95 % percentiles over resamplings of compounds with replacement (seed {score.bootstrap_seed}), "
-        f"neighbours kept. Shuffled labels: mechanisms dealt anew to compounds, {n_shuffles:,} times; p is the share "
-        "of shuffles that reach the accuracy, 1 added above and below."
+        f"Interval: 95 % percentiles over {score.bootstraps or BOOTSTRAPS:,} resamplings of compounds with replacement "
+        f"(seed {score.bootstrap_seed}), neighbours kept. Shuffled labels: mechanisms dealt anew to compounds, "
+        f"{score.shuffles or SHUFFLES:,} times (same seed); p is the share of shuffles that reach the accuracy, 1 "
+        "added above and below. Chance: the mean share of a query's candidates that have its mechanism."
+    ]
+
+
+def _of_precision(precisions: Sequence[str], score: ScoreConfig) -> list[str]:
+    """How mAP was computed, of each kind that was."""
+    ranked = {
+        "treatments": "each treated well, after scale and whitening, ranks the other wells of its treatment "
+        "(positives) and all control wells (negatives)",
+        "mechanisms": "each treatment with a mechanism ranks those of its mechanism and another compound (positives) "
+        "and those of another mechanism and another compound (negatives)",
+    }
+    of = {
+        "treatments": "a treatment's mAP is the mean over its wells",
+        "mechanisms": "a mechanism's that over its treatments",
+    }
+    if not precisions:
+        return []
+    each = "; ".join(ranked[what] for what in precisions)
+    return [
+        f"mAP of {' and of '.join(precisions)} (Kalinin et al. 2025): {each}; "
+        f"by {DISTANCES[score.similarity]} in single precision, positives first in a tie. Average precision: the mean, "
+        "over the positives, of positives so far / rank; "
+        + "; ".join(of[what] for what in precisions)
+        + ". p is the share of "
+        f"{score.null_draws:,} random rankings of as many positives among as many (seed {score.bootstrap_seed}; equal "
+        "counts share their draws) that reach the mean, 1 added above and below; corrected_p_value is that after "
+        "Benjamini and Hochberg over all rows of the table."
     ]
 
 

@@ -31,10 +31,16 @@ class Flags:
 
 def act(flags: Flags) -> None:
     """Compare two scores query by query and print what changed."""
-    from phenolens.evaluating import read_queries
+    from phenolens.evaluating import protocol_of, read_queries
     from phenolens.profiling.comparison import compare_queries
 
     a, b = (_file(path, flags.protocol) for path in (flags.a, flags.b))
+    held_out = [protocol_of(path) for path in (a, b)]
+    if all(held_out) and held_out[0] != held_out[1]:
+        raise InputError(
+            f"{a} holds out {held_out[0]}, {b} {held_out[1]}: their queries choose among other candidates, so a "
+            "difference would say nothing of the profiles; compare scores of one protocol"
+        )
     compared = compare_queries(read_queries(a), read_queries(b), n_draws=flags.draws, seed=flags.draw_seed)
     if flags.out is not None:
         write_text(flags.out, compared.changed.to_csv(index_label="row"))

@@ -1,8 +1,9 @@
 """`phenolens evaluate`: how well treatments match by mechanism, in a study or in anybody's table."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
@@ -10,16 +11,20 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from phenolens import steps
-from phenolens.errors import InputError
+from phenolens.errors import InputError, Interrupted
 from phenolens.files import write_whole
 from phenolens.profiling.columns import Columns
 from phenolens.profiling.evaluation import ScoreConfig, TableConfig
 from phenolens.profiling.harmony import certificate_of
 from phenolens.profiling.recipe import Recipe
-from phenolens.profiling.table_files import KINDS
+from phenolens.profiling.table_files import KINDS, kind_of
 from phenolens.progress import tell
 from phenolens.steps import EvaluateConfig
 from phenolens.study import HEADLINE, MARKER, Study
+
+if TYPE_CHECKING:
+    from phenolens.evaluating import Evaluation
+    from phenolens.profiling.whitening import Whitening
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,10 @@ class Flags:
 def act(flags: Flags) -> None:
     """Score a study's profiles, or a table, and print the table of scores."""
     if is_table(flags.source):
-        of_table(flags)
+        try:
+            of_table(flags)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped; nothing was written; the same command starts anew") from None
         return
     study = Study.open(flags.source)
     config = _of_study(flags)
@@ -48,22 +56,43 @@ def act(flags: Flags) -> None:
 
 
 def is_table(source: Path) -> bool:
-    """Whether this is a table rather than a study: a file, or a folder of tables that is no study."""
+    """Whether this is a table rather than a study: a file, or a folder of tables that is no study.
+
+    InputError where it is neither, in words that say what is read.
+    """
+    if (source / MARKER).exists():
+        return False
     if source.is_dir():
-        return not (source / MARKER).exists() and any(file.name.endswith(KINDS) for file in source.iterdir())
-    return source.exists() or source.name.endswith(KINDS)
+        if any(kind_of(file) for file in source.iterdir()):
+            return True
+    elif kind_of(source) or source.exists():
+        if not kind_of(source):
+            raise InputError(f"{source}: not a kind of table that is read; save it as one of {', '.join(KINDS)}")
+        return True
+    found = "no study here and no table" if source.exists() else "not there: no study here and no table"
+    raise InputError(
+        f"{source}: {found}; expected a study's folder, a table ({', '.join(KINDS)}) or a folder of tables"
+    )
 
 
 def of_table(flags: Flags) -> None:
     """Score a table, keep everything in a folder, and print what was found."""
     from phenolens import evaluating
+    from phenolens.scores_folder import score_folder
 
-    out = flags.out or Path(f"{flags.source.resolve().name.split('.')[0]}_scores")
-    evaluating.check_folder(out)
-    evaluation = evaluating.evaluate_table(
-        flags.source, columns=flags.columns, config=flags.table, recipe=flags.recipe, score=flags.score
-    )
-    evaluating.save_evaluation(evaluation, out, source=flags.source)
+    named = flags.out or Path(f"{flags.source.resolve().name.split('.')[0]}_scores")
+    with score_folder(named, source=flags.source) as out:
+        evaluation = evaluating.evaluate_table(
+            flags.source, columns=flags.columns, config=flags.table, recipe=flags.recipe, score=flags.score
+        )
+        evaluating.save_evaluation(evaluation, out)
+    show_evaluation(evaluation, harmonised=flags.table.harmony != "none")
+    print(out)
+    tell(f"next: open {out / 'protocol.md'} (how it was made) and the confusion_*.png beside it")
+
+
+def show_evaluation(evaluation: "Evaluation", *, harmonised: bool) -> None:
+    """The scores as a table, what the whitening could do, and mAP."""
     scores = Table("score", "of", "right", "accuracy", "95 % interval", "chance", "shuffled", "p")
     for row in evaluation.table().to_dict("records"):
         right = f"{row['n_correct']} of {row['n_treatments']}"
@@ -74,12 +103,9 @@ def of_table(flags: Flags) -> None:
         )
     console = Console(width=110)
     console.print(scores)
-    for certificate in evaluation.profiles.whitening.certificates[:3]:
-        tell(f"whitening: {certificate}")
-    more = len(evaluation.profiles.whitening.certificates) - 3
-    if more > 0:
-        tell(f"whitening: {more} more groups, in {out / 'protocol.md'}")
-    if flags.table.harmony != "none":
+    if said := whitening_in_short(evaluation.profiles.whitening):
+        tell(said)
+    if harmonised:
         tell(f"Harmony: {certificate_of(evaluation.profiles.treatments)}")
     for what, table in (("treatments", evaluation.replicates), ("mechanisms", evaluation.mechanisms)):
         if table is not None:
@@ -89,8 +115,32 @@ def of_table(flags: Flags) -> None:
                 f"mAP of {what} ({question}): mean {table['mean_average_precision'].mean():.3f}; "
                 f"{found} of {len(table)} with a corrected p below 0.05"
             )
-    print(out.resolve())
-    tell(f"next: open {out / 'protocol.md'} (how it was made) and the confusion_*.png beside it")
+
+
+def whitening_in_short(whitening: "Whitening") -> str:
+    """Whether the controls vary in all directions, and what to do where not; empty where nothing was whitened."""
+    recipe, certificates = whitening.recipe, whitening.certificates
+    if recipe.whitening == "none" or not certificates:
+        return ""
+    where = "" if len(certificates) == 1 else f" in each of {len(certificates)} {recipe.whitened_over} groups"
+    controls = _from_to(certificate.n_rows for certificate in certificates)
+    rows = "controls" if recipe.learnt_on == "controls" else "rows"
+    ranks, n_features = [certificate.rank for certificate in certificates], len(whitening.features)
+    kept = min(recipe.n_components or n_features, n_features)
+    if min(ranks) >= kept:
+        return f"whitening: {controls} {rows}{where} vary in all {kept} directions that are kept"
+    advice = [] if recipe.whitened_over == "all" else ["pool all plates (--whitened-over all)"]
+    advice += ["use --whitening zca if you need named features"] if recipe.whitening == "pca" else []
+    advice += [f"keep fewer directions (--n-components {min(ranks)})"]
+    return (
+        f"whitening: {controls} {rows}{where} vary in {_from_to(ranks)} of {n_features} directions, so the rest is not "
+        f"whitened: {', or '.join(advice)}"
+    )
+
+
+def _from_to(numbers: Iterable[int]) -> str:
+    low, high = min(found := list(numbers)), max(found)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _of_study(flags: Flags) -> EvaluateConfig:
@@ -122,13 +172,16 @@ def draw_confusions(study: Study) -> None:
     """A figure beside each confusion matrix of the kind of profile that headlines speak of."""
     from phenolens.viewing.canvas import png
     from phenolens.viewing.charts import confusion
+    from phenolens.viewing.scoretable import LEFT_OUT
 
     kind = f"{HEADLINE['statistics']}_{HEADLINE['whitening']}"
     for path in sorted((study.folder / "scores").glob(f"*/confusion_*_{kind}.csv")):
         protocol = path.name.split("_")[1]
         title = f"{path.parent.name}: {protocol}, {HEADLINE['statistics']}, {HEADLINE['whitening']}"
+        how = f"Neighbours are sought among the other treatments with a mechanism; {LEFT_OUT[protocol]}."
         with write_whole(path.with_suffix(".png")) as file:
-            file.write(png(confusion(pd.read_csv(path, index_col=0, keep_default_na=False), title=title)))
+            matrix = pd.read_csv(path, index_col=0, keep_default_na=False)
+            file.write(png(confusion(matrix, title=title, how=how)))
 
 
 def show_scores(study: Study) -> None:

@@ -41,6 +41,7 @@ PANELS: tuple[tuple[str, str, bool, dict[str, str]], ...] = (
     ("Speed", "cells a second", False, {"cells_per_second": "cells a second"}),
 )
 NOT_DRAWN = ("step", "seconds")
+BOLD_PER_INCH = 11  # characters of a title's font
 SMOOTHED_FROM = 60  # records; with fewer, each is drawn as it is
 
 
@@ -92,10 +93,11 @@ def learning_curves(history: pd.DataFrame, *, title: str = "") -> Figure:
         )
 
 
-def confusion(matrix: pd.DataFrame, title: str, *, what: str = "treatments") -> Figure:
+def confusion(matrix: pd.DataFrame, title: str, *, what: str = "treatments", how: str = "") -> Figure:
     """Treatments by true mechanism (rows) and mechanism of the nearest neighbour (columns), counts in the cells.
 
-    `what` names the rows that were matched where they are not treatments.
+    `what` names the rows that were matched where they are not treatments; `how` says in sentences how, and how sure
+    the accuracy is.
     Rows are coloured by their share of the row's treatments: blue where it is right, orange where it is not.
     """
     counts = matrix.to_numpy(float)
@@ -131,12 +133,16 @@ def confusion(matrix: pd.DataFrame, title: str, *, what: str = "treatments") -> 
         axes.set_ylabel(f"true mechanism ({what})")
         axes.set_xlabel("mechanism of the nearest neighbour")
         axes.xaxis.set_label_position("top")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        lines = textwrap.wrap(title, int(figure.get_figwidth() * BOLD_PER_INCH))
+        figure.set_figheight(figure.get_figheight() + 0.17 * max(0, len(lines) - 1))
+        figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10, fontweight="bold")
         n_right, n_all = counts[right].sum(), counts.sum()
+        percent = f", {100 * n_right / n_all:.1f} %" if n_all and not how else ""
         return describe(
             figure,
-            caption=f"n = {n_all:g} {what}, {n_right:g} of them right (blue); orange: taken for another mechanism. "
-            f"Colour is the share of the row. Controls and {what} that could not be scored are left out.",
+            caption=f"n = {n_all:g} {what}, {n_right:g} of them right (blue{percent}); orange: taken for another "
+            f"mechanism. Colour is the share of the row. {how + ' ' if how else ''}Not counted: controls, and {what} "
+            "without a mechanism or without a neighbour of their own mechanism to be found.",
             alt=f"Confusion matrix of {n_rows} mechanisms: {n_right:g} of {n_all:g} {what} on the diagonal",
         )
 
