@@ -296,6 +296,13 @@ def test_that_all_doses_of_a_compound_are_one_treatment_is_told(tmp_path):
     assert "no treatment and no concentration" not in parts_and_notes(path, BY_DOSE)[1]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_control_can_be_told_by_its_dose_however_that_is_written(tmp_path, kind):
+    columns = Columns(compound="drug", concentration="uM", metadata=("[a-z]*",), control=("uM=0",))
+    given = read(written(wells(), tmp_path / kind), columns)  # 0.0 in the file
+    assert (given.obs["Metadata_Role"] == "control").sum() == 32
+
+
 # numbers that cannot be
 
 

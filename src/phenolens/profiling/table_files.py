@@ -72,7 +72,6 @@ def _delimited(file: Path, columns: Columns, separator: str) -> pd.DataFrame:
         )
     _refuse_repeated([name for name in names if name], "column", source=file)
     text = {getattr(columns, what) or own for what, own in OWN_NAMES.items() if what != "concentration"}
-    text |= {control.split("=", 1)[0] for control in columns.control if "=" in control}
     return read_csv(file, columns=(), text=text & set(names), separator=separator, words_as_written=True)
 
 
