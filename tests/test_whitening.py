@@ -10,7 +10,7 @@ from naive_scores import whiten as naive_whiten
 from phenolens.errors import InputError
 from phenolens.profiling.covariance import covariance, ledoit_wolf, second_moment
 from phenolens.profiling.provenance import provenance
-from phenolens.profiling.whitening import TVN, UNWHITENED, Recipe, apply_whitening, fit_whitening, whiten
+from phenolens.profiling.whitening import TVN, UNWHITENED, Certificate, Recipe, apply_whitening, fit_whitening, whiten
 
 
 def wells_of(features: np.ndarray, *, n_controls: int, n_plates: int = 2, n_batches: int = 2) -> AnnData:
@@ -248,3 +248,66 @@ def test_a_nan_is_named():
     features[2, 1] = np.nan
     with pytest.raises(InputError, match=r'nan at row "well2", feature "f1" \(1 such values'):
         whiten(wells_of(features, n_controls=3))
+
+
+@pytest.mark.parametrize("estimate", ["sample", "ledoit-wolf"])
+def test_the_rank_is_that_of_the_controls_whatever_the_estimate(rng, estimate):
+    wells = wells_of(rng.normal(size=(24, 40)), n_controls=12)
+    certificate = fit_whitening(wells, Recipe(estimate=estimate)).certificates[0]
+    assert certificate.rank == 11
+    assert "12 controls vary in 11 of 40 directions: the spread in the other 29 is unknown" in str(certificate)
+    assert ("Ledoit-Wolf puts in its place" in str(certificate)) == (estimate == "ledoit-wolf")
+
+
+def test_ledoit_wolf_needs_no_ridge_and_says_what_it_made_up(rng):
+    wells = wells_of(rng.normal(size=(24, 40)), n_controls=12)
+    certificate = fit_whitening(wells, Recipe(estimate="ledoit-wolf", ridge=0)).certificates[0]
+    assert certificate.rank == 11
+    assert "axes of those directions are arbitrary" in str(certificate)
+    assert "divided by an estimate of the spread, not by their own" in str(certificate)
+
+
+@pytest.mark.parametrize("estimate", ["sample", "ledoit-wolf"])
+@pytest.mark.parametrize("whitening", ["pca", "zca"])
+@pytest.mark.parametrize("ridge", [0.0, 1.0])
+def test_components_beyond_what_the_controls_span_are_refused(rng, estimate, whitening, ridge):
+    wells = wells_of(rng.normal(size=(24, 40)), n_controls=12)
+    recipe = {"estimate": estimate, "whitening": whitening, "ridge": ridge}
+    with pytest.raises(InputError, match=r"12 controls .* in 11 directions of 40, .* --n-components 12 are arbitrary"):
+        fit_whitening(wells, Recipe(**recipe, n_components=12))
+    assert fit_whitening(wells, Recipe(**recipe, n_components=11)).certificates[0].rank == 11
+
+
+@pytest.mark.parametrize("ridge", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize("whitening", ["pca", "zca"])
+def test_a_certificate_says_what_a_ridge_leaves_of_the_spread(rng, ridge, whitening):
+    wells = wells_of(correlated(rng, 24, n_features=40), n_controls=12)
+    certificate = fit_whitening(wells, Recipe(scaling="centre", ridge=ridge, whitening=whitening)).certificates[0]
+    before = np.linalg.eigvalsh(np.cov(wells.X[:12].T, ddof=0))[-11:]  # 12 controls span 11 directions
+    expected = before / (before + ridge)
+    np.testing.assert_allclose(certificate.spanned_variance, (expected[0], expected[-1]), rtol=1e-9)
+    assert f"variance is {expected[0]:.3g} to {expected[-1]:.3g} (white: 1)" in str(certificate)
+
+
+def test_certificates_of_older_versions_are_still_told(rng):
+    kept = provenance(whiten(wells_of(rng.normal(size=(40, 3)), n_controls=20)))["certificates"][0]
+    assert "(white: 1)" in str(Certificate(**kept))
+    del kept["spanned_variance"]
+    assert "(white: 1)" not in str(Certificate(**kept))
+
+
+@pytest.mark.parametrize("number", [0, -3])
+def test_a_number_of_components_below_1_is_refused(number):
+    with pytest.raises(InputError, match=f"--n-components {number}: expected a number of at least 1"):
+        Recipe(n_components=number)
+
+
+def test_more_components_than_features_are_refused(rng):
+    with pytest.raises(InputError, match="--n-components 99: expected at most 10, the number of features"):
+        fit_whitening(wells_of(rng.normal(size=(200, 10)), n_controls=100), Recipe(n_components=99))
+
+
+@pytest.mark.parametrize("ridge", [-1.0, float("nan"), float("inf")])
+def test_a_ridge_below_0_or_without_end_is_refused(ridge):
+    with pytest.raises(InputError, match=r"--ridge .*: expected a number of at least 0"):
+        Recipe(ridge=ridge)

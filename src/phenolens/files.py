@@ -106,6 +106,8 @@ def write_h5ad(path: Path, table: "AnnData") -> None:
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         anndata.io.write_elem(file, "/", table)
+        if table.raw is None and "raw" in file:
+            del file["raw"]  # its place for nothing, which anndata itself cannot open with backed="r"
     with write_whole(path) as target:
         target.write(buffer.getbuffer())
 

@@ -5,6 +5,7 @@ N rows.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -15,11 +16,26 @@ import numpy as np
 import pandas as pd
 
 from phenolens.errors import InputError
+from phenolens.profiling.names import EMPTY_WORDS, emptied, text_of
 from phenolens.profiling.profiles import METADATA
 from phenolens.screen.table import ROLES, treatment_name
 
 # Columns of other programs that say where a row comes from and are never features.
-NO_FEATURES = ("Metadata_*", "*_Metadata_*", "Image_*", "ImageNumber", "ObjectNumber", "TableNumber", "Unnamed: *", "")
+NO_FEATURES = (
+    *("Metadata_*", "*_Metadata_*", "Image_*", "ImageNumber", "*_ImageNumber", "TableNumber"),
+    # CellProfiler's running numbers: of the object, of its parents, children and neighbours (no measures)
+    *("*ObjectNumber", "*Number_Object_Number", "*_*ClosestObjectNumber_*"),
+    *("Parent_*", "*_Parent_*", "Children_*", "*_Children_*"),
+    # and its places: pixels from the corner of the field, which say where a cell lay and nothing of how it looks
+    *("Location_*", "*_Location_*", "AreaShape_Center_*", "*_AreaShape_Center_*"),
+    *("AreaShape_BoundingBoxM*imum_*", "*_AreaShape_BoundingBoxM*imum_*"),
+    *("Unnamed: *", "__index_level_*__", ""),  # the index of a table that pandas wrote
+)
+# Whole names, in small letters, that mostly say where a row comes from; a feature of such a name is told in a note.
+LIKE_METADATA = frozenset(
+    "batch week plate barcode well row column col site field replicate compound drug concentration conc dose treatment "
+    "moa role control time timepoint day date run index id cell cell_id object".split()
+)
 ALL_PLATES = "all"  # the plate's name where no column says it
 
 
@@ -71,10 +87,11 @@ def of_columns(names: Sequence[str], columns: Columns, *, source: Path) -> dict[
     return of
 
 
-def feature_columns(names: Sequence[str], columns: Columns, *, source: Path) -> list[str]:
+def feature_columns(names: Sequence[str], columns: Columns, *, source: Path, beside: Sequence[str] = ()) -> list[str]:
     """Those of a file's columns `names` that are features, in the order of the file, or as `columns.features` lists.
 
-    InputError when a name or pattern matches nothing, and when no feature is left.
+    `beside` are columns that cannot be features but may be named as metadata (the obs of an AnnData file). InputError
+    when a name or pattern matches nothing, and when no feature is left.
     """
     spoken_for = {getattr(columns, what) or own for what, own in OWN_NAMES.items()}
     spoken_for |= {control.split("=", 1)[0] for control in columns.control if "=" in control}
@@ -92,13 +109,18 @@ def feature_columns(names: Sequence[str], columns: Columns, *, source: Path) -> 
             )
         return list(chosen)
     for wanted in columns.metadata:
-        if not any(name == wanted or fnmatchcase(name, wanted) for name in names):
+        if not any(name == wanted or fnmatchcase(name, wanted) for name in (*names, *beside)):
             raise InputError(f'{source}: no column "{wanted}" (--metadata); correct it or leave it out')
     without = (*NO_FEATURES, *columns.metadata)
     kept = [n for n in names if n not in spoken_for and not any(fnmatchcase(n, pattern) for pattern in without)]
     if not kept:
         raise InputError(f"{source}: no column is left as a feature ({_found(names)}); see --features")
     return kept
+
+
+def like_metadata(features: Sequence[str]) -> list[str]:
+    """Those of the features whose whole name is mostly that of metadata (Week, Plate, Dose ...)."""
+    return [name for name in features if name.strip().casefold() in LIKE_METADATA]
 
 
 def _listed(wanted: Sequence[str]) -> list[str]:
@@ -132,26 +154,38 @@ class KnownRows:
     """What is known of some rows, under phenolens's own names, and what was found on the way."""
 
     table: pd.DataFrame  # the METADATA of a well, a row a row
-    given: set[str]  # compounds and treatments
+    names: dict[str, set[str]]  # of each of `Columns` that a column says, and treatment: the names in it
     control_rows: dict[str, int]  # rows that each of `Columns.control` matched
+    only_by_case: dict[str, dict[int, str]]  # of each of `Columns.control`: row in the file (from 1) -> its name there
+    emptied: dict[str, Counter[str]]  # column -> word that says nothing ("nan", "None") -> rows
     notes: set[str]  # what was taken for granted, in plain words
 
 
-def known_rows(obs: pd.DataFrame, columns: Columns, *, source: Path) -> KnownRows:
-    """Read a table's metadata; InputError that names the row and column where it cannot be."""
+def known_rows(obs: pd.DataFrame, columns: Columns, *, source: Path, places: np.ndarray | None = None) -> KnownRows:
+    """Read a table's metadata; InputError that names the row and column where it cannot be.
+
+    `places` (N,) are the rows' places in the file from 0; without them the rows are the file.
+    """
+    places = np.arange(len(obs)) if places is None else places
     of = of_columns([str(name) for name in obs.columns], columns, source=source)
-    text = {what: text_of(obs[name]) for what, name in of.items() if name is not None and what != "concentration"}
+    said = {what: name for what, name in of.items() if name is not None and what != "concentration"}
+    text = {what: text_of(obs[name]) for what, name in said.items()}
     empty, notes = pd.Series("", index=obs.index), set()
-    role, control_rows = _role(obs, text, columns, source=source)
-    amount = _concentration(
-        obs, of["concentration"], needed=(role == "treated") & ("treatment" not in text), source=source
-    )
+    matched = {control: _matching(obs, text, control.strip()) for control in columns.control}
+    role = _role(obs, text, [exactly for exactly, _ in matched.values()], source=source)
     compound = text["compound"] if "compound" in text else text["treatment"]
+    for what in ("treatment", "compound"):
+        if what in text:
+            _refuse_untold(what, ((text[what] == "") & (role == "treated")).to_numpy(), places, source=source)
+    needed = (role == "treated") & ("treatment" not in text)
+    amount = _concentration(obs, of["concentration"], needed=needed, places=places, source=source)
     if "compound" not in text:
         notes.add(
             "no compound column (--compound): each treatment is taken as a compound of its own, so another dose of "
             "the same compound counts as a neighbour, and scores are higher than those by compound"
         )
+    if "treatment" not in text and of["concentration"] is None:
+        notes.add("no treatment and no concentration column: all rows of a compound are one treatment")
     treatment = compound if of["concentration"] is None else treatment_name(compound, amount.fillna(0))
     treatment = text.get("treatment", treatment)
     known = {
@@ -168,22 +202,28 @@ def known_rows(obs: pd.DataFrame, columns: Columns, *, source: Path) -> KnownRow
     for name in ("cell_count", "is_noise"):
         if METADATA[name] in obs.columns:
             table[METADATA[name]] = obs[METADATA[name]].to_numpy()
-    untold = ((treatment == "") & (role == "treated")).to_numpy()
+    return KnownRows(
+        table=table,
+        names={what: set(values) for what, values in text.items()} | {"treatment": set(treatment)},
+        control_rows={control: int(exactly.sum()) for control, (exactly, _) in matched.items()},
+        only_by_case={control: _held_at(held, places) for control, (_, held) in matched.items()},
+        emptied={name: emptied(obs[name]) for name in said.values()},
+        notes=notes,
+    )
+
+
+def _refuse_untold(what: str, untold: np.ndarray, places: np.ndarray, *, source: Path) -> None:
     if untold.any():
         raise InputError(
-            f"{source}: row {int(untold.argmax()) + 1} says no treatment ({int(untold.sum()):,} such rows of "
-            f"{len(table):,}); fill it in, remove the row, or mark it as a control"
+            f"{source}: row {int(places[untold.argmax()]) + 1} says no {what} ({int(untold.sum()):,} such rows of "
+            f"{len(untold):,}); fill it in, remove the row, or mark it as a control"
         )
-    return KnownRows(table, set(compound) | set(treatment), control_rows, notes)
 
 
-def _role(
-    obs: pd.DataFrame, text: dict[str, pd.Series], columns: Columns, *, source: Path
-) -> tuple[pd.Series, dict[str, int]]:
-    """Each row's role, and how many rows each of `columns.control` matched."""
+def _role(obs: pd.DataFrame, text: dict[str, pd.Series], controls: Sequence[np.ndarray], *, source: Path) -> pd.Series:
+    """Each row's role; those of `controls` (each (N,) bool) are control whatever else is said."""
     role = text.get("role", pd.Series("treated", index=obs.index))
-    matched = {control: _matching(obs, text, control) for control in columns.control}
-    for rows in matched.values():
+    for rows in controls:
         role = role.mask(rows, "control")
     unknown = sorted(set(role) - set(ROLES))
     if unknown:
@@ -191,39 +231,44 @@ def _role(
             f'{source}: role "{unknown[0]}" in a row; expected {", ".join(ROLES)}: correct the column, or name the '
             "controls with --control"
         )
-    return role, {control: int(rows.sum()) for control, rows in matched.items()}
+    return role
 
 
-def text_of(values: pd.Series) -> pd.Series:
-    """Names as text: "" where empty, whole numbers without a point."""
-    if pd.api.types.is_float_dtype(values.dtype) and (values.dropna() % 1 == 0).all():
-        values = values.astype("Int64")
-    plain = values.astype(object)
-    return plain.where(plain.notna(), "").astype(str)
-
-
-def _concentration(obs: pd.DataFrame, name: str | None, *, needed: pd.Series, source: Path) -> pd.Series:
-    """Micromolar, NaN where it is not said; InputError on text, and on nothing where a number is needed."""
+def _concentration(
+    obs: pd.DataFrame, name: str | None, *, needed: pd.Series, places: np.ndarray, source: Path
+) -> pd.Series:
+    """Micromolar, NaN where it is not said; InputError on text, on numbers below 0 or without end, and on nothing
+    where a number is needed."""
     if name is None:
         return pd.Series(np.nan, index=obs.index)
     given = obs[name].astype(object)
-    amount = pd.to_numeric(given, errors="coerce").astype(float)
-    bad = (amount.isna() & (given.notna() | needed)).to_numpy()
+    said = ~given.map(lambda value: str(value).strip().casefold() in EMPTY_WORDS) & given.notna()
+    amount = pd.to_numeric(given.where(said), errors="coerce").astype(float)
+    bad = ((amount.isna() & (said | needed)) | (amount < 0) | np.isinf(amount)).to_numpy()
     if bad.any():
         row = int(bad.argmax())
         raise InputError(
-            f'{source}: row {row + 1}: {name} is "{given.iloc[row]}", expected micromolar; correct the table'
+            f'{source}: row {int(places[row]) + 1}: {name} is "{given.iloc[row]}", expected micromolar, a number of at '
+            "least 0; correct the table"
         )
     return amount
 
 
-def _matching(obs: pd.DataFrame, text: dict[str, pd.Series], control: str) -> np.ndarray:
-    """The rows that a `--control` speaks of."""
+def _matching(obs: pd.DataFrame, text: dict[str, pd.Series], control: str) -> tuple[np.ndarray, pd.Series]:
+    """The rows that a `--control` speaks of (N,), and what those hold that it would mean but for capitals (else "")."""
     name, equals, value = control.partition("=")
     if equals and name in obs.columns:
-        return (text_of(obs[name]) == value).to_numpy()
-    matched = np.zeros(len(obs), dtype=bool)
-    for what in ("compound", "treatment"):
-        if what in text:
-            matched |= (text[what] == control).to_numpy()
-    return matched
+        held, wanted = [text_of(obs[name])], value.strip()
+    else:
+        held, wanted = [text[what] for what in ("compound", "treatment") if what in text], control
+    exactly = np.zeros(len(obs), dtype=bool)
+    nearly = pd.Series("", index=obs.index, dtype=object)
+    for names in held:
+        exactly |= (names == wanted).to_numpy()
+        nearly = nearly.mask((names.str.casefold() == wanted.casefold()) & (nearly == ""), names)
+    return exactly, nearly.mask(exactly, "")
+
+
+def _held_at(held: pd.Series, places: np.ndarray) -> dict[int, str]:
+    rows = np.flatnonzero((held != "").to_numpy())
+    return {int(places[row]) + 1: held.iloc[row] for row in rows}

@@ -161,7 +161,7 @@ def profiles_of(parts: Iterable[AnnData], config: TableConfig, recipe: Recipe) -
 def kind_of_rows(parts: Iterator[AnnData], asked: str) -> tuple[Rows, Iterator[AnnData]]:
     """What a row is, and all parts again: cells where most wells have several rows in the first part, else wells.
 
-    Rows are treatments where no column tells wells apart and no treatment stands twice.
+    Rows are treatments where no column tells wells apart and no treatment stands twice in any part.
     """
     first = next(parts, None)
     if first is None:
@@ -173,9 +173,12 @@ def kind_of_rows(parts: Iterator[AnnData], asked: str) -> tuple[Rows, Iterator[A
     counts = obs.groupby(["plate", "well"]).size()
     if counts.median() > 1:
         return "cells", again
-    treated = obs.loc[obs["role"] == "treated", "treatment"]
-    no_wells = (obs["well"] == obs.index).all()
-    return ("treatments" if no_wells and treated.is_unique else "wells"), again
+    if (obs["well"] != obs.index).any():
+        return "wells", again
+    whole = list(again)  # of a table without wells, which is put together anyway: a treatment may be on another plate
+    told = pd.concat([metadata(part, ("treatment", "role"), what="table") for part in whole])
+    unique = told.loc[told["role"] == "treated", "treatment"].is_unique
+    return ("treatments" if unique else "wells"), iter(whole)
 
 
 def scores_of(profiles: Profiles, config: ScoreConfig) -> Iterator[Scored]:
@@ -258,10 +261,15 @@ def _wells_to_match(profiles: Profiles) -> AnnData:
 
 
 def _checked(parts: Iterable[AnnData], config: TableConfig, left_out: dict[str, list[str]]) -> Iterator[AnnData]:
-    """Each part without rows that repeat another number for number; InputError on such rows unless they may go."""
+    """Each part without rows that repeat another number for number; InputError on such rows unless they may go.
+
+    Another is a row of this part or of any before it: the same rows under two plates are found, too.
+    """
+    seen: set[bytes] = set()
+    n_rows = 0
     for part in parts:
-        numbers = np.ascontiguousarray(part.X)
-        repeated = repeated_rows(numbers) if numbers.dtype.kind == "f" else np.zeros(len(numbers), dtype=bool)
+        n_rows += part.n_obs
+        repeated = repeated_rows(np.asarray(part.X), seen=seen)
         if not repeated.any():
             yield part
             continue
@@ -269,7 +277,7 @@ def _checked(parts: Iterable[AnnData], config: TableConfig, left_out: dict[str, 
         if config.duplicates == "refused":
             raise InputError(
                 f'table: row "{names[0]}" repeats another row in all {part.n_vars} features ({len(names):,} such rows '
-                'of {0:,}); remove them, or have them left out (--duplicates "left out")'.format(part.n_obs)
+                f'of the {n_rows:,} read so far); remove them, or have them left out (--duplicates "left out")'
             )
         left_out.setdefault("rows that repeat another", []).extend(map(str, names))
         yield part[~repeated].copy()

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from phenolens.errors import InputError
-from phenolens.profiling.features import feature_matrix, first_bad_place, number_matrix
+from phenolens.profiling.features import feature_matrix, first_bad_place, number_matrix, refuse_too_large
 from phenolens.profiling.provenance import KEY, provenance, provenance_text
 from phenolens.profiling.summaries import SUMMARIES, Summary, named_summaries
 from phenolens.screen.table import METADATA as SCREEN_METADATA
@@ -165,10 +165,9 @@ def _wells_of(
     del finite
     _check_one_treatment_a_well(obs)
     for rows in obs.groupby(["plate", "well"], sort=True).indices.values():
-        yield (
-            {str(key): value for key, value in obs.iloc[rows[0]].items()},
-            numbers[rows[keep[rows]]].astype(np.float64),
-        )
+        block = numbers[rows[keep[rows]]].astype(np.float64)
+        refuse_too_large(block, part.var_names, what="cells")
+        yield {str(key): value for key, value in obs.iloc[rows[0]].items()}, block
 
 
 def _check_features(part: AnnData, wells: _Wells) -> None:
@@ -182,9 +181,25 @@ def _check_features(part: AnnData, wells: _Wells) -> None:
 def _kept_cells(part: AnnData, wells: _Wells, *, noise: str) -> np.ndarray:
     if noise == "counted" or METADATA["is_noise"] not in part.obs.columns:
         return np.ones(part.n_obs, dtype=bool)
-    is_noise = part.obs[METADATA["is_noise"]].to_numpy(dtype=bool)
+    is_noise = _flags(part.obs[METADATA["is_noise"]], what="cells")
     wells.n_noise += int(is_noise.sum())
     return ~is_noise
+
+
+def _flags(values: pd.Series, *, what: str) -> np.ndarray:
+    """True or false (N,), from truths, 0 and 1, or the words; InputError that names the row where it is neither."""
+    if values.dtype == bool:
+        return values.to_numpy()
+    words = values.astype(object).map(lambda value: str(value).strip().casefold())
+    known = words.map({"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False})
+    if known.isna().any():
+        row = int(known.isna().to_numpy().argmax())
+        held = "empty" if pd.isna(values.iloc[row]) else f'"{values.iloc[row]}"'
+        raise InputError(
+            f'{what}: {values.name} of row "{values.index[row]}" is {held} ({int(known.isna().sum()):,} such rows); '
+            "expected true or false: fill it in"
+        )
+    return known.to_numpy(dtype=bool)
 
 
 def _check_one_treatment_a_well(obs: pd.DataFrame) -> None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from phenolens.errors import at_least
+
 Extent = Literal["all", "batch", "plate"]
 
 
@@ -24,6 +26,11 @@ class Recipe:
     n_components: int | None = None  # keep only so many leading directions (truncated); None keeps all
     constant_features: Literal["refused", "left out"] = "refused"  # those without spread among a group's controls
     coral: Literal["none", "batch", "plate"] = "none"  # align the controls of each with all controls (TVN)
+
+    def __post_init__(self) -> None:
+        """InputError on a ridge below 0 or without end, and on no component at all."""
+        at_least("--ridge", self.ridge, 0)
+        at_least("--n-components", 1 if self.n_components is None else self.n_components, 1)
 
     @property
     def needs_learning(self) -> bool:

@@ -22,23 +22,30 @@ class Certificate:
     group: str  # "all", or the batch or plate
     n_rows: int  # rows learnt on (controls)
     n_features: int
-    rank: int  # directions in which those rows vary
+    rank: int  # directions in which those rows themselves vary, whatever the estimate of their covariance
     ridge: float  # absolute, as added to the eigenvalues
     condition_number: float  # of the regularised covariance over the directions kept
     largest_deviation: float  # of those rows' covariance from identity, after the transform
     remarks: tuple[str, ...]  # what was impossible, in plain words
+    # Least and largest variance after the transform along the kept directions that those rows vary in; 1 is white. Of
+    # the sample's covariance with a ridge it is s / (s + ridge), s the variance before. None: of an older version.
+    spanned_variance: tuple[float, float] | None = None
 
     def __str__(self) -> str:
         """The certificate as one line."""
+        spanned = ""
+        if self.spanned_variance is not None:
+            least, most = self.spanned_variance
+            spanned = f"; along the kept directions that they vary in, variance is {least:.3g} to {most:.3g} (white: 1)"
         if NOT_WHITENED in self.remarks:
             return (
                 f"{self.group}: learnt on {self.n_rows} rows, {self.n_features} features, rank {self.rank}; "
-                f"{NOT_WHITENED}: covariance deviates from identity by at most {self.largest_deviation:.3g}"
+                f"{NOT_WHITENED}: covariance deviates from identity by at most {self.largest_deviation:.3g}{spanned}"
             )
         line = (
             f"{self.group}: learnt on {self.n_rows} rows, {self.n_features} features, rank {self.rank}, "
             f"ridge {self.ridge:g}, condition number {self.condition_number:.3g}, "
-            f"covariance deviates from identity by at most {self.largest_deviation:.3g}"
+            f"covariance deviates from identity by at most {self.largest_deviation:.3g}{spanned}"
         )
         return "; ".join((line, *self.remarks))
 
@@ -46,28 +53,28 @@ class Certificate:
 def fit_rotation(controls: np.ndarray, recipe: Recipe, group: str) -> tuple[tuple[np.ndarray, np.ndarray], Certificate]:
     """The centre (Z,) and matrix (Z, components) of one group from its scaled controls (n, Z), with the certificate.
 
-    InputError where there is no ridge and more directions are kept than the controls vary in.
+    InputError where more components are asked for than the controls vary in, and where there is no ridge and the
+    estimate of their covariance has no spread in some direction.
     """
     n, n_features = controls.shape
-    estimate = ledoit_wolf(controls) if recipe.estimate == "ledoit-wolf" else covariance(controls)
-    values, vectors = np.linalg.eigh(estimate)
+    sample = covariance(controls)
+    values, vectors = np.linalg.eigh(sample if recipe.estimate == "sample" else ledoit_wolf(controls))
     values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
-    rank = int((values > values[0] * max(n, n_features) * np.finfo(np.float64).eps).sum())
+    rank = _rank(values if recipe.estimate == "sample" else np.linalg.eigvalsh(sample)[::-1], n)
     n_kept = min(recipe.n_components or n_features, n_features)
     ridge = recipe.ridge * (values.mean() if recipe.ridge_unit == "relative" else 1.0)
-    if recipe.whitening != "none" and ridge <= 0 and n_kept > rank:
-        raise InputError(
-            f'profiles: {n} controls of "{group}" vary in {rank} directions of {n_features}, which cannot be whitened '
-            f"without a ridge; give a ridge (1 is the usual), pool all plates, or keep at most {rank} components"
-        )
+    if recipe.whitening != "none":
+        _refuse_undetermined(group, n=n, n_features=n_features, rank=rank, with_spread=_rank(values, n), recipe=recipe)
     kept = values[:n_kept] + ridge
-    matrix = vectors[:, :n_kept] / np.sqrt(kept)
-    if recipe.whitening == "zca":
-        matrix = matrix @ vectors[:, :n_kept].T
-    elif recipe.whitening == "none":
+    if recipe.whitening == "none":
         matrix = np.eye(n_features)
+    else:
+        matrix = vectors[:, :n_kept] / np.sqrt(kept)
+        if recipe.whitening == "zca":
+            matrix = matrix @ vectors[:, :n_kept].T
     centre = controls.mean(axis=0)
     achieved = covariance((controls - centre) @ matrix)
+    spanned = np.linalg.eigvalsh(achieved)[::-1][: min(rank, n_kept)]
     certificate = Certificate(
         group=group,
         n_rows=n,
@@ -76,19 +83,49 @@ def fit_rotation(controls: np.ndarray, recipe: Recipe, group: str) -> tuple[tupl
         ridge=float(ridge),
         condition_number=float(kept[0] / kept[-1]) if kept[-1] > 0 else float("inf"),
         largest_deviation=float(np.abs(achieved - np.eye(len(achieved))).max()),
-        remarks=_remarks(n, n_features, rank, n_kept, float(ridge), recipe),
+        remarks=_remarks(n, n_features, rank, n_kept, float(ridge), float(values[-1]), recipe),
+        spanned_variance=(float(spanned[-1]), float(spanned[0])) if len(spanned) else None,
     )
     return (centre, matrix), certificate
 
 
-def _remarks(n: int, n_features: int, rank: int, n_kept: int, ridge: float, recipe: Recipe) -> tuple[str, ...]:
+def _rank(falling: np.ndarray, n: int) -> int:
+    """How many of the eigenvalues (Z,), from large to small, of a covariance of n rows are more than rounding."""
+    return int((falling > falling[0] * max(n, len(falling)) * np.finfo(np.float64).eps).sum())
+
+
+def _refuse_undetermined(group: str, *, n: int, n_features: int, rank: int, with_spread: int, recipe: Recipe) -> None:
+    """InputError where the directions to keep are not determined by the controls, or have no spread to divide by."""
+    asked = recipe.n_components
+    if asked is not None and asked > n_features:
+        raise InputError(f"profiles: --n-components {asked}: expected at most {n_features}, the number of features")
+    if asked is not None and asked > rank:
+        raise InputError(
+            f'profiles: {n} controls of "{group}" vary in {rank} directions of {n_features}, so the axes of '
+            f"--n-components {asked} are arbitrary beyond these; keep at most {rank} components, or all of them with a "
+            "ridge (leave --n-components out)"
+        )
+    if recipe.ridge <= 0 and with_spread < (asked or n_features):
+        raise InputError(
+            f'profiles: {n} controls of "{group}" vary in {rank} directions of {n_features}, which cannot be whitened '
+            f"without a ridge; give a ridge (1 is the usual), pool all plates, or keep at most {rank} components"
+        )
+
+
+def _remarks(
+    n: int, n_features: int, rank: int, n_kept: int, ridge: float, least: float, recipe: Recipe
+) -> tuple[str, ...]:
+    """What was impossible; `least` is the smallest eigenvalue of the estimate."""
     if recipe.whitening == "none":
         return (NOT_WHITENED,)
     remarks = []
     if rank < n_kept:
+        divided = f"the root of the ridge ({ridge:g})"
+        if recipe.estimate == "ledoit-wolf":
+            divided = f"the root of what Ledoit-Wolf puts in its place and the ridge ({least:.3g} + {ridge:g})"
         remarks.append(
             f"{n} controls vary in {rank} of {n_features} directions: the spread in the other {n_kept - rank} is "
-            f"unknown, they are only divided by the root of the ridge ({ridge:g})"
+            f"unknown, they are only divided by {divided}"
         )
         if recipe.whitening == "pca":
             remarks.append(
@@ -96,6 +133,8 @@ def _remarks(n: int, n_features: int, rank: int, n_kept: int, ridge: float, reci
             )
     if ridge > 0:
         remarks.append("with a ridge the controls' covariance is shrunk towards identity, not equal to it")
+    if recipe.estimate == "ledoit-wolf":
+        remarks.append("with Ledoit-Wolf the controls are divided by an estimate of the spread, not by their own")
     if n_kept < n_features:
         remarks.append(f"only the {n_kept} leading directions are kept")
     return tuple(remarks)

@@ -7,18 +7,26 @@ comma-separated values.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from phenolens.errors import InputError
-from phenolens.profiling.columns import OWN_NAMES, Columns, feature_columns, of_columns, text_of
-from phenolens.profiling.features import number_matrix
-from phenolens.screen.csv_table import read_csv
+from phenolens.profiling.columns import OWN_NAMES, Columns, feature_columns, of_columns
+from phenolens.profiling.names import text_of
+from phenolens.screen.csv_table import column_names, read_csv
+
+if TYPE_CHECKING:
+    import h5py
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 KINDS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".h5ad")
+SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+ROWS_AT_A_TIME = 16_384  # read from a file before a plate's own are picked
 
 
 def kind_of(file: Path) -> str | None:
@@ -26,31 +34,57 @@ def kind_of(file: Path) -> str | None:
     return next((kind for kind in KINDS if file.name.lower().endswith(kind)), None)
 
 
-Raw = tuple[pd.DataFrame, np.ndarray, list[str]]
+@dataclass(frozen=True)
+class RawPart:
+    """Some rows of a file as they stand there."""
+
+    obs: pd.DataFrame  # what is known of the rows
+    numbers: np.ndarray  # (N, Z); of dtype object where some are no numbers
+    features: list[str]
+    places: np.ndarray  # (N,) the rows' places in the file, from 0
 
 
-def raw_parts(file: Path, columns: Columns) -> Iterator[Raw]:
-    """Each part of one file as it stands there: what is known of the rows, numbers (N, Z), names of the features."""
+def raw_parts(file: Path, columns: Columns) -> Iterator[RawPart]:
+    """Each part of one file; together they are all of its rows, each once."""
     kind = str(kind_of(file))
     if kind == ".h5ad":
-        yield from _h5ad_parts(file, columns)
+        parts = _h5ad_parts(file, columns)
     elif kind == ".parquet":
-        yield from _parquet_parts(file, columns)
+        parts = _parquet_parts(file, columns)
     else:
-        yield _split(_delimited(file, columns, separator="\t" if "tsv" in kind else ","), columns, source=file)
+        parts = iter([_split(_delimited(file, columns, "\t" if "tsv" in kind else ","), columns, source=file)])
+    for part in parts:
+        if not len(part.obs) == len(part.numbers) == len(part.places):
+            raise InputError(
+                f"{file}: {len(part.places):,} rows of a plate were looked for and {len(part.obs):,} read; expected "
+                "as many: the file is damaged or was changed while it was read"
+            )
+        yield part
 
 
-def _delimited(file: Path, columns: Columns, *, separator: str) -> pd.DataFrame:
+def _delimited(file: Path, columns: Columns, separator: str) -> pd.DataFrame:
+    names = column_names(file, separator=separator)
+    other = next((mark for mark in SEPARATORS if mark != separator and len(names) == 1 and mark in names[0]), None)
+    if other is not None:
+        raise InputError(
+            f"{file}: its columns are parted by {SEPARATORS[other]}s; expected {SEPARATORS[separator]}s: save it with "
+            f"{'commas, or name it .tsv' if other == chr(9) else SEPARATORS[separator] + 's'}"
+        )
+    _refuse_repeated([name for name in names if name], "column", source=file)
     text = {getattr(columns, what) or own for what, own in OWN_NAMES.items() if what != "concentration"}
-    return read_csv(file, columns=(), text=text, separator=separator)
+    return read_csv(file, columns=(), text=text & set(names), separator=separator, words_as_written=True)
 
 
-def _split(raw: pd.DataFrame, columns: Columns, *, source: Path) -> Raw:
-    """A whole table's metadata and its features."""
+def _refuse_repeated(names: list[str], what: str, *, source: Path) -> None:
+    if len(set(names)) < len(names):
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise InputError(f'{source}: {what} "{twice}" stands twice; expected each name once')
+
+
+def _split(raw: pd.DataFrame, columns: Columns, *, source: Path, places: np.ndarray | None = None) -> RawPart:
+    """A table's metadata and its features."""
     names = [str(name) for name in raw.columns]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise InputError(f'{source}: column "{twice[0]}" stands twice; expected each name once')
+    _refuse_repeated(names, "column", source=source)
     raw = raw.set_axis(names, axis=1)
     of_columns(names, columns, source=source)
     features = feature_columns(names, columns, source=source)
@@ -60,7 +94,7 @@ def _split(raw: pd.DataFrame, columns: Columns, *, source: Path) -> Raw:
     numbers = np.stack(plain, axis=1) if numeric else np.stack([v.astype(object) for v in plain], axis=1)
     if numeric and numbers.dtype.kind != "f":
         numbers = numbers.astype(np.float64)
-    return raw.drop(columns=features), numbers, features
+    return RawPart(raw.drop(columns=features), numbers, features, np.arange(len(raw)) if places is None else places)
 
 
 def _numbers(values: pd.Series) -> np.ndarray:
@@ -70,45 +104,119 @@ def _numbers(values: pd.Series) -> np.ndarray:
     return values.to_numpy()
 
 
-def _parquet_parts(file: Path, columns: Columns) -> Iterator[Raw]:
+def _plates(names: pd.Series | None, n_rows: int) -> list[np.ndarray]:
+    """The places of each plate's rows, the plates in the order in which they first stand; without a column one plate.
+
+    By place and never by asking the file for a name, so that a row whose plate is NaN is in a part as any other.
+    """
+    if names is None:
+        return [np.arange(n_rows)]
+    code, _ = pd.factorize(text_of(names))
+    order = np.argsort(code, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(code[order])) + 1)
+
+
+def _parquet_parts(file: Path, columns: Columns) -> Iterator[RawPart]:
     import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.dataset as ds
+    import pyarrow.parquet as pq
 
     try:
-        dataset = ds.dataset(file, format="parquet")
-        names = list(dataset.schema.names)
-        plate = of_columns(names, columns, source=file)["plate"]
-        plates = [None] if plate is None else pc.unique(dataset.to_table(columns=[plate])[plate]).to_pylist()
-        for name in plates:
-            wanted = None if plate is None else ds.field(plate).is_null() if name is None else ds.field(plate) == name
-            yield _split(dataset.to_table(filter=wanted).to_pandas(), columns, source=file)
-        if not plates:
-            raise InputError(f"{file}: no rows; expected at least one")
+        with pq.ParquetFile(file) as stored:
+            names = list(stored.schema_arrow.names)
+            _refuse_repeated(names, "column", source=file)
+            plate = of_columns(names, columns, source=file)["plate"]
+            if not stored.metadata.num_rows:
+                raise InputError(f"{file}: no rows; expected at least one")
+            said = None if plate is None else stored.read(columns=[plate]).column(plate).to_pandas()
+            for places in _plates(said, stored.metadata.num_rows):
+                yield _split(_parquet_rows(stored, places), columns, source=file, places=places)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{file}: not readable as Parquet ({str(error).splitlines()[0]}); replace it") from error
 
 
-def _h5ad_parts(file: Path, columns: Columns) -> Iterator[Raw]:
+def _parquet_rows(stored: pq.ParquetFile, places: np.ndarray) -> pd.DataFrame:
+    """The rows at these places (in rising order), read from the row groups that hold any, some rows at a time."""
+    import pyarrow as pa
+
+    found, start = [], 0
+    for group in range(stored.num_row_groups):
+        n_rows = stored.metadata.row_group(group).num_rows
+        if np.searchsorted(places, start) < np.searchsorted(places, start + n_rows):
+            at = start
+            for batch in stored.iter_batches(batch_size=ROWS_AT_A_TIME, row_groups=[group]):
+                here = places[np.searchsorted(places, at) : np.searchsorted(places, at + batch.num_rows)]
+                if len(here):
+                    found.append(pa.Table.from_batches([batch]).take(here - at))
+                at += batch.num_rows
+        start += n_rows
+    table = _plain_decimals(pa.concat_tables(found)).to_pandas(ignore_metadata=True)
+    index = "__index_level_0__"  # a table's index without a name, as pandas writes it
+    return table.set_index(index) if index in table.columns and table[index].dtype == object else table
+
+
+def _plain_decimals(table: pa.Table) -> pa.Table:
+    """Decimal columns as float64: they are numbers, which pandas would hold as objects."""
+    import pyarrow as pa
+
+    for place, column in enumerate(table.schema):
+        if pa.types.is_decimal(column.type):
+            table = table.set_column(place, column.name, table.column(place).cast(pa.float64()))
+    return table
+
+
+def _h5ad_parts(file: Path, columns: Columns) -> Iterator[RawPart]:
     import anndata
+    import h5py
 
     try:
-        backed: Any = anndata.read_h5ad(file, backed="r")
-    except (OSError, KeyError, ValueError, TypeError) as error:
+        stored = h5py.File(file, "r")
+    except OSError as error:
         raise InputError(f"{file}: not readable as an AnnData file ({error}); replace it") from error
-    try:
-        if not backed.n_obs or not backed.n_vars:
-            raise InputError(f"{file}: {backed.n_obs} rows and {backed.n_vars} features; expected at least one of each")
-        names = [str(name) for name in backed.var_names]
-        wanted = (
-            feature_columns(names, Columns(features=columns.features), source=file) if (columns.features) else names
-        )
-        position = backed.var_names.get_indexer(wanted)
-        plate = of_columns([str(name) for name in backed.obs.columns], columns, source=file)["plate"]
-        groups = pd.Series(0, index=range(backed.n_obs)) if plate is None else text_of(backed.obs[plate])
-        for rows in groups.reset_index(drop=True).groupby(groups.to_numpy(), sort=False).indices.values():
-            block = backed[np.sort(rows)].to_memory()
-            numbers = number_matrix(block, what=str(file))
-            yield block.obs, numbers[:, position], wanted
-    finally:
-        backed.file.close()
+    with stored:
+        try:
+            if "encoding-type" in stored.attrs:  # obs and var alone; rows of X are read when they are wanted
+                obs, var, matrix = *(anndata.io.read_elem(stored[name]) for name in ("obs", "var")), _matrix(stored)
+            else:  # as anndata before 0.7 wrote it, which anndata itself turns into its own tables
+                whole = anndata.read_h5ad(file)
+                obs, var, matrix = whole.obs, whole.var, whole.X
+        except Exception as error:  # anndata raises many kinds, some of its own that have no public name
+            words = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f"{file}: not readable as an AnnData file ({words}); replace it") from error
+        if not len(obs) or not len(var):
+            raise InputError(f"{file}: {len(obs)} rows and {len(var)} features; expected at least one of each")
+        if matrix is None:
+            raise InputError(f"{file}: the table has no features (X is empty); expected rows x features")
+        names = [str(name) for name in var.index]
+        _refuse_repeated(names, "feature", source=file)
+        beside = [str(name) for name in obs.columns]
+        features = feature_columns(names, columns, source=file, beside=beside)
+        position = pd.Index(names).get_indexer(pd.Index(features))
+        plate = of_columns(beside, columns, source=file)["plate"]
+        for places in _plates(None if plate is None else obs[plate], len(obs)):
+            try:
+                numbers = _matrix_rows(matrix, places)
+            except (OSError, RuntimeError, ValueError) as error:
+                raise InputError(f"{file}: its numbers are not readable ({error}); replace it") from error
+            yield RawPart(obs.iloc[places], numbers[:, position], features, places)
+
+
+def _matrix(stored: h5py.File) -> Any:
+    """X as it lies in the file, dense or sparse; None where there is none."""
+    import anndata
+    import h5py
+
+    matrix = stored.get("X")
+    if isinstance(matrix, h5py.Group):
+        return None if matrix.attrs.get("encoding-type") == "null" else anndata.io.sparse_dataset(matrix)
+    return None if matrix is None or matrix.shape is None else matrix
+
+
+def _matrix_rows(matrix: Any, places: np.ndarray) -> np.ndarray:
+    """The rows at these places (in rising order) as an array (N, Z), some rows of the file at a time."""
+    found: list[np.ndarray] = []
+    for start in range(int(places[0]), int(places[-1]) + 1, ROWS_AT_A_TIME):
+        here = places[np.searchsorted(places, start) : np.searchsorted(places, start + ROWS_AT_A_TIME)]
+        if len(here):
+            rows = matrix[start : int(here[-1]) + 1]
+            found.append((rows if isinstance(rows, np.ndarray) else rows.toarray())[here - start])
+    return np.concatenate(found)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from phenolens.errors import InputError
 from phenolens.profiling.covariance import matrix_power, second_moment
-from phenolens.profiling.features import constant_features, feature_matrix
+from phenolens.profiling.features import SMALLEST_SPREAD, constant_features, feature_matrix, refuse_too_large
 from phenolens.profiling.profiles import metadata
 from phenolens.profiling.provenance import KEY, provenance, provenance_text
 from phenolens.profiling.recipe import TVN, UNWHITENED, Recipe
@@ -23,6 +23,8 @@ from phenolens.profiling.rotation import Certificate, fit_rotation
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+SCALED = " after scaling on the controls"  # where a number became too large
 
 __all__ = [
     "TVN",
@@ -71,6 +73,7 @@ def fit_whitening(profiles: AnnData, recipe: Recipe | None = None) -> Whitening:
         )
     constant = np.zeros(numbers.shape[1], dtype=bool)
     for group, rows in _learning_rows(learn, groups[recipe.scaled_over], at_least=2):
+        _refuse_small_spread(numbers[rows], profiles.var_names, group)
         without = _without_spread(numbers[rows], recipe)
         if without.any() and not without.all() and recipe.constant_features == "refused":
             raise InputError(_constant(profiles, without, group, recipe))
@@ -86,6 +89,7 @@ def fit_whitening(profiles: AnnData, recipe: Recipe | None = None) -> Whitening:
         for group, rows in _learning_rows(learn, groups[recipe.scaled_over], at_least=2)
     }
     scaled = _scaled(numbers[:, ~constant], groups[recipe.scaled_over], centre_and_scale)
+    refuse_too_large(scaled, names[~constant], what="profiles", after=SCALED)
     fits = [
         (group, *fit_rotation(scaled[rows], recipe, group))
         for group, rows in _learning_rows(learn, groups[recipe.whitened_over], at_least=2)
@@ -118,6 +122,7 @@ def apply_whitening(profiles: AnnData, whitening: Whitening) -> AnnData:
     numbers = feature_matrix(profiles[:, list(whitening.features)])
     groups = _groups(profiles, recipe)
     numbers = _scaled(numbers, groups[recipe.scaled_over], whitening.centre_and_scale)
+    refuse_too_large(numbers, whitening.features, what="profiles", after=SCALED)
     numbers = _rotated(numbers, groups[recipe.whitened_over], whitening.centre_and_matrix)
     for group, matrix in whitening.alignment.items():
         rows = (groups[recipe.coral] == group).to_numpy()
@@ -170,6 +175,18 @@ def _without_spread(learnt_on: np.ndarray, recipe: Recipe) -> np.ndarray:
     return constant
 
 
+def _refuse_small_spread(learnt_on: np.ndarray, names: pd.Index, group: str) -> None:
+    """InputError that names the first feature whose spread in these rows (n, Z) is lost when it is squared."""
+    spread = learnt_on.max(axis=0) - learnt_on.min(axis=0)
+    bad = (spread > 0) & (spread < SMALLEST_SPREAD)
+    if bad.any():
+        raise InputError(
+            f'profiles: feature "{names[int(bad.argmax())]}" has a spread of {spread[bad.argmax()]:.3g} in the rows of '
+            f'"{group}" to learn from ({int(bad.sum()):,} such features of {len(bad):,}), too small to be squared in '
+            "float64; bring it to another unit, or remove it"
+        )
+
+
 def _constant(profiles: AnnData, without: np.ndarray, group: str, recipe: Recipe) -> str:
     first, more = profiles.var_names[int(without.argmax())], int(without.sum()) - 1
     rows = "control rows" if recipe.learnt_on == "controls" else "rows"
@@ -211,7 +228,8 @@ def _scaled(numbers: np.ndarray, groups: pd.Series, learnt: dict[str, tuple[np.n
     for group in sorted(set(groups)):
         rows = (groups == group).to_numpy()
         centre, scale = learnt[group]
-        scaled[rows] = (numbers[rows] - centre) / scale
+        with np.errstate(over="ignore"):  # refused by the caller, who knows the feature
+            scaled[rows] = (numbers[rows] - centre) / scale
     return scaled
 
 
