@@ -36,6 +36,7 @@ OF_FILE = {
     "steps": "steps",
     "evaluating": "steps",
     "reporting": "steps",
+    "reporting_quality": "steps",
     "repeating": "steps",
     "settings": "verbs",
     "cli": "cli",
