@@ -98,7 +98,7 @@ def found_nuclei(screen: Screen, field: pd.Series, *, config: NucleiConfig) -> F
     """The nuclei found in a field's first channel, as `phenolens crop` finds them."""
     channel = screen.channels[0]
     name = where_of_field(field)
-    dna = read_field({channel: screen.folder / field[f"file_{channel}"]}, where=f"{name}")[0]
+    dna = read_field({channel: screen.folder / field[f"file_{channel}"]}, where=name)[0]
     return FieldWithNuclei(f"{name}, channel {channel}".replace('"', ""), dna, label_nuclei(dna, config=config))
 
 

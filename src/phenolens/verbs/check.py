@@ -119,8 +119,9 @@ def _nuclei(flags: Flags, checked: Checked) -> list[tuple[str, str]]:
     shown = None if flags.overlay_field is None else field_of(screen, *flags.overlay_field)
     counted = count_nuclei(screen, sample=flags.sample, config=config)
     n = counted["n_nuclei"]
+    of = f"channel {screen.channels[0]} of {len(n)} field{'' if len(n) == 1 else 's'}"
     words = (
-        f"{n.sum():,} found in channel {screen.channels[0]} of {len(n)} fields, {n.min()} to {n.max()} a field (median "
+        f"{n.sum():,} found in {of}, {n.min()} to {n.max()} a field (median "
         f"{n.median():g}), taking a usual nucleus to be {config.diameter_px:.3g} px wide"
     )
     rows = [("nuclei", words)]

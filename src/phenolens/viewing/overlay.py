@@ -39,7 +39,7 @@ def nuclei_overlay(
         axes = bare(figure.subplots())
         axes.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
         boxes = ndimage.find_objects(outlined)
-        for number in numbers:  # a contour of the nucleus' own box: of the whole field it takes 60 times as long
+        for number in numbers:  # a contour of the nucleus' own box: of the whole field it takes 30 times as long
             box = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in boxes[number - 1])
             inside = outlined[box] == number
             if min(inside.shape) < 2:
