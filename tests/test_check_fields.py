@@ -218,5 +218,5 @@ def test_real_nuclei_are_outlined(real_data, tmp_path, capsys):
     assert main(["check", str(source), *pattern, "--overlay", str(tmp_path / "nuclei.png")]) == 0
     said = capsys.readouterr().out
     assert row(said, "quality") == "2 fields looked at, none flagged"
-    assert "159 to 195 a field" in row(said, "nuclei")  # by eye on the overlay none is missed, a few are run together
+    assert "159 to 195 a field" in row(said, "nuclei")  # by eye on the overlays none is missed
     assert "well B03" in row(said, "overlay")

@@ -60,7 +60,7 @@ def test_a_plate_with_more_than_three_times_the_median_share_stands_out(store_of
 
 
 def test_three_times_the_median_is_not_yet_more(store_of):
-    plates = {f"p{k}": ["debris in DNA"] * n + [""] * (100 - n) for k, n in enumerate([10, 10, 30, 31])}
+    plates = {f"p{k}": ["debris in DNA"] * n + [""] * (80 - n) for k, n in enumerate([10, 10, 30, 31])}
     words = standing_out(flag_counts(store_of(plates | {"p4": plates["p0"]})))
     assert words[words != ""].index.tolist() == ["p3"]
 
