@@ -130,6 +130,7 @@ def test_scores_hold_every_run_and_a_named_run_keeps_its_name(tiny_study):
     assert run("report", study, "--run", "wide") == 0
     text = (study / "report.html").read_text()
     assert "wide matches" in text
+    assert "quality is not in this report" not in text
     assert "phenolens train study --name wide --model ae" in text
 
 

@@ -37,6 +37,7 @@ OF_FILE = {
     "evaluating": "steps",
     "scores_folder": "steps",
     "reporting": "steps",
+    "reporting_quality": "steps",
     "repeating": "steps",
     "settings": "verbs",
     "cli": "cli",

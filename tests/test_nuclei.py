@@ -202,6 +202,22 @@ def test_an_overlay_says_how_many_nuclei_it_shows(rng):
     assert "rows 0 to 99, columns 10 to 99" in caption_of(window)
 
 
+def test_each_outline_runs_around_its_own_nucleus_also_in_a_window():
+    labels = np.zeros((40, 50), int)
+    labels[5:15, 8:20], labels[15:30, 8:14], labels[30:40, 45:50] = 1, 2, 3  # two touch, one is cut by the corner
+    window = nuclei_overlay(labels * 100.0, labels, name="B02", rows=slice(4, 40), columns=slice(2, 50))
+    outlines = [path for lines in window.axes[0].collections for path in lines.get_paths()]
+    around = [(*path.vertices.min(axis=0), *path.vertices.max(axis=0)) for path in outlines]
+    assert around == [(7.5, 4.5, 19.5, 14.5), (7.5, 14.5, 13.5, 29.5), (44.5, 29.5, 49, 39)]
+
+
+def test_a_line_of_pixels_at_the_edge_of_a_window_has_no_outline_and_is_counted():
+    labels = np.zeros((40, 50), int)
+    labels[0, :] = 1
+    figure = nuclei_overlay(labels * 100.0, labels, name="B02", rows=slice(0, 1))
+    assert "n = 1 nuclei found" in caption_of(figure)
+
+
 def test_an_overlay_of_two_sizes_is_refused():
     with pytest.raises(InputError, match="expected two images of one size"):
         nuclei_overlay(np.zeros((4, 5)), np.zeros((5, 4), int), name="B02")

@@ -13,9 +13,10 @@ import pytest
 from phenolens.errors import InputError
 from phenolens.viewing.canvas import caption_of, png
 from phenolens.viewing.charts import confusion, learning_curves
+from phenolens.viewing.defects import defects
 from phenolens.viewing.figures import cell_sheet, interpolation, reconstructions
 from phenolens.viewing.published import TABLE_1
-from phenolens.viewing.report import GLOSSARY, ReportContents, SavedPicture, report_html
+from phenolens.viewing.report import GLOSSARY, QualityContents, ReportContents, SavedPicture, report_html
 from phenolens.viewing.scoretable import SCORE_COLUMNS, outside_table, score_rows, verdict_sentence
 
 VOID = {"meta", "link", "img", "br", "hr"}
@@ -81,6 +82,11 @@ def full(rng) -> ReportContents:
         reconstructions=[reconstructions(crops, {"VAE+": crops}, list("abcd"), channels=channels)],
         interpolations=[interpolation(crops, np.linspace(0, 1, 4), "DMSO", "taxol <0.3>", channels=channels)],
         cells=cell_sheet([crops], ["DMSO"], channels=channels),
+        quality=QualityContents(
+            ["Of 12 crops, <3> are flagged."],
+            pd.DataFrame({"plate": ["all 1"], "crops": [12345], "noise": [3]}),
+            [defects({"noise": np.ones((1, 3, 8, 8))}, {"noise": 3}, n_crops=12, n_flagged=3, channels=channels)],
+        ),
         whitening=["Learnt on 330 DMSO wells with ridge 1."],
         left_out=pd.DataFrame({"what": ["camera noise"], "cells": [56], "why": ["blank fields"]}),
         commands=["phenolens crop 'my study' --source <folder>", "phenolens report 'my study'"],
@@ -93,7 +99,7 @@ def test_the_page_is_well_formed_and_loads_nothing(full):
     sources = [
         value for _, tag in page.tags for name, value in tag.items() if name in ("src", "href", "srcset", "data")
     ]
-    assert len(sources) == 6  # five pictures and the icon that keeps browsers from asking for one
+    assert len(sources) == 7  # six pictures and the icon that keeps browsers from asking for one
     assert all(source.startswith("data:") for source in sources)
     assert not {"script", "iframe", "object", "embed", "base", "form"} & {name for name, _ in page.tags}
     assert "url(" not in report_html(full)
@@ -122,6 +128,8 @@ def test_the_page_says_everything_it_was_given(full):
         "2 treatments, each with the treatment it was most similar to",
         "the discriminator has won",
         "Learnt on 330 DMSO wells with ridge 1.",
+        "Of 12 crops, <3> are flagged.",
+        "all 1 12,345 3",
         "camera noise 56 blank fields",
         "phenolens crop 'my study' --source <folder>",
         "1,940 of some 488,000 cells",
@@ -131,7 +139,9 @@ def test_the_page_says_everything_it_was_given(full):
 
 
 def test_the_sections_stand_in_their_order(full):
-    order = "run scores confusion wrong learning reconstructions travel cells whitening left-out repeat glossary"
+    order = (
+        "run scores confusion wrong learning reconstructions travel cells quality whitening left-out repeat glossary"
+    )
     assert " ".join(section["id"] for section in Page(report_html(full)).every("section")) == order
 
 
@@ -144,6 +154,7 @@ def test_what_is_missing_is_said_with_the_command_that_would_make_it():
         "Learning curves are not in this report. To add: phenolens train my-study --model vaeplus",
         "Reconstructions are not in this report.",
         "The way from control to compound is not in this report. To add: phenolens embed my-study",
+        "The crops' quality is not in this report. To add: phenolens crop my-study",
         "What was left out is not in this report.",
     ):
         assert words in page.text

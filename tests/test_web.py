@@ -287,6 +287,22 @@ def test_noise_and_wells_of_positive_controls_are_not_a_treatments_cells(study):
     assert shown == set(table.loc[ours[1:], "cell_id"])
 
 
+def test_a_well_says_why_a_cell_is_flagged_and_whether_it_is_left_out(study):
+    path = next(study.crops.glob("*.parquet"))
+    table, about = pd.read_parquet(path), json.loads((study.crops / "about.json").read_text())
+    well = table["well"].mode()[0]
+    first, second = table.index[table["well"] == well][:2]
+    table.loc[well == table["well"], "flags"] = ""
+    table.loc[[first, second], "flags"] = ["noise in actin; out of focus", "saturated in DNA"]
+    table.loc[first, "is_noise"] = True
+    write_parquet(path, table, about=about)
+    text = got(browser(study), address("wells", table["plate"][0], well)).text
+    assert "1 flagged and left out: in no training batch and no profile" in text
+    assert "<span>noise in actin; out of focus, left out</span>" in text
+    assert "<span>saturated in DNA</span>" in text
+    assert f', well {well}, flagged: saturated in DNA"' in text
+
+
 def test_a_cells_picture_is_its_crop_in_the_colours_of_its_channels(study):
     store, cells = study.store(), Explorer(study).cells()
     crop, contrast = normalised(store.take([5]))[0], cells.contrast
@@ -453,7 +469,7 @@ def test_a_screen_without_controls_or_mechanisms_is_shown_too(tmp_path, study):
     client = browser(Study.create(study.folder).__class__(tmp_path / "bare"))
     name = treatment_name(table["compound"], table["concentration_um"]).iloc[0]
     assert "mechanism not known" in got(client, "/").text
-    assert "flagged as noise" in got(client, address("treatments", name)).text
+    assert "are flagged and left out" in got(client, address("treatments", name)).text
 
 
 def test_a_port_in_use_is_one_line_that_says_what_to_do():

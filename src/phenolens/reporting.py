@@ -19,6 +19,7 @@ from phenolens.files import read_h5ad, read_json, write_text
 from phenolens.images.store import CropStore, normalised
 from phenolens.models import Generative
 from phenolens.repeating import commands
+from phenolens.reporting_quality import left_out, quality
 from phenolens.steps import check_scores, embeddings, score_name
 from phenolens.study import HEADLINE, Study
 from phenolens.training.checkpoint import RunFolder
@@ -103,6 +104,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
         wrong=_wrong(study, name),
         **_of_training(study, name),
         **_pictures(study, name, config),
+        quality=quality(store, seed=config.picture_seed),
         whitening=_whitening_words(study, name),
         left_out=_left_out(store, study, name),
         commands=commands(study, store, _scored_runs(study)),
@@ -371,15 +373,6 @@ def certificate_sentence(certificate: dict[str, Any]) -> str:
 
 
 def _left_out(store: CropStore, study: Study, name: str) -> pd.DataFrame:
-    plates = store.about["plates"].values()
-    noise_words = "a channel is camera noise alone; flagged, in no batch and no profile"
-    rows = [
-        ("cells at a border", sum(plate["n_at_border"] for plate in plates), "their crop would leave the field"),
-        ("noise crops", sum(plate["n_noise"] for plate in plates), noise_words),
-    ]
-    rows += [(str(what), count, "asked for with --skip-missing") for what, count in store.about["left_out"].items()]
     wells = read_h5ad(study.profiles(name) / "wells_mean.h5ad", mend="run `phenolens profile` again")
     about = json.loads(wells.uns["phenolens"])
-    too_few = f"fewer than --min-cells {about['min_cells']} cells"
-    rows.append(("wells", len(about["wells_left_out"]), too_few))
-    return pd.DataFrame([row for row in rows if row[1]], columns=["what", "how many", "why"])
+    return left_out(store, n_wells=len(about["wells_left_out"]), min_cells=about["min_cells"])

@@ -7,9 +7,7 @@ import numpy as np
 import pandas as pd
 
 from phenolens.errors import InputError
-from phenolens.images.fields import full_scale, read_field
-from phenolens.images.planes import open_plane
-from phenolens.progress import track
+from phenolens.images.sampling import look_at_fields
 from phenolens.screen.bbbc021 import Treatments
 from phenolens.screen.cropset import read_cropset
 from phenolens.screen.layout_config import LayoutConfig
@@ -49,10 +47,11 @@ def check_source(
     if layout == "cropset":
         screen, cells = read_cropset(source, treatments=treatments, skip_missing=skip_missing)
         first = _first_crop(source / cells["path"].iloc[0])
-        pictures = f"crops of {first.shape[0]} x {first.shape[1]} px, {first.dtype}"
-        return _checked(screen, pictures, cells, str(source), layout)
+        crops = f"crops of {first.shape[0]} x {first.shape[1]} px, {first.dtype}"
+        return _checked(screen, (("images", crops),), cells, str(source), layout)
     screen = read_screen(source, layout=layout, config=config, treatments=treatments, skip_missing=skip_missing)
-    pictures = _pictures(screen, sample)
+    images, quality = look_at_fields(screen, sample=sample)
+    pictures = (("images", images), ("quality", quality))
     path = centres_path(source, config)
     if not path.exists() and config.centres is None:
         return _checked(screen, pictures, None, str(path), layout)
@@ -67,36 +66,9 @@ def _first_crop(path: Path) -> np.ndarray:
         raise InputError(f"{path}: not a whole .npy ({error}); replace the file") from error
 
 
-def _pictures(screen: Screen, sample: int) -> str:
-    """Size, pixel type and full scale of fields spread over the screen, in words."""
-    rows = np.unique(np.linspace(0, len(screen.table) - 1, min(sample, len(screen.table))).round().astype(int))
-    kinds: dict[tuple[tuple[int, int], str], str] = {}
-    bits: set[int] = set()
-    fields = []
-    for _, row in track(screen.table.iloc[rows].iterrows(), "Fields looked at", total=len(rows)):
-        where = f'plate "{row["plate"]}", well "{row["well"]}", site {row["site"]}'
-        paths = {channel: screen.folder / row[f"file_{channel}"] for channel in screen.channels}
-        for channel, path in paths.items():
-            named = f'{where}: channel "{channel}"'
-            with open_plane(path, named=named) as plane:
-                kinds.setdefault((plane.shape, str(plane.pixel_type)), f"{named} ({path})")
-                bits.add(plane.bits)
-        if len(kinds) > 1:
-            (a, where_a), (b, where_b) = list(kinds.items())[:2]
-            raise InputError(
-                f"{where_b} has {_kind(b)}, {where_a} has {_kind(a)}; all images must have one size and pixel type"
-            )
-        fields.append(read_field(paths, where=where))
-    (kind,) = kinds
-    scale = full_scale(fields, bits=min(bits) if len(bits) == 1 else None)
-    brightest = max(int(field.max()) for field in fields)
-    return (
-        f"{_kind(kind)}; full scale {scale:,}, the brightest pixel has {brightest:,} "
-        f"(read: {len(fields)} of {len(screen.table):,} fields)"
-    )
-
-
-def _checked(screen: Screen, pictures: str, cells: pd.DataFrame | None, centres: str, layout: str) -> Checked:
+def _checked(
+    screen: Screen, pictures: tuple[tuple[str, str], ...], cells: pd.DataFrame | None, centres: str, layout: str
+) -> Checked:
     table, wells, treatments = screen.table, screen.wells, screen.treatments
     sites = table.groupby(["plate", "well"]).size()
     by_role = wells["role"].value_counts()
@@ -108,7 +80,7 @@ def _checked(screen: Screen, pictures: str, cells: pd.DataFrame | None, centres:
         ("wells", f"{len(wells)}: " + ", ".join(f"{n} {role}" for role, n in by_role.items())),
         ("sites", f"{_range(sites)} a well, {len(table):,} fields in all"),
         ("channels", ", ".join(screen.channels)),
-        ("images", pictures),
+        *pictures,
         ("controls", ", ".join(map(str, controls))),
         (
             "compounds",
@@ -137,8 +109,3 @@ def _checked(screen: Screen, pictures: str, cells: pd.DataFrame | None, centres:
 def _range(counts: pd.Series) -> str:
     low, high = int(counts.min()), int(counts.max())
     return f"{low}" if low == high else f"{low} to {high}"
-
-
-def _kind(kind: tuple[tuple[int, int], str]) -> str:
-    (height, width), pixel_type = kind
-    return f"{height} x {width} px (height x width), {pixel_type}"

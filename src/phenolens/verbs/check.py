@@ -1,4 +1,7 @@
-"""`phenolens check`: what a source holds, what is missing, and which command comes next. Nothing is written."""
+"""`phenolens check`: what a source holds, what is missing, and which command comes next.
+
+Nothing is written but, where it is asked for, one picture of the nuclei found in a field.
+"""
 
 import shlex
 from dataclasses import dataclass, field
@@ -8,12 +11,18 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from phenolens.errors import at_least
-from phenolens.images.checking import Checked, check_source
+from phenolens.errors import InputError, at_least
+from phenolens.files import write_whole
+from phenolens.images.checking import SAMPLE, Checked, check_source
+from phenolens.images.config import CropConfig
+from phenolens.images.nuclei import BBBC021_PIXEL_UM, NucleiConfig
+from phenolens.images.sampling import count_nuclei, field_of, found_nuclei, median_field
 from phenolens.progress import tell
 from phenolens.screen.bbbc021 import Treatments
 from phenolens.screen.layout_config import LayoutConfig
 from phenolens.verbs.crop import Layout
+
+OF_NUCLEI = ("pixel_size_um", "nucleus_um", "nucleus_px", "least_contrast")  # flags that CropConfig has too
 
 
 @dataclass(frozen=True)
@@ -25,11 +34,40 @@ class Flags:
     reading: LayoutConfig = field(default_factory=LayoutConfig)
     treatments: Treatments = "all"  # controls and treatments of known mechanism only, or all
     skip_missing: bool = False  # count what has no image or no label instead of stopping at the first
-    sample: int = 8  # fields whose pixels are read for size, type and full scale
+    sample: int = SAMPLE  # fields whose pixels are read for size, type, full scale and quality, and searched for nuclei
+    overlay: Path | None = None  # PNG to write: the nuclei found in one field, outlined; nothing else is ever written
+    overlay_field: tuple[str, str, int] | None = None  # plate, well, site; left out: the median field of the sample
+    pixel_size_um: float | None = CropConfig.pixel_size_um  # side of a pixel in the specimen, micrometres
+    nucleus_um: float = CropConfig.nucleus_um  # diameter of a usual nucleus, micrometres
+    nucleus_px: float | None = CropConfig.nucleus_px  # the same in pixels; stands instead of the two above
+    least_contrast: float = CropConfig.least_contrast  # least light of a nucleus, deviations of a pixel's noise
 
     def __post_init__(self) -> None:
-        """InputError on a number that cannot be."""
+        """InputError on what cannot be, before anything is read."""
         at_least("--sample", self.sample, 1)
+        if self.overlay is None and self.overlay_field is not None:
+            raise InputError("--overlay-field says which field --overlay FILE.png shows; give --overlay too")
+        if self.searches and self.layout == "cropset":
+            raise InputError("a crop set has no fields to find nuclei in; leave --overlay and the nucleus' size away")
+        if self.overlay is not None:
+            _refuse_path(self.overlay, self.source)
+        if self.searches:
+            self.nuclei()
+
+    @property
+    def searches(self) -> bool:
+        """Whether nuclei are looked for: for a picture of them, or because something is said about them."""
+        return self.overlay is not None or bool(self.said_of_nuclei())
+
+    def said_of_nuclei(self) -> dict[str, float]:
+        """What is said about nuclei that is not a default."""
+        said = {name: getattr(self, name) for name in OF_NUCLEI}
+        return {name: value for name, value in said.items() if value != getattr(CropConfig, name)}
+
+    def nuclei(self) -> NucleiConfig:
+        """How nuclei are found, as `phenolens crop` would; InputError where their size is not known."""
+        usual_um = BBBC021_PIXEL_UM if self.layout == "bbbc021" else None
+        return CropConfig(**self.said_of_nuclei()).nuclei(usual_pixel_um=usual_um)  # type: ignore[arg-type]
 
 
 def act(flags: Flags) -> None:
@@ -42,8 +80,9 @@ def act(flags: Flags) -> None:
         skip_missing=flags.skip_missing,
         sample=flags.sample,
     )
+    nuclei = _nuclei(flags, checked) if flags.searches else []
     table = Table("", "found", title=str(flags.source), title_justify="left")
-    for what, words in checked.there:
+    for what, words in [*checked.there, *nuclei]:
         table.add_row(what, words)
     if checked.missing:
         table.add_section()
@@ -66,6 +105,44 @@ def next_command(flags: Flags, checked: Checked) -> str:
         words += ["--treatments", "all"]
     if flags.skip_missing:
         words.append("--skip-missing")
-    if not checked.has_cells and flags.layout != "bbbc021":
-        words += ["--nucleus-px", "PIXELS"]
+    if not checked.has_cells:
+        for name, number in flags.said_of_nuclei().items():
+            words += [f"--{name.replace('_', '-')}", f"{number:g}"]
+        if not flags.said_of_nuclei() and flags.layout != "bbbc021":
+            words += ["--nucleus-px", "PIXELS"]
     return shlex.join(words)
+
+
+def _nuclei(flags: Flags, checked: Checked) -> list[tuple[str, str]]:
+    """How many nuclei are found in the sample, in words; the picture of one field is written where it is asked for."""
+    config, screen = flags.nuclei(), checked.screen
+    shown = None if flags.overlay_field is None else field_of(screen, *flags.overlay_field)
+    counted = count_nuclei(screen, sample=flags.sample, config=config)
+    n = counted["n_nuclei"]
+    of = f"channel {screen.channels[0]} of {len(n)} field{'' if len(n) == 1 else 's'}"
+    words = (
+        f"{n.sum():,} found in {of}, {n.min()} to {n.max()} a field (median "
+        f"{n.median():g}), taking a usual nucleus to be {config.diameter_px:.3g} px wide"
+    )
+    rows = [("nuclei", words)]
+    if flags.overlay is not None:
+        from phenolens.viewing.canvas import png
+        from phenolens.viewing.overlay import nuclei_overlay
+
+        found = found_nuclei(screen, median_field(counted) if shown is None else shown, config=config)
+        picture = png(nuclei_overlay(found.dna, found.labels, name=found.name))
+        with write_whole(flags.overlay) as file:
+            file.write(picture)
+        rows.append(("overlay", f"{found.name}: {found.n_nuclei} nuclei outlined in {flags.overlay}"))
+    return rows
+
+
+def _refuse_path(overlay: Path, source: Path) -> None:
+    """InputError where no picture should be written; the source is only ever read."""
+    if overlay.suffix.lower() != ".png":
+        raise InputError(f"--overlay {overlay}: expected the name of a picture that ends in .png")
+    if not overlay.parent.is_dir() or overlay.is_dir():
+        found = "is a folder" if overlay.is_dir() else f"there is no folder {overlay.parent}"
+        raise InputError(f"--overlay {overlay}: {found}; give the name of a file in a folder that is there")
+    if overlay.resolve().is_relative_to(source.resolve()):
+        raise InputError(f"--overlay {overlay}: lies in the source, where nothing is written; give another folder")

@@ -5,6 +5,7 @@ H x W pixels; labels 0 background, 1..n nuclei.
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy import ndimage
 
 from phenolens.errors import InputError
 from phenolens.viewing.canvas import bare, describe, look, new_figure
@@ -37,11 +38,16 @@ def nuclei_overlay(
         figure = new_figure(WIDTH_IN, WIDTH_IN * height / width, pad_in=0.02)
         axes = bare(figure.subplots())
         axes.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
-        for number in numbers:
+        boxes = ndimage.find_objects(outlined)
+        for number in numbers:  # a contour of the nucleus' own box: of the whole field it takes 30 times as long
+            box = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in boxes[number - 1])
+            inside = outlined[box] == number
+            if min(inside.shape) < 2:
+                continue  # a line of pixels at the edge of a window has no outline
             axes.contour(
-                np.arange(width) + left,
-                np.arange(height) + top,
-                outlined == number,
+                np.arange(inside.shape[1]) + left + box[1].start,
+                np.arange(inside.shape[0]) + top + box[0].start,
+                inside,
                 levels=[0.5],
                 colors=OUTLINE,
                 linewidths=0.7,

@@ -63,6 +63,15 @@ Picture = Figure | SavedPicture
 
 
 @dataclass(frozen=True)
+class QualityContents:
+    """How good the crops are: what was flagged, where, and what it looks like."""
+
+    sentences: Sequence[str]
+    by_plate: pd.DataFrame  # a row a plate, the first all plates together
+    examples: Sequence[Picture] = ()  # crops of each kind of flag; none where nothing is flagged
+
+
+@dataclass(frozen=True)
 class ReportContents:
     """What the report says, section by section in the page's order; None (or nothing inside) leaves a section out."""
 
@@ -80,6 +89,7 @@ class ReportContents:
     reconstructions: Sequence[Picture] | None = None
     interpolations: Sequence[Picture] | None = None
     cells: Picture | None = None  # real cells by mechanism
+    quality: QualityContents | None = None
     whitening: Sequence[str] | None = None  # what was whitened on what, and how well, in sentences
     left_out: pd.DataFrame | None = None  # a row a kind: what, how many, why; empty: nothing was
     commands: Sequence[str] | None = None  # every command that repeats this, in order
@@ -127,6 +137,7 @@ def report_html(contents: ReportContents) -> str:
         reconstructions=_pictures(contents.reconstructions),
         interpolations=_pictures(contents.interpolations),
         cells=_pictures(contents.cells),
+        flagged=_pictures(None if contents.quality is None else contents.quality.examples),
     )
 
 

@@ -50,7 +50,7 @@ class Cells:
 
     store: CropStore
     table: pd.DataFrame  # a row a crop, in the store's order, with its `treatment`
-    wells: pd.DataFrame  # a row a well: OF_A_WELL, n_cells, n_noise
+    wells: pd.DataFrame  # a row a well: OF_A_WELL, n_cells, n_noise (flagged and left out)
     treatments: pd.DataFrame  # a row a treatment: compound, concentration_um, moa, role, n_wells, n_cells
     contrast: Contrast  # of all pictures
     row_of: pd.Index  # cell ids, in the store's order
@@ -82,7 +82,7 @@ class Cells:
         return cls(store, table, wells, treatments.set_index("treatment"), contrast, pd.Index(table["cell_id"]))
 
     def rows_of(self, treatment: str) -> np.ndarray:
-        """The rows of a treatment's cells: noise and the wells of positive controls left out."""
+        """The rows of a treatment's cells; flagged ones that are left out and wells of positive controls are not."""
         chosen = (self.table["treatment"] == treatment) & (self.table["role"] == self.treatments.loc[treatment, "role"])
         return np.flatnonzero(chosen.to_numpy() & ~self.table["is_noise"].to_numpy(bool))
 
@@ -102,7 +102,7 @@ class Cells:
         return self.wells[self.wells["plate"] == name].set_index("well")
 
     def rows_of_well(self, plate: str, well: str) -> np.ndarray:
-        """The rows of a well's cells, noise and all."""
+        """The rows of a well's cells, flagged and all."""
         known(well, list(self.plate(plate).index), what=f'well with cells on plate "{plate}", well')
         return np.flatnonzero(((self.table["plate"] == plate) & (self.table["well"] == well)).to_numpy())
 

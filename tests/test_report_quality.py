@@ -1,0 +1,155 @@
+"""What the report says of flagged crops: counts by plate, plates that stand out, what was left out, examples."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from phenolens.files import write_json, write_parquet
+from phenolens.images.config import FLAGS
+from phenolens.images.store import FORMAT, VERSION, CropStore, write_npy
+from phenolens.reporting_quality import KEPT, flag_counts, left_out, quality, standing_out
+from phenolens.viewing.canvas import alt_of
+from phenolens.viewing.report import ReportContents, report_html
+
+FOUR = {
+    "p1": ["noise in DNA"] + ["debris in actin"] * 2 + [""] * 97,
+    "p2": ["noise in DNA, actin; out of focus"] + ["debris in actin"] * 3 + [""] * 96,
+    "p3": ["saturated in actin"] * 9 + ["debris in DNA"] * 2 + [""] * 89,
+    "p4": ["saturated in actin; debris in actin"] * 30 + [""] * 70,
+}
+
+
+@pytest.fixture
+def store_of(tmp_path):
+    """Make a store whose crops have these flags; crop k of all has the value k + 1 in its first pixel, else 0."""
+
+    def make(plates: dict[str, list[str]], *, leave_out: tuple[str, ...] = ("noise",), source=None) -> CropStore:
+        n_before, parts = 0, {}
+        for plate, flags in plates.items():
+            crops = np.zeros((len(flags), 2, 8, 8), np.uint16)
+            crops[:, :, 0, 0] = np.arange(n_before, n_before + len(flags))[:, None] + 1
+            is_noise = [any(kind in words for kind in leave_out) for words in flags]
+            ids = [f"{plate}_{k}" for k in range(len(flags))]
+            write_npy(tmp_path / f"{plate}.npy", [crops], crops.shape)
+            table = pd.DataFrame({"cell_id": ids, "plate": plate, "is_noise": is_noise, "flags": flags})
+            write_parquet(tmp_path / f"{plate}.parquet", table, about={})
+            n_flagged = {kind: sum(kind in words for words in flags) for kind in FLAGS}
+            counts = {"n_crops": len(flags), "n_noise": sum(is_noise), "n_flagged": n_flagged}
+            parts[plate] = {**counts, "n_at_border": 25}
+            n_before += len(flags)
+        about = {"format": FORMAT, "version": VERSION, "complete": True, "channels": ["DNA", "actin"], "crop_px": 8}
+        about |= {"source": source or {}, "left_out": {}, "config": {"leave_out": list(leave_out)}, "plates": parts}
+        write_json(tmp_path / "about.json", about)
+        return CropStore.open(tmp_path)
+
+    return make
+
+
+def test_a_crop_with_two_flags_counts_under_both(store_of):
+    counts = flag_counts(store_of(FOUR))
+    assert counts.columns.tolist() == ["crops", "noise", "saturated", "debris", "out of focus", "left out"]
+    assert counts.loc["p2"].tolist() == [100, 1, 0, 3, 1, 1]
+    assert counts.loc["p4"].tolist() == [100, 0, 30, 30, 0, 0]
+
+
+def test_a_plate_with_more_than_three_times_the_median_share_stands_out(store_of):
+    words = standing_out(flag_counts(store_of(FOUR)))
+    # debris: 2, 3, 2 and 30 %; saturated: 0, 0, 9 and 30 %, where nine crops are too few to tell
+    saturated, debris = "saturated: 30 %, the median plate 4.5 %", "debris: 30 %, the median plate 2.5 %"
+    assert words.to_dict() == {"p1": "", "p2": "", "p3": "", "p4": f"{saturated}; {debris}"}
+
+
+def test_three_times_the_median_is_not_yet_more(store_of):
+    plates = {f"p{k}": ["debris in DNA"] * n + [""] * (80 - n) for k, n in enumerate([10, 10, 30, 31])}
+    words = standing_out(flag_counts(store_of(plates | {"p4": plates["p0"]})))
+    assert words[words != ""].index.tolist() == ["p3"]
+
+
+def test_of_two_plates_none_stands_out(store_of):
+    store = store_of({"p1": [""] * 1000, "p2": ["debris in DNA"] * 100})
+    assert standing_out(flag_counts(store)).tolist() == ["", ""]
+    contents = quality(store, seed=0)
+    assert contents.sentences[-1] == "With fewer than 3 plates none can be said to stand out."
+    assert "stands out" not in contents.by_plate
+
+
+def test_what_was_left_out_and_what_was_only_flagged_are_told_apart(store_of):
+    contents = quality(store_of(FOUR), seed=0)
+    assert contents.sentences == (
+        "Of 400 crops, 48 (12.0 %) are flagged: 2 are left out of training and profiles (chosen with --leave-out: "
+        "noise), 46 are only flagged and stay in.",
+        KEPT,
+        "1 of 4 plates stands out (more than 3 times the median plate's share of a kind, and at least 10 crops).",
+    )
+    table = contents.by_plate.set_index("plate")
+    assert table.loc["all 4"].tolist() == [400, 2, 39, 37, 1, 2, ""]
+    assert table.index.tolist() == ["all 4", *FOUR]
+
+
+def test_that_dividing_cells_were_left_out_is_said_where_they_were(store_of):
+    contents = quality(store_of(FOUR, leave_out=("noise", "saturated")), seed=0)
+    assert (
+        "41 are left out of training and profiles (chosen with --leave-out: noise, saturated)" in contents.sentences[0]
+    )
+    assert "Here crops that are saturated were left out (--leave-out), so this bias is in." in contents.sentences
+
+
+def test_where_cells_were_found_here_the_number_of_nuclei_and_what_was_at_borders_are_said(store_of):
+    found = quality(store_of(FOUR, source={"cells": "found"}), seed=0).sentences[-1]
+    assert found == (
+        "No table gave the cells' centres: they were found here, in the channel DNA, 500 nuclei. Of these, 100 (20.0 %)"
+        " lie so near a border that their crop would leave the field, and were left out."
+    )
+    assert not any("found here" in sentence for sentence in quality(store_of(FOUR), seed=0).sentences)
+
+
+def test_each_example_is_a_crop_with_its_flag(store_of):
+    store = store_of(FOUR)
+    (figure,) = quality(store, seed=3).examples
+    shown: dict[str, list[int]] = {}
+    for axes in figure.axes:
+        if axes.get_ylabel():
+            kind = axes.get_ylabel().split("\n")[0]
+        if axes.images:
+            shown.setdefault(kind, []).append(int(np.asarray(axes.images[0].get_array())[0, 0]) - 1)
+    assert {kind: len(rows) for kind, rows in shown.items()} == {
+        "noise": 2 * 2,  # crops, each in both channels
+        "saturated": 6 * 2,
+        "debris": 6 * 2,
+        "out of focus": 1 * 2,
+    }
+    flags = store.cells["flags"]
+    assert [kind for kind, rows in shown.items() for row in rows if kind not in flags[row]] == []
+    assert "noise (2 of 400), saturated (39 of 400), debris (37 of 400), out of focus (1 of 400)" in alt_of(figure)
+
+
+def test_of_many_plates_only_those_that_stand_out_are_listed(store_of):
+    plates = {f"p{k:02}": ["debris in DNA"] * (1 if k else 20) + [""] * 40 for k in range(13)}
+    contents = quality(store_of(plates), seed=0)
+    assert contents.by_plate["plate"].tolist() == ["all 13", "p00"]
+    assert contents.sentences[-1].endswith("The other 12 plates are not listed; crops/about.json counts them.")
+
+
+def test_nothing_flagged_is_one_sentence_and_no_picture(store_of):
+    contents = quality(store_of({"p1": [""] * 5}), seed=0)
+    assert contents.sentences == ("None of 5 crops is flagged as noise, saturated, debris or out of focus.",)
+    assert contents.examples == ()
+
+
+def test_the_page_has_the_sentences_the_table_and_the_examples(store_of):
+    page = report_html(ReportContents(title="t", verdict="v", quality=quality(store_of(FOUR), seed=0)))
+    section = page.split('<section id="quality">')[1].split("</section>")[0]
+    assert "46 are only flagged and stay in." in section
+    assert '<td>p2</td><td class="number">100</td><td class="number">1</td>' in section
+    assert section.count("<img ") == 1
+    assert 'alt="Example crops of each kind of flag: noise (2 of 400)' in section
+    assert "quality is not in this report" not in page
+
+
+def test_what_is_left_out_is_named_by_its_kind(store_of):
+    table = left_out(store_of(FOUR, leave_out=("noise", "debris")), n_wells=3, min_cells=5)
+    assert table.to_numpy().tolist() == [
+        ["cells at a border", 100, "their crop would leave the field"],
+        ["crops flagged as noise or debris", 39, "in no batch, no profile: --leave-out"],
+        ["wells", 3, "fewer than --min-cells 5 cells"],
+    ]
