@@ -213,7 +213,7 @@ def disagreement(turns: dict[tuple[str, int], list[dict[str, Any]]]) -> str:
 
 def print_tables(flags: Flags, turns: dict[tuple[str, int], list[dict[str, Any]]]) -> None:
     """A row a side: speed at the most plates, then its peak memory by the number of plates."""
-    fewest, most = flags.plates[0], flags.plates[-1]
+    fewest, most = flags.plates[0], flags.plates[-1]  # they are given in ascending order
     read = turns[YARDSTICK, most]
     first = read[0]
     print(f"{most} plates, {first['fields']:,} fields of {first['megabytes'] / first['fields']:.2f} MB,", end="")
