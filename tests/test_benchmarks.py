@@ -1,14 +1,16 @@
-"""The benchmarks of mAP and of well profiles at tiny size: what they hold true, and that they would notice."""
+"""Benchmarks of mAP, well profiles and crops at tiny size: what they hold true, and that they would notice."""
 
 import importlib.util
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -132,3 +134,43 @@ def test_the_profile_benchmark_notices_a_wrong_well_and_a_missing_one():
     assert benchmark.disagreement(flags, right, right[:4]) == ""
     assert "differs from pandas'" in benchmark.disagreement(flags, wrong, right[:4])
     assert "5 wells were profiled; expected 6" in benchmark.disagreement(flags, right[:5], right[:4])
+
+
+TINY_FIELDS = {"wells": 2, "sites": 1, "width_px": 240, "height_px": 200, "cells": 5}
+
+
+def test_the_crop_benchmark_holds_crops_against_the_plain_read_of_the_same_fields():
+    sizes = [word for name, value in TINY_FIELDS.items() for word in ("--" + name.replace("_", "-"), value)]
+    text = told("crop", *sizes, "--plates", 1, 2, "--rounds", 1, "--sides", "centres given")
+    assert "2 plates, 4 fields of 0.29 MB, 1 turns" in text  # 3 channels of 240 x 200 pixels of 2 bytes
+    speeds, memory = (rows("\n" + part) for part in text.split("\n\n")[1:3])
+    assert list(speeds) == list(memory) == ["plain read", "centres given"]
+    seconds = {side: float(cells[0].split()[0]) for side, cells in speeds.items()}
+    assert 0 < seconds["plain read"] < seconds["centres given"]
+    assert float(speeds["plain read"][4]) == 1
+    for cells in memory.values():
+        assert min(float(cell) for cell in cells[:2]) > 50  # MiB: an interpreter with numpy
+        assert float(cells[3]) == pytest.approx(float(cells[1]) / float(cells[0]), abs=0.01)  # all are rounded
+    assert "memory from 1 to 2 plates: " in text
+
+
+def test_the_crop_benchmark_crops_what_it_says_and_notices_other_crops(tmp_path):
+    benchmark = script("crop")
+    flags = benchmark.Flags(plates=(2,), source=tmp_path / "screen", crop_px=20, **TINY_FIELDS)
+
+    def worked(side: str) -> dict:
+        return benchmark.work_as_side(replace(flags, side=side, out=tmp_path / side))
+
+    worked("make")
+    nuclei = pd.read_csv(tmp_path / "screen" / "Nuclei.csv")
+    fits = nuclei["Location_Center_Y"].between(10, 190) & nuclei["Location_Center_X"].between(10, 230)
+    given, found, lit = (worked(side) for side in ("centres given", "cells found", "centres given, light corrected"))
+    assert given["fields"] == 4
+    assert given["cells"] == fits.sum() > 0
+    assert given["megabytes"] == sum(path.stat().st_size for path in tmp_path.rglob("*.tif")) / 1e6
+    assert 0 < found["cells"] <= len(nuclei)  # spots that lie over each other are one
+    assert len({given["crops"], found["crops"], lit["crops"]}) == 3
+    two = "centres given, 2 processes"
+    assert benchmark.disagreement({("centres given", 2): [given, given], (two, 2): [given]}) == ""
+    assert two in benchmark.disagreement({("centres given", 2): [given], (two, 2): [lit]})
+    assert "centres given" in benchmark.disagreement({("centres given", 2): [given, found]})

@@ -1,8 +1,5 @@
 """The same work by processes and by a cluster: same bytes, and a worker that is killed loses nothing."""
 
-import os
-import shutil
-import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -13,28 +10,14 @@ from phenolens.errors import InputError
 from phenolens.images.config import CropConfig
 from phenolens.images.crops import make_crops
 from phenolens.workers import AtOnce, done_by_workers
-from whole_files import different_files
+from worker_jobs import killed_once, refuses, square
 
 CONFIG = CropConfig(crop_px=36)
+TWO = AtOnce(processes=2)
 
 
-def square(number: int) -> int:
-    return number * number
-
-
-def killed_once(folder: Path, number: int) -> int:
-    """Kills its own process the first time that job 2 is done anywhere."""
-    mark = folder / "killed"
-    if number == 2 and not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number * number
-
-
-def refuses(number: int) -> int:
-    if number == 1:
-        raise InputError("job 1: no such thing")
-    return number
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +32,7 @@ def cluster():
         yield started
 
 
-@pytest.mark.parametrize("at_once", [AtOnce(), AtOnce(processes=2)])
+@pytest.mark.parametrize("at_once", [AtOnce(), TWO])
 def test_results_come_in_the_order_of_the_jobs(at_once):
     assert list(done_by_workers(square, [3, 1, 2], at_once)) == [9, 1, 4]
 
@@ -66,28 +49,28 @@ def test_a_killed_worker_of_a_cluster_loses_nothing(cluster, tmp_path):
 
 
 def test_what_a_job_refuses_is_refused_here(cluster):
-    for at_once in (AtOnce(), AtOnce(processes=2), AtOnce(scheduler=cluster.scheduler_address)):
+    for at_once in (AtOnce(), TWO, AtOnce(scheduler=cluster.scheduler_address)):
         with pytest.raises(InputError, match="job 1: no such thing"):
             list(done_by_workers(refuses, [0, 1, 2], at_once))
 
 
 def test_crops_are_the_same_bytes_however_they_are_cut(cluster, tiny_screen, tmp_path):
     one = make_crops(tiny_screen, tmp_path / "one", layout="bbbc021", config=CONFIG)
-    for name, at_once in (("two", AtOnce(processes=2)), ("many", AtOnce(scheduler=cluster.scheduler_address))):
+    for name, at_once in (("two", TWO), ("many", AtOnce(scheduler=cluster.scheduler_address))):
         other = make_crops(tiny_screen, tmp_path / name, layout="bbbc021", config=CONFIG, at_once=at_once)
-        assert different_files(other.folder, one.folder) == []
+        assert files(other.folder) == files(one.folder)
         assert other.identity == one.identity
 
 
 def test_plates_that_are_cut_already_are_kept(tiny_screen, tmp_path):
-    store = make_crops(tiny_screen, tmp_path / "crops", layout="bbbc021", config=CONFIG, at_once=AtOnce(processes=2))
-    whole = shutil.copytree(store.folder, tmp_path / "whole")
+    store = make_crops(tiny_screen, tmp_path / "crops", layout="bbbc021", config=CONFIG)
+    whole = files(store.folder)
     kept, lost = store.plates
     (store.folder / f"{lost}.npy").unlink()
     before = (store.folder / f"{kept}.npy").stat().st_mtime_ns
     time.sleep(0.01)
-    make_crops(tiny_screen, tmp_path / "crops", layout="bbbc021", config=CONFIG, at_once=AtOnce(processes=2))
-    assert different_files(store.folder, whole) == []
+    make_crops(tiny_screen, tmp_path / "crops", layout="bbbc021", config=CONFIG, at_once=TWO)
+    assert files(store.folder) == whole
     assert (store.folder / f"{kept}.npy").stat().st_mtime_ns == before
 
 

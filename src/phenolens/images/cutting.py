@@ -45,7 +45,8 @@ class FieldCutter:
                 "all fields must have one size"
             )
         if self.lights:
-            field = correct(field, _light(self.lights[str(rows["plate"].iloc[0])]))
+            path = self.lights[str(rows["plate"].iloc[0])]
+            field = correct(field, _light(path, path.stat().st_mtime_ns))
         return cut(field, rows["y"].to_numpy(float), rows["x"].to_numpy(float), self.crop_px)
 
     def files(self, rows: pd.DataFrame) -> list[Path]:
@@ -58,7 +59,7 @@ class FieldCutter:
 
 
 @lru_cache(maxsize=2)
-def _light(path: Path) -> Illumination:
+def _light(path: Path, changed_ns: int) -> Illumination:  # a file that is made anew is read anew
     return load_illumination(path)[0]
 
 

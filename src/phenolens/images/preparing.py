@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from phenolens.errors import InputError
 from phenolens.files import read_parquet_about, sha256, write_parquet
@@ -114,7 +116,7 @@ def found_centres(screen: Screen, folder: Path, config: NucleiConfig, *, at_once
             for plate in due:
                 found = [next(tracked) for _ in _wells(plate)]
                 table = pd.concat(found, ignore_index=True)
-                write_parquet(plate.path, table, about={"made_from": plate.made_from})
+                write_parquet(plate.path, table, about=_about(plate, table))
                 kept[plate.plate] = table
             for _ in tracked:
                 raise AssertionError("more wells than plates have")
@@ -148,13 +150,19 @@ def _find_in_well(job: _WellJob) -> pd.DataFrame:
 
 
 def _kept_centres(plate: OfPlate) -> pd.DataFrame | None:
+    """What was found before, or None: not there, of other images or settings, or not what was written."""
     if not plate.path.is_file() or plate.newest_ns > plate.path.stat().st_mtime_ns:
         return None
     try:
         about = read_parquet_about(plate.path)
-        return pd.read_parquet(plate.path) if about and about.get("made_from") == plate.made_from else None
-    except (OSError, ValueError):
+        table = pq.read_table(plate.path).to_pandas(ignore_metadata=True)
+    except (OSError, ValueError, pa.ArrowException):
         return None
+    return table if about == _about(plate, table) else None
+
+
+def _about(plate: OfPlate, table: pd.DataFrame) -> dict[str, str]:
+    return {"made_from": plate.made_from, "centres_sha256": content_sha256(table)}
 
 
 def _files(screen: Screen, field: Any) -> list[Path]:
