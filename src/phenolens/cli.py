@@ -18,7 +18,7 @@ VERBS = {
     "run": "all steps from a source folder to a report",
     "simulate": "write a simulated screen, as a BBBC021 download lies on disk, with its true answers",
     "fetch": "download BBBC021 from its official server: tables, labels and the plates you name",
-    "check": "say what a source holds, what is missing and which command comes next, without writing anything",
+    "check": "say what a source holds, how good its fields are, what is missing and which command comes next",
     "crop": "cut single-cell crops from fields of view, or take over a crop set",
     "train": "train a model on the crops",
     "embed": "embed every crop with the trained models",
