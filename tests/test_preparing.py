@@ -200,7 +200,7 @@ def damage(path: Path, how: str) -> None:
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize("how", ["cut short", "nothing", *map(str, range(40, 5000, 167))])
+@pytest.mark.parametrize("how", ["cut short", "nothing", *map(str, range(40, 5000, 334))])
 def test_damaged_nuclei_are_found_again(untouched, made, tmp_path, monkeypatch, how):
     plate = made.plates[0]
     folder = tmp_path / "crops"
