@@ -4,7 +4,6 @@ A plate's table is written after its crops and carries a fingerprint of what the
 fingerprint is still right, and whose images are no newer than its crops, is kept.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from phenolens.errors import InputError
 from phenolens.files import read_parquet_about, sha256, write_json, write_parquet
 from phenolens.images.config import FLAGS, CropConfig
 from phenolens.images.quality import crop_quality, is_constant, quality_flags
-from phenolens.images.sources import content_sha256, sizes_and_newest
+from phenolens.images.sources import content_sha256, part_name, sizes_and_newest
 from phenolens.images.store import ABOUT, FORMAT, VERSION, CropStore, UInt16Array, read_about, whole_npy, write_npy
 from phenolens.progress import track
 from phenolens.screen.table import COLUMNS, Screen, treatment_name
@@ -32,7 +31,6 @@ FIELD = ["plate", "well", "site"]
 UNFINISHED = {"format": FORMAT, "version": VERSION, "complete": False}
 QUALITY_FOLDER = "quality"  # a table a plate: cell_id, and what crop_quality measures
 PARTS = ("*.npy", "*.parquet", "*/*.parquet", "*/*.npz")  # files that are named after a plate
-FILE_NAME = re.compile(r"[^\s./\\:][^/\\:]*")
 
 
 class CropReader(Protocol):
@@ -90,7 +88,7 @@ def build_store(
     """
     folder = Path(folder)
     refuse_other_folder(folder)
-    by_plate = {_file_name(str(plate)): rows for plate, rows in cells.groupby("plate", sort=False)}
+    by_plate = {part_name(str(plate)): rows for plate, rows in cells.groupby("plate", sort=False)}
     due: list[PlateJob] = []
     for plate, rows in by_plate.items():
         sizes, newest_ns = sizes_and_newest(read.files(rows))
@@ -134,12 +132,6 @@ def begin(folder: Path) -> None:
     refuse_other_folder(folder)
     if read_about(folder) is None:
         write_json(folder / ABOUT, UNFINISHED)
-
-
-def _file_name(plate: str) -> str:
-    if not FILE_NAME.fullmatch(plate):
-        raise InputError(f'plate "{plate}" cannot name a file; use a name without slash, colon or leading dot')
-    return plate
 
 
 def _fingerprint(

@@ -26,7 +26,7 @@ from phenolens.images.illumination import (
     save_illumination,
 )
 from phenolens.images.nuclei import CENTRES, NucleiConfig, find_in_field
-from phenolens.images.sources import content_sha256, sizes_and_newest
+from phenolens.images.sources import content_sha256, part_name, sizes_and_newest
 from phenolens.progress import track
 from phenolens.screen.table import Screen
 from phenolens.workers import AtOnce, done_by_workers
@@ -52,7 +52,7 @@ def plates_of(screen: Screen, folder: Path, *, suffix: str, settings: dict[str, 
         own = replace(screen, table=rows.reset_index(drop=True))
         sizes, newest_ns = sizes_and_newest([path for field in rows.index for path in _files(screen, field)])
         made_from = sha256(settings, content_sha256(own.table), ",".join(map(str, sizes)))
-        plates.append(OfPlate(own, str(plate), folder / f"{plate}{suffix}", made_from, newest_ns))
+        plates.append(OfPlate(own, str(plate), folder / f"{part_name(str(plate))}{suffix}", made_from, newest_ns))
     return plates
 
 

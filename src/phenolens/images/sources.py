@@ -1,5 +1,6 @@
 """What something was made from: files by their size and age, tables by their content."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,6 +9,15 @@ import pandas as pd
 from phenolens.errors import InputError
 from phenolens.files import sha256
 from phenolens.screen.image_reference import file_on_disk
+
+FILE_NAME = re.compile(r"[^\s./\\:][^/\\:]*")
+
+
+def part_name(plate: str) -> str:
+    """The plate's name, known to be one that files can have; InputError else."""
+    if not FILE_NAME.fullmatch(plate):
+        raise InputError(f'plate "{plate}" cannot name a file; use a name without slash, colon or leading dot')
+    return plate
 
 
 def sizes_and_newest(files: Iterable[Path]) -> tuple[list[int], int]:
