@@ -146,7 +146,7 @@ def test_the_crop_benchmark_holds_crops_against_the_plain_read_of_the_same_field
     speeds, memory = (rows("\n" + part) for part in text.split("\n\n")[1:3])
     assert list(speeds) == list(memory) == ["plain read", "centres given"]
     seconds = {side: float(cells[0].split()[0]) for side, cells in speeds.items()}
-    assert 0 < seconds["plain read"] < seconds["centres given"]
+    assert 0 <= seconds["plain read"] < seconds["centres given"]  # cropping reads the same files and does more
     assert float(speeds["plain read"][4]) == 1
     for cells in memory.values():
         assert min(float(cell) for cell in cells[:2]) > 50  # MiB: an interpreter with numpy

@@ -136,4 +136,10 @@ def run_verb(verb: str, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if "RANK" in os.environ:
+        # started by torchrun: threads of gloo that are still there abort a process that ends the usual way now and then
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

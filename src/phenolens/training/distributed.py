@@ -43,6 +43,7 @@ def together(device: torch.device) -> Iterator[None]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
+        wait_for_all()  # nobody takes the connections down while another still listens
     finally:
         dist.destroy_process_group()
 
