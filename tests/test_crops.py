@@ -188,6 +188,14 @@ def test_fields_of_unequal_size_are_refused(source, tmp_path):
     assert "all fields must have one size" in line
 
 
+def test_fields_of_another_pixel_type_are_refused(source, tmp_path):
+    for path in (source / "Week1_22123").glob("B03_s2_*"):
+        tifffile.imwrite(path, np.ones((HEIGHT, WIDTH), dtype=np.uint8))
+    line = refusal(source, tmp_path / "crops")
+    assert 'plate "Week1_22123", well "B03", site 2: channel "DNA" has pixels of type uint8' in line
+    assert "in other fields uint16" in line
+
+
 def test_a_truncated_image_is_named_and_its_plate_is_not_half_written(source, tmp_path):
     path = source / "Week1_22123" / "B03_s2_w2123AB-0.tif"
     path.write_bytes(path.read_bytes()[:-1])

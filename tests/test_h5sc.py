@@ -1,5 +1,9 @@
 """scPortrait's sets of single-cell images: out and in again, and in as scPortrait lays them out itself."""
 
+import resource
+import subprocess
+import sys
+
 import anndata
 import h5py
 import numpy as np
@@ -26,6 +30,10 @@ def test_crops_go_out_and_come_back_to_a_float16s_precision(tiny_study, tmp_path
     assert theirs["plate"].tolist() == ours["plate"].tolist()
     assert theirs["compound"].tolist() == ours["compound"].tolist()
     assert theirs["moa"].fillna("").tolist() == ours["moa"].fillna("").tolist()
+    assert theirs["cell_id"].tolist() == ours["cell_id"].tolist()
+    np.testing.assert_array_equal(theirs[["y", "x"]], ours[["y", "x"]])
+    assert main(["export", str(tiny_study.folder), "--out", str(tmp_path / "set" / "crops.h5sc")]) == 2
+    assert main(["check", str(tmp_path / "set"), "--layout", "h5sc"]) == 0
     before = store.take(np.arange(len(store))).astype(float)
     after = again.take(np.arange(len(again))).astype(float)
     np.testing.assert_allclose(after, before, rtol=2**-11, atol=0.51)
@@ -104,6 +112,23 @@ def test_the_file_is_named_where_there_are_several(theirs, tmp_path):
         )
     with pytest.raises(InputError, match="not a set"):
         make_crops(source, tmp_path / "c3", layout="h5sc", reading=LayoutConfig(table=source / "more.h5sc"))
+
+
+def test_a_full_disk_is_one_line(tiny_study, tmp_path):
+    command = [sys.executable, "-m", "phenolens.cli", "export", str(tiny_study.folder), "--out", "crops.h5sc"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)),
+    )
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "the disk is full" in done.stderr
+    assert not list(tmp_path.glob("*.h5sc*"))
+    assert not list(tmp_path.glob(".*.partial"))
 
 
 def test_another_ending_is_refused(tiny_study, capsys):

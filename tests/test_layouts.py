@@ -332,3 +332,19 @@ def test_folders_and_layouts_that_are_not_there_are_refused(tmp_path):
     assert "absent: no such folder" in refusal(tmp_path / "absent", "table")
     assert 'layout "tabel" is not known' in refusal(tmp_path, "tabel")
     assert "images.csv: no such file" in refusal(tmp_path, "table")
+
+
+def test_a_link_that_leads_nowhere_is_as_if_not_there(tmp_path):
+    source = write_plate_map(write_images(tmp_path))
+    whole = read_screen(source, layout="pattern", config=PATTERN, treatments="all")
+    plate = source / PLATES[0]
+    (plate / "notes.txt").symlink_to("nowhere")
+    (plate / "loop.tif").symlink_to("loop.tif")
+    again = read_screen(source, layout="pattern", config=PATTERN, treatments="all")
+    pd.testing.assert_frame_equal(again.table, whole.table)
+    lost = plate / sorted(path.name for path in plate.glob("*_w*.tif"))[0]
+    lost.unlink()
+    lost.symlink_to("nowhere")
+    assert lost.name in refusal(source, "pattern", PATTERN)
+    kept = read_screen(source, layout="pattern", config=PATTERN, treatments="all", skip_missing=True)
+    assert len(kept.table) == len(whole.table) - 1

@@ -10,6 +10,7 @@ from phenolens.errors import InputError
 from phenolens.images.sampling import look_at_fields
 from phenolens.screen.bbbc021 import Treatments
 from phenolens.screen.cropset import read_cropset
+from phenolens.screen.h5sc import h5sc_file, read_h5sc, side_px
 from phenolens.screen.layout_config import LayoutConfig
 from phenolens.screen.layouts import centres_path, read_screen, read_screen_centres
 from phenolens.screen.table import Screen
@@ -48,6 +49,10 @@ def check_source(
         screen, cells = read_cropset(source, treatments=treatments, skip_missing=skip_missing)
         first = _first_crop(source / cells["path"].iloc[0])
         crops = f"crops of {first.shape[0]} x {first.shape[1]} px, {first.dtype}"
+        return _checked(screen, (("images", crops),), cells, str(source), layout)
+    if layout == "h5sc":
+        screen, cells, _ = read_h5sc(source, config=config, treatments=treatments, skip_missing=skip_missing)
+        crops = f"{side_px(h5sc_file(source, config))} px wide crops of scPortrait"
         return _checked(screen, (("images", crops),), cells, str(source), layout)
     screen = read_screen(source, layout=layout, config=config, treatments=treatments, skip_missing=skip_missing)
     images, quality = look_at_fields(screen, sample=sample)

@@ -12,7 +12,7 @@ from phenolens.errors import InputError
 from phenolens.images.build import FIELD, CropReader, begin, build_store, refuse_other_folder
 from phenolens.images.config import CropConfig
 from phenolens.images.cutting import CropTaker, FieldCutter, fits_inside, where_of
-from phenolens.images.fields import field_size
+from phenolens.images.fields import field_size, pixel_types
 from phenolens.images.h5sc import H5scTaker
 from phenolens.images.nuclei import BBBC021_PIXEL_UM
 from phenolens.images.preparing import check_enough_fields, found_centres, plate_lights
@@ -67,6 +67,9 @@ def make_crops(
     else:
         usual_um = BBBC021_PIXEL_UM if layout == "bbbc021" else None
         nuclei = config.nuclei(usual_pixel_um=usual_um)
+        tell(f'cells are found in channel "{screen.channels[0]}", nuclei of about {nuclei.diameter_px:.0f} px')
+        if 1.5 * nuclei.diameter_px > config.crop_px:
+            tell(f"note: crops of {config.crop_px} px hold little more than such a nucleus; see --crop-px")
         begin(folder)  # what is found is kept there, for the next try
         centres = found_centres(screen, folder, nuclei, at_once=at_once)
         origin["cells"] = "found"
@@ -80,7 +83,7 @@ def _are_given(source: Path, reading: LayoutConfig, config: CropConfig) -> bool:
     path = centres_path(source, reading)
     if path.exists() or reading.centres is not None:
         return True
-    tell(f"no {path}: cells are found in the first channel (--cells found)")
+    tell(f"no {path}: cells are found here (--cells found, --channels)")
     return False
 
 
@@ -127,7 +130,10 @@ def cut_crops(
     if config.illumination == "corrected":
         begin(folder)
         lights = plate_lights(screen, folder, config.light(), at_once=at_once)
-    read = FieldCutter(screen.folder, screen.channels, size, config.crop_px, where_of(cells.iloc[0]), lights)
+    first = cells.iloc[0]
+    files_of_first = {channel: screen.folder / first[f"file_{channel}"] for channel in screen.channels}
+    types = pixel_types(files_of_first, where=where_of(first))
+    read = FieldCutter(screen.folder, screen.channels, size, config.crop_px, where_of(first), types, lights)
     return build_store(
         folder,
         screen,
@@ -157,7 +163,9 @@ def take_over_crops(
     screen's channels.
     """
     config = config or CropConfig()
-    cells = _with_fields(cells.assign(y=np.nan, x=np.nan), screen, columns=[*COLUMNS], more=["path"])
+    if "y" not in cells:
+        cells = cells.assign(y=np.nan, x=np.nan)
+    cells = _with_fields(cells, screen, columns=[*COLUMNS], more=["path"])
     left_out = _without_cells(screen, cells, config)
     return build_store(
         folder,
@@ -209,7 +217,7 @@ def _refuse_centres(cells: pd.DataFrame, size: tuple[int, int]) -> None:
             raise InputError(
                 f"{where_of(cell)}, object {cell['object_number']}: centre y {cell['y']:g}, x {cell['x']:g} {what} "
                 f"({int(bad.sum()):,} such cells); expected pixels, y the row and x the column, from 0. Correct them; "
-                "nothing was written."
+                "no crop was written."
             )
 
 
@@ -219,7 +227,7 @@ def _without_cells(screen: Screen, cells: pd.DataFrame, config: CropConfig) -> d
     if plates and len(cells) and not config.skip_missing:
         raise InputError(
             f'plate "{plates[0]}" has no cell whose crop lies inside a field ({len(plates)} plates have none). '
-            "Give centres for it, choose other plates with --plates, or run with --skip-missing; nothing was written."
+            "Give centres for it, choose other plates with --plates, or run with --skip-missing; no crop was written."
         )
     wells = screen.wells[screen.wells["role"] != "other"]
     wanted = dict.fromkeys(treatment_name(wells["compound"], wells["concentration_um"]))
@@ -231,7 +239,7 @@ def _without_cells(screen: Screen, cells: pd.DataFrame, config: CropConfig) -> d
     if without and not config.skip_missing:
         raise InputError(
             f"treatment {without[0]} has no cell whose crop lies inside a field ({len(without)} of {len(wanted)} "
-            "treatments have none). Give centres for it, or run with --skip-missing; nothing was written."
+            "treatments have none). Give centres for it, or run with --skip-missing; no crop was written."
         )
     counts = {"plates without cells": len(plates), "treatments without cells": len(without)}
     return {**screen.left_out, **{what: count for what, count in counts.items() if count}}

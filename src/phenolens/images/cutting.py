@@ -33,12 +33,13 @@ class FieldCutter:
     size: tuple[int, int]  # height and width that every field has, pixels
     crop_px: int
     first: str  # the field that `size` was read from, in words
+    pixel_types: Mapping[str, str]  # of each channel in that field, and in every other
     lights: Mapping[str, Path]  # plate -> its illumination; empty: fields stay as they are
 
     def __call__(self, rows: pd.DataFrame) -> UInt16Array:
         """The crops (n, C, S, S) of one field's cells."""
         where = where_of(rows.iloc[0])
-        field = read_field(self._paths(rows.iloc[0]), where=where)
+        field = read_field(self._paths(rows.iloc[0]), where=where, pixel_types=self.pixel_types)
         if field.shape[1:] != self.size:
             raise InputError(
                 f"{where} is {field.shape[1]} x {field.shape[2]} px, {self.first} is {self.size[0]} x {self.size[1]}; "

@@ -19,17 +19,25 @@ SHIFTED_12_BIT, STRETCHED_8_BIT = 16, 257  # what each value is a multiple of in
 MIN_KINDS_OF_VALUES = 8  # fewer different values could all be multiples of 16 by chance: 16 ** -8 for eight
 
 
-def read_field(paths: Mapping[str, str | Path], *, where: str) -> UInt16Array:
+def read_field(
+    paths: Mapping[str, str | Path], *, where: str, pixel_types: Mapping[str, str] | None = None
+) -> UInt16Array:
     """The channels of a field, (C, H, W), in the order of `paths` (channel name: file, or `file#page=2`).
 
     `where` names plate, well and site in the messages. Raises InputError for a file that is missing, cut short, no
     image, more than one grey image without a choice, of other than 8 to 16 bits a pixel, or of another size than the
-    first channel.
+    first channel; with `pixel_types` also for a channel with pixels of another type (uint8 beside uint16: other scale).
     """
     field: UInt16Array | None = None
     for number, (channel, path) in enumerate(paths.items()):
         named = f'{where}: channel "{channel}"'
         with open_plane(path, named=named) as plane:
+            expected = pixel_types[channel] if pixel_types is not None else str(plane.pixel_type)
+            if str(plane.pixel_type) != expected:
+                raise InputError(
+                    f"{named} has pixels of type {plane.pixel_type}, in other fields {expected} ({path}); all images "
+                    "of a channel must have one type"
+                )
             image = plane.pixels()
         if field is None:
             field = np.empty((len(paths), *image.shape), dtype=np.uint16)
@@ -49,6 +57,15 @@ def field_size(path: str | Path, *, where: str) -> tuple[int, int]:
     """Height and width in pixels from an image's header alone; InputError as in read_field."""
     with open_plane(path, named=where) as plane:
         return plane.shape
+
+
+def pixel_types(paths: Mapping[str, str | Path], *, where: str) -> dict[str, str]:
+    """Each channel's pixel type, from its image's header alone; InputError as in read_field."""
+    types = {}
+    for channel, path in paths.items():
+        with open_plane(path, named=f'{where}: channel "{channel}"') as plane:
+            types[channel] = str(plane.pixel_type)
+    return types
 
 
 def full_scale(images: Iterable[npt.NDArray[np.unsignedinteger]], *, bits: int | None = None) -> int:

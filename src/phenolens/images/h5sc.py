@@ -7,6 +7,8 @@ value, so a crop that goes there and back differs by up to 1 in 2,048 of each pi
 from __future__ import annotations
 
 import errno
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +19,23 @@ import pandas as pd
 from phenolens.errors import InputError
 from phenolens.images.store import CropStore
 from phenolens.progress import track
-from phenolens.screen.h5sc import CELL_ID, IMAGES
+from phenolens.screen.h5sc import CELL_ID, IMAGES, OBJECT_NUMBER
 from phenolens.screen.table import METADATA
 
 FULL = 65_535
 AT_ONCE = 256  # crops in memory at a time
 SAID = "single_cell_images"
+ROOM, ROOM_A_CELL = 1_000_000, 2_000  # bytes beside the images, at most: tables, and each chunk's place
+
+
+def _make_room(path: Path, n_bytes: int) -> None:
+    """OSError unless `path` can become so large: of a disk that fills HDF5 itself speaks in pages, or not at all."""
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+        elif shutil.disk_usage(path.parent).free < n_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        file.truncate(0)
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,7 @@ def write_h5sc(store: CropStore, path: Path) -> None:
         if ours in cells and ours != "field":  # a name that plate maps take for the site
             values = cells[ours]
             obs[name] = values.fillna("").astype(str).to_numpy() if values.dtype == object else values.to_numpy()
+    obs[OBJECT_NUMBER] = cells["object_number"].to_numpy(np.int64)
     channels = list(store.channels)
     var = pd.DataFrame({"channels": channels, "channel_mapping": ["image_channel"] * len(channels)})
     var.index = var.index.astype(str)
@@ -84,6 +98,7 @@ def write_h5sc(store: CropStore, path: Path) -> None:
     table = anndata.AnnData(obs=obs, var=var, uns={SAID: {**side, "channel_names": np.array(channels)}})
     partial = path.with_name(f".{path.name}.partial")
     try:
+        _make_room(partial, 2 * len(cells) * len(channels) * store.crop_px**2 + ROOM_A_CELL * len(cells) + ROOM)
         with h5py.File(partial, "w") as file:
             anndata.io.write_elem(file, "/", table)
             shape = (len(cells), len(channels), store.crop_px, store.crop_px)

@@ -47,7 +47,7 @@ def with_files(screen: Screen, *, skip_missing: bool) -> Screen:
     if missing and not skip_missing:
         raise InputError(
             f"{missing[0]}; {len(missing):,} such files in {int((~complete).sum()):,} fields. Bring them, or run with "
-            "--skip-missing; nothing was written."
+            "--skip-missing; no crop was written."
         )
     if not complete.any():
         raise InputError(f"{missing[0]}; none of the {len(table):,} fields has an image of each channel")
@@ -73,13 +73,22 @@ def _listing(folder: Path) -> dict[str, tuple[str, int]]:
     """Names in a folder by their normal form, with their bytes (1 for a folder, as an OME-Zarr image is)."""
     try:
         with os.scandir(folder) as entries:
-            return {
-                _plain(entry.name): (entry.name, 1 if entry.is_dir() else entry.stat().st_size) for entry in entries
-            }
+            sizes = ((entry.name, _bytes(entry)) for entry in entries)
+            return {_plain(name): (name, n_bytes) for name, n_bytes in sizes if n_bytes is not None}
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise InputError(f"{folder}: cannot be listed ({error.strerror}); give leave to read it") from error
+
+
+def _bytes(entry: "os.DirEntry[str]") -> int | None:
+    """The bytes of what a folder lists, 1 for a folder; None for a link that leads nowhere, as if it were not there."""
+    try:
+        return 1 if entry.is_dir() else entry.stat().st_size
+    except OSError:
+        if entry.is_symlink():
+            return None
+        raise
 
 
 def _plain(name: str) -> str:

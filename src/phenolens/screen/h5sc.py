@@ -16,11 +16,13 @@ from phenolens.files import sha256
 from phenolens.screen.bbbc021 import Treatments, labelled
 from phenolens.screen.layout_config import LayoutConfig, chosen_channels, given_path
 from phenolens.screen.plate_map import known_columns, read_plate_map, with_defaults, with_plate_map
-from phenolens.screen.table import Screen, checked_screen, select
+from phenolens.screen.table import METADATA, Screen, checked_screen, select
 
 IMAGES = "obsm/single_cell_images"
 CELL_ID = "cell_id"
+OBJECT_NUMBER = "Metadata_ObjectNumber"  # of files that phenolens wrote
 FIELD = ["plate", "well", "site"]
+CELL = ["object_number", "y", "x"]
 
 
 def h5sc_file(source: Path, config: LayoutConfig) -> Path:
@@ -58,8 +60,11 @@ def read_h5sc(
     for name, value in (("plate", path.stem), ("site", 1)):
         if name not in rows:
             rows[name] = value
-    rows["object_number"] = obs[CELL_ID].to_numpy(np.int64) if CELL_ID in obs else np.arange(1, len(obs) + 1)
-    fields = rows.drop(columns=["path", "object_number"]).drop_duplicates()
+    number = next((name for name in (OBJECT_NUMBER, CELL_ID) if name in obs), None)
+    rows["object_number"] = np.arange(1, len(obs) + 1) if number is None else obs[number].to_numpy(np.int64)
+    for ours in ("y", "x"):
+        rows[ours] = obs[METADATA[ours]].to_numpy(float) if METADATA[ours] in obs else np.nan
+    fields = rows.drop(columns=[*CELL, "path"]).drop_duplicates()
     left_out: dict[str, int] = {}
     plate_map = config.plate_map_path(source)
     if plate_map is not None:
@@ -77,9 +82,17 @@ def read_h5sc(
         )
     screen = replace(screen, left_out=left_out)
     screen = select(labelled(screen) if treatments == "labelled" else screen, plates=plates, wells=wells, sites=sites)
-    cells = rows[[*FIELD, "object_number", "path"]].merge(screen.table[FIELD])
+    cells = rows[[*FIELD, *CELL, "path"]].merge(screen.table[FIELD])
     cells = cells.sort_values([*FIELD, "object_number"], kind="stable").reset_index(drop=True)
     return screen, cells, [names[theirs] for theirs in channels.values()]
+
+
+def side_px(path: Path) -> int:
+    """The side of the file's images, pixels."""
+    import h5py
+
+    with h5py.File(path) as file:
+        return int(file[IMAGES].shape[-1])
 
 
 def _tables(path: Path) -> tuple[pd.DataFrame, dict[str, int]]:

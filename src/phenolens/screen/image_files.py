@@ -61,7 +61,7 @@ def with_images(chosen: Screen, whole: Screen, *, skip_missing: bool) -> Screen:
 def missing_line(what: str, examples: list[str], *, instead: str) -> str:
     """One line on things that do not match: the first of them, how many there are, what to do."""
     count = f" (the first of {len(examples):,})" if len(examples) > 1 else ""
-    return f"{what}: {examples[0]}{count}. {instead}; nothing was written."
+    return f"{what}: {examples[0]}{count}. {instead}; no crop was written."
 
 
 def _all_plates(chosen: Screen, whole: Screen) -> bool:
@@ -100,7 +100,7 @@ def _refuse(missing: list[str], unnamed: list[str], *, images: Path, n_fields: i
     if missing:
         raise InputError(
             f"{missing[0]} under {images}); {len(missing):,} such files in {n_fields:,} fields. If they were not "
-            "imaged, run with --skip-missing, or choose plates that are there with --plates; nothing was written."
+            "imaged, run with --skip-missing, or choose plates that are there with --plates; no crop was written."
         )
     if unnamed:
         raise InputError(

@@ -71,7 +71,7 @@ def described_screen(
             raise InputError(
                 f'{table.name}, row {row + 2}: channel "{channel}" has no file ({int(lacking.sum()):,} such rows); '
                 f"fill "
-                "it in, choose --channels, or run with --skip-missing; nothing was written."
+                "it in, choose --channels, or run with --skip-missing; no crop was written."
             )
         left_out["fields without an image of each channel"] = int(lacking.sum())
     joined = pd.concat([fields, files], axis=1)[~lacking].reset_index(drop=True)

@@ -99,7 +99,7 @@ def _fields(
         raise InputError(
             f"{missing[0]}: not there, though the plate's metadata names it ({len(missing)} such wells or fields). "
             f"Bring "
-            "it, or run with --skip-missing; nothing was written."
+            "it, or run with --skip-missing; no crop was written."
         )
     if not rows:
         raise InputError(f"{next(iter(plates))}: the plate names no field; expected wells with images")

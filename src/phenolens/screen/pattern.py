@@ -146,7 +146,7 @@ def _complete(fields: pd.DataFrame, channels: list[str], *, skip_missing: bool) 
         raise InputError(
             f'plate "{row["plate"]}", well "{row["well"]}", site {row["site"]}: channel "{channel}" has no file that '
             f"matches the pattern; {int(incomplete.sum()):,} such fields. Bring it, choose --channels, or run with "
-            "--skip-missing; nothing was written."
+            "--skip-missing; no crop was written."
         )
     if incomplete.all():
         raise InputError(f"no field has a file of each channel ({', '.join(channels)}); choose fewer with --channels")

@@ -1,5 +1,6 @@
 """`phenolens crop`: from a screen's images to single-cell crops."""
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -42,16 +43,17 @@ def act(flags: Flags) -> None:
         at_once=flags.at_once,
     )
     tell(described(store))
-    tell(f"next: phenolens train {study.folder}")
+    tell(f"next: phenolens train {shlex.quote(str(study.folder))}")
 
 
 def described(store: CropStore) -> str:
     """How many crops there are, and what was left out."""
     plates = store.about["plates"].values()
     at_border, out = (sum(plate[name] for plate in plates) for name in ("n_at_border", "n_noise"))
+    missed = store.about["left_out"]
     flagged = {kind: sum(plate["n_flagged"][kind] for plate in plates) for kind in FLAGS}
     return (
         f"{len(store)} crops of {len(store.plates)} plates in {store.folder}; {at_border} cells at a border left out; "
         f"flagged: {', '.join(f'{n} {kind}' for kind, n in flagged.items())}; {out} of them are left out of "
-        "training and profiles (--leave-out)"
+        "training and profiles (--leave-out)" + "".join(f"; {n:,} {what} left out" for what, n in missed.items())
     )

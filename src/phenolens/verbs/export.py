@@ -24,6 +24,10 @@ def act(flags: Flags) -> None:
 
     if flags.out.suffix != ".h5sc":
         raise InputError(f"--out {flags.out}: expected a name that ends in .h5sc")
+    if not flags.out.parent.is_dir():
+        raise InputError(f"--out {flags.out}: no such folder; make it first")
+    if flags.out.exists():
+        raise InputError(f"--out {flags.out}: is there already; name a new file, or move that one away")
     store = Study.open(flags.study).store()
     write_h5sc(store, flags.out)
     tell(f"{len(store):,} crops in {flags.out} (float16: 11 bits a pixel)")
