@@ -3,10 +3,22 @@
 import numpy as np
 import pandas as pd
 
+from phenolens.profiling.columns import Columns
+
 FLAGS = (
     "--treatment drug_dose --compound drug --concentration uM --mechanism target --batch week --plate barcode "
     "--well position --control DMSO"
 ).split()
+NAMED = Columns(
+    treatment="drug_dose",
+    compound="drug",
+    concentration="uM",
+    mechanism="target",
+    batch="week",
+    plate="barcode",
+    well="position",
+    control=("DMSO",),
+)
 FEATURES = [f"Cells_{name}" for name in ("Area", "Perimeter", "Intensity", "Texture", "Edge", "Noise")]
 MECHANISMS = ("actin", "tubulin", "dna")
 

@@ -18,18 +18,8 @@ from phenolens.profiling.columns import Columns, feature_columns
 from phenolens.profiling.evaluation import TableConfig, profiles_of
 from phenolens.profiling.recipe import UNTOUCHED, Recipe
 from phenolens.profiling.tables import ForeignTable
-from table_source import FEATURES, cells_of, wells
+from table_source import FEATURES, NAMED, cells_of, wells
 
-NAMED = Columns(
-    treatment="drug_dose",
-    compound="drug",
-    concentration="uM",
-    mechanism="target",
-    batch="week",
-    plate="barcode",
-    well="position",
-    control=("DMSO",),
-)
 BY_DOSE = Columns(
     compound="drug", concentration="uM", mechanism="target", plate="barcode", well="position", metadata=("[a-z]*",)
 )

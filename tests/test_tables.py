@@ -8,18 +8,7 @@ import pytest
 from phenolens.errors import InputError
 from phenolens.profiling.columns import Columns, feature_columns
 from phenolens.profiling.tables import ForeignTable
-from table_source import FEATURES, cells_of, wells
-
-NAMED = Columns(
-    treatment="drug_dose",
-    compound="drug",
-    concentration="uM",
-    mechanism="target",
-    batch="week",
-    plate="barcode",
-    well="position",
-    control=("DMSO",),
-)
+from table_source import FEATURES, NAMED, cells_of, wells
 
 
 def written(table: pd.DataFrame, path):
