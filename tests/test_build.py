@@ -61,9 +61,9 @@ def fields_read(monkeypatch) -> list[str]:
     read: list[str] = []
     read_field = cutting.read_field
 
-    def counted(paths, *, where):
+    def counted(paths, *, where, **known):
         read.append(where)
-        return read_field(paths, where=where)
+        return read_field(paths, where=where, **known)
 
     monkeypatch.setattr(cutting, "read_field", counted)
     return read
