@@ -5,14 +5,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import anndata
 import pandas as pd
-import pyarrow.parquet as pq
 
 from phenolens import __version__
 from phenolens.errors import InputError
 from phenolens.files import sha256, write_h5ad, write_json, write_text, write_whole
-from phenolens.profiling.columns import Columns, of_columns
+from phenolens.profiling.columns import Columns
 from phenolens.profiling.evaluation import (
     BOOTSTRAPS,
     SHUFFLES,
@@ -32,7 +30,6 @@ from phenolens.profiling.neighbours import Score
 from phenolens.profiling.profiles import METADATA
 from phenolens.profiling.protocol import protocol_text
 from phenolens.profiling.recipe import Recipe
-from phenolens.profiling.table_files import kind_of
 from phenolens.profiling.tables import ForeignTable
 from phenolens.progress import tell, track
 from phenolens.scores_folder import ABOUT, FORMAT, beside, put_in_place
@@ -144,29 +141,12 @@ def _identity(table: ForeignTable) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _column_names(file: Path) -> list[str]:
-    """The names of a table's columns, without its rows; of an AnnData file those of obs."""
-    kind = str(kind_of(file))
-    if kind == ".parquet":
-        return [str(name) for name in pq.read_schema(file).names]
-    if kind == ".h5ad":
-        backed = anndata.read_h5ad(file, backed="r")
-        try:
-            return [str(name) for name in backed.obs.columns]
-        finally:
-            backed.file.close()
-    header = pd.read_csv(file, nrows=0, sep="\t" if "tsv" in kind else ",", encoding="utf-8-sig")
-    return [str(name) for name in header.columns]
-
-
 def _columns_in_words(table: ForeignTable) -> str:
     """Which column said what, and which rows were controls."""
-    file, columns = table.files[0], table.columns
-    of = of_columns(_column_names(file), columns, source=file)
-    said = [f"{what} from {f'column {name}' if name else 'no column'}" for what, name in of.items()]
-    rows = [f'"{control}"' for control in columns.control]
-    if of["role"]:
-        rows.append(f'"control" in column {of["role"]}')
+    said = [f"{what} from {f'column {name}' if name else 'no column'}" for what, name in table.of.items()]
+    rows = [f'"{control}"' for control in table.columns.control]
+    if table.of["role"]:
+        rows.append(f'"control" in column {table.of["role"]}')
     return f"Columns: {', '.join(said)}. Control rows are those with {' or '.join(rows) or 'nothing: there are none'}."
 
 

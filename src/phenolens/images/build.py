@@ -23,11 +23,10 @@ from phenolens.images.quality import crop_quality, is_constant, quality_flags
 from phenolens.images.sources import content_sha256, part_name, sizes_and_newest
 from phenolens.images.store import ABOUT, FORMAT, VERSION, CropStore, UInt16Array, read_about, whole_npy, write_npy
 from phenolens.progress import track
-from phenolens.screen.table import COLUMNS, Screen, treatment_name
+from phenolens.screen.table import COLUMNS, FIELD, Screen, treatment_name
 from phenolens.workers import ONE, AtOnce, done_by_workers
 
 CELL_COLUMNS = ["cell_id", "field", "object_number", "y", "x", *COLUMNS]  # and is_noise, known once the crop is read
-FIELD = ["plate", "well", "site"]
 UNFINISHED = {"format": FORMAT, "version": VERSION, "complete": False}
 QUALITY_FOLDER = "quality"  # a table a plate: cell_id, and what crop_quality measures
 PARTS = ("*.npy", "*.parquet", "*/*.parquet", "*/*.npz")  # files that are named after a plate

@@ -13,9 +13,8 @@ from phenolens.screen.cropset import read_cropset
 from phenolens.screen.h5sc import h5sc_file, read_h5sc, side_px
 from phenolens.screen.layout_config import LayoutConfig
 from phenolens.screen.layouts import centres_path, read_screen, read_screen_centres
-from phenolens.screen.table import Screen
+from phenolens.screen.table import FIELD, Screen
 
-FIELD = ["plate", "well", "site"]
 SAMPLE = 8  # fields whose pixels are read, evenly over the screen
 
 

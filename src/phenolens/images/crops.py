@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from phenolens.errors import InputError
-from phenolens.images.build import FIELD, CropReader, begin, build_store, refuse_other_folder
+from phenolens.images.build import CropReader, begin, build_store, refuse_other_folder
 from phenolens.images.config import CropConfig
-from phenolens.images.cutting import CropTaker, FieldCutter, fits_inside, where_of
+from phenolens.images.cutting import CropTaker, FieldCutter, fits_inside
 from phenolens.images.fields import field_size, pixel_types
 from phenolens.images.h5sc import H5scTaker
 from phenolens.images.nuclei import BBBC021_PIXEL_UM
@@ -22,7 +22,7 @@ from phenolens.screen.cropset import CHANNELS_ON_DISK, read_cropset
 from phenolens.screen.h5sc import h5sc_file, read_h5sc
 from phenolens.screen.layout_config import LayoutConfig
 from phenolens.screen.layouts import READERS, centres_path, read_screen, read_screen_centres
-from phenolens.screen.table import COLUMNS, Screen, treatment_name
+from phenolens.screen.table import COLUMNS, FIELD, Screen, treatment_name, where_of
 from phenolens.workers import ONE, AtOnce
 
 LAYOUTS = ("bbbc021", "cropset", "h5sc", *READERS)

@@ -18,8 +18,7 @@ from phenolens.errors import InputError
 from phenolens.images.fields import read_field
 from phenolens.images.illumination import Illumination, correct, load_illumination
 from phenolens.screen.cropset import CHANNELS_ON_DISK
-
-FIELD = ["plate", "well", "site"]
+from phenolens.screen.table import FIELD, where_of
 
 UInt16Array = npt.NDArray[np.uint16]
 
@@ -123,8 +122,3 @@ def _read_crop(path: Path, crop_px: int) -> UInt16Array:
             "with --crop-px (all crops must have one)"
         )
     return crop
-
-
-def where_of(row: pd.Series) -> str:
-    """A field in words."""
-    return f'plate "{row["plate"]}", well "{row["well"]}", site {row["site"]}'

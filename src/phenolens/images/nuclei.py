@@ -22,12 +22,11 @@ from skimage.segmentation import watershed
 from phenolens.errors import InputError
 from phenolens.images.fields import read_field
 from phenolens.progress import track
-from phenolens.screen.table import Screen
+from phenolens.screen.table import FIELD, Screen, where_of
 
 Labels = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating]
-FIELD = ["plate", "well", "site"]
 CENTRES = [*FIELD, "object_number", "y", "x"]
 # MetaMorph's XCalibration in the TIFFs of BBBC021 (plate Week2_24381)
 BBBC021_PIXEL_UM = 0.496296
@@ -172,8 +171,7 @@ def find_in_field(
     screen: Screen, field: pd.Series, *, channel: str, config: NucleiConfig | None = None
 ) -> pd.DataFrame:
     """The centres of one field (a row of the screen's table), whatever the others are: processes can share fields."""
-    where = f'plate "{field["plate"]}", well "{field["well"]}", site {field["site"]}'
-    dna = read_field({channel: screen.folder / field[f"file_{channel}"]}, where=where)[0]
+    dna = read_field({channel: screen.folder / field[f"file_{channel}"]}, where=where_of(field))[0]
     nuclei = find_nuclei(dna, config=config)
     return nuclei.assign(**{name: field[name] for name in FIELD})[CENTRES]
 

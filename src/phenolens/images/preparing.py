@@ -28,7 +28,7 @@ from phenolens.images.illumination import (
 from phenolens.images.nuclei import CENTRES, NucleiConfig, find_in_field
 from phenolens.images.sources import content_sha256, part_name, sizes_and_newest
 from phenolens.progress import track
-from phenolens.screen.table import Screen
+from phenolens.screen.table import Screen, where_of
 from phenolens.workers import AtOnce, done_by_workers
 
 LIGHT_FOLDER, NUCLEI_FOLDER = "illumination", "nuclei"  # in the folder of the crops
@@ -170,6 +170,5 @@ def _files(screen: Screen, field: Any) -> list[Path]:
 
 
 def _read(screen: Screen, field: Any) -> Any:
-    row = screen.table.loc[field]
-    where = f'plate "{row["plate"]}", well "{row["well"]}", site {row["site"]}'
+    where = where_of(screen.table.loc[field])
     return read_field(dict(zip(screen.channels, _files(screen, field))), where=where)

@@ -17,7 +17,7 @@ from phenolens.images.nuclei import NucleiConfig, label_nuclei
 from phenolens.images.planes import open_plane
 from phenolens.images.quality import TILE_PX, field_quality, quality_flags
 from phenolens.progress import track
-from phenolens.screen.table import Screen
+from phenolens.screen.table import Screen, where_of
 
 MOST_NAMED = 4  # flagged fields that are named; more are counted
 
@@ -57,7 +57,7 @@ def look_at_fields(screen: Screen, *, sample: int) -> tuple[str, str]:
         for _, row in track(fields.iterrows(), "Fields looked at", total=len(fields)):
             paths = {channel: screen.folder / row[f"file_{channel}"] for channel in screen.channels}
             _headers(row, paths, kinds, bits)
-            field = read_field(paths, where=where_of_field(row))
+            field = read_field(paths, where=where_of(row))
             brightest.append(int(field.max()))
             if min(field.shape[1:]) >= TILE_PX:
                 rows.append(field_quality(field, channels=screen.channels))
@@ -72,11 +72,6 @@ def look_at_fields(screen: Screen, *, sample: int) -> tuple[str, str]:
         f"(read: {len(fields)} of {len(screen.table):,} fields)"
     )
     return pictures, _quality(screen, fields, rows)
-
-
-def where_of_field(field: pd.Series) -> str:
-    """A field of a screen's table, as messages name it."""
-    return f'plate "{field["plate"]}", well "{field["well"]}", site {field["site"]}'
 
 
 def field_of(screen: Screen, plate: str, well: str, site: int) -> pd.Series:
@@ -97,7 +92,7 @@ def field_of(screen: Screen, plate: str, well: str, site: int) -> pd.Series:
 def found_nuclei(screen: Screen, field: pd.Series, *, config: NucleiConfig) -> FieldWithNuclei:
     """The nuclei found in a field's first channel, as `phenolens crop` finds them."""
     channel = screen.channels[0]
-    name = where_of_field(field)
+    name = where_of(field)
     dna = read_field({channel: screen.folder / field[f"file_{channel}"]}, where=name)[0]
     return FieldWithNuclei(f"{name}, channel {channel}".replace('"', ""), dna, label_nuclei(dna, config=config))
 
@@ -120,7 +115,7 @@ def _headers(
 ) -> None:
     """Note the size, pixel type and bits that a field's files state; InputError where they are not those before."""
     for channel, path in paths.items():
-        named = f'{where_of_field(row)}: channel "{channel}"'
+        named = f'{where_of(row)}: channel "{channel}"'
         with open_plane(path, named=named) as plane:
             kinds.setdefault((plane.shape, str(plane.pixel_type)), f"{named} ({path})")
             bits.add(plane.bits)

@@ -154,6 +154,7 @@ class KnownRows:
     """What is known of some rows, under phenolens's own names, and what was found on the way."""
 
     table: pd.DataFrame  # the METADATA of a well, a row a row
+    of: dict[str, str | None]  # which column says what
     names: dict[str, set[str]]  # of each of `Columns` that a column says, and treatment: the names in it
     control_rows: dict[str, int]  # rows that each of `Columns.control` matched
     only_by_case: dict[str, dict[int, str]]  # of each of `Columns.control`: row in the file (from 1) -> its name there
@@ -204,6 +205,7 @@ def known_rows(obs: pd.DataFrame, columns: Columns, *, source: Path, places: np.
             table[METADATA[name]] = obs[METADATA[name]].to_numpy()
     return KnownRows(
         table=table,
+        of=of,
         names={what: set(values) for what, values in text.items()} | {"treatment": set(treatment)},
         control_rows={control: int(exactly.sum()) for control, (exactly, _) in matched.items()},
         only_by_case={control: _held_at(held, places) for control, (_, held) in matched.items()},

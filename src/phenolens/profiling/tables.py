@@ -34,6 +34,7 @@ class ForeignTable:
     path: Path
     columns: Columns
     notes: set[str] = field(default_factory=set)  # what was taken for granted so far, in plain words
+    of: dict[str, str | None] = field(default_factory=dict)  # which column said what in the first part
 
     def __post_init__(self) -> None:
         """InputError when there is no such table."""
@@ -61,6 +62,7 @@ class ForeignTable:
             for raw in raw_parts(file, self.columns):
                 known = known_rows(raw.obs, self.columns, source=file, places=raw.places)
                 found.add(known, where=where)
+                self.of = self.of or known.of
                 self.notes |= known.notes
                 if not self.columns.features and (odd := like_metadata(raw.features)):
                     self.notes.add(

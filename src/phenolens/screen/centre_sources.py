@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from phenolens.errors import InputError
 from phenolens.progress import track
-from phenolens.screen.centres import CENTRE_COLUMNS, FIELD, PLATE_COLUMNS, joined_centres, read_centres
+from phenolens.screen.centres import CENTRE_COLUMNS, PLATE_COLUMNS, joined_centres, read_centres
 from phenolens.screen.csv_table import read_csv
 from phenolens.screen.image_reference import file_on_disk
-from phenolens.screen.table import Screen
+from phenolens.screen.table import FIELD, Screen
 
 OBJECT = "Nuclei"
 SQLITE = (".sqlite", ".sqlite3", ".db")

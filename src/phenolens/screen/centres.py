@@ -7,12 +7,11 @@ import pandas as pd
 
 from phenolens.errors import InputError
 from phenolens.screen.csv_table import numbers, read_csv
-from phenolens.screen.table import Screen, well_name
+from phenolens.screen.table import FIELD, Screen, well_name
 
 DEFAULT_NAME = "Nuclei.csv"  # in a source folder
 NUMBER_KEYS = {"TableNumber": "table_number", "ImageNumber": "image_number"}
 CENTRE_COLUMNS = {"ObjectNumber": "object_number", "Location_Center_Y": "y", "Location_Center_X": "x"}
-FIELD = ["plate", "well", "site"]
 PLATE_COLUMNS = ("Metadata_Plate", "Image_Metadata_Plate", "plate")  # read as text: plate 007 is not 7
 
 

@@ -16,12 +16,11 @@ from phenolens.files import sha256
 from phenolens.screen.bbbc021 import Treatments, labelled
 from phenolens.screen.layout_config import LayoutConfig, chosen_channels, given_path
 from phenolens.screen.plate_map import known_columns, read_plate_map, with_defaults, with_plate_map
-from phenolens.screen.table import METADATA, Screen, checked_screen, select
+from phenolens.screen.table import FIELD, METADATA, Screen, checked_screen, select
 
 IMAGES = "obsm/single_cell_images"
 CELL_ID = "cell_id"
 OBJECT_NUMBER = "Metadata_ObjectNumber"  # of files that phenolens wrote
-FIELD = ["plate", "well", "site"]
 CELL = ["object_number", "y", "x"]
 
 

@@ -41,6 +41,7 @@ METADATA = {
     "x": "Metadata_X",
     "is_noise": "Metadata_Is_Noise",
 }
+FIELD = ["plate", "well", "site"]  # what tells a field from all others
 ROLES = ("treated", "control", "other")
 WELL = re.compile(r"^[A-Z]{1,2}\d{2}$")
 
@@ -97,6 +98,11 @@ def select(
     if not chosen.any():
         raise InputError("no field is in all of the chosen plates, wells and sites; choose fewer of them")
     return replace(screen, table=table[chosen].reset_index(drop=True))
+
+
+def where_of(field: pd.Series) -> str:
+    """A field, or what lies in it, as messages name its place."""
+    return f'plate "{field["plate"]}", well "{field["well"]}", site {field["site"]}'
 
 
 def treatment_name(compound: pd.Series, concentration_um: pd.Series) -> pd.Series:
