@@ -1,6 +1,8 @@
 """Make the project's own environment in .venv, with the pinned versions, once; Python 3.11 or newer is all it needs."""
 
 import hashlib
+import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -32,3 +34,18 @@ def python_with(*extras: str) -> str:
         sys.exit("pip could not install the pinned packages; its message stands above")
     stamp.write_text(wanted.hexdigest())
     return str(python)
+
+
+def with_browser() -> None:
+    """Install Debian's chromium where it is missing and can be installed; else say what the tests of pages need."""
+    if shutil.which("chromium"):
+        return
+    as_root = [] if hasattr(os, "geteuid") and os.geteuid() == 0 else ["sudo", "-n"]
+    if shutil.which("apt-get") and (not as_root or shutil.which("sudo")):
+        print("installing Debian's chromium, in which the pages are tested", flush=True)
+        quiet = {"env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, "check": False}
+        subprocess.run([*as_root, "apt-get", "update", "-qq"], **quiet)
+        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"]
+        subprocess.run([*as_root, *install], stdout=subprocess.DEVNULL, **quiet)
+    if not shutil.which("chromium"):
+        print("no chromium here: pages are not tested in a browser; install the package chromium to do so", flush=True)

@@ -1,7 +1,10 @@
 """What tests share: the real data beside the project, and seeded randomness."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,6 +15,9 @@ from phenolens.images.store import CropStore
 from phenolens.screen.simulate import SimulateConfig, simulate
 from phenolens.study import Study
 from phenolens.training.device import Compute
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 TINY = SimulateConfig(
     mechanisms=4, compounds=2, doses=1, active_doses=1, replicates=1, field_width_px=150, field_height_px=140, cells=10
@@ -58,3 +64,20 @@ def store(tiny_study: Study) -> CropStore:
 def compute() -> Compute:
     """One thread, float32: what is computed twice is the same."""
     return Compute.chosen(device="cpu", precision="float32", threads=1)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["Browser"]:
+    """Debian's chromium without a window; a page of it: `browser.new_page(viewport={"width": 390, "height": 844})`."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium here: install the package chromium to test pages in a browser")
+    from playwright.sync_api import sync_playwright
+
+    # as root it cannot start in its sandbox; it asks nobody for anything; WebGL is computed by the processor
+    flags = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--disable-sync", "--enable-unsafe-swiftshader", "--use-angle=swiftshader"]
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield started
+        started.close()

@@ -18,10 +18,12 @@ ROOMS = [
     "models",
     "training",
     "profiling",
+    "phenotype",
     "viewing",
     "study",
-    "web",
     "steps",
+    "contents",
+    "web",
     "verbs",
     "cli",
 ]
@@ -36,9 +38,6 @@ OF_FILE = {
     "steps": "steps",
     "evaluating": "steps",
     "scores_folder": "steps",
-    "reporting": "steps",
-    "reporting_quality": "steps",
-    "repeating": "steps",
     "settings": "verbs",
     "cli": "cli",
 }
@@ -49,10 +48,13 @@ LIBRARIES = {
     "matplotlib": {"viewing"},
     "fastapi": {"web"},
     "uvicorn": {"web", "verbs"},
+    "plotly": {"web"},
+    "imageio": {"viewing"},
 }
 # Data flows downwards: these do not know each other though one stands before the other.
 APART = {
     "profiling": {"models", "training", "images"},
+    "phenotype": {"models", "training", "images"},
     "viewing": {"models", "training", "images"},
     "images": {"models"},
 }

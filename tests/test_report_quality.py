@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from phenolens.contents.quality import KEPT, flag_counts, left_out, quality, standing_out
 from phenolens.files import write_json, write_parquet
 from phenolens.images.config import FLAGS
 from phenolens.images.store import FORMAT, VERSION, CropStore, write_npy
-from phenolens.reporting_quality import KEPT, flag_counts, left_out, quality, standing_out
 from phenolens.viewing.canvas import alt_of
 from phenolens.viewing.report import ReportContents, report_html
 

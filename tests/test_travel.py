@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from phenolens.errors import InputError
-from phenolens.viewing.travel import cosines_to, decode_frames, feature_swap, straight_line, target_cell
+from phenolens.phenotype.travel import cosines_to, decode_frames, feature_swap, straight_line, target_cell
 
 
 def test_the_target_is_the_cell_nearest_to_the_mean_of_its_treatment():

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from phenolens import reporting
+from phenolens.contents.report import ReportConfig, write_report
 from phenolens.progress import tell
-from phenolens.reporting import ReportConfig
 from phenolens.study import Study
 
 
@@ -22,6 +21,6 @@ class Flags:
 def act(flags: Flags) -> None:
     """Write the report; its path is the last line."""
     study = Study.open(flags.study)
-    reporting.write_report(study, flags.report)
+    write_report(study, flags.report)
     tell(f"next: open the report in a browser, or phenolens explore {study.folder}")
     print(study.report.resolve())

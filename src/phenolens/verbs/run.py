@@ -6,10 +6,10 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from phenolens import reporting, steps
+from phenolens import steps
+from phenolens.contents.report import ReportConfig, write_report
 from phenolens.images.config import CropConfig
 from phenolens.progress import tell
-from phenolens.reporting import ReportConfig
 from phenolens.screen.layout_config import LayoutConfig
 from phenolens.steps import EmbedConfig, EvaluateConfig, ProfileConfig
 from phenolens.study import Study
@@ -65,7 +65,7 @@ def act(flags: Flags) -> None:
     steps.evaluate(study, steps.profiled_runs(study), flags.evaluate)
     draw_confusions(study)
     show_scores(study)
-    reporting.write_report(study, replace(flags.report, run=flags.report.run or names[0]))
+    write_report(study, replace(flags.report, run=flags.report.run or names[0]))
     tell(f"next: open the report in a browser, or phenolens explore {study.folder}")
     print(study.report.resolve())
 

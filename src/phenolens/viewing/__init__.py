@@ -1,4 +1,4 @@
-"""Viewing: pictures of cells and charts, the way from control to compound, the report; computes no score."""
+"""Viewing: pictures of cells and charts, the report; computes no score."""
 
 from phenolens.colours import Contrast, cell_image, channel_colours, shared_contrast
 from phenolens.viewing.canvas import alt_of, caption_of, png
@@ -6,29 +6,23 @@ from phenolens.viewing.charts import confusion, learning_curves, treatment_map
 from phenolens.viewing.figures import cell_sheet, interpolation, reconstructions
 from phenolens.viewing.report import ReportContents, SavedPicture, report_html
 from phenolens.viewing.scoretable import verdict_sentence
-from phenolens.viewing.travel import Travel, decode_frames, feature_swap, straight_line, target_cell
 
 __all__ = [
     "Contrast",
     "ReportContents",
     "SavedPicture",
-    "Travel",
     "alt_of",
     "caption_of",
     "cell_image",
     "cell_sheet",
     "channel_colours",
     "confusion",
-    "decode_frames",
-    "feature_swap",
     "interpolation",
     "learning_curves",
     "png",
     "reconstructions",
     "report_html",
     "shared_contrast",
-    "straight_line",
-    "target_cell",
     "treatment_map",
     "verdict_sentence",
 ]

@@ -14,25 +14,22 @@ import anndata
 import numpy as np
 import pandas as pd
 
+from phenolens.contents.commands import commands
+from phenolens.contents.pictured import PicturedRun, embedded_cells, pictured_runs
+from phenolens.contents.quality import left_out, quality
 from phenolens.errors import InputError, at_least
 from phenolens.files import read_h5ad, read_json, write_text
 from phenolens.images.store import CropStore, normalised
-from phenolens.models import Generative
-from phenolens.repeating import commands
-from phenolens.reporting_quality import left_out, quality
-from phenolens.steps import check_scores, embeddings, score_name
+from phenolens.phenotype.travel import decode_frames, feature_swap, target_cell
+from phenolens.steps import check_scores, score_name
 from phenolens.study import HEADLINE, Study
 from phenolens.training.checkpoint import RunFolder
-from phenolens.training.device import Compute
-from phenolens.training.embed import decode, embed_crops
 from phenolens.training.health import RECORDS
-from phenolens.training.runs import trained_model
 from phenolens.viewing.charts import confusion, learning_curves, treatment_map
 from phenolens.viewing.figures import cell_sheet, interpolation, reconstructions
 from phenolens.viewing.published import COMPOUNDS
 from phenolens.viewing.report import Picture, ReportContents, SavedPicture, report_html
-from phenolens.viewing.scoretable import MODEL_NAMES, verdict_sentence
-from phenolens.viewing.travel import decode_frames, feature_swap, target_cell
+from phenolens.viewing.scoretable import verdict_sentence
 
 UNTOLD = ("record_every", "checkpoint_every", "watch_every", "tensorboard")  # settings that change no result
 FULL_BBBC021_CROPS = 488_396  # the public crop set, as a yardstick for how much of it a study holds
@@ -53,31 +50,6 @@ class ReportConfig:
         at_least("--shown-cells", self.shown_cells, 1)
         at_least("--frames", self.frames, 2)
         at_least("--picture-seed", self.picture_seed, 0)
-
-
-@dataclass(frozen=True)
-class _Pictured:
-    """The run that is pictured, and what its pictures are made of."""
-
-    run: RunFolder
-    model: Generative
-    store: CropStore
-    compute: Compute
-
-    @property
-    def title(self) -> str:
-        about = self.run.about() or {}
-        return MODEL_NAMES.get(about["config"]["model"], self.run.name)
-
-    def originals(self, rows: np.ndarray) -> np.ndarray:
-        """Crops (n, C, S, S) as the model sees them."""
-        return self.compute.normalised(self.store.take(rows)).cpu().numpy()
-
-    def redrawn(self, rows: np.ndarray) -> np.ndarray:
-        """Their reconstructions."""
-        return decode(
-            self.model, embed_crops(self.model, self.store.take(rows), compute=self.compute), compute=self.compute
-        )
 
 
 def write_report(study: Study, config: ReportConfig) -> None:
@@ -249,7 +221,7 @@ def _pictures(study: Study, name: str, config: ReportConfig) -> dict[str, Any]:
     cells = store.cells
     fine = ~cells["is_noise"].to_numpy(bool)
     shown: dict[str, Any] = {"cells": _sheet(store, fine, random, config.shown_cells)}
-    decoding = [p for p in (_pictured(study, run) for run in _scored_runs(study)) if p is not None]
+    decoding = pictured_runs(study, _scored_runs(study))
     decoding.sort(key=lambda pictured: (pictured.run.name == name, pictured.title))
     if decoding:
         dose = cells["concentration_um"].map(" {:g} µM".format).where(cells["role"] != "control", "")
@@ -269,16 +241,6 @@ def _pictures(study: Study, name: str, config: ReportConfig) -> dict[str, Any]:
 def _scored_runs(study: Study) -> list[str]:
     """The runs whose scores are in scores.csv."""
     return list(pd.read_csv(study.folder / "scores" / "chance.csv", keep_default_na=False)["run"].unique())
-
-
-def _pictured(study: Study, name: str) -> _Pictured | None:
-    """What the pictures of a run are made of; None for a model that does not decode."""
-    run = RunFolder(study.run(name))
-    model, trained = trained_model(run)
-    if not isinstance(model, Generative):
-        return None
-    compute = Compute.chosen(device=trained.device, precision=trained.precision, threads=trained.threads)
-    return _Pictured(run, model, study.store(), compute)
 
 
 def _one_a_mechanism(cells: pd.DataFrame, fine: np.ndarray, random: np.random.Generator, n: int) -> np.ndarray:
@@ -304,32 +266,23 @@ def _sheet(store: CropStore, fine: np.ndarray, random: np.random.Generator, n: i
     return cell_sheet(crops, titles, channels=store.channels)
 
 
-def _travels(study: Study, pictured: _Pictured, config: ReportConfig) -> list[Picture]:
+def _travels(study: Study, pictured: PicturedRun, config: ReportConfig) -> list[Picture]:
     """From the control cell nearest to the controls' mean to a cell of each chosen compound."""
-    table = anndata.concat(embeddings(study, pictured.run.name))
-    obs, z = table.obs, np.asarray(table.X)
-    fine = ~obs["Metadata_Is_Noise"].astype(bool).to_numpy()
-    controls = np.flatnonzero((obs["Metadata_Role"] == "control").to_numpy() & fine)
-    start = controls[target_cell(z[controls])]
-    row_of = {cell: row for row, cell in enumerate(pictured.store.cells["cell_id"])}
-
-    def crop_of(position: int) -> np.ndarray:
-        return pictured.originals(np.array([row_of[table.obs_names[position]]]))[0]
-
+    cells = embedded_cells(study, pictured.name)
+    controls = cells.rows(Role="control")
+    start = controls[target_cell(cells.z[controls])]
     strips: list[Picture] = []
-    for treatment in _destinations(study, pictured.run.name, config):
-        treated = np.flatnonzero((obs["Metadata_Treatment"] == treatment).to_numpy() & fine)
-        target = treated[target_cell(z[treated])]
-        travel = feature_swap(z[start], z[target], config.frames)
-        frames = decode_frames(travel, lambda at: decode(pictured.model, at, compute=pictured.compute))
+    for treatment in _destinations(study, pictured.name, config):
+        treated = cells.rows(Treatment=treatment)
+        target = treated[target_cell(cells.z[treated])]
+        travel = feature_swap(cells.z[start], cells.z[target], config.frames)
         strips.append(
             interpolation(
-                frames,
+                decode_frames(travel, pictured.decoded),
                 travel.cosines,
-                str(obs["Metadata_Compound"].iloc[start]),
-                f"{treatment.replace('@', ' ')} µM: {obs['Metadata_MoA'].iloc[target]}",
-                crop_of(start),
-                crop_of(target),
+                str(cells.obs["Metadata_Compound"].iloc[start]),
+                f"{treatment.replace('@', ' ')} µM: {cells.obs['Metadata_MoA'].iloc[target]}",
+                *pictured.originals(np.array([start, target])),
                 channels=pictured.store.channels,
             )
         )

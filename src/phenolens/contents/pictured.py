@@ -1,0 +1,131 @@
+"""The runs whose embeddings decode into pictures, and the cells that they embed.
+
+N cells of a study, n of them, Z features, C channels, S crop side in px.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from phenolens.errors import InputError
+from phenolens.images.store import CropStore
+from phenolens.models import Generative
+from phenolens.steps import embedding_sources, embeddings
+from phenolens.study import Study
+from phenolens.training.checkpoint import RunFolder
+from phenolens.training.device import Compute
+from phenolens.training.embed import decode, embed_crops
+from phenolens.training.runs import trained_model
+from phenolens.viewing.scoretable import MODEL_NAMES
+
+PREFERRED = ("vaeplus", "vae", "ae")  # which model is pictured where several could be
+
+
+@dataclass(frozen=True)
+class PicturedRun:
+    """A run that decodes, and what its pictures are made of."""
+
+    run: RunFolder
+    model_name: str  # its key in MODELS
+    model: Generative
+    store: CropStore
+    compute: Compute
+
+    @property
+    def name(self) -> str:
+        """The run's own name."""
+        return self.run.name
+
+    @property
+    def title(self) -> str:
+        """The model's name as the paper writes it, such as VAE+."""
+        return MODEL_NAMES.get(self.model_name, self.run.name)
+
+    def originals(self, rows: np.ndarray) -> np.ndarray:
+        """Crops (n, C, S, S) of these rows of the store as the model sees them: each channel over its maximum."""
+        return self.compute.normalised(self.store.take(rows)).cpu().numpy()
+
+    def embedded(self, crops: np.ndarray) -> np.ndarray:
+        """Embeddings (n, Z) of crops (n, C, S, S), stored or decoded."""
+        return embed_crops(self.model, crops, compute=self.compute)
+
+    def decoded(self, z: np.ndarray) -> np.ndarray:
+        """Pictures (n, C, S, S) of embeddings (n, Z)."""
+        return decode(self.model, z, compute=self.compute)
+
+    def redrawn(self, rows: np.ndarray) -> np.ndarray:
+        """Reconstructions (n, C, S, S) of these rows of the store."""
+        return self.decoded(self.embedded(self.store.take(rows)))
+
+
+@dataclass(frozen=True)
+class EmbeddedCells:
+    """All cells of a study with their embeddings by one run; row i is row i of the crop store."""
+
+    z: np.ndarray  # (N, Z) float32
+    obs: pd.DataFrame  # (N rows) `Metadata_*`, index: cell id
+    fine: np.ndarray  # (N,) whether the cell is counted: not flagged as noise
+
+    def rows(self, **wanted: str) -> np.ndarray:
+        """Rows of counted cells whose `Metadata_<name>` has this value: `rows(Role="control")`."""
+        chosen = self.fine.copy()
+        for name, value in wanted.items():
+            chosen &= (self.obs[f"Metadata_{name}"].astype(str) == value).to_numpy()
+        return np.flatnonzero(chosen)
+
+
+def embedded_cells(study: Study, name: str) -> EmbeddedCells:
+    """The cells that a run embeds; InputError, naming the command, where they are not embedded as they are now."""
+    embedding_sources(study, name)
+    table = anndata.concat(embeddings(study, name))
+    fine = ~table.obs["Metadata_Is_Noise"].astype(bool).to_numpy()
+    return EmbeddedCells(np.asarray(table.X), table.obs, fine)
+
+
+def pictured_run(study: Study, name: str) -> PicturedRun | None:
+    """What the pictures of a run are made of; None for a model that does not decode."""
+    run = RunFolder(study.run(name))
+    model, trained = trained_model(run)
+    if not isinstance(model, Generative):
+        return None
+    compute = Compute.chosen(device=trained.device, precision=trained.precision, threads=trained.threads)
+    return PicturedRun(run, trained.model, model, study.store(), compute)
+
+
+def pictured_runs(study: Study, names: Sequence[str]) -> list[PicturedRun]:
+    """Those of these runs that decode, in their order."""
+    return [run for run in (pictured_run(study, name) for name in names) if run is not None]
+
+
+def chosen_run(study: Study, asked: str | None) -> PicturedRun:
+    """The run asked for, which must decode; when none is asked for, the first VAE+ that is trained, else VAE, else AE.
+
+    InputError for a run that is not there or whose model cannot decode, naming those that can.
+    """
+    from phenolens.steps import trained_runs
+
+    if asked is not None:
+        study.chosen_runs((asked,))
+        found = pictured_run(study, asked)
+        if found is not None:
+            return found
+    able = pictured_runs(study, trained_runs(study))
+    named = ", ".join(run.name for run in able)
+    if asked is not None:
+        instead = f"--run with one that can: {named}" if able else f"train one: phenolens train {study.folder}"
+        raise InputError(f'run "{asked}": its model cannot decode embeddings into pictures; {instead}')
+    if not able:
+        raise InputError(
+            f"{study.folder}: no model of this study decodes embeddings into pictures; "
+            f"train one: phenolens train {study.folder}"
+        )
+    return min(able, key=preference)
+
+
+def preference(run: PicturedRun) -> tuple[int, str]:
+    """Sorts runs so that the one to be pictured comes first."""
+    known = PREFERRED.index(run.model_name) if run.model_name in PREFERRED else len(PREFERRED)
+    return known, run.name
