@@ -1,6 +1,7 @@
 """Figures: what is drawn is what was given, in the same contrast, with n in the caption."""
 
 import io
+import re
 
 import matplotlib
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.image import imread
 
 from phenolens.colours import Contrast, cell_image, channel_colours, shared_contrast
 from phenolens.errors import InputError
-from phenolens.viewing.canvas import alt_of, caption_of, png
+from phenolens.viewing.canvas import alt_of, caption_of, file_of, png
 from phenolens.viewing.charts import confusion, learning_curves, treatment_map
 from phenolens.viewing.figures import cell_sheet, interpolation, reconstructions
 
@@ -329,3 +330,13 @@ def test_a_dollar_sign_in_a_name_is_drawn_as_it_is(crops):
     figure = reconstructions(crops, {"AE": crops}, ["$x^2$", "$\\frac$", "a_b", "\\frac", "{"], channels=CHANNELS)
     assert "$x^2$" in texts(figure)
     assert len(png(figure)) > 1000
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_a_figure_is_the_same_bytes_in_each_kind_of_file_whenever_it_is_written(crops, kind, begins):
+    figure = cell_sheet([crops], ["a µM & <b>"], channels=CHANNELS)
+    first = file_of(figure, kind)
+    assert first.startswith(begins)
+    assert file_of(figure, kind) == first
+    assert file_of(cell_sheet([crops], ["a µM & <b>"], channels=CHANNELS), kind) == first
+    assert not re.search(rb"20\d\d-\d\d|CreationDate|Matplotlib v", first)

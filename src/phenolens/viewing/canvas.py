@@ -8,7 +8,7 @@ import pickle
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -19,6 +19,9 @@ INK = "#1f2933"
 QUIET = "#6b7785"
 RULE = "#d5dae0"
 PIXELS_PER_INCH = 160
+VECTOR_PIXELS_PER_INCH = 300  # of the pictures inside an SVG or a PDF
+# What matplotlib would write of the machine and the day into a file of each kind
+UNTOLD = {"png": ("Software",), "svg": ("Creator", "Date"), "pdf": ("Creator", "Producer", "CreationDate")}
 CHARACTERS_PER_INCH = 15.5  # of the caption's font
 
 LOOK: dict[str, Any] = {
@@ -40,6 +43,7 @@ LOOK: dict[str, Any] = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "svg.hashsalt": "phenolens",
+    "pdf.fonttype": 42,  # whole fonts, so that letters can be edited
 }
 
 
@@ -82,16 +86,25 @@ def alt_of(figure: Figure) -> str:
 
 
 def png(figure: Figure, *, with_caption: bool = True) -> bytes:
-    """The figure as PNG, without dates or versions inside: the same figure gives the same bytes.
+    """The figure as PNG, without dates or versions inside: the same figure gives the same bytes."""
+    return file_of(figure, "png", with_caption=with_caption)
+
+
+def file_of(figure: Figure, kind: Literal["png", "svg", "pdf"], *, with_caption: bool = True) -> bytes:
+    """The figure as a file of this kind, without dates or versions inside: the same figure gives the same bytes.
 
     A copy is drawn: drawing moves what is in a figure, so that drawing it once more would give other bytes.
     """
     copy: Figure = pickle.loads(pickle.dumps(figure))
     if not with_caption:
         _take_caption_off(copy)
+    metadata: dict[str, str | None] = dict.fromkeys(UNTOLD[kind])
+    if kind != "png":
+        metadata["Title"] = alt_of(figure)  # read aloud where the picture cannot be seen
+    dpi = PIXELS_PER_INCH if kind == "png" else VECTOR_PIXELS_PER_INCH
     buffer = io.BytesIO()
     with look():
-        copy.savefig(buffer, format="png", dpi=PIXELS_PER_INCH, metadata={"Software": None})
+        copy.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
 
 

@@ -4,29 +4,29 @@ n cells, F frames, C channels, S crop side in px. Crops are floats, each channel
 figure uses one contrast for all its cells, its own or the one it is given. Lafarge et al. 2019, Figures 2 and 3.
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
-from phenolens.colours import (
-    Array,
-    Contrast,
-    cell_image,
-    checked_crops,
-    colour_words,
-    shared_contrast,
-)
+from phenolens.colours import Array, Contrast, checked_crops, colour_words, shared_contrast
 from phenolens.errors import InputError
-from phenolens.viewing.canvas import INK, QUIET, bare, describe, look, new_figure
-
-WIDTH_IN = 9.0
-PAD_IN = 0.012  # around each picture
-SPACE = 0.16  # between real and decoded cells, in crop sides
+from phenolens.viewing.canvas import QUIET, bare, describe, look, new_figure
+from phenolens.viewing.pieces import (
+    PAD_IN,
+    SPACE,
+    WIDTH_IN,
+    cell_grid,
+    cell_label,
+    channel_key,
+    channels_apart,
+    contrast_words,
+    draw_cell,
+    label_end,
+    label_row,
+    listed,
+    same_cells,
+)
 
 
 def reconstructions(
@@ -47,11 +47,11 @@ def reconstructions(
     contrast = contrast or shared_contrast(originals, channels)
     rows = {"original": originals, **{name: crops for name, crops in by_model.items()}}
     for name, crops in rows.items():
-        _same_cells(checked_crops(crops, channels, what=name), originals, name)
+        same_cells(checked_crops(crops, channels, what=name), originals, name)
     if len(labels) != len(originals):
         raise InputError(f"{len(labels)} labels for {len(originals)} cells: expected one label a cell")
     if apart:
-        lines = [(f"{name}\n{part}", crops, i) for i, part in _parts(contrast) for name, crops in rows.items()]
+        lines = [(f"{name}\n{part}", crops, i) for i, part in channels_apart(contrast) for name, crops in rows.items()]
     else:
         lines = [(name, crops, None) for name, crops in rows.items()]
 
@@ -59,19 +59,19 @@ def reconstructions(
     with look():
         side = min((WIDTH_IN - 1.0) / n, 1.35)
         figure = new_figure(1.0 + side * n, 0.75 + (side + 2 * PAD_IN) * len(lines), pad_in=PAD_IN)
-        grid = _grid(figure, len(lines), n)
+        grid = cell_grid(figure, len(lines), n)
         for axes_row, (name, crops, channel) in zip(grid, lines):
             for axes, crop in zip(axes_row, crops):
-                _draw(axes, crop, contrast, channel)
-            _row_label(axes_row[0], name)
+                draw_cell(axes, crop, contrast, channel)
+            label_row(axes_row[0], name)
         for axes, label in zip(grid[0], labels):
-            axes.set_title(_cell_label(label, side), fontsize=8, loc="center")
-        _key(figure, contrast)
-        models = _listed(list(by_model))
+            axes.set_title(cell_label(label, side), fontsize=8, loc="center")
+        channel_key(figure, contrast)
+        models = listed(list(by_model))
         return describe(
             figure,
             caption=f"n = {n} cells; top row the originals, below what {models} decoded from each cell's embedding. "
-            f"{_contrast_words(contrast, originals)}",
+            f"{contrast_words(contrast, originals)}",
             alt=f"{n} original cells ({', '.join(dict.fromkeys(labels))}) above their reconstructions by {models}",
         )
 
@@ -107,21 +107,21 @@ def interpolation(
         ratios = [1.0, SPACE] * first + [1.0] * len(frames) + [SPACE, 1.0] * (columns - first - len(frames))
         side = WIDTH_IN / sum(ratios)
         figure = new_figure(WIDTH_IN, side + 0.72, pad_in=PAD_IN)
-        every = _grid(figure, 1, len(ratios), width_ratios=ratios)[0]
+        every = cell_grid(figure, 1, len(ratios), width_ratios=ratios)[0]
         for axes, ratio in zip(every, ratios):
             bare(axes).set_visible(ratio == 1)
         grid = every[np.array(ratios) == 1]
         for axes, frame, cosine in zip(grid[first:], frames, cosines):
-            _draw(axes, frame, contrast, None)
+            draw_cell(axes, frame, contrast, None)
             axes.set_xlabel(f"{cosine:.2f}".replace("-", "−"), fontsize=8.5, labelpad=3)
         for axes, crop in ((grid[0], original_start), (grid[-1], original_target)):
             if crop is not None:
-                _draw(axes, crop, contrast, None)
+                draw_cell(axes, crop, contrast, None)
                 axes.set_xlabel("real cell", fontsize=8.5, labelpad=3, color=QUIET)
         grid[0].set_title(" ", fontsize=9)  # keeps the height of the end labels free
-        _end_label(grid[0], start_label, "left")
-        _end_label(grid[-1], end_label, "right")
-        _key(figure, contrast)
+        label_end(grid[0], start_label, "left")
+        label_end(grid[-1], end_label, "right")
+        channel_key(figure, contrast)
         return describe(
             figure,
             caption=f"n = 1 cell of {start_label} on its way to 1 cell of {end_label}, {len(frames)} decoded frames "
@@ -149,98 +149,16 @@ def cell_sheet(
         label_in = 1.75
         side = min((WIDTH_IN - label_in) / n_columns, 1.1)
         figure = new_figure(label_in + side * n_columns, 0.4 + (side + 2 * PAD_IN) * len(crops), pad_in=PAD_IN)
-        grid = _grid(figure, len(crops), n_columns)
+        grid = cell_grid(figure, len(crops), n_columns)
         for axes_row, group, title in zip(grid, crops, titles):
             for axes, crop in zip(axes_row, group):
-                _draw(axes, crop, contrast, None)
+                draw_cell(axes, crop, contrast, None)
             for axes in axes_row[len(group) :]:
                 bare(axes)
-            _row_label(axes_row[0], title, characters=20)
-        _key(figure, contrast)
+            label_row(axes_row[0], title, characters=20)
+        channel_key(figure, contrast)
         return describe(
             figure,
-            caption=f"n = {n_cells} real cells, {len(titles)} groups. {_contrast_words(contrast, crops[0])}",
+            caption=f"n = {n_cells} real cells, {len(titles)} groups. {contrast_words(contrast, crops[0])}",
             alt=f"Contact sheet of {n_cells} real cells in rows: {', '.join(titles)}",
         )
-
-
-def _grid(figure: Figure, n_rows: int, n_columns: int, **options: Sequence[float]) -> Array:
-    return figure.subplots(n_rows, n_columns, squeeze=False, gridspec_kw=dict(options))
-
-
-def _draw(axes: Axes, crop: Array, contrast: Contrast, channel: int | None) -> None:
-    if channel is not None:
-        crop, contrast = crop[channel : channel + 1], contrast.of_channel(channel)
-    bare(axes).imshow(cell_image(crop, contrast), interpolation="nearest")
-
-
-def _end_label(axes: Axes, text: str, edge: Literal["left", "right"]) -> None:
-    """A label above the picture from its outer edge on; a long one pushes nothing aside."""
-    label = axes.annotate(
-        text,
-        (0 if edge == "left" else 1, 1),
-        xycoords="axes fraction",
-        xytext=(0, 5),
-        textcoords="offset points",
-        ha=edge,
-        va="bottom",
-        fontsize=9,
-        fontweight="bold",
-    )
-    label.set_in_layout(False)
-
-
-def _row_label(axes: Axes, text: str, *, characters: int = 14) -> None:
-    axes.set_ylabel(_wrap(text, characters), rotation=0, ha="right", va="center", fontsize=8.5, labelpad=6)
-
-
-def _wrap(text: str, characters: int) -> str:
-    return "\n".join("\n".join(textwrap.wrap(line, characters)) for line in text.split("\n"))
-
-
-def _cell_label(label: str, side_in: float) -> str:
-    """A treatment in lines as wide as a crop: a number stays with its unit, a slash may end a line."""
-    breakable = label.replace(" µM", "\u00a0µM").replace("/", "/ ")
-    return _wrap(breakable, max(8, int(side_in * 14.5))).replace("/ ", "/")
-
-
-def _listed(names: Sequence[str]) -> str:
-    """`VAE+, VAE and AE`."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _key(figure: Figure, contrast: Contrast) -> None:
-    """Which colour is which channel, above the pictures."""
-    if len(contrast.channels) > 1:
-        handles = [
-            Patch(facecolor=tuple(rgb), edgecolor=INK, linewidth=0.4, label=name)
-            for name, rgb in zip(contrast.channels, contrast.colours)
-        ]
-        figure.legend(
-            handles=handles,
-            loc="outside upper left",
-            ncols=len(handles),
-            frameon=False,
-            fontsize=8,
-            handlelength=0.9,
-            handleheight=0.9,
-            columnspacing=1.2,
-            borderpad=0.1,
-        )
-
-
-def _parts(contrast: Contrast) -> list[tuple[int | None, str]]:
-    together: list[tuple[int | None, str]] = [(None, "together")]
-    return together + [(index, name) for index, name in enumerate(contrast.channels)]
-
-
-def _contrast_words(contrast: Contrast, crops: Array) -> str:
-    return (
-        f"Crops are {crops.shape[-1]} px wide, each channel divided by its maximum in the cell, so differences in "
-        f"brightness between cells are not shown; one contrast for all; {colour_words(contrast)}."
-    )
-
-
-def _same_cells(crops: Array, originals: Array, name: str) -> None:
-    if crops.shape != originals.shape:
-        raise InputError(f"{name}: shape {crops.shape}, originals {originals.shape}; expected the same cells")
