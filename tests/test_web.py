@@ -24,8 +24,9 @@ from phenolens.images.store import CropStore, write_npy
 from phenolens.screen.table import treatment_name
 from phenolens.study import Study
 from phenolens.verbs.explore import Flags, act, listening
-from phenolens.web.app import address, create_app
+from phenolens.web.app import create_app
 from phenolens.web.explorer import Explorer, NotInStudyError, known, normalised
+from phenolens.web.pages import address
 
 RUN = "vae-seed0"
 ODD = 'mevinolin/lovastatin <b>&"µ?#%2F'  # a compound whose name holds what addresses and HTML are made of

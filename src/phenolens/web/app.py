@@ -6,16 +6,10 @@ An address holds names of the study, each quoted as one piece (`/treatments/mevi
 import base64
 import hashlib
 import re
-from importlib.resources import files
 from typing import Annotated, Any
-from urllib.parse import quote, urlencode
 
-from fastapi import FastAPI, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI, Query, Response
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from phenolens.colours import colour_words
 from phenolens.errors import InputError
@@ -23,24 +17,15 @@ from phenolens.study import Study
 from phenolens.viewing.published import COLUMN_TITLES
 from phenolens.viewing.scoretable import score_rows
 from phenolens.web.explorer import Cells, Explorer, NotInStudyError, known
+from phenolens.web.headers import FOREVER, add_headers, add_hosts, policy
+from phenolens.web.pages import Pages, address
+from phenolens.web.problems import add_problems
 
 WELL_CELLS = 64  # cells on one page of a well
 SHOWN_CELLS = 16  # cells of a treatment, nearest or random
 DOSE_CELLS = 5  # cells of each dose of a compound
 NEIGHBOURS = 6  # nearest other treatments
 SHADES = 5  # of the plate's heat map
-HOSTS = ("127.0.0.1", "localhost")  # names under which a browser may ask; others would be another site's trick
-
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-cache",
-}
-FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # for addresses that name what they hold
 
 Draw = Annotated[int, Query(ge=0, le=9999)]
 PageNumber = Annotated[int, Query(ge=1, le=1_000_000, alias="page")]
@@ -54,47 +39,10 @@ def create_app(study: Study) -> FastAPI:
     _add_plates(app, explorer, pages)
     _add_treatments(app, explorer, pages)
     _add_files(app, explorer, pages)
-    _add_problems(app, pages)
-    _add_headers(app)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS), www_redirect=False)
+    add_problems(app, pages, wrong_method="The explorer shows a study and changes nothing in it.")
+    add_headers(app)
+    add_hosts(app)
     return app
-
-
-def address(*parts: object, **query: object) -> str:
-    """`/part/part?name=value`, each part quoted as one piece; empty values are left out."""
-    path = "/" + "/".join(quote(str(part), safe="") for part in parts)
-    asked = urlencode({name: value for name, value in query.items() if value not in ("", None)})
-    return f"{path}?{asked}" if asked else path
-
-
-class Pages:
-    """Templates and their style."""
-
-    def __init__(self, study: Study) -> None:
-        report = files("phenolens.viewing") / "templates" / "report.css"  # its look, then the explorer's own
-        own = files("phenolens.web") / "static" / "explorer.css"
-        self.style = report.read_text(encoding="utf-8") + own.read_text(encoding="utf-8")
-        self.style_version = hashlib.sha256(self.style.encode()).hexdigest()[:12]
-        self.templates = Environment(
-            loader=PackageLoader("phenolens.web"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        style = address("explorer.css", v=self.style_version)
-        name = study.folder.resolve().name
-        self.templates.globals.update(address=address, study=name, study_folder=str(study.folder), style=style)
-        self.templates.filters["count"] = lambda number: f"{int(number):,}"
-        self.templates.filters["dose"] = lambda um: f"{um:g} µM"
-
-    def page(self, template: str, *, status: int = 200, **shown: Any) -> HTMLResponse:
-        """A template with its values."""
-        return HTMLResponse(self.templates.get_template(template).render(**shown), status_code=status)
-
-    def problem(self, status: int, title: str, words: str) -> HTMLResponse:
-        """A page that says what is wrong and what to do."""
-        return self.page("problem.html", status=status, title=title, words=words)
 
 
 def _add_home(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
@@ -227,36 +175,4 @@ def _policy_of(html: str) -> str:
     styles = re.findall(r"<style>(.*?)</style>", html, flags=re.DOTALL)
     hashes = [base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() for style in styles]
     allowed = " ".join(f"'sha256-{text}'" for text in hashes) or "'none'"
-    sources = f"default-src 'none'; img-src data:; style-src {allowed}"
-    return f"{sources}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-
-
-def _add_problems(app: FastAPI, pages: Pages) -> None:
-    @app.exception_handler(NotInStudyError)
-    def not_in_study(request: Request, error: NotInStudyError) -> Response:
-        return pages.problem(404, "Not in this study", str(error))
-
-    @app.exception_handler(HTTPException)
-    def no_page(request: Request, error: HTTPException) -> Response:
-        if error.status_code == 405:
-            return pages.problem(405, "Only to look at", "The explorer shows a study and changes nothing in it.")
-        return pages.problem(error.status_code, "No such page", "Go home and follow the links from there.")
-
-    @app.exception_handler(RequestValidationError)
-    def bad_number(request: Request, error: RequestValidationError) -> Response:
-        names = ", ".join(str(place["loc"][-1]) for place in error.errors())
-        return pages.problem(422, "An address with a wrong number", f"Take {names} out of the address, or go home.")
-
-    @app.exception_handler(InputError)
-    @app.exception_handler(OSError)
-    def unreadable(request: Request, error: Exception) -> Response:
-        return pages.problem(500, "The study cannot be read", f"{error}. Nothing in it was changed.")
-
-
-def _add_headers(app: FastAPI) -> None:
-    @app.middleware("http")
-    async def with_headers(request: Request, go_on: Any) -> Response:
-        response: Response = await go_on(request)
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        return response
+    return policy(img_src="data:", style_src=allowed)

@@ -24,14 +24,17 @@ from phenolens.profiling.similarity import directions, distances
 from phenolens.screen.table import treatment_name
 from phenolens.study import HEADLINE, Study
 from phenolens.viewing.scoretable import verdict_sentence
+from phenolens.web.problems import NotHereError
 
 PROTOCOLS = ("NSC", "NSCB")
 CONTRAST_CELLS = 256  # cells, evenly over the study, on which the one contrast of all pictures is measured
 OF_A_WELL = ["plate", "batch", "well", "compound", "concentration_um", "moa", "role", "treatment"]
 
 
-class NotInStudyError(LookupError):
+class NotInStudyError(NotHereError):
     """A name that the study does not hold; the message says what to do."""
+
+    title = "Not in this study"
 
 
 @dataclass(frozen=True)
