@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from phenolens.errors import InputError
-from phenolens.phenotype.travel import cosines_to, decode_frames, feature_swap, straight_line, target_cell
+from phenolens.phenotype.travel import (
+    along_direction,
+    cosines_to,
+    decode_frames,
+    feature_swap,
+    straight_line,
+    target_cell,
+    through,
+)
 
 
 def test_the_target_is_the_cell_nearest_to_the_mean_of_its_treatment():
@@ -79,6 +87,40 @@ def test_a_frame_holds_only_values_of_the_start_and_the_target(rng):
 
 def test_the_straight_line_passes_through_the_middle():
     np.testing.assert_allclose(straight_line(np.array([0.0, 2.0]), np.array([1.0, 4.0]), 3).embeddings[1], [0.5, 3.0])
+
+
+def test_a_direction_is_added_to_the_start_and_goes_beyond_when_asked():
+    z0, direction = np.array([1.0, 0.0]), np.array([0.0, 2.0])
+    np.testing.assert_allclose(along_direction(z0, direction, 3).embeddings, [[1, 0], [1, 1], [1, 2]])
+    beyond = along_direction(z0, direction, 5, beyond=2)
+    np.testing.assert_allclose(beyond.embeddings[:, 1], [0, 1, 2, 3, 4])
+    np.testing.assert_allclose(beyond.distances, [2, 1, 0, 1, 2])  # to the start and the direction, not to the end
+    assert beyond.cosines[2] == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("beyond", [0.0, -1.0, np.inf, np.nan])
+def test_a_direction_goes_forwards_and_not_for_ever(beyond):
+    with pytest.raises(InputError, match="above 0"):
+        along_direction(np.zeros(2), np.ones(2), 5, beyond=beyond)
+
+
+@pytest.mark.parametrize("way", ["swap", "line"])
+def test_a_way_through_the_doses_stands_at_each_of_them_and_ends_at_the_last(way, rng):
+    z0, *doses = rng.normal(size=(4, 32))
+    travel = through(z0, doses, 8, way=way)  # three legs in seven steps: 2, 3 and 2
+    np.testing.assert_array_equal(travel.embeddings[[0, 2, 5, 7]], [z0, *doses])
+    np.testing.assert_array_equal(travel.leg, [0, 0, 0, 1, 1, 1, 2, 2])
+    np.testing.assert_allclose(travel.distances, np.linalg.norm(travel.embeddings - doses[-1], axis=1))
+    one_leg = {"swap": feature_swap, "line": straight_line}[way](doses[0], doses[1], 4)
+    np.testing.assert_array_equal(travel.embeddings[2:6], one_leg.embeddings)
+
+
+def test_a_way_through_doses_has_a_frame_for_each():
+    np.testing.assert_array_equal(
+        through(np.zeros(1), [np.ones(1), np.full(1, 3.0)], 3, way="line").embeddings[:, 0], [0, 1, 3]
+    )
+    with pytest.raises(InputError, match="2 frames through 2 targets: expected at least 3"):
+        through(np.zeros(1), [np.ones(1), np.full(1, 3.0)], 2, way="line")
 
 
 def test_a_cell_that_is_already_there_stays_there():

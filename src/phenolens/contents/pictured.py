@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from phenolens.errors import InputError
-from phenolens.images.store import CropStore
+from phenolens.images.store import CropStore, normalised
 from phenolens.models import Generative
 from phenolens.steps import embedding_sources, embeddings
 from phenolens.study import Study
@@ -49,7 +49,13 @@ class PicturedRun:
         return self.compute.normalised(self.store.take(rows)).cpu().numpy()
 
     def embedded(self, crops: np.ndarray) -> np.ndarray:
-        """Embeddings (n, Z) of crops (n, C, S, S), stored or decoded."""
+        """Embeddings (n, Z) of crops (n, C, S, S), stored or decoded.
+
+        Decoded ones, floats, are first brought to 16 bits as a camera would: each channel of each over its maximum,
+        what is below 0 as 0.
+        """
+        if np.issubdtype(crops.dtype, np.floating):
+            crops = np.rint(normalised(np.maximum(crops, 0)) * np.iinfo(np.uint16).max).astype(np.uint16)
         return embed_crops(self.model, crops, compute=self.compute)
 
     def decoded(self, z: np.ndarray) -> np.ndarray:
@@ -85,22 +91,27 @@ def embedded_cells(study: Study, name: str) -> EmbeddedCells:
     return EmbeddedCells(np.asarray(table.X), table.obs, fine)
 
 
-def pictured_run(study: Study, name: str) -> PicturedRun | None:
-    """What the pictures of a run are made of; None for a model that does not decode."""
+def pictured_run(study: Study, name: str, *, precision: str | None = None) -> PicturedRun | None:
+    """What the pictures of a run are made of; None for a model that does not decode.
+
+    `precision` is that of its convolutions, left out that of its training.
+    """
     run = RunFolder(study.run(name))
     model, trained = trained_model(run)
     if not isinstance(model, Generative):
         return None
-    compute = Compute.chosen(device=trained.device, precision=trained.precision, threads=trained.threads)
+    precision = precision or trained.precision
+    compute = Compute.chosen(device=trained.device, precision=precision, threads=trained.threads)
     return PicturedRun(run, trained.model, model, study.store(), compute)
 
 
-def pictured_runs(study: Study, names: Sequence[str]) -> list[PicturedRun]:
+def pictured_runs(study: Study, names: Sequence[str], *, precision: str | None = None) -> list[PicturedRun]:
     """Those of these runs that decode, in their order."""
-    return [run for run in (pictured_run(study, name) for name in names) if run is not None]
+    found = (pictured_run(study, name, precision=precision) for name in names)
+    return [run for run in found if run is not None]
 
 
-def chosen_run(study: Study, asked: str | None) -> PicturedRun:
+def chosen_run(study: Study, asked: str | None, *, precision: str | None = None) -> PicturedRun:
     """The run asked for, which must decode; when none is asked for, the first VAE+ that is trained, else VAE, else AE.
 
     InputError for a run that is not there or whose model cannot decode, naming those that can.
@@ -109,10 +120,10 @@ def chosen_run(study: Study, asked: str | None) -> PicturedRun:
 
     if asked is not None:
         study.chosen_runs((asked,))
-        found = pictured_run(study, asked)
+        found = pictured_run(study, asked, precision=precision)
         if found is not None:
             return found
-    able = pictured_runs(study, trained_runs(study))
+    able = pictured_runs(study, trained_runs(study), precision=precision)
     named = ", ".join(run.name for run in able)
     if asked is not None:
         instead = f"--run with one that can: {named}" if able else f"train one: phenolens train {study.folder}"

@@ -3,8 +3,9 @@
 F frames, Z features, n cells, C channels, S crop side in px. Lafarge et al. 2019, Figure 3.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -12,6 +13,10 @@ from phenolens.errors import InputError
 
 Array = np.ndarray
 Decoder = Callable[[Array], Array]  # embeddings (n, Z) to crops (n, C, S, S)
+
+# swap: the paper's, features copied from the target, those that differ most first; line: all features at once;
+# direction: along the treatment's mean minus the controls' mean, added to the real control cell
+Way = Literal["swap", "line", "direction"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,8 @@ class Travel:
     embeddings: Array  # (F, Z)
     cosines: Array  # (F,) cosine similarity of each frame to the target; NaN where a frame is all zero
     n_copied: Array  # (F,) features that have the target's value because they were copied; 0 for a straight line
+    distances: Array  # (F,) Euclidean distance of each frame to the target
+    leg: Array  # (F,) which of the targets passed on the way, from 0, the frame leads to
 
 
 def target_cell(z_treatment: Array) -> int:
@@ -53,7 +60,7 @@ def feature_swap(z0: Array, z1: Array, frames: int) -> Travel:
     rank = np.empty(len(z0), int)
     rank[order] = np.arange(len(z0))
     embeddings = np.where(rank < n_copied[:, None], z1, z0)
-    return Travel(embeddings, cosines_to(embeddings, z1), n_copied)
+    return _to_target(embeddings, z1, n_copied=n_copied)
 
 
 def straight_line(z0: Array, z1: Array, frames: int) -> Travel:
@@ -61,7 +68,41 @@ def straight_line(z0: Array, z1: Array, frames: int) -> Travel:
     z0, z1 = _checked_ends(z0, z1, frames)
     share = np.linspace(0, 1, frames)[:, None]
     embeddings = (1 - share) * z0 + share * z1
-    return Travel(embeddings, cosines_to(embeddings, z1), np.zeros(frames, int))
+    return _to_target(embeddings, z1)
+
+
+def along_direction(z0: Array, direction: Array, frames: int, *, beyond: float = 1.0) -> Travel:
+    """From z0 (Z,) in equal steps along the direction (Z,), to `beyond` times its length.
+
+    The target, to which cosines and distances are measured, is z0 + direction, whatever `beyond` is: at 2 the middle
+    frame is there and the last one twice as far away from the start.
+    """
+    z0, direction = _checked_ends(z0, direction, frames)
+    if not 0 < beyond < np.inf:
+        raise InputError(f"{beyond} times the direction: expected a finite number above 0")
+    share = beyond * np.linspace(0, 1, frames)[:, None]
+    return _to_target(z0 + share * direction, z0 + direction)
+
+
+def through(z0: Array, targets: Sequence[Array], frames: int, *, way: Literal["swap", "line"]) -> Travel:
+    """From z0 (Z,) through each of the targets (Z,) in turn, up the doses of a compound, say.
+
+    Each leg takes as many frames as the others, or one less; a frame stands at every target. Cosines and distances are
+    measured to the last target. InputError where there are fewer frames than the start and the targets.
+    """
+    if frames < len(targets) + 1:
+        raise InputError(
+            f"{frames} frames through {len(targets)} targets: expected at least {len(targets) + 1}, one a target and "
+            "the start"
+        )
+    stops = np.rint(np.linspace(0, frames - 1, len(targets) + 1)).astype(int)
+    ends = [z0, *targets]
+    walk = feature_swap if way == "swap" else straight_line
+    legs = [walk(ends[i], ends[i + 1], stops[i + 1] - stops[i] + 1) for i in range(len(targets))]
+    embeddings = np.concatenate([legs[0].embeddings[:1], *(leg.embeddings[1:] for leg in legs)])
+    n_copied = np.concatenate([[0], *(leg.n_copied[1:] for leg in legs)])
+    which = np.concatenate([[0], *(np.full(len(leg.embeddings) - 1, i) for i, leg in enumerate(legs))])
+    return _to_target(embeddings, np.asarray(targets[-1], float), n_copied=n_copied, leg=which)
 
 
 def decode_frames(travel: Travel, decode: Decoder) -> Array:
@@ -80,6 +121,17 @@ def cosines_to(embeddings: Array, target: Array) -> Array:
     """Cosine similarity (F,) of each row (F, Z) to the target (Z,); NaN where a row is all zero."""
     lengths = np.linalg.norm(embeddings, axis=1) * np.linalg.norm(target)
     return np.divide(embeddings @ target, lengths, out=np.full(len(embeddings), np.nan), where=lengths > 0)
+
+
+def _to_target(embeddings: Array, target: Array, *, n_copied: Array | None = None, leg: Array | None = None) -> Travel:
+    none = np.zeros(len(embeddings), int)
+    return Travel(
+        embeddings,
+        cosines_to(embeddings, target),
+        none if n_copied is None else n_copied,
+        np.linalg.norm(embeddings - target, axis=1),
+        none if leg is None else leg,
+    )
 
 
 def _checked_ends(z0: Array, z1: Array, frames: int) -> tuple[Array, Array]:

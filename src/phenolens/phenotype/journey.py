@@ -1,0 +1,100 @@
+"""A journey: everything that is shown of one cell on its way to a treatment, as values.
+
+F frames, Z features, C channels, S crop side in px. Crops of real cells are floats, each channel divided by its own
+maximum; pictures are what a model decoded. METHOD 8 and Lafarge et al. 2019, Figure 3.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+Array = np.ndarray
+
+OF_THE_DRAWING = "_sharpness"  # measures whose names end so tell of the model's drawing
+
+
+@dataclass(frozen=True)
+class RealCell:
+    """A cell that was imaged."""
+
+    cell_id: str
+    treatment: str  # `taxol@0.3`
+    label: str  # `taxol 0.3 µM`
+    crop: Array  # (C, S, S)
+
+
+@dataclass(frozen=True)
+class Population:
+    """The part of a treatment's cells that a target stands for: all of them, or those of one medoid."""
+
+    number: int  # from 1, the largest first
+    of: int  # populations
+    share: float  # of the treatment's cells
+    n_cells: int  # of the treatment
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of the frames and of real cells; a column a measure, see `phenotype.measures.describe`."""
+
+    frames: pd.DataFrame  # (F rows) the decoded pictures
+    nearest: pd.DataFrame  # (F rows) the real cell nearest to each frame
+    ends: pd.DataFrame  # the real cells "start" and "target"
+    control_sd: pd.Series  # standard deviation over real control cells; index: the measures
+
+    @property
+    def change(self) -> pd.DataFrame:
+        """Each frame less the first, decoded from decoded, in standard deviations of real control cells."""
+        return (self.frames - self.frames.iloc[0]) / self.control_sd.where(self.control_sd > 0)
+
+    def most_moved(self, n: int) -> list[str]:
+        """The `n` measures whose change from the first frame to the last is largest.
+
+        Never those that were not measured at both ends, nor sharpness: of a decoded picture it says how finely the
+        model draws, not what the cell is like.
+        """
+        change = self.change.iloc[-1].abs().dropna()
+        change = change[~change.index.str.endswith(OF_THE_DRAWING)]
+        return change.sort_values(ascending=False, kind="stable").index[:n].tolist()
+
+
+@dataclass(frozen=True)
+class Journey:
+    """One cell on its way to a treatment, or to one population of it."""
+
+    run: str
+    model: str  # as the paper writes it: VAE+
+    way: str  # swap, line or direction
+    channels: tuple[str, ...]
+    start: RealCell
+    target: RealCell
+    population: Population
+    stops: tuple[str, ...]  # labels of the treatments passed, the last one the destination
+    n_controls: int  # control cells in the mean that a direction starts from
+    frames: pd.DataFrame  # a row a frame, see FRAME_COLUMNS
+    embeddings: Array  # (F, Z)
+    pictures: Array  # (F, C, S, S)
+    nearest: tuple[RealCell, ...]  # (F,) the real cell nearest to each frame, start and target left out
+    measured: Measured | None  # None where it was not asked for
+    batch_share: float | None  # share of the direction from start to end that batches explain; None for one batch
+
+    @property
+    def difference(self) -> Array:
+        """The last picture less the first, (C, S, S): above 0 where it became brighter."""
+        return self.pictures[-1] - self.pictures[0]
+
+
+# The columns of a journey's `frames`.
+FRAME_COLUMNS = {
+    "towards": "the treatment that this part of the way leads to",
+    "n_copied": "features copied from the target so far; 0 on other ways than swap",
+    "cosine": "cosine similarity of the frame's embedding to the target's",
+    "distance": "Euclidean distance of the frame's embedding to the target's",
+    "far": "mean distance to the nearest real cells; 1 is what 99 % of real cells stay below",
+    "moved": "how far the embedding moves when decoded and embedded anew; 1 is what 99 % of real cells stay below",
+    "flag": "in words what is beyond its limit; empty where nothing is",
+    "nearest_cell": "id of the real cell nearest to the frame, start and target left out",
+    "nearest_treatment": "its treatment",
+    "nearest_distance": "its Euclidean distance",
+}

@@ -1,0 +1,118 @@
+"""Where a frame leaves the data: farther from real cells, or less faithful to itself, than real cells are.
+
+N real cells, F frames, Z features. Two measures, each in units of what a stated quantile of the real cells shows, so
+that 1 is the limit: the mean distance to the nearest real cells (a real cell is compared with the others), and how
+far an embedding moves when it is decoded and embedded anew.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from phenolens.errors import InputError
+from phenolens.phenotype.medoids import distances
+
+Array = np.ndarray
+Again = Callable[[Array], Array]  # embeddings (n, Z) to those of the pictures that they decode into (n, Z)
+
+NEAREST = 5  # real cells whose distances are averaged
+QUANTILE = 0.99  # of the real cells: by its making, one real cell in a hundred is beyond each limit
+SAMPLE = 400  # real cells on which the limits are measured
+CHUNK = 2048  # reference cells at once
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What real cells show, for frames to be held against."""
+
+    cells: Array  # (N, Z) the real cells
+    nearest: int  # how many of them are averaged
+    quantile: float
+    far: float  # the quantile of a real cell's mean distance to its nearest others
+    moved: float  # the quantile of how far a real cell moves when it is decoded and embedded anew
+
+
+@dataclass(frozen=True)
+class Held:
+    """Frames held against the limits."""
+
+    far: Array  # (F,) mean distance to the nearest real cells, the limit being 1
+    moved: Array  # (F,) how far the frame moves when it is decoded and embedded anew, the limit being 1
+    flags: tuple[str, ...]  # (F,) in words what is beyond its limit; empty where nothing is
+
+    @property
+    def flagged(self) -> Array:
+        """(F,) whether anything is beyond its limit."""
+        return np.array([bool(flag) for flag in self.flags])
+
+
+def limits_of(
+    cells: Array,
+    again: Again,
+    *,
+    nearest: int = NEAREST,
+    quantile: float = QUANTILE,
+    sample: int = SAMPLE,
+    seed: int = 0,
+) -> Limits:
+    """The limits that real cells (N, Z) set; `again` decodes embeddings and embeds the pictures.
+
+    They are measured on at most `sample` cells, drawn at random, each against all others. InputError where there are
+    too few cells to have `nearest` others.
+    """
+    cells = np.asarray(cells)
+    if cells.ndim != 2 or not np.isfinite(cells).all():
+        raise InputError(f"embeddings of shape {cells.shape}: expected finite values, a row a cell")
+    if len(cells) <= nearest:
+        raise InputError(f"{len(cells)} cells: expected more than {nearest}, so that each has {nearest} others near it")
+    random = np.random.default_rng(seed)
+    drawn = np.sort(random.choice(len(cells), min(sample, len(cells)), replace=False))
+    away = nearest_cells(cells[drawn], cells, nearest + 1)[1]
+    # the nearest of all is the cell itself
+    far = float(np.quantile(away[:, 1:].mean(axis=1), quantile))
+    moved = float(np.quantile(np.linalg.norm(again(cells[drawn]) - cells[drawn], axis=1), quantile))
+    return Limits(cells, nearest, quantile, far, moved)
+
+
+def held_against(limits: Limits, frames: Array, embedded_anew: Array) -> Held:
+    """How far frames (F, Z) lie inside or outside of what real cells show, and in words which are outside.
+
+    `embedded_anew` (F, Z) are the embeddings of the pictures that the frames decode into.
+    """
+    away = nearest_cells(frames, limits.cells, limits.nearest)[1].mean(axis=1)
+    moved = np.linalg.norm(embedded_anew - frames, axis=1)
+    far_ratio, moved_ratio = _over(away, limits.far), _over(moved, limits.moved)
+    share = f"{100 * limits.quantile:g} %"
+    flags = []
+    for far, back in zip(far_ratio.tolist(), moved_ratio.tolist()):
+        words = []
+        if far > 1:
+            words.append(f"{far:.3g} times as far from the real cells nearest to it as {share} of real cells are")
+        if back > 1:
+            words.append(f"decoded and embedded anew it moves {back:.3g} times as far as {share} of real cells do")
+        flags.append("; ".join(words))
+    return Held(far_ratio, moved_ratio, tuple(flags))
+
+
+def nearest_cells(z: Array, cells: Array, n: int) -> tuple[Array, Array]:
+    """Rows (m, n) of the cells (N, Z) nearest to each of z (m, Z), and their distances (m, n), nearest first.
+
+    Equal distances come in the order of the rows. The cells are gone through in parts, so that memory stays small.
+    """
+    n = min(n, len(cells))
+    rows, away = np.empty((len(z), 0), int), np.empty((len(z), 0))
+    for first in range(0, len(cells), CHUNK):
+        part = cells[first : first + CHUNK]
+        rows = np.concatenate([rows, np.tile(np.arange(first, first + len(part)), (len(z), 1))], axis=1)
+        away = np.concatenate([away, distances(z, part)], axis=1)
+        order = np.argsort(away, axis=1, kind="stable")[:, :n]
+        rows, away = np.take_along_axis(rows, order, axis=1), np.take_along_axis(away, order, axis=1)
+    return rows, away
+
+
+def _over(values: Array, limit: float) -> Array:
+    """Values in units of the limit; where the limit is 0, 0 is inside and everything else infinitely far outside."""
+    if limit > 0:
+        return values / limit
+    return np.where(values > 0, np.inf, 0.0)
