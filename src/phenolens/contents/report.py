@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from phenolens.contents.commands import commands
+from phenolens.contents.matched import shown_matches
 from phenolens.contents.pictured import PicturedRun, embedded_cells, pictured_runs
 from phenolens.contents.quality import left_out, quality
 from phenolens.errors import InputError, at_least
@@ -27,11 +28,13 @@ from phenolens.training.checkpoint import RunFolder
 from phenolens.training.health import RECORDS
 from phenolens.viewing.charts import confusion, learning_curves, treatment_map
 from phenolens.viewing.figures import cell_sheet, interpolation, reconstructions
+from phenolens.viewing.neighbours import matches
 from phenolens.viewing.published import COMPOUNDS
 from phenolens.viewing.report import Picture, ReportContents, SavedPicture, report_html
 from phenolens.viewing.scoretable import verdict_sentence
 
 UNTOLD = ("record_every", "checkpoint_every", "watch_every", "tensorboard")  # settings that change no result
+MATCH_CELLS = 4  # of each of two matched treatments
 FULL_BBBC021_CROPS = 488_396  # the public crop set, as a yardstick for how much of it a study holds
 
 
@@ -73,6 +76,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
         amount_of_data=_amount(store) if is_bbbc021 else "",
         confusion=_confusions(study, name),
         treatment_map=_map(study, name),
+        matches=_matches(study, name, store),
         wrong=_wrong(study, name),
         **_of_training(study, name),
         **_pictures(study, name, config),
@@ -176,11 +180,24 @@ def _map(study: Study, name: str) -> Picture:
     return treatment_map(np.asarray(labelled.X), labelled.obs["Metadata_MoA"].astype(str).tolist())
 
 
-def _wrong(study: Study, name: str) -> pd.DataFrame | None:
+def _queries(study: Study, name: str) -> pd.DataFrame | None:
+    """Who each treatment's neighbour was, by the headline's score; None where that was not scored."""
     path = _headline_table(study, name, "neighbours", "NSC")
-    if not path.exists():
+    return pd.read_csv(path, keep_default_na=False) if path.exists() else None
+
+
+def _matches(study: Study, name: str, store: CropStore) -> Picture | None:
+    queries = _queries(study, name)
+    if queries is None:
         return None
-    queries = pd.read_csv(path, keep_default_na=False)
+    shown = shown_matches(queries, embedded_cells(study, name), store, n_cells=MATCH_CELLS)
+    return matches(shown, channels=store.channels) if shown else None
+
+
+def _wrong(study: Study, name: str) -> pd.DataFrame | None:
+    queries = _queries(study, name)
+    if queries is None:
+        return None
     counted = queries[queries["counted"].astype(str) == "True"]
     wrong = counted[counted["right"].astype(str) != "True"]
     columns = {

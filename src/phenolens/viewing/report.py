@@ -83,6 +83,7 @@ class ReportContents:
     amount_of_data: str = ""  # what ours was measured on, where it is not the full data: "1,996 of some 488,000 cells"
     confusion: Sequence[Picture] | None = None
     treatment_map: Picture | None = None
+    matches: Picture | None = None  # treatments beside the one each was most like, with cells of both
     wrong: pd.DataFrame | None = None  # a row a wrong treatment and its neighbour; empty: all were right
     learning_curves: Sequence[Picture] | None = None
     warnings: Sequence[str] | None = None  # the health of the training in sentences; empty: nothing was wrong
@@ -133,6 +134,7 @@ def report_html(contents: ReportContents) -> str:
         others=OTHERS,
         confusion=_pictures(contents.confusion),
         treatment_map=_pictures(contents.treatment_map),
+        matches=_pictures(contents.matches),
         learning_curves=_pictures(contents.learning_curves),
         reconstructions=_pictures(contents.reconstructions),
         interpolations=_pictures(contents.interpolations),

@@ -1,0 +1,77 @@
+"""Matched treatments: which are shown, which cells of them, and that right and wrong are told apart."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from phenolens.contents.matched import shown_matches
+from phenolens.contents.pictured import EmbeddedCells
+from phenolens.errors import InputError
+from phenolens.viewing.canvas import alt_of, caption_of, png
+from phenolens.viewing.neighbours import Match, matches
+
+CHANNELS = ("DAPI", "Tubulin", "Actin")
+
+
+def queries(*rows) -> pd.DataFrame:
+    columns = ["treatment", "moa", "neighbour", "predicted", "distance", "counted", "right"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+class Crops:
+    """A store of 3-channel crops whose every pixel is the number of their row plus 1."""
+
+    def take(self, rows):
+        return np.stack([np.full((3, 8, 8), row + 1, np.uint16) for row in rows])
+
+
+def cells(treatments, z) -> EmbeddedCells:
+    obs = pd.DataFrame({"Metadata_Treatment": treatments})
+    return EmbeddedCells(np.asarray(z, float).reshape(len(obs), -1), obs, np.ones(len(obs), bool))
+
+
+def test_the_cells_shown_are_those_nearest_to_their_treatments_mean():
+    taken = []
+
+    class Store(Crops):
+        def take(self, rows):
+            taken.append(list(rows))
+            return super().take(rows)
+
+    embedded = cells(["a@1", "a@1", "a@1", "b@1", "b@1"], [0.0, 10.0, 4.0, 1.0, 1.5])
+    (match,) = shown_matches(queries(("a@1", "x", "b@1", "x", 0.2, True, True)), embedded, Store(), n_cells=2)
+    assert taken == [[2, 0], [3, 4]]  # the mean of a@1 is 4.67, that of b@1 is 1.25 (a tie: the first row)
+    assert match.right
+    assert match.cells.shape == (2, 3, 8, 8)
+
+
+def test_wrong_ones_come_first_and_each_is_of_another_mechanism_while_there_are_others():
+    rows = [(f"a{k}@1", "x", "b@1", "y", 0.1 + k / 100, True, False) for k in range(6)]
+    rows += [("c@1", "z", "b@1", "y", 0.9, True, False), ("d@1", "y", "b@1", "y", 0.5, True, True)]
+    rows += [("e@1", "y", "b@1", "y", 0.0, False, True)]  # not counted: not shown
+    embedded = cells([row[0] for row in rows] + ["b@1"], np.arange(10.0))
+    shown = shown_matches(queries(*rows), embedded, Crops(), n_cells=1)
+    assert [match.treatment for match in shown] == ["a0@1", "c@1", "a1@1", "a2@1", "d@1"]
+    assert [match.right for match in shown] == [False, False, False, False, True]
+
+
+def match(**changed) -> Match:
+    crops = np.random.default_rng(0).random((3, 3, 12, 12))
+    kept = {"treatment": "taxol@0.3", "moa": "stabilizers", "neighbour": "epothilone B@1", "predicted": "stabilizers"}
+    return Match(**{**kept, "distance": 0.125, "cells": crops, "neighbour_cells": crops[:2], **changed})
+
+
+def test_the_picture_says_right_and_wrong_in_words_and_gives_the_same_bytes_each_time():
+    rows = [match(), match(predicted="destabilizers", neighbour="nocodazole@1")]
+    figure = matches(rows, channels=CHANNELS)
+    said = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert "✓ right, distance 0.12" in said
+    assert "✗ wrong, distance 0.12" in said
+    assert "1 matched to a treatment of their own mechanism and 1 to another's" in caption_of(figure)
+    assert "nocodazole@1 (destabilizers), wrong" in alt_of(figure)
+    assert png(figure) == png(matches(rows, channels=CHANNELS))
+
+
+def test_no_match_is_no_picture():
+    with pytest.raises(InputError, match="at least one"):
+        matches([], channels=CHANNELS)
