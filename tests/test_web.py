@@ -154,7 +154,7 @@ def test_every_link_and_picture_of_every_page_leads_somewhere_and_none_leaves(sc
         inner = {link.partition("#")[0] for link in page.links if "draw=" not in link} - {""}
         todo += sorted(inner - set(seen) - set(todo))
     kinds = {path.split("/")[1].split("?")[0] for path in seen}
-    assert kinds == {"", "plates", "wells", "treatments", "cells", "explorer.css"}
+    assert kinds == {"", "plates", "wells", "treatments", "cells", "map", "explorer.css", "map.js", "plotly.js"}
     wells = scored.store().cells[["plate", "well"]].drop_duplicates()
     assert {f"/wells/{row.plate}/{row.well}" for row in wells.itertuples()} <= set(seen)
 

@@ -18,14 +18,18 @@ from phenolens.viewing.published import COLUMN_TITLES
 from phenolens.viewing.scoretable import score_rows
 from phenolens.web.explorer import Cells, Explorer, NotInStudyError, known
 from phenolens.web.headers import FOREVER, add_headers, add_hosts, policy
+from phenolens.web.maps import add_maps
 from phenolens.web.pages import Pages, address
 from phenolens.web.problems import add_problems
+from phenolens.web.scripts import Scripts
 
 WELL_CELLS = 64  # cells on one page of a well
 SHOWN_CELLS = 16  # cells of a treatment, nearest or random
 DOSE_CELLS = 5  # cells of each dose of a compound
 NEIGHBOURS = 6  # nearest other treatments
 SHADES = 5  # of the plate's heat map
+
+SECTIONS = {"map": "/map"}  # the places that every page leads to, beside home
 
 Draw = Annotated[int, Query(ge=0, le=9999)]
 PageNumber = Annotated[int, Query(ge=1, le=1_000_000, alias="page")]
@@ -34,10 +38,13 @@ PageNumber = Annotated[int, Query(ge=1, le=1_000_000, alias="page")]
 def create_app(study: Study) -> FastAPI:
     """The explorer of one study, to be served on this machine."""
     app = FastAPI(title="phenolens explorer", docs_url=None, redoc_url=None, redirect_slashes=False)
-    explorer, pages = Explorer(study), Pages(study)
+    explorer, pages, scripts = Explorer(study), Pages(study), Scripts()
+    pages.templates.globals["sections"] = SECTIONS
+    scripts.serve(app)
     _add_home(app, explorer, pages)
     _add_plates(app, explorer, pages)
     _add_treatments(app, explorer, pages)
+    add_maps(app, explorer, pages, scripts)
     _add_files(app, explorer, pages)
     add_problems(app, pages, wrong_method="The explorer shows a study and changes nothing in it.")
     add_headers(app)

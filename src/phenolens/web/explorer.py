@@ -137,6 +137,7 @@ class Explorer:
     def __init__(self, study: Study) -> None:
         self.study = study
         self._seen: tuple[bytes, Cells] | None = None
+        self._typical: dict[tuple[str, str, str], int | None] = {}
 
     def cells(self) -> Cells:
         """The study's cells, opened once; InputError while there are none."""
@@ -245,6 +246,13 @@ class Explorer:
         away = np.linalg.norm(z - z.mean(axis=0), axis=1)
         order = np.argsort(away, kind="stable")[:n]
         return {int(rows[place]): float(away[place]) for place in order}
+
+    def typical_cell(self, run: str, treatment: str) -> int | None:
+        """The row of the cell nearest to a treatment's mean, looked for once; None where nothing is embedded."""
+        key = (self.cells().store.identity, run, treatment)
+        if key not in self._typical:
+            self._typical[key] = next(iter(self.nearest_to_mean(run, treatment, n=1)), None)
+        return self._typical[key]
 
     def _embedded(self, run: str, rows: np.ndarray) -> np.ndarray:
         """The embeddings (n, Z) of sorted rows of the store; a plate's file has the order of the plate's crops."""

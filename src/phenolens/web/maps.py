@@ -1,0 +1,211 @@
+"""The map's page and what it fetches: places and groups as plain numbers, so that a million cells open at once.
+
+N cells of a study, n points of a map. Numbers of points are the map's own: see `phenolens.contents.mapped`.
+"""
+
+import hashlib
+from collections import OrderedDict
+from threading import Lock
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from fastapi import FastAPI, Query, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from phenolens.contents.mapped import UMAP_CELLS, Map, Way, map_of_cells, map_of_treatments
+from phenolens.web.explorer import Explorer, NotInStudyError
+from phenolens.web.groups import BY, Groups, grouped
+from phenolens.web.headers import policy
+from phenolens.web.pages import Pages, address
+from phenolens.web.scripts import Scripts
+
+Of = Literal["treatments", "cells"]
+By = Literal["mechanism", "compound", "dose", "plate", "batch"]
+Numbers = Annotated[str, Query(max_length=400, pattern=r"^\d{1,9}(,\d{1,9}){0,31}$")]
+Text = Annotated[str, Query(min_length=1, max_length=200)]
+
+Found = Annotated[str, Query(max_length=200)]
+
+KEPT_MAPS = 6  # in memory, of a million cells 16 MB each
+MOST_FOUND = 2000  # points that a search marks
+# plotly.js compiles its WebGL programs with Function(), and keeps its rules in a style that is empty in the page:
+# this page alone allows the first, and the hash of nothing
+EMPTY_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
+MAP_POLICY = policy(
+    script_src="'self' 'unsafe-eval'",
+    style_src=f"'self' {EMPTY_STYLE}",
+    img_src="'self' data:",
+    connect_src="'self'",
+    form_action="'self'",
+)
+
+
+class Maps:
+    """The maps that were looked at, each made once."""
+
+    def __init__(self, explorer: Explorer) -> None:
+        self._explorer = explorer
+        self._making = Lock()
+        self._kept: OrderedDict[tuple[str, ...], tuple[Map, pd.DataFrame]] = OrderedDict()
+        self._groups: OrderedDict[tuple[str, ...], Groups] = OrderedDict()
+
+    def map(self, run: str, of: Of, way: Way) -> tuple[Map, pd.DataFrame]:
+        """A run's map and the table of its points, a row a point; InputError where the run has not come so far."""
+        key = self._key(run, of, way)
+        with self._making:
+            if key not in self._kept:
+                cells = self._explorer.cells()
+                if of == "cells":
+                    made = map_of_cells(self._explorer.study, run, cells.store, way=way)
+                    table = cells.table
+                else:
+                    made = map_of_treatments(self._explorer.study, run, way=way)
+                    table = _described(cells.wells, made.names)
+                _remember(self._kept, key, (made, table))
+            return self._kept[key]
+
+    def groups(self, run: str, of: Of, way: Way, by: By) -> Groups:
+        """The points of a map in groups."""
+        made, table = self.map(run, of, way)
+        key = (*self._key(run, of, way), by)
+        if key not in self._groups:
+            _remember(self._groups, key, grouped(table[["role", BY[by]]].iloc[made.rows], by))
+        return self._groups[key]
+
+    def found(self, run: str, of: Of, way: Way, text: str) -> np.ndarray:
+        """Numbers of the points whose names hold this text, whatever its capitals."""
+        made, table = self.map(run, of, way)
+        wanted = text.casefold().strip()
+        matching = np.zeros(len(table), bool)
+        for column in ("treatment", "compound", "moa", "plate", "well", "batch"):
+            codes, uniques = pd.factorize(table[column])
+            matching |= np.array([wanted in str(name).casefold() for name in uniques], bool)[codes]
+        if of == "cells":
+            row = int(self._explorer.cells().row_of.get_indexer(pd.Index([text.strip()], dtype=object))[0])
+            matching[row : row + 1] |= row >= 0
+        return np.flatnonzero(matching[made.rows])
+
+    def _key(self, run: str, of: Of, way: Way) -> tuple[str, ...]:
+        """Names what a map is made from: it changes when the run's files do."""
+        study = self._explorer.study
+        made_of = study.embeddings(run).glob("*.h5ad") if of == "cells" else study.profiles(run).glob("*.h5ad")
+        stamps = hashlib.sha256(repr(sorted((path.name, path.stat().st_mtime_ns) for path in made_of)).encode())
+        return self._explorer.cells().store.identity, stamps.hexdigest(), run, of, way
+
+
+def add_maps(app: FastAPI, explorer: Explorer, pages: Pages, scripts: Scripts) -> Maps:
+    """The map's addresses."""
+    maps = Maps(explorer)
+
+    @app.get("/map", response_class=HTMLResponse)
+    def map_page(
+        run: str = "", of: Of = "treatments", way: Way = "pca", by: By = "mechanism", find: Found = ""
+    ) -> Response:
+        run, models = explorer.run(run), explorer.models()
+        ready = bool(run) and models[run]["profiled" if of == "treatments" else "embedded"]
+        asked: dict[str, Any] = {"run": run, "of": of, "way": way}
+        response = pages.page(
+            "map.html",
+            run=run,
+            of=of,
+            way=way,
+            by=by,
+            find=find,
+            choices=list(BY) if of == "cells" else [name for name in BY if name != "plate"],
+            models=models,
+            ready=ready,
+            next_step=explorer.next_step(),
+            asked=asked,
+            umap_cells=UMAP_CELLS,
+            plotly=scripts.address("plotly.js"),
+            script=scripts.address("map.js"),
+        )
+        response.headers["Content-Security-Policy"] = MAP_POLICY
+        return response
+
+    @app.get("/map/places.bin")
+    def places(run: str, of: Of, way: Way) -> Response:
+        made, _ = maps.map(explorer.run(run), of, way)
+        return Response(made.places.T.astype("<f4").tobytes(), media_type="application/octet-stream")
+
+    @app.get("/map/about.json")
+    def about(run: str, of: Of, way: Way) -> Response:
+        made, _ = maps.map(explorer.run(run), of, way)
+        return JSONResponse({"words": made.words, "n": len(made.rows), "control": made.control})
+
+    @app.get("/map/groups.bin")
+    def codes(run: str, of: Of, way: Way, by: By) -> Response:
+        groups = maps.groups(explorer.run(run), of, way, by)
+        return Response(groups.codes.astype("<u2").tobytes(), media_type="application/octet-stream")
+
+    @app.get("/map/groups.json")
+    def groups(run: str, of: Of, way: Way, by: By) -> Response:
+        return JSONResponse(maps.groups(explorer.run(run), of, way, by).as_json())
+
+    @app.get("/map/points.json")
+    def points(run: str, of: Of, way: Way, numbers: Numbers) -> Response:
+        run = explorer.run(run)
+        made, table = maps.map(run, of, way)
+        wanted = [int(number) for number in numbers.split(",")]
+        if max(wanted) >= len(made.rows):
+            raise NotInStudyError(f"This map has {len(made.rows):,} points, numbered from 0. Load the page again.")
+        describe = _cell_point if of == "cells" else _treatment_point
+        return JSONResponse([describe(explorer, run, table.iloc[int(made.rows[number])]) for number in wanted])
+
+    @app.get("/map/found.json")
+    def found(run: str, of: Of, way: Way, text: Text) -> Response:
+        numbers = maps.found(explorer.run(run), of, way, text)
+        return JSONResponse({"n": len(numbers), "numbers": numbers[:MOST_FOUND].tolist()})
+
+    return maps
+
+
+def _cell_point(explorer: Explorer, run: str, row: pd.Series) -> dict[str, str]:
+    picture = address("cells", f"{row['cell_id']}.png", v=explorer.cells().store.identity[:12])
+    where = f"plate {row['plate']}, well {row['well']}, cell {row['cell_id']}"
+    link = address("wells", row["plate"], row["well"])
+    return {"title": _given(row), "mechanism": _mechanism(row), "where": where, "picture": picture, "link": link}
+
+
+def _treatment_point(explorer: Explorer, run: str, row: pd.Series) -> dict[str, str]:
+    cells, name = explorer.cells(), str(row["treatment"])
+    known = name in cells.treatments.index
+    nearest = explorer.typical_cell(run, name) if known else None
+    picture = ""
+    if nearest is not None:
+        picture = address("cells", f"{cells.table['cell_id'].iloc[nearest]}.png", v=cells.store.identity[:12])
+    where = f"{row['n_wells']} wells of batch {row['batch']}; the cell is the one nearest to its mean"
+    link = address("treatments", name, run=run) if known else ""
+    return {"title": _given(row), "mechanism": _mechanism(row), "where": where, "picture": picture, "link": link}
+
+
+def _given(row: pd.Series) -> str:
+    return str(row["compound"]) + (f" {row['concentration_um']:g} µM" if row["role"] != "control" else "")
+
+
+def _mechanism(row: pd.Series) -> str:
+    return "control" if row["role"] == "control" else str(row["moa"]) or "mechanism not known"
+
+
+def _described(wells: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
+    """A row a treatment of these names, from its wells: what was given, its batches, on how many wells."""
+    ours = wells[wells["role"] != "control"]
+    by_name = ours.groupby("treatment", sort=False)
+    table = by_name.agg(
+        compound=("compound", "first"),
+        concentration_um=("concentration_um", "first"),
+        moa=("moa", "first"),
+        batch=("batch", lambda batches: ", ".join(sorted(set(batches.astype(str))))),
+        n_wells=("well", "size"),
+    )
+    table = table.reindex(list(names)).assign(role="treated", plate="", well="")
+    table["n_wells"] = table["n_wells"].fillna(0).astype(int)
+    missing = {"compound": "", "moa": "", "batch": "", "concentration_um": 0.0}
+    return table.fillna(missing).rename_axis("treatment").reset_index()
+
+
+def _remember(kept: OrderedDict[tuple[str, ...], Any], key: tuple[str, ...], value: Any) -> None:
+    kept[key] = value
+    while len(kept) > KEPT_MAPS:
+        kept.popitem(last=False)

@@ -1,0 +1,348 @@
+"use strict";
+// The map. plotly draws the points by WebGL; which point is under the pointer and which are in a lasso is found here over
+// plain numbers, since plotly's own events make an object a point, which a million cells cannot have.
+
+(() => {
+  const root = document.getElementById("map");
+  if (!root) return;
+  const said = document.getElementById("said"), legend = document.getElementById("legend");
+  const card = document.getElementById("card"), chosenBox = document.getElementById("chosen");
+  const MOST_MARKED = 2000, GALLERY = 24, REACH = 14, MANY = 50000, GRID = 512;
+  const asked = new URLSearchParams(location.search);
+  let by = root.dataset.by, names = false, x, y, n = 0, codes, groups, hidden = new Set(), control = null;
+  let grid = null, chosen = null, lasso = [];
+
+  const bring = async (path, more = {}) => {
+    const answer = await fetch(`${path}?${root.dataset.asked}&${new URLSearchParams(more)}`);
+    if (answer.ok) return answer;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    throw new Error(page.querySelector(".verdict")?.textContent || `The server answered ${answer.status}.`);
+  };
+  const numbers = async (path, kind, more) => new kind(await (await bring(path, more)).arrayBuffer());
+  const fail = (error) => { said.textContent = `The map cannot be shown: ${error.message}`; said.className = "missing"; };
+  const counted = (number) => number.toLocaleString("en-US");
+  const made = (tag, words = "", attributes = {}) => {
+    const element = document.createElement(tag);
+    element.textContent = words;
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    return element;
+  };
+  const keep = () => {  // the address always says what is shown
+    const state = new URLSearchParams(`${root.dataset.asked}&by=${by}`);
+    if (chosen?.find) state.set("find", chosen.find);
+    if (chosen?.group !== undefined) state.set("group", groups[chosen.group].name);
+    if (lasso.length) state.set("lasso", lasso.map((at) => at.map((v) => +v.toPrecision(4)).join(",")).join(" "));
+    const axes = root._fullLayout;
+    if (axes && !axes.xaxis.autorange) {
+      state.set("view", [...axes.xaxis.range, ...axes.yaxis.range].map((v) => +v.toPrecision(5)).join(","));
+    }
+    history.replaceState(null, "", `${location.pathname}?${state}`);
+  };
+
+  // drawing: points come in random order; in a few layers of all groups, no group hides another
+  function traces() {
+    const layers = n > MANY ? Math.max(1, Math.min(5, Math.floor(120 / groups.length))) : 1, drawn = [];
+    for (let layer = 0; layer < layers; layer++) {
+      const from = Math.floor((layer * n) / layers), to = Math.floor(((layer + 1) * n) / layers);
+      const sizes = new Uint32Array(groups.length), at = new Uint32Array(groups.length);
+      for (let i = from; i < to; i++) sizes[codes[i]]++;
+      const xs = groups.map((_, g) => new Float32Array(sizes[g])), ys = groups.map((_, g) => new Float32Array(sizes[g]));
+      const labels = names ? groups.map((_, g) => new Array(sizes[g])) : null;
+      for (let i = from; i < to; i++) {
+        const g = codes[i], place = at[g]++;
+        xs[g][place] = x[i];
+        ys[g][place] = y[i];
+        if (names) labels[g][place] = labelOf[i] || "";
+      }
+      groups.forEach((group, g) => drawn.push({
+        type: "scattergl", mode: names ? "markers+text" : "markers", x: xs[g], y: ys[g], hoverinfo: "skip",
+        visible: !hidden.has(g), meta: g, text: names ? labels[g] : undefined, textposition: "top center",
+        textfont: { size: 10, color: "#5f6b78" },
+        marker: { size: n > MANY ? 2.5 : n > 1000 ? 5 : 9, color: group.color, symbol: n > MANY ? "circle" : group.sign,
+          opacity: n > MANY ? 0.7 : 0.85, line: { width: 0 } },
+      }));
+    }
+    if (control) {
+      drawn.push({ type: "scattergl", mode: "markers", x: [control[0]], y: [control[1]], hoverinfo: "skip",
+        marker: { symbol: "cross-thin", size: 16, color: "#1f2933", line: { width: 2, color: "#1f2933" } } });
+    }
+    if (chosen && !lasso.length) {
+      const some = chosen.numbers.slice(0, MOST_MARKED);
+      drawn.push({ type: "scattergl", mode: "markers", x: some.map((i) => x[i]), y: some.map((i) => y[i]),
+        hoverinfo: "skip", marker: { symbol: "circle-open", size: some.length > 60 ? 7 : 14, color: "#1f2933",
+        line: { width: some.length > 60 ? 1 : 1.5 } } });
+    }
+    return drawn;
+  }
+  const outline = () => lasso.length ? [{ type: "path", path: `M${lasso.map((at) => at.join(",")).join("L")}Z`,
+    line: { color: "#1f2933", width: 1.5 }, fillcolor: "rgba(31,41,51,.06)" }] : [];
+  const axis = (title) => ({ title: { text: title, font: { size: 12 } }, zeroline: false, gridcolor: "#eef1f4",
+    tickfont: { size: 10, color: "#5f6b78" } });
+  function layout() {
+    const axes = root._fullLayout, first = root.dataset.way === "umap" ? "UMAP 1" : "first direction";
+    const shown = { margin: { l: 44, r: 8, t: 8, b: 38 }, showlegend: false, hovermode: false,
+      dragmode: document.getElementById("lasso").getAttribute("aria-pressed") === "true" ? "drawclosedpath" : "pan",
+      xaxis: axis(first), yaxis: { ...axis(root.dataset.way === "umap" ? "UMAP 2" : "second direction"), scaleanchor: "x" },
+      shapes: outline(), newshape: { line: { color: "#1f2933", width: 1.5 } }, font: { family: "inherit" } };
+    const view = (asked.get("view") || "").split(",").map(Number);
+    if (axes && !axes.xaxis.autorange) [shown.xaxis.range, shown.yaxis.range] = [axes.xaxis.range, axes.yaxis.range];
+    else if (!axes && view.length === 4 && view.every(Number.isFinite)) {
+      [shown.xaxis.range, shown.yaxis.range] = [view.slice(0, 2), view.slice(2)];
+    }
+    return shown;
+  }
+  const options = { displayModeBar: false, scrollZoom: true, responsive: true, doubleClick: "reset" };
+  const draw = () => Plotly.react(root, traces(), layout(), options);
+
+  // a grid over the points, so that the one under the pointer is found among a few
+  function indexed() {
+    let [left, right, low, high] = [Infinity, -Infinity, Infinity, -Infinity];
+    for (let i = 0; i < n; i++) {
+      if (x[i] < left) left = x[i];
+      if (x[i] > right) right = x[i];
+      if (y[i] < low) low = y[i];
+      if (y[i] > high) high = y[i];
+    }
+    const wide = (right - left || 1) / GRID, tall = (high - low || 1) / GRID;
+    const column = (v) => Math.min(GRID - 1, Math.max(0, Math.floor((v - left) / wide)));
+    const row = (v) => Math.min(GRID - 1, Math.max(0, Math.floor((v - low) / tall)));
+    const starts = new Uint32Array(GRID * GRID + 1), order = new Uint32Array(n), cell = new Uint32Array(n);
+    for (let i = 0; i < n; i++) starts[(cell[i] = row(y[i]) * GRID + column(x[i])) + 1]++;
+    for (let c = 0; c < GRID * GRID; c++) starts[c + 1] += starts[c];
+    const next = starts.slice();
+    for (let i = 0; i < n; i++) order[next[cell[i]]++] = i;
+    return { column, row, starts, order };
+  }
+  function under(event) {
+    const axes = root._fullLayout, box = root.getBoundingClientRect();
+    const px = event.clientX - box.left - axes.xaxis._offset, py = event.clientY - box.top - axes.yaxis._offset;
+    if (px < 0 || py < 0 || px > axes.xaxis._length || py > axes.yaxis._length) return -1;
+    grid ||= indexed();
+    const [from, to] = [axes.xaxis.p2d(px - REACH), axes.xaxis.p2d(px + REACH)].map(grid.column);
+    const [low, high] = [axes.yaxis.p2d(py + REACH), axes.yaxis.p2d(py - REACH)].map(grid.row);
+    let best = -1, nearest = REACH * REACH;
+    for (let r = low; r <= high; r++) {
+      for (let k = grid.starts[r * GRID + from]; k < grid.starts[r * GRID + to + 1]; k++) {
+        const i = grid.order[k];
+        if (hidden.has(codes[i])) continue;
+        const away = (axes.xaxis.d2p(x[i]) - px) ** 2 + (axes.yaxis.d2p(y[i]) - py) ** 2;
+        if (away < nearest) [nearest, best] = [away, i];
+      }
+    }
+    return best;
+  }
+
+  // what a point is
+  const known = new Map(), labelOf = {};
+  async function described(wanted) {
+    const missing = wanted.filter((i) => !known.has(i));
+    for (let from = 0; from < missing.length; from += 32) {
+      const some = missing.slice(from, from + 32);
+      const points = await (await bring("/map/points.json", { numbers: some.join(",") })).json();
+      some.forEach((i, place) => known.set(i, points[place]));
+    }
+    return wanted.map((i) => known.get(i));
+  }
+  function figure(point) {
+    const item = made("li"), inside = point.link ? made("a", "", { href: point.link }) : made("div");
+    if (point.picture) inside.append(made("img", "", { src: point.picture, alt: `Cell: ${point.title}, ${point.where}` }));
+    inside.append(made("span", point.title), made("span", point.mechanism));
+    item.append(inside);
+    return item;
+  }
+  let waiting = 0, over = -1;
+  async function hover(event) {
+    const i = under(event);
+    if (i === over) return;
+    over = i;
+    root.classList.toggle("over", i >= 0);
+    clearTimeout(waiting);
+    if (i < 0) { card.hidden = true; return; }
+    const box = root.parentElement.getBoundingClientRect();
+    const [left, top] = [event.clientX - box.left, event.clientY - box.top];
+    waiting = setTimeout(async () => {
+      try {
+        const [point] = await described([i]);
+        if (i !== over) return;
+        const shown = figure(point);
+        shown.firstChild.append(made("span", point.where));
+        card.replaceChildren(...shown.firstChild.childNodes);
+        card.hidden = false;
+        card.style.left = `${Math.max(0, Math.min(left + 14, box.width - card.offsetWidth))}px`;
+        card.style.top = `${top + 14 + card.offsetHeight > box.height ? Math.max(0, top - card.offsetHeight - 10) : top + 14}px`;
+      } catch (error) { fail(error); }
+    }, 40);
+  }
+
+  // chosen points: their make-up and some of their cells
+  function inside(px, py) {
+    let within = false;
+    for (let i = 0, j = lasso.length - 1; i < lasso.length; j = i++) {
+      const [xi, yi] = lasso[i], [xj, yj] = lasso[j];
+      if (yi > py !== yj > py && px < ((xj - xi) * (py - yi)) / (yj - yi) + xi) within = !within;
+    }
+    return within;
+  }
+  function lassoed() {
+    const xs = lasso.map((at) => at[0]), ys = lasso.map((at) => at[1]), found = [];
+    const [left, right, low, high] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+    for (let i = 0; i < n; i++) {
+      if (x[i] < left || x[i] > right || y[i] < low || y[i] > high || hidden.has(codes[i])) continue;
+      if (inside(x[i], y[i])) found.push(i);
+    }
+    return found;
+  }
+  const what = () => root.dataset.of;
+  async function show() {
+    chosenBox.hidden = !chosen;
+    if (!chosen) return;
+    const total = chosen.total ?? chosen.numbers.length;
+    chosenBox.querySelector("h2").textContent = `${chosen.words}: ${counted(total)} ${what()}`;
+    const counts = new Uint32Array(groups.length);
+    for (const i of chosen.numbers) counts[codes[i]]++;
+    const rows = [...counts.keys()].filter((g) => counts[g]).sort((a, b) => counts[b] - counts[a]).slice(0, 12);
+    const body = chosenBox.querySelector("tbody");
+    body.replaceChildren(...rows.map((g) => {
+      const row = made("tr"), share = (100 * counts[g]) / chosen.numbers.length, of = (100 * counts[g]) / groups[g].count;
+      row.append(made("th", groups[g].name, { scope: "row" }), made("td", counted(counts[g]), { class: "number" }),
+        made("td", `${share.toFixed(share < 10 ? 1 : 0)} %`, { class: "number" }),
+        made("td", `${of.toFixed(of < 10 ? 1 : 0)} %`, { class: "number" }));
+      return row;
+    }));
+    const partly = chosen.numbers.length < total ? `Counted in ${counted(chosen.numbers.length)} of them. ` : "";
+    const more = rows.length < counts.filter(Boolean).length ? "The twelve largest groups. " : "";
+    chosenBox.querySelector(".note").textContent = partly + more + (total ? `Below, ${total > GALLERY ? `${GALLERY} random ones` : "all"}.` : "Nothing here: draw around points, or choose other words.");
+    const gallery = chosenBox.querySelector("ul.cells");
+    const mine = chosen;
+    try {
+      const points = await described(chosen.numbers.slice(0, GALLERY));
+      if (mine === chosen) gallery.replaceChildren(...points.map(figure));
+    } catch (error) { fail(error); }
+  }
+  async function choose(next, around = []) {
+    [chosen, lasso] = [next, around];
+    await draw();
+    keep();
+    await show();
+  }
+  const chooseGroup = (g) => {
+    const found = [];
+    for (let i = 0; i < n; i++) if (codes[i] === g) found.push(i);
+    return choose({ words: groups[g].name, numbers: found, group: g });
+  };
+  const chooseLasso = (path) => {
+    const step = Math.ceil(path.length / 60);
+    lasso = path.filter((_, i) => i % step === 0);
+    return choose({ words: "In the lasso", numbers: lassoed() }, lasso);
+  };
+  async function find(text) {
+    if (!text.trim()) return choose(null);
+    const answer = await (await bring("/map/found.json", { text: text.slice(0, 200) })).json();
+    return choose({ words: `“${text}”`, numbers: answer.numbers, total: answer.n, find: text });
+  }
+
+  // the legend: a box to show or hide a group, its name to choose it
+  const SIGNS = { circle: "●", square: "■", diamond: "◆", "triangle-up": "▲", cross: "✚", x: "✖", star: "★", "triangle-down": "▼" };
+  function list() {
+    legend.replaceChildren(...groups.map((group, g) => {
+      const item = made("li"), box = made("input", "", { type: "checkbox", "aria-label": `Show ${group.name}` });
+      const sign = made("span", SIGNS[n > MANY ? "circle" : group.sign], { "aria-hidden": "true" });
+      const button = made("button", `${group.name} `, { type: "button" });
+      box.checked = !hidden.has(g);
+      sign.style.color = group.color;
+      button.append(made("span", counted(group.count), { class: "fine" }));
+      box.addEventListener("change", () => {
+        box.checked ? hidden.delete(g) : hidden.add(g);
+        const own = root.data.flatMap((trace, place) => (trace.meta === g ? [place] : []));
+        Plotly.restyle(root, { visible: box.checked }, own);
+      });
+      button.addEventListener("click", () => chooseGroup(g));
+      item.append(box, sign, button);
+      return item;
+    }));
+  }
+  async function colour() {
+    [codes, groups] = await Promise.all([numbers("/map/groups.bin", Uint16Array, { by }),
+      bring("/map/groups.json", { by }).then((answer) => answer.json())]);
+    groups.forEach((group) => { group.color = group.colour; });
+    hidden = new Set();
+    list();
+  }
+
+  const press = (id, how) => document.getElementById(id).addEventListener("click", how);
+  function zoom(times, right = 0, up = 0) {
+    const { xaxis, yaxis } = root._fullLayout;
+    const moved = ({ range: [low, high] }, shift) => {
+      const middle = (low + high) / 2 + shift * (high - low), half = ((high - low) / 2) * times;
+      return [middle - half, middle + half];
+    };
+    Plotly.relayout(root, { "xaxis.range": moved(xaxis, right), "yaxis.range": moved(yaxis, up) });
+  }
+  const whole = () => Plotly.relayout(root, { "xaxis.autorange": true, "yaxis.autorange": true });
+  const KEYS = { "+": [0.7], "=": [0.7], "-": [1 / 0.7], ArrowLeft: [1, -0.15], ArrowRight: [1, 0.15], ArrowUp: [1, 0, 0.15],
+    ArrowDown: [1, 0, -0.15] };
+  function listen() {
+    press("nearer", () => zoom(0.7));
+    press("farther", () => zoom(1 / 0.7));
+    press("whole", whole);
+    press("clear", () => choose(null));
+    for (const id of ["move", "lasso"]) {
+      press(id, () => {
+        for (const other of ["move", "lasso"]) document.getElementById(other).setAttribute("aria-pressed", other === id);
+        Plotly.relayout(root, { dragmode: id === "lasso" ? "drawclosedpath" : "pan" });
+      });
+    }
+    root.addEventListener("keydown", (event) => {
+      if (event.key in KEYS) { zoom(...KEYS[event.key]); event.preventDefault(); }
+      if (event.key === "0") whole();
+    });
+    root.addEventListener("pointermove", hover);
+    root.addEventListener("pointerleave", () => { over = -1; card.hidden = true; clearTimeout(waiting); });
+    root.addEventListener("click", async (event) => {
+      const i = under(event);
+      if (i >= 0) await choose({ words: "The point that was clicked", numbers: [i] });
+    });
+    root.on("plotly_relayout", (change) => {
+      if (change.shapes?.length > (lasso.length ? 1 : 0)) {
+        const path = change.shapes.at(-1).path.slice(1, -1).split("L").map((at) => at.split(",").map(Number));
+        chooseLasso(path);
+      } else keep();
+    });
+    document.getElementById("by").addEventListener("change", async (event) => {
+      by = event.target.value;
+      try {
+        if (chosen?.group !== undefined) chosen = null;
+        await colour();
+        await choose(chosen, lasso);
+      } catch (error) { fail(error); }
+    });
+    document.getElementById("search").addEventListener("submit", (event) => {
+      event.preventDefault();
+      find(document.getElementById("find").value).catch(fail);
+    });
+    document.getElementById("names")?.addEventListener("change", async (event) => {
+      names = event.target.checked;
+      if (names) (await described([...Array(n).keys()])).forEach((point, i) => { labelOf[i] = point.title; });
+      draw();
+    });
+  }
+
+  async function begin() {
+    const [places, about] = await Promise.all([numbers("/map/places.bin", Float32Array),
+      bring("/map/about.json").then((answer) => answer.json()), colour()]);
+    [n, control] = [places.length / 2, about.control];
+    [x, y] = [places.subarray(0, n), places.subarray(n)];
+    list();
+    await Plotly.newPlot(root, traces(), layout(), options);
+    listen();
+    said.textContent = `${about.words}${control ? " The cross is the control." : ""}`;
+    said.className = "note";
+    requestAnimationFrame(() => requestAnimationFrame(() => { root.dataset.drawn = n; }));
+    const group = groups.findIndex((one) => one.name === asked.get("group"));
+    const around = (asked.get("lasso") || "").split(" ").map((at) => at.split(",").map(Number));
+    if (asked.get("find")) await find(asked.get("find"));
+    else if (group >= 0) await chooseGroup(group);
+    else if (around.length > 2 && around.flat().every(Number.isFinite)) await chooseLasso(around);
+  }
+  begin().catch(fail);
+})();
