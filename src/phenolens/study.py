@@ -6,6 +6,7 @@ runs/<run>/                   config.json, checkpoint.pt, history.csv, health.js
 embeddings/<run>/<plate>.h5ad a row a cell
 profiles/<run>/               wells_<statistics>.h5ad, treatments_<statistics>[_whitened].h5ad
 scores/<run>/                 neighbours and confusion tables; scores.csv gathers all runs
+assessments/<name>.sqlite     a blinded assessment: pictures, key, assessors, answers; its results as CSV
 report.html
 """
 
@@ -68,6 +69,11 @@ class Study:
     def report(self) -> Path:
         """The report."""
         return self.folder / "report.html"
+
+    @property
+    def assessments(self) -> Path:
+        """The folder with the blinded assessments."""
+        return self.folder / "assessments"
 
     def store(self) -> CropStore:
         """The study's crops; InputError when they are not there or not whole."""

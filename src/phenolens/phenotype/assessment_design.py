@@ -1,6 +1,6 @@
 """The blinded test's design: which cells are shown as they are, which redrawn by the model, and what that can show.
 
-N cells of a study, n real and n synthetic pictures. Lafarge et al. 2019, section 4.4: 50 and 50.
+N cells of a study, n real and n synthetic pictures. Lafarge et al. 2019, section 4.3.2: 50 and 50.
 """
 
 from dataclasses import dataclass

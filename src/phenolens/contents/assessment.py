@@ -1,0 +1,181 @@
+"""Blinded assessments of a study: set up from its crops and a run, found again, and their results.
+
+They lie in `assessments/`, a file each: the one thing that assessing writes. n pictures of each kind, C channels, S
+crop side in px.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pandas as pd
+
+from phenolens.colours import Contrast, cell_image, shared_contrast
+from phenolens.contents.assessment_file import AssessmentFile, Assessor, Picture
+from phenolens.errors import InputError
+from phenolens.files import alone, sha256, write_text
+from phenolens.images.store import CropStore, normalised
+from phenolens.phenotype.assessment import AssessmentResults, assessed, flat
+from phenolens.phenotype.assessment_design import balanced_design
+from phenolens.progress import tell
+from phenolens.screen.table import treatment_name
+from phenolens.study import Study
+
+CONTRAST_CELLS = 256  # counted cells, evenly over the study, on which the one contrast of all pictures is measured
+MOST_PICTURES = 1000  # of each kind; nobody judges more
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
+
+
+@dataclass(frozen=True)
+class AssessmentConfig:
+    """What one assessment is."""
+
+    run: str | None = None  # whose reconstructions are shown; left out: the first VAE+, else VAE, else AE
+    n: int = 50  # pictures of each kind, real and synthetic
+    channels: tuple[str, ...] = ()  # shown in colour, a single one in grey; left out: all
+    seed: int = 0  # of which cells are shown
+    show_score: bool = False  # whether assessors see at the end how many of their answers were right
+
+
+def assessments(study: Study) -> dict[str, AssessmentFile]:
+    """The study's assessments by name."""
+    return {path.stem: AssessmentFile(path) for path in sorted(study.assessments.glob("*.sqlite"))}
+
+
+def find_assessor(study: Study, code: str) -> tuple[AssessmentFile, Assessor] | None:
+    """Whose code this is, and in which assessment; None when it is nobody's."""
+    for file in assessments(study).values():
+        found = file.assessor(code)
+        if found is not None:
+            return file, found
+    return None
+
+
+def set_up(study: Study, config: AssessmentConfig, assessors: Sequence[str], *, name: str = "") -> AssessmentFile:
+    """The assessment of these settings, made unless it is there, with these assessors among its own.
+
+    InputError when one of that name is there with other settings, and for whatever `draw_pictures` refuses.
+    """
+    # torch comes with the models, and nothing else here needs it
+    from phenolens.contents.pictured import chosen_run
+
+    if not 1 <= config.n <= MOST_PICTURES:
+        raise InputError(f"--n {config.n}: expected 1 to {MOST_PICTURES} pictures of each kind")
+    if not 0 <= config.seed < 2**32:
+        raise InputError(f"--seed {config.seed}: expected 0 to {2**32 - 1}")
+    run = chosen_run(study, config.run)
+    channels = _known_channels(config.channels, run.store)
+    made = {**asdict(config), "run": run.name, "channels": list(channels), "crops": run.store.identity}
+    made["weights"] = sha256(run.run.checkpoint)
+    name = name or _name(run.name, config, channels, run.store)
+    if not NAME.fullmatch(name):
+        raise InputError(f'name "{name[:80]}": expected at most 100 letters, digits and _ . + -, such as first-round')
+    with alone(study.assessments / f".{name}.lock", doing="setting an assessment up"):
+        file = assessments(study).get(name)
+        if file is None:
+            tell(f"{2 * config.n} pictures are made once, from {run.name}")
+            pictures = draw_pictures(run.store, run.redrawn, config, channels=channels)
+            about = {**made, "title": run.title, "model": run.model_name, "crop_px": run.store.crop_px}
+            file = AssessmentFile.create(study.assessments / f"{name}.sqlite", pictures, about)
+        elif changed := [key for key, value in made.items() if file.about().get(key) != value]:
+            raise InputError(
+                f"{file.path}: set up before with other {', '.join(changed)}; give another --name to set up a new one"
+            )
+    file.add_assessors(assessors)
+    return file
+
+
+def draw_pictures(
+    store: CropStore, redrawn: Callable[[np.ndarray], np.ndarray], config: AssessmentConfig, *, channels: Sequence[str]
+) -> list[Picture]:
+    """The pictures of an assessment, 2n PNGs of one length, real and synthetic drawn by one rule.
+
+    Cells left out as noise and wells of positive controls are not shown.
+    """
+    cells = store.cells
+    names = treatment_name(cells["compound"], cells["concentration_um"]).to_numpy(object)
+    controls = frozenset(names[(cells["role"] == "control").to_numpy()])
+    fine = ~cells["is_noise"].to_numpy(bool) & (cells["role"] != "other").to_numpy()
+    design = balanced_design(np.where(fine, names, ""), controls=controls, n=config.n, seed=config.seed)
+    rows, synthetic = design["row"].to_numpy(), design["is_synthetic"].to_numpy(bool)
+    crops = normalised(store.take(rows))
+    crops[synthetic] = redrawn(rows[synthetic])
+    contrast = _contrast(store, np.flatnonzero(fine))
+    at = [store.channels.index(channel) for channel in channels]
+    shown = contrast.of_channel(at[0]) if len(at) == 1 else _of_channels(contrast, at)
+    pngs = [_png(crop[at], shown) for crop in crops]
+    assert len({len(png) for png in pngs}) == 1  # no length tells a kind
+    ids = cells["cell_id"].to_numpy(object)[rows]
+    return [Picture(*parts) for parts in zip(pngs, synthetic.tolist(), ids, design["treatment"])]
+
+
+def results(file: AssessmentFile) -> AssessmentResults:
+    """What an assessment's answers say."""
+    return assessed(file.answers(), n_images=file.n_pictures())
+
+
+def summary(study: Study) -> pd.DataFrame:
+    """A row an assessment of the study: what it shows of whom, and its results with intervals."""
+    return pd.DataFrame([summary_row(file, results(file)) for file in assessments(study).values()])
+
+
+def summary_row(file: AssessmentFile, found: AssessmentResults) -> dict[str, object]:
+    """One row of `summary`."""
+    about = file.about()
+    intervals = {what: getattr(found, what) for what in ("passed", "false_alarms", "d_prime", "criterion", "kappa")}
+    said = {name: about[name] for name in ("run", "model", "title", "n", "seed")}
+    counts = {"n_assessors": found.n_assessors, "n_finished": found.n_finished}
+    seconds = found.images["median_seconds"].median()
+    channels = " ".join(about["channels"])
+    return {"assessment": file.name, **said, "channels": channels, **counts, **flat(intervals), "seconds": seconds}
+
+
+def write_results(file: AssessmentFile) -> list[Path]:
+    """The results as tables beside the assessment's file; their paths.
+
+    `_answers.csv` a row an answer, `_assessors.csv`, `_treatments.csv`, `_pictures.csv` a row each, `_summary.csv` one.
+    """
+    found = results(file)
+    tables = {
+        "answers": file.answers(),
+        "assessors": found.assessors,
+        "treatments": found.treatments,
+        "pictures": found.images,
+        "summary": pd.DataFrame([summary_row(file, found)]),
+    }
+    paths = [file.path.with_name(f"{file.name}_{what}.csv") for what in tables]
+    for path, table in zip(paths, tables.values()):
+        write_text(path, table.to_csv(index=False))
+    return paths
+
+
+def _known_channels(asked: Sequence[str], store: CropStore) -> list[str]:
+    """The channels asked for, in the store's order, all when none is; InputError for one that is not there."""
+    for channel in asked:
+        if channel not in store.channels:
+            raise InputError(f"--channels {channel}: no such channel; there are: {', '.join(store.channels)}")
+    return [channel for channel in store.channels if channel in asked or not asked]
+
+
+def _name(run: str, config: AssessmentConfig, channels: Sequence[str], store: CropStore) -> str:
+    named = "" if len(channels) == len(store.channels) else "-" + "+".join(channels)
+    return re.sub(r"[^A-Za-z0-9_.+-]", "_", f"{run}{named}-n{config.n}-seed{config.seed}")
+
+
+def _contrast(store: CropStore, fine: np.ndarray) -> Contrast:
+    sample = fine[np.unique(np.linspace(0, len(fine) - 1, CONTRAST_CELLS).astype(int))]
+    return shared_contrast(normalised(store.take(sample)), store.channels)
+
+
+def _of_channels(contrast: Contrast, at: Sequence[int]) -> Contrast:
+    places = list(at)
+    names = tuple(contrast.channels[place] for place in places)
+    return Contrast(names, contrast.colours[places], contrast.black[places], contrast.white[places])
+
+
+def _png(crop: np.ndarray, contrast: Contrast) -> bytes:
+    """A crop as PNG without compression: pictures of one size have one length."""
+    return bytes(imagecodecs.png_encode(np.round(255 * cell_image(crop, contrast)).astype(np.uint8), level=0))
