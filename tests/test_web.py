@@ -23,10 +23,11 @@ from phenolens.files import sha256, write_h5ad, write_json, write_parquet
 from phenolens.images.store import CropStore, write_npy
 from phenolens.screen.table import treatment_name
 from phenolens.study import Study
-from phenolens.verbs.explore import Flags, act, listening
+from phenolens.verbs.explore import Flags, act
 from phenolens.web.app import create_app
 from phenolens.web.explorer import Explorer, NotInStudyError, known, normalised
 from phenolens.web.pages import address
+from phenolens.web.serving import listening
 
 RUN = "vae-seed0"
 ODD = 'mevinolin/lovastatin <b>&"µ?#%2F'  # a compound whose name holds what addresses and HTML are made of

@@ -19,9 +19,15 @@ def address(*parts: object, **query: object) -> str:
 
 
 class Pages:
-    """Templates and their style: the report's look, then the sheets of `static` that are named, in their order."""
+    """Templates and their style: the report's look, then the sheets of `static` that are named, in their order.
 
-    def __init__(self, study: Study, *, sheets: tuple[str, ...] = ("explorer.css",)) -> None:
+    `problems` is the template of whatever goes wrong.
+    """
+
+    def __init__(
+        self, study: Study, *, sheets: tuple[str, ...] = ("explorer.css",), problems: str = "problem.html"
+    ) -> None:
+        self.problems = problems
         report = files("phenolens.viewing") / "templates" / "report.css"
         own = [(files("phenolens.web") / "static" / name).read_text(encoding="utf-8") for name in sheets]
         self.style = "".join([report.read_text(encoding="utf-8"), *own])
@@ -45,4 +51,4 @@ class Pages:
 
     def problem(self, status: int, title: str, words: str) -> HTMLResponse:
         """A page that says what is wrong and what to do."""
-        return self.page("problem.html", status=status, title=title, words=words)
+        return self.page(self.problems, status=status, title=title, words=words)

@@ -24,7 +24,7 @@ def add_problems(app: FastAPI, pages: Pages, *, wrong_method: str) -> None:
     @app.exception_handler(HTTPException)
     def no_page(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
-            return pages.problem(405, "Only to look at", wrong_method)
+            return pages.problem(405, "Not in this way", wrong_method)
         return pages.problem(error.status_code, "No such page", "Go home and follow the links from there.")
 
     @app.exception_handler(RequestValidationError)
