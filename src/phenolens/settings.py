@@ -16,7 +16,7 @@ from typing import Any
 from phenolens.errors import InputError
 
 # Verbs that begin with something else than a study's folder, and read no study.toml: what they begin with.
-BEGINS_WITH = {"fetch": "bbbc021 OUT"}
+BEGINS_WITH = {"fetch": "bbbc021 OUT", "figure": "FIGURE STUDY"}
 # The tables of study.toml that a verb reads.
 TABLES = {"run": ("crop", "train", "profile", "evaluate", "run"), "demo": ()}
 

@@ -37,11 +37,13 @@ def reconstructions(
     channels: Sequence[str],
     apart: bool = False,
     contrast: Contrast | None = None,
+    note: str = "",
 ) -> Figure:
     """Originals (n, C, S, S) above each model's reconstructions of the same cells: the paper's Figure 2.
 
     `by_model`: the model's name and its reconstructions (n, C, S, S), in the order of the rows. `labels`: what each
     cell is, its treatment. With `apart`, each row of cells is followed by its channels one by one, in grey (Figure 4).
+    `note` says in sentences how the cells were chosen.
     """
     originals = checked_crops(originals, channels, what="originals")
     contrast = contrast or shared_contrast(originals, channels)
@@ -71,7 +73,7 @@ def reconstructions(
         return describe(
             figure,
             caption=f"n = {n} cells; top row the originals, below what {models} decoded from each cell's embedding. "
-            f"{contrast_words(contrast, originals)}",
+            f"{note + ' ' if note else ''}{contrast_words(contrast, originals)}",
             alt=f"{n} original cells ({', '.join(dict.fromkeys(labels))}) above their reconstructions by {models}",
         )
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 
 from phenolens.colours import Contrast, cell_image, colour_words
@@ -23,7 +23,7 @@ PAD_IN = 0.012  # around each picture
 SPACE = 0.16  # between real and decoded cells, in crop sides
 
 
-def cell_grid(figure: Figure, n_rows: int, n_columns: int, **options: Sequence[float]) -> Array:
+def cell_grid(figure: Figure | SubFigure, n_rows: int, n_columns: int, **options: Sequence[float]) -> Array:
     """Axes (n_rows, n_columns), one a cell; `options` are matplotlib's, such as `width_ratios`."""
     return figure.subplots(n_rows, n_columns, squeeze=False, gridspec_kw=dict(options))
 
@@ -57,14 +57,14 @@ def label_row(axes: Axes, text: str, *, characters: int = 14) -> None:
 
 
 def wrapped(text: str, characters: int) -> str:
-    """The text in lines of so many characters, its own line ends kept."""
+    """The text in lines of so many characters, its own line ends kept; a number stays with its µM."""
+    text = text.replace(" µM", "\u00a0µM")
     return "\n".join("\n".join(textwrap.wrap(line, characters)) for line in text.split("\n"))
 
 
 def cell_label(label: str, side_in: float) -> str:
-    """A treatment in lines as wide as a crop: a number stays with its unit, a slash may end a line."""
-    breakable = label.replace(" µM", "\u00a0µM").replace("/", "/ ")
-    return wrapped(breakable, max(8, int(side_in * 14.5))).replace("/ ", "/")
+    """A treatment in lines as wide as a crop; a slash may end a line."""
+    return wrapped(label.replace("/", "/ "), max(8, int(side_in * 14.5))).replace("/ ", "/")
 
 
 def listed(names: Sequence[str]) -> str:
@@ -72,7 +72,7 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def channel_key(figure: Figure, contrast: Contrast) -> None:
+def channel_key(figure: Figure | SubFigure, contrast: Contrast) -> None:
     """Which colour is which channel, above the pictures."""
     if len(contrast.channels) > 1:
         handles = [
@@ -88,7 +88,7 @@ def channel_key(figure: Figure, contrast: Contrast) -> None:
             handlelength=0.9,
             handleheight=0.9,
             columnspacing=1.2,
-            borderpad=0.1,
+            borderpad=0.3,
         )
 
 
