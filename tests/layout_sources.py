@@ -70,6 +70,31 @@ def write_loaddata(folder: Path, *, path_name: str = "/mnt/nas/screen", **more) 
     return folder
 
 
+def write_deepprofiler(folder: Path) -> Path:
+    """inputs/metadata/index.csv as DeepProfiler has it, images and masks named from inputs/images on."""
+    write_images(folder / "inputs" / "images")
+    rows = []
+    for plate, well, site in fields():
+        compound, dose, moa = WELLS[well]
+        row = {"Metadata_Plate": plate, "Metadata_Well": well, "Metadata_Site": site, "Plate_Map_Name": "map"}
+        row |= {channel: f"{plate}/{well}_s{site}_w{channel}.tif" for channel in CHANNELS}
+        row |= {"Outlines": f"{plate}/{well}.png", "Compound": compound, "Concentration": dose, "moa": moa}
+        rows.append(row | {"Treatment": f"{compound}@{dose:g}", "Split": "Training"})
+    (folder / "inputs" / "metadata").mkdir()
+    pd.DataFrame(rows).to_csv(folder / "inputs" / "metadata" / "index.csv", index=False)
+    return folder
+
+
+def write_locations(folder: Path) -> Path:
+    """inputs/locations: a nucleus at y 20, x 25 of every field but the last, which has no file."""
+    for plate, well, site in fields()[:-1]:
+        at = folder / "inputs" / "locations" / plate
+        at.mkdir(parents=True, exist_ok=True)
+        centre = {"Nuclei_Location_Center_X": [25], "Nuclei_Location_Center_Y": [20]}
+        pd.DataFrame(centre).to_csv(at / f"{well}-{site}-Nuclei.csv", index=False)
+    return folder
+
+
 def write_plates(folder: Path, *, zarr_format: int = 2, labels: tuple[str, ...] = CHANNELS) -> Path:
     """An OME-Zarr plate each, axes c, y, x."""
     for plate in PLATES:

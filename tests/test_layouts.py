@@ -13,6 +13,7 @@ from layout_sources import (
     WELLS,
     fields,
     pixels,
+    write_deepprofiler,
     write_images,
     write_loaddata,
     write_plate_map,
@@ -32,6 +33,7 @@ LAYOUTS = {
     "loaddata": (lambda folder: write_loaddata(write_plate_map(write_images(folder))), LayoutConfig()),
     "pattern": (lambda folder: write_plate_map(write_images(folder)), PATTERN),
     "ome-zarr": (lambda folder: write_plates(write_plate_map(folder)), LayoutConfig()),
+    "deepprofiler": (write_deepprofiler, LayoutConfig()),
 }
 
 

@@ -12,7 +12,9 @@ from phenolens.screen.plate_map import DEFAULT_NAME
 class LayoutConfig:
     """How the images and what was done to them lie in a source; paths are as given, or else within the source."""
 
-    table: Path | None = None  # the CSV of images (table: images.csv in the source; loaddata: load_data.csv)
+    table: Path | None = (
+        None  # the CSV of images (table: images.csv in the source; loaddata: load_data.csv; deepprofiler: index.csv)
+    )
     plate_map: Path | None = (
         None  # CSV, a row a well: well, compound ... (plate_map.csv in the source when it is there)
     )

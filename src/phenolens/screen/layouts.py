@@ -10,6 +10,7 @@ from phenolens.errors import InputError
 from phenolens.screen.bbbc021 import Treatments, labelled, read_bbbc021
 from phenolens.screen.centre_sources import centres_from
 from phenolens.screen.centres import DEFAULT_NAME
+from phenolens.screen.deepprofiler import locations_folder, read_deepprofiler
 from phenolens.screen.files_on_disk import with_files
 from phenolens.screen.image_table import read_table
 from phenolens.screen.layout_config import LayoutConfig, given_path
@@ -23,6 +24,7 @@ READERS: dict[str, Callable[..., Screen]] = {
     "loaddata": read_loaddata,
     "pattern": read_pattern,
     "ome-zarr": read_ome_zarr,
+    "deepprofiler": read_deepprofiler,
 }
 
 
@@ -79,6 +81,9 @@ def read_screen_centres(
 
 
 def centres_path(source: Path, config: LayoutConfig | None = None) -> Path:
-    """Where the cells' centres are: as given, or Nuclei.csv in the source."""
+    """Where the cells' centres are: as given, or Nuclei.csv in the source, or the locations of DeepProfiler there."""
     given = (config or LayoutConfig()).centres
-    return given_path(given, source) if given is not None else Path(source) / DEFAULT_NAME
+    if given is not None:
+        return given_path(given, source)
+    usual, locations = Path(source) / DEFAULT_NAME, locations_folder(source)
+    return usual if usual.exists() or locations is None else locations

@@ -15,7 +15,7 @@ from phenolens.screen.layout_config import LayoutConfig
 from phenolens.study import Study
 from phenolens.workers import AtOnce
 
-Layout = Literal["bbbc021", "cropset", "table", "loaddata", "pattern", "ome-zarr", "h5sc"]
+Layout = Literal["bbbc021", "cropset", "table", "loaddata", "pattern", "ome-zarr", "deepprofiler", "h5sc"]
 
 
 @dataclass(frozen=True)
