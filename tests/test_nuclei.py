@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from phenolens.errors import InputError
-from phenolens.images.cellpose_nuclei import label_with_cellpose
+from phenolens.images.cellpose_nuclei import label_with_cellpose, load_cellpose
 from phenolens.images.config import CropConfig
 from phenolens.images.crops import cut_crops
 from phenolens.images.nuclei import CENTRES, NucleiConfig, find_cells, find_in_field, find_nuclei, label_nuclei
@@ -235,12 +235,15 @@ def test_cellpose_is_told_the_diameter_and_its_masks_are_taken(monkeypatch):
     package.models = ModuleType("cellpose.models")
     package.models.CellposeModel = Stand
     monkeypatch.setitem(sys.modules, "cellpose", package)
-    labels = label_with_cellpose(np.array([[29, 31]], np.uint16), config=NucleiConfig(nucleus_px=30))
+    load_cellpose.cache_clear()
+    labels = label_nuclei(np.array([[29, 31]], np.uint16), config=NucleiConfig(nucleus_px=30, by="cellpose"))
+    load_cellpose.cache_clear()
     assert labels.tolist() == [[0, 1]]
     assert labels.dtype == np.int32
 
 
 def test_without_cellpose_the_line_to_install_it_is_given(monkeypatch):
     monkeypatch.setitem(sys.modules, "cellpose", None)
-    with pytest.raises(InputError, match='Cellpose is not installed; pip install "cellpose>=4"'):
-        label_with_cellpose(np.zeros((8, 8), np.uint16))
+    load_cellpose.cache_clear()
+    with pytest.raises(InputError, match=r'Cellpose is not installed; pip install "phenolens\[cellpose\]"'):
+        label_with_cellpose(np.eye(8, dtype=np.uint16), diameter_px=30)

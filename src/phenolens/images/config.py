@@ -24,7 +24,8 @@ class CropConfig:
     treatments: Treatments = "labelled"  # controls and treatments of known mechanism only, or all
     skip_missing: bool = False  # leave out, and count, what has no image or no label instead of stopping
     pixel_size_um: float | None = None  # side of a pixel in the specimen, micrometres
-    cells: Literal["auto", "given", "found"] = "auto"  # centres from a table, or found here; auto: given where there
+    cells: Literal["auto", "given", "found", "cellpose"] = "auto"  # centres from a table, found here, or found here by
+    # Cellpose (an extra, with weights of its own); auto: given where there is a table, else found
     nucleus_um: float = 15.0  # diameter of a usual nucleus, micrometres, for cells found here (MCF-7)
     nucleus_px: float | None = None  # the same in pixels; stands instead of --nucleus-um and --pixel-size-um
     least_contrast: float = 4.0  # least light of a nucleus above the background, deviations of a pixel's noise
@@ -80,4 +81,5 @@ class CropConfig:
             pixel_size_um=pixel_size_um or 1.0,
             nucleus_px=self.nucleus_px,
             least_contrast=self.least_contrast,
+            by="cellpose" if self.cells == "cellpose" else "shape",
         )

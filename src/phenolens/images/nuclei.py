@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from skimage.morphology import reconstruction
 from skimage.segmentation import watershed
 
 from phenolens.errors import InputError
+from phenolens.images.cellpose_nuclei import label_with_cellpose
 from phenolens.images.fields import read_field
 from phenolens.progress import track
 from phenolens.screen.table import FIELD, Screen, where_of
@@ -54,6 +55,7 @@ class NucleiConfig:
     split_depth: float = 0.04  # how much deeper each of two nuclei is than the neck between them, diameters
     least_area: float = 0.1  # smallest nucleus, areas of a usual one
     most_area: float = 8.0  # largest nucleus, areas of a usual one
+    by: Literal["shape", "cellpose"] = "shape"  # the method below, or Cellpose, which is told the diameter alone
 
     def __post_init__(self) -> None:
         for name in ("nucleus_um", "pixel_size_um", "smooth", "background", "least_contrast", "split_depth"):
@@ -93,6 +95,8 @@ def label_nuclei(dna: npt.NDArray[Any], *, config: NucleiConfig | None = None) -
     not an image, and for values that are not finite.
     """
     config = config or NucleiConfig()
+    if config.by == "cellpose":
+        return label_with_cellpose(dna, diameter_px=config.diameter_px)
     image = np.asarray(dna)
     if image.ndim != 2 or not image.size:
         raise InputError(f"the DNA channel has shape {image.shape}; expected one image (height, width)")

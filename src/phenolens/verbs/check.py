@@ -6,6 +6,7 @@ Nothing is written but, where it is asked for, one picture of the nuclei found i
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -37,6 +38,7 @@ class Flags:
     sample: int = SAMPLE  # fields whose pixels are read for size, type, full scale and quality, and searched for nuclei
     overlay: Path | None = None  # PNG to write: the nuclei found in one field, outlined; nothing else is ever written
     overlay_field: tuple[str, str, int] | None = None  # plate, well, site; left out: the median field of the sample
+    cells: Literal["auto", "found", "cellpose"] = "auto"  # how nuclei are searched: here, or by Cellpose (an extra)
     pixel_size_um: float | None = CropConfig.pixel_size_um  # side of a pixel in the specimen, micrometres
     nucleus_um: float = CropConfig.nucleus_um  # diameter of a usual nucleus, micrometres
     nucleus_px: float | None = CropConfig.nucleus_px  # the same in pixels; stands instead of the two above
@@ -57,7 +59,7 @@ class Flags:
     @property
     def searches(self) -> bool:
         """Whether nuclei are looked for: for a picture of them, or because something is said about them."""
-        return self.overlay is not None or bool(self.said_of_nuclei())
+        return self.overlay is not None or bool(self.said_of_nuclei()) or self.cells != "auto"
 
     def said_of_nuclei(self) -> dict[str, float]:
         """What is said about nuclei that is not a default."""
@@ -67,7 +69,7 @@ class Flags:
     def nuclei(self) -> NucleiConfig:
         """How nuclei are found, as `phenolens crop` would; InputError where their size is not known."""
         usual_um = BBBC021_PIXEL_UM if self.layout == "bbbc021" else None
-        return CropConfig(**self.said_of_nuclei()).nuclei(usual_pixel_um=usual_um)  # type: ignore[arg-type]
+        return CropConfig(cells=self.cells, **self.said_of_nuclei()).nuclei(usual_pixel_um=usual_um)  # type: ignore[arg-type]
 
 
 def act(flags: Flags) -> None:
@@ -89,7 +91,7 @@ def act(flags: Flags) -> None:
     for what, words in checked.missing:
         table.add_row(what, words)
     Console(width=140).print(table)
-    found = "" if checked.has_cells else " (cells will be found in the first channel)"
+    found = "" if checked.has_cells and flags.cells == "auto" else " (cells will be found in the first channel)"
     tell(f"next: {next_command(flags, checked)}{found}")
 
 
@@ -105,7 +107,9 @@ def next_command(flags: Flags, checked: Checked) -> str:
         words += ["--treatments", "all"]
     if flags.skip_missing:
         words.append("--skip-missing")
-    if not checked.has_cells:
+    if flags.cells != "auto":
+        words += ["--cells", flags.cells]
+    if not checked.has_cells or flags.cells != "auto":
         for name, number in flags.said_of_nuclei().items():
             words += [f"--{name.replace('_', '-')}", f"{number:g}"]
         if not flags.said_of_nuclei() and flags.layout != "bbbc021":
@@ -119,9 +123,10 @@ def _nuclei(flags: Flags, checked: Checked) -> list[tuple[str, str]]:
     shown = None if flags.overlay_field is None else field_of(screen, *flags.overlay_field)
     counted = count_nuclei(screen, sample=flags.sample, config=config)
     n = counted["n_nuclei"]
+    by = " by Cellpose" if config.by == "cellpose" else ""
     of = f"channel {screen.channels[0]} of {len(n)} field{'' if len(n) == 1 else 's'}"
     words = (
-        f"{n.sum():,} found in {of}, {n.min()} to {n.max()} a field (median "
+        f"{n.sum():,} found{by} in {of}, {n.min()} to {n.max()} a field (median "
         f"{n.median():g}), taking a usual nucleus to be {config.diameter_px:.3g} px wide"
     )
     rows = [("nuclei", words)]
