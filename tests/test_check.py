@@ -87,3 +87,33 @@ def test_a_bbbc021_download_and_a_crop_set_are_checked_too(tmp_path):
     cropset = check_source(write_cropset(tmp_path / "crops"), layout="cropset")
     assert dict(cropset.there)["images"].startswith("crops of ")
     assert cropset.has_cells
+
+
+def rewritten(source, **columns) -> None:
+    table = pd.read_csv(source / "images.csv", dtype={"plate": str})
+    table.assign(**columns).to_csv(source / "images.csv", index=False)
+
+
+def test_a_screen_of_controls_alone_can_be_looked_at_but_not_cropped_as_a_whole(source, tmp_path, capsys):
+    write_nuclei(source)
+    rewritten(source, compound="DMSO", concentration_um=0, moa=None)
+    assert main(["check", str(source), "--layout", "table"]) == 0
+    out, err = capsys.readouterr()
+    assert "6: 6 control" in out
+    assert "wells without a treatment, so that nothing can be profiled" in out
+    assert "next: phenolens crop" in err
+    crop = ["--source", str(source), "--layout", "table", "--treatments", "all", "--crop-px", "10"]
+    assert main(["crop", str(tmp_path / "study"), *crop]) == 2
+    assert "no well has the role treated, there is nothing to profile" in capsys.readouterr().err
+    assert not (tmp_path / "study" / "crops").exists()
+    assert main(["crop", str(tmp_path / "study"), *crop, "--plates", "007"]) == 0
+
+
+@pytest.mark.parametrize("name", ["P" * 250, "ä" * 120])
+def test_a_plate_name_that_no_file_can_have_is_refused_at_once(source, tmp_path, capsys, name):
+    rewritten(source, plate=lambda table: table["plate"].replace("007", name))
+    for command in (["check", str(source)], ["crop", str(tmp_path / "study"), "--source", str(source)]):
+        assert main([*command, "--layout", "table", "--treatments", "all"]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert f"has a name of {len(name)} letters, {len(name.encode())} bytes; files are named after it" in line
+    assert not (tmp_path / "study" / "crops").exists()

@@ -286,6 +286,20 @@ def test_other_settings_of_the_light_give_crops_of_the_other_light(untouched, ma
     assert files(folder) == first
 
 
+def test_nuclei_and_light_that_other_settings_made_are_taken_away(untouched, made_corrected, tmp_path):
+    folder = shutil.copytree(made_corrected.folder, tmp_path / "crops")
+    assert (folder / "illumination").is_dir()
+    plain = make(untouched, folder)
+    assert not (folder / "illumination").exists()
+    assert len(list((folder / "nuclei").iterdir())) == len(plain.plates)
+    centres = plain.cells[[*FIELD, "object_number", "y", "x"]]
+    named = {"object_number": "ObjectNumber", "y": "Location_Center_Y", "x": "Location_Center_X"}
+    centres.rename(columns=named).to_csv(tmp_path / "centres.csv", index=False)
+    given = LayoutConfig(centres=tmp_path / "centres.csv")
+    make_crops(untouched, folder, layout="bbbc021", config=CropConfig(crop_px=36, cells="given"), reading=given)
+    assert not (folder / "nuclei").exists()
+
+
 def test_damaged_light_is_estimated_again(untouched, made_corrected, tmp_path):
     folder = shutil.copytree(made_corrected.folder, tmp_path / "crops")
     damaged, kept = (folder / "illumination" / f"{plate}.npz" for plate in made_corrected.plates)

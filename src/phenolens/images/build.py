@@ -4,7 +4,7 @@ A plate's table is written after its crops and carries a fingerprint of what the
 fingerprint is still right, and whose images are no newer than its crops, is kept.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -19,6 +19,7 @@ import pyarrow as pa
 from phenolens.errors import InputError
 from phenolens.files import read_parquet_about, sha256, write_json, write_parquet
 from phenolens.images.config import FLAGS, CropConfig
+from phenolens.images.preparing import LIGHT_FOLDER, NUCLEI_FOLDER
 from phenolens.images.quality import crop_quality, is_constant, quality_flags
 from phenolens.images.sources import content_sha256, part_name, sizes_and_newest
 from phenolens.images.store import ABOUT, FORMAT, VERSION, CropStore, UInt16Array, read_about, whole_npy, write_npy
@@ -96,11 +97,15 @@ def build_store(
         job = PlateJob(folder, plate, rows, read, screen.channels, config, fingerprint, at_border)
         if not _is_kept(job, newest_ns=newest_ns):
             due.append(job)
-    leftovers = _leftovers(folder, keep=set(by_plate))
+    unused = _unused_folders(folder, config, origin)
+    leftovers = _leftovers(folder, keep=set(by_plate), unused=unused)
     if due or leftovers:
         write_json(folder / ABOUT, UNFINISHED)
     for path in leftovers:
         path.unlink(missing_ok=True)  # writing about.json has taken away its own
+    for emptied in unused:
+        if emptied.is_dir() and not any(emptied.iterdir()):
+            emptied.rmdir()
     if at_once == ONE:
         _write_one_by_one(due)
     else:
@@ -162,9 +167,17 @@ def _is_kept(job: PlateJob, *, newest_ns: int) -> bool:
     )
 
 
-def _leftovers(folder: Path, *, keep: set[str]) -> list[Path]:
-    """Parts of plates that are no longer asked for, and files that a killed run had begun."""
-    parts = [path for pattern in PARTS for path in folder.glob(pattern) if path.stem not in keep]
+def _unused_folders(folder: Path, config: CropConfig, origin: Mapping[str, Any]) -> list[Path]:
+    """The folders that crops of other settings had made and these do not read."""
+    light = [] if config.illumination == "corrected" else [LIGHT_FOLDER]
+    return [folder / name for name in ([] if origin.get("cells") else [NUCLEI_FOLDER]) + light]
+
+
+def _leftovers(folder: Path, *, keep: set[str], unused: Collection[Path]) -> list[Path]:
+    """Parts of plates or folders that are no longer asked for, and files that a killed run had begun."""
+    parts = [
+        path for pattern in PARTS for path in folder.glob(pattern) if path.stem not in keep or path.parent in unused
+    ]
     return sorted([*parts, *folder.rglob(".*.partial")])
 
 

@@ -8,6 +8,8 @@ import pandas as pd
 
 from phenolens.errors import InputError
 from phenolens.images.sampling import look_at_fields
+from phenolens.images.sources import part_name
+from phenolens.images.whole_files import MissingChunks, missing_chunks, with_whole_files
 from phenolens.screen.bbbc021 import Treatments
 from phenolens.screen.cropset import read_cropset
 from phenolens.screen.h5sc import h5sc_file, read_h5sc, side_px
@@ -37,7 +39,7 @@ def check_source(
     skip_missing: bool = False,
     sample: int = SAMPLE,
 ) -> Checked:
-    """What a source in one of LAYOUTS holds: every table and name is read, and the pixels of `sample` fields.
+    """What a source in one of LAYOUTS holds: every table, name and image's head, and the pixels of `sample` fields.
 
     Raises InputError, as the readers do, where it cannot be used; with `skip_missing` what is missing is counted. Size
     and pixel type must be the same in all fields looked at.
@@ -54,13 +56,17 @@ def check_source(
         crops = f"{side_px(h5sc_file(source, config))} px wide crops of scPortrait"
         return _checked(screen, (("images", crops),), cells, str(source), layout)
     screen = read_screen(source, layout=layout, config=config, treatments=treatments, skip_missing=skip_missing)
+    for plate in screen.table["plate"].unique():
+        part_name(str(plate))
+    screen = with_whole_files(screen, skip_missing=skip_missing)
     images, quality = look_at_fields(screen, sample=sample)
     pictures = (("images", images), ("quality", quality))
+    lacking = missing_chunks(screen)
     path = centres_path(source, config)
     if not path.exists() and config.centres is None:
-        return _checked(screen, pictures, None, str(path), layout)
+        return _checked(screen, pictures, None, str(path), layout, lacking=lacking)
     cells, screen = read_screen_centres(source, screen, config=config, skip_missing=skip_missing)
-    return _checked(screen, pictures, cells, str(path), layout)
+    return _checked(screen, pictures, cells, str(path), layout, lacking=lacking)
 
 
 def _first_crop(path: Path) -> np.ndarray:
@@ -71,7 +77,13 @@ def _first_crop(path: Path) -> np.ndarray:
 
 
 def _checked(
-    screen: Screen, pictures: tuple[tuple[str, str], ...], cells: pd.DataFrame | None, centres: str, layout: str
+    screen: Screen,
+    pictures: tuple[tuple[str, str], ...],
+    cells: pd.DataFrame | None,
+    centres: str,
+    layout: str,
+    *,
+    lacking: MissingChunks | None = None,
 ) -> Checked:
     table, wells, treatments = screen.table, screen.wells, screen.treatments
     sites = table.groupby(["plate", "well"]).size()
@@ -99,12 +111,16 @@ def _checked(
             ("cells", f"{len(cells):,} in {centres}, {_range(per_field)} a field (median {per_field.median():g})")
         )
         missing.append(("fields without a cell", int((per_field == 0).sum())))
+    if not (wells["role"] == "treated").any():
+        missing.append(("wells without a treatment, so that nothing can be profiled", len(wells)))
     per_plate = wells.groupby("plate")["role"].agg(lambda role: bool((role == "control").any()))
     missing += [
         ("plates without a control well", int((~per_plate).sum())),
         ("treatments without a mechanism (no crops unless --treatments all)", int((~known).sum())),
     ]
     counted = tuple((what, f"{n:,}") for what, n in missing if n)
+    if lacking is not None:
+        counted += (("chunks", str(lacking)),)
     if cells is None:
         counted += (("centres of cells", f"no {centres}: give them with --centres, or crop finds the cells"),)
     return Checked(screen, tuple(there), counted, has_cells=cells is not None)

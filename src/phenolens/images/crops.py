@@ -10,13 +10,16 @@ import pandas as pd
 
 from phenolens.errors import InputError
 from phenolens.images.build import CropReader, begin, build_store, refuse_other_folder
+from phenolens.images.cellpose_nuclei import load_cellpose
 from phenolens.images.config import CropConfig
 from phenolens.images.cutting import CropTaker, FieldCutter, fits_inside
 from phenolens.images.fields import field_size, pixel_types
 from phenolens.images.h5sc import H5scTaker
 from phenolens.images.nuclei import BBBC021_PIXEL_UM
-from phenolens.images.preparing import check_enough_fields, found_centres, plate_lights
+from phenolens.images.preparing import NUCLEI_FOLDER, check_enough_fields, found_centres, plate_lights
+from phenolens.images.sources import part_name
 from phenolens.images.store import CropStore
+from phenolens.images.whole_files import missing_chunks, with_whole_files
 from phenolens.progress import tell
 from phenolens.screen.cropset import CHANNELS_ON_DISK, read_cropset
 from phenolens.screen.h5sc import h5sc_file, read_h5sc
@@ -49,17 +52,26 @@ def make_crops(
         "sites": config.sites,
         "skip_missing": config.skip_missing,
     }
-    origin = {"layout": layout, "reading": _spoken(reading)}
+    origin: dict[str, Any] = {"layout": layout, "reading": _spoken(reading)}
     if layout == "cropset":
         screen, cells = read_cropset(source, **choice)  # type: ignore[arg-type]
+        refuse_unfit(screen, config, source)
         order = [CHANNELS_ON_DISK.index(channel) for channel in screen.channels]
         read: CropReader = CropTaker(screen.folder, order, config.crop_px)
         return take_over_crops(screen, cells, folder, read=read, config=config, at_once=at_once, origin=origin)
     if layout == "h5sc":
         screen, cells, order = read_h5sc(source, config=reading, **choice)  # type: ignore[arg-type]
+        refuse_unfit(screen, config, source)
         read = H5scTaker(h5sc_file(source, reading), order, config.crop_px)
         return take_over_crops(screen, cells, folder, read=read, config=config, at_once=at_once, origin=origin)
     screen = read_screen(source, layout=layout, config=reading, **choice)  # type: ignore[arg-type]
+    refuse_unfit(screen, config, source)
+    if config.skip_missing:
+        screen = with_whole_files(screen, skip_missing=True)
+    lacking = missing_chunks(screen)
+    if lacking is not None:
+        tell(f"note: {lacking}")
+        origin["chunks_not_on_disk"] = lacking.n
     if config.illumination == "corrected":
         check_enough_fields(screen, config.light())
     if _are_given(source, reading, config):
@@ -67,13 +79,28 @@ def make_crops(
     else:
         usual_um = BBBC021_PIXEL_UM if layout == "bbbc021" else None
         nuclei = config.nuclei(usual_pixel_um=usual_um)
-        tell(f'cells are found in channel "{screen.channels[0]}", nuclei of about {nuclei.diameter_px:.0f} px')
+        if nuclei.by == "cellpose" and not (folder / NUCLEI_FOLDER).is_dir():
+            load_cellpose()  # says what is missing before anything is begun
+        by = " by Cellpose" if nuclei.by == "cellpose" else ""
+        tell(f'cells are found in channel "{screen.channels[0]}"{by}, nuclei of about {nuclei.diameter_px:.0f} px')
         if 1.5 * nuclei.diameter_px > config.crop_px:
             tell(f"note: crops of {config.crop_px} px hold little more than such a nucleus; see --crop-px")
         begin(folder)  # what is found is kept there, for the next try
         centres = found_centres(screen, folder, nuclei, at_once=at_once)
-        origin["cells"] = "found"
+        origin["cells"] = "cellpose" if nuclei.by == "cellpose" else "found"
     return cut_crops(screen, centres, folder, config=config, at_once=at_once, origin=origin)
+
+
+def refuse_unfit(screen: Screen, config: CropConfig, source: Path) -> None:
+    """InputError, before any work, for a plate whose name no file can have and a screen without a treated well."""
+    for plate in screen.table["plate"].unique():
+        part_name(str(plate))
+    is_part = bool(config.plates or config.wells or config.sites)
+    if not is_part and not (screen.table["role"] == "treated").any():
+        raise InputError(
+            f"{source}: no well has the role treated, there is nothing to profile; correct what was done to the wells "
+            "(compound, role, --controls), or take a part of it all the same with --plates"
+        )
 
 
 def _are_given(source: Path, reading: LayoutConfig, config: CropConfig) -> bool:

@@ -26,6 +26,7 @@ from phenolens.screen.image_reference import ImageReference, image_reference
 PIXEL_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16))
 COLOURS = ("red", "green", "blue")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_END = b"IEND"
 PNG_COLOUR = {0: "grey", 2: "red-green-blue", 3: "a palette", 4: "grey with alpha", 6: "red-green-blue with alpha"}
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -181,6 +182,7 @@ def _png_plane(reference: ImageReference, *, named: str) -> Plane:
         raise InputError(f"{named} cannot be opened ({path}: {error.strerror})") from error
     if not header.startswith(PNG_SIGNATURE) or len(header) < 33:
         raise InputError(f"{named} is not a whole PNG ({path}); replace the file")
+    _refuse_cut_png(path, named=named)
     width, height, bits, kind = struct.unpack(">IIBB", header[16:26])
     if bits not in (8, 16) or kind == 3:
         raise InputError(
@@ -200,6 +202,20 @@ def _png_plane(reference: ImageReference, *, named: str) -> Plane:
         return np.ascontiguousarray(image)
 
     return Plane((height, width), np.dtype(np.uint8 if bits == 8 else np.uint16), bits, pixels)
+
+
+def _refuse_cut_png(path: Path, *, named: str) -> None:
+    """InputError unless each of a PNG's parts is followed by another, up to the one that ends it."""
+    n_bytes, at = path.stat().st_size, len(PNG_SIGNATURE)
+    with path.open("rb") as file:
+        kind = b""
+        while kind != PNG_END:
+            file.seek(at)
+            head = file.read(8)  # length of the part and its kind; behind the part is a checksum of four bytes
+            length, kind = struct.unpack(">I4s", head) if len(head) == 8 else (0, b"")
+            at += 12 + length
+            if not kind or at > n_bytes:
+                raise InputError(f"{named} is cut short ({path}, of {n_bytes:,} bytes); replace the file")
 
 
 def _line(error: Exception) -> str:

@@ -11,10 +11,16 @@ from phenolens.files import sha256
 from phenolens.screen.image_reference import file_on_disk
 
 FILE_NAME = re.compile(r"[^\s./\\:][^/\\:]*")
+MOST_BYTES = 200  # of a plate's name; file systems hold 255, and `.` and `.parquet.partial` stand around it
 
 
 def part_name(plate: str) -> str:
     """The plate's name, known to be one that files can have; InputError else."""
+    if len(plate.encode()) > MOST_BYTES:
+        raise InputError(
+            f'plate "{plate[:20]}..." has a name of {len(plate)} letters, {len(plate.encode())} bytes; files are named '
+            f"after it: use one of at most {MOST_BYTES} bytes"
+        )
     if not FILE_NAME.fullmatch(plate):
         raise InputError(f'plate "{plate}" cannot name a file; use a name without slash, colon or leading dot')
     return plate

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from phenolens.errors import InputError
 from phenolens.images.choosing import chosen_indices
+from phenolens.images.zarr_chunks import Chunks, plane_chunks
 from phenolens.screen.image_reference import ImageReference
 from phenolens.screen.zarr_metadata import axes_of, channels_of, image_attributes
 
@@ -25,7 +26,42 @@ def is_zarr(path: Path) -> bool:
 def zarr_plane(
     reference: ImageReference, *, named: str
 ) -> tuple[tuple[int, int], np.dtype[Any], int, Callable[[], Pixels]]:
-    """Shape, pixel type, bits and pixels of the chosen plane; InputError as in planes.open_plane."""
+    """Shape, pixel type, bits and pixels of the chosen plane; InputError as in planes.open_plane.
+
+    A plane of which no chunk is on disk would be read as zeros: it is refused. One that lacks some of them is not,
+    since a writer may leave out chunks of zeros; `chunks_of` counts them.
+    """
+    array, index = _opened(reference, named=named)
+    path = reference.file
+    chunks = plane_chunks(array, _folder(array), index)
+    if chunks.n_missing == chunks.n:
+        raise InputError(
+            f"{named} has no pixels ({path}: none of the plane's {chunks.n} chunks is on disk); bring the whole image"
+        )
+
+    def pixels() -> Pixels:
+        try:
+            image = np.asarray(array[index])
+        except Exception as error:  # a chunk that is cut or damaged
+            line = " ".join(str(error).split())
+            raise InputError(f"{named} cannot be decoded ({path}: {line}); replace the image") from error
+        return image
+
+    return (int(array.shape[-2]), int(array.shape[-1])), array.dtype, 8 * array.dtype.itemsize, pixels
+
+
+def chunks_of(reference: ImageReference, *, named: str) -> Chunks:
+    """How many chunks the chosen plane has and lacks; InputError as in zarr_plane."""
+    array, index = _opened(reference, named=named)
+    return plane_chunks(array, _folder(array), index)
+
+
+def _folder(array: Any) -> Path:
+    return Path(array.store.root) / array.path
+
+
+def _opened(reference: ImageReference, *, named: str) -> tuple[Any, tuple[int, ...]]:
+    """The array that holds the chosen plane, and its place on every axis but the last two."""
     import zarr  # half a second that other sources need not wait for
 
     path = reference.file
@@ -45,17 +81,7 @@ def zarr_plane(
     axes = axes_of(attributes, array.ndim)
     if axes[-2:] != "YX" or len(axes) != array.ndim:
         raise InputError(f"{named} has the axes {axes.lower()} for {array.ndim} dimensions ({path}); expected ... y, x")
-    index = _index(axes, array.shape, reference, channels_of(attributes), named=named)
-
-    def pixels() -> Pixels:
-        try:
-            image = np.asarray(array[index])
-        except Exception as error:  # a chunk that is cut or damaged
-            line = " ".join(str(error).split())
-            raise InputError(f"{named} cannot be decoded ({path}: {line}); replace the image") from error
-        return image
-
-    return (int(array.shape[-2]), int(array.shape[-1])), array.dtype, 8 * array.dtype.itemsize, pixels
+    return array, _index(axes, array.shape, reference, channels_of(attributes), named=named)
 
 
 def _index(

@@ -131,7 +131,7 @@ def checked_screen(
     `source` names the file the table came from, for the error messages; `sources` is what Screen says. Raises
     InputError with row and column on: a missing column, an empty cell, a well name that is none, a role that is none, a
     concentration that is not a finite number of at least 0, a field listed twice, a well with two treatments, a
-    treatment with two mechanisms, a plate in two batches, no control well, no treated well.
+    treatment with two mechanisms, a plate in two batches, no control well.
     """
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
@@ -167,12 +167,8 @@ def checked_screen(
             row = kinds[twice].iloc[0]
             where = ", ".join(f'{name} "{row[name]}"' for name in group)
             raise InputError(f"{source}: {words}: {where} also has {', '.join(str(row[name]) for name in value)}")
-    for role, hint in (
-        ("control", "controls are needed to normalise profiles"),
-        ("treated", "there is nothing to profile"),
-    ):
-        if not (table["role"] == role).any():
-            raise InputError(f"{source}: no well with the role {role}; {hint}")
+    if not (table["role"] == "control").any():
+        raise InputError(f"{source}: no well with the role control; controls are needed to normalise profiles")
     table = table.sort_values(["plate", "well", "site"], kind="stable").reset_index(drop=True)
     return Screen(table=table, channels=tuple(channels), folder=Path(folder), sources=dict(sources or {}))
 
