@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from phenolens.study import Study
-from phenolens.web.serving import listening, serve
+from phenolens.web.serving import serve
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -30,4 +30,4 @@ def act(flags: Flags) -> None:
 
         return create_app(study)
 
-    serve(made, listening(flags.port), verb="explore", words=lambda at: f"open {at} in a browser; Ctrl+C stops it")
+    serve(made, port=flags.port, verb="explore", words=lambda at: f"open {at} in a browser; Ctrl+C stops it")

@@ -4,7 +4,6 @@ import ipaddress
 import os
 import socket
 from collections.abc import Callable
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 from phenolens.errors import InputError
@@ -58,17 +57,19 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def serve(made: "Callable[[], FastAPI]", listener: socket.socket, *, verb: str, words: Callable[[str], str]) -> None:
+def serve(
+    made: "Callable[[], FastAPI]", *, port: int, host: str = HOST, verb: str, words: Callable[[str], str]
+) -> None:
     """Serve the application until Ctrl+C, after saying `words` of its address; InputError when the extra is missing."""
-    with closing(listener):
-        try:
-            import uvicorn
+    try:
+        import uvicorn
 
-            app = made()
-        except ModuleNotFoundError as error:
-            if error.name not in OF_THE_EXTRA:
-                raise
-            raise InputError(f'{error.name} is not installed; {verb} needs: pip install "phenolens[web]"') from error
+        app = made()
+    except ModuleNotFoundError as error:
+        if error.name not in OF_THE_EXTRA:
+            raise
+        raise InputError(f'{error.name} is not installed; {verb} needs: pip install "phenolens[web]"') from error
+    with listening(port, host=host) as listener:
         tell(words(address_of(listener)))
         config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
         try:
