@@ -66,6 +66,7 @@ class Journey:
     run: str
     model: str  # as the paper writes it: VAE+
     way: str  # swap, line or direction
+    beyond: float  # how far along a direction, 1 being its whole length; 1 on other ways
     channels: tuple[str, ...]
     start: RealCell
     target: RealCell

@@ -1,0 +1,282 @@
+"""Phenotype travel in a study: from a real cell to a treatment, decoded, measured, and held against real cells.
+
+N cells of a study, F frames, Z features, C channels, S crop side in px.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from phenolens.contents.destinations import Destinations
+from phenolens.contents.pictured import EmbeddedCells, PicturedRun, chosen_run, embedded_cells
+from phenolens.errors import InputError, at_least
+from phenolens.images.store import normalised
+from phenolens.phenotype.journey import Journey, Measured, Population, RealCell
+from phenolens.phenotype.limits import SAMPLE, Limits, held_against, limits_of, nearest_cells
+from phenolens.phenotype.measures import measures
+from phenolens.phenotype.medoids import medoids
+from phenolens.phenotype.travel import (
+    Travel,
+    Way,
+    along_direction,
+    decode_frames,
+    feature_swap,
+    straight_line,
+    target_cell,
+    through,
+)
+from phenolens.study import Study
+
+PRECISION = "float32"  # as the embeddings: what is shown should not depend on the processor
+MOST_CELLS = 100_000  # real cells that frames are held against; of more, so many drawn at random
+MEASURED_CONTROLS = 100  # control cells over which a measure's standard deviation is taken
+MEASURED_CELLS = 400  # cells of a treatment that are measured to find its populations; of more, so many at random
+MOST_SDS = 10.0  # a measure further from the controls than this counts as so far: one odd cell is no population
+KEPT = 32  # answers that are kept for when they are asked for again
+
+
+@dataclass(frozen=True)
+class TravelConfig:
+    """Which way a cell takes to which treatment."""
+
+    to: str  # a compound, or a compound at a dose in µM, such as taxol@0.3; without a dose: its highest
+    start: str | None = None  # id of the real cell to start from; left out: the control cell nearest to their mean
+    # swap: the features that differ most are copied from the target first, as in the paper; line: all features at
+    # once; direction: along the treatment's mean minus the controls' mean, added to the real start
+    way: Way = "swap"
+    frames: int = 9  # pictures on the way, start and end included
+    up_the_doses: bool = False  # through every lower dose of the compound on the way
+    # mean: to the cell nearest to the mean of the treatment's cells; medoids: one travel to each of its populations,
+    # where the mean of a mixed population is like none of them
+    targets: Literal["mean", "medoids"] = "mean"
+    medoids: int = 3  # populations, with --targets medoids
+    medoids_by: Literal["measures", "embedding"] = "measures"  # what cells of one population are alike in
+    beyond: float = 1.0  # with --way direction: how far to go, 1 being the treatment's mean
+    seed: int = 0  # of the cells that are drawn where there are too many to take all
+
+    def __post_init__(self) -> None:
+        """InputError on a number that cannot be, and on choices that do not go together."""
+        at_least("--frames", self.frames, 2)
+        at_least("--medoids", self.medoids, 1)
+        at_least("--seed", self.seed, 0)
+        if not 0 < self.beyond < np.inf:
+            raise InputError(f"--beyond {self.beyond}: expected a finite number above 0")
+        if self.beyond != 1 and (self.way != "direction" or self.up_the_doses):
+            raise InputError(f"--beyond {self.beyond}: goes with --way direction, and not with --up-the-doses")
+        if self.up_the_doses and self.targets == "medoids":
+            raise InputError("--up-the-doses: goes with --targets mean; populations of two doses have no common order")
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where a travel leads: a real cell that is shown, the cells it stands for, and which part of the treatment."""
+
+    row: int
+    rows: np.ndarray
+    population: Population
+
+
+class Traveller:
+    """A run opened for travelling: its model, its cells, and what real cells show, measured once.
+
+    Opening reads; the first travel takes some seconds (limits and measures of real cells), later ones a fraction of
+    one. It may be asked from several threads.
+    """
+
+    def __init__(self, pictured: PicturedRun, cells: EmbeddedCells, *, seed: int = 0) -> None:
+        self.pictured = pictured
+        self.cells = cells
+        self.destinations = Destinations(cells)
+        self.channels = pictured.store.channels
+        self._seed = seed
+        self._measured: dict[int, pd.Series] = {}
+        self._answers: OrderedDict[tuple[TravelConfig, bool], tuple[Journey, ...]] = OrderedDict()
+        self._lock = Lock()
+
+    @classmethod
+    def open(cls, study: Study, run: str | None = None) -> "Traveller":
+        """The run of this name, or the one to be pictured; InputError, naming the command, where a step is missing."""
+        pictured = chosen_run(study, run, precision=PRECISION)
+        return cls(pictured, embedded_cells(study, pictured.name))
+
+    def travel(self, asked: TravelConfig, *, measured: bool = True) -> tuple[Journey, ...]:
+        """The journey asked for; with medoids one to each population, the largest first.
+
+        Without `measured` it is quicker. InputError for a treatment or cell that is not there, with the nearest names,
+        and for a treatment that has fewer cells than medoids are asked for.
+        """
+        with self._lock:
+            key = (asked, measured)
+            if key not in self._answers:
+                self._answers[key] = self._travelled(asked, measured)
+                while len(self._answers) > KEPT:
+                    self._answers.popitem(last=False)
+            self._answers.move_to_end(key)
+            return self._answers[key]
+
+    @cached_property
+    def default_start(self) -> int:
+        """The row of the control cell nearest to the controls' mean."""
+        controls = self.cells.rows(Role="control")
+        if not len(controls):
+            raise InputError("no control cells: travels start from one; name another cell with --start")
+        return int(controls[target_cell(self.cells.z[controls])])
+
+    @cached_property
+    def limits(self) -> Limits:
+        """What real cells show, for frames to be held against."""
+        return limits_of(self.cells.z[self._reference], self._embedded_anew, sample=SAMPLE, seed=self._seed)
+
+    @cached_property
+    def control_measures(self) -> pd.DataFrame:
+        """Measures of real control cells, a row a cell."""
+        controls = self.cells.rows(Role="control")
+        drawn = np.random.default_rng(self._seed).choice(controls, min(MEASURED_CONTROLS, len(controls)), replace=False)
+        return self.measured_cells(np.sort(drawn))
+
+    def measured_cells(self, rows: np.ndarray) -> pd.DataFrame:
+        """Measures of these real cells, a row a cell; each is measured once."""
+        missing = np.array(sorted({int(row) for row in rows} - self._measured.keys()), int)
+        if len(missing):
+            table = measures(self.pictured.originals(missing), channels=self.channels)
+            self._measured |= {row: table.iloc[i] for i, row in enumerate(missing.tolist())}
+        return pd.DataFrame([self._measured[int(row)] for row in rows]).reset_index(drop=True)
+
+    @cached_property
+    def _reference(self) -> np.ndarray:
+        """Rows of the counted cells, or of so many of them, that frames are held against."""
+        fine = np.flatnonzero(self.cells.fine)
+        if len(fine) <= MOST_CELLS:
+            return fine
+        return np.sort(np.random.default_rng(self._seed).choice(fine, MOST_CELLS, replace=False))
+
+    def _embedded_anew(self, z: np.ndarray) -> np.ndarray:
+        return self.pictured.embedded(self.pictured.decoded(z))
+
+    def _travelled(self, asked: TravelConfig, measured: bool) -> tuple[Journey, ...]:
+        treatment = self.destinations.treatment(asked.to)
+        start = self.default_start if asked.start is None else self.destinations.cell(asked.start)
+        stops = self.destinations.doses(treatment) if asked.up_the_doses else [treatment]
+        targets = self._populations(treatment, asked) if asked.targets == "medoids" else [self._mean_of(treatment)]
+        return tuple(self._journey(asked, start, target, stops, measured) for target in targets)
+
+    def _journey(self, asked: TravelConfig, start: int, target: _Target, stops: list[str], measured: bool) -> Journey:
+        passed = [self._mean_of(name) for name in stops[:-1]] + [target]
+        travel, shown = self._way(asked, start, passed)
+        pictures = decode_frames(travel, self.pictured.decoded)
+        held = held_against(self.limits, travel.embeddings, self.pictured.embedded(pictures))
+        nearest, away = self._nearest(travel.embeddings, [start, shown])
+        cells = [self.real_cell(row) for row in nearest]
+        frames = pd.DataFrame(
+            {
+                "towards": [stops[leg] for leg in travel.leg],
+                "n_copied": travel.n_copied,
+                "cosine": travel.cosines,
+                "distance": travel.distances,
+                "far": held.far,
+                "moved": held.moved,
+                "flag": held.flags,
+                "nearest_cell": [cell.cell_id for cell in cells],
+                "nearest_treatment": [cell.treatment for cell in cells],
+                "nearest_distance": away,
+            }
+        )
+        return Journey(
+            run=self.pictured.name,
+            model=self.pictured.title,
+            way=asked.way,
+            beyond=asked.beyond,
+            channels=self.channels,
+            start=self.real_cell(start),
+            target=self.real_cell(shown),
+            population=target.population,
+            stops=tuple(self.destinations.label(name) for name in stops),
+            n_controls=len(self._controls_beside(target.rows)),
+            frames=frames,
+            embeddings=travel.embeddings,
+            pictures=pictures,
+            nearest=tuple(cells),
+            measured=self._measures(pictures, nearest, start, shown) if measured else None,
+            batch_share=None,
+        )
+
+    def _way(self, asked: TravelConfig, start: int, passed: list[_Target]) -> tuple[Travel, int]:
+        """The embeddings on the way, and the row of the real cell that is shown at its end."""
+        z = self.cells.z
+        z0 = z[start].astype(float)
+        if asked.way != "direction":
+            ends = [z[target.row].astype(float) for target in passed]
+            if len(ends) > 1:
+                return through(z0, ends, asked.frames, way=asked.way), passed[-1].row
+            walk = feature_swap if asked.way == "swap" else straight_line
+            return walk(z0, ends[0], asked.frames), passed[-1].row
+        directions = [self._direction(target.rows) for target in passed]
+        last = passed[-1].rows
+        shown = int(last[nearest_cells((z0 + directions[-1])[None], z[last], 1)[0][0, 0]])
+        if len(passed) > 1:
+            return through(z0, [z0 + direction for direction in directions], asked.frames, way="line"), shown
+        return along_direction(z0, directions[0], asked.frames, beyond=asked.beyond), shown
+
+    def _direction(self, rows: np.ndarray) -> np.ndarray:
+        """The mean of these cells minus that of the controls of their plates."""
+        controls = self._controls_beside(rows)
+        return self.cells.z[rows].mean(axis=0, dtype=float) - self.cells.z[controls].mean(axis=0, dtype=float)
+
+    def _controls_beside(self, rows: np.ndarray) -> np.ndarray:
+        """Control cells of the plates that these cells lie on, so that plates cancel out; all where there are none."""
+        controls = self.cells.rows(Role="control")
+        plates = self.cells.obs["Metadata_Plate"].astype(str).to_numpy()
+        beside = controls[np.isin(plates[controls], plates[rows])]
+        return beside if len(beside) else controls
+
+    def _mean_of(self, treatment: str) -> _Target:
+        rows = self.destinations.rows_of(treatment)
+        return _Target(int(rows[target_cell(self.cells.z[rows])]), rows, Population(1, 1, 1.0, len(rows)))
+
+    def _populations(self, treatment: str, asked: TravelConfig) -> list[_Target]:
+        rows = self.destinations.rows_of(treatment)
+        n_cells = len(rows)
+        if n_cells < asked.medoids:
+            raise InputError(
+                f"{treatment}: has {n_cells} cell{'s' if n_cells > 1 else ''}, fewer than --medoids {asked.medoids}; "
+                "ask for fewer, or for --targets mean"
+            )
+        if asked.medoids_by == "measures":
+            if n_cells > MEASURED_CELLS:
+                rows = np.sort(np.random.default_rng(asked.seed).choice(rows, MEASURED_CELLS, replace=False))
+            controls = self.control_measures
+            sds = (self.measured_cells(rows) - controls.mean()) / controls.std().where(controls.std() > 0)
+            features = sds.clip(-MOST_SDS, MOST_SDS).fillna(0).to_numpy()  # what was not measured is as in controls
+        else:
+            features = self.cells.z[rows]
+        found = medoids(features, asked.medoids, seed=asked.seed)
+        return [
+            _Target(
+                int(rows[row]),
+                rows[found.population == number],
+                Population(number + 1, asked.medoids, float(found.shares[number]), n_cells),
+            )
+            for number, row in enumerate(found.rows)
+        ]
+
+    def _nearest(self, z: np.ndarray, left_out: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """The row of the real cell nearest to each frame, and its distance; these rows are left out."""
+        candidates = self._reference[~np.isin(self._reference, left_out)]
+        found, away = nearest_cells(z, self.cells.z[candidates], 1)
+        return candidates[found[:, 0]], away[:, 0]
+
+    def _measures(self, pictures: np.ndarray, nearest: np.ndarray, start: int, target: int) -> Measured:
+        drawn = measures(normalised(np.maximum(pictures, 0)), channels=self.channels)
+        ends = self.measured_cells(np.array([start, target])).set_axis(["start", "target"])
+        return Measured(drawn, self.measured_cells(nearest), ends, self.control_measures.std())
+
+    def real_cell(self, row: int) -> RealCell:
+        """The real cell of a row, with its crop as the model sees it."""
+        treatment = str(self.cells.obs["Metadata_Treatment"].iloc[row])
+        crop = self.pictured.originals(np.array([row]))[0]
+        return RealCell(str(self.cells.obs.index[row]), treatment, self.destinations.label(treatment), crop)

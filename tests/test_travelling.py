@@ -1,0 +1,205 @@
+"""Travel in a study: to treatments up their doses and to their populations, by known answers and naive twins."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from phenolens import steps
+from phenolens.contents.travel import TravelConfig, Traveller
+from phenolens.errors import InputError
+from phenolens.files import write_parquet
+from phenolens.images.config import CropConfig
+from phenolens.images.crops import make_crops
+from phenolens.models import ModelConfig
+from phenolens.phenotype.measures import measures
+from phenolens.phenotype.travel import feature_swap
+from phenolens.study import Study
+from phenolens.training.config import TrainConfig
+from phenolens.training.embed import decode
+
+SERIES = "two/doses"  # a compound at 1 and at 10 µM; its name is no name of a folder
+LONELY = "lonely"  # a compound of which one cell was found
+
+
+@pytest.fixture(scope="module")
+def study(tiny_screen, tmp_path_factory):
+    """A study with a run of PCA, in which two compounds are one at two doses, and one cell is of its own compound."""
+    study = Study.create(tmp_path_factory.mktemp("travelling") / "study")
+    make_crops(tiny_screen, study.crops, layout="bbbc021", config=CropConfig(crop_px=36))
+    first, second = sorted(study.store().cells.query("role == 'treated'")["compound"].unique())[:2]
+    for plate in study.store().plates:
+        path = study.crops / f"{plate}.parquet"
+        table = pd.read_parquet(path)
+        dose = table["concentration_um"].mask(table["compound"] == first, 1).mask(table["compound"] == second, 10)
+        table = table.assign(compound=table["compound"].replace([first, second], SERIES), concentration_um=dose)
+        if plate == study.store().plates[0]:
+            table.loc[table.index[table["role"] == "treated"][-1], ["compound", "moa"]] = LONELY, ""
+        write_parquet(path, table, about={})
+    config = TrainConfig(model="pca", network=ModelConfig(latent_size=12), threads=1, precision="float32")
+    steps.train(study, config, name="pca-seed0")
+    steps.embed(study, "pca-seed0", steps.EmbedConfig(threads=1))
+    return study
+
+
+@pytest.fixture(scope="module")
+def traveller(study):
+    return Traveller.open(study)
+
+
+def cells_of(traveller, compound, dose):
+    obs = traveller.cells.obs
+    chosen = (obs["Metadata_Compound"] == compound) & (obs["Metadata_Concentration_um"] == dose)
+    return np.flatnonzero(chosen.to_numpy() & ~obs["Metadata_Is_Noise"].to_numpy(bool))
+
+
+def nearest_to_mean(z, rows):
+    return rows[np.linalg.norm(z[rows] - z[rows].mean(axis=0), axis=1).argmin()]
+
+
+def test_a_swap_leads_from_the_control_nearest_to_their_mean_to_the_treated_cell_nearest_to_theirs(traveller):
+    (journey,) = traveller.travel(TravelConfig(f"{SERIES}@10", frames=5))
+    z, obs = traveller.cells.z.astype(float), traveller.cells.obs
+    start = nearest_to_mean(z, np.flatnonzero((obs["Metadata_Role"] == "control").to_numpy()))
+    target = nearest_to_mean(z, cells_of(traveller, SERIES, 10))
+    assert (journey.start.cell_id, journey.target.cell_id) == (obs.index[start], obs.index[target])
+    naive = feature_swap(z[start], z[target], 5)
+    np.testing.assert_allclose(journey.embeddings, naive.embeddings)
+    np.testing.assert_allclose(journey.frames["cosine"], naive.cosines)
+    np.testing.assert_allclose(journey.frames["distance"], np.linalg.norm(naive.embeddings - z[target], axis=1))
+    pictured = traveller.pictured
+    np.testing.assert_array_equal(journey.pictures, decode(pictured.model, naive.embeddings, compute=pictured.compute))
+    np.testing.assert_array_equal(journey.difference, journey.pictures[-1] - journey.pictures[0])
+    crop = traveller.pictured.store.take([target])[0].astype(float)
+    np.testing.assert_allclose(journey.target.crop, crop / crop.max(axis=(1, 2), keepdims=True), rtol=1e-6)
+
+
+def test_a_direction_is_the_treated_mean_less_that_of_the_controls_of_their_plates(traveller):
+    start = traveller.cells.obs.index[cells_of(traveller, "DMSO", 0)[3]]
+    asked = TravelConfig(f"{SERIES}@1", start=start, way="direction", frames=4)
+    (journey,) = traveller.travel(asked)
+    z, rows, controls = traveller.cells.z.astype(float), cells_of(traveller, SERIES, 1), cells_of(traveller, "DMSO", 0)
+    plates = traveller.cells.obs["Metadata_Plate"].to_numpy()
+    assert len(set(plates[rows])) < len(set(plates))  # the compound lies on one plate of several
+    beside = controls[np.isin(plates[controls], plates[rows])]
+    direction = z[rows].mean(axis=0) - z[beside].mean(axis=0)
+    z0 = z[traveller.cells.obs.index.get_loc(start)]
+    np.testing.assert_allclose(journey.embeddings, [z0 + share * direction for share in (0, 1 / 3, 2 / 3, 1)])
+    assert journey.n_controls == len(beside)
+    (beyond,) = traveller.travel(replace(asked, beyond=2.0))
+    np.testing.assert_allclose(beyond.embeddings[-1], z0 + 2 * direction)
+
+
+def test_up_the_doses_a_frame_stands_at_the_target_of_each_dose(traveller):
+    (journey,) = traveller.travel(TravelConfig(SERIES, way="line", up_the_doses=True, frames=7))
+    z = traveller.cells.z
+    low, high = (nearest_to_mean(z, cells_of(traveller, SERIES, dose)) for dose in (1, 10))
+    np.testing.assert_allclose(journey.embeddings[[3, 6]], z[[low, high]])
+    assert journey.stops == (f"{SERIES} 1 µM", f"{SERIES} 10 µM")
+    assert journey.frames["towards"].tolist() == [f"{SERIES}@1"] * 4 + [f"{SERIES}@10"] * 3
+
+
+@pytest.mark.parametrize("by", ["measures", "embedding"])
+def test_with_medoids_each_population_has_a_journey_and_their_shares_add_up(traveller, by):
+    journeys = traveller.travel(TravelConfig(f"{SERIES}@10", targets="medoids", medoids=2, medoids_by=by))
+    rows = cells_of(traveller, SERIES, 10)
+    assert [journey.population.number for journey in journeys] == [1, 2]
+    assert sum(journey.population.share for journey in journeys) == pytest.approx(1)
+    assert journeys[0].population.share >= journeys[1].population.share
+    assert {journey.population.n_cells for journey in journeys} == {len(rows)}
+    targets = {journey.target.cell_id for journey in journeys}
+    assert len(targets & set(traveller.cells.obs.index[rows])) == 2
+
+
+def test_the_nearest_real_cell_is_the_nearest_one_but_start_and_target(traveller):
+    (journey,) = traveller.travel(TravelConfig(f"{SERIES}@10", frames=5))
+    obs = traveller.cells.obs
+    others = np.flatnonzero(~obs.index.isin([journey.start.cell_id, journey.target.cell_id]) & traveller.cells.fine)
+    away = np.linalg.norm(journey.embeddings[:, None] - traveller.cells.z[others], axis=2)
+    assert journey.frames["nearest_cell"].tolist() == obs.index[others[away.argmin(axis=1)]].tolist()
+    np.testing.assert_allclose(journey.frames["nearest_distance"], away.min(axis=1), rtol=1e-6)
+    assert [cell.treatment for cell in journey.nearest] == journey.frames["nearest_treatment"].tolist()
+
+
+def test_what_is_measured_is_measured_on_the_pictures_and_on_the_real_cells(traveller):
+    (journey,) = traveller.travel(TravelConfig(f"{SERIES}@10", frames=3))
+    pictures = np.maximum(journey.pictures, 0)
+    naive = measures(pictures / pictures.max(axis=(2, 3), keepdims=True), channels=journey.channels)
+    pd.testing.assert_frame_equal(journey.measured.frames, naive, check_exact=False, rtol=1e-6)
+    ends = measures(np.stack([journey.start.crop, journey.target.crop]), channels=journey.channels)
+    np.testing.assert_allclose(journey.measured.ends, ends, rtol=1e-6)
+    moved = journey.measured.most_moved(3)
+    sds = ((naive.iloc[-1] - naive.iloc[0]) / journey.measured.control_sd).abs()
+    of_cells = sds[~sds.index.str.endswith("_sharpness")].dropna()
+    assert sorted(of_cells[moved]) == sorted(of_cells)[-3:]
+    (plain,) = traveller.travel(TravelConfig(f"{SERIES}@10", frames=3), measured=False)
+    assert plain.measured is None
+
+
+def test_a_frame_far_beyond_the_data_is_flagged_and_one_at_a_real_cell_is_not(traveller):
+    (journey,) = traveller.travel(TravelConfig(f"{SERIES}@1", way="direction", beyond=200.0, frames=5))
+    assert journey.frames["flag"].iloc[0] == ""
+    assert "as far from the real cells" in journey.frames["flag"].iloc[-1]
+    assert journey.frames["far"].iloc[-1] > 1
+
+
+def test_a_treatment_of_one_cell_is_travelled_to_but_has_no_populations(traveller):
+    (journey,) = traveller.travel(TravelConfig(LONELY))
+    assert journey.target.treatment.startswith(f"{LONELY}@")
+    assert journey.population.n_cells == 1
+    with pytest.raises(InputError, match="has 1 cell, fewer than --medoids 3; ask for fewer"):
+        traveller.travel(TravelConfig(LONELY, targets="medoids"))
+
+
+def test_the_same_question_is_answered_once(traveller):
+    asked = TravelConfig(f"{SERIES}@10", frames=4)
+    assert traveller.travel(asked) is traveller.travel(replace(asked))
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (TravelConfig("two/dozes"), 'no cells of "two/dozes"; did you mean "two/doses"'),
+        (TravelConfig(f"{SERIES}@3"), 'no cells of two/doses at "3" µM; there are: two/doses@1, two/doses@10'),
+        (TravelConfig(f"{SERIES}@high"), 'no cells of two/doses at "high" µM'),
+        (TravelConfig("DMSO"), "DMSO@0 is the control, where travels start"),
+        (TravelConfig(SERIES, start="nobody"), 'no cell "nobody"'),
+        (TravelConfig(SERIES, up_the_doses=True, frames=2), "2 frames through 2 targets: expected at least 3"),
+    ],
+)
+def test_what_is_not_there_is_said_with_what_is(traveller, asked, message):
+    with pytest.raises(InputError) as error:
+        traveller.travel(asked)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"frames": 1}, {"medoids": 0}, {"beyond": 0.0, "way": "direction"}, {"beyond": 2.0}, {"seed": -1},
+     {"beyond": 2.0, "way": "direction", "up_the_doses": True}, {"up_the_doses": True, "targets": "medoids"}],
+)  # fmt: skip
+def test_settings_that_cannot_be_or_do_not_go_together_are_refused(settings):
+    with pytest.raises(InputError, match="--"):
+        TravelConfig(SERIES, **settings)
+
+
+def test_decoded_pictures_are_embedded_anew_as_pictures_not_as_zeros(traveller):
+    """PCA projects: what it drew comes back to where it was, but for 16 bits and the maximum of each channel."""
+    pictured, z = traveller.pictured, traveller.cells.z[:20]
+    pictures = pictured.decoded(z)
+    scaled = np.maximum(pictures, 0)
+    scaled = scaled / scaled.max(axis=(2, 3), keepdims=True)
+    mean, components = (getattr(pictured.model, name).numpy() for name in ("mean", "components"))
+    naive = (scaled.reshape(20, -1) - mean) @ components.T
+    np.testing.assert_allclose(pictured.embedded(pictures), naive, atol=1e-2)
+
+
+def test_a_study_half_run_says_which_command_comes_first(tmp_path, tiny_study):
+    with pytest.raises(InputError, match="run `phenolens train"):
+        Traveller.open(tiny_study)
+    config = TrainConfig(model="pca", network=ModelConfig(latent_size=4), threads=1)
+    steps.train(tiny_study, config, name="pca-seed0")
+    with pytest.raises(InputError, match="run `phenolens embed"):
+        Traveller.open(tiny_study)
