@@ -103,6 +103,7 @@ def _nuclei(dna: Array) -> tuple[Array, Array, Array, Array]:
     level = np.percentile(light[:, central], CENTRE_PERCENTILE, axis=1)
     mask = light > HALF * level[:, None, None]
     mask[level < LEAST_CONTRAST] = False
+    mask = np.reshape([ndimage.binary_fill_holes(one) for one in mask], dna.shape)  # nucleoli are nucleus
     pieces = _split(mask)
     area, crop_of, y, x = _places(pieces)
     unit2 = length_px(1, side) ** 2
