@@ -14,16 +14,16 @@ from zlib import crc32
 
 import anndata
 import h5py
-import imagecodecs
 import numpy as np
 import pandas as pd
 
-from phenolens.colours import Contrast, cell_image, shared_contrast
+from phenolens.colours import Contrast, shared_contrast
 from phenolens.images.store import ABOUT, CropStore, normalised
 from phenolens.profiling.similarity import directions, distances
 from phenolens.screen.table import treatment_name
 from phenolens.study import HEADLINE, Study
 from phenolens.viewing.scoretable import verdict_sentence
+from phenolens.web.pictures import png
 from phenolens.web.problems import NotHereError
 
 PROTOCOLS = ("NSC", "NSCB")
@@ -115,7 +115,7 @@ class Cells:
         chance = np.random.default_rng([draw, crc32(treatment.encode())])
         return np.sort(chance.choice(rows, min(n, len(rows)), replace=False))
 
-    def png(self, cell_id: str, *, channel: str = "") -> bytes:
+    def png(self, cell_id: str, *, channel: str = "", contrast: Contrast | None = None) -> bytes:
         """A cell in colours, or one of its channels in grey, at the size of its crop."""
         row = int(self.row_of.get_indexer(pd.Index([cell_id], dtype=object))[0])
         if row < 0:
@@ -123,12 +123,11 @@ class Cells:
                 f'There is no cell "{cell_id[:80]}" in this study. Find cells by their well or treatment.'
             )
         crop = normalised(self.store.take([row]))[0]
-        contrast = self.contrast
+        contrast = contrast or self.contrast
         if channel:
             at = self.store.channels.index(known(channel, self.store.channels, what="channel"))
             crop, contrast = crop[at : at + 1], contrast.of_channel(at)
-        pixels = np.round(255 * cell_image(crop, contrast)).astype(np.uint8)
-        return bytes(imagecodecs.png_encode(pixels, level=1))
+        return png(crop, contrast)
 
 
 class Explorer:
@@ -187,6 +186,34 @@ class Explorer:
             default="",
         )
 
+    def decoding_run(self) -> str:
+        """The run whose travels are shown when none is asked for: embedded, VAE+ before VAE before AE before others."""
+        models = self.models()
+        order = ("vaeplus", "vae-", "ae", "")
+        return min(
+            models,
+            key=lambda run: (not models[run]["embedded"], [run.startswith(name) for name in order].index(True), run),
+            default="",
+        )
+
+    def strongest(self, run: str) -> str:
+        """The treatment with a known mechanism farthest from the controls; without profiles, the first treatment."""
+        path = self.study.treatments(run, statistics=HEADLINE["statistics"], whitening=HEADLINE["whitening"])
+        treated = self.cells().treatments.query("role == 'treated'")
+        if not path.is_file():
+            return str(treated.index[0]) if len(treated) else ""
+        profiles = anndata.read_h5ad(path)
+        names = profiles.obs["Metadata_Treatment"].astype(str)
+        far = pd.Series(np.linalg.norm(np.asarray(profiles.X), axis=1), index=names)
+        far = far[far.index.isin(treated.index[treated["moa"] != ""])]
+        return str(far.idxmax()) if len(far) else str(treated.index[0]) if len(treated) else ""
+
+    def stamp(self, run: str) -> tuple[str, ...]:
+        """Names what a run's cells are made from: it changes when the crops, its training or its embeddings do."""
+        files = [*self.study.embeddings(run).glob("*.h5ad"), self.study.run(run) / "checkpoint.pt"] if run else []
+        times = sorted((path.name, path.stat().st_mtime_ns) for path in files if path.is_file())
+        return self.cells().store.identity, run, repr(times)
+
     def scores(self) -> pd.DataFrame | None:
         """scores.csv; None while nothing is scored."""
         path = self.study.scores
@@ -221,8 +248,8 @@ class Explorer:
         table = table[(table["counted"] == "True") & (table["right"] != "True")]
         return table.assign(distance=table["distance"].astype(float)).sort_values("distance", kind="stable")
 
-    def neighbours(self, run: str, treatment: str, *, n: int) -> list[Neighbour]:
-        """The `n` other treatments nearest to one by whitened profiles; empty where there is no profile."""
+    def neighbours(self, run: str, treatment: str, *, n: int | None) -> list[Neighbour]:
+        """The `n` (None: all) other treatments nearest to one by whitened profiles; empty where it has no profile."""
         path = self.study.treatments(run, statistics=HEADLINE["statistics"], whitening=HEADLINE["whitening"])
         if not run or not path.is_file():
             return []
@@ -238,11 +265,10 @@ class Explorer:
 
     def nearest_to_mean(self, run: str, treatment: str, *, n: int) -> dict[int, float]:
         """The `n` cells nearest to the mean of a treatment's cells: row -> Euclidean distance between embeddings."""
-        cells = self.cells()
-        rows = cells.rows_of(treatment)
-        if not run or not len(rows) or not self._is_embedded(run):
+        rows = self.cells().rows_of(treatment)
+        z = self.embedded(run, rows)
+        if z is None:
             return {}
-        z = self._embedded(run, rows)
         away = np.linalg.norm(z - z.mean(axis=0), axis=1)
         order = np.argsort(away, kind="stable")[:n]
         return {int(rows[place]): float(away[place]) for place in order}
@@ -254,15 +280,17 @@ class Explorer:
             self._typical[key] = next(iter(self.nearest_to_mean(run, treatment, n=1)), None)
         return self._typical[key]
 
-    def _embedded(self, run: str, rows: np.ndarray) -> np.ndarray:
-        """The embeddings (n, Z) of sorted rows of the store; a plate's file has the order of the plate's crops."""
+    def embedded(self, run: str, rows: np.ndarray) -> np.ndarray | None:
+        """The embeddings (n, Z) of sorted rows of the store; None where there are none, or not of these crops."""
+        if not run or not len(rows) or not self._is_embedded(run):
+            return None
         cells, parts, first = self.cells(), [], 0
         for plate in cells.store.plates:
             after = first + len(cells.store.crops(plate))
             here = rows[(rows >= first) & (rows < after)] - first
             if len(here):
                 with h5py.File(self.study.embeddings(run) / f"{plate}.h5ad") as file:
-                    parts.append(file["X"][here].astype(float))
+                    parts.append(_rows_of(file["X"], here))
             first = after
         return np.concatenate(parts)
 
@@ -280,6 +308,11 @@ class Explorer:
 
     def _scores_file(self, run: str, protocol: str) -> Path:
         return self.study.score_table(run, "neighbours", **{**HEADLINE, "protocol": protocol})
+
+
+def _rows_of(stored: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
+    """Sorted rows of a stored matrix, float64; of many, the whole is read, since picking costs a seek each."""
+    return (stored[:][rows] if len(rows) > 200 else stored[rows]).astype(float)
 
 
 def known(name: str, names: Sequence[str], *, what: str) -> str:

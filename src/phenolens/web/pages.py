@@ -14,7 +14,7 @@ from phenolens.study import Study
 def address(*parts: object, **query: object) -> str:
     """`/part/part?name=value`, each part quoted as one piece; empty values are left out."""
     path = "/" + "/".join(quote(str(part), safe="") for part in parts)
-    asked = urlencode({name: value for name, value in query.items() if value not in ("", None)})
+    asked = urlencode({name: value for name, value in query.items() if value not in ("", None)}, doseq=True)
     return f"{path}?{asked}" if asked else path
 
 

@@ -1,0 +1,131 @@
+"""A treatment's page: its cells, its neighbours, how it is scored, its doses; and what can be taken along."""
+
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+from fastapi import FastAPI, Query, Response
+from fastapi.responses import HTMLResponse
+
+from phenolens.errors import InputError
+from phenolens.images.store import normalised
+from phenolens.phenotype.medoids import Medoids, medoids
+from phenolens.web.explorer import Cells, Explorer, NotInStudyError, known
+from phenolens.web.pages import Pages
+from phenolens.web.shown import pictures_of
+
+SHOWN_CELLS = 16  # cells of a treatment, nearest or random
+DOSE_CELLS = 5  # cells of each dose of a compound
+NEIGHBOURS = 6  # nearest other treatments on the page; the download has all
+POPULATIONS, POPULATION_CELLS = 3, 5  # medoids, and cells that are shown of each one's population
+MEDOID_CELLS = 400  # of a treatment that are searched; of more, so many drawn at random
+
+Draw = Annotated[int, Query(ge=0, le=9999)]
+Name = Annotated[str, Query(max_length=300)]
+
+
+def add_treatments(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
+    """The addresses of treatments and their downloads."""
+
+    @app.get("/treatments/{treatment:path}", response_class=HTMLResponse)
+    def treatment(treatment: str, run: str = "", channel: str = "", draw: Draw = 0) -> Response:
+        cells = explorer.cells()
+        known(treatment, list(cells.treatments.index), what="treatment")
+        about, run = cells.treatments.loc[treatment], explorer.run(run)
+        nearest = explorer.nearest_to_mean(run, treatment, n=SHOWN_CELLS)
+        judged = explorer.judged(run)
+        return pages.page(
+            "treatment.html",
+            treatment=treatment,
+            about=about,
+            run=run,
+            models=explorer.models(),
+            wells=cells.wells[(cells.wells["treatment"] == treatment) & (cells.wells["role"] == about["role"])],
+            nearest=list(zip(cells.shown(nearest), nearest.values())),
+            populations=_populations(explorer, cells, run, treatment),
+            random=cells.shown(cells.random(treatment, SHOWN_CELLS, draw=draw)),
+            draw=draw,
+            judged={name: table.loc[treatment] for name, table in judged.items() if treatment in table.index},
+            neighbours=explorer.neighbours(run, treatment, n=NEIGHBOURS),
+            listed=cells.treatments,
+            series=[
+                (name, row, cells.shown(cells.random(str(name), DOSE_CELLS)))
+                for name, row in cells.doses_of(treatment).iterrows()
+            ],
+            travels=about["role"] != "control" and bool(explorer.decoding_run()),
+            next_step=explorer.next_step(),
+            **pictures_of(cells, channel),
+        )
+
+    @app.get("/downloads/neighbours.csv")
+    def neighbours(treatment: Name, run: str = "") -> Response:
+        known(treatment, list(explorer.cells().treatments.index), what="treatment")
+        run = explorer.run(run)
+        found = explorer.neighbours(run, treatment, n=None)
+        if not found:
+            raise NotInStudyError(f"{treatment} has no profile by {run or 'any model'}. Next: {explorer.next_step()}")
+        table = pd.DataFrame([vars(neighbour) for neighbour in found]).rename(columns={"distance": "cosine_distance"})
+        return _csv(table, f"neighbours_{treatment}_{run}")
+
+    @app.get("/downloads/cells.csv")
+    def cells_csv(treatment: Name, run: str = "") -> Response:
+        cells, run = explorer.cells(), explorer.run(run)
+        known(treatment, list(cells.treatments.index), what="treatment")
+        rows = cells.rows_of(treatment)
+        table = cells.table.iloc[rows].reset_index(drop=True)
+        away = explorer.nearest_to_mean(run, treatment, n=len(rows))
+        if away:
+            table[f"distance_to_mean_{run}"] = [away[int(row)] for row in rows]
+        return _csv(table, f"cells_{treatment}_{run}")
+
+    @app.get("/downloads/cells.png")
+    def cells_png(treatment: Name, run: str = "", draw: Draw = 0) -> Response:
+        from phenolens.viewing.canvas import png
+        from phenolens.viewing.figures import cell_sheet
+
+        cells, run = explorer.cells(), explorer.run(run)
+        known(treatment, list(cells.treatments.index), what="treatment")
+        groups = {f"{treatment}: random": cells.random(treatment, SHOWN_CELLS, draw=draw)}
+        nearest = list(explorer.nearest_to_mean(run, treatment, n=SHOWN_CELLS))
+        if nearest:
+            groups = {f"{treatment}: nearest to the mean ({run})": np.array(nearest)} | groups
+        if not len(groups[f"{treatment}: random"]):
+            raise NotInStudyError(f"All cells of {treatment} are flagged and left out; its wells show them.")
+        crops = [normalised(cells.store.take(rows)) for rows in groups.values()]
+        figure = cell_sheet(crops, list(groups), channels=cells.store.channels, contrast=cells.contrast)
+        return _file(png(figure), "image/png", f"cells_{treatment}_{run}.png")
+
+
+def _populations(explorer: Explorer, cells: Cells, run: str, treatment: str) -> list[dict[str, Any]]:
+    """Each medoid's share of the cells, and the cells nearest to it; empty where cells are too few or not embedded."""
+    rows = cells.rows_of(treatment)
+    if len(rows) > MEDOID_CELLS:
+        rows = np.sort(np.random.default_rng(0).choice(rows, MEDOID_CELLS, replace=False))
+    z = explorer.embedded(run, rows)
+    if z is None or len(rows) < 2 * POPULATIONS:
+        return []
+    try:
+        found: Medoids = medoids(z, POPULATIONS)
+    except InputError:  # cells that are all alike have no populations
+        return []
+    populations = []
+    for number, medoid in enumerate(found.rows):
+        own = np.flatnonzero(found.population == number)
+        away = np.linalg.norm(z[own] - z[medoid], axis=1)
+        shown = own[np.argsort(away, kind="stable")][:POPULATION_CELLS]
+        populations.append({"share": float(found.shares[number]), "n": len(own), "cells": cells.shown(rows[shown])})
+    return populations
+
+
+def _csv(table: pd.DataFrame, name: str) -> Response:
+    return _file(table.to_csv(index=False).encode(), "text/csv; charset=utf-8", f"{name}.csv")
+
+
+def _file(content: bytes, kind: str, name: str) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{safe_name(name)}"'}
+    return Response(content, media_type=kind, headers=headers)
+
+
+def safe_name(name: str) -> str:
+    """A file's name of letters that every system takes."""
+    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "_.-@") else "-" for letter in name)
