@@ -7,6 +7,7 @@ whether the structure is at its place (SSIM, Fourier ring correlation, error).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,17 @@ from skimage.metrics import structural_similarity
 
 # Cycles a pixel. Fine structure of cells at BBBC021's sampling; finer than that is mostly camera noise.
 FINE_BAND = (0.12, 0.2)
+
+
+@dataclass(frozen=True)
+class CellFidelity:
+    """What `fidelity` sums up, each channel of each cell apart, (N, C) each."""
+
+    error: np.ndarray  # half the sum of squares
+    ssim: np.ndarray  # structural similarity
+    power_seen: np.ndarray  # the original's power in FINE_BAND, power_drawn the reconstruction's
+    power_drawn: np.ndarray
+    shared: np.ndarray  # what of it is at its place: the real part of the cross spectrum
 
 
 def fidelity(originals: np.ndarray, reconstructions: np.ndarray, channels: Sequence[str]) -> pd.DataFrame:
@@ -24,19 +36,34 @@ def fidelity(originals: np.ndarray, reconstructions: np.ndarray, channels: Seque
     originals', 1 when as sharp. `ring_correlation`: Fourier ring correlation in FINE_BAND, -1 to 1, 1 when all that
     is fine is at its place.
     """
-    error = 0.5 * np.square(originals - reconstructions).sum((2, 3)).mean(0)
-    seen, drawn = _fine_spectra(originals), _fine_spectra(reconstructions)
-    power_seen, power_drawn = (np.square(np.abs(spectra)).sum((0, 2)) for spectra in (seen, drawn))
-    shared = (seen * drawn.conj()).real.sum((0, 2))
+    cells = cell_fidelity(originals, reconstructions)
+    seen, drawn = cells.power_seen.sum(0), cells.power_drawn.sum(0)
     return pd.DataFrame(
         {
             "channel": list(channels),
-            "error": error,
-            "ssim": _ssim(originals, reconstructions),
-            "power_ratio": _share(power_drawn, power_seen),
-            "ring_correlation": _share(shared, np.sqrt(power_seen * power_drawn)),
+            "error": cells.error.mean(0),
+            "ssim": cells.ssim.mean(0),
+            "power_ratio": _share(drawn, seen),
+            "ring_correlation": _share(cells.shared.sum(0), np.sqrt(seen * drawn)),
         }
     )
+
+
+def cell_fidelity(originals: np.ndarray, reconstructions: np.ndarray) -> CellFidelity:
+    """The same measures of each cell, from originals and reconstructions (N, C, S, S)."""
+    seen, drawn = _fine_spectra(originals), _fine_spectra(reconstructions)
+    return CellFidelity(
+        error=0.5 * np.square(originals - reconstructions).sum((2, 3)),
+        ssim=_ssim(originals, reconstructions),
+        power_seen=np.square(np.abs(seen)).sum(2),
+        power_drawn=np.square(np.abs(drawn)).sum(2),
+        shared=(seen * drawn.conj()).real.sum(2),
+    )
+
+
+def fine_power(crops: np.ndarray) -> np.ndarray:
+    """Power in FINE_BAND of each channel of each crop, (N, C, S, S) to (N, C); from 0, larger is sharper."""
+    return np.square(np.abs(_fine_spectra(crops))).sum(2)
 
 
 def _fine_spectra(crops: np.ndarray) -> np.ndarray:
@@ -49,13 +76,13 @@ def _fine_spectra(crops: np.ndarray) -> np.ndarray:
 
 
 def _ssim(originals: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
-    """Structural similarity of each channel (C,), mean over cells."""
+    """Structural similarity of each channel of each cell (N, C)."""
     options = {"data_range": 1.0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     of_cells = [
         [structural_similarity(x.astype(float), y.astype(float), **options) for x, y in zip(seen, drawn)]
         for seen, drawn in zip(originals, reconstructions)
     ]
-    return np.mean(of_cells, axis=0)
+    return np.array(of_cells).reshape(originals.shape[:2])
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -1,0 +1,100 @@
+"""A study's `realism/`: measured once, then read. Two tables, a figure, and what they are made from."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from phenolens import __version__
+from phenolens.contents.pictured import PicturedRun, pictured_run
+from phenolens.contents.realism import RealismConfig, measured_realism
+from phenolens.errors import InputError
+from phenolens.files import alone, read_json, write_json, write_text, write_whole
+from phenolens.phenotype.realism import METRICS
+from phenolens.progress import tell
+from phenolens.steps import trained_runs
+from phenolens.study import Study, made_from
+from phenolens.training.runs import weights_sha256
+from phenolens.viewing.canvas import png
+from phenolens.viewing.realism_figures import realism_figure
+
+FILES = ("realism.csv", "telling.csv", "realism.png")
+
+
+@dataclass(frozen=True)
+class KeptRealism:
+    """What stands in the folder."""
+
+    folder: Path
+    table: pd.DataFrame  # a row a look
+    notes: tuple[str, ...]
+
+
+def realism_of_study(study: Study, names: Sequence[str], config: RealismConfig) -> KeptRealism:
+    """Measure the realism of these runs (all that are trained, when none is named) and keep it in `realism/`.
+
+    What is there already, made from the same crops, weights and settings, is read instead. InputError for a run that is
+    not there, not trained to its end, of other crops, or whose model does not decode.
+    """
+    folder = study.folder / "realism"
+    runs = decoding_runs(study, names)
+    source = made_from(
+        crops=study.store().identity,
+        weights={run.name: weights_sha256(run.model) for run in runs},
+        config=dataclasses.asdict(config),
+        version=__version__,
+    )
+    about = folder / "about.json"
+    if about.exists() and all((folder / name).exists() for name in FILES):
+        said = read_json(about, mend="delete it and run `phenolens realism` again")
+        if isinstance(said, dict) and said.get("made_from") == source:
+            tell(f"{folder}: measured already, with the same crops, runs and settings")
+            return KeptRealism(folder, pd.read_csv(folder / "realism.csv", keep_default_na=True), tuple(said["notes"]))
+    with alone(study.folder / ".realism.lock", doing="measuring realism"):
+        measured = measured_realism(study.store(), runs, config)
+        figure = realism_figure(
+            measured.table, measured.pictures, channels=study.store().channels, notes=measured.notes
+        )
+        about.unlink(missing_ok=True)  # it is written last: while it is not there, the folder is not whole
+        write_text(folder / "realism.csv", measured.table.to_csv(index=False))
+        write_text(folder / "telling.csv", measured.telling.to_csv(index=False))
+        with write_whole(folder / "realism.png") as file:
+            file.write(png(figure))
+        write_json(
+            about,
+            {
+                "made_from": source,
+                "phenolens": __version__,
+                "runs": [run.name for run in runs],
+                "config": dataclasses.asdict(config),
+                "notes": list(measured.notes),
+                "metrics": METRICS,
+            },
+        )
+    return KeptRealism(folder, measured.table, measured.notes)
+
+
+def decoding_runs(study: Study, names: Sequence[str]) -> list[PicturedRun]:
+    """The runs of these names, all that are trained when none is named; those that do not decode are told.
+
+    InputError for a named run that does not decode, for one of other crops, and when none is left.
+    """
+    crops = study.store().identity
+    found = []
+    for name in study.chosen_runs(tuple(names)) if names else trained_runs(study):
+        run = pictured_run(study, name)
+        if run is None and names:
+            raise InputError(
+                f'run "{name}": its model does not decode embeddings into pictures; leave it out of --runs'
+            )
+        if run is None:
+            tell(f"left out: {name}, whose model does not decode embeddings into pictures")
+        elif (run.run.about() or {}).get("crops") != crops:
+            raise InputError(f"{run.run.folder}: trained on other crops than the study's now; train it anew")
+        else:
+            found.append(run)
+    if not found:
+        raise InputError(f"{study.folder}: no run whose model decodes; train one: phenolens train {study.folder}")
+    return found

@@ -1,0 +1,318 @@
+"""Realism: real cells stand where no difference stands, blurred ones farther with each px, and a study keeps it all."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from conftest import TINY
+from phenolens import cli
+from phenolens.contents.looks import REAL, chunks, drawings
+from phenolens.contents.pictured import pictured_run
+from phenolens.contents.realism import LEAST_CELLS, RealismConfig, measured_cells, measured_realism
+from phenolens.errors import InputError
+from phenolens.files import write_parquet
+from phenolens.phenotype.realism import METRICS, Look, halves, normal_samples, realism_row, what_tells
+from phenolens.screen.simulate import simulate
+from phenolens.study import Study
+from phenolens.training.sampling import held_out_cells
+from phenolens.viewing.canvas import alt_of, caption_of
+from phenolens.viewing.realism_figures import realism_figure
+from phenolens.viewing.realism_table import HEADINGS, cell_texts
+
+SHORT = "--steps 30 --batch-size 16 --width 4 --latent-size 8 --threads 1 --precision float32".split()
+FEW = "--cells 200 --halvings 3".split()
+
+
+# from measures to metrics
+
+
+def measured(rng, n=400, *, power=2.0, ssim=0.7, place=1.0) -> Look:
+    table = pd.DataFrame(rng.normal(size=(n, 3)), columns=["area", "texture", "spots"])
+    return Look("real", table, np.full((n, 2), power), np.full((n, 2), ssim), np.full((n, 2), place))
+
+
+def row_of(look, real, n_plates=4):
+    n = len(real.measures)
+    plates, wells = np.arange(n) % n_plates, np.arange(n) % 40
+    ways = halves(n, n=4, seed=0)
+    return realism_row(look, real, ways, channels=("DNA", "actin"), plates=plates, wells=wells, seed=0)
+
+
+def test_real_cells_against_other_real_cells_show_no_difference(rng):
+    real = measured(rng)
+    row = row_of(real, real)
+    assert row["sharpness DNA"] == pytest.approx(1)
+    assert row["accuracy_low"] < 0.5 < row["accuracy_high"]
+    assert row["auc_low"] < 0.5 < row["auc_high"]
+    assert abs(row["kernel"]) < 3 * row["kernel_sd"] + 0.02
+    assert row["precision"] > 0.85
+    assert row["unmeasured"] == 0
+
+
+def test_the_kernel_distance_between_random_halves_of_the_same_cells_is_zero_on_average(rng):
+    """Halves that were alike by design, well by well, would lie nearer to each other than samples do."""
+    real = measured(rng, 60)
+    rows = realism_row(
+        real, real, halves(60, n=300, seed=1), channels=("a", "b"), plates=np.zeros(60), wells=np.zeros(60), seed=0
+    )
+    assert abs(rows["kernel"]) < 3 * rows["kernel_sd"] / np.sqrt(300)
+
+
+def test_a_drawn_measure_that_is_two_deviations_off_is_that_far_away_and_told_apart(rng):
+    real = measured(rng, 1000)
+    shifted = Look("off", real.measures.add([0, 2, 0]), 0.5 * real.fine_power, real.ssim, real.shared)
+    row, without = row_of(shifted, real), row_of(real, real)
+    deviation = real.measures["texture"].std()
+    assert row["frechet"] - without["frechet"] == pytest.approx(4 / deviation**2, abs=0.6)
+    assert row["accuracy"] == pytest.approx(0.841, abs=0.06)  # the best rule cuts halfway
+    assert row["sharpness actin"] == pytest.approx(0.5)
+    assert row["ssim DNA"] == pytest.approx(0.7)
+    assert row["precision"] < without["precision"]
+
+
+def test_fine_detail_in_place_is_shared_power_over_both(rng):
+    real = measured(rng, power=2.0)
+    drawn = Look("drawn", real.measures, np.full((400, 2), 8.0), real.ssim, np.full((400, 2), 1.0))
+    assert row_of(drawn, real)["in place DNA"] == pytest.approx(1 / np.sqrt(2 * 8))
+
+
+def test_drawn_cells_without_a_nucleus_are_counted_and_left_out_of_the_distances(rng):
+    real = measured(rng)
+    lacking = real.measures.copy()
+    lacking.loc[rng.permutation(400)[:100], "area"] = np.nan
+    row = row_of(Look("some", lacking, real.fine_power, real.ssim, real.shared), real)
+    assert row["unmeasured"] == 0.25
+    assert row["frechet"] < 1
+    assert row["accuracy"] > 0.55  # what is lacking is a difference to the classifier
+
+
+def test_the_measure_that_was_changed_is_named_first(rng):
+    real = measured(rng)
+    changed = Look("changed", real.measures.add([0, 0, -1]), real.fine_power, real.ssim, real.shared)
+    table = what_tells(changed, real, halves(400, n=1, seed=0)[0])
+    assert table["measure"][0] == "spots"
+    assert table["auc"][0] == pytest.approx(0.24, abs=0.06)  # Phi(-1 / root of 2)
+    assert table["shift"][0] == pytest.approx(-1, abs=0.2)
+    assert table["shift"][1:].abs().max() < 0.25
+
+
+def test_a_half_is_half_and_no_two_ways_are_the_same():
+    ways = halves(101, n=6, seed=3)
+    assert (ways.sum(axis=1) == 50).all()
+    assert len({way.tobytes() for way in ways}) == 6
+    np.testing.assert_array_equal(ways, halves(101, n=6, seed=3))
+
+
+def test_samples_have_the_mean_and_covariance_of_the_embeddings(rng):
+    z = rng.normal(size=(300, 4)) @ rng.normal(size=(4, 4)) + [5, 0, -3, 1]
+    samples = normal_samples(z, n=60_000, random=rng)
+    np.testing.assert_allclose(samples.mean(0), z.mean(0), atol=0.05)
+    np.testing.assert_allclose(np.cov(samples.T), np.cov(z.T), atol=0.2)
+    assert np.abs(samples[:300] - z).max() > 0.5
+
+
+def test_samples_of_embeddings_on_a_line_stay_on_it(rng):
+    z = rng.normal(size=(20, 1)) * [1.0, 2.0, -1.0]
+    samples = normal_samples(z, n=50, random=rng)
+    np.testing.assert_allclose(samples[:, 1], 2 * samples[:, 0])
+
+
+# of a study
+
+
+@pytest.fixture(scope="module")
+def trained_study(tmp_path_factory):
+    """Crops of the paper's size of a screen as small as the tiny one, with a VAE and an AE of a few steps."""
+    folder = tmp_path_factory.mktemp("realism") / "study"
+    screen = folder.parent / "screen"
+    simulate(screen, dataclasses.replace(TINY, field_width_px=330, field_height_px=320, cells=20))
+    assert cli.main(["crop", str(folder), "--source", str(screen), "--layout", "bbbc021"]) == 0
+    for model in ("vae", "ae"):
+        assert cli.main(["train", str(folder), "--model", model, *SHORT]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def kept(trained_study):
+    """The study with its realism measured."""
+    assert cli.main(["realism", str(trained_study), *FEW]) == 0
+    return trained_study / "realism"
+
+
+def test_a_study_shows_real_cells_blurred_ones_and_what_each_model_draws(kept):
+    table = pd.read_csv(kept / "realism.csv")
+    names = [REAL, "originals, blurred 1 px", "originals, blurred 2 px", "AE", "VAE", "VAE, samples"]
+    assert list(table["look"]) == names
+    for metric in METRICS:
+        assert [name for name in table if str(name).startswith(metric)], metric
+
+
+def test_every_metric_moves_with_blur_as_it_should(kept):
+    table = pd.read_csv(kept / "realism.csv").set_index("look")
+    real, weak, strong = (table.loc[name] for name in list(table.index)[:3])
+    for channel in ("DNA", "tubulin", "actin"):
+        assert 1.4 > real[f"sharpness {channel}"] > 0.7 > weak[f"sharpness {channel}"] > strong[f"sharpness {channel}"]
+        assert 1 > weak[f"ssim {channel}"] > strong[f"ssim {channel}"] > real[f"ssim {channel}"]
+        assert weak[f"in place {channel}"] > strong[f"in place {channel}"] > 0.5 > real[f"in place {channel}"]
+    assert real["frechet"] < weak["frechet"] < strong["frechet"]
+    assert real["kernel"] < weak["kernel"] < strong["kernel"]
+    assert real["recall"] > weak["recall"] > strong["recall"]
+    assert real["precision"] > strong["precision"]
+    assert real["accuracy_low"] < 0.5 < real["accuracy_high"]
+    assert strong["accuracy"] > 0.9
+    assert weak["auc"] > 0.6
+
+
+def test_samples_have_no_original_to_be_like(kept):
+    samples = pd.read_csv(kept / "realism.csv").set_index("look").loc["VAE, samples"]
+    assert samples.filter(like="ssim").isna().all()
+    assert samples["sharpness DNA"] >= 0
+
+
+def test_given_again_it_reads_what_it_kept_and_other_settings_are_measured_anew(kept, capsys):
+    before = {path.name: path.stat().st_mtime_ns for path in kept.iterdir()}
+    assert set(before) == {"realism.csv", "telling.csv", "realism.png", "about.json"}
+    assert cli.main(["realism", str(kept.parent), *FEW]) == 0
+    said = capsys.readouterr()
+    assert "measured already" in said.err
+    assert "blurred 2 px" in said.out
+    assert {path.name: path.stat().st_mtime_ns for path in kept.iterdir()} == before
+    about = json.loads((kept / "about.json").read_text())
+    assert about["runs"] == ["ae-seed0", "vae-seed0"]
+    assert about["notes"][0].startswith("n = 200 cells that runs have seen in training")
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_other_cells(trained_study):
+    store = Study.open(trained_study).store()
+    tables = [measured_realism(store, [], RealismConfig(cells=60, halvings=2, seed=seed)).table for seed in (0, 0, 1)]
+    pd.testing.assert_frame_equal(tables[0], tables[1])
+    assert (tables[0]["frechet"] != tables[2]["frechet"]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--runs", "vea-seed0"], 'no run "vea-seed0" (there are: ae-seed0, vae-seed0)'),
+        (["--cells", "20"], "--cells 20: expected a number of at least 60"),
+        (["--halvings", "1"], "--halvings 1: expected"),
+        (["--nuclei", "dapi"], 'nuclei: there is no channel "dapi"; expected one of DNA, tubulin, actin'),
+    ],
+)
+def test_what_cannot_be_measured_is_said_in_one_line_and_nothing_is_written(
+    trained_study, tmp_path, capsys, arguments, message
+):
+    shutil.copytree(trained_study, tmp_path / "study", ignore=shutil.ignore_patterns("realism"))
+    assert cli.main(["realism", str(tmp_path / "study"), *arguments]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("phenolens ")]
+    assert message in line
+    assert not (tmp_path / "study" / "realism").exists()
+
+
+def test_a_study_without_runs_says_which_command_comes_first(tiny_study, capsys):
+    assert cli.main(["realism", str(tiny_study.folder)]) == 2
+    assert "phenolens train" in capsys.readouterr().err
+
+
+def test_a_real_cell_is_compared_with_another_each_cell_once(trained_study):
+    store = Study.open(trained_study).store()
+    rows = np.arange(0, 90, 3)
+    real = drawings(store, [], rows, seed=0)[0]
+    drawn = real.draw(np.arange(30)).reshape(30, -1)
+    beside = real.beside(np.arange(30)).reshape(30, -1)
+    partner = np.square(drawn[:, None] - beside[None]).sum(2).argmin(0)
+    assert sorted(partner) == list(range(30))
+    assert (partner != np.arange(30)).all()
+
+
+def test_a_blurred_look_is_the_cells_blurred(trained_study):
+    store = Study.open(trained_study).store()
+    real, weak, strong = drawings(store, [], np.arange(10), seed=0)
+    cells = real.draw(np.arange(10))
+    np.testing.assert_allclose(weak.draw(np.array([3]))[0, 1], gaussian_filter(cells[3, 1], 1), atol=1e-6)
+    np.testing.assert_allclose(strong.draw(np.array([3]))[0, 2], gaussian_filter(cells[3, 2], 2), atol=1e-6)
+
+
+def test_cells_of_wells_that_no_run_has_seen_are_taken_where_there_are_enough(trained_study, monkeypatch):
+    from phenolens.contents import realism
+
+    study = Study.open(trained_study)
+    store = study.store()
+    again = ["--name", "held", "--held-out-wells", "0.5", "--model", "ae", *SHORT]
+    assert cli.main(["train", str(trained_study), *again]) == 0
+    held = pictured_run(study, "held")
+    seen = pictured_run(study, "ae-seed0")
+    unseen = set(np.flatnonzero(held_out_cells(store.cells, share=0.5, seed=0)))
+    monkeypatch.setattr(realism, "LEAST_UNSEEN", 30)
+    monkeypatch.setattr(realism, "LEAST_CELLS", 30)
+    config = RealismConfig(cells=60)
+    rows, notes = measured_cells(store, [held], config)
+    assert set(rows) <= unseen
+    assert "no run has drawn from" in notes[0]
+    rows, notes = measured_cells(store, [held, seen], config)
+    assert not set(rows) <= unseen
+    assert "have seen" in notes[0]
+
+
+def test_noise_is_never_measured_and_too_few_cells_are_refused(tiny_study):
+    def flag_all_but(n):
+        path = tiny_study.crops / f"{tiny_study.store().plates[0]}.parquet"
+        for plate in tiny_study.store().plates:
+            path = tiny_study.crops / f"{plate}.parquet"
+            table = pd.read_parquet(path)
+            write_parquet(path, table.assign(is_noise=np.arange(len(table)) >= n), about={})
+
+    flag_all_but(40)
+    store = tiny_study.store()
+    rows, notes = measured_cells(store, [], RealismConfig())
+    assert len(rows) == 80
+    assert not store.cells["is_noise"].to_numpy()[rows].any()
+    assert "80 cells are few" in notes[1]
+    flag_all_but(LEAST_CELLS // 2 - 1)
+    with pytest.raises(InputError, match="58 cells that are not noise; expected at least 60"):
+        measured_cells(tiny_study.store(), [], RealismConfig())
+
+
+def test_chunks_hold_every_place_once():
+    np.testing.assert_array_equal(np.concatenate(chunks(600)), np.arange(600))
+    assert [len(part) for part in chunks(600)] == [256, 256, 88]
+
+
+# in a table and a figure
+
+
+def test_the_figure_has_a_row_of_cells_a_look_and_says_what_is_to_be_seen(kept, rng):
+    table = pd.read_csv(kept / "realism.csv")
+    pictures = {name: rng.random((4, 3, 12, 12)) for name in table["look"]}
+    figure = realism_figure(table, pictures, channels=["DNA", "tubulin", "actin"], notes=["n = 200 cells."])
+    assert len([axes for axes in figure.axes if axes.images]) == 4 * len(table)
+    assert "n = 200 cells." in caption_of(figure)
+    assert f"other real cells {table['accuracy'][0]:.2f}" in alt_of(figure)
+    del pictures["AE"]
+    with pytest.raises(InputError, match="AE"):
+        realism_figure(table, pictures, channels=["DNA", "tubulin", "actin"], notes=[])
+
+
+def test_a_row_of_the_table_says_each_channel_its_spread_and_what_is_not_known():
+    row = {"look": "VAE, samples", "sharpness DNA": 0.514, "sharpness DNA_sd": 0.1, "sharpness a_sd": 1.0}
+    row |= {
+        "sharpness a_sd_sd": 0.1,
+        "in place DNA": np.nan,
+        "ssim DNA": np.nan,
+        "in place a_sd": 0.5,
+        "ssim a_sd": 0.5,
+    }
+    row |= {"frechet": 3.14, "frechet_sd": 0.2, "kernel": -0.001, "kernel_sd": 0.01, "precision": 0.5}
+    row |= {"precision_sd": 0.05, "recall": 1.0, "recall_sd": 0.0, "accuracy": 0.5, "accuracy_low": 0.4}
+    row |= {"accuracy_high": 0.6, "auc": np.nan}
+    texts = dict(zip(HEADINGS, cell_texts(row)))
+    assert texts["sharpness"] == "0.51, 1.00"
+    assert texts["SSIM"] == "–, 0.50"
+    assert texts["Fréchet"] == "3.1 ± 0.2"
+    assert texts["kernel"] == "0.00 ± 0.01"
+    assert texts["told apart"] == "0.50 (0.40 to 0.60)"
+    assert texts["AUC"] == "–"
