@@ -30,6 +30,7 @@ VERBS = {
     "report": "write the report with its pictures",
     "export": "write a study's crops as a file that scPortrait reads (.h5sc)",
     "explore": "look at a study in the browser, on this machine",
+    "assess": "let people judge blindly whether cells are real or redrawn, and say how often redrawn ones pass",
 }
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -18,7 +19,7 @@ from phenolens.contents.assessment_file import AssessmentFile, Assessor, Picture
 from phenolens.errors import InputError
 from phenolens.files import alone, sha256, write_text
 from phenolens.images.store import CropStore, normalised
-from phenolens.phenotype.assessment import AssessmentResults, assessed, flat
+from phenolens.phenotype.assessment import AssessmentResults, assessed, flat, median_seconds
 from phenolens.phenotype.assessment_design import balanced_design
 from phenolens.progress import tell
 from phenolens.screen.table import treatment_name
@@ -66,13 +67,13 @@ def set_up(study: Study, config: AssessmentConfig, assessors: Sequence[str], *, 
         raise InputError(f"--n {config.n}: expected 1 to {MOST_PICTURES} pictures of each kind")
     if not 0 <= config.seed < 2**32:
         raise InputError(f"--seed {config.seed}: expected 0 to {2**32 - 1}")
+    if name and not NAME.fullmatch(name):
+        raise InputError(f'name "{name[:80]}": expected at most 100 letters, digits and _ . + -, such as first-round')
     run = chosen_run(study, config.run)
     channels = _known_channels(config.channels, run.store)
     made = {**asdict(config), "run": run.name, "channels": list(channels), "crops": run.store.identity}
     made["weights"] = sha256(run.run.checkpoint)
     name = name or _name(run.name, config, channels, run.store)
-    if not NAME.fullmatch(name):
-        raise InputError(f'name "{name[:80]}": expected at most 100 letters, digits and _ . + -, such as first-round')
     with alone(study.assessments / f".{name}.lock", doing="setting an assessment up"):
         file = assessments(study).get(name)
         if file is None:
@@ -122,30 +123,32 @@ def summary(study: Study) -> pd.DataFrame:
     return pd.DataFrame([summary_row(file, results(file)) for file in assessments(study).values()])
 
 
-def summary_row(file: AssessmentFile, found: AssessmentResults) -> dict[str, object]:
+def summary_row(file: AssessmentFile, found: AssessmentResults) -> dict[str, Any]:
     """One row of `summary`."""
     about = file.about()
     intervals = {what: getattr(found, what) for what in ("passed", "false_alarms", "d_prime", "criterion", "kappa")}
     said = {name: about[name] for name in ("run", "model", "title", "n", "seed")}
     counts = {"n_assessors": found.n_assessors, "n_finished": found.n_finished}
-    seconds = found.images["median_seconds"].median()
+    seconds = median_seconds(found.images["median_seconds"])
     channels = " ".join(about["channels"])
     return {"assessment": file.name, **said, "channels": channels, **counts, **flat(intervals), "seconds": seconds}
 
 
-def write_results(file: AssessmentFile) -> list[Path]:
-    """The results as tables beside the assessment's file; their paths.
-
-    `_answers.csv` a row an answer, `_assessors.csv`, `_treatments.csv`, `_pictures.csv` a row each, `_summary.csv` one.
-    """
+def result_tables(file: AssessmentFile) -> dict[str, pd.DataFrame]:
+    """The results as tables: `answers` a row each, `assessors`, `treatments`, `pictures` a row each, `summary` one."""
     found = results(file)
-    tables = {
+    return {
         "answers": file.answers(),
         "assessors": found.assessors,
         "treatments": found.treatments,
         "pictures": found.images,
         "summary": pd.DataFrame([summary_row(file, found)]),
     }
+
+
+def write_results(file: AssessmentFile) -> list[Path]:
+    """Write `result_tables` beside the assessment's file, as `<name>_<table>.csv`; their paths."""
+    tables = result_tables(file)
     paths = [file.path.with_name(f"{file.name}_{what}.csv") for what in tables]
     for path, table in zip(paths, tables.values()):
         write_text(path, table.to_csv(index=False))
@@ -162,7 +165,7 @@ def _known_channels(asked: Sequence[str], store: CropStore) -> list[str]:
 
 def _name(run: str, config: AssessmentConfig, channels: Sequence[str], store: CropStore) -> str:
     named = "" if len(channels) == len(store.channels) else "-" + "+".join(channels)
-    return re.sub(r"[^A-Za-z0-9_.+-]", "_", f"{run}{named}-n{config.n}-seed{config.seed}")
+    return re.sub(r"[^A-Za-z0-9_.+-]", "_", f"{run[:60]}{named[:20]}-n{config.n}-seed{config.seed}")
 
 
 def _contrast(store: CropStore, fine: np.ndarray) -> Contrast:

@@ -40,6 +40,18 @@ class AssessmentResults:
     treatments: pd.DataFrame  # a row a treatment
     images: pd.DataFrame  # a row a picture
 
+    def mistaken(self, n: int) -> dict[str, pd.DataFrame]:
+        """Of the images of each kind, at most `n` that were mistaken most often, and at least once."""
+        wrong = np.where(
+            self.images["is_synthetic"],
+            self.images["n_answers"] - self.images["n_said_synthetic"],
+            self.images["n_said_synthetic"],
+        )
+        table = self.images.assign(n_wrong=wrong).sort_values(["n_wrong", "item"], ascending=[False, True])
+        table = table[table["n_wrong"] > 0]
+        synthetic = table["is_synthetic"].astype(bool)
+        return {"synthetic": table[synthetic].head(n), "real": table[~synthetic].head(n)}
+
 
 def assessed(answers: pd.DataFrame, *, n_images: int, seed: int = 0) -> AssessmentResults:
     """The results of answers (columns ANSWERS, a row an answer) to a test of n_images pictures, half of each kind.
@@ -148,7 +160,7 @@ def _by_assessor(answers: pd.DataFrame, n_images: int) -> pd.DataFrame:
         shares = {"passed": ~said[synthetic], "false_alarms": said[~synthetic]}
         intervals = {what: wilson(yes.sum(), len(yes)) if len(yes) else None for what, yes in shares.items()}
         row |= flat(intervals | {"d_prime": d_prime, "criterion": criterion})
-        rows.append(row | {"median_seconds": given["seconds"].median()})
+        rows.append(row | {"median_seconds": median_seconds(given["seconds"])})
     return pd.DataFrame(rows)
 
 
@@ -179,6 +191,12 @@ def _by_image(whole: pd.DataFrame) -> pd.DataFrame:
         n_answers=("said_synthetic", "size"),
         median_seconds=("seconds", "median"),
     ).reset_index()
+
+
+def median_seconds(seconds: pd.Series) -> float:
+    """The median of the times that are known; NaN where none is."""
+    known = seconds.dropna()
+    return float(known.median()) if len(known) else float("nan")
 
 
 def flat(intervals: dict[str, Interval | None]) -> dict[str, float]:
