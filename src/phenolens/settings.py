@@ -65,8 +65,8 @@ def _toml_arguments(path: Path, tables: tuple[str, ...], kinds: Mapping[str, Any
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: not readable as TOML ({error})") from error
-    known = {"simulate", "crop", "train", "embed", "profile", "evaluate", "realism", "report", "run", "explore"}
-    known |= {"assess"}
+    known = {"simulate", "crop", "train", "embed", "profile", "evaluate", "realism", "report", "run"}
+    known |= {"explore", "assess"}
     for table, content in settings.items():
         if table not in known or not isinstance(content, dict):
             raise InputError(f"{path}: [{table}] is no table of settings; expected one of {', '.join(sorted(known))}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from phenolens.errors import InputError
 from phenolens.phenotype.proportions import Interval, crossed, crossed_share, wilson
@@ -137,8 +137,8 @@ def _z_scores(said: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """z of each assessor's rate (A,), how far each image moves it (A, I), and its own variance (A,)."""
     n_images = said.shape[1]
     rate = (said.sum(axis=1) + 0.5) / (n_images + 1)
-    z = norm.ppf(rate)
-    slope = 1 / norm.pdf(z)
+    z = ndtri(rate)
+    slope = np.sqrt(2 * np.pi) * np.exp(z**2 / 2)  # of z over the rate: one over the normal density
     moved = slope[:, None] * (said - said.mean(axis=1, keepdims=True)) / n_images
     return z, moved, slope**2 * rate * (1 - rate) / n_images
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from phenolens.errors import InputError
-from phenolens.phenotype.proportions import wilson
+from phenolens.phenotype.proportions import NORMAL, wilson
 
 PAPER_PASS_RATE = 0.407  # of VAE+'s synthetic cells taken for real; Lafarge et al. 2019
 CYTOGAN_PASS_RATE = 0.30  # of CytoGAN's, as the paper quotes it
@@ -33,7 +33,7 @@ def power(n: int) -> Power:
     (Gourevitch and Galanter 1967).
     """
     rate = wilson(PAPER_PASS_RATE * n, n)
-    detectable = (norm.ppf(0.975) + norm.ppf(POWER)) * np.sqrt(np.pi / n)
+    detectable = (NORMAL + ndtri(POWER)) * np.sqrt(np.pi / n)
     return Power(n, (rate.high - rate.low) / 2, float(detectable))
 
 
