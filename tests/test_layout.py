@@ -50,6 +50,7 @@ LIBRARIES = {
     "uvicorn": {"web", "verbs"},
     "plotly": {"web"},
     "imageio": {"viewing"},
+    "imageio_ffmpeg": {"viewing"},
 }
 # Data flows downwards: these do not know each other though one stands before the other.
 APART = {

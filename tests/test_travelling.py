@@ -9,38 +9,18 @@ import pytest
 from phenolens import steps
 from phenolens.contents.travel import TravelConfig, Traveller
 from phenolens.errors import InputError
-from phenolens.files import write_parquet
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import make_crops
 from phenolens.models import ModelConfig
+from phenolens.phenotype.batches import share_in_batch_space
 from phenolens.phenotype.measures import measures
 from phenolens.phenotype.travel import feature_swap
-from phenolens.study import Study
 from phenolens.training.config import TrainConfig
 from phenolens.training.embed import decode
-
-SERIES = "two/doses"  # a compound at 1 and at 10 µM; its name is no name of a folder
-LONELY = "lonely"  # a compound of which one cell was found
+from travelling_study import LONELY, SERIES, travelling_study
 
 
 @pytest.fixture(scope="module")
 def study(tiny_screen, tmp_path_factory):
-    """A study with a run of PCA, in which two compounds are one at two doses, and one cell is of its own compound."""
-    study = Study.create(tmp_path_factory.mktemp("travelling") / "study")
-    make_crops(tiny_screen, study.crops, layout="bbbc021", config=CropConfig(crop_px=36))
-    first, second = sorted(study.store().cells.query("role == 'treated'")["compound"].unique())[:2]
-    for plate in study.store().plates:
-        path = study.crops / f"{plate}.parquet"
-        table = pd.read_parquet(path)
-        dose = table["concentration_um"].mask(table["compound"] == first, 1).mask(table["compound"] == second, 10)
-        table = table.assign(compound=table["compound"].replace([first, second], SERIES), concentration_um=dose)
-        if plate == study.store().plates[0]:
-            table.loc[table.index[table["role"] == "treated"][-1], ["compound", "moa"]] = LONELY, ""
-        write_parquet(path, table, about={})
-    config = TrainConfig(model="pca", network=ModelConfig(latent_size=12), threads=1, precision="float32")
-    steps.train(study, config, name="pca-seed0")
-    steps.embed(study, "pca-seed0", steps.EmbedConfig(threads=1))
-    return study
+    return travelling_study(tiny_screen, tmp_path_factory.mktemp("travelling") / "study")
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +88,9 @@ def test_with_medoids_each_population_has_a_journey_and_their_shares_add_up(trav
     assert sum(journey.population.share for journey in journeys) == pytest.approx(1)
     assert journeys[0].population.share >= journeys[1].population.share
     assert {journey.population.n_cells for journey in journeys} == {len(rows)}
+    shown = [cell.cell_id for journey in journeys for cell in journey.population.cells]
+    assert len(shown) == len(set(shown))  # no cell is of two populations
+    assert set(shown) <= set(traveller.cells.obs.index[rows])
     targets = {journey.target.cell_id for journey in journeys}
     assert len(targets & set(traveller.cells.obs.index[rows])) == 2
 
@@ -142,6 +125,16 @@ def test_a_frame_far_beyond_the_data_is_flagged_and_one_at_a_real_cell_is_not(tr
     assert journey.frames["flag"].iloc[0] == ""
     assert "as far from the real cells" in journey.frames["flag"].iloc[-1]
     assert journey.frames["far"].iloc[-1] > 1
+
+
+def test_the_share_in_the_batch_space_is_that_of_the_treated_mean_less_the_mean_of_all_controls(traveller):
+    (journey,) = traveller.travel(TravelConfig(f"{SERIES}@1", frames=3))
+    z, obs = traveller.cells.z.astype(float), traveller.cells.obs
+    controls = cells_of(traveller, "DMSO", 0)
+    direction = z[cells_of(traveller, SERIES, 1)].mean(axis=0) - z[controls].mean(axis=0)
+    naive = share_in_batch_space(direction, z[controls], obs["Metadata_Batch"].to_numpy(str)[controls])
+    assert journey.batch_share.share == pytest.approx(naive.share)
+    assert 0 < naive.share < 1
 
 
 def test_a_treatment_of_one_cell_is_travelled_to_but_has_no_populations(traveller):

@@ -27,6 +27,7 @@ VERBS = {
     "compare": "which treatments two scores of the same treatments answer differently, and whether that could be luck",
     "figure": "draw one of the paper's figures: reconstructions, interpolation or comparison (PNG, SVG, PDF)",
     "realism": "measure how real the models' pictures look, beside real and blurred cells",
+    "travel": "take a real cell to a treatment: decoded, measured and held against real cells (strips, films, CSV)",
     "report": "write the report with its pictures",
     "export": "write a study's crops as a file that scPortrait reads (.h5sc)",
     "explore": "look at a study in the browser, on this machine",

@@ -7,22 +7,22 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from phenolens.contents.destinations import Destinations
 from phenolens.contents.pictured import EmbeddedCells, PicturedRun, chosen_run, embedded_cells
-from phenolens.errors import InputError, at_least
+from phenolens.contents.travel_config import TravelConfig
+from phenolens.errors import InputError
 from phenolens.images.store import normalised
+from phenolens.phenotype.batches import BatchShare, BatchSpace, batch_space
 from phenolens.phenotype.journey import Journey, Measured, Population, RealCell
 from phenolens.phenotype.limits import SAMPLE, Limits, held_against, limits_of, nearest_cells
 from phenolens.phenotype.measures import measures
 from phenolens.phenotype.medoids import medoids
 from phenolens.phenotype.travel import (
     Travel,
-    Way,
     along_direction,
     decode_frames,
     feature_swap,
@@ -37,39 +37,9 @@ MOST_CELLS = 100_000  # real cells that frames are held against; of more, so man
 MEASURED_CONTROLS = 100  # control cells over which a measure's standard deviation is taken
 MEASURED_CELLS = 400  # cells of a treatment that are measured to find its populations; of more, so many at random
 MOST_SDS = 10.0  # a measure further from the controls than this counts as so far: one odd cell is no population
+SHOWN_CELLS = 8  # of a population, drawn at random
+N_MARKS = 3  # measures that tell a population from the others
 KEPT = 32  # answers that are kept for when they are asked for again
-
-
-@dataclass(frozen=True)
-class TravelConfig:
-    """Which way a cell takes to which treatment."""
-
-    to: str  # a compound, or a compound at a dose in µM, such as taxol@0.3; without a dose: its highest
-    start: str | None = None  # id of the real cell to start from; left out: the control cell nearest to their mean
-    # swap: the features that differ most are copied from the target first, as in the paper; line: all features at
-    # once; direction: along the treatment's mean minus the controls' mean, added to the real start
-    way: Way = "swap"
-    frames: int = 9  # pictures on the way, start and end included
-    up_the_doses: bool = False  # through every lower dose of the compound on the way
-    # mean: to the cell nearest to the mean of the treatment's cells; medoids: one travel to each of its populations,
-    # where the mean of a mixed population is like none of them
-    targets: Literal["mean", "medoids"] = "mean"
-    medoids: int = 3  # populations, with --targets medoids
-    medoids_by: Literal["measures", "embedding"] = "measures"  # what cells of one population are alike in
-    beyond: float = 1.0  # with --way direction: how far to go, 1 being the treatment's mean
-    seed: int = 0  # of the cells that are drawn where there are too many to take all
-
-    def __post_init__(self) -> None:
-        """InputError on a number that cannot be, and on choices that do not go together."""
-        at_least("--frames", self.frames, 2)
-        at_least("--medoids", self.medoids, 1)
-        at_least("--seed", self.seed, 0)
-        if not 0 < self.beyond < np.inf:
-            raise InputError(f"--beyond {self.beyond}: expected a finite number above 0")
-        if self.beyond != 1 and (self.way != "direction" or self.up_the_doses):
-            raise InputError(f"--beyond {self.beyond}: goes with --way direction, and not with --up-the-doses")
-        if self.up_the_doses and self.targets == "medoids":
-            raise InputError("--up-the-doses: goes with --targets mean; populations of two doses have no common order")
 
 
 @dataclass(frozen=True)
@@ -139,6 +109,13 @@ class Traveller:
         drawn = np.random.default_rng(self._seed).choice(controls, min(MEASURED_CONTROLS, len(controls)), replace=False)
         return self.measured_cells(np.sort(drawn))
 
+    @cached_property
+    def batches(self) -> BatchSpace | None:
+        """What batches differ by, from their control cells; None where these are of one batch."""
+        controls = self.cells.rows(Role="control")
+        names = self.cells.obs["Metadata_Batch"].astype(str).to_numpy()[controls]
+        return batch_space(self.cells.z[controls], names) if len(set(names)) > 1 else None
+
     def measured_cells(self, rows: np.ndarray) -> pd.DataFrame:
         """Measures of these real cells, a row a cell; each is measured once."""
         missing = np.array(sorted({int(row) for row in rows} - self._measured.keys()), int)
@@ -202,7 +179,7 @@ class Traveller:
             pictures=pictures,
             nearest=tuple(cells),
             measured=self._measures(pictures, nearest, start, shown) if measured else None,
-            batch_share=None,
+            batch_share=self._batch_share(target.rows),
         )
 
     def _way(self, asked: TravelConfig, start: int, passed: list[_Target]) -> tuple[Travel, int]:
@@ -226,6 +203,13 @@ class Traveller:
         """The mean of these cells minus that of the controls of their plates."""
         controls = self._controls_beside(rows)
         return self.cells.z[rows].mean(axis=0, dtype=float) - self.cells.z[controls].mean(axis=0, dtype=float)
+
+    def _batch_share(self, rows: np.ndarray) -> BatchShare | None:
+        """How much of the way from all controls to these cells is what batches differ by."""
+        if self.batches is None:
+            return None
+        controls = self.cells.z[self.cells.rows(Role="control")]
+        return self.batches.share(self.cells.z[rows].mean(axis=0, dtype=float) - controls.mean(axis=0, dtype=float))
 
     def _controls_beside(self, rows: np.ndarray) -> np.ndarray:
         """Control cells of the plates that these cells lie on, so that plates cancel out; all where there are none."""
@@ -255,14 +239,30 @@ class Traveller:
         else:
             features = self.cells.z[rows]
         found = medoids(features, asked.medoids, seed=asked.seed)
-        return [
-            _Target(
-                int(rows[row]),
-                rows[found.population == number],
-                Population(number + 1, asked.medoids, float(found.shares[number]), n_cells),
+        targets = []
+        for number, row in enumerate(found.rows):
+            ours = rows[found.population == number]
+            shown = np.random.default_rng(asked.seed).permutation(ours)[:SHOWN_CELLS]
+            population = Population(
+                number=number + 1,
+                of=asked.medoids,
+                share=float(found.shares[number]),
+                n_cells=n_cells,
+                cells=tuple(self.real_cell(cell) for cell in shown),
+                marks=self._marks(rows, found.population == number),
             )
-            for number, row in enumerate(found.rows)
-        ]
+            targets.append(_Target(int(rows[row]), ours, population))
+        return targets
+
+    def _marks(self, rows: np.ndarray, ours: np.ndarray) -> tuple[tuple[str, float, float], ...]:
+        """What these of the cells differ most in from the others, in standard deviations of controls."""
+        if len(rows) > MEASURED_CELLS:
+            drawn = np.sort(np.random.default_rng(self._seed).choice(len(rows), MEASURED_CELLS, replace=False))
+            rows, ours = rows[drawn], ours[drawn]
+        table, sds = self.measured_cells(rows), self.control_measures.std()
+        inside, outside = table[ours].mean(), table[~ours].mean()
+        apart = ((inside - outside) / sds.where(sds > 0)).abs().dropna().sort_values(ascending=False, kind="stable")
+        return tuple((name, float(inside[name]), float(outside[name])) for name in apart.index[:N_MARKS])
 
     def _nearest(self, z: np.ndarray, left_out: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """The row of the real cell nearest to each frame, and its distance; these rows are left out."""

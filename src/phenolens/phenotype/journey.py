@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from phenolens.phenotype.batches import BatchShare
+
 Array = np.ndarray
 
 OF_THE_DRAWING = "_sharpness"  # measures whose names end so tell of the model's drawing
@@ -32,6 +34,9 @@ class Population:
     of: int  # populations
     share: float  # of the treatment's cells
     n_cells: int  # of the treatment
+    cells: tuple[RealCell, ...] = ()  # some of it, drawn at random; none where there is one population
+    # what its cells differ most in from the treatment's others: measure, mean of its cells, mean of the others
+    marks: tuple[tuple[str, float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Journey:
     pictures: Array  # (F, C, S, S)
     nearest: tuple[RealCell, ...]  # (F,) the real cell nearest to each frame, start and target left out
     measured: Measured | None  # None where it was not asked for
-    batch_share: float | None  # share of the direction from start to end that batches explain; None for one batch
+    batch_share: BatchShare | None  # of the cells' mean less that of all controls; None where there is one batch
 
     @property
     def difference(self) -> Array:

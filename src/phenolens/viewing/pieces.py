@@ -51,9 +51,9 @@ def label_end(axes: Axes, text: str, edge: Literal["left", "right"]) -> None:
     label.set_in_layout(False)
 
 
-def label_row(axes: Axes, text: str, *, characters: int = 14) -> None:
+def label_row(axes: Axes, text: str, *, characters: int = 14, size: float = 8.5) -> None:
     """A label to the left of a row's first picture, in lines of so many characters."""
-    axes.set_ylabel(wrapped(text, characters), rotation=0, ha="right", va="center", fontsize=8.5, labelpad=6)
+    axes.set_ylabel(wrapped(text, characters), rotation=0, ha="right", va="center", fontsize=size, labelpad=6)
 
 
 def wrapped(text: str, characters: int) -> str:

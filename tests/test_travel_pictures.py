@@ -1,0 +1,206 @@
+"""Strips, populations and films: what is drawn of a journey whose numbers are known."""
+
+import io
+import sys
+from dataclasses import replace
+from importlib.abc import MetaPathFinder
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+from PIL import Image
+
+from phenolens.errors import InputError
+from phenolens.phenotype.batches import BatchShare
+from phenolens.phenotype.journey import FRAME_COLUMNS, Journey, Measured, Population, RealCell
+from phenolens.viewing.canvas import alt_of, caption_of, png
+from phenolens.viewing.film import check_can_film, film, film_frames, frame_seconds
+from phenolens.viewing.populations import populations
+from phenolens.viewing.travelstrip import FLAG, travel_strip
+
+CHANNELS = ("DNA", "tubulin")
+FAR = "1.2 times as far from the real cells nearest to it as 99 % of real cells are"
+
+
+def real_cell(name, brightness):
+    return RealCell(name, "taxol@0.3", "taxol 0.3 µM", np.full((2, 8, 8), brightness))
+
+
+@pytest.fixture
+def journey():
+    """Three frames; DNA gets brighter by 0.2 a frame, tubulin darker; the second frame leaves the data."""
+    steps = np.arange(3)[:, None, None]
+    pictures = np.stack([0.3 + 0.2 * steps + np.zeros((3, 8, 8)), 0.6 - 0.1 * steps + np.zeros((3, 8, 8))], axis=1)
+    frames = pd.DataFrame(
+        {
+            "towards": "taxol@0.3",
+            "n_copied": [0, 3, 8],
+            "cosine": [-0.25, 0.5, 1.0],
+            "distance": [12.34, 6.0, 0.0],
+            "far": [0.4, 1.21, 0.7],
+            "moved": [0.5, 0.6, 0.7],
+            "flag": ["", FAR, ""],
+            "nearest_cell": ["a", "b", "c"],
+            "nearest_treatment": "taxol@0.3",
+            "nearest_distance": [3.0, 4.0, 5.0],
+        }
+    )
+    measured = Measured(
+        frames=pd.DataFrame(
+            {"nucleus_area_px": [700.0, 900, 1100], "DNA_sharpness": [1.0, 5, 9], "cell_area_px": 50.0}
+        ),
+        nearest=pd.DataFrame({"nucleus_area_px": [1.0, 2, 3], "DNA_sharpness": 1.0, "cell_area_px": np.nan}),
+        ends=pd.DataFrame({"nucleus_area_px": [650.0, 1234], "DNA_sharpness": 2.0, "cell_area_px": np.nan}).set_axis(
+            ["start", "target"]
+        ),
+        control_sd=pd.Series({"nucleus_area_px": 100.0, "DNA_sharpness": 0.1, "cell_area_px": 9.0}),
+    )
+    return Journey(
+        run="vaeplus-seed0",
+        model="VAE+",
+        way="swap",
+        beyond=1.0,
+        channels=CHANNELS,
+        start=RealCell("s", "DMSO@0", "DMSO", np.full((2, 8, 8), 0.5)),
+        target=real_cell("t", 0.9),
+        population=Population(1, 1, 1.0, 27),
+        stops=("taxol 0.3 µM",),
+        n_controls=40,
+        frames=frames,
+        embeddings=np.zeros((3, 8)),
+        pictures=pictures,
+        nearest=(real_cell("a", 0.1), real_cell("b", 0.2), real_cell("c", 0.3)),
+        measured=measured,
+        batch_share=BatchShare(0.61, 0.02, 2),
+    )
+
+
+def words_in(figure):
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+def test_the_fixture_has_the_columns_that_a_travel_gives(journey):
+    assert list(journey.frames) == list(FRAME_COLUMNS)
+
+
+def test_a_strip_writes_each_frames_cosine_distance_and_what_moves_most_with_the_real_cells_values(journey):
+    words = words_in(travel_strip(journey, n_measures=1))
+    for said in ("−0.25", "0.50", "1.00", "12.3", "6.0", "0.0", "700", "900", "1,100", "650", "1,234"):
+        assert said in words
+    (name,) = [line for line in words if line.startswith("nucleus area, px²")]
+    assert "+4.0" in name  # (1100 - 700) / 100
+    assert not [line for line in words if "sharpness" in line]  # it moved most, but tells of the drawing
+
+
+def test_a_frame_that_leaves_the_data_is_marked_without_colour_and_counted_in_the_caption(journey):
+    figure = travel_strip(journey)
+    assert words_in(figure).count(FLAG) == 1
+    assert f"1.21 {FLAG}" in words_in(figure)
+    dashed = [patch for patch in figure.axes[0].patches if patch.get_linestyle() not in ("-", "solid")]
+    assert len(dashed) == 1
+    assert "1 of 3 frames leave the data" in caption_of(figure)
+    assert "1 frames leave the data" in alt_of(figure)
+    inside = replace(journey, frames=journey.frames.assign(flag="", far=0.5))
+    assert FLAG not in " ".join(words_in(travel_strip(inside)))
+    assert "No frame leaves the data" in caption_of(travel_strip(inside))
+
+
+def test_a_strip_shows_every_cell_and_a_difference_map_a_channel(journey):
+    images = travel_strip(journey).axes[0].images
+    assert len(images) == 2 + 3 + 3 + 2  # ends, frames, nearest, channels
+    dna, tubulin = (image.get_array()[4, 4] for image in images[-2:])
+    assert dna[0] > dna[2]  # brighter is orange
+    assert tubulin[2] > tubulin[0]  # darker is purple
+
+
+def test_the_caption_says_n_what_was_not_imaged_and_that_batches_are_most_of_the_direction(journey):
+    caption = caption_of(travel_strip(journey))
+    for said in ("n = 1 real cell of DMSO", "all of 27 cells", "Nothing between the ends was imaged",
+                 "61 % of this direction is what batches differ by", "a difference of batches"):  # fmt: skip
+        assert said in caption
+    far = caption_of(travel_strip(replace(journey, way="direction", beyond=3.0)))
+    assert "to 3 times its length" in far
+
+
+def test_a_strip_without_measures_or_batches_is_drawn_too(journey):
+    figure = travel_strip(replace(journey, measured=None, batch_share=None))
+    assert "batches" not in caption_of(figure)
+    assert "px²" not in " ".join(words_in(figure))
+
+
+def test_the_same_journey_gives_the_same_bytes(journey):
+    assert png(travel_strip(journey)) == png(travel_strip(journey))
+    assert film(journey, "gif") == film(journey, "gif")
+
+
+def test_a_strip_needs_a_row_a_frame(journey):
+    with pytest.raises(InputError, match="one row a frame"):
+        travel_strip(replace(journey, frames=journey.frames.head(2)))
+
+
+def test_populations_show_the_medoid_first_then_others_and_say_what_tells_them_apart(journey):
+    def population(number, share, cells):
+        marks = (("n_nuclear_fragments", 2.5, 1.0),)
+        return replace(journey, target=cells[0], population=Population(number, 2, share, 27, tuple(cells), marks))
+
+    both = [
+        population(1, 0.7, [real_cell("a", 0.1), real_cell("b", 0.2), real_cell("c", 0.3)]),
+        population(2, 0.3, [real_cell("d", 0.8), real_cell("e", 0.9)]),
+    ]
+    figure = populations(both)
+    shown = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    assert len(shown) == 5
+    words = " ".join(" ".join(words_in(figure)).split())
+    assert "population 2 of 2, 30 % of 27 cells pieces of the nucleus 2.5, others 1" in words
+    assert "n = 27 cells" in caption_of(figure)
+    with pytest.raises(InputError, match="--targets medoids"):
+        populations([journey])
+
+
+def test_a_gif_has_a_frame_a_picture_rests_at_the_ends_and_says_where_it_is_from(journey):
+    gif = Image.open(io.BytesIO(film(journey, "gif", comment="from here")))
+    assert gif.n_frames == 3
+    assert gif.info["comment"] == b"from here"
+    assert gif.info["duration"] == 1000
+    gif.seek(1)
+    assert gif.info["duration"] == round(4000 / 3 / 10) * 10  # a GIF counts hundredths of a second
+
+
+def test_a_films_pictures_differ_where_the_cell_is_and_keep_the_real_cells_still(journey):
+    pictures = film_frames(journey)
+    changed = (pictures[0] != pictures[2]).any(axis=2)
+    width = changed.shape[1]
+    at_side, in_middle = changed[60:300, : int(width * 0.27)], changed[60:300, int(width * 0.4) : int(width * 0.6)]
+    assert not at_side.any()
+    assert in_middle.mean() > 0.5
+
+
+def test_frames_are_short_where_there_are_many_but_never_too_short_to_see():
+    assert frame_seconds(9)[1] == pytest.approx(4 / 9)
+    assert frame_seconds(500)[1] == 0.08
+    assert frame_seconds(2) == [1.0, 1.0]
+
+
+def test_an_mp4_holds_the_film(journey, tmp_path):
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    content = film(journey, "mp4", comment="from here")
+    assert content == film(journey, "mp4", comment="from here")
+    assert b"from here" in content
+    (tmp_path / "film.mp4").write_bytes(content)
+    n_frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "film.mp4"))
+    assert n_frames == 25 + round(25 * 4 / 3) + 25
+    assert seconds == pytest.approx(n_frames / 25, abs=0.05)
+
+
+def test_without_the_extra_a_film_is_refused_with_its_install_line(monkeypatch):
+    class Absent(MetaPathFinder):
+        def find_spec(self, name, path=None, target=None):
+            if name == "imageio_ffmpeg":
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.delitem(sys.modules, "imageio_ffmpeg", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
+    with pytest.raises(InputError, match=r'pip install "phenolens\[film\]"'):
+        check_can_film("mp4")
+    check_can_film("gif")

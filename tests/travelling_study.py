@@ -1,0 +1,36 @@
+"""A study to travel in: the tiny screen with a compound at two doses and one of a single cell, embedded by PCA."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from phenolens import steps
+from phenolens.files import write_parquet
+from phenolens.images.config import CropConfig
+from phenolens.images.crops import make_crops
+from phenolens.models import ModelConfig
+from phenolens.study import Study
+from phenolens.training.config import TrainConfig
+
+SERIES = "two/doses"  # a compound at 1 and at 10 µM; its name is no name of a folder
+LONELY = "lonely"  # a compound of which one cell was found
+RUN = "pca-seed0"
+
+
+def travelling_study(screen: Path, folder: Path) -> Study:
+    """Two of the screen's compounds become one at two doses, and one treated cell a compound of its own."""
+    study = Study.create(folder)
+    make_crops(screen, study.crops, layout="bbbc021", config=CropConfig(crop_px=36))
+    first, second = sorted(study.store().cells.query("role == 'treated'")["compound"].unique())[:2]
+    for plate in study.store().plates:
+        path = study.crops / f"{plate}.parquet"
+        table = pd.read_parquet(path)
+        dose = table["concentration_um"].mask(table["compound"] == first, 1).mask(table["compound"] == second, 10)
+        table = table.assign(compound=table["compound"].replace([first, second], SERIES), concentration_um=dose)
+        if plate == study.store().plates[0]:
+            table.loc[table.index[table["role"] == "treated"][-1], ["compound", "moa"]] = LONELY, ""
+        write_parquet(path, table, about={})
+    config = TrainConfig(model="pca", network=ModelConfig(latent_size=12), threads=1, precision="float32")
+    steps.train(study, config, name=RUN)
+    steps.embed(study, RUN, steps.EmbedConfig(threads=1))
+    return study
