@@ -15,9 +15,13 @@ let sent = false;
 // an answer before the cell can be seen would be a slip of the finger
 const seen = () => picture.complete && picture.naturalWidth > 0;
 
-picture.addEventListener("error", () => {
+const sayMissing = () => {
   says.textContent = "The picture did not come. Load the page again; your answers are kept.";
-});
+};
+picture.addEventListener("error", sayMissing);
+if (picture.complete && !seen()) {
+  sayMissing(); // it failed before this script was there
+}
 
 answers.addEventListener("submit", (event) => {
   if (sent || !seen()) {
