@@ -26,6 +26,7 @@ VERBS = {
     "evaluate": "score how well treatments match by mechanism (NSC, NSCB)",
     "compare": "which treatments two scores of the same treatments answer differently, and whether that could be luck",
     "figure": "draw one of the paper's figures: reconstructions, interpolation or comparison (PNG, SVG, PDF)",
+    "features": "say what each latent feature of a run is used for and goes with, with pictures (a page a run)",
     "realism": "measure how real the models' pictures look, beside real and blurred cells",
     "travel": "take a real cell to a treatment: decoded, measured and held against real cells (strips, films, CSV)",
     "report": "write the report with its pictures",

@@ -66,7 +66,7 @@ def _toml_arguments(path: Path, tables: tuple[str, ...], kinds: Mapping[str, Any
     except ValueError as error:
         raise InputError(f"{path}: not readable as TOML ({error})") from error
     known = {"simulate", "crop", "train", "embed", "profile", "evaluate", "realism", "report", "run"}
-    known |= {"explore", "assess"}
+    known |= {"features", "explore", "assess"}
     for table, content in settings.items():
         if table not in known or not isinstance(content, dict):
             raise InputError(f"{path}: [{table}] is no table of settings; expected one of {', '.join(sorted(known))}")

@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from phenolens.models import Generative, Model
+from phenolens.models import AE, Generative, Model
+from phenolens.models.vaeplus import kl_per_feature
 from phenolens.screen.table import METADATA, treatment_name
 from phenolens.training.device import Compute
 
@@ -27,6 +28,21 @@ def embed_crops(model: Model, crops: np.ndarray, *, compute: Compute) -> np.ndar
         with compute.autocast():
             parts.append(model.embed(compute.normalised(crops[start : start + BATCH])).float())
     return torch.cat(parts).cpu().numpy()
+
+
+@torch.inference_mode()
+def mean_kl(model: Model, crops: np.ndarray, *, compute: Compute) -> np.ndarray | None:
+    """KL of each feature (Z,) from the prior, nats, mean over crops (N, C, S, S); None for a model without a prior."""
+    if not isinstance(model, AE) or not model.noisy:
+        return None
+    compute.place(model).eval()
+    total = torch.zeros(())
+    for start in range(0, len(crops), BATCH):
+        part = crops[start : start + BATCH]
+        with compute.autocast():
+            mean, log_variance = model.encoder(compute.normalised(part))
+        total = total + len(part) * kl_per_feature(mean, log_variance).double().cpu()
+    return (total / len(crops)).numpy()
 
 
 @torch.inference_mode()

@@ -35,6 +35,11 @@ def draw_cell(axes: Axes, crop: Array, contrast: Contrast, channel: int | None =
     bare(axes).imshow(cell_image(crop, contrast), interpolation="nearest")
 
 
+def draw_difference(axes: Axes, difference: Array, limit: float) -> None:
+    """Draw what a channel gained or lost (S, S): orange more, purple less, full colour at `limit`, white none."""
+    bare(axes).imshow(difference, cmap="PuOr_r", vmin=-limit, vmax=limit, interpolation="nearest")
+
+
 def label_end(axes: Axes, text: str, edge: Literal["left", "right"]) -> None:
     """A label above the picture from its outer edge on; a long one pushes nothing aside."""
     label = axes.annotate(

@@ -1,0 +1,241 @@
+"""A run's latent features: use, names, shares, strips and the page that says it."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from phenolens import steps
+from phenolens.colours import cell_image, shared_contrast
+from phenolens.contents import feature_words
+from phenolens.contents.features import FeaturesConfig, feature_table
+from phenolens.contents.pictured import EmbeddedCells, chosen_run, embedded_cells
+from phenolens.errors import InputError
+from phenolens.images.config import CropConfig
+from phenolens.images.crops import make_crops
+from phenolens.models import ModelConfig
+from phenolens.phenotype.latent import between_groups, correlations
+from phenolens.phenotype.measures import measures
+from phenolens.study import Study
+from phenolens.training.config import TrainConfig
+from phenolens.training.embed import mean_kl
+from phenolens.verbs.features import Flags, act
+from phenolens.viewing.canvas import alt_of, caption_of
+from phenolens.viewing.traversal import traversal_strip
+from test_report import Page
+
+CHANNELS = ("DNA", "tubulin", "actin")
+FEW = FeaturesConfig(measured_cells=40, strips=3, frames=3, shuffles=19)
+
+
+@pytest.fixture(scope="module")
+def study(tiny_screen, tmp_path_factory) -> Study:
+    """A study of the tiny screen with a VAE and a PCA, embedded."""
+    study = Study.create(tmp_path_factory.mktemp("features") / "study")
+    make_crops(tiny_screen, study.crops, layout="bbbc021", config=CropConfig(crop_px=36))
+    plain = TrainConfig(steps=3, batch_size=6, network=ModelConfig(latent_size=6, width=4), threads=1, watch_every=0)
+    for model in ("vae", "pca"):
+        config = dataclasses.replace(plain, model=model, device="cpu", precision="float32")
+        steps.train(study, config, name=f"{model}-seed0")
+        steps.embed(study, f"{model}-seed0", steps.EmbedConfig(device="cpu", threads=1))
+    return study
+
+
+@pytest.fixture(scope="module")
+def page(study) -> str:
+    act(Flags(study.folder, run="vae-seed0", features=FEW))
+    return (study.folder / "features" / "vae-seed0.html").read_text()
+
+
+def used_row(**changed) -> pd.Series:
+    """A used feature that goes with nothing and differs in nothing."""
+    row = {"kl_nats": 0.5, "variance": 1.0, "used": True}
+    for place in (1, 2, 3):
+        row |= {f"measure_{place}": "cell_area_px", f"rho_{place}": 0.1, f"q_{place}": 0.5, f"n_{place}": 90}
+    for kind in ("treatment", "batch", "plate"):
+        row |= {f"{kind}_share": 0.03, f"{kind}_by_chance": 0.03, f"{kind}_p": 0.5, f"{kind}_q": 0.5}
+    return pd.Series(row | changed)
+
+
+def used_table(*rows: pd.Series) -> pd.DataFrame:
+    names = pd.Index([f"Z{i:03d}" for i in range(len(rows))], name="feature")
+    return pd.DataFrame(list(rows)).set_index(names).infer_objects()
+
+
+def test_the_kl_of_a_feature_is_that_of_its_posterior_averaged_over_cells(study):
+    run = chosen_run(study, "vae-seed0")
+    crops = study.store().take(np.arange(30))
+    with torch.inference_mode():
+        mean, log_variance = (part.numpy() for part in run.model.encoder(run.compute.normalised(crops)))
+    expected = (0.5 * (np.exp(log_variance) + mean**2 - 1 - log_variance)).mean(axis=0)
+    np.testing.assert_allclose(mean_kl(run.model, crops, compute=run.compute), expected, rtol=1e-5)
+    assert mean_kl(chosen_run(study, "pca-seed0").model, crops, compute=run.compute) is None
+
+
+def test_the_table_says_of_each_feature_what_the_functions_of_phenotype_say(study):
+    run, cells = chosen_run(study, "vae-seed0"), embedded_cells(study, "vae-seed0")
+    rows = np.flatnonzero(cells.fine)[:50]
+    measured = measures(run.originals(rows), channels=run.store.channels)
+    found = correlations(cells.z[rows], measured)
+    table = feature_table(run, cells, rows, found, list(measured), FEW)
+    best = np.nanargmax(np.abs(found.rho), axis=1)
+    assert table["measure_1"].tolist() == [measured.columns[i] for i in best]
+    np.testing.assert_allclose(table["rho_1"], found.rho[np.arange(6), best])
+    obs = cells.obs[cells.fine]
+    shares = between_groups(
+        cells.z[cells.fine],
+        wells=(obs["Metadata_Plate"].astype(str) + obs["Metadata_Well"].astype(str)).to_numpy(),
+        groups=obs["Metadata_Treatment"].astype(str).to_numpy(),
+        n_shuffles=19,
+        seed=0,
+    )
+    np.testing.assert_allclose(table["treatment_share"], shares.share)
+    np.testing.assert_allclose(table["variance"], cells.z[cells.fine].var(axis=0))
+
+
+def test_a_feature_that_collapsed_is_counted_and_not_used(study):
+    run, cells = chosen_run(study, "pca-seed0"), embedded_cells(study, "pca-seed0")
+    z = cells.z.copy()
+    z[:, 2] = 4.0
+    changed = EmbeddedCells(z, cells.obs, cells.fine)
+    rows = np.flatnonzero(cells.fine)[:40]
+    measured = measures(run.originals(rows), channels=run.store.channels)
+    table = feature_table(run, changed, rows, correlations(z[rows], measured), list(measured), FEW)
+    assert not table.loc["Z002", "used"]
+    assert np.isnan(table.loc["Z002", "rho_1"])
+    assert feature_words.verdict(table).startswith(f"{table['used'].sum()} of 6 features vary")
+
+
+def test_batches_are_told_from_control_cells_alone(study):
+    """What a treatment on one plate alone does to a feature must not make it a batch feature."""
+    run, cells = chosen_run(study, "pca-seed0"), embedded_cells(study, "pca-seed0")
+    z = cells.z.copy()
+    plates = cells.obs["Metadata_Plate"].astype(str)
+    z[(cells.obs["Metadata_Role"].astype(str) == "treated").to_numpy() & (plates == plates.iloc[0]).to_numpy(), 0] += 99
+    z[(plates == plates.iloc[0]).to_numpy(), 1] += 99
+    rows = np.flatnonzero(cells.fine)[:40]
+    measured = measures(run.originals(rows), channels=run.store.channels)
+    changed = EmbeddedCells(z, cells.obs, cells.fine)
+    table = feature_table(run, changed, rows, correlations(z[rows], measured), list(measured), FEW)
+    assert table.loc["Z000", "plate_share"] < 0.3
+    assert table.loc["Z001", "plate_share"] > 0.9
+
+
+def test_a_feature_is_named_after_the_measure_it_follows_in_plain_words():
+    area = used_row(measure_1="nucleus_area_px", rho_1=-0.71, q_1=1e-9)
+    assert feature_words.title_of(area) == "Follows nucleus area (ρ −0.71)."
+    assert "Leans towards" in feature_words.title_of(used_row(rho_1=0.4))
+    assert "none of the measures" in feature_words.title_of(used_row())
+    said = feature_words.conclusions(used_table(used_row(), area), n_measures=37)
+    assert "1 of 2 follow a measure closely (|ρ| 0.5 or more): Z001 follows nucleus area (ρ −0.71)." in said[0]
+    assert "1 follow none of the 37 measures" in said[0]
+    assert feature_words.named_features(used_table(used_row(), area))[0] == "Z001"
+
+
+def test_a_feature_that_differs_between_batches_more_than_between_treatments_is_a_batch_feature():
+    batch = used_row(batch_share=0.4, batch_q=0.01)
+    also_treated = used_row(batch_share=0.4, batch_q=0.01, treatment_share=0.6)
+    unsure = used_row(batch_share=0.4, batch_q=0.2)
+    small = used_row(batch_share=0.06, batch_q=0.01)
+    assert [feature_words.is_between(row, "batch") for row in (batch, also_treated, unsure, small)] == [
+        *(True, False, False, False)
+    ]
+    said = feature_words.conclusions(used_table(also_treated, batch), n_measures=37)[1]
+    assert said.startswith("Z001 differs between batches more than between treatments: 1 batch feature.")
+    none = feature_words.conclusions(used_table(used_row()), n_measures=37)[1]
+    assert none.startswith("No feature is seen to differ between batches")
+
+
+def test_what_cannot_be_told_is_said_so():
+    shares = {
+        f"{kind}_{what}": np.nan for kind in ("batch", "plate", "treatment") for what in ("share", "by_chance", "q")
+    }
+    said = feature_words.conclusions(used_table(used_row(**shares)), n_measures=37)
+    assert "cannot be told: too few control wells" in said[1]
+    assert "cannot be told against chance" in said[2]
+    assert "collapsed" in feature_words.conclusions(used_table(used_row()).iloc[:0], n_measures=37)[0]
+
+
+def test_a_decoded_cell_that_goes_the_other_way_is_said():
+    row = used_row(measure_1="nucleus_area_px", rho_1=0.6)
+    assert feature_words.moved_words(row, 800, 950) == (
+        "Moved as below, the decoded cell's nucleus area, px²: from 800 to 950."
+    )
+    assert "not the way real cells go" in feature_words.moved_words(row, 950, 800)
+    assert feature_words.moved_words(row, np.nan, 800) == ""
+    assert [feature_words.agrees(row, *ends) for ends in ((1, 2), (2, 1), (1, 1))] == [True, False, None]
+
+
+def test_the_page_begins_with_what_to_conclude_and_shows_the_features_it_names(study, page):
+    read = Page(page)
+    table = pd.read_csv(study.folder / "features" / "vae-seed0.csv").set_index("feature")
+    assert f"{table['used'].sum()} of 6 features are used" in read.text
+    assert read.text.index("What to conclude") < read.text.index("Feature by feature")
+    shown = re.findall(r'<article id="(Z\d+)">', page)
+    assert len(shown) == min(3, table["used"].sum())
+    assert set(shown) <= set(table.index[table["used"]])
+    assert "phenolens features study --run vae-seed0" in read.text
+
+
+def test_the_page_loads_nothing_has_no_script_and_words_for_every_picture(page):
+    read = Page(page)
+    assert {tag for tag, _ in read.tags} & {"script", "iframe", "object", "form", "base"} == set()
+    assert [
+        image for image in read.every("img") if not (image["src"].startswith("data:image/png") and image["alt"])
+    ] == []
+    assert "http" not in re.sub(r"data:image[^\"]*", "", page)
+
+
+def test_the_same_study_gives_the_same_page_and_tables(study, page):
+    files = sorted((study.folder / "features").iterdir())
+    before = [path.read_bytes() for path in files]
+    act(Flags(study.folder, run="vae-seed0", features=FEW))
+    assert [path.read_bytes() for path in files] == before
+    assert [path.name for path in files] == ["vae-seed0.csv", "vae-seed0.html", "vae-seed0_correlations.csv"]
+    correlated = pd.read_csv(files[2]).set_index(["feature", "measure"])
+    table = pd.read_csv(files[0]).set_index("feature")
+    strongest = correlated.loc[("Z000", table.loc["Z000", "measure_1"]), "rho"]
+    assert strongest == pytest.approx(table.loc["Z000", "rho_1"])
+
+
+@pytest.mark.parametrize("width_px", [390, 1200])
+def test_the_page_fits_a_phone_and_a_screen_and_its_tables_scroll_within(browser, study, page, width_px):
+    tab = browser.new_page(viewport={"width": width_px, "height": 800})
+    tab.goto((study.folder / "features" / "vae-seed0.html").as_uri())
+    assert tab.evaluate("document.documentElement.scrollWidth") == width_px
+    assert tab.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+    tab.close()
+
+
+def test_a_study_half_run_says_which_command_comes_first(tiny_study, study):
+    with pytest.raises(InputError, match=r"run `phenolens train .*` first"):
+        act(Flags(tiny_study.folder))
+    with pytest.raises(InputError, match='no run "vea"'):
+        act(Flags(study.folder, run="vea"))
+
+
+@pytest.mark.parametrize("number", [{"measured_cells": 5}, {"strips": 0}, {"frames": 1}, {"shuffles": 3}])
+def test_numbers_that_cannot_be_are_refused(number):
+    with pytest.raises(InputError, match="expected a number of at least"):
+        FeaturesConfig(**number)
+
+
+def test_a_strip_shows_the_real_cell_the_frames_and_what_changed_in_each_channel(rng):
+    crops = rng.uniform(size=(4, 3, 12, 12))
+    contrast = shared_contrast(crops, CHANNELS)
+    figure = traversal_strip(
+        crops[1:], np.array([-2.0, 0.1, 2.0]), crops[0], feature="Z017", channels=CHANNELS, contrast=contrast, own=-0.5,
+        limit=0.3,
+    )  # fmt: skip
+    shown = [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+    np.testing.assert_array_equal(shown[:4], [cell_image(crop, contrast) for crop in crops])
+    np.testing.assert_allclose(shown[4:], crops[3] - crops[1])
+    labels = [axes.get_xlabel() for axes in figure.axes if axes.images]
+    assert labels == ["real cell", "−2.0 SD", "+0.1 SD", "+2.0 SD", *CHANNELS]
+    assert "full colour at 0.3 of a channel's maximum" in caption_of(figure)
+    assert alt_of(figure).startswith(
+        "A real cell and 3 frames decoded from it as Z017 is moved from −2.0 SD to +2.0 SD"
+    )
