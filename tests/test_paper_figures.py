@@ -10,8 +10,11 @@ from torch import nn
 
 from phenolens import steps
 from phenolens.colours import cell_image, shared_contrast
+from phenolens.contents.assessment import results
+from phenolens.contents.assessment_file import AssessmentFile, Picture
 from phenolens.contents.paper_figures import (
     FigureConfig,
+    assessment_figure,
     comparison_figure,
     interpolation_figure,
     reconstructions_figure,
@@ -306,3 +309,47 @@ def test_channels_stand_in_columns_beside_groups_of_real_cells(crops):
     assert len(pictures(figure)) == 2 * 3 * 4 + 4
     assert "taxol: right" in texts(figure)
     assert "beside, 4 random real cells" in caption_of(figure)
+
+
+def sitting(study: Study, name: str, said: dict[str, str]) -> AssessmentFile:
+    """An assessment of four synthetic and four real pictures, and what each assessor says of them in order, S or R."""
+    pictures = [Picture(b"png", i % 2 == 0, f"cell {i}", "DMSO@0") for i in range(8)]
+    file = AssessmentFile.create(study.assessments / f"{name}.sqlite", pictures, {"title": "VAE+"})
+    for assessor, answers in zip(file.add_assessors(list(said)), said.values()):
+        for answer in answers:
+            turn = file.turn(assessor.number)
+            file.shown(assessor.number, turn.picture_id)
+            file.answer(assessor.number, turn.picture_id, synthetic=answer == "S")
+    return file
+
+
+def test_the_blinded_test_is_drawn_an_assessor_a_row_with_the_published_shares_beside(tiny_study):
+    file = sitting(tiny_study, "first", {"Anna": "RRRRRRRR", "Bence": "SSSSSSSS", "Chen": "SSS"})
+    sitting(tiny_study, "second", {"Anna": "RRRRRRRR"})
+    figure = assessment_figure(tiny_study, FigureConfig(assessments=("first",)))
+    left, right = figure.axes[:2]
+    assert [label.get_text() for label in left.get_yticklabels()] == [
+        *("first (VAE+)", "Anna", "Bence", "Chen (3 of 8)", "all 2 together")
+    ]
+    # Anna calls every cell real, so every synthetic one passes and no real one is called synthetic; Bence the reverse
+    points = [[line.get_xdata()[0] for line in axes.lines if line.get_marker() in ("o", "D")] for axes in (left, right)]
+    assert [points[0][i] for i in (0, 1, 3)] == [100, 0, 50]
+    assert [points[1][i] for i in (0, 1, 3)] == [0, 100, 50]
+    pooled = results(file).passed
+    ends = [line.get_xdata() for line in left.lines if len(line.get_xdata()) == 2 and line.get_linewidth() == 2]
+    np.testing.assert_allclose(ends, [[100 * pooled.low, 100 * pooled.high]])
+    assert "VAE+, Lafarge 2019: 40.7 %" in texts(figure)
+    assert "CytoGAN, Goldsborough 2017: 30 %" in texts(figure)
+    assert "n = 2 finished sittings" in caption_of(figure)
+    both = assessment_figure(tiny_study, FigureConfig())
+    assert "second (VAE+)" in texts(both)
+
+
+def test_without_an_assessment_or_an_answer_the_command_that_comes_first_is_named(tiny_study):
+    with pytest.raises(InputError, match=r"no blinded assessment yet; run `phenolens assess"):
+        assessment_figure(tiny_study, FigureConfig())
+    sitting(tiny_study, "first", {"Anna": ""})
+    with pytest.raises(InputError, match=r"first: nobody has answered yet; .*phenolens assess"):
+        assessment_figure(tiny_study, FigureConfig())
+    with pytest.raises(InputError, match='no assessment "fist"; did you mean "first"'):
+        assessment_figure(tiny_study, FigureConfig(assessments=("fist",)))

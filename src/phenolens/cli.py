@@ -25,7 +25,7 @@ VERBS = {
     "profile": "make profiles of wells and treatments from the embeddings",
     "evaluate": "score how well treatments match by mechanism (NSC, NSCB)",
     "compare": "which treatments two scores of the same treatments answer differently, and whether that could be luck",
-    "figure": "draw one of the paper's figures: reconstructions, interpolation or comparison (PNG, SVG, PDF)",
+    "figure": "draw one of the paper's figures: reconstructions, interpolation, comparison, assessment (PNG, SVG, PDF)",
     "features": "say what each latent feature of a run is used for and goes with, with pictures (a page a run)",
     "realism": "measure how real the models' pictures look, beside real and blurred cells",
     "travel": "take a real cell to a treatment: decoded, measured and held against real cells (strips, films, CSV)",

@@ -68,3 +68,8 @@ def seen_words(rows: np.ndarray, unseen: np.ndarray) -> str:
     if n_unseen == 0:
         return "Training drew from these cells' wells."
     return f"{n_unseen} of {n} lie in wells held out of training."
+
+
+def chosen_words(named: Sequence[str], seed: int) -> str:
+    """A sentence for the caption: how the cells were chosen, by their names or by the seed."""
+    return "The cells were named." if named else f"The cells were drawn at random (seed {seed})."

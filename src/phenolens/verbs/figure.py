@@ -19,6 +19,7 @@ FIGURES = {
     "reconstructions": paper_figures.reconstructions_figure,
     "interpolation": paper_figures.interpolation_figure,
     "comparison": paper_figures.comparison_figure,
+    "assessment": paper_figures.assessment_figure,
 }
 KINDS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
 # The settings of FigureConfig that each figure has a use for.
@@ -26,6 +27,7 @@ OF_FIGURE = {
     "reconstructions": {"runs", "cells", "shown_cells", "apart", "picture_seed"},
     "interpolation": {"runs", "cells", "compounds", "frames", "way", "picture_seed"},
     "comparison": {"runs", "cells", "shown_cells", "treatment", "picture_seed"},
+    "assessment": {"assessments"},
 }
 
 
@@ -33,7 +35,7 @@ OF_FIGURE = {
 class Flags:
     """What `phenolens figure` takes."""
 
-    what: Positional[Literal["reconstructions", "interpolation", "comparison"]]  # Figure 2, 3 or 4
+    what: Positional[Literal["reconstructions", "interpolation", "comparison", "assessment"]]  # Figure 2, 3, 4; blinded
     study: Positional[Path]  # the study's folder
     out: tuple[Path, ...]  # files to write, as PNG, SVG or PDF by their ending; several at once are the same figure
     caption: bool = True  # write the caption under the figure; otherwise it is printed alone
