@@ -144,7 +144,7 @@ def test_a_feature_that_differs_between_batches_more_than_between_treatments_is_
         *(True, False, False, False)
     ]
     said = feature_words.conclusions(used_table(also_treated, batch), n_measures=37)[1]
-    assert said.startswith("Z001 differs between batches more than between treatments: 1 batch feature.")
+    assert said.startswith("Z001 differs between batches more than between treatments, beyond chance: 1 batch feature.")
     none = feature_words.conclusions(used_table(used_row()), n_measures=37)[1]
     assert none.startswith("No feature is seen to differ between batches")
 

@@ -96,7 +96,7 @@ def title_of(row: pd.Series) -> str:
     """What a feature is, in a few words."""
     kinds = [kind for kind in ("batch", "plate") if is_between(row, kind)]
     if kinds:
-        return f"Differs between {PLURALS[kinds[0]]} more than between treatments."
+        return f"Differs between {PLURALS[kinds[0]]} more than between treatments, beyond chance."
     rho = row["rho_1"]
     if math.isnan(rho) or abs(rho) < LEANS:
         return "Follows none of the measures: look at its strip."
@@ -125,7 +125,8 @@ def moved_words(row: pd.Series, first: float, last: float) -> str:
     if answer is None:
         return ""
     other = "" if answer else ", not the way real cells go"
-    return f"Moved as below, the decoded cell's {describe(row['measure_1'])}: from {first:,.3g} to {last:,.3g}{other}."
+    ends = f"from {_rounded(first)} to {_rounded(last)}"
+    return f"Moved as below, the decoded cell's {describe(row['measure_1'])}: {ends}{other}."
 
 
 def agrees(row: pd.Series, first: float, last: float) -> bool | None:
@@ -182,12 +183,12 @@ def _of_batches(used: pd.DataFrame) -> str:
     kind = "batch" if used["batch_q"].notna().any() else "plate"
     plural, marked = PLURALS[kind], _between_batches(used)
     if marked.empty:
-        return f"No feature is seen to differ between {plural} (of control cells) more than between treatments."
+        return f"No feature is seen to differ between {plural} (controls alone) more than between treatments."
     n, first = len(marked), ", ".join(map(str, marked.index[:NAMED]))
     which = f"{first} and {n - NAMED} others differ" if n > NAMED else f"{first} {'differs' if n == 1 else 'differ'}"
     return (
-        f"{which} between {plural} more than between treatments: {n} batch feature{'' if n == 1 else 's'}. Trust NSCB, "
-        "which leaves a treatment's own batches out, over NSC."
+        f"{which} between {plural} more than between treatments, beyond chance: {n} batch feature"
+        f"{'' if n == 1 else 's'}. Trust NSCB, which leaves a treatment's own batches out, over NSC."
     )
 
 
@@ -214,6 +215,11 @@ def _name(measure: str) -> str:
     if measure == "nucleus_share":  # of two areas: its unit is part of its name
         return "the nucleus' share of the cell area"
     return describe(measure).split(",")[0]
+
+
+def _rounded(value: float) -> str:
+    """`3,510`, `0.335`: three digits at least."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _signed(value: float) -> str:

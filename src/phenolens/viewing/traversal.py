@@ -49,10 +49,10 @@ def traversal_strip(
             draw_difference(axes, difference, limit)
         return describe(
             figure,
-            caption=f"{feature} moved from {in_deviations(deviations[0])} to {in_deviations(deviations[-1])} (standard "
-            f"deviations from the mean of real cells), all other features as in the real cell, whose own value is "
-            f"{in_deviations(own)}. Right, the last frame minus the first: orange more, purple less, full colour at "
-            f"{limit:.2g} of a channel's maximum. {colour_words(contrast)}; one contrast and one scale for all strips.",
+            caption=f"{feature} moved, all other features as in the real cell, whose own value is {in_deviations(own)} "
+            f"(standard deviations from the mean of real cells). Right, the last frame minus the first: orange more, "
+            f"purple less, full colour at {limit:.2g} of a channel's maximum. {colour_words(contrast)}; one contrast "
+            "and one scale for all strips.",
             alt=f"A real cell and {len(frames)} frames decoded from it as {feature} is moved from "
             f"{in_deviations(deviations[0])} to {in_deviations(deviations[-1])}",
         )
