@@ -1,6 +1,7 @@
 """How well the light over a simulated screen's fields is recovered, and what is left of it in the cells.
 
     python benchmarks/illumination.py OUT                        # two plates of 240 fields, about five minutes
+    python benchmarks/illumination.py OUT --field-width-px 1280 --field-height-px 1024 --cells 100   # of BBBC021's size
 
 The simulated microscope's light is known. Estimates from more and more fields of a plate (in random order) are compared
 with it; then the mean intensity of each cell is regressed on its place in the field (x, y and their squares and
@@ -33,7 +34,11 @@ from phenolens.viewing.illumination import illumination_figure
 
 COUNT = 16  # a camera count is 16 in the images: 12 bits in 16
 CELL_PX = 41  # side of the square around a cell's centre whose mean is the cell's intensity
-OFFSETS = ("keep", "subtract")
+WAYS: dict[str, dict] = {
+    "keep": {"offset": "keep"},
+    "subtract": {"offset": "subtract"},
+    "lit": {"average": "lit", "offset": "subtract"},
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Flags:
     out: Positional[Path]  # folder for the screen, the tables and the picture
     fields: tuple[int, ...] = (24, 60, 120, 240)  # how many of a plate's fields are averaged
     smooth_px: tuple[int, ...] = (96, 320)  # diameters of the median filter
-    pictured_px: int = 320  # the one that is pictured, offset subtracted, from all fields
+    pictured_px: int = 96  # the one that is pictured, of lit pixels, from all fields
     order_seed: int = 0  # of the order in which fields are taken
     processes: int = 1  # that draw the screen
     # the screen; a plate has at most 60 wells
@@ -72,7 +77,7 @@ def main(flags: Flags) -> None:
         light_rows += rows
         cell_rows += positions(screen, plate, estimates)
         if len(light_rows) == len(rows):  # of the first plate
-            write_picture(screen, plate, estimates[f"{flags.pictured_px} px, subtract"], flags)
+            write_picture(screen, plate, estimates[f"{flags.pictured_px} px, lit"], flags)
     light, cells = pd.DataFrame(light_rows), pd.DataFrame(cell_rows)
     write_text(flags.out / "light.csv", light.to_csv(index=False))
     write_text(flags.out / "cells.csv", cells.to_csv(index=False))
@@ -123,10 +128,10 @@ def estimated(screen: Screen, plate: Plate, flags: Flags) -> tuple[dict[str, Ill
         if sums.n_fields not in flags.fields:
             continue
         for smooth_px in flags.smooth_px:
-            for offset in OFFSETS:
-                config = IlluminationConfig(smooth_px=smooth_px, offset=offset, least_fields=1)
+            for way, settings in WAYS.items():
+                config = IlluminationConfig(smooth_px=smooth_px, least_fields=1, **settings)
                 light = illumination_of(sums, config=config)
-                name = f"{smooth_px} px, {offset}"
+                name = f"{smooth_px} px, {way}"
                 estimates[name] = light
                 of = {"plate": plate.name, "fields": sums.n_fields, "correction": name}
                 found = zip(screen.channels, errors(light.functions, plate.planted), light.offset, plate.background)
@@ -222,7 +227,7 @@ def write_picture(screen: Screen, plate: Plate, light: Illumination, flags: Flag
         n_fields=light.n_fields,
         planted=plate.planted,
         plate=plate.name,
-        how=f"smoothed over {flags.pictured_px} px, offset subtracted",
+        how=f"the mean of lit pixels, smoothed over {flags.pictured_px} px, offset subtracted",
     )
     with write_whole(flags.out / "illumination.png") as file:
         file.write(png(figure))

@@ -12,12 +12,12 @@ import pytest
 
 from conftest import TINY
 from phenolens.errors import InputError
+from phenolens.images.blocks import block_means
 from phenolens.images.fields import read_field
 from phenolens.images.illumination import (
     FieldSums,
     Illumination,
     IlluminationConfig,
-    block_means,
     correct,
     corrected,
     estimate_illumination,
@@ -92,8 +92,8 @@ def test_brightness_no_longer_depends_on_the_place_in_the_field(fields, light):
     before = np.mean(fields, axis=0)
     after = np.mean([correct(field, light) for field in fields], axis=0)
     for c in range(3):
-        assert place_explains(block_means(before[c])) > 0.7
-        assert place_explains(block_means(after[c])) < 0.03  # 3,072 blocks: 5 terms explain 0.2 % by chance
+        assert place_explains(block_means(before[c], block_px=4)) > 0.7
+        assert place_explains(block_means(after[c], block_px=4)) < 0.03  # 3,072 blocks: 5 terms explain 0.2 % by chance
 
 
 def test_the_function_is_the_median_of_block_means_over_a_disk_written_out(rng):
@@ -113,7 +113,8 @@ def test_the_function_is_the_median_of_block_means_over_a_disk_written_out(rng):
 def test_blocks_at_the_edge_are_means_of_the_pixels_that_are_there():
     image = np.arange(30.0).reshape(5, 6)
     np.testing.assert_array_equal(
-        block_means(image), [[image[:4, :4].mean(), image[:4, 4:].mean()], [image[4, :4].mean(), image[4, 4:].mean()]]
+        block_means(image, block_px=4),
+        [[image[:4, :4].mean(), image[:4, 4:].mean()], [image[4, :4].mean(), image[4, 4:].mean()]],
     )
 
 
@@ -345,7 +346,7 @@ def test_the_benchmark_measures_light_and_cells(tmp_path):
     benchmark.main(benchmark.Flags(tmp_path, fields=(4, 10), smooth_px=(96,), pictured_px=96, screen=TINY))
     light, cells = pd.read_csv(tmp_path / "light.csv"), pd.read_csv(tmp_path / "cells.csv")
     assert set(light["fields"]) == {0, 4, 10}
-    assert set(cells["correction"]) == {"none", "96 px, keep", "96 px, subtract", "planted"}
+    assert set(cells["correction"]) == {"none", "96 px, keep", "96 px, subtract", "96 px, lit", "planted"}
     assert light["error_percent"].between(0, 100, inclusive="neither").all()
     assert cells["r2_percent"].between(0, 100, inclusive="neither").all()
     assert (tmp_path / "illumination.png").read_bytes().startswith(b"\x89PNG")

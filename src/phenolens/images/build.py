@@ -169,7 +169,7 @@ def _is_kept(job: PlateJob, *, newest_ns: int) -> bool:
 
 def _unused_folders(folder: Path, config: CropConfig, origin: Mapping[str, Any]) -> list[Path]:
     """The folders that crops of other settings had made and these do not read."""
-    light = [] if config.illumination == "corrected" else [LIGHT_FOLDER]
+    light = [LIGHT_FOLDER] if config.illumination == "as it is" else []
     return [folder / name for name in ([] if origin.get("cells") else [NUCLEI_FOLDER]) + light]
 
 

@@ -29,9 +29,10 @@ class CropConfig:
     nucleus_um: float = 15.0  # diameter of a usual nucleus, micrometres, for cells found here (MCF-7)
     nucleus_px: float | None = None  # the same in pixels; stands instead of --nucleus-um and --pixel-size-um
     least_contrast: float = 4.0  # least light of a nucleus above the background, deviations of a pixel's noise
-    illumination: Literal["as it is", "corrected"] = "as it is"  # corrected: each plate's uneven light divided out
-    illumination_px: int = 96  # diameter of the median filter over a plate's mean field, pixels
-    illumination_offset: Literal["keep", "subtract"] = "keep"  # the camera's counts without light
+    illumination: Literal["as it is", "corrected", "lit"] = "as it is"  # corrected: each plate's uneven light divided
+    # out, as the mean of its fields shows it; lit: as the mean of what is lit in them does, the offset subtracted
+    illumination_px: int = 96  # how wide a plate's mean field is smoothed: diameter of the filter, pixels
+    illumination_offset: Literal["keep", "subtract"] = "keep"  # the camera's counts without light, of `corrected`
     least_fields: int = 60  # a plate with fewer fields cannot tell its light from its cells
     noise_correlation: float = 0.5  # a channel whose neighbouring pixels correlate less than this is camera noise
     focus_slope: float = -5.5  # a mean slope of log power over log frequency steeper than this is out of focus
@@ -62,7 +63,10 @@ class CropConfig:
     def light(self) -> IlluminationConfig:
         """How illumination is estimated."""
         return IlluminationConfig(
-            smooth_px=self.illumination_px, offset=self.illumination_offset, least_fields=self.least_fields
+            smooth_px=self.illumination_px,
+            average="lit" if self.illumination == "lit" else "all",
+            offset="subtract" if self.illumination == "lit" else self.illumination_offset,
+            least_fields=self.least_fields,
         )
 
     def nuclei(self, *, usual_pixel_um: float | None) -> NucleiConfig:

@@ -72,7 +72,7 @@ def make_crops(
     if lacking is not None:
         tell(f"note: {lacking}")
         origin["chunks_not_on_disk"] = lacking.n
-    if config.illumination == "corrected":
+    if config.illumination != "as it is":
         check_enough_fields(screen, config.light())
     if _are_given(source, reading, config):
         centres, screen = read_screen_centres(source, screen, config=reading, skip_missing=config.skip_missing)
@@ -154,7 +154,7 @@ def cut_crops(
     cells = cells[fits].reset_index(drop=True)
     left_out = _without_cells(screen, cells, config)
     lights: dict[str, Path] = {}
-    if config.illumination == "corrected":
+    if config.illumination != "as it is":
         begin(folder)
         lights = plate_lights(screen, folder, config.light(), at_once=at_once)
     first = cells.iloc[0]

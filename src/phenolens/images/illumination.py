@@ -5,7 +5,8 @@ smoothed by a wide median filter, scaled by its robust minimum and clipped below
 at least 1, so that dividing by it makes no pixel brighter.
 
 Cells average out over fields and light does not, so many fields are needed; a treatment that always stands in the same
-place of the field would be taken for light.
+place of the field would be taken for light. With `average` "lit" (lit.py) the mean is that of lit pixels alone, so that
+it does not matter how many cells lie at a place.
 """
 
 import io
@@ -22,6 +23,8 @@ from scipy import ndimage
 
 from phenolens.errors import InputError, at_least
 from phenolens.files import write_whole
+from phenolens.images.blocks import between_blocks, block_means
+from phenolens.images.lit import PLACE_PX, SPOT_PX, lit_mean, spot_counts
 
 BLOCK_PX = 4  # side of the block means that camera noise is averaged over, and the least on which is smoothed
 BLOCKS_A_WINDOW = 24  # the median filter's diameter in blocks, so that a wide one costs no more than a narrow one
@@ -46,8 +49,9 @@ class IlluminationConfig:
 
     smooth_px: int = 96  # diameter of the median filter over the mean of all fields, pixels
     robust_minimum: float = 2.0  # percentile of the smoothed mean that becomes 1; what is below becomes 1 too
+    average: Literal["all", "lit"] = "all"  # of all pixels, or of the lit ones; lit needs the offset subtracted
     offset: Literal["keep", "subtract"] = "keep"  # whether the camera's counts without light are subtracted first
-    offset_percentile: float = 0.1  # of all 4 x 4 block means of the plate: taken for the counts without light
+    offset_percentile: float = 0.1  # of all 8 x 8 block means of the plate: taken for the counts without light
     least_fields: int = 60  # a plate with fewer is refused: measured, from 24 fields light is 8.5 % wrong
 
     def __post_init__(self) -> None:
@@ -57,6 +61,8 @@ class IlluminationConfig:
         for flag, value in (("--robust-minimum", self.robust_minimum), ("--offset-percentile", self.offset_percentile)):
             if not 0 <= value < 100:
                 raise InputError(f"{flag} {value}: expected a percentile, 0 or more and below 100")
+        if self.average == "lit" and self.offset == "keep":
+            raise InputError("the mean of lit pixels needs the offset subtracted; give both")
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,9 @@ class FieldSums:
     n_fields: int = 0
     total: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0, 0)))  # (C, H, W) sum over fields
     block_counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, N_VALUES), np.int64))
-    # (C, 65536) how many 4 x 4 block means, rounded, have each value
+    # (C, 65536) how many 8 x 8 block means, rounded, have each value
+    spots: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.int32))
+    # (C, places down, places across, bins) how many of them at each place are how bright: spot_counts
 
     def add(self, pixels: UInt16Array) -> None:
         """Count one more field (C, H, W) in; InputError when it is not uint16, or unlike those before."""
@@ -94,6 +102,7 @@ class FieldSums:
         if self.n_fields == 0:
             self.total = np.zeros(pixels.shape)
             self.block_counts = np.zeros((len(self.channels), N_VALUES), np.int64)
+            self.spots = np.zeros((len(self.channels), *spot_counts(pixels[0]).shape), np.int32)
         if pixels.shape != self.total.shape:
             raise InputError(
                 f"{named} is {_size(pixels.shape)}, those before are {_size(self.total.shape)}; all fields of a plate "
@@ -101,8 +110,9 @@ class FieldSums:
             )
         self.total += pixels
         for channel, image in enumerate(pixels):
-            values = np.rint(block_means(image)).astype(np.int64)
+            values = np.rint(block_means(image, block_px=SPOT_PX)).astype(np.int64)
             self.block_counts[channel] += np.bincount(values.ravel(), minlength=N_VALUES)
+            self.spots[channel] += spot_counts(image)
         self.n_fields += 1
 
     def merged(self, other: "FieldSums") -> "FieldSums":
@@ -120,6 +130,7 @@ class FieldSums:
             n_fields=self.n_fields + other.n_fields,
             total=self.total + other.total,
             block_counts=self.block_counts + other.block_counts,
+            spots=self.spots + other.spots,
         )
 
 
@@ -164,7 +175,11 @@ def illumination_of(sums: FieldSums, *, config: IlluminationConfig | None = None
                 f"{named} is {mean.max():g} on average in every pixel of {sums.n_fields} fields; mend its images, or "
                 "leave the plate out with --plates"
             )
-        functions[channel] = illumination_function(mean - offset[channel], named=named, config=config)
+        if config.average == "lit":
+            lit = lit_mean(sums.spots[channel], offset=offset[channel], smooth_px=config.smooth_px, named=named)
+            functions[channel] = _function_of(lit, mean.shape, block_px=PLACE_PX, named=named, config=config)
+        else:
+            functions[channel] = illumination_function(mean - offset[channel], named=named, config=config)
     return Illumination(functions, offset.astype(np.float32), sums.n_fields)
 
 
@@ -183,13 +198,20 @@ def illumination_function(
     reach = np.arange(-int(radius), int(radius) + 1)
     disk = np.hypot(reach[:, None], reach) <= radius
     smooth = ndimage.median_filter(block_means(mean, block_px=block_px), footprint=disk, mode="reflect")
+    return _function_of(smooth, mean.shape, block_px=block_px, named=named, config=config)
+
+
+def _function_of(
+    smooth: npt.NDArray[np.float64], shape: tuple[int, ...], *, block_px: int, named: str, config: IlluminationConfig
+) -> FloatArray:
+    """Scaled by its robust minimum, at least 1, and linear between the blocks."""
     minimum = np.percentile(smooth, config.robust_minimum)
     if not minimum > 0:
         raise InputError(
             f"{named} is {minimum:g} on average in the darkest {config.robust_minimum:g} % of the field; expected some "
             "light everywhere. Cut off a black border, or leave its fields as they are"
         )
-    return _between_blocks(np.maximum(smooth / minimum, 1), mean.shape, block_px=block_px).astype(np.float32)
+    return between_blocks(np.maximum(smooth / minimum, 1), shape, block_px=block_px).astype(np.float32)
 
 
 def correct(pixels: UInt16Array, light: Illumination) -> UInt16Array:
@@ -236,26 +258,6 @@ def load_illumination(path: Path) -> tuple[Illumination, dict[str, Any]]:
         raise InputError(f"{path}: not there; estimate the plate's illumination first") from None
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: damaged ({str(error).splitlines()[0]}); estimate it again") from error
-
-
-def block_means(image: npt.NDArray[np.generic], *, block_px: int = BLOCK_PX) -> npt.NDArray[np.float64]:
-    """Means of square blocks of an image (H, W); the last row and column of blocks may be of fewer pixels."""
-    starts = [np.arange(0, side, block_px) for side in image.shape]
-    sums = np.add.reduceat(np.add.reduceat(image, starts[0], axis=0, dtype=np.float64), starts[1], axis=1)
-    sides = [np.minimum(block_px, side - first) for first, side in zip(starts, image.shape)]
-    return sums / np.outer(*sides)
-
-
-def _between_blocks(
-    blocks: npt.NDArray[np.float64], shape: tuple[int, ...], *, block_px: int
-) -> npt.NDArray[np.float64]:
-    """The image (H, W) that is linear between the blocks' centres, and constant beyond the outermost."""
-    for axis, side in enumerate(shape):
-        starts = np.arange(0, side, block_px)
-        centres = (starts + np.minimum(starts + block_px, side) - 1) / 2
-        places = np.arange(side)
-        blocks = np.apply_along_axis(lambda line: np.interp(places, centres, line), axis, blocks)  # noqa: B023
-    return blocks
 
 
 def _offset(sums: FieldSums, config: IlluminationConfig) -> npt.NDArray[np.float64]:
