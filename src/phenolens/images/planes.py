@@ -26,6 +26,7 @@ from phenolens.screen.image_reference import ImageReference, image_reference
 PIXEL_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16))
 COLOURS = ("red", "green", "blue")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MEND = "replace the file, or run with --skip-missing"
 PNG_END = b"IEND"
 PNG_COLOUR = {0: "grey", 2: "red-green-blue", 3: "a palette", 4: "grey with alpha", 6: "red-green-blue with alpha"}
 
@@ -68,7 +69,7 @@ def _refuse_empty(path: Path, *, named: str) -> None:
     except OSError as error:  # a name that is too long, a folder without leave
         raise InputError(f"{named} cannot be opened ({path}: {error.strerror})") from error
     if is_empty:
-        raise InputError(f"{named} is not a whole image ({path}: the file is empty, 0 bytes); replace the file")
+        raise InputError(f"{named} is not a whole image ({path}: the file is empty, 0 bytes); {MEND}")
 
 
 def _opened(path: Path, *, named: str) -> tifffile.TiffFile:
@@ -79,7 +80,7 @@ def _opened(path: Path, *, named: str) -> tifffile.TiffFile:
     except PermissionError as error:
         raise InputError(f"{named} cannot be opened ({path}: {error.strerror}); give leave to read it") from error
     except Exception as error:  # an empty, foreign or cut header: tifffile raises several kinds
-        raise InputError(f"{named} is not a whole TIFF ({path}: {_line(error)}); replace the file") from error
+        raise InputError(f"{named} is not a whole TIFF ({path}: {_line(error)}); {MEND}") from error
 
 
 def _tiff_plane(tiff: tifffile.TiffFile, reference: ImageReference, *, named: str) -> Plane:
@@ -92,7 +93,7 @@ def _tiff_plane(tiff: tifffile.TiffFile, reference: ImageReference, *, named: st
     except InputError:
         raise
     except Exception as error:  # the list of images or strips is damaged
-        raise InputError(f"{named} is not a whole TIFF ({path}: {_line(error)}); replace the file") from error
+        raise InputError(f"{named} is not a whole TIFF ({path}: {_line(error)}); {MEND}") from error
     colour: int | None = None
     if "S" in axes and len(shape) == 3:
         colour = _colour(reference, shape[axes.index("S")], shape, named=named)
@@ -105,7 +106,7 @@ def _tiff_plane(tiff: tifffile.TiffFile, reference: ImageReference, *, named: st
         raise InputError(f"{named} has pixels of type {pixel_type} ({path}); expected 8 or 16 bits without sign")
     n_bytes = path.stat().st_size
     if end > n_bytes:
-        raise InputError(f"{named} is cut short ({path} has {n_bytes:,} of {end:,} bytes); replace the file")
+        raise InputError(f"{named} is cut short ({path} has {n_bytes:,} of {end:,} bytes); {MEND}")
 
     def pixels() -> Pixels:
         try:
@@ -181,7 +182,7 @@ def _png_plane(reference: ImageReference, *, named: str) -> Plane:
     except OSError as error:
         raise InputError(f"{named} cannot be opened ({path}: {error.strerror})") from error
     if not header.startswith(PNG_SIGNATURE) or len(header) < 33:
-        raise InputError(f"{named} is not a whole PNG ({path}); replace the file")
+        raise InputError(f"{named} is not a whole PNG ({path}); {MEND}")
     _refuse_cut_png(path, named=named)
     width, height, bits, kind = struct.unpack(">IIBB", header[16:26])
     if bits not in (8, 16) or kind == 3:
@@ -215,7 +216,7 @@ def _refuse_cut_png(path: Path, *, named: str) -> None:
             length, kind = struct.unpack(">I4s", head) if len(head) == 8 else (0, b"")
             at += 12 + length
             if not kind or at > n_bytes:
-                raise InputError(f"{named} is cut short ({path}, of {n_bytes:,} bytes); replace the file")
+                raise InputError(f"{named} is cut short ({path}, of {n_bytes:,} bytes); {MEND}")
 
 
 def _line(error: Exception) -> str:

@@ -53,8 +53,7 @@ def with_whole_files(screen: Screen, *, skip_missing: bool) -> Screen:
     if not n:
         return screen
     if not skip_missing or not is_whole.any():
-        what_to_do = "none is left" if not is_whole.any() else "--skip-missing leaves them out"
-        raise InputError(f"{first} ({n:,} of {len(table):,} fields have such a file; {what_to_do})")
+        raise InputError(f"{first} ({n:,} of {len(table):,} fields have such a file)")
     tell(f"left out, {n:,} of {len(table):,} fields with a file that cannot be read; the first: {first}")
     left_out = Counter(screen.left_out)
     left_out[UNREADABLE] += n

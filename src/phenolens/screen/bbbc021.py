@@ -17,7 +17,7 @@ from phenolens.errors import InputError
 from phenolens.files import sha256
 from phenolens.screen.csv_table import numbers, read_csv
 from phenolens.screen.image_files import missing_line, with_images
-from phenolens.screen.table import Screen, checked_screen, select, treatment_name, well_name
+from phenolens.screen.table import Screen, checked_screen, select, treatment_name, well_names
 
 Treatments = Literal["labelled", "all"]
 
@@ -107,7 +107,7 @@ def named_fields(raw: pd.DataFrame, *, source: str) -> pd.DataFrame:
     """
     fields = raw[list(FIELD_COLUMNS)].rename(columns=FIELD_COLUMNS)
     fields["concentration_um"] = numbers(raw, "Image_Metadata_Concentration", source=source)
-    fields["well"] = fields["well"].map({raw_well: well_name(raw_well) for raw_well in fields["well"].unique()})
+    fields["well"] = fields["well"].map(well_names(fields["well"], source=source))
     fields["plate"] = fields["plate"].astype(str)
     fields["batch"] = fields["plate"].map({plate: batch_of(plate, source=source) for plate in fields["plate"].unique()})
     places = {channel: _places(raw[f"Image_FileName_{word}"], source=source) for channel, word in CHANNELS.items()}

@@ -7,7 +7,7 @@ import pandas as pd
 
 from phenolens.errors import InputError
 from phenolens.screen.csv_table import numbers, read_csv
-from phenolens.screen.table import FIELD, Screen, well_name
+from phenolens.screen.table import FIELD, Screen, well_names
 
 DEFAULT_NAME = "Nuclei.csv"  # in a source folder
 NUMBER_KEYS = {"TableNumber": "table_number", "ImageNumber": "image_number"}
@@ -63,7 +63,7 @@ def _keys(raw: pd.DataFrame, screen: Screen, *, source: str) -> dict[str, str]:
 
 def _key(raw: pd.DataFrame, name: str, ours: str, *, source: str) -> pd.Series:
     if ours == "well":
-        return raw[name].map({well: well_name(well) for well in raw[name].unique()})
+        return raw[name].map(well_names(raw[name], source=source))
     return raw[name].astype(str) if ours == "plate" else numbers(raw, name, source=source)
 
 

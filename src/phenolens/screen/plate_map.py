@@ -12,7 +12,7 @@ import pandas as pd
 from phenolens.errors import InputError
 from phenolens.screen.csv_table import numbers, read_csv
 from phenolens.screen.image_files import missing_line
-from phenolens.screen.table import well_name
+from phenolens.screen.table import well_names
 
 NAMES = {
     "plate": ("plate", "plate_id", "plate_barcode", "barcode"),
@@ -55,7 +55,7 @@ def known_columns(raw: pd.DataFrame, *, source: str) -> pd.DataFrame:
         if name in known:
             known[name] = known[name].astype(object).where(known[name].notna(), None)
     if "well" in known:
-        known["well"] = known["well"].map(_wells(known["well"], source=source))
+        known["well"] = known["well"].map(well_names(known["well"], source=source))
     if "site" in known:
         known["site"] = whole_numbers(known["site"], source=source, column=found["site"])
     if "concentration_um" in known:
@@ -172,17 +172,6 @@ def whole_numbers(values: pd.Series, *, source: str, column: str) -> pd.Series:
             f"table"
         )
     return parsed.astype(int)
-
-
-def _wells(wells: pd.Series, *, source: str) -> dict[str, str]:
-    names = {}
-    for raw in wells.unique():
-        try:
-            names[raw] = well_name(raw)
-        except InputError as error:
-            row = int((wells.to_numpy() == raw).argmax()) if isinstance(raw, str) else int(wells.isna().argmax())
-            raise InputError(f"{source}, row {row + 2}: {error}; correct the table") from None
-    return names
 
 
 def _or(fields: pd.DataFrame, name: str, default: pd.Series) -> pd.Series:

@@ -118,6 +118,18 @@ def well_name(raw: str) -> str:
     return f"{match[1].upper()}{int(match[2]):02d}"
 
 
+def well_names(wells: pd.Series, *, source: str) -> dict[str, str]:
+    """The name as B02 of each kind of cell in a column; InputError that names the first row where it is none."""
+    names = {}
+    for raw in wells.unique():
+        try:
+            names[raw] = well_name(raw)
+        except InputError as error:
+            row = int((wells.to_numpy() == raw).argmax()) if isinstance(raw, str) else int(wells.isna().argmax())
+            raise InputError(f"{source}, row {row + 2}: {error}; correct the table") from None
+    return names
+
+
 def checked_screen(
     table: pd.DataFrame,
     *,
