@@ -80,7 +80,7 @@ def test_up_the_doses_a_frame_stands_at_the_target_of_each_dose(traveller):
     assert journey.frames["towards"].tolist() == [f"{SERIES}@1"] * 4 + [f"{SERIES}@10"] * 3
 
 
-@pytest.mark.parametrize("by", ["measures", "embedding"])
+@pytest.mark.parametrize("by", ["nucleus", "measures", "embedding"])
 def test_with_medoids_each_population_has_a_journey_and_their_shares_add_up(traveller, by):
     journeys = traveller.travel(TravelConfig(f"{SERIES}@10", targets="medoids", medoids=2, medoids_by=by))
     rows = cells_of(traveller, SERIES, 10)
@@ -93,6 +93,33 @@ def test_with_medoids_each_population_has_a_journey_and_their_shares_add_up(trav
     assert set(shown) <= set(traveller.cells.obs.index[rows])
     targets = {journey.target.cell_id for journey in journeys}
     assert len(targets & set(traveller.cells.obs.index[rows])) == 2
+
+
+def test_nuclei_planted_in_pieces_are_a_population_of_their_own(study):
+    """A third of a treatment's cells are measured as cells with two nuclei side by side, the others with one."""
+    whole, pieces = (np.zeros((2, 3, 36, 36), np.uint16) for _ in range(2))
+    y, x = np.mgrid[:36, :36]
+    whole[:, 0] = 3000 * (np.hypot(y - 18, x - 18) < 9)
+    pieces[:, 0] = 3000 * ((np.hypot(y - 18, x - 11) < 6) | (np.hypot(y - 18, x - 24) < 6))
+    for crops in (whole, pieces):
+        crops[:, 1:] = 2000 * (np.hypot(y - 18, x - 18) < 15)
+    traveller = Traveller.open(study)
+    rows = cells_of(traveller, SERIES, 10)
+    planted = np.arange(len(rows)) % 3 == 0
+    noise = np.random.default_rng(0).integers(0, 60, (len(rows), 3, 36, 36))
+    shown = (np.where(planted[:, None, None, None], pieces[:1], whole[:1]) + noise).astype(float)
+    traveller._measured = dict(zip(rows.tolist(), (row for _, row in measures(
+        shown / shown.max(axis=(2, 3), keepdims=True), channels=traveller.channels).iterrows())))  # fmt: skip
+    asked = TravelConfig(f"{SERIES}@10", targets="medoids", medoids=2)
+    first, second = traveller.targets(f"{SERIES}@10", asked)
+    assert set(second.rows) == set(rows[planted])
+    assert set(first.rows) == set(rows[~planted])
+    assert (traveller.measured_cells(second.rows)["n_nuclear_fragments"] == 2).all()
+    sds = traveller.control_measures.std()
+    for name, ours, others in second.population.marks:
+        means = [traveller.measured_cells(target.rows)[name].mean() for target in (second, first)]
+        assert (ours, others) == pytest.approx(tuple(means))
+        assert abs(ours - others) > 3 * sds[name]
 
 
 def test_the_nearest_real_cell_is_the_nearest_one_but_start_and_target(traveller):

@@ -100,4 +100,4 @@ def test_every_treatment_has_a_folder_of_its_own_that_can_be_one():
     assert names[-1] == "taxol@0.3--swap"
     assert not any(set(name) & set("/\\: ") or name.startswith("../") for name in names)
     medoids = folder_name("taxol@0.3", TravelConfig("x", targets="medoids", start="P1_B02_s1_3"))
-    assert medoids == "taxol@0.3--swap--3-medoids-by-measures--from-P1_B02_s1_3"
+    assert medoids == "taxol@0.3--swap--3-medoids-by-nucleus--from-P1_B02_s1_3"

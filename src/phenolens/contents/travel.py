@@ -19,7 +19,7 @@ from phenolens.images.store import normalised
 from phenolens.phenotype.batches import BatchShare, BatchSpace, batch_space
 from phenolens.phenotype.journey import Journey, Measured, Population, RealCell
 from phenolens.phenotype.limits import SAMPLE, Limits, held_against, limits_of, nearest_cells
-from phenolens.phenotype.measures import measures
+from phenolens.phenotype.measures import OF_NUCLEUS, measures
 from phenolens.phenotype.medoids import medoids
 from phenolens.phenotype.travel import (
     Travel,
@@ -38,16 +38,18 @@ MEASURED_CONTROLS = 100  # control cells over which a measure's standard deviati
 MEASURED_CELLS = 400  # cells of a treatment that are measured to find its populations; of more, so many at random
 MOST_SDS = 10.0  # a measure further from the controls than this counts as so far: one odd cell is no population
 SHOWN_CELLS = 8  # of a population, drawn at random
+# measures of the nucleus itself; how much of the cell it takes and how many neighbours it has are none
+SHAPE_OF_NUCLEUS = [name for name in OF_NUCLEUS if name not in ("nucleus_share", "n_neighbours")]
 N_MARKS = 3  # measures that tell a population from the others
 KEPT = 32  # answers that are kept for when they are asked for again
 
 
 @dataclass(frozen=True)
-class _Target:
+class Target:
     """Where a travel leads: a real cell that is shown, the cells it stands for, and which part of the treatment."""
 
-    row: int
-    rows: np.ndarray
+    row: int  # of the real cell that is shown
+    rows: np.ndarray  # of the cells it stands for
     population: Population
 
 
@@ -124,6 +126,10 @@ class Traveller:
             self._measured |= {row: table.iloc[i] for i, row in enumerate(missing.tolist())}
         return pd.DataFrame([self._measured[int(row)] for row in rows]).reset_index(drop=True)
 
+    def targets(self, treatment: str, asked: TravelConfig) -> list[Target]:
+        """Where a travel to this treatment leads: to the cell nearest to the mean, or to each of its populations."""
+        return self._populations(treatment, asked) if asked.targets == "medoids" else [self._mean_of(treatment)]
+
     @cached_property
     def _reference(self) -> np.ndarray:
         """Rows of the counted cells, or of so many of them, that frames are held against."""
@@ -139,10 +145,9 @@ class Traveller:
         treatment = self.destinations.treatment(asked.to)
         start = self.default_start if asked.start is None else self.destinations.cell(asked.start)
         stops = self.destinations.doses(treatment) if asked.up_the_doses else [treatment]
-        targets = self._populations(treatment, asked) if asked.targets == "medoids" else [self._mean_of(treatment)]
-        return tuple(self._journey(asked, start, target, stops, measured) for target in targets)
+        return tuple(self._journey(asked, start, target, stops, measured) for target in self.targets(treatment, asked))
 
-    def _journey(self, asked: TravelConfig, start: int, target: _Target, stops: list[str], measured: bool) -> Journey:
+    def _journey(self, asked: TravelConfig, start: int, target: Target, stops: list[str], measured: bool) -> Journey:
         passed = [self._mean_of(name) for name in stops[:-1]] + [target]
         travel, shown = self._way(asked, start, passed)
         pictures = decode_frames(travel, self.pictured.decoded)
@@ -182,7 +187,7 @@ class Traveller:
             batch_share=self._batch_share(target.rows),
         )
 
-    def _way(self, asked: TravelConfig, start: int, passed: list[_Target]) -> tuple[Travel, int]:
+    def _way(self, asked: TravelConfig, start: int, passed: list[Target]) -> tuple[Travel, int]:
         """The embeddings on the way, and the row of the real cell that is shown at its end."""
         z = self.cells.z
         z0 = z[start].astype(float)
@@ -218,11 +223,11 @@ class Traveller:
         beside = controls[np.isin(plates[controls], plates[rows])]
         return beside if len(beside) else controls
 
-    def _mean_of(self, treatment: str) -> _Target:
+    def _mean_of(self, treatment: str) -> Target:
         rows = self.destinations.rows_of(treatment)
-        return _Target(int(rows[target_cell(self.cells.z[rows])]), rows, Population(1, 1, 1.0, len(rows)))
+        return Target(int(rows[target_cell(self.cells.z[rows])]), rows, Population(1, 1, 1.0, len(rows)))
 
-    def _populations(self, treatment: str, asked: TravelConfig) -> list[_Target]:
+    def _populations(self, treatment: str, asked: TravelConfig) -> list[Target]:
         rows = self.destinations.rows_of(treatment)
         n_cells = len(rows)
         if n_cells < asked.medoids:
@@ -230,11 +235,12 @@ class Traveller:
                 f"{treatment}: has {n_cells} cell{'s' if n_cells > 1 else ''}, fewer than --medoids {asked.medoids}; "
                 "ask for fewer, or for --targets mean"
             )
-        if asked.medoids_by == "measures":
+        if asked.medoids_by != "embedding":
+            names = self._alike_in(asked.medoids_by)
             if n_cells > MEASURED_CELLS:
                 rows = np.sort(np.random.default_rng(asked.seed).choice(rows, MEASURED_CELLS, replace=False))
-            controls = self.control_measures
-            sds = (self.measured_cells(rows) - controls.mean()) / controls.std().where(controls.std() > 0)
+            controls = self.control_measures[names]
+            sds = (self.measured_cells(rows)[names] - controls.mean()) / controls.std().where(controls.std() > 0)
             features = sds.clip(-MOST_SDS, MOST_SDS).fillna(0).to_numpy()  # what was not measured is as in controls
         else:
             features = self.cells.z[rows]
@@ -251,8 +257,21 @@ class Traveller:
                 cells=tuple(self.real_cell(cell) for cell in shown),
                 marks=self._marks(rows, found.population == number),
             )
-            targets.append(_Target(int(rows[row]), ours, population))
+            targets.append(Target(int(rows[row]), ours, population))
         return targets
+
+    def _alike_in(self, by: str) -> list[str]:
+        """The measures that cells of one population are alike in."""
+        names = self.control_measures.columns
+        if by == "measures":
+            return names.tolist()
+        of_nucleus = [name for name in SHAPE_OF_NUCLEUS if name in names]
+        if not of_nucleus:
+            raise InputError(
+                f"--medoids-by nucleus: none of the channels {', '.join(self.channels)} shows nuclei by its name; "
+                "ask for --medoids-by measures, or embedding"
+            )
+        return of_nucleus
 
     def _marks(self, rows: np.ndarray, ours: np.ndarray) -> tuple[tuple[str, float, float], ...]:
         """What these of the cells differ most in from the others, in standard deviations of controls."""

@@ -24,7 +24,8 @@ class TravelConfig:
     # where the mean of a mixed population is like none of them
     targets: Literal["mean", "medoids"] = "mean"
     medoids: int = 3  # populations, with --targets medoids
-    medoids_by: Literal["measures", "embedding"] = "measures"  # what cells of one population are alike in
+    # what cells of one population are alike in: the measures of their nucleus, all measures, or the embedding
+    medoids_by: Literal["nucleus", "measures", "embedding"] = "nucleus"
     beyond: float = 1.0  # with --way direction: how far to go, 1 being the treatment's mean
     seed: int = 0  # of the cells that are drawn where there are too many to take all
 
