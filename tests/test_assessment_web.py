@@ -81,7 +81,7 @@ def test_there_is_no_going_back_and_an_answer_sent_twice_counts_once(study):
 
 
 def test_the_own_score_is_shown_only_when_the_owner_allows(study):
-    for show_score, words in ((False, None), (True, "4 of your 4 answers are right, 100 %")):
+    for show_score, words in ((False, None), (True, "4 of your 4 answers are right, 100\N{NO-BREAK SPACE}%")):
         file = made_up(study, "anna", n=2, name=f"score-{show_score}", show_score=show_score)
         kinds = kinds_by_picture_id(file)
         anna = Visitor(study).entered(codes(file)[0])
@@ -191,8 +191,8 @@ def test_the_owner_sees_results_and_tables(study):
     owner = Visitor(study).as_owner()
     html = owner.get("/owner/assessments/round-1/results").text
     share = sum(kinds[picture] for picture in [min(kinds)]) / 4
-    assert f"Cells drawn by VAE+ passed as real {100 * share:.0f} % of the time" in html
-    assert "Real cells were called synthetic 0 % of the time" in html
+    assert f"Cells drawn by VAE+ passed as real {100 * share:.0f}\N{NO-BREAK SPACE}% of the time" in html
+    assert "Real cells were called synthetic 0\N{NO-BREAK SPACE}% of the time" in html
     assert "&lt;b&gt;ben" in html
     assert "<b>ben" not in html
     for name, table in result_tables(file).items():

@@ -138,6 +138,7 @@ class AssessmentFile:
             item, png = database.execute(
                 "SELECT item, png FROM pictures WHERE picture_id = ?", (picture_id,)
             ).fetchone()
+            database.execute("PRAGMA synchronous = NORMAL")  # a power cut may take a time with it, never an answer
             with written(database):
                 database.execute("INSERT OR REPLACE INTO showings VALUES (?, ?, ?)", (assessor, item, time.time()))
             return bytes(png)

@@ -32,7 +32,7 @@ Short = Annotated[str, Form(max_length=200)]
 def add_owner(app: FastAPI, pages: Pages, door: Door) -> None:
     """The pages under /owner, for whoever has the token."""
     setting_up = threading.Lock()
-    pages.templates.filters["percent"] = lambda share: f"{100 * share:.0f} %"
+    pages.templates.filters["percent"] = lambda share: f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
     pages.templates.globals.update(paper=PAPER_PASS_RATE, cytogan=CYTOGAN_PASS_RATE)
 
     def form(error: str = "", status: int = 200, **given: object) -> Response:
