@@ -123,6 +123,30 @@ def test_the_caption_says_n_what_was_not_imaged_and_that_batches_are_most_of_the
     assert "to 3 times its length" in far
 
 
+def test_what_the_real_cells_show_and_the_frames_do_not_is_said(journey):
+    # nucleus area: real (1234 - 650) / 100 = 5.8 s.d.; decoded, in turn, all of it, less than a third, the other way
+    def said(last):
+        frames = journey.measured.frames.assign(nucleus_area_px=[700.0, 700, last])
+        return caption_of(travel_strip(replace(journey, measured=replace(journey.measured, frames=frames))))
+
+    assert "differ in more than the frames show" not in said(1284.0)
+    assert "nucleus area (real +5.8 s.d., decoded +1.5)" in said(850.0)
+    assert "nucleus area (real +5.8 s.d., decoded −1.0)" in said(600.0)
+    assert "nucleus area (real +5.8 s.d., decoded –)" in said(np.nan)
+    ends = journey.measured.ends.assign(nucleus_area_px=[650.0, 840.0])  # 1.9 s.d.: not noticed
+    frames = journey.measured.frames.assign(nucleus_area_px=700.0)
+    quiet = replace(journey, measured=replace(journey.measured, ends=ends, frames=frames))
+    assert "differ in more" not in caption_of(travel_strip(quiet))
+
+
+def test_up_the_doses_each_frame_says_to_which_dose_it_leads(journey):
+    frames = journey.frames.assign(towards=["taxol@0.1", "taxol@0.1", "taxol@0.3"])
+    figure = travel_strip(replace(journey, frames=frames, stops=("taxol 0.1 µM", "taxol 0.3 µM")))
+    assert words_in(figure).count("0.1 µM") == 2
+    assert words_in(figure).count("0.3 µM") == 1
+    assert "through taxol 0.1 µM" in caption_of(figure)
+
+
 def test_a_strip_without_measures_or_batches_is_drawn_too(journey):
     figure = travel_strip(replace(journey, measured=None, batch_share=None))
     assert "batches" not in caption_of(figure)

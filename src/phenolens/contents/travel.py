@@ -56,8 +56,7 @@ class Target:
 class Traveller:
     """A run opened for travelling: its model, its cells, and what real cells show, measured once.
 
-    Opening reads; the first travel takes some seconds (limits and measures of real cells), later ones a fraction of
-    one. It may be asked from several threads.
+    The first travel takes some seconds, later ones a fraction of one. It may be asked from several threads.
     """
 
     def __init__(self, pictured: PicturedRun, cells: EmbeddedCells, *, seed: int = 0) -> None:
@@ -127,7 +126,7 @@ class Traveller:
         return pd.DataFrame([self._measured[int(row)] for row in rows]).reset_index(drop=True)
 
     def targets(self, treatment: str, asked: TravelConfig) -> list[Target]:
-        """Where a travel to this treatment leads: to the cell nearest to the mean, or to each of its populations."""
+        """Where a travel to this treatment leads: the cell nearest to the mean, or one of each population."""
         return self._populations(treatment, asked) if asked.targets == "medoids" else [self._mean_of(treatment)]
 
     @cached_property

@@ -31,7 +31,7 @@ from phenolens.study import Study
 from phenolens.viewing.canvas import file_of
 from phenolens.viewing.film import FilmKind, check_can_film, film
 from phenolens.viewing.populations import population_words, populations
-from phenolens.viewing.travelstrip import travel_strip
+from phenolens.viewing.travelstrip import not_drawn_words, travel_strip
 
 ABOUT = "about.json"
 PictureKind = Literal["png", "svg", "pdf"]
@@ -178,6 +178,8 @@ def journey_words(journey: Journey) -> str:
         change = journey.measured.change.iloc[-1]
         moved = [f"{describe(name).split(',')[0]} {change[name]:+.1f} s.d." for name in journey.measured.most_moved(3)]
         words.append(f"what moves most: {', '.join(moved)}")
+    if said := not_drawn_words(journey):
+        words.append(said[0].lower() + said[1:])
     if journey.batch_share is not None:
         words.append(journey.batch_share.words())
     return "; ".join(words)

@@ -13,6 +13,8 @@ from phenolens.phenotype.batches import BatchShare
 
 Array = np.ndarray
 
+NOTICED = 2.0  # standard deviations of control cells between the real start and the real target
+DRAWN = 1 / 3  # of that change, which the frames must show for it to count as drawn
 OF_THE_DRAWING = "_sharpness"  # measures whose names end so tell of the model's drawing
 
 
@@ -45,7 +47,7 @@ class Measured:
 
     frames: pd.DataFrame  # (F rows) the decoded pictures
     nearest: pd.DataFrame  # (F rows) the real cell nearest to each frame
-    ends: pd.DataFrame  # the real cells "start" and "target"
+    ends: pd.DataFrame  # the real cells "start" and "target", in this order
     control_sd: pd.Series  # standard deviation over real control cells; index: the measures
 
     @property
@@ -62,6 +64,23 @@ class Measured:
         change = self.change.iloc[-1].abs().dropna()
         change = change[~change.index.str.endswith(OF_THE_DRAWING)]
         return change.sort_values(ascending=False, kind="stable").index[:n].tolist()
+
+    @property
+    def real_change(self) -> pd.Series:
+        """The real target less the real start, in standard deviations of real control cells."""
+        return (self.ends.iloc[1] - self.ends.iloc[0]) / self.control_sd.where(self.control_sd > 0)
+
+    def not_drawn(self, n: int) -> list[str]:
+        """At most `n` measures in which the real cells differ and the frames hardly do: what the model leaves out.
+
+        Those by which the real target is NOTICED or more from the real start, and of which the frames show less than
+        DRAWN, the largest first. Sharpness is none of them.
+        """
+        real = self.real_change.dropna()
+        real = real[(real.abs() >= NOTICED) & ~real.index.str.endswith(OF_THE_DRAWING)]
+        shown = self.change.iloc[-1].reindex(real.index) / real
+        left_out = real[~(shown >= DRAWN)]
+        return left_out.abs().sort_values(ascending=False, kind="stable").index[:n].tolist()
 
 
 @dataclass(frozen=True)

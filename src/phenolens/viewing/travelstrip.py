@@ -113,6 +113,9 @@ def _number_rows(journey: Journey, n_measures: int) -> list[tuple[str, list[str]
         ("cosine to the target", ["", *_texts(frames["cosine"], "{:.2f}"), ""]),
         ("distance to the target", ["", *_texts(frames["distance"], "{:.1f}"), ""]),
     ]
+    if len(journey.stops) > 1:
+        doses = [f"{str(name).rpartition('@')[2]} µM" for name in frames["towards"]]
+        rows.insert(0, ("on the way to the dose", ["", *doses, ""]))
     if journey.measured is not None:
         for name in journey.measured.most_moved(n_measures):
             start, target = _texts(journey.measured.ends[name], in_three_digits)
@@ -212,6 +215,7 @@ def _caption(journey: Journey, contrast: Contrast) -> str:
         "numbers are to be compared with those of the first frame."
         if journey.measured is not None
         else "",
+        f"{not_drawn_words(journey)}." if not_drawn_words(journey) else "",
         f"{n_flagged} of {len(frames)} frames leave the data ({FLAG}): beyond what 99 % of real cells show."
         if n_flagged
         else "No frame leaves the data: all are within what 99 % of real cells show.",
@@ -219,6 +223,23 @@ def _caption(journey: Journey, contrast: Contrast) -> str:
         f"{colour_words(contrast)}; one contrast for all; each channel of a real cell divided by its maximum.",
     ]
     return " ".join(filter(None, sentences))
+
+
+def not_drawn_words(journey: Journey, n: int = 3) -> str:
+    """What real start and target differ in and the frames hardly do, in a sentence without a full stop, or nothing.
+
+    Along a direction nothing is said: there the real target is only a cell near the end.
+    """
+    if journey.measured is None or journey.way == "direction":
+        return ""
+    real, decoded = journey.measured.real_change, journey.measured.change.iloc[-1]
+    said = [
+        "{} (real {} s.d., decoded {})".format(
+            words_of(name).split(",")[0], *_texts([real[name], decoded[name]], "{:+.1f}")
+        )
+        for name in journey.measured.not_drawn(n)
+    ]
+    return f"The real cells differ in more than the frames show: {', '.join(said)}" if said else ""
 
 
 def _alt(journey: Journey) -> str:
