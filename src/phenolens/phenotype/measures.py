@@ -14,7 +14,7 @@ from phenolens.phenotype import light, shapes
 from phenolens.phenotype.outlines import Outlines, outlines
 
 Array = np.ndarray
-CHUNK = 256  # crops measured at once: bounds the memory
+CHUNK = 32  # crops measured at once: bounds the memory, and fits a processor's cache
 
 OF_NUCLEUS = {
     "nucleus_area_px": "nucleus area, px²",
