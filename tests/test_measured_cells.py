@@ -131,6 +131,14 @@ def test_texture_is_told_by_its_grain_and_blur_lowers_sharpness(rng):
     assert values["tubulin_sharpness"][1] < 0.7 * values["tubulin_sharpness"][0]
 
 
+def test_a_dimmer_picture_of_the_same_cell_changes_its_means_alone():
+    bright = crop(disk(12), BODY * (0.7 + 0.3 * np.cos(ROW)))
+    bright, dim = (measures(share * bright, channels=CHANNELS).iloc[0] for share in (1.0, 0.5))
+    means = ["DNA_mean", "tubulin_mean"]
+    np.testing.assert_allclose(dim[means].to_numpy(), 0.5 * bright[means].to_numpy(), rtol=1e-9)
+    pd.testing.assert_series_equal(dim.drop(means), bright.drop(means), check_names=False, rtol=1e-9)
+
+
 def test_shapes_are_those_of_scikit_image(rng):
     masks = ndimage.gaussian_filter(rng.normal(size=(20, SIDE, SIDE)), (0, 6, 6)) > 0.01
     for mask, eccentricity, solidity in zip(masks, shapes.eccentricity(masks), shapes.solidity(masks)):
