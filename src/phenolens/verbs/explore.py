@@ -26,8 +26,10 @@ def act(flags: Flags) -> None:
     study = Study.open(flags.study)
 
     def made() -> "FastAPI":
-        from phenolens.web.app import create_app
+        from phenolens.web.app import create_app, prepare
 
-        return create_app(study)
+        app = create_app(study)
+        prepare(app)
+        return app
 
     serve(made, port=flags.port, verb="explore", words=lambda at: f"open {at} in a browser; Ctrl+C stops it")

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import HTMLResponse
 
 from phenolens.errors import InputError
+from phenolens.progress import tell
 from phenolens.study import Study
 from phenolens.viewing.published import COLUMN_TITLES
 from phenolens.viewing.scoretable import score_rows
@@ -36,13 +37,30 @@ def create_app(study: Study) -> FastAPI:
     _add_home(app, explorer, pages)
     add_wells(app, explorer, pages)
     add_treatments(app, explorer, pages)
-    add_maps(app, explorer, pages, scripts)
+    maps = add_maps(app, explorer, pages, scripts)
     add_travels(app, explorer, pages, scripts)
     _add_files(app, explorer, pages)
     add_problems(app, pages, wrong_method="The explorer shows a study and changes nothing in it.")
     add_headers(app, HEADERS | {"Content-Security-Policy": policy(form_action="'self'")})  # choices are sent to itself
     add_hosts(app)
+    app.state.explorer, app.state.maps = explorer, maps
     return app
+
+
+def prepare(app: FastAPI) -> None:
+    """Read what the first views show, so that they come at once; what is not there yet is told by the pages."""
+    explorer, maps = app.state.explorer, app.state.maps
+    try:
+        cells = explorer.cells()
+        run = explorer.run("")
+        done = explorer.models().get(run, {})
+        tell(f"{len(cells.table):,} cells of {len(cells.treatments)} treatments on {len(cells.store.plates)} plates")
+        if done.get("embedded"):
+            maps.groups(run, "cells", "pca", "mechanism")
+        if done.get("profiled"):
+            maps.groups(run, "treatments", "pca", "mechanism")
+    except InputError as reason:
+        tell(f"not everything can be shown yet: {reason}")
 
 
 def _add_home(app: FastAPI, explorer: Explorer, pages: Pages) -> None:

@@ -30,6 +30,8 @@ PROTOCOLS = ("NSC", "NSCB")
 CONTRAST_CELLS = 256  # cells, evenly over the study, on which the one contrast of all pictures is measured
 OF_A_WELL = ["plate", "batch", "well", "compound", "concentration_um", "moa", "role", "treatment"]
 
+CHOSEN_BY = ("plate", "batch", "well", "compound", "moa", "role", "treatment")
+
 
 class NotInStudyError(NotHereError):
     """A name that the study does not hold; the message says what to do."""
@@ -61,12 +63,11 @@ class Cells:
     @classmethod
     def of(cls, store: CropStore) -> "Cells":
         """The cells of a store; InputError when it holds none."""
-        names = treatment_name(store.cells["compound"], store.cells["concentration_um"])
-        table = store.cells.assign(treatment=names, moa=store.cells["moa"].fillna(""))
-        table = table.astype(dict.fromkeys(("plate", "well", "treatment"), "category"))  # quick to choose from
+        table = store.cells.assign(treatment=_treatments(store.cells), moa=store.cells["moa"].fillna(""))
+        table = table.astype(dict.fromkeys(CHOSEN_BY, "category"))  # quick to choose from, and a byte or two a cell
         groups = table.groupby(OF_A_WELL, observed=True, sort=False)["is_noise"]
         wells = groups.agg(n_cells="size", n_noise="sum").reset_index()
-        wells = wells.astype(dict.fromkeys(("plate", "well", "treatment"), str))
+        wells = wells.astype(dict.fromkeys(CHOSEN_BY, str))
         # a positive control may have the dose of a treatment; its wells are not the treatment's, as in the profiles
         ours = wells[
             (wells["role"] != "other") | ~wells["treatment"].isin(wells.loc[wells["role"] == "treated", "treatment"])
@@ -308,6 +309,15 @@ class Explorer:
 
     def _scores_file(self, run: str, protocol: str) -> Path:
         return self.study.score_table(run, "neighbours", **{**HEADLINE, "protocol": protocol})
+
+
+def _treatments(cells: pd.DataFrame) -> np.ndarray:
+    """The name of each cell's treatment (N,), written once a treatment, not once a cell."""
+    compound, compounds = pd.factorize(cells["compound"])
+    dose, doses = pd.factorize(cells["concentration_um"], use_na_sentinel=False)
+    pair, pairs = pd.factorize(compound * len(doses) + dose)
+    names = treatment_name(pd.Series(compounds[pairs // len(doses)]), pd.Series(doses[pairs % len(doses)]))
+    return names.to_numpy()[pair]
 
 
 def _rows_of(stored: h5py.Dataset, rows: np.ndarray) -> np.ndarray:

@@ -327,12 +327,14 @@
     });
   }
 
+  const plotly = new Promise((go) => document.addEventListener("DOMContentLoaded", go));  // its script comes after this one
   async function begin() {
     const [places, about] = await Promise.all([numbers("/map/places.bin", Float32Array),
       bring("/map/about.json").then((answer) => answer.json()), colour()]);
     [n, control] = [places.length / 2, about.control];
     [x, y] = [places.subarray(0, n), places.subarray(n)];
     list();
+    await plotly;
     await Plotly.newPlot(root, traces(), layout(), options);
     listen();
     said.textContent = `${about.words}${control ? " The cross is the control." : ""}`;
