@@ -3,7 +3,7 @@
     python benchmarks/explorer.py                      # a million cells of 55 plates, 256 features
     python benchmarks/explorer.py --cells 100000       # a tenth
 
-The study is made up: tables and embeddings are written in full, with a mean of its own for each treatment; crops are files
+The study is made up: tables and embeddings are written in full, each treatment with a mean of its own; crops are files
 of the right size without content (sparse), since a view reads only the few that it shows. Each round starts a server of
 its own. Timed are: from the start of the command to the line that names the address; then in chromium, each from the
 call of an address to the end: home until its page is complete, the map of cells until all points are drawn (the first

@@ -20,12 +20,13 @@ import pytest
 
 from phenolens.errors import InputError
 from phenolens.files import sha256, write_h5ad, write_json, write_parquet
-from phenolens.images.store import CropStore, write_npy
+from phenolens.images.store import CropStore, normalised, write_npy
 from phenolens.screen.table import treatment_name
 from phenolens.study import Study
 from phenolens.verbs.explore import Flags, act
 from phenolens.web.app import create_app
-from phenolens.web.explorer import Explorer, NotInStudyError, known, normalised
+from phenolens.web.cells import NotInStudyError, known
+from phenolens.web.explorer import Explorer
 from phenolens.web.pages import address
 from phenolens.web.serving import listening
 

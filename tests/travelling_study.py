@@ -28,7 +28,7 @@ def travelling_study(screen: Path, folder: Path) -> Study:
         dose = table["concentration_um"].mask(table["compound"] == first, 1).mask(table["compound"] == second, 10)
         table = table.assign(compound=table["compound"].replace([first, second], SERIES), concentration_um=dose)
         if plate == study.store().plates[0]:
-            table.loc[table.index[table["role"] == "treated"][-1], ["compound", "moa"]] = LONELY, ""
+            table.loc[table.index[table["role"] == "treated"][-1], ["compound", "moa", "well"]] = LONELY, "", "H12"
         write_parquet(path, table, about={})
     config = TrainConfig(model="pca", network=ModelConfig(latent_size=12), threads=1, precision="float32")
     steps.train(study, config, name=RUN)

@@ -15,8 +15,9 @@ from phenolens.progress import tell
 from phenolens.study import Study
 from phenolens.viewing.published import COLUMN_TITLES
 from phenolens.viewing.scoretable import score_rows
-from phenolens.web.explorer import Explorer, NotInStudyError
-from phenolens.web.headers import FOREVER, HEADERS, add_headers, add_hosts, policy
+from phenolens.web.cells import NotInStudyError
+from phenolens.web.explorer import Explorer
+from phenolens.web.headers import FOREVER, HEADERS, HOSTS, add_headers, add_hosts, policy
 from phenolens.web.maps import add_maps
 from phenolens.web.pages import Pages
 from phenolens.web.problems import add_problems
@@ -28,8 +29,8 @@ from phenolens.web.wells import add_wells
 SECTIONS = {"plates": "/plates", "map": "/map", "travel": "/travel"}  # the places that every page leads to, beside home
 
 
-def create_app(study: Study) -> FastAPI:
-    """The explorer of one study, to be served on this machine."""
+def create_app(study: Study, *, hosts: tuple[str, ...] = HOSTS) -> FastAPI:
+    """The explorer of one study, to be served on this machine; browsers may ask for it under the names of `hosts`."""
     app = FastAPI(title="phenolens explorer", docs_url=None, redoc_url=None, redirect_slashes=False)
     explorer, pages, scripts = Explorer(study), Pages(study), Scripts()
     pages.templates.globals["sections"] = SECTIONS
@@ -42,7 +43,7 @@ def create_app(study: Study) -> FastAPI:
     _add_files(app, explorer, pages)
     add_problems(app, pages, wrong_method="The explorer shows a study and changes nothing in it.")
     add_headers(app, HEADERS | {"Content-Security-Policy": policy(form_action="'self'")})  # choices are sent to itself
-    add_hosts(app)
+    add_hosts(app, hosts)
     app.state.explorer, app.state.maps = explorer, maps
     return app
 
@@ -59,7 +60,7 @@ def prepare(app: FastAPI) -> None:
             maps.groups(run, "cells", "pca", "mechanism")
         if done.get("profiled"):
             maps.groups(run, "treatments", "pca", "mechanism")
-    except InputError as reason:
+    except (InputError, NotInStudyError) as reason:
         tell(f"not everything can be shown yet: {reason}")
 
 

@@ -14,7 +14,9 @@ from fastapi import FastAPI, Query, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from phenolens.contents.mapped import UMAP_CELLS, Map, Way, map_of_cells, map_of_treatments
-from phenolens.web.explorer import Explorer, NotInStudyError
+from phenolens.errors import InputError
+from phenolens.web.cells import NotInStudyError
+from phenolens.web.explorer import Explorer
 from phenolens.web.groups import BY, Groups, grouped
 from phenolens.web.headers import policy
 from phenolens.web.pages import Pages, address
@@ -51,19 +53,26 @@ class Maps:
         self._groups: OrderedDict[tuple[str, ...], Groups] = OrderedDict()
 
     def map(self, run: str, of: Of, way: Way) -> tuple[Map, pd.DataFrame]:
-        """A run's map and the table of its points, a row a point; InputError where the run has not come so far."""
+        """A run's map, and the table that its `rows` are rows of; NotInStudyError, with the reason, where none is."""
         key = self._key(run, of, way)
         with self._making:
             if key not in self._kept:
+                try:
+                    made = self._made(run, of, way)
+                except InputError as error:
+                    raise NotInStudyError(f"{error}.") from error
                 cells = self._explorer.cells()
-                if of == "cells":
-                    made = map_of_cells(self._explorer.study, run, cells.store, way=way)
-                    table = cells.table
-                else:
-                    made = map_of_treatments(self._explorer.study, run, way=way)
-                    table = _described(cells.wells, made.names)
+                table = cells.table if of == "cells" else _described(cells.wells, made.names)
                 _remember(self._kept, key, (made, table))
             return self._kept[key]
+
+    def _made(self, run: str, of: Of, way: Way) -> Map:
+        study = self._explorer.study
+        if not run:
+            raise InputError(f"no model is trained yet; run `{self._explorer.next_step()}`")
+        if of == "cells":
+            return map_of_cells(study, run, self._explorer.cells().store, way=way)
+        return map_of_treatments(study, run, way=way)
 
     def groups(self, run: str, of: Of, way: Way, by: By) -> Groups:
         """The points of a map in groups."""
@@ -89,6 +98,8 @@ class Maps:
     def _key(self, run: str, of: Of, way: Way) -> tuple[str, ...]:
         """Names what a map is made from: it changes when the run's files do."""
         study = self._explorer.study
+        if not run:
+            return "", "", run, of, way
         made_of = study.embeddings(run).glob("*.h5ad") if of == "cells" else study.profiles(run).glob("*.h5ad")
         stamps = hashlib.sha256(repr(sorted((path.name, path.stat().st_mtime_ns) for path in made_of)).encode())
         return self._explorer.cells().store.identity, stamps.hexdigest(), run, of, way

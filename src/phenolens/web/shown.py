@@ -3,7 +3,7 @@
 from typing import Any
 
 from phenolens.colours import colour_words
-from phenolens.web.explorer import Cells, known
+from phenolens.web.cells import Cells, known
 from phenolens.web.pages import address
 
 

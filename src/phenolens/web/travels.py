@@ -15,8 +15,10 @@ from fastapi.responses import HTMLResponse
 from phenolens.colours import Contrast, colour_words
 from phenolens.errors import InputError
 from phenolens.phenotype.journey import Journey, RealCell
+from phenolens.web.cells import Cells, NotInStudyError, known
 from phenolens.web.curves import Curves
-from phenolens.web.explorer import Cells, Explorer, NotInStudyError, known
+from phenolens.web.downloads import download
+from phenolens.web.explorer import Explorer
 from phenolens.web.headers import policy
 from phenolens.web.pages import Pages, address
 from phenolens.web.pictures import adjusted, png
@@ -116,8 +118,11 @@ class Travels:
         return self.open(asked.run).travel(asked.config())
 
     def journey(self, asked: Asked) -> Journey:
-        """The one journey that the address means; NotInStudyError where there are fewer populations."""
-        journeys = self.journeys(asked)
+        """The one journey that the address means; NotInStudyError, with the reason, where there is none."""
+        try:
+            journeys = self.journeys(asked)
+        except InputError as error:
+            raise NotInStudyError(f"{error}.") from error
         if asked.part > len(journeys):
             raise NotInStudyError(
                 f"There are {len(journeys)} populations, not {asked.part}. Take part out of the address."
@@ -166,6 +171,7 @@ def add_travels(app: FastAPI, explorer: Explorer, pages: Pages, scripts: Scripts
                 starts=_other_starts(cells, journey.start),
                 colours=colour_words(shown.contrast(cells)),
                 side=cells.store.crop_px,
+                kept=_shown(shown),
                 picture=lambda number: _picture(asked, shown, number),
                 cell_picture=lambda cell: _cell_picture(cells, shown, cell.cell_id),
                 script=scripts.address("travel.js"),
@@ -195,9 +201,24 @@ def add_travels(app: FastAPI, explorer: Explorer, pages: Pages, scripts: Scripts
     def numbers(asked: Annotated[Asked, Depends()]) -> Response:
         asked = travels.completed(asked)
         table = numbers_of(travels.journey(asked))
-        name = _file_name(asked)
-        headers = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
-        return Response(table.to_csv(index=False), media_type="text/csv; charset=utf-8", headers=headers)
+        return download(table.to_csv(index=False).encode(), "text/csv; charset=utf-8", f"{_named(asked)}.csv")
+
+    @app.get("/travel/strip.png")
+    def strip(asked: Annotated[Asked, Depends()], shown: Annotated[Shown, Depends()]) -> Response:
+        from phenolens.viewing.canvas import png as figure_png
+        from phenolens.viewing.travelstrip import travel_strip
+
+        asked = travels.completed(asked)
+        figure = travel_strip(travels.journey(asked), contrast=shown.contrast(explorer.cells()))
+        return download(figure_png(figure), "image/png", f"{_named(asked)}.png")
+
+    @app.get("/travel/film.gif")
+    def gif(asked: Annotated[Asked, Depends()], shown: Annotated[Shown, Depends()]) -> Response:
+        from phenolens.viewing.film import film
+
+        asked = travels.completed(asked)
+        made = film(travels.journey(asked), "gif", contrast=shown.contrast(explorer.cells()), comment=_named(asked))
+        return download(made, "image/gif", f"{_named(asked)}.gif")
 
 
 def numbers_of(journey: Journey) -> pd.DataFrame:
@@ -239,9 +260,6 @@ def _shown(shown: Shown) -> dict[str, object]:
     return {"channels": shown.channels or "", "bright": shown.bright if shown.bright != 100 else ""}
 
 
-def _file_name(asked: Asked) -> str:
-    """A name for a download, of letters that every file system takes."""
-    words = f"travel_{asked.run}_{asked.to}_{asked.way}"
-    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "_.-") else "-" for letter in words)[
-        :120
-    ]
+def _named(asked: Asked) -> str:
+    """What a download of this travel is called."""
+    return f"travel_{asked.run}_{asked.to}_{asked.way}"[:120]

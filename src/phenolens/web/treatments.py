@@ -10,7 +10,9 @@ from fastapi.responses import HTMLResponse
 from phenolens.errors import InputError
 from phenolens.images.store import normalised
 from phenolens.phenotype.medoids import Medoids, medoids
-from phenolens.web.explorer import Cells, Explorer, NotInStudyError, known
+from phenolens.web.cells import Cells, NotInStudyError, known
+from phenolens.web.downloads import download
+from phenolens.web.explorer import Explorer
 from phenolens.web.pages import Pages
 from phenolens.web.shown import pictures_of
 
@@ -93,7 +95,7 @@ def add_treatments(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
             raise NotInStudyError(f"All cells of {treatment} are flagged and left out; its wells show them.")
         crops = [normalised(cells.store.take(rows)) for rows in groups.values()]
         figure = cell_sheet(crops, list(groups), channels=cells.store.channels, contrast=cells.contrast)
-        return _file(png(figure), "image/png", f"cells_{treatment}_{run}.png")
+        return download(png(figure), "image/png", f"cells_{treatment}_{run}.png")
 
 
 def _populations(explorer: Explorer, cells: Cells, run: str, treatment: str) -> list[dict[str, Any]]:
@@ -118,14 +120,4 @@ def _populations(explorer: Explorer, cells: Cells, run: str, treatment: str) -> 
 
 
 def _csv(table: pd.DataFrame, name: str) -> Response:
-    return _file(table.to_csv(index=False).encode(), "text/csv; charset=utf-8", f"{name}.csv")
-
-
-def _file(content: bytes, kind: str, name: str) -> Response:
-    headers = {"Content-Disposition": f'attachment; filename="{safe_name(name)}"'}
-    return Response(content, media_type=kind, headers=headers)
-
-
-def safe_name(name: str) -> str:
-    """A file's name of letters that every system takes."""
-    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "_.-@") else "-" for letter in name)
+    return download(table.to_csv(index=False).encode(), "text/csv; charset=utf-8", f"{name}.csv")

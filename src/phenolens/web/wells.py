@@ -17,7 +17,8 @@ from phenolens.contents.wellmeasures import (
     well_measure,
     well_profiles,
 )
-from phenolens.web.explorer import Cells, Explorer, NotInStudyError, known
+from phenolens.web.cells import Cells, NotInStudyError, known
+from phenolens.web.explorer import Explorer
 from phenolens.web.pages import Pages
 from phenolens.web.shown import pictures_of
 

@@ -1,0 +1,53 @@
+"""A study to explore: the travelling study, profiled and scored; and its pages, asked for without a network."""
+
+import asyncio
+import threading
+from contextlib import contextmanager
+
+import httpx
+import uvicorn
+
+from phenolens import steps
+from phenolens.web.app import create_app
+from phenolens.web.serving import address_of, listening
+from travelling_study import RUN, travelling_study
+
+
+def explored_study(screen, folder):
+    """Embedded by PCA, profiled, and scored by NSC."""
+    study = travelling_study(screen, folder)
+    steps.profile(study, RUN, steps.ProfileConfig(min_cells=1))
+    steps.evaluate(study, [RUN], steps.EvaluateConfig(protocols=("NSC",), bootstraps=20, shuffles=20))
+    return study
+
+
+class Visitor:
+    """Asks the application itself."""
+
+    def __init__(self, study):
+        self.app = create_app(study)
+
+    def get(self, path, status=200):
+        async def asked():
+            through = httpx.ASGITransport(app=self.app)
+            async with httpx.AsyncClient(transport=through, base_url="http://127.0.0.1") as client:
+                return await client.get(path)
+
+        answer = asyncio.run(asked())
+        expected = status if isinstance(status, tuple) else (status,)
+        assert answer.status_code in expected, (path, answer.status_code, answer.text[:500])
+        return answer
+
+
+@contextmanager
+def served(study):
+    """The address under which a study is served meanwhile."""
+    with listening(0) as listener:
+        server = uvicorn.Server(uvicorn.Config(create_app(study), log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield address_of(listener)
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -1,0 +1,172 @@
+"""The explorer in a real browser: from home to a film, the map's points, lasso and search, keyboard, phone width."""
+
+from contextlib import contextmanager
+
+import httpx
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+from explored_study import explored_study, served
+from travelling_study import RUN, SERIES
+
+WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+ODDITIES = ("favicon", "inline style", "Canvas2D", "GPU stall")  # of browsers and of plotly's measuring of text
+
+
+@pytest.fixture(scope="module")
+def study(tiny_screen, tmp_path_factory):
+    return explored_study(tiny_screen, tmp_path_factory.mktemp("explored") / "study")
+
+
+@pytest.fixture(scope="module")
+def at(study):
+    with served(study) as address:
+        yield address
+
+
+@contextmanager
+def page_of(browser, **more):
+    """A page of a visitor of its own, and what went wrong in it."""
+    context = browser.new_context(**more)
+    page, said = context.new_page(), []
+    page.on(
+        "console", lambda message: said.append(f"{message.text} {message.location}") if message.type == "error" else 0
+    )
+    page.on("pageerror", lambda error: said.append(str(error)))
+    try:
+        yield page, said
+    finally:
+        context.close()
+
+
+def wrong(said):
+    return [line for line in said if not any(oddity in line for oddity in ODDITIES)]
+
+
+def drawn(page):
+    page.wait_for_function("document.getElementById('map').dataset.drawn", timeout=60_000)
+    return int(page.evaluate("document.getElementById('map').dataset.drawn"))
+
+
+def at_share(box, share):
+    """The point of a box at these shares of its width and height."""
+    return box["x"] + share[0] * box["width"], box["y"] + share[1] * box["height"]
+
+
+@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
+def test_from_home_to_a_playing_film_are_two_clicks_and_its_frame_stands_in_the_address(browser, at, viewport):
+    with page_of(browser, viewport=viewport) as (page, said):
+        page.goto(at)
+        page.get_by_role("link", name="Travel", exact=True).click()
+        first = page.locator("#now").get_attribute("src")
+        page.get_by_role("button", name="Play").click()
+        expect(page.locator("#words")).to_contain_text("frame 3 of 9")
+        page.get_by_role("button", name="Pause").click()
+        assert page.locator("#now").get_attribute("src") != first
+        shown = page.locator("#words").text_content()
+        page.goto(page.url)
+        assert page.locator("#words").text_content() == shown
+        assert page.evaluate("document.getElementById('now').naturalWidth") == 36
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert wrong(said) == []
+
+
+def test_keys_move_the_film_and_a_channel_that_is_off_is_off_in_every_picture(browser, at):
+    with page_of(browser, viewport=WIDE) as (page, said):
+        page.goto(f"{at}travel?to={SERIES}")
+        page.locator("#frame").focus()
+        page.keyboard.press("ArrowRight")
+        assert "frame 2 of 9" in page.locator("#words").text_content()
+        page.get_by_role("checkbox", name="tubulin").uncheck()
+        page.wait_for_url("**channels=DNA&channels=actin**")
+        sources = page.eval_on_selector_all("img[data-picture]", "all => all.map(one => one.src)")
+        assert len(sources) > 18
+        assert [source for source in sources if "channels=DNA&channels=actin" not in source] == []
+        assert wrong(said) == []
+
+
+def test_the_map_draws_every_cell_and_a_lasso_counts_what_lies_in_it(browser, at, study):
+    places = httpx.get(f"{at}map/places.bin?run={RUN}&of=cells&way=pca").content
+    places = np.frombuffer(places, "<f4").reshape(2, -1).T
+    with page_of(browser, viewport=WIDE) as (page, said):
+        page.goto(f"{at}map?of=cells")
+        assert drawn(page) == len(places)
+        page.get_by_role("button", name="Lasso").click()
+        box = page.locator("#map").bounding_box()
+        corners = [(0.3, 0.25), (0.7, 0.25), (0.7, 0.75), (0.3, 0.75), (0.3, 0.26)]
+        page.mouse.move(*at_share(box, corners[0]))
+        page.mouse.down()
+        for corner in corners:
+            page.mouse.move(
+                *[box[a] + share * box[b] for a, b, share in zip("xy", ("width", "height"), corner)], steps=4
+            )
+        page.mouse.up()
+        page.wait_for_function("document.querySelector('#chosen h2').textContent.includes('cells')")
+        around = np.array(
+            [at.split(",") for at in page.evaluate("new URL(location).searchParams.get('lasso')").split(" ")], float
+        )
+        low, high = around.min(axis=0), around.max(axis=0)
+        expected = int(((places > low) & (places < high)).all(axis=1).sum())
+        said_count = page.locator("#chosen h2").text_content()
+        assert 0 < expected < len(places)
+        counted = int(said_count.removeprefix("In the lasso: ").removesuffix(" cells"))
+        assert counted == pytest.approx(expected, abs=2)  # its path is not quite a rectangle
+        page.goto(page.url)  # as a colleague would
+        drawn(page)
+        page.wait_for_function("document.querySelector('#chosen h2').textContent.includes('cells')")
+        assert page.locator("#chosen h2").text_content() == said_count
+        assert page.locator("#chosen ul.cells img").count() == min(counted, 24)
+        assert wrong(said) == []
+
+
+def test_the_crop_of_the_cell_under_the_pointer_is_shown(browser, at, study):
+    with page_of(browser, viewport=WIDE) as (page, said):
+        page.goto(f"{at}map?of=cells")
+        drawn(page)
+        where = page.evaluate(
+            """async () => {
+              const map = document.getElementById("map"), axes = map._fullLayout, box = map.getBoundingClientRect();
+              const bytes = await (await fetch(`/map/places.bin?${map.dataset.asked}`)).arrayBuffer();
+              const places = new Float32Array(bytes), n = places.length / 2;
+              return [box.left + axes.xaxis._offset + axes.xaxis.d2p(places[5]),
+                box.top + axes.yaxis._offset + axes.yaxis.d2p(places[n + 5])];
+            }"""
+        )
+        page.mouse.move(*where)
+        page.wait_for_selector("#card:not([hidden]) img")
+        (point,) = httpx.get(f"{at}map/points.json?run={RUN}&of=cells&way=pca&numbers=5").json()
+        assert page.locator("#card img").get_attribute("src") == point["picture"]
+        assert point["where"] in page.locator("#card").text_content()
+        assert wrong(said) == []
+
+
+@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
+def test_the_map_of_treatments_is_searched_and_coloured_by_keyboard(browser, at, viewport):
+    with page_of(browser, viewport=viewport) as (page, said):
+        page.goto(f"{at}map")
+        n = drawn(page)
+        assert n == page.evaluate(
+            "[...document.querySelectorAll('#legend .fine')].reduce((sum, one) => sum + +one.textContent, 0)"
+        )
+        page.get_by_role("searchbox").fill(SERIES)
+        page.keyboard.press("Enter")
+        page.wait_for_function("document.querySelector('#chosen h2').textContent.includes('2 treatments')")
+        assert "find=two%2Fdoses" in page.url
+        page.get_by_label("Colour").select_option("dose")
+        page.wait_for_function("document.getElementById('legend').textContent.includes('10 µM')")
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert wrong(said) == []
+
+
+def test_plates_and_treatments_fit_a_phone(browser, at, study):
+    with page_of(browser, viewport=PHONE) as (page, said):
+        for path in (
+            "",
+            "plates",
+            f"plates/{study.store().plates[0]}?measure=distance",
+            f"treatments/two%2Fdoses%4010?run={RUN}",
+        ):
+            page.goto(at + path)
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
+        assert wrong(said) == []

@@ -1,0 +1,266 @@
+"""The map, the travel, plates and downloads as addresses: what they hold, and what they refuse."""
+
+import io
+import re
+from urllib.parse import quote
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+
+from explored_study import Visitor, explored_study
+from phenolens.colours import cell_image
+from phenolens.contents import mapped
+from phenolens.contents.travel import TravelConfig, Traveller
+from phenolens.web.app import create_app
+from phenolens.web.explorer import Explorer
+from phenolens.web.pages import address
+from test_web import TRICKS, everything
+from travelling_study import LONELY, RUN, SERIES
+
+ASKED = f"run={RUN}&of=cells&way=pca"
+
+
+@pytest.fixture(scope="module")
+def study(tiny_screen, tmp_path_factory):
+    return explored_study(tiny_screen, tmp_path_factory.mktemp("explored") / "study")
+
+
+@pytest.fixture(scope="module")
+def visitor(study):
+    return Visitor(study)
+
+
+def counted(study):
+    return study.store().cells.query("not is_noise")
+
+
+def test_a_maps_numbers_come_as_plain_bytes_a_place_and_a_group_a_point(study, visitor):
+    n = len(counted(study))
+    places = np.frombuffer(visitor.get(f"/map/places.bin?{ASKED}").content, "<f4").reshape(2, -1)
+    codes = np.frombuffer(visitor.get(f"/map/groups.bin?{ASKED}&by=mechanism").content, "<u2")
+    groups = visitor.get(f"/map/groups.json?{ASKED}&by=mechanism").json()
+    assert (places.shape, len(codes)) == ((2, n), n)
+    assert [group["count"] for group in groups] == np.bincount(codes).tolist()
+    assert groups[0]["name"] == "control"
+
+
+def test_a_point_of_the_map_is_the_cell_that_its_group_says(study, visitor):
+    codes = np.frombuffer(visitor.get(f"/map/groups.bin?{ASKED}&by=plate").content, "<u2")
+    groups = visitor.get(f"/map/groups.json?{ASKED}&by=plate").json()
+    points = visitor.get(f"/map/points.json?{ASKED}&numbers=0,7,19").json()
+    for number, point in zip((0, 7, 19), points):
+        assert f"plate {groups[codes[number]]['name']}," in point["where"]
+        assert visitor.get(point["picture"]).headers["content-type"] == "image/png"
+        assert visitor.get(point["link"])
+
+
+def test_a_point_of_the_map_of_treatments_shows_the_cell_nearest_to_its_mean(study, visitor):
+    (point,) = visitor.get(f"/map/points.json?run={RUN}&of=treatments&way=pca&numbers=0").json()
+    name = re.search(r"/treatments/([^?]+)", point["link"])[1].replace("%40", "@").replace("%2F", "/")
+    explorer = Explorer(study)
+    nearest = next(iter(explorer.nearest_to_mean(RUN, name, n=1)))
+    assert explorer.cells().table["cell_id"].iloc[nearest] in point["picture"]
+
+
+def test_what_is_looked_for_is_found_by_compound_mechanism_well_or_cell(study, visitor):
+    cells = counted(study)
+    mechanism = cells["moa"].dropna().max()
+    for text, expected in [
+        ("TWO/Doses", (cells["compound"] == SERIES).sum()),
+        (mechanism, (cells["moa"] == mechanism).sum()),
+        (cells["cell_id"].iloc[3], 1),
+        ("no such thing", 0),
+    ]:
+        found = visitor.get(f"/map/found.json?{ASKED}&text={quote(text)}").json()
+        assert (found["n"], len(found["numbers"])) == (expected, expected)
+
+
+@pytest.mark.parametrize("numbers", ["", "x", "-1", "1,,2", "9" * 30, ",".join(["1"] * 33), "1;DROP TABLE cells"])
+def test_numbers_of_points_that_are_none_are_refused(visitor, numbers):
+    visitor.get(f"/map/points.json?{ASKED}&numbers={quote(numbers)}", 422)
+
+
+def test_a_number_beyond_the_map_says_how_many_points_there_are(study, visitor):
+    answer = visitor.get(f"/map/points.json?{ASKED}&numbers=999999999", 404)
+    assert f"This map has {len(counted(study))} points" in answer.text
+
+
+def test_only_the_map_may_compile_scripts_and_no_page_may_take_any_from_elsewhere(visitor):
+    policies = {
+        path: visitor.get(path).headers["content-security-policy"] for path in ("/", "/map", "/travel", "/plates")
+    }
+    assert [path for path, policy in policies.items() if "unsafe" in policy] == ["/map"]
+    assert [path for path, policy in policies.items() if "script-src" in policy] == ["/map", "/travel"]
+    assert [path for path, policy in policies.items() if "http" in policy or "*" in policy] == []
+
+
+def test_a_frame_is_the_travellers_picture_in_the_contrast_of_all_cells(study, visitor):
+    traveller = Traveller.open(study, RUN)
+    (journey,) = traveller.travel(TravelConfig(to=f"{SERIES}@10", way="line", frames=5))
+    path = address("travel", "frame-2.png", to=f"{SERIES}@10", way="line", frames=5, run=RUN)
+    shown = matplotlib.image.imread(io.BytesIO(visitor.get(path).content), format="png")[..., :3]
+    expected = cell_image(journey.pictures[2], Explorer(study).cells().contrast)
+    np.testing.assert_allclose(shown, expected, atol=0.5 / 255 + 1e-6)
+
+
+def test_a_channel_alone_leaves_the_other_channels_black(study, visitor):
+    path = address("travel", "frame-0.png", to=SERIES, channels=["DNA"])
+    shown = matplotlib.image.imread(io.BytesIO(visitor.get(path).content), format="png")[..., :3]
+    assert shown[..., 0].max() > 0.3
+    assert shown[..., 1:].max() == 0
+
+
+def test_the_travels_page_shows_every_frame_its_nearest_real_cell_and_what_was_measured(study, visitor):
+    html = visitor.get(address("travel", to=f"{SERIES}@10", frames=4)).text
+    (journey,) = Traveller.open(study, RUN).travel(TravelConfig(to=f"{SERIES}@10", frames=4))
+    assert len(re.findall(r"data-go=", html)) == 4
+    for cell in journey.nearest:
+        assert f"cell_id={cell.cell_id}" in html
+    change = journey.measured.change[journey.measured.most_moved(1)[0]].iloc[-1]
+    assert f'<td class="number">{change:+.1f}</td>' in html
+
+
+def test_a_travel_can_start_from_the_id_of_any_cell(study, visitor):
+    start = counted(study).query("role == 'treated'")["cell_id"].iloc[0]
+    html = visitor.get(address("travel", to=f"{SERIES}@10", start=start)).text
+    assert f'alt="The real cell at the start: {Traveller.open(study, RUN).real_cell(0).label}' not in html
+    assert start in html
+
+
+def test_a_treatment_of_one_cell_and_all_doses_can_be_travelled_to(visitor):
+    assert f"From DMSO to {LONELY}" in visitor.get(address("travel", to=LONELY)).text
+    assert "From DMSO to two/doses 10 µM" in visitor.get(address("travel", to=f"{SERIES}@10", doses="true")).text
+
+
+@pytest.mark.parametrize(
+    "query", ["to=taxxol", "to=DMSO%400", "start=nobody", "populations=4&to=lonely", "doses=true&populations=2"]
+)
+def test_a_travel_that_cannot_be_is_told_in_words_on_its_page(visitor, query):
+    html = visitor.get(f"/travel?{query}").text
+    assert 'class="missing"' in html
+    assert "Travel: what a treatment does to a cell" in html
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["frames=1", "frames=9999999999", "way=fly", "bright=0", "bright=1e9", "populations=x", "frame=-1", "doses=%00"],
+)
+def test_numbers_and_ways_that_cannot_be_are_refused(visitor, query):
+    assert "wrong number" in visitor.get(f"/travel?{query}", 422).text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/travel?run={}",
+        "/map?run={}",
+        "/travel/cell.png?cell_id={}",
+        "/downloads/cells.csv?treatment={}",
+        "/downloads/neighbours.csv?treatment={}",
+        "/plates?measure={}",
+        "/travel?channels={}",
+    ],
+)
+def test_a_name_that_is_none_is_refused_in_words_wherever_it_stands(visitor, path):
+    for trick in TRICKS:
+        answer = visitor.get(path.format(quote(trick, safe="")), (404, 422))
+        assert '<a href="/">Home' in answer.text
+        assert "<script>" not in answer.text
+        assert "root:" not in answer.text
+
+
+def test_downloads_hold_every_neighbour_and_every_cell_of_the_treatment(study, visitor):
+    name = f"{SERIES}@10"
+    cells = pd.read_csv(io.BytesIO(visitor.get(address("downloads", "cells.csv", treatment=name, run=RUN)).content))
+    rows = Explorer(study).cells().rows_of(name)
+    assert cells["cell_id"].tolist() == study.store().cells["cell_id"].iloc[rows].tolist()
+    near = pd.read_csv(io.BytesIO(visitor.get(address("downloads", "neighbours.csv", treatment=name, run=RUN)).content))
+    assert near["cosine_distance"].is_monotonic_increasing
+    assert name not in set(near["treatment"])
+    assert (
+        len(near)
+        == study.store().cells.query("role == 'treated'").groupby(["compound", "concentration_um"]).ngroups - 1
+    )
+    picture = visitor.get(address("downloads", "cells.png", treatment=name, run=RUN))
+    assert picture.content.startswith(b"\x89PNG")
+    assert 'filename="cells_two-doses@10_pca-seed0.png"' in picture.headers["content-disposition"]
+
+
+def test_a_travel_is_taken_along_as_film_strip_and_numbers(visitor):
+    asked = {"to": f"{SERIES}@10", "frames": 3}
+    numbers = pd.read_csv(io.BytesIO(visitor.get(address("travel", "numbers.csv", **asked)).content))
+    assert numbers["frame"].tolist() == [0, 1, 2]
+    assert {"cosine", "nearest_cell", "nucleus_area_px"} <= set(numbers)
+    assert visitor.get(address("travel", "film.gif", **asked)).content.startswith(b"GIF8")
+    assert visitor.get(address("travel", "strip.png", **asked)).content.startswith(b"\x89PNG")
+
+
+def test_plates_stand_side_by_side_and_each_wells_shade_is_the_same_on_its_own_page(study, visitor):
+    all_of_them = visitor.get("/plates?measure=distance").text
+    plate = study.store().plates[0]
+    own = visitor.get(address("plates", plate, measure="distance")).text
+    small = re.findall(
+        r'<td class="(shade-\d) \w*" title="(\w+): ([\d.]+)"',
+        all_of_them.split(f">{plate}</a>")[1].split("</table>")[0],
+    )
+    large = re.findall(r'<td class="(shade-\d) \w*"><a href="/wells/[^/]+/(\w+)".*?<b>([\d.]+)</b>', own)
+    assert sorted(small) == sorted(large)
+    assert len(small) == study.store().cells.query("plate == @plate")["well"].nunique()
+
+
+def test_a_feature_of_the_profile_has_two_sides(visitor):
+    feature = re.search(r"<option>(\w+_mean)</option>", visitor.get("/plates").text)[1]
+    html = visitor.get(address("plates", measure=feature)).text
+    assert 'class="below-' in html
+    assert "standard deviations of the control wells" in html
+
+
+def test_looking_at_maps_travels_and_plates_changes_no_file_of_the_study(study, visitor):
+    before = everything(study.folder)
+    for path in (f"/map/places.bin?{ASKED}", "/travel", "/travel/film.gif?frames=2", "/plates?measure=distance"):
+        visitor.get(path)
+    assert everything(study.folder) == before
+
+
+def test_a_study_without_models_says_on_every_page_what_comes_next(tiny_study):
+    visitor = Visitor(tiny_study)
+    for path in ("/map", "/map?of=cells", "/travel", "/plates"):
+        html = visitor.get(path).text
+        assert "phenolens train" in html
+        assert "<script" not in html
+    answer = visitor.get("/map/places.bin?run=&of=cells&way=pca", 404)
+    assert "phenolens train" in answer.text
+    assert "phenolens train" in visitor.get("/travel/frame-0.png", 404).text
+
+
+def test_whatever_its_description_allows_is_answered_without_an_error(study, monkeypatch):
+    """Schemathesis makes requests from the OpenAPI description: a server error is a bug."""
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given, settings
+    from schemathesis.generation import GenerationMode
+
+    monkeypatch.setattr(mapped, "umap_places", lambda rows, **how: np.asarray(rows[:, :2], np.float32))  # a minute each
+    app = create_app(study, hosts=("*",))
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+    asked = set()
+    for found in schema.get_all_operations():
+        operation = found.ok()
+
+        @settings(
+            max_examples=4,
+            derandomize=True,
+            deadline=None,
+            database=None,
+            phases=[Phase.explicit, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
+        def try_it(case):
+            answer = case.call(base_url="http://127.0.0.1")
+            assert answer.status_code < 500, (case.method, case.path, case.query, answer.text)
+            asked.add(case.path)
+
+        try_it()
+    assert asked == set(app.openapi()["paths"])

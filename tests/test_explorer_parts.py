@@ -1,0 +1,133 @@
+"""What the explorer's pages are made of: groups and their signs, heat maps of wells, maps of cells, shown pictures."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from explored_study import explored_study
+from phenolens.colours import Contrast
+from phenolens.contents import mapped
+from phenolens.contents.mapped import map_of_cells, map_of_treatments
+from phenolens.contents.wellmeasures import DISTANCE, NOISE, well_measure, well_profiles
+from phenolens.errors import InputError
+from phenolens.phenotype.plane import Plane
+from phenolens.web.cells import Cells
+from phenolens.web.groups import COLOURS, CONTROL, SIGNS, UNKNOWN, grouped
+from phenolens.web.pictures import adjusted
+from phenolens.web.wells import SHADES, Heat
+from travelling_study import RUN
+
+
+@pytest.fixture(scope="module")
+def study(tiny_screen, tmp_path_factory):
+    return explored_study(tiny_screen, tmp_path_factory.mktemp("explored") / "study")
+
+
+def embedded(study):
+    tables = [anndata.read_h5ad(study.embeddings(RUN) / f"{plate}.h5ad") for plate in study.store().plates]
+    return np.concatenate([np.asarray(table.X) for table in tables]).astype(float)
+
+
+def test_controls_come_first_and_unknown_mechanisms_last():
+    table = pd.DataFrame({"role": ["treated", "control", "treated", "treated"], "moa": ["", "", "Eg5", "Actin"]})
+    groups = grouped(table, "mechanism")
+    assert groups.names == ("control", "Actin", "Eg5", "mechanism not known")
+    assert groups.codes.tolist() == [3, 0, 2, 1]
+    assert groups.colours == (CONTROL, COLOURS[0], COLOURS[1], UNKNOWN)
+    assert [group["count"] for group in groups.as_json()] == [1, 1, 1, 1]
+
+
+def test_as_many_compounds_as_there_are_colours_and_signs_are_all_drawn_differently():
+    n = len(COLOURS) * len(SIGNS)
+    groups = grouped(pd.DataFrame({"role": "treated", "compound": [f"c{i:02d}" for i in range(n)]}), "compound")
+    assert len(set(zip(groups.colours, groups.signs))) == n == 48
+
+
+def test_doses_stand_in_their_order_from_light_to_dark():
+    groups = grouped(pd.DataFrame({"role": "treated", "concentration_um": [10, 0.1, 1, 0.1]}), "dose")
+    assert groups.names == ("0.1 µM", "1 µM", "10 µM")
+    assert groups.codes.tolist() == [2, 0, 1, 0]
+    light = [sum(int(colour[at : at + 2], 16) for at in (1, 3, 5)) for colour in groups.colours]
+    assert light == sorted(light, reverse=True)
+
+
+def test_a_plate_is_coloured_by_its_name_whatever_was_on_it():
+    groups = grouped(pd.DataFrame({"role": ["control", "treated"], "plate": ["P2", "P1"]}), "plate")
+    assert (groups.names, CONTROL in groups.colours) == (("P1", "P2"), False)
+
+
+def test_a_map_of_cells_has_each_counted_cell_once_where_its_embedding_lies(study):
+    store, z = study.store(), embedded(study)
+    fine = np.flatnonzero(~store.cells["is_noise"].to_numpy(bool))
+    made = map_of_cells(study, RUN, store, way="pca")
+    assert sorted(made.rows.tolist()) == fine.tolist()
+    assert made.rows.tolist() != fine.tolist()
+    np.testing.assert_allclose(made.places, Plane.of(z[fine]).placed(z)[made.rows], rtol=1e-3, atol=1e-4)
+
+
+def test_axes_found_in_some_cells_place_all_and_that_is_said(study, monkeypatch):
+    monkeypatch.setattr(mapped, "AXES_CELLS", 30)
+    store = study.store()
+    made = map_of_cells(study, RUN, store, way="pca")
+    n = int((~store.cells["is_noise"].astype(bool)).sum())
+    assert len(made.rows) == n
+    assert f"found in 30 of {n:,} cells, evenly over the wells" in made.words
+
+
+def test_the_controls_place_on_a_map_of_treatments_is_where_whitening_puts_their_mean(study):
+    made = map_of_treatments(study, RUN, way="pca")
+    profiles = anndata.read_h5ad(study.treatments(RUN, statistics="mean", whitening="whitened"))
+    x = np.asarray(profiles.X, float)
+    np.testing.assert_allclose(made.control, Plane.of(x).placed(np.zeros_like(x[:1]))[0], rtol=1e-5)
+    assert {made.names[row] for row in made.rows} == set(profiles.obs["Metadata_Treatment"])
+
+
+def test_embeddings_that_are_missing_or_of_other_crops_are_told_with_the_command(study, tmp_path):
+    with pytest.raises(InputError, match="not there; run `phenolens embed"):
+        map_of_cells(study, "none", study.store(), way="pca")
+
+
+def test_the_median_control_well_is_at_distance_1_and_features_count_the_controls_deviations(study):
+    profiles = well_profiles(study, RUN)
+    wells = anndata.read_h5ad(study.profiles(RUN) / "wells_mean.h5ad")
+    control = (wells.obs["Metadata_Role"] == "control").to_numpy()
+    assert np.median(profiles.distance.to_numpy()[control]) == pytest.approx(1)
+    x = np.asarray(wells.X, float)
+    expected = (x - x[control].mean(axis=0)) / x[control].std(axis=0, ddof=1)
+    np.testing.assert_allclose(profiles.features.to_numpy(), expected, rtol=1e-4, atol=1e-4)
+    treated = profiles.distance.to_numpy()[~control]
+    assert np.median(treated) > 1
+
+
+def test_noise_is_a_share_of_the_wells_cells_and_unknown_measures_are_refused():
+    wells = pd.DataFrame({"plate": ["P", "P"], "well": ["B02", "B03"], "n_cells": [40, 10], "n_noise": [1, 5]})
+    assert well_measure(wells, None, NOISE).values.tolist() == [2.5, 50]
+    with pytest.raises(KeyError):
+        well_measure(wells, None, DISTANCE)
+
+
+def test_shades_have_one_scale_for_all_plates_and_two_sides_where_0_is_the_controls():
+    wells = pd.DataFrame(
+        {"plate": ["P", "P", "Q"], "well": ["B02", "B03", "B02"], "n_cells": [0, 50, 100], "n_noise": 0}
+    )
+    heat = Heat.of(well_measure(wells, None, "cells"))
+    assert heat.of_plate("P")["B03"] == {"text": "50", "shade": f"shade-{round(SHADES * 50 / heat.full)}"}
+    assert heat.of_plate("Q")["B02"]["shade"] == "shade-5"
+    assert heat.of_plate("nowhere") == {}
+
+
+def test_a_channel_that_is_off_is_black_and_twice_as_bright_reaches_white_at_half():
+    contrast = Contrast(("a", "b"), np.eye(2, 3), np.array([0.1, 0.0]), np.array([0.9, 1.0]))
+    shown = adjusted(contrast, channels=["b"], bright=200)
+    np.testing.assert_array_equal(shown.colours, [[0, 0, 0], [0, 1, 0]])
+    np.testing.assert_allclose(shown.white, [0.5, 0.5])
+    np.testing.assert_array_equal(adjusted(contrast, channels=None).colours, contrast.colours)
+
+
+def test_a_cells_treatment_is_named_as_everywhere(study):
+    from phenolens.screen.table import treatment_name
+
+    store = study.store()
+    expected = treatment_name(store.cells["compound"], store.cells["concentration_um"])
+    assert Cells.of(store).table["treatment"].astype(str).tolist() == expected.tolist()
