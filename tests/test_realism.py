@@ -22,7 +22,7 @@ from phenolens.study import Study
 from phenolens.training.sampling import held_out_cells
 from phenolens.viewing.canvas import alt_of, caption_of
 from phenolens.viewing.realism_figures import realism_figure
-from phenolens.viewing.realism_table import HEADINGS, cell_texts
+from phenolens.viewing.realism_table import HEADINGS, cell_texts, telling_sentence
 
 SHORT = "--steps 30 --batch-size 16 --width 4 --latent-size 8 --threads 1 --precision float32".split()
 FEW = "--cells 200 --halvings 3".split()
@@ -316,3 +316,20 @@ def test_a_row_of_the_table_says_each_channel_its_spread_and_what_is_not_known()
     assert texts["kernel"] == "0.00 ± 0.01"
     assert texts["told apart"] == "0.50 (0.40 to 0.60)"
     assert texts["AUC"] == "–"
+
+
+def test_what_tells_a_look_is_said_in_plain_words_the_strongest_first():
+    telling = pd.DataFrame(
+        [
+            ("nucleus_area_px", 0.70, 0.8, "VAE"),
+            ("actin_spots", 0.02, -2.34, "VAE"),
+            ("n_neighbours", 0.60, 0.3, "VAE"),
+            ("nucleus_area_px", 0.99, 5.0, "AE"),
+        ],
+        columns=["measure", "auc", "shift", "look"],
+    )
+    assert telling_sentence(telling, "VAE") == (
+        "VAE differs most in (± real standard deviations): bright spots of actin in the cell, number (−2.3); "
+        "nucleus area, px² (+0.8)."
+    )
+    assert telling_sentence(telling[2:3], "VAE") == ""

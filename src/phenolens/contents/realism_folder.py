@@ -29,6 +29,7 @@ class KeptRealism:
 
     folder: Path
     table: pd.DataFrame  # a row a look
+    telling: pd.DataFrame  # a row a look and measure
     notes: tuple[str, ...]
 
 
@@ -51,7 +52,8 @@ def realism_of_study(study: Study, names: Sequence[str], config: RealismConfig) 
         said = read_json(about, mend="delete it and run `phenolens realism` again")
         if isinstance(said, dict) and said.get("made_from") == source:
             tell(f"{folder}: measured already, with the same crops, runs and settings")
-            return KeptRealism(folder, pd.read_csv(folder / "realism.csv", keep_default_na=True), tuple(said["notes"]))
+            table, telling = pd.read_csv(folder / "realism.csv"), pd.read_csv(folder / "telling.csv")
+            return KeptRealism(folder, table, telling, tuple(said["notes"]))
     with alone(study.folder / ".realism.lock", doing="measuring realism"):
         measured = measured_realism(study.store(), runs, config)
         figure = realism_figure(
@@ -73,7 +75,7 @@ def realism_of_study(study: Study, names: Sequence[str], config: RealismConfig) 
                 "metrics": METRICS,
             },
         )
-    return KeptRealism(folder, measured.table, measured.notes)
+    return KeptRealism(folder, measured.table, measured.telling, measured.notes)
 
 
 def decoding_runs(study: Study, names: Sequence[str]) -> list[PicturedRun]:

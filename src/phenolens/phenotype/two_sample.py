@@ -3,10 +3,12 @@
 n real cells, m drawn cells, D measures.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import rankdata
+from sklearn.ensemble import HistGradientBoostingClassifier
 
 from phenolens.errors import InputError
 
@@ -90,9 +92,7 @@ def _accuracy_and_auc(looks_drawn: Array, is_drawn: Array) -> tuple[float, float
     return float(np.mean(kinds)), area_under_curve(looks_drawn, is_drawn)
 
 
-def _classifier(seed: int):  # type: ignore[no-untyped-def]
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
+def _classifier(seed: int) -> HistGradientBoostingClassifier:
     return HistGradientBoostingClassifier(
         max_iter=100, max_leaf_nodes=15, min_samples_leaf=10, early_stopping=False, random_state=seed
     )
@@ -105,7 +105,7 @@ def _plate_groups(plates: Array, seed: int) -> Array:
     return (np.argsort(order) % MOST_FOLDS)[plate]
 
 
-def _well_draws(wells: Array, seed: int):  # type: ignore[no-untyped-def]
+def _well_draws(wells: Array, seed: int) -> Iterator[Array]:
     """Rows of as many wells as there are, drawn with replacement, DRAWS times."""
     _, well = np.unique(wells, return_inverse=True)
     order = np.argsort(well, kind="stable")

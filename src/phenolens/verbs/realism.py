@@ -13,7 +13,7 @@ from phenolens.progress import tell
 from phenolens.study import Study
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from phenolens.contents.realism_folder import KeptRealism
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,23 @@ def act(flags: Flags) -> None:
 
     study = Study.open(flags.study)
     kept = realism_of_study(study, flags.runs, flags.realism)
-    show(kept.table, kept.notes)
+    show(kept, flags.realism.nuclei)
     print((kept.folder / "realism.png").resolve())
     tell(
-        f"next: open that figure; {kept.folder / 'telling.csv'} says which measure tells drawn from real; sharper "
-        f"pictures need a longer training: phenolens train {study.folder} --steps N"
+        f"next: open that figure; every measure is in {kept.folder / 'telling.csv'}; what to try in training stands in "
+        "docs/training.md"
     )
 
 
-def show(table: "pd.DataFrame", notes: tuple[str, ...]) -> None:
-    """Print a row a look: the metrics with their spread, and what was measured."""
-    from phenolens.viewing.realism_table import HEADINGS, READING, cell_texts
+def show(kept: "KeptRealism", nuclei: str | None) -> None:
+    """Print a row a look: the metrics with their spread; what was measured, and what tells the drawn cells."""
+    from phenolens.viewing.realism_table import HEADINGS, READING, cell_texts, telling_sentence
 
     shown = Table(*HEADINGS)
-    for row in table.to_dict("records"):
+    for row in kept.table.to_dict("records"):
         shown.add_row(*cell_texts({str(name): value for name, value in row.items()}))
     Console(width=150).print(shown)
-    for sentence in (*notes, *READING):
+    drawn = kept.table.loc[kept.table["kind"] != "control", "look"]
+    told = (telling_sentence(kept.telling, look, nuclei=nuclei) for look in drawn)
+    for sentence in (*kept.notes, *filter(None, told), *READING):
         print(sentence)

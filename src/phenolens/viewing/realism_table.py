@@ -5,7 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from phenolens.phenotype.measures import describe
+
 HEADINGS = ("look", "sharpness", "in place", "SSIM", "Fréchet", "kernel", "precision", "recall", "told apart", "AUC")
+TELLS = 0.65  # of pairs of a drawn and a real cell, in which a measure puts them in one order
 # how to read the columns, each in a sentence
 READING = (
     "Read each row beside the real cells' (the best that so many cells can give) and the blurred ones'. "
@@ -41,6 +44,21 @@ def cell_texts(row: Mapping[str, Any]) -> list[str]:
         _interval(row, "accuracy"),
         _interval(row, "auc"),
     ]
+
+
+def telling_sentence(telling: pd.DataFrame, look: str, *, nuclei: str | None = None, n: int = 3) -> str:
+    """What tells a look's cells from real ones most, in plain words; `telling` has a row a look and measure.
+
+    Measures that alone are right in fewer than TELLS of the pairs are not named; empty where none is left.
+    """
+    of_look = telling[telling["look"] == look]
+    strong = of_look[(of_look["auc"] - 0.5).abs() >= TELLS - 0.5]
+    strong = strong.iloc[(0.5 - strong["auc"]).abs().to_numpy().argsort(kind="stable")[::-1][:n]]
+    named = [
+        f"{describe(name, nuclei=nuclei)} ({shift:+.1f})".replace("(-", "(−")
+        for name, shift in zip(strong["measure"], strong["shift"])
+    ]
+    return f"{look} differs most in (± real standard deviations): {'; '.join(named)}." if named else ""
 
 
 def _number(value: float, digits: int) -> str:
