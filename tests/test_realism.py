@@ -16,6 +16,7 @@ from phenolens.contents.pictured import pictured_run
 from phenolens.contents.realism import LEAST_CELLS, RealismConfig, measured_cells, measured_realism
 from phenolens.errors import InputError
 from phenolens.files import write_parquet
+from phenolens.phenotype.outlines import _bodies
 from phenolens.phenotype.realism import METRICS, Look, halves, normal_samples, realism_row, what_tells
 from phenolens.screen.simulate import simulate
 from phenolens.study import Study
@@ -120,6 +121,12 @@ def test_samples_of_embeddings_on_a_line_stay_on_it(rng):
     z = rng.normal(size=(20, 1)) * [1.0, 2.0, -1.0]
     samples = normal_samples(z, n=50, random=rng)
     np.testing.assert_allclose(samples[:, 1], 2 * samples[:, 0])
+
+
+def test_a_drawn_nucleus_that_fills_its_crop_is_its_own_body():
+    """Nothing lies around it, so there is no light to measure the body by; real cells never come so, drawn ones do."""
+    whole = np.ones((1, 68, 68), bool)
+    assert _bodies(np.full((1, 2, 68, 68), 0.5), whole, ~whole).all()
 
 
 # of a study

@@ -170,7 +170,8 @@ def _bodies(others: Array, nucleus: Array, other_nuclei: Array) -> Array:
     for channel in range(n_channels):
         light = blurred(others[:, channel], length_px(1, side))
         dark = background(light)[:, 0, 0]
-        level = np.array([np.median(image[ring]) for image, ring in zip(light, around)])
+        # a decoded nucleus may fill its crop: nothing is around it, and the body is the nucleus
+        level = np.array([np.median(image[ring]) if ring.any() else 0.0 for image, ring in zip(light, around)])
         # a crop that cells fill shows no background: then its darkest pixels are cell too, down to FILLED_SHARE
         ends = np.minimum(dark + BODY_SHARE * (level - dark), FILLED_SHARE * level)
         ends = np.where(level > 0, ends, np.inf)
