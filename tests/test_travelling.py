@@ -197,8 +197,9 @@ def test_what_is_not_there_is_said_with_what_is(traveller, asked, message):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"frames": 1}, {"medoids": 0}, {"beyond": 0.0, "way": "direction"}, {"beyond": 2.0}, {"seed": -1},
-     {"beyond": 2.0, "way": "direction", "up_the_doses": True}, {"up_the_doses": True, "targets": "medoids"}],
+    [{"frames": 1}, {"frames": 10**9}, {"medoids": 0}, {"beyond": 0.0, "way": "direction"}, {"beyond": 2.0},
+     {"seed": -1}, {"beyond": 2.0, "way": "direction", "up_the_doses": True},
+     {"up_the_doses": True, "targets": "medoids"}],
 )  # fmt: skip
 def test_settings_that_cannot_be_or_do_not_go_together_are_refused(settings):
     with pytest.raises(InputError, match="--"):

@@ -5,8 +5,10 @@ from typing import Literal
 
 import numpy as np
 
-from phenolens.errors import InputError, at_least
+from phenolens.errors import InputError, at_least, at_most
 from phenolens.phenotype.travel import Way
+
+MOST_FRAMES = 1000  # more than an eye tells apart
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class TravelConfig:
     def __post_init__(self) -> None:
         """InputError on a number that cannot be, and on choices that do not go together."""
         at_least("--frames", self.frames, 2)
+        at_most("--frames", self.frames, MOST_FRAMES)
         at_least("--medoids", self.medoids, 1)
         at_least("--seed", self.seed, 0)
         if not 0 < self.beyond < np.inf:

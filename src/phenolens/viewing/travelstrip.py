@@ -124,7 +124,8 @@ def _number_rows(journey: Journey, n_measures: int) -> list[tuple[str, list[str]
             rows.append((f"{words_of(name)}; last less first: {sds} s.d. of control cells", values))
     for name, column in (("distance to real cells (limit 1)", "far"), ("moves when embedded anew (limit 1)", "moved")):
         texts = _texts(frames[column], "{:.2f}")
-        marked = [f"{text} {FLAG}" if value > 1 else text for text, value in zip(texts, frames[column])]
+        beyond = [">1.00" if text == "1.00" else text for text in texts]
+        marked = [f"{over} {FLAG}" if v > 1 else text for over, text, v in zip(beyond, texts, frames[column])]
         rows.append((name, ["", *marked, ""]))
     return rows
 
@@ -239,7 +240,7 @@ def not_drawn_words(journey: Journey, n: int = 3) -> str:
         )
         for name in journey.measured.not_drawn(n)
     ]
-    return f"The real cells differ in more than the frames show: {', '.join(said)}" if said else ""
+    return f"The frames do not follow the real cells in: {', '.join(said)}" if said else ""
 
 
 def _alt(journey: Journey) -> str:
