@@ -171,7 +171,7 @@ def positions(screen: Screen, plate: Plate, estimates: dict[str, Illumination]) 
         places.append(np.stack([y, x], 1) / (np.array(shape[1:]) - 1) * 2 - 1)
         pixels = read(screen, row)
         for way, light in ways.items():
-            seen[way].append(box_means(corrected(pixels, light), y, x))
+            seen[way].append(box_means(pixels, light, y, x))
     place = np.concatenate(places)
     rows = []
     for way, light in ways.items():
@@ -199,13 +199,14 @@ def inside(cells: pd.DataFrame, size: tuple[int, int]) -> tuple[np.ndarray, np.n
     return centres[fits, 0], centres[fits, 1]
 
 
-def box_means(pixels: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Mean of the square around each of n places: (C, H, W) -> (n, C)."""
-    sums = np.pad(pixels.astype(float).cumsum(1).cumsum(2), ((0, 0), (1, 0), (1, 0)))
-    top, left = y - CELL_PX // 2, x - CELL_PX // 2
-    bottom, right = top + CELL_PX, left + CELL_PX
-    boxes = sums[:, bottom, right] - sums[:, top, right] - sums[:, bottom, left] + sums[:, top, left]
-    return boxes.T / CELL_PX**2
+def box_means(pixels: np.ndarray, light: Illumination, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Mean of the corrected square around each of n places of a field (C, H, W): (n, C)."""
+    places = y - CELL_PX // 2, x - CELL_PX // 2
+    boxes, functions = (
+        np.lib.stride_tricks.sliding_window_view(image, (CELL_PX, CELL_PX), axis=(1, 2))[:, *places]
+        for image in (pixels, light.functions)
+    )
+    return ((boxes - light.offset[:, None, None, None]) / functions).mean((2, 3)).T
 
 
 def quadratic(place: np.ndarray, values: np.ndarray) -> np.ndarray:

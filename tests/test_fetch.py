@@ -2,6 +2,7 @@
 
 import io
 import signal
+import socket
 import stat
 import time
 import zipfile
@@ -150,6 +151,13 @@ def test_an_unknown_plate_is_refused_with_the_nearest_before_any_archive(fetch, 
 def test_a_mirror_that_is_no_web_address_is_refused(mirror):
     with pytest.raises(InputError, match="expected an address such as https://"):
         FetchConfig(mirror=mirror)
+
+
+def test_a_server_that_cannot_be_reached_is_no_bad_input(out, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    assert cli.main(["fetch", "bbbc021", str(out), "--mirror", f"http://127.0.0.1:{port}", "--tries", "1"]) == 1
+    assert "the server cannot be reached (Connection refused), 1 times in a row" in capsys.readouterr().err
 
 
 def test_given_again_it_asks_for_nothing(fetch, server):

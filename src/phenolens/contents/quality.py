@@ -118,13 +118,16 @@ def _counted(cells: pd.DataFrame, counts: pd.DataFrame, leave_out: list[str]) ->
 
 def _found(store: CropStore) -> list[str]:
     """What is said where the cells' centres were found here, not given."""
-    if store.about["source"].get("cells") != "found":
+    how = store.about["source"].get("cells")
+    if not how:
         return []
     at_border = sum(plate["n_at_border"] for plate in store.about["plates"].values())
     n = len(store) + at_border
+    by = " by Cellpose" if how == "cellpose" else ""
     return [
-        f"No table gave the cells' centres: they were found here, in the channel {store.channels[0]}, {n:,} nuclei. Of "
-        f"these, {_share(at_border, n)} lie so near a border that their crop would leave the field, and were left out."
+        f"No table gave the cells' centres: they were found here{by}, in the channel {store.channels[0]}, {n:,} "
+        f"nuclei. Of these, {_share(at_border, n)} lie so near a border that their crop would leave the field, and were "
+        "left out."
     ]
 
 
