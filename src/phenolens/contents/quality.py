@@ -126,8 +126,8 @@ def _found(store: CropStore) -> list[str]:
     by = " by Cellpose" if how == "cellpose" else ""
     return [
         f"No table gave the cells' centres: they were found here{by}, in the channel {store.channels[0]}, {n:,} "
-        f"nuclei. Of these, {_share(at_border, n)} lie so near a border that their crop would leave the field, and were "
-        "left out."
+        f"nuclei. Of these, {_share(at_border, n)} lie so near a border that their crop would leave the field, and "
+        "were left out."
     ]
 
 
