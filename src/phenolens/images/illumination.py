@@ -45,7 +45,7 @@ class IlluminationConfig:
     benchmarks/illumination.py): light 7.3 % uneven is known to 5.4 % with 96 px and the offset kept, 7.0 % with it
     subtracted (the cells' noise grows as the unevenness does), and with 320 px to 5.1 % and 3.9 %. So subtract
     the offset where the window is wide or cells are many. The mean of lit pixels is not misled by where cells lie:
-    on a plate of 240 fields of 1280 x 1024 px light 7.6 % uneven is known to 2.3 % by it, to 5.8 % by the defaults.
+    on plates of 240 fields of 1280 x 1024 px light 7.2 % uneven is known to 2.2 % by it, to 5.2 % by the defaults.
     """
 
     smooth_px: int = 96  # diameter of the median filter over the mean of all fields, pixels
