@@ -8,8 +8,9 @@ The planted parameter of a mechanism is the one that, moved alone, changes its d
 model takes part). For every run that decodes, control cells travel to each treatment of the mechanism; first and last
 frame are measured, and their difference, in deviations of real control cells, is held beside it: has the parameter's
 measure the planted sign, and is its change the largest or second largest of all declared measures? Mechanisms that have
-both hold. Ways: to the target cell (feature swap and straight line end in the same picture), to medoids by their share
-of the cells, along the direction from the controls' mean to the treatment's.
+both hold. `any_holds` counts, less strictly, where first or second is a measure, with its sign, of any parameter that
+the mechanism is seen to move. Ways: to the target cell (feature swap and straight line end in the same picture), to
+medoids by their share of the cells, along the direction from the controls' mean to the treatment's.
 
 Beside it: the same with the mechanisms' labels shuffled; the same of the real treated cells instead of decoded ones (no
 picture can be expected to show more); and of their reconstructions. OUT gets known_answers.csv (a row a run, way, draw
@@ -66,9 +67,9 @@ def known_answers(flags: Flags) -> None:
     flags.out.mkdir(parents=True, exist_ok=True)
     alone = read_planted(flags.planted)
     planted, ranked = planted_parameters(alone), list(alone["measure"].unique())
-    tables = [held(planted, real_changes(study, runs[0])[ranked], "real cells", 0, "-")]
+    tables = [held(alone, real_changes(study, runs[0])[ranked], "real cells", 0, "-")]
     for run in runs:
-        tables += [held(planted, found[ranked], way, draw, run.name) for way, draw, found in travels(study, run, flags)]
+        tables += [held(alone, found[ranked], way, draw, run.name) for way, draw, found in travels(study, run, flags)]
     table = pd.concat(tables, ignore_index=True)
     write_text(flags.out / "known_answers.csv", table.to_csv(index=False))
     write_text(flags.out / "known_answers.md", report(planted, table, flags, n_ranked=len(ranked)))
@@ -108,11 +109,16 @@ def read_planted(path: Path) -> pd.DataFrame:
     return table
 
 
-def planted_parameters(alone: pd.DataFrame) -> pd.DataFrame:
-    """A row a mechanism: its parameter that, moved alone, has the largest effect with the declared sign."""
+def seen_parameters(alone: pd.DataFrame) -> pd.DataFrame:
+    """The parameters whose effect alone is seen with the declared sign, largest first, one a mechanism and measure."""
     seen = alone[alone["effect_alone"] * alone["sign"] >= LEAST_EFFECT]
     largest = seen.assign(size=seen["effect_alone"].abs()).sort_values("size", ascending=False, kind="stable")
-    return largest.drop_duplicates("mechanism").drop(columns="size").sort_values("mechanism").set_index("mechanism")
+    return largest.drop_duplicates(["mechanism", "measure"]).drop(columns="size")
+
+
+def planted_parameters(alone: pd.DataFrame) -> pd.DataFrame:
+    """A row a mechanism: its parameter that, moved alone, has the largest effect with the declared sign."""
+    return seen_parameters(alone).drop_duplicates("mechanism").sort_values("mechanism").set_index("mechanism")
 
 
 def travels(study: Study, run: PicturedRun, flags: Flags) -> Iterator[tuple[str, int, pd.DataFrame]]:
@@ -180,46 +186,27 @@ def real_changes(study: Study, run: PicturedRun) -> pd.DataFrame:
     return (pd.DataFrame(changes).T - control.mean()) / control.std()
 
 
-def held(planted: pd.DataFrame, changes: pd.DataFrame, way: str, draw: int, run: str) -> pd.DataFrame:
-    """A row for each mechanism and each label it could have had: its change of the label's measure, and what holds."""
+def held(alone: pd.DataFrame, changes: pd.DataFrame, way: str, draw: int, run: str) -> pd.DataFrame:
+    """A row for each mechanism and each label it could have had: its change of the label's measure, and what holds.
+
+    `any_holds`: whether first or second is a measure, with its sign, of any parameter that the label is seen to move.
+    """
     rank = changes.abs().rank(axis=1, ascending=False, method="first")
+    seen, planted = seen_parameters(alone), planted_parameters(alone)
     labelled = planted.loc[planted.index.isin(changes.index)]  # a study may hold fewer mechanisms
     rows = []
     for name in labelled.index:
         for label, answer in labelled.iterrows():
-            change = changes.loc[name, answer["measure"]]
-            right = bool(np.sign(change) == answer["sign"])
-            place = rank.loc[name, answer["measure"]]
-            rows.append(
-                (
-                    run,
-                    way,
-                    draw,
-                    name,
-                    label,
-                    answer["parameter"],
-                    answer["measure"],
-                    answer["sign"],
-                    change,
-                    place,
-                    right,
-                    right and place <= 2,
-                )
-            )
-    columns = [
-        "run",
-        "way",
-        "draw",
-        "mechanism",
-        "label",
-        "parameter",
-        "measure",
-        "sign",
-        "change",
-        "rank",
-        "sign_right",
-        "holds",
-    ]
+            measure, sign = answer["measure"], answer["sign"]
+            change, place = changes.loc[name, measure], rank.loc[name, measure]
+            right = bool(np.sign(change) == sign)
+            moved = seen[seen["mechanism"] == label].set_index("measure")["sign"]
+            of_moved = changes.loc[name, moved.index]
+            any_holds = bool(((np.sign(of_moved) == moved) & (rank.loc[name, moved.index] <= 2)).any())
+            rows.append((run, way, draw, name, label, answer["parameter"], measure, sign, change, place, right,
+                         right and place <= 2, any_holds))  # fmt: skip
+    columns = ["run", "way", "draw", "mechanism", "label", "parameter", "measure", "sign", "change", "rank",
+               "sign_right", "holds", "any_holds"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -236,13 +223,14 @@ def counts(table: pd.DataFrame) -> pd.DataFrame:
     own = table[table["mechanism"] == table["label"]].assign(first_two=lambda rows: rows["rank"] <= 2)
     rows = []
     for (run, way), group in own.groupby(["run", "way"], sort=False):
-        by_draw = group.groupby("draw")[["sign_right", "first_two", "holds"]].sum()
-        chance = np.concatenate(
-            [shuffled(each) for _, each in table[(table["run"] == run) & (table["way"] == way)].groupby("draw")]
-        )
-        rows.append({"run": run, "way": way, **{name: spread(by_draw[name]) for name in by_draw},
-                     "shuffled": f"{chance.mean():.1f} (95 %: {np.percentile(chance, 95):.0f})",
-                     "p": f"{(chance >= by_draw['holds'].median()).mean():.4f}"})  # fmt: skip
+        by_draw = group.groupby("draw")[["sign_right", "first_two", "holds", "any_holds"]].sum()
+        row = {"run": run, "way": way, **{name: spread(by_draw[name]) for name in by_draw}}
+        of_way = [each for _, each in table[(table["run"] == run) & (table["way"] == way)].groupby("draw")]
+        for column in ("holds", "any_holds"):
+            chance = np.concatenate([shuffled(each, column) for each in of_way])
+            row[f"{column}, shuffled"] = f"{chance.mean():.1f} (95 %: {np.percentile(chance, 95):.0f})"
+            row[f"{column}, p"] = f"{(chance >= by_draw[column].median()).mean():.4f}"
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
