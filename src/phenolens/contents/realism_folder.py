@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -17,8 +18,9 @@ from phenolens.progress import tell
 from phenolens.steps import trained_runs
 from phenolens.study import Study, made_from
 from phenolens.training.runs import weights_sha256
-from phenolens.viewing.canvas import png
+from phenolens.viewing.canvas import alt_of, png
 from phenolens.viewing.realism_figures import realism_figure
+from phenolens.viewing.realism_table import telling_sentence
 
 FILES = ("realism.csv", "telling.csv", "realism.png")
 
@@ -31,6 +33,26 @@ class KeptRealism:
     table: pd.DataFrame  # a row a look
     telling: pd.DataFrame  # a row a look and measure
     notes: tuple[str, ...]
+    nuclei: str | None  # the channel that was said to show the nuclei
+    alt: str  # the figure in words
+
+    def sentences(self) -> list[str]:
+        """What was measured, and what tells each model's cells from real ones."""
+        drawn = self.table.loc[self.table["kind"] != "control", "look"]
+        told = (telling_sentence(self.telling, look, nuclei=self.nuclei) for look in drawn)
+        return [*self.notes, *filter(None, told)]
+
+
+def kept_realism(study: Study) -> KeptRealism | None:
+    """What was measured and is of the crops and weights that are there now; None where that is not so."""
+    about = _about(study)
+    if not about:
+        return None
+    try:
+        runs = decoding_runs(study, about["runs"])
+    except InputError:  # a run was taken away, or is trained anew
+        return None
+    return _read(study, about) if about["made_from"] == _source(study, runs, about["config"]) else None
 
 
 def realism_of_study(study: Study, names: Sequence[str], config: RealismConfig) -> KeptRealism:
@@ -41,19 +63,12 @@ def realism_of_study(study: Study, names: Sequence[str], config: RealismConfig) 
     """
     folder = study.folder / "realism"
     runs = decoding_runs(study, names)
-    source = made_from(
-        crops=study.store().identity,
-        weights={run.name: weights_sha256(run.model) for run in runs},
-        config=dataclasses.asdict(config),
-        version=__version__,
-    )
+    source = _source(study, runs, dataclasses.asdict(config))
+    before = _about(study)
+    if before.get("made_from") == source:
+        tell(f"{folder}: measured already, with the same crops, runs and settings")
+        return _read(study, before)
     about = folder / "about.json"
-    if about.exists() and all((folder / name).exists() for name in FILES):
-        said = read_json(about, mend="delete it and run `phenolens realism` again")
-        if isinstance(said, dict) and said.get("made_from") == source:
-            tell(f"{folder}: measured already, with the same crops, runs and settings")
-            table, telling = pd.read_csv(folder / "realism.csv"), pd.read_csv(folder / "telling.csv")
-            return KeptRealism(folder, table, telling, tuple(said["notes"]))
     with alone(study.folder / ".realism.lock", doing="measuring realism"):
         measured = measured_realism(study.store(), runs, config)
         figure = realism_figure(
@@ -64,18 +79,38 @@ def realism_of_study(study: Study, names: Sequence[str], config: RealismConfig) 
         write_text(folder / "telling.csv", measured.telling.to_csv(index=False))
         with write_whole(folder / "realism.png") as file:
             file.write(png(figure))
-        write_json(
-            about,
-            {
-                "made_from": source,
-                "phenolens": __version__,
-                "runs": [run.name for run in runs],
-                "config": dataclasses.asdict(config),
-                "notes": list(measured.notes),
-                "metrics": METRICS,
-            },
-        )
-    return KeptRealism(folder, measured.table, measured.telling, measured.notes)
+        said = {
+            "made_from": source,
+            "phenolens": __version__,
+            "runs": [run.name for run in runs],
+            "config": dataclasses.asdict(config),
+            "notes": list(measured.notes),
+            "metrics": METRICS,
+            "alt": alt_of(figure),
+        }
+        write_json(about, said)
+    return _read(study, said)
+
+
+def _source(study: Study, runs: Sequence[PicturedRun], config: dict[str, Any]) -> str:
+    weights = {run.name: weights_sha256(run.model) for run in runs}
+    return made_from(crops=study.store().identity, weights=weights, config=config, version=__version__)
+
+
+def _about(study: Study) -> dict[str, Any]:
+    """What is said of the measured realism; empty where it is not whole."""
+    folder = study.folder / "realism"
+    path = folder / "about.json"
+    if not path.exists() or not all((folder / name).exists() for name in FILES):
+        return {}
+    said = read_json(path, mend="delete it and run `phenolens realism` again")
+    return said if isinstance(said, dict) and {"made_from", "runs", "config", "notes", "alt"} <= said.keys() else {}
+
+
+def _read(study: Study, about: dict[str, Any]) -> KeptRealism:
+    folder = study.folder / "realism"
+    table, telling = pd.read_csv(folder / "realism.csv"), pd.read_csv(folder / "telling.csv")
+    return KeptRealism(folder, table, telling, tuple(about["notes"]), about["config"]["nuclei"], about["alt"])
 
 
 def decoding_runs(study: Study, names: Sequence[str]) -> list[PicturedRun]:

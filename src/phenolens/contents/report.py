@@ -15,26 +15,23 @@ import numpy as np
 import pandas as pd
 
 from phenolens.contents.commands import commands
-from phenolens.contents.matched import shown_matches
-from phenolens.contents.pictured import PicturedRun, embedded_cells, pictured_runs
+from phenolens.contents.pictured import pictured_runs
 from phenolens.contents.quality import left_out, quality
+from phenolens.contents.realism_folder import kept_realism
+from phenolens.contents.report_pictures import matched_cells, real_cells, redrawn_cells, travel_strips
 from phenolens.errors import InputError, at_least
 from phenolens.files import read_h5ad, read_json, write_text
-from phenolens.images.store import CropStore, normalised
-from phenolens.phenotype.travel import decode_frames, feature_swap, target_cell
+from phenolens.images.store import CropStore
 from phenolens.steps import check_scores, score_name
 from phenolens.study import HEADLINE, Study
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.health import RECORDS
 from phenolens.viewing.charts import confusion, learning_curves, treatment_map
-from phenolens.viewing.figures import cell_sheet, interpolation, reconstructions
-from phenolens.viewing.neighbours import matches
 from phenolens.viewing.published import COMPOUNDS
-from phenolens.viewing.report import Picture, ReportContents, SavedPicture, report_html
+from phenolens.viewing.report import Picture, RealismContents, ReportContents, SavedPicture, report_html
 from phenolens.viewing.scoretable import verdict_sentence
 
 UNTOLD = ("record_every", "checkpoint_every", "watch_every", "tensorboard")  # settings that change no result
-MATCH_CELLS = 4  # of each of two matched treatments
 FULL_BBBC021_CROPS = 488_396  # the public crop set, as a yardstick for how much of it a study holds
 
 
@@ -67,6 +64,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
     headline = headline[np.logical_and.reduce([headline[key] == value for key, value in HEADLINE.items()])]
     treated = store.cells[store.cells["role"] == "treated"]
     is_bbbc021 = set(treated["compound"]) == COMPOUNDS
+    queries = _queries(study, name)
     contents = ReportContents(
         title=f"{study.folder.resolve().name}: what the treatments do to the cells",
         verdict=_verdict(headline, study, name),
@@ -76,10 +74,11 @@ def write_report(study: Study, config: ReportConfig) -> None:
         amount_of_data=_amount(store) if is_bbbc021 else "",
         confusion=_confusions(study, name),
         treatment_map=_map(study, name),
-        matches=_matches(study, name, store),
-        wrong=_wrong(study, name),
+        matches=None if queries is None else matched_cells(study, name, queries, store),
+        wrong=None if queries is None else _wrong(queries),
         **_of_training(study, name),
         **_pictures(study, name, config),
+        realism=_realism(study),
         quality=quality(store, seed=config.picture_seed),
         whitening=_whitening_words(study, name),
         left_out=_left_out(store, study, name),
@@ -186,18 +185,8 @@ def _queries(study: Study, name: str) -> pd.DataFrame | None:
     return pd.read_csv(path, keep_default_na=False) if path.exists() else None
 
 
-def _matches(study: Study, name: str, store: CropStore) -> Picture | None:
-    queries = _queries(study, name)
-    if queries is None:
-        return None
-    shown = shown_matches(queries, embedded_cells(study, name), store, n_cells=MATCH_CELLS)
-    return matches(shown, channels=store.channels) if shown else None
-
-
-def _wrong(study: Study, name: str) -> pd.DataFrame | None:
-    queries = _queries(study, name)
-    if queries is None:
-        return None
+def _wrong(queries: pd.DataFrame) -> pd.DataFrame:
+    """A row a treatment whose neighbour has another mechanism."""
     counted = queries[queries["counted"].astype(str) == "True"]
     wrong = counted[counted["right"].astype(str) != "True"]
     columns = {
@@ -234,92 +223,30 @@ def _of_training(study: Study, name: str) -> dict[str, Any]:
 def _pictures(study: Study, name: str, config: ReportConfig) -> dict[str, Any]:
     """Real cells; and, of models that decode, originals over reconstructions and the ways to treated cells."""
     store = study.store()
-    random = np.random.default_rng(config.picture_seed)
-    cells = store.cells
-    fine = ~cells["is_noise"].to_numpy(bool)
-    shown: dict[str, Any] = {"cells": _sheet(store, fine, random, config.shown_cells)}
-    decoding = pictured_runs(study, _scored_runs(study))
-    decoding.sort(key=lambda pictured: (pictured.run.name == name, pictured.title))
+    shown: dict[str, Any] = {"cells": real_cells(store, n=config.shown_cells, seed=config.picture_seed)}
+    decoding = sorted(pictured_runs(study, _scored_runs(study)), key=lambda run: (run.name == name, run.title))
     if decoding:
-        dose = cells["concentration_um"].map(" {:g} µM".format).where(cells["role"] != "control", "")
-        treatments = cells["compound"] + dose
-        rows = _one_a_mechanism(cells, fine, random, config.shown_cells)
-        titles = [pictured.title for pictured in decoding]
-        named = [title if titles.count(title) == 1 else pictured.run.name for title, pictured in zip(titles, decoding)]
-        by_model = {title: pictured.redrawn(rows) for title, pictured in zip(named, decoding)}
-        labels = [treatments.iloc[row] for row in rows]
-        originals = decoding[0].originals(rows)
-        shown["reconstructions"] = [reconstructions(originals, by_model, labels, channels=store.channels)]
-        main = decoding[-1]
-        shown["interpolations"] = _travels(study, main, config)
+        drawn = redrawn_cells(store, decoding, n=config.shown_cells, seed=config.picture_seed)
+        shown["reconstructions"] = [drawn]
+        profiles = _headline_profiles(study, name)
+        shown["interpolations"] = travel_strips(
+            study, decoding[-1], profiles, compounds=config.compounds, frames=config.frames
+        )
     return shown
+
+
+def _realism(study: Study) -> RealismContents | None:
+    """What `phenolens realism` measured of the crops and runs as they are now."""
+    kept = kept_realism(study)
+    if kept is None:
+        return None
+    picture = SavedPicture((kept.folder / "realism.png").read_bytes(), "", kept.alt)
+    return RealismContents(kept.table, kept.sentences(), picture)
 
 
 def _scored_runs(study: Study) -> list[str]:
     """The runs whose scores are in scores.csv."""
     return list(pd.read_csv(study.folder / "scores" / "chance.csv", keep_default_na=False)["run"].unique())
-
-
-def _one_a_mechanism(cells: pd.DataFrame, fine: np.ndarray, random: np.random.Generator, n: int) -> np.ndarray:
-    """Rows of `n` random cells of different mechanisms, the control first."""
-    groups = cells["moa"].where(cells["role"] != "control", cells["compound"])
-    control = set(cells.loc[cells["role"] == "control", "compound"])
-    names = sorted(set(groups[fine].dropna()) - control)
-    chosen = [*sorted(control)[:1], *random.permutation(names)[: max(n - 1, 0)]]
-    return np.array([random.choice(np.flatnonzero((groups == name).to_numpy() & fine)) for name in chosen])
-
-
-def _sheet(store: CropStore, fine: np.ndarray, random: np.random.Generator, n: int) -> Picture:
-    """Random real cells, a row a mechanism, the control first."""
-    cells = store.cells
-    groups = cells["moa"].where(cells["role"] != "control", cells["compound"])
-    control = sorted(set(cells.loc[cells["role"] == "control", "compound"]))
-    titles = control + sorted(set(groups[fine].dropna()) - set(control))
-    crops = []
-    for title in titles:
-        rows = np.flatnonzero((groups == title).to_numpy() & fine)
-        picked = np.sort(random.choice(rows, min(n, len(rows)), replace=False))
-        crops.append(normalised(store.take(picked)))
-    return cell_sheet(crops, titles, channels=store.channels)
-
-
-def _travels(study: Study, pictured: PicturedRun, config: ReportConfig) -> list[Picture]:
-    """From the control cell nearest to the controls' mean to a cell of each chosen compound."""
-    cells = embedded_cells(study, pictured.name)
-    controls = cells.rows(Role="control")
-    start = controls[target_cell(cells.z[controls])]
-    strips: list[Picture] = []
-    for treatment in _destinations(study, pictured.name, config):
-        treated = cells.rows(Treatment=treatment)
-        target = treated[target_cell(cells.z[treated])]
-        travel = feature_swap(cells.z[start], cells.z[target], config.frames)
-        strips.append(
-            interpolation(
-                decode_frames(travel, pictured.decoded),
-                travel.cosines,
-                str(cells.obs["Metadata_Compound"].iloc[start]),
-                f"{treatment.replace('@', ' ')} µM: {cells.obs['Metadata_MoA'].iloc[target]}",
-                *pictured.originals(np.array([start, target])),
-                channels=pictured.store.channels,
-            )
-        )
-    return strips
-
-
-def _destinations(study: Study, name: str, config: ReportConfig) -> list[str]:
-    """Of each chosen compound, or of six mechanisms, the treatment farthest from the controls."""
-    profiles = _headline_profiles(study, name)
-    obs = profiles.obs.assign(distance=np.linalg.norm(np.asarray(profiles.X), axis=1))
-    obs = obs.sort_values("distance", ascending=False, kind="stable")
-    known = set(obs["Metadata_Compound"].astype(str))
-    for compound in config.compounds:
-        if compound not in known:
-            raise InputError(f'no profile of a compound "{compound}"; there are {", ".join(sorted(known))}')
-    if config.compounds:
-        first = obs.drop_duplicates("Metadata_Compound").set_index("Metadata_Compound")
-        return [str(first.loc[compound, "Metadata_Treatment"]) for compound in config.compounds]
-    labelled = obs[obs["Metadata_MoA"].astype(str) != ""]
-    return labelled.drop_duplicates("Metadata_MoA")["Metadata_Treatment"].astype(str).tolist()[:6]
 
 
 def _whitening_words(study: Study, name: str) -> list[str]:

@@ -31,23 +31,21 @@ def act(flags: Flags) -> None:
 
     study = Study.open(flags.study)
     kept = realism_of_study(study, flags.runs, flags.realism)
-    show(kept, flags.realism.nuclei)
+    show(kept)
     print((kept.folder / "realism.png").resolve())
     tell(
-        f"next: open that figure; every measure is in {kept.folder / 'telling.csv'}; what to try in training stands in "
-        "docs/training.md"
+        f"next: open that figure, or phenolens report {study.folder}, which shows it; every measure is in "
+        f"{kept.folder / 'telling.csv'}; what to try in training stands in docs/training.md"
     )
 
 
-def show(kept: "KeptRealism", nuclei: str | None) -> None:
+def show(kept: "KeptRealism") -> None:
     """Print a row a look: the metrics with their spread; what was measured, and what tells the drawn cells."""
-    from phenolens.viewing.realism_table import HEADINGS, READING, cell_texts, telling_sentence
+    from phenolens.viewing.realism_table import HEADINGS, READING, realism_rows
 
     shown = Table(*HEADINGS)
-    for row in kept.table.to_dict("records"):
-        shown.add_row(*cell_texts({str(name): value for name, value in row.items()}))
+    for row in realism_rows(kept.table):
+        shown.add_row(*row)
     Console(width=150).print(shown)
-    drawn = kept.table.loc[kept.table["kind"] != "control", "look"]
-    told = (telling_sentence(kept.telling, look, nuclei=nuclei) for look in drawn)
-    for sentence in (*kept.notes, *filter(None, told), *READING):
+    for sentence in (*kept.sentences(), *READING):
         print(sentence)

@@ -61,6 +61,11 @@ def telling_sentence(telling: pd.DataFrame, look: str, *, nuclei: str | None = N
     return f"{look} differs most in (± real standard deviations): {'; '.join(named)}." if named else ""
 
 
+def realism_rows(table: pd.DataFrame) -> list[list[str]]:
+    """The texts of all looks, a row a look, under HEADINGS."""
+    return [cell_texts({str(name): value for name, value in row.items()}) for row in table.to_dict("records")]
+
+
 def _number(value: float, digits: int) -> str:
     # a kernel distance may be below 0 by chance, never "-0.00"
     return "–" if pd.isna(value) else f"{round(value, digits) + 0.0:.{digits}f}"

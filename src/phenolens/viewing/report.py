@@ -20,7 +20,26 @@ from matplotlib.figure import Figure
 from phenolens.errors import InputError
 from phenolens.viewing.canvas import alt_of, caption_of, png
 from phenolens.viewing.published import COLUMN_TITLES, OTHERS
+from phenolens.viewing.realism_table import HEADINGS, READING, realism_rows
 from phenolens.viewing.scoretable import MODEL_NAMES, first_whitening, outside_table, score_rows
+
+SECTIONS = (
+    ("run", "What was run"),
+    ("scores", "Scores"),
+    ("confusion", "Taken for what"),
+    ("matches", "Matches to look at"),
+    ("wrong", "Wrong ones"),
+    ("travel", "From control to compound"),
+    ("reconstructions", "Redrawn cells"),
+    ("realism", "How real they look"),
+    ("cells", "Real cells"),
+    ("learning", "How it learned"),
+    ("quality", "Quality"),
+    ("whitening", "Whitening"),
+    ("left-out", "Left out"),
+    ("repeat", "To repeat it"),
+    ("glossary", "Words"),
+)
 
 GLOSSARY = (
     (
@@ -72,6 +91,15 @@ class QualityContents:
 
 
 @dataclass(frozen=True)
+class RealismContents:
+    """How real the models' pictures look."""
+
+    table: pd.DataFrame  # a row a look, as realism_table.cell_texts makes it of
+    notes: Sequence[str]  # what was measured
+    picture: Picture
+
+
+@dataclass(frozen=True)
 class ReportContents:
     """What the report says, section by section in the page's order; None (or nothing inside) leaves a section out."""
 
@@ -89,6 +117,7 @@ class ReportContents:
     warnings: Sequence[str] | None = None  # the health of the training in sentences; empty: nothing was wrong
     reconstructions: Sequence[Picture] | None = None
     interpolations: Sequence[Picture] | None = None
+    realism: RealismContents | None = None
     cells: Picture | None = None  # real cells by mechanism
     quality: QualityContents | None = None
     whitening: Sequence[str] | None = None  # what was whitened on what, and how well, in sentences
@@ -138,6 +167,11 @@ def report_html(contents: ReportContents) -> str:
         learning_curves=_pictures(contents.learning_curves),
         reconstructions=_pictures(contents.reconstructions),
         interpolations=_pictures(contents.interpolations),
+        realism_rows=[] if contents.realism is None else realism_rows(contents.realism.table),
+        realism_headings=HEADINGS,
+        realism_reading=READING,
+        realism=_pictures(None if contents.realism is None else contents.realism.picture),
+        sections=SECTIONS,
         cells=_pictures(contents.cells),
         flagged=_pictures(None if contents.quality is None else contents.quality.examples),
     )
