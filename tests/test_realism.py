@@ -14,6 +14,7 @@ from phenolens import cli
 from phenolens.contents.looks import REAL, chunks, drawings
 from phenolens.contents.pictured import pictured_run
 from phenolens.contents.realism import LEAST_CELLS, RealismConfig, measured_cells, measured_realism
+from phenolens.contents.realism_folder import kept_realism
 from phenolens.errors import InputError
 from phenolens.files import write_parquet
 from phenolens.phenotype.outlines import _bodies
@@ -179,6 +180,20 @@ def test_samples_have_no_original_to_be_like(kept):
     samples = pd.read_csv(kept / "realism.csv").set_index("look").loc["VAE, samples"]
     assert samples.filter(like="ssim").isna().all()
     assert samples["sharpness DNA"] >= 0
+
+
+def test_the_report_shows_realism_while_it_is_of_the_crops_and_runs_that_are_there(kept):
+    study = Study.open(kept.parent)
+    found = kept_realism(study)
+    assert "VAE, samples" in set(found.table["look"])
+    assert found.alt
+    run = kept.parent / "runs" / "ae-seed0"
+    run.rename(run.with_name("elsewhere"))
+    try:
+        assert kept_realism(study) is None  # a run that was measured is gone
+    finally:
+        run.with_name("elsewhere").rename(run)
+    assert kept_realism(study) is not None
 
 
 def test_given_again_it_reads_what_it_kept_and_other_settings_are_measured_anew(kept, capsys):

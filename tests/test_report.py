@@ -16,7 +16,14 @@ from phenolens.viewing.charts import confusion, learning_curves
 from phenolens.viewing.defects import defects
 from phenolens.viewing.figures import cell_sheet, interpolation, reconstructions
 from phenolens.viewing.published import TABLE_1
-from phenolens.viewing.report import GLOSSARY, QualityContents, ReportContents, SavedPicture, report_html
+from phenolens.viewing.report import (
+    GLOSSARY,
+    QualityContents,
+    RealismContents,
+    ReportContents,
+    SavedPicture,
+    report_html,
+)
 from phenolens.viewing.scoretable import SCORE_COLUMNS, outside_table, score_rows, verdict_sentence
 
 VOID = {"meta", "link", "img", "br", "hr"}
@@ -57,6 +64,12 @@ def score(model="vaeplus", seed=1, statistics="mean", whitening="none", protocol
     return (model, seed, statistics, whitening, protocol, accuracy, n_treatments, n_correct, 0.75, 0.92)
 
 
+REALISM_ROW = {"look": "VAE <small>", "sharpness actin": 0.514, "in place actin": 0.4, "ssim actin": 0.6}
+REALISM_ROW |= {"frechet": 3.14, "frechet_sd": 0.2, "kernel": -0.001, "kernel_sd": 0.01, "precision": 0.5}
+REALISM_ROW |= {"precision_sd": 0.05, "recall": 1.0, "recall_sd": 0.0, "accuracy": 0.5, "accuracy_low": 0.4}
+REALISM_ROW |= {"accuracy_high": 0.6, "auc": np.nan}
+
+
 def scores(*rows) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
 
@@ -81,6 +94,11 @@ def full(rng) -> ReportContents:
         warnings=["the discriminator has won"],
         reconstructions=[reconstructions(crops, {"VAE+": crops}, list("abcd"), channels=channels)],
         interpolations=[interpolation(crops, np.linspace(0, 1, 4), "DMSO", "taxol <0.3>", channels=channels)],
+        realism=RealismContents(
+            pd.DataFrame([REALISM_ROW]),
+            ["n = 12 cells that runs have <seen>."],
+            SavedPicture(png(confusion(pd.DataFrame([[1]], index=["a"], columns=["a"]), "t")), "", "a row of <cells> for each look"),
+        ),
         cells=cell_sheet([crops], ["DMSO"], channels=channels),
         quality=QualityContents(
             ["Of 12 crops, <3> are flagged."],
@@ -96,10 +114,9 @@ def full(rng) -> ReportContents:
 def test_the_page_is_well_formed_and_loads_nothing(full):
     page = Page(report_html(full))
     assert page.tags[0] == ("html", {"lang": "en"})
-    sources = [
-        value for _, tag in page.tags for name, value in tag.items() if name in ("src", "href", "srcset", "data")
-    ]
-    assert len(sources) == 7  # six pictures and the icon that keeps browsers from asking for one
+    named = [value for _, tag in page.tags for name, value in tag.items() if name in ("src", "href", "srcset", "data")]
+    sources = [value for value in named if not value.startswith("#")]  # places in the page itself are no sources
+    assert len(sources) == 8  # seven pictures and the icon that keeps browsers from asking for one
     assert all(source.startswith("data:") for source in sources)
     assert not {"script", "iframe", "object", "embed", "base", "form"} & {name for name, _ in page.tags}
     assert "url(" not in report_html(full)
@@ -140,9 +157,20 @@ def test_the_page_says_everything_it_was_given(full):
 
 def test_the_sections_stand_in_their_order(full):
     order = (
-        "run scores confusion wrong learning reconstructions travel cells quality whitening left-out repeat glossary"
+        "run scores confusion matches wrong travel reconstructions realism cells learning quality whitening left-out "
+        "repeat glossary"
     )
-    assert " ".join(section["id"] for section in Page(report_html(full)).every("section")) == order
+    page = Page(report_html(full))
+    assert " ".join(section["id"] for section in page.every("section")) == order
+    links = [link["href"] for link in page.every("a") if str(link["href"]).startswith("#")]
+    assert links == [f"#{name}" for name in order.split()]
+
+
+def test_realism_stands_a_row_a_look_with_its_picture_and_how_to_read_it(full):
+    text = Page(report_html(full)).text
+    assert "VAE <small> 0.51 0.40 0.60 3.1 ± 0.2 0.00 ± 0.01 0.50 ± 0.05 1.00 ± 0.00 0.50 (0.40 to 0.60) –" in text
+    assert "n = 12 cells that runs have <seen>." in text
+    assert "0.5 is never better than chance" in text
 
 
 def test_what_is_missing_is_said_with_the_command_that_would_make_it():
@@ -154,6 +182,8 @@ def test_what_is_missing_is_said_with_the_command_that_would_make_it():
         "Learning curves are not in this report. To add: phenolens train my-study --model vaeplus",
         "Reconstructions are not in this report.",
         "The way from control to compound is not in this report. To add: phenolens embed my-study",
+        "How real the redrawn cells look is not in this report. To add: phenolens realism my-study",
+        "Cells of matched treatments are not in this report. To add: phenolens evaluate my-study",
         "The crops' quality is not in this report. To add: phenolens crop my-study",
         "What was left out is not in this report.",
     ):
