@@ -242,3 +242,10 @@ def test_fragmented_nuclei_of_simulated_cells_are_told_from_whole_ones(planted: 
     assert 10 < fragmented.sum() < 0.5 * len(fragmented)
     assert roc_auc_score(fragmented, found.loc[interphase, "n_nuclear_fragments"].fillna(0)) > 0.75
     assert roc_auc_score(fragmented, -found.loc[interphase, "nucleus_solidity"].fillna(1)) > 0.85
+
+
+def test_a_nucleus_that_fills_its_crop_is_the_whole_cell():
+    crops = np.full((1, 3, 40, 40), 0.9)
+    crops[0, 0, 5:14, 5:14] = 0  # a dark hole gives the background; filled, the nucleus reaches to every border
+    table = measures(crops, channels=("DNA", "tubulin", "actin"))
+    assert table["nucleus_area_px"].item() == table["cell_area_px"].item() == 40 * 40

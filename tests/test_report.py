@@ -97,7 +97,11 @@ def full(rng) -> ReportContents:
         realism=RealismContents(
             pd.DataFrame([REALISM_ROW]),
             ["n = 12 cells that runs have <seen>."],
-            SavedPicture(png(confusion(pd.DataFrame([[1]], index=["a"], columns=["a"]), "t")), "", "a row of <cells> for each look"),
+            SavedPicture(
+                png(confusion(pd.DataFrame([[1]], index=["a"], columns=["a"]), "t")),
+                "",
+                "a row of <cells> for each look",
+            ),
         ),
         cells=cell_sheet([crops], ["DMSO"], channels=channels),
         quality=QualityContents(
