@@ -224,3 +224,8 @@ def test_a_study_half_run_says_which_command_comes_first(tmp_path, tiny_study):
     steps.train(tiny_study, config, name="pca-seed0")
     with pytest.raises(InputError, match="run `phenolens embed"):
         Traveller.open(tiny_study)
+
+
+@pytest.mark.parametrize("dose", ["10", "10.0", "1e1"])
+def test_a_dose_is_found_however_its_number_is_written(traveller, dose):
+    assert traveller.destinations.treatment(f"{SERIES}@{dose}") == f"{SERIES}@10"
