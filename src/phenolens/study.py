@@ -7,6 +7,10 @@ embeddings/<run>/<plate>.h5ad a row a cell
 profiles/<run>/               wells_<statistics>.h5ad, treatments_<statistics>[_whitened].h5ad
 scores/<run>/                 neighbours and confusion tables; scores.csv gathers all runs
 assessments/<name>.sqlite     a blinded assessment: pictures, key, assessors, answers; its results as CSV
+travels/<run>/                a folder a travel: strips, films, tables
+realism/                      how real the models' pictures look: tables and a figure
+features/                     a page and tables a run
+assessments/                  blinded tests, a file each
 report.html
 """
 

@@ -40,12 +40,9 @@ FloatArray = npt.NDArray[np.float32]
 class IlluminationConfig:
     """How illumination functions follow from a plate's fields; the defaults are the plain method.
 
-    What limits them is how many cells a window of `smooth_px` sees over all fields: where few lie is taken for dark.
-    Measured on a simulated screen (240 fields of 512 x 464 px, about 21 cells each, background 42 to 48 counts;
-    benchmarks/illumination.py): light 7.3 % uneven is known to 5.4 % with 96 px and the offset kept, 7.0 % with it
-    subtracted (the cells' noise grows as the unevenness does), and with 320 px to 5.1 % and 3.9 %. So subtract
-    the offset where the window is wide or cells are many. The mean of lit pixels is not misled by where cells lie:
-    on plates of 240 fields of 1280 x 1024 px light 7.2 % uneven is known to 2.2 % by it, to 5.2 % by the defaults.
+    What limits the plain mean is how many cells a window of `smooth_px` sees over all fields: where few lie is taken
+    for dark. Where they happen to lie does not mislead the mean of lit pixels: on simulated plates of 240 fields of
+    1280 x 1024 px light 7.2 % uneven is known to 2.2 % by it, to 5.2 % by the defaults (benchmarks/illumination.py).
     """
 
     smooth_px: int = 96  # diameter of the median filter over the mean of all fields, pixels
