@@ -10,7 +10,6 @@ assessments/<name>.sqlite     a blinded assessment: pictures, key, assessors, an
 travels/<run>/                a folder a travel: strips, films, tables
 realism/                      how real the models' pictures look: tables and a figure
 features/                     a page and tables a run
-assessments/                  blinded tests, a file each
 report.html
 """
 

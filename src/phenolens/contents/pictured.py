@@ -13,7 +13,7 @@ import pandas as pd
 from phenolens.errors import InputError
 from phenolens.images.store import CropStore, normalised
 from phenolens.models import Generative
-from phenolens.steps import embedding_sources, embeddings
+from phenolens.steps import embedding_sources, embeddings, trained_runs
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.device import Compute
@@ -116,8 +116,6 @@ def chosen_run(study: Study, asked: str | None, *, precision: str | None = None)
 
     InputError for a run that is not there or whose model cannot decode, naming those that can.
     """
-    from phenolens.steps import trained_runs
-
     if asked is not None:
         study.chosen_runs((asked,))
         found = pictured_run(study, asked, precision=precision)

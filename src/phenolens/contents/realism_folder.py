@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 
 from phenolens import __version__
-from phenolens.contents.pictured import PicturedRun, pictured_run
+from phenolens.contents.pictured import PicturedRun
 from phenolens.contents.realism import RealismConfig, measured_realism
+from phenolens.contents.shown_runs import decoding_runs
 from phenolens.errors import InputError
 from phenolens.files import alone, read_json, write_json, write_text, write_whole
 from phenolens.phenotype.realism import METRICS
 from phenolens.progress import tell
-from phenolens.steps import trained_runs
 from phenolens.study import Study, made_from
 from phenolens.training.runs import weights_sha256
 from phenolens.viewing.canvas import alt_of, png
@@ -49,7 +49,7 @@ def kept_realism(study: Study) -> KeptRealism | None:
     if not about:
         return None
     try:
-        runs = decoding_runs(study, about["runs"])
+        runs = runs_of_these_crops(study, about["runs"])
     except InputError:  # a run was taken away, or is trained anew
         return None
     return _read(study, about) if about["made_from"] == _source(study, runs, about["config"]) else None
@@ -62,7 +62,7 @@ def realism_of_study(study: Study, names: Sequence[str], config: RealismConfig) 
     not there, not trained to its end, of other crops, or whose model does not decode.
     """
     folder = study.folder / "realism"
-    runs = decoding_runs(study, names)
+    runs = runs_of_these_crops(study, names)
     source = _source(study, runs, dataclasses.asdict(config))
     before = _about(study)
     if before.get("made_from") == source:
@@ -113,25 +113,14 @@ def _read(study: Study, about: dict[str, Any]) -> KeptRealism:
     return KeptRealism(folder, table, telling, tuple(about["notes"]), about["config"]["nuclei"], about["alt"])
 
 
-def decoding_runs(study: Study, names: Sequence[str]) -> list[PicturedRun]:
-    """The runs of these names, all that are trained when none is named; those that do not decode are told.
+def runs_of_these_crops(study: Study, names: Sequence[str]) -> list[PicturedRun]:
+    """The runs of these names, all that are trained and decode when none is named.
 
     InputError for a named run that does not decode, for one of other crops, and when none is left.
     """
     crops = study.store().identity
-    found = []
-    for name in study.chosen_runs(tuple(names)) if names else trained_runs(study):
-        run = pictured_run(study, name)
-        if run is None and names:
-            raise InputError(
-                f'run "{name}": its model does not decode embeddings into pictures; leave it out of --runs'
-            )
-        if run is None:
-            tell(f"left out: {name}, whose model does not decode embeddings into pictures")
-        elif (run.run.about() or {}).get("crops") != crops:
+    runs = decoding_runs(study, names)
+    for run in runs:
+        if (run.run.about() or {}).get("crops") != crops:
             raise InputError(f"{run.run.folder}: trained on other crops than the study's now; train it anew")
-        else:
-            found.append(run)
-    if not found:
-        raise InputError(f"{study.folder}: no run whose model decodes; train one: phenolens train {study.folder}")
-    return found
+    return runs
