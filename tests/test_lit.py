@@ -1,7 +1,11 @@
 """The mean of what is lit: light is found though cells crowd in one place, where the mean of all pixels is misled."""
 
+import shutil
+
 import numpy as np
+import pandas as pd
 import pytest
+import tifffile
 
 from phenolens.errors import InputError
 from phenolens.images.config import CropConfig
@@ -118,3 +122,19 @@ def test_crops_are_cut_from_fields_that_lit_pixels_corrected(tiny_screen, tmp_pa
     field = read_field({name: screen.folder / row[f"file_{name}"] for name in screen.channels}, where="here")
     middle = correct(field, light)[:, int(np.floor(cell["y"] + 0.5)), int(np.floor(cell["x"] + 0.5))]
     np.testing.assert_array_equal(store.take([0])[0, :, 18, 18], middle)
+
+
+def test_what_is_saturated_stays_known_when_uneven_light_is_corrected(tiny_screen, tmp_path):
+    source = shutil.copytree(tiny_screen, tmp_path / "screen")
+    for path in source.glob("Week*/*_w1*.tif"):
+        brighter = 40.0 * tifffile.imread(path)
+        tifffile.imwrite(path, np.minimum(brighter, 65_520).astype(np.uint16))
+    measured = {}
+    for light in ("as it is", "corrected", "lit"):
+        config = CropConfig(crop_px=36, illumination=light, least_fields=1, illumination_px=320)
+        store = make_crops(source, tmp_path / light, layout="bbbc021", config=config)
+        assert store.cells["flags"].str.contains("saturated in DNA").mean() > 0.5
+        measured[light] = pd.concat([pd.read_parquet(path) for path in (tmp_path / light / "quality").glob("*")])
+    for light in ("corrected", "lit"):
+        for name in ("saturated_share_DNA", "saturated_DNA", "saturated_actin"):
+            pd.testing.assert_series_equal(measured[light][name], measured["as it is"][name])

@@ -20,7 +20,7 @@ from phenolens.errors import InputError
 from phenolens.files import read_parquet_about, sha256, write_json, write_parquet
 from phenolens.images.config import FLAGS, CropConfig
 from phenolens.images.preparing import LIGHT_FOLDER, NUCLEI_FOLDER
-from phenolens.images.quality import crop_quality, is_constant, quality_flags
+from phenolens.images.quality import Saturation, crop_quality, is_constant, quality_flags
 from phenolens.images.sources import content_sha256, part_name, sizes_and_newest
 from phenolens.images.store import ABOUT, FORMAT, VERSION, CropStore, UInt16Array, read_about, whole_npy, write_npy
 from phenolens.progress import track
@@ -36,8 +36,8 @@ PARTS = ("*.npy", "*.parquet", "*/*.parquet", "*/*.npz")  # files that are named
 class CropReader(Protocol):
     """Where the crops of a field's cells come from; it can travel to another process."""
 
-    def __call__(self, rows: pd.DataFrame) -> UInt16Array:
-        """The rows of one field's cells -> their crops (n, C, S, S)."""
+    def __call__(self, rows: pd.DataFrame) -> tuple[UInt16Array, UInt16Array]:
+        """The rows of one field's cells -> their crops (n, C, S, S), and these as the camera gave them."""
 
     def files(self, rows: pd.DataFrame) -> list[Path]:
         """The files that the crops of these rows are read from."""
@@ -197,9 +197,11 @@ def write_plate(job: PlateJob, fields: Iterable[pd.DataFrame] | None = None) -> 
     """
     folder, plate, channels, shape = job.folder, job.plate, job.channels, job.shape
     varies = np.zeros(len(channels), dtype=bool)
+    saturation = Saturation(shape[0])
 
     def looked_at() -> Iterator[UInt16Array]:
-        for batch in map(job.read, job.fields() if fields is None else fields):
+        for batch, as_given in map(job.read, job.fields() if fields is None else fields):
+            saturation.add(as_given)
             np.logical_or(varies, ~is_constant(batch).all(axis=0), out=varies)
             yield batch
         if not varies.all():
@@ -212,7 +214,9 @@ def write_plate(job: PlateJob, fields: Iterable[pd.DataFrame] | None = None) -> 
     (folder / f"{plate}.parquet").unlink(missing_ok=True)
     npy_sha256 = write_npy(folder / f"{plate}.npy", looked_at(), shape)
     crops = np.load(folder / f"{plate}.npy", mmap_mode="r")
-    quality = crop_quality(crops, channels=channels, config=job.config.quality())
+    config = job.config.quality()
+    saturated = saturation.shares(maximum=config.detector_maximum)
+    quality = crop_quality(crops, channels=channels, config=config, saturated=saturated)
     flags = quality_flags(quality, channels=channels)
     cell_ids = job.cells["cell_id"].reset_index(drop=True)
     write_parquet(folder / QUALITY_FOLDER / f"{plate}.parquet", pd.concat([cell_ids, quality], axis=1), about={})

@@ -35,8 +35,8 @@ class FieldCutter:
     pixel_types: Mapping[str, str]  # of each channel in that field, and in every other
     lights: Mapping[str, Path]  # plate -> its illumination; empty: fields stay as they are
 
-    def __call__(self, rows: pd.DataFrame) -> UInt16Array:
-        """The crops (n, C, S, S) of one field's cells."""
+    def __call__(self, rows: pd.DataFrame) -> tuple[UInt16Array, UInt16Array]:
+        """The crops (n, C, S, S) of one field's cells, and the same before their light was corrected."""
         where = where_of(rows.iloc[0])
         field = read_field(self._paths(rows.iloc[0]), where=where, pixel_types=self.pixel_types)
         if field.shape[1:] != self.size:
@@ -44,10 +44,12 @@ class FieldCutter:
                 f"{where} is {field.shape[1]} x {field.shape[2]} px, {self.first} is {self.size[0]} x {self.size[1]}; "
                 "all fields must have one size"
             )
-        if self.lights:
-            path = self.lights[str(rows["plate"].iloc[0])]
-            field = correct(field, _light(path, path.stat().st_mtime_ns))
-        return cut(field, rows["y"].to_numpy(float), rows["x"].to_numpy(float), self.crop_px)
+        y, x = rows["y"].to_numpy(float), rows["x"].to_numpy(float)
+        as_given = cut(field, y, x, self.crop_px)
+        if not self.lights:
+            return as_given, as_given
+        path = self.lights[str(rows["plate"].iloc[0])]
+        return cut(correct(field, _light(path, path.stat().st_mtime_ns)), y, x, self.crop_px), as_given
 
     def files(self, rows: pd.DataFrame) -> list[Path]:
         """The images of these rows' fields, and the light that they are corrected with."""
@@ -71,10 +73,11 @@ class CropTaker:
     order: list[int]  # the place on disk of each channel
     crop_px: int
 
-    def __call__(self, rows: pd.DataFrame) -> UInt16Array:
-        """The crops (n, C, S, S) of these rows."""
+    def __call__(self, rows: pd.DataFrame) -> tuple[UInt16Array, UInt16Array]:
+        """The crops (n, C, S, S) of these rows, twice: nothing corrects them."""
         crops = np.stack([_read_crop(self.folder / path, self.crop_px) for path in rows["path"]])
-        return np.ascontiguousarray(crops[..., self.order].transpose(0, 3, 1, 2))
+        taken = np.ascontiguousarray(crops[..., self.order].transpose(0, 3, 1, 2))
+        return taken, taken
 
     def files(self, rows: pd.DataFrame) -> list[Path]:
         """The file of each crop."""

@@ -46,8 +46,11 @@ class H5scTaker:
     order: list[int]  # the place of each channel
     crop_px: int
 
-    def __call__(self, rows: pd.DataFrame) -> npt.NDArray[np.uint16]:
-        """The crops (n, C, S, S) of these rows; InputError for another side and for values that are no share of 1."""
+    def __call__(self, rows: pd.DataFrame) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
+        """The crops (n, C, S, S) of these rows, twice: nothing corrects them.
+
+        InputError for another side and for values that are no share of 1.
+        """
         import h5py
 
         with h5py.File(self.file) as file:
@@ -66,7 +69,8 @@ class H5scTaker:
                 f"{self.file}: grey values from {crops.min():g} to {crops.max():g} in rows near {wanted[0]}; expected "
                 "0 to 1, as scPortrait normalises them"
             )
-        return np.rint(crops * FULL).astype(np.uint16)
+        taken = np.rint(crops * FULL).astype(np.uint16)
+        return taken, taken
 
     def files(self, rows: pd.DataFrame) -> list[Path]:
         """The one file."""

@@ -77,7 +77,12 @@ def saturated_share(crops: UInt16Array, *, maximum: int) -> Float:
     """
     largest = crops.max(axis=(2, 3), keepdims=True)
     share = (crops == largest).mean(axis=(2, 3), dtype=np.float32)
-    return np.where(largest[..., 0, 0] >= CLIPS_FROM * maximum, share, np.float32(0))
+    return np.where(clips(largest[..., 0, 0], maximum=maximum), share, np.float32(0))
+
+
+def clips(largest: UInt16Array, *, maximum: int) -> npt.NDArray[np.bool_]:
+    """Whether a camera whose largest value is `maximum` can have clipped at these."""
+    return largest >= CLIPS_FROM * maximum
 
 
 def brightest_spots(crops: UInt16Array) -> Spots:

@@ -17,6 +17,7 @@ import pandas as pd
 from phenolens.errors import InputError
 from phenolens.images.measures import (
     brightest_spots,
+    clips,
     count_spots,
     detector_maximum,
     power_slope,
@@ -82,15 +83,47 @@ class QualityConfig:
             raise InputError(f"detector_maximum is {self.detector_maximum}; expected 1 to 65,535 (16 bits)")
 
 
+class Saturation:
+    """The saturated shares of a plate's crops, which come a few at a time, as the camera gave them.
+
+    Once uneven light is divided out, pixels at the detector's limit no longer have one value and are not found.
+    """
+
+    def __init__(self, n_crops: int) -> None:
+        """Of so many crops."""
+        self._step = max(1, n_crops // CHUNK)
+        self._n = 0
+        self._sample: list[npt.NDArray[np.uint16]] = []
+        self._largest: list[npt.NDArray[np.uint16]] = []
+        self._share: list[npt.NDArray[np.float32]] = []
+
+    def add(self, crops: npt.NDArray[np.uint16]) -> None:
+        """Count these crops (n, C, S, S) in."""
+        self._sample.append(crops[-self._n % self._step :: self._step].copy())
+        self._largest.append(crops.max(axis=(2, 3)))
+        self._share.append(saturated_share(crops, maximum=0))
+        self._n += len(crops)
+
+    def shares(self, *, maximum: int | None = None) -> npt.NDArray[np.float32]:
+        """`saturated_share` (N, C) of all crops; the detector's limit is told from a sample where it is not given."""
+        limit = maximum or detector_maximum(np.concatenate(self._sample))
+        return np.where(clips(np.concatenate(self._largest), maximum=limit), np.concatenate(self._share), np.float32(0))
+
+
 def crop_quality(
-    crops: npt.NDArray[np.uint16], *, channels: Sequence[str], config: QualityConfig | None = None
+    crops: npt.NDArray[np.uint16],
+    *,
+    channels: Sequence[str],
+    config: QualityConfig | None = None,
+    saturated: npt.NDArray[np.float32] | None = None,
 ) -> pd.DataFrame:
     """Measures and verdicts on crops (N, C, S, S), a row a crop; best all crops of a plate at once.
 
     For each channel `<measure>_<channel>`: the MEASURES, and whether it is `noise`, `saturated`, `debris` (judged
     against the channel's median over these crops). For the crop `focus`, the mean slope of its channels that are not
     noise, and `out_of_focus`, where none is noise: the threshold is of three channels, with one or two the mean varies
-    more, and crops of fewer than 24 px are not judged. Crops at a field's border are none: the builder counts them.
+    more, and crops of fewer than 24 px are not judged. `saturated` (N, C) are the shares of Saturation, of crops whose
+    light was corrected. Crops at a field's border are none: the builder counts them.
     Holds CHUNK crops in memory at a time, so that a memory map of any length will do. Raises InputError for other than
     such crops.
     """
@@ -104,6 +137,8 @@ def crop_quality(
         for start in track(starts, f"Crops measured, in {CHUNK}s", total=len(starts))
     ]
     measured = {name: np.concatenate([part[name] for part in parts]) for name in MEASURES}
+    if saturated is not None:
+        measured["saturated_share"] = saturated
     noise = measured["neighbour_correlation"] < config.noise_correlation
     typical = [_median(column[~empty]) for column, empty in zip(measured["spot_height"].T, noise.T)]
     verdicts = {
