@@ -55,6 +55,7 @@ def journey():
             ["start", "target"]
         ),
         control_sd=pd.Series({"nucleus_area_px": 100.0, "DNA_sharpness": 0.1, "cell_area_px": 9.0}),
+        crop_px=8,
     )
     return Journey(
         run="vaeplus-seed0",
@@ -91,6 +92,21 @@ def test_a_strip_writes_each_frames_cosine_distance_and_what_moves_most_with_the
     (name,) = [line for line in words if line.startswith("nucleus area, px²")]
     assert "+4.0" in name  # (1100 - 700) / 100
     assert not [line for line in words if "sharpness" in line]  # it moved most, but tells of the drawing
+
+
+@pytest.mark.parametrize("name", ["cell_eccentricity", "cell_solidity"])
+def test_the_shape_of_a_cell_that_fills_its_crop_is_that_of_the_crop_and_not_said_to_move(journey, name):
+    def moved_and_not_drawn(cell_area_px):
+        ends = journey.measured.ends.assign(cell_area_px=cell_area_px, **{name: [0.0, 0.9]})
+        frames = journey.measured.frames.assign(cell_area_px=[cell_area_px[0], 30, cell_area_px[1]])
+        sds = pd.concat([journey.measured.control_sd, pd.Series({name: 0.1})])
+        drawn = replace(journey.measured, frames=frames.assign(**{name: [0.0, 0.5, 0.9]}), ends=ends, control_sd=sds)
+        flat = replace(drawn, frames=frames.assign(**{name: 0.5}))
+        return name in drawn.most_moved(9), name in flat.not_drawn(9)
+
+    assert moved_and_not_drawn([57, 57]) == (True, True)  # of 64 px²
+    assert moved_and_not_drawn([64, 30]) == (False, False)
+    assert moved_and_not_drawn([30, 58]) == (False, False)
 
 
 def test_a_frame_that_leaves_the_data_is_marked_without_colour_and_counted_in_the_caption(journey):

@@ -291,7 +291,8 @@ class Traveller:
     def _measures(self, pictures: np.ndarray, nearest: np.ndarray, start: int, target: int) -> Measured:
         drawn = measures(normalised(np.maximum(pictures, 0)), channels=self.channels)
         ends = self.measured_cells(np.array([start, target])).set_axis(["start", "target"])
-        return Measured(drawn, self.measured_cells(nearest), ends, self.control_measures.std())
+        sds = self.control_measures.std()
+        return Measured(drawn, self.measured_cells(nearest), ends, sds, pictures.shape[-1])
 
     def real_cell(self, row: int) -> RealCell:
         """The real cell of a row, with its crop as the model sees it."""

@@ -16,6 +16,8 @@ Array = np.ndarray
 NOTICED = 2.0  # standard deviations of control cells between the real start and the real target
 DRAWN = 1 / 3  # of that change, which the frames must show for it to count as drawn
 OF_THE_DRAWING = "_sharpness"  # measures whose names end so tell of the model's drawing
+OF_THE_OUTLINE = ("cell_eccentricity", "cell_solidity")
+FILLS = 0.9  # share of the crop; the outline of a cell that fills more of it is the crop's own square
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Measured:
     nearest: pd.DataFrame  # (F rows) the real cell nearest to each frame
     ends: pd.DataFrame  # the real cells "start" and "target", in this order
     control_sd: pd.Series  # standard deviation over real control cells; index: the measures
+    crop_px: int  # S
 
     @property
     def change(self) -> pd.DataFrame:
@@ -58,11 +61,9 @@ class Measured:
     def most_moved(self, n: int) -> list[str]:
         """The `n` measures whose change from the first frame to the last is largest.
 
-        Never those that were not measured at both ends, nor sharpness: of a decoded picture it says how finely the
-        model draws, not what the cell is like.
+        Never those that were not measured at both ends, nor those that do not tell of the cell.
         """
-        change = self.change.iloc[-1].abs().dropna()
-        change = change[~change.index.str.endswith(OF_THE_DRAWING)]
+        change = self._of_the_cell(self.change.iloc[-1], self.frames.iloc[[0, -1]]).abs()
         return change.sort_values(ascending=False, kind="stable").index[:n].tolist()
 
     @property
@@ -74,13 +75,23 @@ class Measured:
         """At most `n` measures in which the real cells differ and the frames hardly do: what the model leaves out.
 
         Those by which the real target is NOTICED or more from the real start, and of which the frames show less than
-        DRAWN, the largest first. Sharpness is none of them.
+        DRAWN, the largest first; only those that tell of the cell.
         """
-        real = self.real_change.dropna()
-        real = real[(real.abs() >= NOTICED) & ~real.index.str.endswith(OF_THE_DRAWING)]
+        real = self._of_the_cell(self.real_change, self.ends)
+        real = real[real.abs() >= NOTICED]
         shown = self.change.iloc[-1].reindex(real.index) / real
         left_out = real[~(shown >= DRAWN)]
         return left_out.abs().sort_values(ascending=False, kind="stable").index[:n].tolist()
+
+    def _of_the_cell(self, change: pd.Series, ends: pd.DataFrame) -> pd.Series:
+        """The measured changes between two pictures that tell of the cell.
+
+        Not sharpness: of a decoded picture it says how finely the model draws. Not the shape of a cell that fills the
+        crop at either end: from a square to a cell, a cell seems to become longer and to get corners.
+        """
+        fills = (ends["cell_area_px"] > FILLS * self.crop_px**2).any()
+        told = ~change.index.str.endswith(OF_THE_DRAWING) & ~(fills & change.index.isin(OF_THE_OUTLINE))
+        return change[told].dropna()
 
 
 @dataclass(frozen=True)
