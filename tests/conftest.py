@@ -66,9 +66,11 @@ def compute() -> Compute:
     return Compute.chosen(device="cpu", precision="float32", threads=1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    """Debian's chromium without a window; a page of it: `browser.new_page(viewport={"width": 390, "height": 844})`."""
+    """Debian's chromium without a window, for one module: while it is open, nothing else can run an event loop here.
+
+    A page of it: `browser.new_page(viewport={"width": 390, "height": 844})`."""
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("no chromium here: install the package chromium to test pages in a browser")

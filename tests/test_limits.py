@@ -49,7 +49,7 @@ def test_a_model_that_draws_everything_truly_flags_whatever_moves_at_all(cells):
     limits = limits_of(cells, lambda z: z)
     frames = cells[:2]
     assert limits.moved == 0
-    assert "moves inf times" in held_against(limits, frames, [*frames, [0, 0, 0], [0, 0, 1]]).flags[1]
+    assert "moves inf times" in held_against(limits, frames, frames + np.array([[0, 0, 0], [0, 0, 1]])).flags[1]
     np.testing.assert_array_equal(held_against(limits, frames, frames).moved, [0, 0])
 
 
