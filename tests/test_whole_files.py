@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 
 from layout_sources import fields, say, write_images, write_plate_map, write_plates, write_table
@@ -172,3 +173,54 @@ def test_a_plane_without_any_chunk_is_refused_or_its_field_left_out(plates, tmp_
         check_source(plates, layout="ome-zarr")
     store = crops(plates, tmp_path / "crops", "ome-zarr")
     assert (len(store), store.about["left_out"]) == (11, {UNREADABLE: 1})
+
+
+def test_crops_are_not_begun_before_every_file_was_looked_at(source, tmp_path, capsys):
+    (source / "Nuclei.csv").unlink()  # they would be searched, plate after plate
+    halved(source / "p-2" / "C11_s2_wactin.tif")
+    study = tmp_path / "study"
+    command = ["crop", str(study), "--source", str(source), "--layout", "table", "--treatments", "all"]
+    assert main([*command, "--nucleus-px", "8", "--crop-px", "10"]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert 'plate "p-2", well "C11", site 2: channel "actin" is cut short' in line
+    assert line.endswith("or run with --skip-missing (1 of 12 fields have such a file)")
+    assert not (study / "crops").exists()
+
+
+def test_an_image_of_another_size_is_named_beforehand_and_in_check(source, tmp_path):
+    path = source / "p-2" / "C11_s2_wactin.tif"
+    tifffile.imwrite(path, tifffile.imread(path)[:-1])
+    for refused in (lambda: check_source(source, layout="table", sample=1), lambda: crops(source, tmp_path / "crops")):
+        with pytest.raises(InputError, match=r'site 2: channel "actin" is \d+ x \d+ px, plate .* must have one size'):
+            refused()
+    assert not (tmp_path / "crops").exists()
+
+
+def test_who_skips_already_is_not_told_to_skip(source, tmp_path, capsys):
+    halved(source / "007" / "B03_s1_wactin.tif")
+    crops(source, tmp_path / "crops")
+    assert "replace the file\n" in capsys.readouterr().err
+
+
+def test_a_chunk_of_no_bytes_is_refused_or_its_field_left_out(plates, tmp_path):
+    chunk(plates, 1).write_bytes(b"")
+    with pytest.raises(InputError, match=r'channel "DNA" is not whole \(.*: the file is empty, 0 bytes\); bring the'):
+        check_source(plates, layout="ome-zarr")
+    store = crops(plates, tmp_path / "crops", "ome-zarr")
+    assert (len(store), store.about["left_out"]) == (11, {UNREADABLE: 1})
+
+
+ODD_WELLS = {
+    "a well without a path": ("", {"plate": {"wells": [{"rowIndex": 0}]}}),
+    "a field without a path": ("B/2", {"well": {"images": [{"acquisition": 1}]}}),
+    "no list of fields": ("B/2", {"well": {"images": 3}}),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_WELLS)
+def test_metadata_of_a_plate_that_names_no_path_is_refused_in_one_line(plates, odd):
+    place, said = ODD_WELLS[odd]
+    version = 3 if (plates / "p-2.zarr" / "zarr.json").exists() else 2
+    say(zarr.open_group(plates / "p-2.zarr" / place, mode="r+"), said, version)
+    with pytest.raises(InputError, match=r'p-2\.zarr.*: its metadata lists .*, which has no "path"; correct the met'):
+        check_source(plates, layout="ome-zarr")

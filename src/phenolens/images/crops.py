@@ -18,7 +18,7 @@ from phenolens.images.h5sc import H5scTaker
 from phenolens.images.nuclei import BBBC021_PIXEL_UM
 from phenolens.images.preparing import NUCLEI_FOLDER, check_enough_fields, found_centres, plate_lights
 from phenolens.images.sources import part_name
-from phenolens.images.store import CropStore
+from phenolens.images.store import CropStore, read_about
 from phenolens.images.whole_files import missing_chunks, with_whole_files
 from phenolens.progress import tell
 from phenolens.screen.cropset import CHANNELS_ON_DISK, read_cropset
@@ -66,8 +66,8 @@ def make_crops(
         return take_over_crops(screen, cells, folder, read=read, config=config, at_once=at_once, origin=origin)
     screen = read_screen(source, layout=layout, config=reading, **choice)  # type: ignore[arg-type]
     refuse_unfit(screen, config, source)
-    if config.skip_missing:
-        screen = with_whole_files(screen, skip_missing=True)
+    if config.skip_missing or not (read_about(folder) or {}).get("complete"):
+        screen = with_whole_files(screen, skip_missing=config.skip_missing)
     lacking = missing_chunks(screen)
     if lacking is not None:
         tell(f"note: {lacking}")

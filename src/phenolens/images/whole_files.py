@@ -17,6 +17,7 @@ from phenolens.progress import tell, track
 from phenolens.screen.image_reference import file_on_disk, image_reference
 from phenolens.screen.table import Screen, where_of
 
+OR_SKIP = ", or run with --skip-missing"
 UNREADABLE = "fields with a file that cannot be read"
 
 
@@ -40,16 +41,20 @@ def with_whole_files(screen: Screen, *, skip_missing: bool) -> Screen:
     """The screen with the fields alone whose every file has an image's head and length.
 
     InputError for the first that is cut short, foreign, of no bytes or without leave, and says how many there are; with
-    `skip_missing` they are left out and counted, and the first is told.
+    `skip_missing` they are left out and counted, and the first is told. InputError for an image of another size than
+    the first.
     """
     table = screen.table
     is_whole = np.ones(len(table), bool)
     first = ""
+    sizes = _Sizes()
     for row in track(range(len(table)), "Fields whose files were looked at", total=len(table)):
-        said = _what_is_wrong(screen, table.iloc[row])
+        said = _what_is_wrong(screen, table.iloc[row], sizes)
         is_whole[row] = not said
         first = first or said
     n = int((~is_whole).sum())
+    if skip_missing:
+        first = first.replace(OR_SKIP, "")
     if not n:
         return screen
     if not skip_missing or not is_whole.any():
@@ -79,14 +84,34 @@ def missing_chunks(screen: Screen) -> MissingChunks | None:
     return MissingChunks(n, n_fields, first) if n else None
 
 
-def _what_is_wrong(screen: Screen, field: "pd.Series[str]") -> str:
-    """Why the first file of a field that cannot be read cannot; nothing where all can."""
+@dataclass
+class _Sizes:
+    """The size of the first image, which all others must have."""
+
+    first: str = ""
+    shape: tuple[int, int] = (0, 0)
+
+    def refuse_another(self, shape: tuple[int, int], *, named: str) -> None:
+        if not self.first:
+            self.first, self.shape = named, shape
+        if shape != self.shape:
+            raise InputError(
+                f"{named} is {shape[0]} x {shape[1]} px, {self.first} is {self.shape[0]} x {self.shape[1]} px; all "
+                "fields must have one size"
+            )
+
+
+def _what_is_wrong(screen: Screen, field: "pd.Series[str]", sizes: _Sizes) -> str:
+    """Why the first file of a field that cannot be read cannot; nothing where all can. InputError on another size."""
+    shapes = {}
     for named, path in _images(screen, field):
         try:
-            with open_plane(path, named=named):
-                pass
+            with open_plane(path, named=named) as plane:
+                shapes[named] = plane.shape
         except InputError as error:
             return str(error)
+    for named, shape in shapes.items():
+        sizes.refuse_another(shape, named=named)
     return ""
 
 

@@ -20,10 +20,11 @@ NOWHERE = np.uint64(2**64 - 1)  # both, for a chunk that was not written. Zarr 3
 
 @dataclass(frozen=True)
 class Chunks:
-    """How many chunks a plane has, and how many of them are not on disk."""
+    """How many chunks a plane has, how many of them are not on disk, and the first file of them without a byte."""
 
     n: int
     n_missing: int
+    empty: Path | None = None
 
 
 def plane_chunks(array: Any, folder: Path, index: tuple[int, ...]) -> Chunks:
@@ -35,15 +36,18 @@ def plane_chunks(array: Any, folder: Path, index: tuple[int, ...]) -> Chunks:
     chunk_px = array.chunks
     files_px = array.shards or chunk_px  # what one file covers
     n = n_missing = 0
+    empty: Path | None = None
     for place in product(*_places(index, array.shape, files_px)):
         inside = _inside(place, index, array.shape, chunk_px, files_px)
         n += len(inside)
         file = folder / array.metadata.encode_chunk_key(place)
         if not file.is_file():
             n_missing += len(inside)
+        elif file.stat().st_size == 0:
+            empty = empty or file
         elif array.shards:
             n_missing += _missing_in_shard(file, array, inside)
-    return Chunks(n, n_missing)
+    return Chunks(n, n_missing, empty)
 
 
 def _places(index: tuple[int, ...], shape: tuple[int, ...], cell: tuple[int, ...]) -> list[Iterable[int]]:

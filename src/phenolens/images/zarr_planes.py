@@ -1,5 +1,6 @@
 """Find one grey image in an OME-Zarr image (versions 0.1 to 0.5, zarr 2 and 3), at its finest level that is there."""
 
+import logging
 from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
@@ -15,6 +16,7 @@ from phenolens.screen.image_reference import ImageReference
 from phenolens.screen.zarr_metadata import axes_of, channels_of, image_attributes
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+BRING = "bring the whole image, or run with --skip-missing"
 PIXEL_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16))
 
 
@@ -28,21 +30,22 @@ def zarr_plane(
 ) -> tuple[tuple[int, int], np.dtype[Any], int, Callable[[], Pixels]]:
     """Shape, pixel type, bits and pixels of the chosen plane; InputError as in planes.open_plane.
 
-    A plane of which no chunk is on disk would be read as zeros: it is refused. One that lacks some of them is not,
-    since a writer may leave out chunks of zeros; `chunks_of` counts them.
+    A plane of which no chunk is on disk would be read as zeros: it is refused, and so is one with a chunk of 0 bytes.
+    One that lacks some of them is not, since a writer may leave out chunks of zeros; `chunks_of` counts them.
     """
     array, index = _opened(reference, named=named)
     path = reference.file
     chunks = plane_chunks(array, _folder(array), index)
     if chunks.n_missing == chunks.n:
-        raise InputError(
-            f"{named} has no pixels ({path}: none of the plane's {chunks.n} chunks is on disk); bring the whole image"
-        )
+        raise InputError(f"{named} has no pixels ({path}: none of the plane's {chunks.n} chunks is on disk); {BRING}")
+    if chunks.empty is not None:
+        raise InputError(f"{named} is not whole ({chunks.empty}: the file is empty, 0 bytes); {BRING}")
 
     def pixels() -> Pixels:
         try:
             image = np.asarray(array[index])
         except Exception as error:  # a chunk that is cut or damaged
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # zarr's other chunks, on their way when it ends
             line = " ".join(str(error).split())
             raise InputError(f"{named} cannot be decoded ({path}: {line}); replace the image") from error
         return image
@@ -74,7 +77,7 @@ def _opened(reference: ImageReference, *, named: str) -> tuple[Any, tuple[int, .
     except Exception as error:  # zarr raises kinds of its own for what is not there or damaged
         raise InputError(
             f"{named} has no pixels at level {level} of {path}, which its metadata names "
-            f"({' '.join(str(error).split())}); bring the whole image"
+            f"({' '.join(str(error).split())}); {BRING}"
         ) from error
     if array.dtype not in PIXEL_TYPES:
         raise InputError(f"{named} has pixels of type {array.dtype} ({path}); expected 8 or 16 bits without sign")

@@ -71,14 +71,18 @@ def _fields(
     """A row a field: plate, well, site, path within `folder`, labels; and how many wells and fields are not there."""
     rows: list[dict[str, Any]] = []
     missing: list[Path] = []
-    wells = [(path, plate, well) for path, plate in plates.items() for well in plate.get("wells", [])]
+    wells = [
+        (path, plate, well) for path, plate in plates.items() for well in _named(plate.get("wells", []), where=path)
+    ]
     for path, plate, well in track(wells, "Wells looked at", total=len(wells)):
         name = _well(plate, well, where=str(path))
-        attributes = group_attributes(path / well["path"])
+        at_well = path / str(well["path"])
+        attributes = group_attributes(at_well)
         if attributes is None:
-            missing.append(path / well["path"])
+            missing.append(at_well)
             continue
-        images = attributes.get("well", {}).get("images", [])
+        of_well = attributes.get("well")
+        images = _named(of_well.get("images", []) if isinstance(of_well, dict) else [], where=at_well)
         acquisitions = {image.get("acquisition") for image in images}
         if len(acquisitions) > 1:
             raise InputError(
@@ -87,7 +91,7 @@ def _fields(
                 "table of the images and read it with --layout table"
             )
         for site, image in enumerate(images, start=1):
-            at = path / well["path"] / str(image["path"])
+            at = at_well / str(image["path"])
             if not at.is_dir():
                 missing.append(at)
                 continue
@@ -104,6 +108,15 @@ def _fields(
     if not rows:
         raise InputError(f"{next(iter(plates))}: the plate names no field; expected wells with images")
     return rows, len(missing)
+
+
+def _named(entries: Any, *, where: Path) -> list[dict[str, Any]]:
+    """A plate's wells or a well's images as its metadata lists them; InputError where one has no path."""
+    listed = entries if isinstance(entries, list) else [entries]
+    for entry in listed:
+        if not isinstance(entry, dict) or not str(entry.get("path", "")):
+            raise InputError(f'{where}: its metadata lists {entry!r}, which has no "path"; correct the metadata')
+    return listed
 
 
 def _well(plate: dict[str, Any], well: dict[str, Any], *, where: str) -> str:

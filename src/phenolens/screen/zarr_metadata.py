@@ -38,8 +38,9 @@ def image_attributes(folder: Path, *, named: str) -> dict[str, Any]:
 
 def channels_of(attributes: dict[str, Any]) -> list[str]:
     """The channels' labels, in order; none where the image does not name them."""
-    channels = attributes.get("omero", {}).get("channels", [])
-    labels = [str(channel.get("label", "")).strip() for channel in channels]
+    omero = attributes.get("omero")
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    labels = [str(channel.get("label", "")).strip() for channel in channels or [] if isinstance(channel, dict)]
     return labels if all(labels) else []
 
 
