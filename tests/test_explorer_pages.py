@@ -112,6 +112,24 @@ def test_a_channel_alone_leaves_the_other_channels_black(study, visitor):
     assert shown[..., 1:].max() == 0
 
 
+@pytest.mark.parametrize(
+    ("channels", "named"),
+    [
+        (["DNA"], "DNA red. Real"),
+        (["actin", "tubulin"], "tubulin green, actin blue. Real"),
+        ([""], "no channel is shown. Real"),
+    ],
+)
+def test_a_travel_with_channels_switched_off_has_an_address_that_opens(visitor, channels, named):
+    asked = {"to": SERIES, "frames": 2, "channels": channels}
+    html = visitor.get(address("travel", **asked)).text
+    assert f'<p class="note">{named}' in html
+    assert len(re.findall(r'name="channels" value="[^"]*" checked', html)) == len([*filter(None, channels)])
+    assert visitor.get(address("travel", "strip.png", **asked)).content.startswith(b"\x89PNG")
+    frame = visitor.get(address("travel", "frame-1.png", **asked)).content
+    assert (matplotlib.image.imread(io.BytesIO(frame), format="png")[..., :3].max() > 0) == (channels != [""])
+
+
 def test_the_travels_page_shows_every_frame_its_nearest_real_cell_and_what_was_measured(study, visitor):
     html = visitor.get(address("travel", to=f"{SERIES}@10", frames=4)).text
     (journey,) = Traveller.open(study, RUN).travel(TravelConfig(to=f"{SERIES}@10", frames=4))

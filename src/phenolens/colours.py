@@ -92,8 +92,9 @@ def cell_image(crop: Array, contrast: Contrast) -> Array:
 
 
 def colour_words(contrast: Contrast) -> str:
-    """`DAPI red, tubulin green, actin blue`, for captions."""
-    return ", ".join(f"{name} {_word(tuple(rgb))}" for name, rgb in zip(contrast.channels, contrast.colours))
+    """`DAPI red, tubulin green, actin blue`, for captions; a channel in black is left out, as it is in the picture."""
+    shown = [(name, tuple(rgb)) for name, rgb in zip(contrast.channels, contrast.colours) if rgb.any()]
+    return ", ".join(f"{name} {_WORDS[rgb]}" for name, rgb in shown) or "no channel is shown"
 
 
 def checked_crops(crops: Array, channels: Sequence[str], *, what: str) -> Array:
@@ -126,7 +127,3 @@ _WORDS: Mapping[tuple[float, ...], str] = {
         zip(MANY_COLOURS, ("blue", "orange", "bluish green", "purple", "yellow", "sky blue", "vermilion", "light grey"))
     ),
 }
-
-
-def _word(rgb: tuple[float, ...]) -> str:
-    return _WORDS[rgb]

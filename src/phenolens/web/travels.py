@@ -83,12 +83,12 @@ class Asked:
 class Shown:
     """How pictures are shown."""
 
-    channels: Annotated[list[str] | None, Query(max_length=32)] = None  # all when none is named
+    channels: Annotated[list[str] | None, Query(max_length=32)] = None  # all when left out; an empty name is none
     bright: Annotated[int, Query(ge=25, le=400)] = 100  # percent of the contrast that all pictures share
 
     def contrast(self, cells: Cells) -> Contrast:
         """The pictures' contrast, brighter or darker, with channels left out as black."""
-        for name in self.channels or []:
+        for name in filter(None, self.channels or []):
             known(name, cells.store.channels, what="channel")
         return adjusted(cells.contrast, channels=self.channels, bright=self.bright)
 
