@@ -140,6 +140,21 @@ def test_the_travels_page_shows_every_frame_its_nearest_real_cell_and_what_was_m
     assert f'<td class="number">{change:+.1f}</td>' in html
 
 
+def test_a_treatments_populations_are_those_that_a_travel_to_medoids_leads_to(study, visitor):
+    traveller = Traveller.open(study, RUN)
+    name = traveller.destinations.table.query("role == 'treated'")["n_cells"].idxmax()
+    targets = traveller.targets(name, TravelConfig(name, targets="medoids"))
+    section = visitor.get(address("treatments", name)).text.partition('id="populations"')[2].partition("</section>")[0]
+    groups = section.split('class="dose"')[1:]
+    medoids = [re.search(r'alt="Cell ([^:]+):', group)[1] for group in groups]
+    assert medoids == [traveller.real_cell(target.row).cell_id for target in targets]
+    for number, (group, target) in enumerate(zip(groups, targets), start=1):
+        assert f"{100 * target.population.share:.0f} % of the cells" in group
+        html = visitor.get(re.search(r'href="(/travel[^"]+)"', group)[1].replace("&amp;", "&")).text
+        assert f"The real cell at the end: {traveller.real_cell(target.row).label}, {medoids[number - 1]}" in html
+    assert "Too few cells to look for populations: 1," in visitor.get(address("treatments", f"{LONELY}@1")).text
+
+
 def test_a_travel_can_start_from_the_id_of_any_cell(study, visitor):
     start = counted(study).query("role == 'treated'")["cell_id"].iloc[0]
     html = visitor.get(address("travel", to=f"{SERIES}@10", start=start)).text

@@ -108,7 +108,7 @@ def test_nuclei_planted_in_pieces_are_a_population_of_their_own(study):
     planted = np.arange(len(rows)) % 3 == 0
     noise = np.random.default_rng(0).integers(0, 60, (len(rows), 3, 36, 36))
     shown = (np.where(planted[:, None, None, None], pieces[:1], whole[:1]) + noise).astype(float)
-    traveller._measured = dict(zip(rows.tolist(), (row for _, row in measures(
+    traveller.measured.known = dict(zip(rows.tolist(), (row for _, row in measures(
         shown / shown.max(axis=(2, 3), keepdims=True), channels=traveller.channels).iterrows())))  # fmt: skip
     asked = TravelConfig(f"{SERIES}@10", targets="medoids", medoids=2)
     first, second = traveller.targets(f"{SERIES}@10", asked)

@@ -13,13 +13,19 @@ import pandas as pd
 
 from phenolens.contents.destinations import Destinations
 from phenolens.contents.pictured import EmbeddedCells, PicturedRun, chosen_run, embedded_cells
+from phenolens.contents.populations import (
+    MEASURED_CELLS,
+    MeasuredCells,
+    Populations,
+    populations_by_measures,
+)
 from phenolens.contents.travel_config import TravelConfig
 from phenolens.errors import InputError
 from phenolens.images.store import normalised
 from phenolens.phenotype.batches import BatchShare, BatchSpace, batch_space
 from phenolens.phenotype.journey import Journey, Measured, Population, RealCell
 from phenolens.phenotype.limits import SAMPLE, Limits, held_against, limits_of, nearest_cells
-from phenolens.phenotype.measures import OF_NUCLEUS, measures
+from phenolens.phenotype.measures import measures
 from phenolens.phenotype.medoids import medoids
 from phenolens.phenotype.travel import (
     Travel,
@@ -34,12 +40,7 @@ from phenolens.study import Study
 
 PRECISION = "float32"  # as the embeddings: what is shown should not depend on the processor
 MOST_CELLS = 100_000  # real cells that frames are held against; of more, so many drawn at random
-MEASURED_CONTROLS = 100  # control cells over which a measure's standard deviation is taken
-MEASURED_CELLS = 400  # cells of a treatment that are measured to find its populations; of more, so many at random
-MOST_SDS = 10.0  # a measure further from the controls than this counts as so far: one odd cell is no population
 SHOWN_CELLS = 8  # of a population, drawn at random
-# measures of the nucleus itself; how much of the cell it takes and how many neighbours it has are none
-SHAPE_OF_NUCLEUS = [name for name in OF_NUCLEUS if name not in ("nucleus_share", "n_neighbours")]
 N_MARKS = 3  # measures that tell a population from the others
 KEPT = 32  # answers that are kept for when they are asked for again
 
@@ -65,7 +66,7 @@ class Traveller:
         self.destinations = Destinations(cells)
         self.channels = pictured.store.channels
         self._seed = seed
-        self._measured: dict[int, pd.Series] = {}
+        self.measured = MeasuredCells(pictured.originals, self.channels, cells.rows(Role="control"), seed=seed)
         self._answers: OrderedDict[tuple[TravelConfig, bool], tuple[Journey, ...]] = OrderedDict()
         self._lock = Lock()
 
@@ -103,12 +104,10 @@ class Traveller:
         """What real cells show, for frames to be held against."""
         return limits_of(self.cells.z[self._reference], self._embedded_anew, sample=SAMPLE, seed=self._seed)
 
-    @cached_property
+    @property
     def control_measures(self) -> pd.DataFrame:
         """Measures of real control cells, a row a cell."""
-        controls = self.cells.rows(Role="control")
-        drawn = np.random.default_rng(self._seed).choice(controls, min(MEASURED_CONTROLS, len(controls)), replace=False)
-        return self.measured_cells(np.sort(drawn))
+        return self.measured.controls
 
     @cached_property
     def batches(self) -> BatchSpace | None:
@@ -119,11 +118,7 @@ class Traveller:
 
     def measured_cells(self, rows: np.ndarray) -> pd.DataFrame:
         """Measures of these real cells, a row a cell; each is measured once."""
-        missing = np.array(sorted({int(row) for row in rows} - self._measured.keys()), int)
-        if len(missing):
-            table = measures(self.pictured.originals(missing), channels=self.channels)
-            self._measured |= {row: table.iloc[i] for i, row in enumerate(missing.tolist())}
-        return pd.DataFrame([self._measured[int(row)] for row in rows]).reset_index(drop=True)
+        return self.measured.of(rows)
 
     def targets(self, treatment: str, asked: TravelConfig) -> list[Target]:
         """Where a travel to this treatment leads: the cell nearest to the mean, or one of each population."""
@@ -234,43 +229,25 @@ class Traveller:
                 f"{treatment}: has {n_cells} cell{'s' if n_cells > 1 else ''}, fewer than --medoids {asked.medoids}; "
                 "ask for fewer, or for --targets mean"
             )
-        if asked.medoids_by != "embedding":
-            names = self._alike_in(asked.medoids_by)
-            if n_cells > MEASURED_CELLS:
-                rows = np.sort(np.random.default_rng(asked.seed).choice(rows, MEASURED_CELLS, replace=False))
-            controls = self.control_measures[names]
-            sds = (self.measured_cells(rows)[names] - controls.mean()) / controls.std().where(controls.std() > 0)
-            features = sds.clip(-MOST_SDS, MOST_SDS).fillna(0).to_numpy()  # what was not measured is as in controls
+        if asked.medoids_by == "embedding":
+            z = self.cells.z[rows]
+            parted = Populations(rows, z, medoids(z, asked.medoids, seed=asked.seed))
         else:
-            features = self.cells.z[rows]
-        found = medoids(features, asked.medoids, seed=asked.seed)
+            parted = populations_by_measures(self.measured, rows, asked.medoids, by=asked.medoids_by, seed=asked.seed)
         targets = []
-        for number, row in enumerate(found.rows):
-            ours = rows[found.population == number]
+        for number in range(asked.medoids):
+            ours = parted.rows_of(number)
             shown = np.random.default_rng(asked.seed).permutation(ours)[:SHOWN_CELLS]
             population = Population(
                 number=number + 1,
                 of=asked.medoids,
-                share=float(found.shares[number]),
+                share=float(parted.found.shares[number]),
                 n_cells=n_cells,
                 cells=tuple(self.real_cell(cell) for cell in shown),
-                marks=self._marks(rows, found.population == number),
+                marks=self._marks(parted.rows, parted.found.population == number),
             )
-            targets.append(Target(int(rows[row]), ours, population))
+            targets.append(Target(parted.medoid(number), ours, population))
         return targets
-
-    def _alike_in(self, by: str) -> list[str]:
-        """The measures that cells of one population are alike in."""
-        names = self.control_measures.columns
-        if by == "measures":
-            return names.tolist()
-        of_nucleus = [name for name in SHAPE_OF_NUCLEUS if name in names]
-        if not of_nucleus:
-            raise InputError(
-                f"--medoids-by nucleus: none of the channels {', '.join(self.channels)} shows nuclei by its name; "
-                "ask for --medoids-by measures, or embedding"
-            )
-        return of_nucleus
 
     def _marks(self, rows: np.ndarray, ours: np.ndarray) -> tuple[tuple[str, float, float], ...]:
         """What these of the cells differ most in from the others, in standard deviations of controls."""

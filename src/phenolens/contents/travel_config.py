@@ -8,6 +8,7 @@ import numpy as np
 from phenolens.errors import InputError, at_least, at_most
 from phenolens.phenotype.travel import Way
 
+MedoidsBy = Literal["nucleus", "measures", "embedding"]
 MOST_FRAMES = 1000  # more than an eye tells apart
 
 
@@ -27,7 +28,7 @@ class TravelConfig:
     targets: Literal["mean", "medoids"] = "mean"
     medoids: int = 3  # populations, with --targets medoids
     # what cells of one population are alike in: the measures of their nucleus, all measures, or the embedding
-    medoids_by: Literal["nucleus", "measures", "embedding"] = "nucleus"
+    medoids_by: MedoidsBy = "nucleus"
     beyond: float = 1.0  # with --way direction: how far to go, 1 being the treatment's mean
     seed: int = 0  # of the cells that are drawn where there are too many to take all
 

@@ -1,5 +1,6 @@
 """A treatment's page: its cells, its neighbours, how it is scored, its doses; and what can be taken along."""
 
+from threading import Lock
 from typing import Annotated, Any
 
 import numpy as np
@@ -7,9 +8,9 @@ import pandas as pd
 from fastapi import FastAPI, Query, Response
 from fastapi.responses import HTMLResponse
 
+from phenolens.contents.populations import MEASURED_CELLS, MeasuredCells, populations_by_measures
 from phenolens.errors import InputError
 from phenolens.images.store import normalised
-from phenolens.phenotype.medoids import Medoids, medoids
 from phenolens.web.cells import Cells, NotInStudyError, known
 from phenolens.web.downloads import download
 from phenolens.web.explorer import Explorer
@@ -19,15 +20,54 @@ from phenolens.web.shown import pictures_of
 SHOWN_CELLS = 16  # cells of a treatment, nearest or random
 DOSE_CELLS = 5  # cells of each dose of a compound
 NEIGHBOURS = 6  # nearest other treatments on the page; the download has all
-POPULATIONS, POPULATION_CELLS = 3, 5  # medoids, and cells that are shown of each one's population
-MEDOID_CELLS = 400  # of a treatment that are searched; of more, so many drawn at random
+POPULATIONS, POPULATION_CELLS = 3, 5  # as many as a travel to medoids has, and cells that are shown of each
+LEAST_CELLS = 6  # of a treatment, below which no populations are looked for
 
 Draw = Annotated[int, Query(ge=0, le=9999)]
 Name = Annotated[str, Query(max_length=300)]
 
 
+class Searched:
+    """Treatments whose populations were looked for: those to which a travel to medoids leads, each searched once."""
+
+    def __init__(self) -> None:
+        self._cells: Cells | None = None
+        self._found: dict[str, tuple[list[dict[str, Any]], str]] = {}
+        self._searching = Lock()
+
+    def populations(self, cells: Cells, treatment: str) -> tuple[list[dict[str, Any]], str]:
+        """Each population's share, its number of cells and the cells most like its medoid; or none, and why."""
+        with self._searching:
+            if self._cells is not cells:
+                control = (cells.table["role"] == "control") & ~cells.table["is_noise"]
+                originals = lambda rows: normalised(cells.store.take(rows))  # noqa: E731
+                self._measured = MeasuredCells(originals, cells.store.channels, np.flatnonzero(control))
+                self._cells, self._found = cells, {}
+            if treatment not in self._found:
+                self._found[treatment] = self._looked_for(cells, treatment)
+            return self._found[treatment]
+
+    def _looked_for(self, cells: Cells, treatment: str) -> tuple[list[dict[str, Any]], str]:
+        rows = cells.rows_of(treatment)
+        if len(rows) < LEAST_CELLS:
+            return [], f"Too few cells to look for populations: {len(rows)}, and at least {LEAST_CELLS} are needed."
+        try:
+            parted = populations_by_measures(self._measured, rows, POPULATIONS)
+        except InputError as reason:  # no control cells, no channel of nuclei, or cells that are all alike
+            return [], f"No populations: {reason}."
+        return [
+            {
+                "share": float(parted.found.shares[number]),
+                "n": len(parted.rows_of(number)),
+                "cells": cells.shown(parted.typical(number, POPULATION_CELLS)),
+            }
+            for number in range(POPULATIONS)
+        ], ""
+
+
 def add_treatments(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
     """The addresses of treatments and their downloads."""
+    searched = Searched()
 
     @app.get("/treatments/{treatment:path}", response_class=HTMLResponse)
     def treatment(treatment: str, run: str = "", channel: str = "", draw: Draw = 0) -> Response:
@@ -36,6 +76,7 @@ def add_treatments(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
         about, run = cells.treatments.loc[treatment], explorer.run(run)
         nearest = explorer.nearest_to_mean(run, treatment, n=SHOWN_CELLS)
         judged = explorer.judged(run)
+        populations, no_populations = searched.populations(cells, treatment)
         return pages.page(
             "treatment.html",
             treatment=treatment,
@@ -44,7 +85,9 @@ def add_treatments(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
             models=explorer.models(),
             wells=cells.wells[(cells.wells["treatment"] == treatment) & (cells.wells["role"] == about["role"])],
             nearest=list(zip(cells.shown(nearest), nearest.values())),
-            populations=_populations(explorer, cells, run, treatment),
+            populations=populations,
+            no_populations=no_populations,
+            measured_cells=MEASURED_CELLS,
             random=cells.shown(cells.random(treatment, SHOWN_CELLS, draw=draw)),
             draw=draw,
             judged={name: table.loc[treatment] for name, table in judged.items() if treatment in table.index},
@@ -96,27 +139,6 @@ def add_treatments(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
         crops = [normalised(cells.store.take(rows)) for rows in groups.values()]
         figure = cell_sheet(crops, list(groups), channels=cells.store.channels, contrast=cells.contrast)
         return download(png(figure), "image/png", f"cells_{treatment}_{run}.png")
-
-
-def _populations(explorer: Explorer, cells: Cells, run: str, treatment: str) -> list[dict[str, Any]]:
-    """Each medoid's share of the cells, and the cells nearest to it; empty where cells are too few or not embedded."""
-    rows = cells.rows_of(treatment)
-    if len(rows) > MEDOID_CELLS:
-        rows = np.sort(np.random.default_rng(0).choice(rows, MEDOID_CELLS, replace=False))
-    z = explorer.embedded(run, rows)
-    if z is None or len(rows) < 2 * POPULATIONS:
-        return []
-    try:
-        found: Medoids = medoids(z, POPULATIONS)
-    except InputError:  # cells that are all alike have no populations
-        return []
-    populations = []
-    for number, medoid in enumerate(found.rows):
-        own = np.flatnonzero(found.population == number)
-        away = np.linalg.norm(z[own] - z[medoid], axis=1)
-        shown = own[np.argsort(away, kind="stable")][:POPULATION_CELLS]
-        populations.append({"share": float(found.shares[number]), "n": len(own), "cells": cells.shown(rows[shown])})
-    return populations
 
 
 def _csv(table: pd.DataFrame, name: str) -> Response:
