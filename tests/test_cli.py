@@ -105,6 +105,31 @@ def scored_study(study, *, model: str = "ae", flags: list | None = None):
     assert run("evaluate", study, "--bootstraps", 10, "--shuffles", 5) == 0
 
 
+def test_of_a_study_half_run_the_command_that_comes_first_is_named(said, tiny_study):
+    study = tiny_study.folder
+    asked = (["report", study], ["evaluate", study], ["figure", "comparison", study, "--out", study / "f.png"])
+
+    def come_first(named: str, *, of=asked) -> None:
+        for verb in of:
+            assert named in refused(said, *verb)
+
+    tiny_study.crops.rename(study / "aside")
+    come_first("`phenolens crop`")
+    (study / "aside").rename(tiny_study.crops)
+    come_first("`phenolens train ")
+    assert run("train", study, "--model", "ae", *SHORT) == 0
+    health = tiny_study.run("ae-seed0") / "health.json"
+    finished = health.read_bytes()
+    health.unlink()
+    come_first("not trained to its end")
+    health.write_bytes(finished)
+    come_first("`phenolens embed ")
+    assert run("embed", study) == 0
+    come_first("`phenolens profile ")
+    assert run("profile", study) == 0
+    come_first("`phenolens evaluate ", of=asked[:1])
+
+
 def test_profiles_that_were_broken_off_are_made_again(said, tiny_study):
     study = tiny_study.folder
     scored_study(study)
@@ -127,8 +152,12 @@ def test_scores_hold_every_run_and_a_named_run_keeps_its_name(tiny_study):
     table = pd.read_csv(study / "scores.csv")
     assert set(zip(table["model"], table["seed"])) == {("ae", 0), ("ae", 1), ("wide", 0)}
     assert not table.duplicated(["model", "seed", "statistics", "whitening", "protocol"]).any()
-    assert run("report", study, "--run", "wide") == 0
+    assert run("train", study, "--model", "ae", "--name", "late", *SHORT) == 0
+    assert run("report", study, "--run", "wide", "--picture-seed", 3) == 0
     text = (study / "report.html").read_text()
+    assert "run late</td>" in text  # left out, and why
+    assert "no scores: run `phenolens embed`" in text
+    assert "phenolens report study --run wide --picture-seed 3\n" in text
     assert "wide matches" in text
     assert "quality is not in this report" not in text
     assert "phenolens train study --name wide --model ae" in text

@@ -187,6 +187,7 @@ def test_the_report_shows_realism_while_it_is_of_the_crops_and_runs_that_are_the
     found = kept_realism(study)
     assert "VAE, samples" in set(found.table["look"])
     assert found.alt
+    assert found.flags == ("--runs", "ae-seed0", "vae-seed0", *FEW)  # said in the report, to repeat it
     run = kept.parent / "runs" / "ae-seed0"
     run.rename(run.with_name("elsewhere"))
     try:

@@ -193,6 +193,7 @@ def embedding_sources(study: Study, name: str) -> list[str]:
         path = study.embeddings(name) / f"{plate}.h5ad"
         about = _about_of(path)
         if not about:
+            _check_trained(study, name)  # what comes first is named
             raise InputError(f"{path}: not there yet; run `phenolens embed {study.folder}` first")
         if about["crops"] != store.identity or about["config"]["steps"] != trained["steps"]:
             raise InputError(
@@ -205,8 +206,9 @@ def embedding_sources(study: Study, name: str) -> list[str]:
 def profile_source(study: Study, name: str) -> str:
     """What a run's profiles are made from; InputError unless they are there and of the embeddings as they are now."""
     path = study.profiles(name) / "about.json"
+    embedded = embedding_sources(study, name)
     about = read_json(path, mend=f"run `phenolens profile {study.folder}`")
-    if about["embeddings"] != embedding_sources(study, name):
+    if about["embeddings"] != embedded:
         raise InputError(
             f"{path}: of other embeddings than there are now; run `phenolens profile {study.folder}` again"
         )
@@ -217,6 +219,7 @@ def check_scores(study: Study) -> None:
     """InputError unless there are scores and they are of the profiles as they are now."""
     path = study.folder / "scores" / "about.json"
     if not path.exists() or not study.scores.exists():
+        profiled_runs(study)  # InputError that names what comes before evaluate, where that is not done
         raise InputError(f"{study.scores}: not there yet; run `phenolens evaluate {study.folder}` first")
     for name, source in read_json(path, mend=f"run `phenolens evaluate {study.folder}`").items():
         if profile_source(study, name) != source:

@@ -115,6 +115,7 @@ class Study:
             if name not in known:
                 raise InputError(f'{self.folder}: no run "{name}" (there are: {", ".join(known) or "none"})')
         if not known:
+            self.store()  # InputError where there are no crops: they come before training
             raise InputError(f"{self.folder}: nothing is trained yet; run `phenolens train {self.folder}` first")
         return list(names) or known
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from phenolens import __version__
+from phenolens.contents.commands import flags_of
 from phenolens.contents.pictured import PicturedRun
 from phenolens.contents.realism import RealismConfig, measured_realism
 from phenolens.contents.shown_runs import decoding_runs
@@ -35,6 +36,7 @@ class KeptRealism:
     notes: tuple[str, ...]
     nuclei: str | None  # the channel that was said to show the nuclei
     alt: str  # the figure in words
+    flags: tuple[str, ...]  # with which `phenolens realism` measures the same
 
     def sentences(self) -> list[str]:
         """What was measured, and what tells each model's cells from real ones."""
@@ -110,7 +112,9 @@ def _about(study: Study) -> dict[str, Any]:
 def _read(study: Study, about: dict[str, Any]) -> KeptRealism:
     folder = study.folder / "realism"
     table, telling = pd.read_csv(folder / "realism.csv"), pd.read_csv(folder / "telling.csv")
-    return KeptRealism(folder, table, telling, tuple(about["notes"]), about["config"]["nuclei"], about["alt"])
+    config = about["config"]
+    flags = ("--runs", *about["runs"], *flags_of(config, dataclasses.asdict(RealismConfig())))
+    return KeptRealism(folder, table, telling, tuple(about["notes"]), config["nuclei"], about["alt"], flags)
 
 
 def runs_of_these_crops(study: Study, names: Sequence[str]) -> list[PicturedRun]:

@@ -6,7 +6,7 @@ The run that is pictured is one of the study's; scores are those of all runs.
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from phenolens.contents.commands import commands
+from phenolens.contents.commands import commands, flags_of
 from phenolens.contents.pictured import pictured_runs
 from phenolens.contents.quality import left_out, quality
-from phenolens.contents.realism_folder import kept_realism
+from phenolens.contents.realism_folder import KeptRealism, kept_realism
 from phenolens.contents.report_pictures import matched_cells, real_cells, redrawn_cells, travel_strips
 from phenolens.errors import InputError, at_least
 from phenolens.files import read_h5ad, read_json, write_text
@@ -64,7 +64,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
     headline = headline[np.logical_and.reduce([headline[key] == value for key, value in HEADLINE.items()])]
     treated = store.cells[store.cells["role"] == "treated"]
     is_bbbc021 = set(treated["compound"]) == COMPOUNDS
-    queries = _queries(study, name)
+    queries, measured = _queries(study, name), kept_realism(study)
     contents = ReportContents(
         title=f"{study.folder.resolve().name}: what the treatments do to the cells",
         verdict=_verdict(headline, study, name),
@@ -78,11 +78,17 @@ def write_report(study: Study, config: ReportConfig) -> None:
         wrong=None if queries is None else _wrong(queries),
         **_of_training(study, name),
         **_pictures(study, name, config),
-        realism=_realism(study),
+        realism=None if measured is None else _realism(measured),
         quality=quality(store, seed=config.picture_seed),
         whitening=_whitening_words(study, name),
         left_out=_left_out(store, study, name),
-        commands=commands(study, store, _scored_runs(study)),
+        commands=commands(
+            study,
+            store,
+            _scored_runs(study),
+            measured=[] if measured is None else list(measured.flags),
+            report=flags_of(asdict(config), asdict(ReportConfig())),
+        ),
         study=shlex.quote(study.folder.resolve().name),
     )
     write_text(study.report, report_html(contents))
@@ -235,11 +241,8 @@ def _pictures(study: Study, name: str, config: ReportConfig) -> dict[str, Any]:
     return shown
 
 
-def _realism(study: Study) -> RealismContents | None:
+def _realism(kept: KeptRealism) -> RealismContents:
     """What `phenolens realism` measured of the crops and runs as they are now."""
-    kept = kept_realism(study)
-    if kept is None:
-        return None
     picture = SavedPicture((kept.folder / "realism.png").read_bytes(), "", kept.alt)
     return RealismContents(kept.table, kept.sentences(), picture)
 
@@ -272,4 +275,13 @@ def certificate_sentence(certificate: dict[str, Any]) -> str:
 def _left_out(store: CropStore, study: Study, name: str) -> pd.DataFrame:
     wells = read_h5ad(study.profiles(name) / "wells_mean.h5ad", mend="run `phenolens profile` again")
     about = json.loads(wells.uns["phenolens"])
-    return left_out(store, n_wells=len(about["wells_left_out"]), min_cells=about["min_cells"])
+    table = left_out(store, n_wells=len(about["wells_left_out"]), min_cells=about["min_cells"])
+    unscored = sorted(set(study.runs()) - set(_scored_runs(study)))
+    runs = [(f"run {run}", 1, _why_unscored(study, run)) for run in unscored]
+    return pd.concat([table, pd.DataFrame(runs, columns=table.columns)], ignore_index=True) if runs else table
+
+
+def _why_unscored(study: Study, run: str) -> str:
+    if not (study.run(run) / "health.json").exists():
+        return "not trained to its end: give its `phenolens train` command again"
+    return "no scores: run `phenolens embed`, `profile` and `evaluate` again"
