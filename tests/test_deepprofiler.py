@@ -76,3 +76,24 @@ def test_an_index_without_images_and_an_image_that_is_not_there_are_named(projec
     assert "no column holds the names of images, such as DNA (found: Metadata_Plate," in refusal(project)
     (project / "inputs" / "metadata" / "index.csv").unlink()
     assert "index.csv: no such file" in refusal(project)
+
+
+def test_a_channel_with_one_file_of_another_kind_is_not_left_out_in_silence(project):
+    name = pd.read_csv(project / "inputs" / "metadata" / "index.csv")["actin"][3]
+    edited(project, lambda index: index.replace({name: f"{name}.jpg"}))
+    said = refusal(project)
+    assert said.startswith(f'index.csv, row 5: actin is "{name}.jpg", while 11 other rows have an image there')
+
+
+def test_a_centre_that_is_no_number_is_told_with_its_file(project):
+    path = sorted((project / "inputs" / "locations").glob("*/*.csv"))[3]
+    path.write_text(path.read_text().replace("20", "twenty").replace("25", "x"))
+    with pytest.raises(InputError, match=rf"{path.name}, row 2: Location_Center_. is \"\w+\", expected a number"):
+        check_source(project, layout="deepprofiler", skip_missing=True)
+
+
+def test_a_centre_outside_its_field_is_told_by_check_already(project):
+    path = sorted((project / "inputs" / "locations").glob("*/*.csv"))[3]
+    path.write_text(path.read_text().replace("20", "2000"))
+    with pytest.raises(InputError, match=r"object 1: centre y .* is outside the field of 40 x 50 px \(1 such cells\)"):
+        check_source(project, layout="deepprofiler")

@@ -224,3 +224,12 @@ def test_metadata_of_a_plate_that_names_no_path_is_refused_in_one_line(plates, o
     say(zarr.open_group(plates / "p-2.zarr" / place, mode="r+"), said, version)
     with pytest.raises(InputError, match=r'p-2\.zarr.*: its metadata lists .*, which has no "path"; correct the met'):
         check_source(plates, layout="ome-zarr")
+
+
+def test_where_the_controls_cannot_be_read_no_crop_is_begun(source, tmp_path):
+    controls = read_screen(source, layout="table", treatments="all").table.query("role == 'control'")
+    for path in controls["file_actin"]:
+        halved(source / path)
+    with pytest.raises(InputError, match="no control well is left, and profiles are scaled by the controls"):
+        crops(source, tmp_path / "crops")
+    assert not (tmp_path / "crops").exists()

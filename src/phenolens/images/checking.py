@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 
 from phenolens.errors import InputError
+from phenolens.images.cutting import refuse_outside
+from phenolens.images.fields import field_size
 from phenolens.images.sampling import look_at_fields
 from phenolens.images.sources import part_name
 from phenolens.images.whole_files import MissingChunks, missing_chunks, with_whole_files
@@ -15,7 +17,7 @@ from phenolens.screen.cropset import read_cropset
 from phenolens.screen.h5sc import h5sc_file, read_h5sc, side_px
 from phenolens.screen.layout_config import LayoutConfig
 from phenolens.screen.layouts import centres_path, read_screen, read_screen_centres
-from phenolens.screen.table import FIELD, Screen
+from phenolens.screen.table import FIELD, Screen, where_of
 
 SAMPLE = 8  # fields whose pixels are read, evenly over the screen
 
@@ -66,6 +68,9 @@ def check_source(
     if not path.exists() and config.centres is None:
         return _checked(screen, pictures, None, str(path), layout, lacking=lacking)
     cells, screen = read_screen_centres(source, screen, config=config, skip_missing=skip_missing)
+    field = screen.table.iloc[0]
+    where = f'{where_of(field)}: channel "{screen.channels[0]}"'
+    refuse_outside(cells, field_size(screen.folder / field[f"file_{screen.channels[0]}"], where=where))
     return _checked(screen, pictures, cells, str(path), layout, lacking=lacking)
 
 

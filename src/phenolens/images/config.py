@@ -24,21 +24,24 @@ class CropConfig:
     treatments: Treatments = "labelled"  # controls and treatments of known mechanism only, or all
     skip_missing: bool = False  # leave out, and count, what has no image or no label instead of stopping
     pixel_size_um: float | None = None  # side of a pixel in the specimen, micrometres
-    cells: Literal["auto", "given", "found", "cellpose"] = "auto"  # centres from a table, found here, or found here by
-    # Cellpose (an extra, with weights of its own); auto: given where there is a table, else found
+    # centres given in a table, found here, or found here by Cellpose (an extra, with weights of its own); auto: given
+    # where there is a table, else found
+    cells: Literal["auto", "given", "found", "cellpose"] = "auto"
     nucleus_um: float = 15.0  # diameter of a usual nucleus, micrometres, for cells found here (MCF-7)
     nucleus_px: float | None = None  # the same in pixels; stands instead of --nucleus-um and --pixel-size-um
     least_contrast: float = 4.0  # least light of a nucleus above the background, deviations of a pixel's noise
-    illumination: Literal["as it is", "corrected", "lit"] = "as it is"  # corrected: each plate's uneven light divided
-    # out, as the mean of its fields shows it; lit: as the mean of what is lit in them does, the offset subtracted
+    # corrected: each plate's uneven light divided out, as the mean of its fields shows it; lit: as the mean of what is
+    # lit in them does, the offset subtracted
+    illumination: Literal["as it is", "corrected", "lit"] = "as it is"
     illumination_px: int = 96  # how wide a plate's mean field is smoothed: diameter of the filter, pixels
     illumination_offset: Literal["keep", "subtract"] = "keep"  # the camera's counts without light, of `corrected`
     least_fields: int = 60  # a plate with fewer fields cannot tell its light from its cells
     noise_correlation: float = 0.5  # a channel whose neighbouring pixels correlate less than this is camera noise
     focus_slope: float = -5.5  # a mean slope of log power over log frequency steeper than this is out of focus
     saturated_share: float = 0.01  # a channel with at least this share of its pixels at the detector's limit
-    leave_out: tuple[Flag, ...] = ("noise",)  # flagged crops that no profile or training takes; dividing cells are
-    # among the saturated and those out of focus, so to leave these out too biases profiles
+    # flagged crops that no profile or training takes; dividing cells are among the saturated and those out of focus,
+    # so to leave these out too biases profiles
+    leave_out: tuple[Flag, ...] = ("noise",)
 
     def __post_init__(self) -> None:
         """InputError on a number that cannot be."""

@@ -12,7 +12,7 @@ from phenolens.errors import InputError
 from phenolens.images.build import CropReader, begin, build_store, refuse_other_folder
 from phenolens.images.cellpose_nuclei import load_cellpose
 from phenolens.images.config import CropConfig
-from phenolens.images.cutting import CropTaker, FieldCutter, fits_inside
+from phenolens.images.cutting import CropTaker, FieldCutter, fits_inside, refuse_outside
 from phenolens.images.fields import field_size, pixel_types
 from phenolens.images.h5sc import H5scTaker
 from phenolens.images.nuclei import BBBC021_PIXEL_UM
@@ -68,6 +68,7 @@ def make_crops(
     refuse_unfit(screen, config, source)
     if config.skip_missing or not (read_about(folder) or {}).get("complete"):
         screen = with_whole_files(screen, skip_missing=config.skip_missing)
+        refuse_unfit(screen, config, source)
     lacking = missing_chunks(screen)
     if lacking is not None:
         tell(f"note: {lacking}")
@@ -92,7 +93,7 @@ def make_crops(
 
 
 def refuse_unfit(screen: Screen, config: CropConfig, source: Path) -> None:
-    """InputError, before any work, for a plate whose name no file can have and a screen without a treated well."""
+    """InputError, before any work, for a plate whose name no file can have, and without a treated or a control well."""
     for plate in screen.table["plate"].unique():
         part_name(str(plate))
     is_part = bool(config.plates or config.wells or config.sites)
@@ -100,6 +101,11 @@ def refuse_unfit(screen: Screen, config: CropConfig, source: Path) -> None:
         raise InputError(
             f"{source}: no well has the role treated, there is nothing to profile; correct what was done to the wells "
             "(compound, role, --controls), or take a part of it all the same with --plates"
+        )
+    if not is_part and not (screen.table["role"] == "control").any():
+        raise InputError(
+            f"{source}: no control well is left, and profiles are scaled by the controls; bring their images, or "
+            "take a part of it all the same with --plates"
         )
 
 
@@ -148,7 +154,7 @@ def cut_crops(
         raise InputError(f"the screen names no images (no column {missing[0]}); read it with its folder of images")
     cells = _with_fields(centres, screen, columns=[*COLUMNS, *files])
     size = _size_of_fields(screen, cells, config.crop_px)
-    _refuse_centres(cells, size)
+    refuse_outside(cells, size)
     fits = fits_inside(cells["y"].to_numpy(float), cells["x"].to_numpy(float), size, config.crop_px)
     n_at_border = {str(plate): int(n) for plate, n in cells["plate"][~fits].value_counts().items()}
     cells = cells[fits].reset_index(drop=True)
@@ -232,20 +238,6 @@ def _size_of_fields(screen: Screen, cells: pd.DataFrame, crop_px: int) -> tuple[
             f"{where_of(first)} is {size[0]} x {size[1]} px, smaller than a crop; give a smaller --crop-px"
         )
     return size
-
-
-def _refuse_centres(cells: pd.DataFrame, size: tuple[int, int]) -> None:
-    position = np.floor(cells[["y", "x"]].to_numpy(float) + 0.5)
-    no_number = ~np.isfinite(position).all(axis=1)
-    outside = ~no_number & ((position < 0) | (position >= np.array(size))).any(axis=1)
-    for bad, what in ((no_number, "is no number"), (outside, f"is outside the field of {size[0]} x {size[1]} px")):
-        if bad.any():
-            cell = cells[bad].iloc[0]
-            raise InputError(
-                f"{where_of(cell)}, object {cell['object_number']}: centre y {cell['y']:g}, x {cell['x']:g} {what} "
-                f"({int(bad.sum()):,} such cells); expected pixels, y the row and x the column, from 0. Correct them; "
-                "no crop was written."
-            )
 
 
 def _without_cells(screen: Screen, cells: pd.DataFrame, config: CropConfig) -> dict[str, int]:

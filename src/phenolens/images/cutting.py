@@ -109,6 +109,21 @@ def fits_inside(
     return fits
 
 
+def refuse_outside(cells: pd.DataFrame, size: tuple[int, int]) -> None:
+    """InputError for a centre that is no number or outside its field of `size` (height, width)."""
+    position = np.floor(cells[["y", "x"]].to_numpy(float) + 0.5)
+    no_number = ~np.isfinite(position).all(axis=1)
+    outside = ~no_number & ((position < 0) | (position >= np.array(size))).any(axis=1)
+    for bad, what in ((no_number, "is no number"), (outside, f"is outside the field of {size[0]} x {size[1]} px")):
+        if bad.any():
+            cell = cells[bad].iloc[0]
+            raise InputError(
+                f"{where_of(cell)}, object {cell['object_number']}: centre y {cell['y']:g}, x {cell['x']:g} {what} "
+                f"({int(bad.sum()):,} such cells); expected pixels, y the row and x the column, from 0. Correct them; "
+                "no crop was written."
+            )
+
+
 def _read_crop(path: Path, crop_px: int) -> UInt16Array:
     try:
         crop = np.load(path, allow_pickle=False)

@@ -54,7 +54,7 @@ class IlluminationConfig:
 
     def __post_init__(self) -> None:
         """InputError on a number that cannot be."""
-        at_least("--smooth-px", self.smooth_px, BLOCK_PX)
+        at_least("--illumination-px", self.smooth_px, BLOCK_PX)
         at_least("--least-fields", self.least_fields, 1)
         for flag, value in (("--robust-minimum", self.robust_minimum), ("--offset-percentile", self.offset_percentile)):
             if not 0 <= value < 100:

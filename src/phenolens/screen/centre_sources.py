@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from phenolens.errors import InputError
 from phenolens.progress import track
 from phenolens.screen.centres import CENTRE_COLUMNS, PLATE_COLUMNS, joined_centres, read_centres
-from phenolens.screen.csv_table import read_csv
+from phenolens.screen.csv_table import numbers, read_csv
 from phenolens.screen.image_reference import file_on_disk
 from phenolens.screen.table import FIELD, Screen
 
@@ -262,11 +262,14 @@ def _locations(folder: Path, screen: Screen, skip_missing: bool) -> tuple[pd.Dat
             wanted = _centre_columns(raw.columns, source=f"{path.parent.name}/{path.name}")
             nuclei = raw[[wanted[name] for name in CENTRE_COLUMNS]].set_axis(list(CENTRE_COLUMNS), axis=1)
             place = dict(zip(FIELD_KEYS, (path.parent.name, match["well"], match["site"])))
-            parts.append(nuclei.assign(**place))
         except InputError as error:
             if not skip_missing:
                 raise InputError(f"{error}, or run with --skip-missing to leave such sites out") from None
             n_empty += 1
+        else:
+            for name in CENTRE_COLUMNS:
+                numbers(nuclei, name, source=str(path))  # said here, where the file is known
+            parts.append(nuclei.assign(**place))
     return _together(parts, folder), n_empty
 
 

@@ -35,6 +35,7 @@ def read_deepprofiler(source: Path, *, config: LayoutConfig, skip_missing: bool 
             f"expected paths within {inputs / IMAGES} that end in {', '.join(IMAGE_SUFFIXES)}"
         )
     channels = chosen_channels(found, config.channels, source=path.name)
+    _refuse_mixed(raw.drop(columns=[*found, OUTLINES], errors="ignore"), source=path.name)
     within = PurePosixPath(inputs.relative_to(source).as_posix()) / IMAGES
     every = raw[found].map(lambda name: str(within / str(name).replace("\\", "/")), na_action="ignore")
     return described_screen(
@@ -62,8 +63,23 @@ def locations_folder(source: Path) -> Path | None:
 
 def _is_channel(name: str, values: pd.Series) -> bool:
     named = values.dropna()
-    is_image = named.map(lambda value: file_on_disk(value).suffix.lower() in IMAGE_SUFFIXES)
-    return name != OUTLINES and len(named) > 0 and bool(is_image.all())
+    return name != OUTLINES and len(named) > 0 and bool(_are_images(named).all())
+
+
+def _are_images(named: pd.Series) -> pd.Series:
+    return named.map(lambda value: file_on_disk(value).suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _refuse_mixed(others: pd.DataFrame, *, source: str) -> None:
+    """InputError for a column with images in some rows and something else in others: a channel would be lost."""
+    for name in others:
+        are_images = _are_images(others[name].dropna())
+        if are_images.any():
+            row = are_images.index[int((~are_images).to_numpy().argmax())]
+            raise InputError(
+                f'{source}, row {row + 2}: {name} is "{others[name][row]}", while {int(are_images.sum()):,} other rows '
+                f"have an image there that ends in {', '.join(IMAGE_SUFFIXES)}; correct it, or take the column out"
+            )
 
 
 def _said_once(raw: pd.DataFrame) -> pd.DataFrame:
