@@ -1,15 +1,12 @@
 """A study to explore: the travelling study, profiled and scored; and its pages, asked for without a network."""
 
 import asyncio
-import threading
-from contextlib import contextmanager
 
 import httpx
-import uvicorn
 
 from phenolens import steps
 from phenolens.web.app import create_app
-from phenolens.web.serving import address_of, listening
+from served_app import served_app
 from travelling_study import RUN, travelling_study
 
 
@@ -39,15 +36,6 @@ class Visitor:
         return answer
 
 
-@contextmanager
 def served(study):
     """The address under which a study is served meanwhile."""
-    with listening(0) as listener:
-        server = uvicorn.Server(uvicorn.Config(create_app(study), log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield address_of(listener)
-        finally:
-            server.should_exit = True
-            thread.join()
+    return served_app(create_app(study))

@@ -1,15 +1,13 @@
 """The assessment in a real browser: two keys, without script, at phone width."""
 
-import threading
 from contextlib import contextmanager
 
 import pytest
-import uvicorn
 
 from blinded_tests import TOKEN, kinds_by_picture_id, made_up
 from phenolens.study import Study
 from phenolens.web.assessment_app import create_app
-from phenolens.web.serving import address_of, listening
+from served_app import served_app
 
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
@@ -19,18 +17,9 @@ def study(tmp_path):
     return Study.create(tmp_path / "study")
 
 
-@contextmanager
 def served(study):
     """The address under which a study's assessments are served meanwhile."""
-    with listening(0) as listener:
-        server = uvicorn.Server(uvicorn.Config(create_app(study, token=TOKEN), log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield address_of(listener)
-        finally:
-            server.should_exit = True
-            thread.join()
+    return served_app(create_app(study, token=TOKEN))
 
 
 @contextmanager

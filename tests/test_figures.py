@@ -11,9 +11,9 @@ from matplotlib.image import imread
 
 from phenolens.colours import Contrast, cell_image, channel_colours, shared_contrast
 from phenolens.errors import InputError
-from phenolens.viewing.canvas import alt_of, caption_of, file_of, png
+from phenolens.viewing.canvas import caption_of, file_of, png
 from phenolens.viewing.charts import confusion, learning_curves, treatment_map
-from phenolens.viewing.figures import cell_sheet, interpolation, reconstructions
+from phenolens.viewing.figures import cell_sheet, reconstructions
 
 CHANNELS = ("DAPI", "actin", "tubulin")
 
@@ -125,41 +125,6 @@ def test_other_cells_than_the_originals_are_no_reconstructions(crops):
         reconstructions(crops, {"VAE": crops[:4]}, list("abcde"), channels=CHANNELS)
     with pytest.raises(InputError, match="4 labels for 5 cells"):
         reconstructions(crops, {"VAE": crops}, list("abcd"), channels=CHANNELS)
-
-
-def test_a_strip_shows_real_cells_at_both_ends_and_a_cosine_under_each_frame(crops):
-    start, target = crops[0] ** 2, crops[1] ** 2
-    figure = interpolation(
-        crops, np.array([-0.25, 0.1, 0.5, 0.9, 1.0]), "DMSO", "taxol $0.3$", start, target, channels=CHANNELS
-    )
-    contrast = shared_contrast(np.stack([start, target]), CHANNELS)
-    np.testing.assert_array_equal(pictures(figure), [cell_image(crop, contrast) for crop in (start, *crops, target)])
-    shown = [axes for axes in figure.axes if axes.images]
-    under = ["real cell", "−0.25", "0.10", "0.50", "0.90", "1.00", "real cell"]
-    assert [axes.get_xlabel() for axes in shown] == under
-    assert [[text.get_text() for text in axes.texts] for axes in (shown[0], shown[-1])] == [["DMSO"], ["taxol $0.3$"]]
-    assert "n = 1 cell of DMSO" in caption_of(figure)
-    assert alt_of(figure) == "5 frames decoded from DMSO to taxol $0.3$, cosine similarity from -0.25 to 1.00"
-
-
-def test_a_strip_without_real_cells_shows_the_frames_alone(crops):
-    figure = interpolation(crops, np.linspace(0, 1, 5), "a", "b", channels=CHANNELS)
-    contrast = shared_contrast(crops, CHANNELS)
-    np.testing.assert_array_equal(pictures(figure), [cell_image(crop, contrast) for crop in crops])
-
-
-def test_a_long_label_does_not_push_the_cells_of_a_strip_apart(crops):
-    edges = []
-    for end in ("b", "a compound with a very long name 100 µM: and its mechanism of action"):
-        figure = interpolation(crops, np.linspace(0, 1, 5), "a", end, crops[0], crops[1], channels=CHANNELS)
-        figure.draw_without_rendering()
-        edges.append([axes.get_window_extent().x0 for axes in figure.axes])
-    np.testing.assert_allclose(edges[0], edges[1])
-
-
-def test_a_strip_needs_a_cosine_for_each_frame(crops):
-    with pytest.raises(InputError, match="4 cosines for 5 frames"):
-        interpolation(crops, np.ones(4), "a", "b", channels=CHANNELS)
 
 
 def test_a_given_contrast_makes_figures_comparable(crops):
@@ -319,11 +284,11 @@ def test_a_figure_gives_the_same_bytes_each_time_whatever_the_users_own_settings
 
 
 def test_without_its_caption_a_figure_is_lower_and_keeps_its_caption_for_the_page(crops):
-    figure = interpolation(crops, np.linspace(0, 1, 5), "a", "b", channels=CHANNELS)
+    figure = cell_sheet([crops], ["a"], channels=CHANNELS)
     with_caption, without = (imread(io.BytesIO(png(figure, with_caption=shown))) for shown in (True, False))
     assert without.shape[0] < with_caption.shape[0]
     assert without.shape[1] == with_caption.shape[1]
-    assert caption_of(figure).startswith("n = 1 cell of a")
+    assert caption_of(figure).startswith("n = 5 real cells")
 
 
 def test_a_dollar_sign_in_a_name_is_drawn_as_it_is(crops):

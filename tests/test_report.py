@@ -14,14 +14,14 @@ from phenolens.errors import InputError
 from phenolens.viewing.canvas import caption_of, png
 from phenolens.viewing.charts import confusion, learning_curves
 from phenolens.viewing.defects import defects
-from phenolens.viewing.figures import cell_sheet, interpolation, reconstructions
+from phenolens.viewing.figures import cell_sheet, reconstructions
+from phenolens.viewing.page import SavedPicture
 from phenolens.viewing.published import TABLE_1
 from phenolens.viewing.report import (
     GLOSSARY,
     QualityContents,
     RealismContents,
     ReportContents,
-    SavedPicture,
     report_html,
 )
 from phenolens.viewing.scoretable import SCORE_COLUMNS, outside_table, score_rows, verdict_sentence
@@ -93,7 +93,7 @@ def full(rng) -> ReportContents:
         learning_curves=[learning_curves(pd.DataFrame({"step": [1, 2, 3], "autoencoder.pixel": [9.0, 5.0, 1.0]}))],
         warnings=["the discriminator has won"],
         reconstructions=[reconstructions(crops, {"VAE+": crops}, list("abcd"), channels=channels)],
-        interpolations=[interpolation(crops, np.linspace(0, 1, 4), "DMSO", "taxol <0.3>", channels=channels)],
+        interpolations=[cell_sheet([crops], ["DMSO to taxol <0.3>"], channels=channels)],
         realism=RealismContents(
             pd.DataFrame([REALISM_ROW]),
             ["n = 12 cells that runs have <seen>."],

@@ -12,7 +12,8 @@ import pandas as pd
 from phenolens.images.config import FLAGS
 from phenolens.images.store import CropStore
 from phenolens.viewing.defects import MOST_SHOWN, defects
-from phenolens.viewing.report import Picture, QualityContents
+from phenolens.viewing.page import Picture
+from phenolens.viewing.report import QualityContents
 
 KINDS: list[str] = list(FLAGS)
 UNUSUAL_TIMES = 3  # a plate stands out with more than so many times the median plate's share of a kind ...

@@ -27,8 +27,9 @@ from phenolens.study import HEADLINE, Study
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.health import RECORDS
 from phenolens.viewing.charts import confusion, learning_curves, treatment_map
+from phenolens.viewing.page import Picture, SavedPicture
 from phenolens.viewing.published import COMPOUNDS
-from phenolens.viewing.report import Picture, RealismContents, ReportContents, SavedPicture, report_html
+from phenolens.viewing.report import RealismContents, ReportContents, report_html
 from phenolens.viewing.scoretable import verdict_sentence
 
 UNTOLD = ("record_every", "checkpoint_every", "watch_every", "tensorboard")  # settings that change no result

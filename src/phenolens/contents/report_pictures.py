@@ -20,7 +20,7 @@ from phenolens.progress import track
 from phenolens.study import Study
 from phenolens.viewing.figures import cell_sheet, reconstructions
 from phenolens.viewing.neighbours import matches
-from phenolens.viewing.report import Picture
+from phenolens.viewing.page import Picture
 from phenolens.viewing.travelstrip import travel_strip
 
 MATCH_CELLS = 4  # of each of two matched treatments

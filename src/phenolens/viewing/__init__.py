@@ -3,8 +3,9 @@
 from phenolens.colours import Contrast, cell_image, channel_colours, shared_contrast
 from phenolens.viewing.canvas import alt_of, caption_of, png
 from phenolens.viewing.charts import confusion, learning_curves, treatment_map
-from phenolens.viewing.figures import cell_sheet, interpolation, reconstructions
-from phenolens.viewing.report import ReportContents, SavedPicture, report_html
+from phenolens.viewing.figures import cell_sheet, reconstructions
+from phenolens.viewing.page import SavedPicture
+from phenolens.viewing.report import ReportContents, report_html
 from phenolens.viewing.scoretable import verdict_sentence
 
 __all__ = [
@@ -17,7 +18,6 @@ __all__ = [
     "cell_sheet",
     "channel_colours",
     "confusion",
-    "interpolation",
     "learning_curves",
     "png",
     "reconstructions",

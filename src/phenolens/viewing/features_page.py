@@ -5,16 +5,11 @@ The same contents give the same bytes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from phenolens.viewing.report import _pictures, _value
-
-TEMPLATES = Path(__file__).parent / "templates"
+from phenolens.viewing.page import inline_pictures, page_environment, page_style
 
 
 @dataclass(frozen=True)
@@ -42,17 +37,9 @@ class FeaturesContents:
 
 def features_html(contents: FeaturesContents) -> str:
     """The whole page as text: images inline, nothing loaded from anywhere, every string escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["value"] = _value
+    environment = page_environment()
     return environment.get_template("features.html").render(
         contents=contents,
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        sections=[(section, _pictures(section.strip)[0]) for section in contents.sections],
+        style=page_style(),
+        sections=[(section, inline_pictures(section.strip)[0]) for section in contents.sections],
     )

@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from phenolens.colours import Array, Contrast, checked_crops, colour_words, shared_contrast
+from phenolens.colours import Array, Contrast, checked_crops, shared_contrast
 from phenolens.errors import InputError
-from phenolens.viewing.canvas import QUIET, bare, describe, look, new_figure
+from phenolens.viewing.canvas import bare, describe, look, new_figure
 from phenolens.viewing.pieces import (
     PAD_IN,
-    SPACE,
     WIDTH_IN,
     cell_grid,
     cell_label,
@@ -22,7 +21,6 @@ from phenolens.viewing.pieces import (
     channels_apart,
     contrast_words,
     draw_cell,
-    label_end,
     label_row,
     listed,
     same_cells,
@@ -75,62 +73,6 @@ def reconstructions(
             caption=f"n = {n} cells; top row the originals, below what {models} decoded from each cell's embedding. "
             f"{note + ' ' if note else ''}{contrast_words(contrast, originals)}",
             alt=f"{n} original cells ({', '.join(dict.fromkeys(labels))}) above their reconstructions by {models}",
-        )
-
-
-def interpolation(
-    frames: Array,
-    cosines: Array,
-    start_label: str,
-    end_label: str,
-    original_start: Array | None = None,
-    original_target: Array | None = None,
-    *,
-    channels: Sequence[str],
-    contrast: Contrast | None = None,
-    way: str = "the features that differ most first",
-) -> Figure:
-    """From one cell to another, decoded frame by frame, with the real cells at both ends: the paper's Figure 3.
-
-    `frames` (F, C, S, S) are decoded embeddings, `cosines` (F,) their cosine similarity to the target's embedding,
-    `original_start` and `original_target` (C, S, S) the real cells. The contrast is that of the real cells, or of the
-    frames where there are none.
-    """
-    frames = checked_crops(frames, channels, what="frames")
-    if len(cosines) != len(frames):
-        raise InputError(f"{len(cosines)} cosines for {len(frames)} frames: expected one a frame")
-    ends = [crop for crop in (original_start, original_target) if crop is not None]
-    contrast = contrast or shared_contrast(np.stack(ends) if ends else frames, channels)
-
-    first = int(original_start is not None)
-    columns = first + len(frames) + int(original_target is not None)
-    with look():
-        # the real cells stand a little apart from what was decoded
-        ratios = [1.0, SPACE] * first + [1.0] * len(frames) + [SPACE, 1.0] * (columns - first - len(frames))
-        side = WIDTH_IN / sum(ratios)
-        figure = new_figure(WIDTH_IN, side + 0.72, pad_in=PAD_IN)
-        every = cell_grid(figure, 1, len(ratios), width_ratios=ratios)[0]
-        for axes, ratio in zip(every, ratios):
-            bare(axes).set_visible(ratio == 1)
-        grid = every[np.array(ratios) == 1]
-        for axes, frame, cosine in zip(grid[first:], frames, cosines):
-            draw_cell(axes, frame, contrast, None)
-            axes.set_xlabel(f"{cosine:.2f}".replace("-", "−"), fontsize=8.5, labelpad=3)
-        for axes, crop in ((grid[0], original_start), (grid[-1], original_target)):
-            if crop is not None:
-                draw_cell(axes, crop, contrast, None)
-                axes.set_xlabel("real cell", fontsize=8.5, labelpad=3, color=QUIET)
-        grid[0].set_title(" ", fontsize=9)  # keeps the height of the end labels free
-        label_end(grid[0], start_label, "left")
-        label_end(grid[-1], end_label, "right")
-        channel_key(figure, contrast)
-        return describe(
-            figure,
-            caption=f"n = 1 cell of {start_label} on its way to 1 cell of {end_label}, {len(frames)} decoded frames "
-            f"({way}); under each, the cosine similarity of its embedding to the target's. "
-            f"Nothing between the ends was imaged. {colour_words(contrast)}; one contrast for all.",
-            alt=f"{len(frames)} frames decoded from {start_label} to {end_label}, cosine similarity from "
-            f"{cosines[0]:.2f} to {cosines[-1]:.2f}",
         )
 
 

@@ -4,21 +4,12 @@ It is made of values that other steps computed; a section whose content is None 
 same contents give the same bytes.
 """
 
-import base64
-import math
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from matplotlib.figure import Figure
 
-from phenolens.errors import InputError
-from phenolens.viewing.canvas import alt_of, caption_of, png
+from phenolens.viewing.page import Picture, inline_pictures, page_environment, page_style
 from phenolens.viewing.published import COLUMN_TITLES, OTHERS
 from phenolens.viewing.realism_table import HEADINGS, READING, realism_rows
 from phenolens.viewing.scoretable import MODEL_NAMES, first_whitening, outside_table, score_rows
@@ -70,18 +61,6 @@ GLOSSARY = (
 
 
 @dataclass(frozen=True)
-class SavedPicture:
-    """A picture that is a PNG already, with its caption and what is to be seen in words."""
-
-    png: bytes
-    caption: str
-    alt: str
-
-
-Picture = Figure | SavedPicture
-
-
-@dataclass(frozen=True)
 class QualityContents:
     """How good the crops are: what was flagged, where, and what it looks like."""
 
@@ -127,83 +106,31 @@ class ReportContents:
     glossary: Sequence[tuple[str, str]] = field(default=GLOSSARY)
 
 
-@dataclass(frozen=True)
-class _InlinePicture:
-    """A picture as the template needs it."""
-
-    source: str
-    alt: str
-    caption: str
-    width: int
-    height: int
-
-
 def report_html(contents: ReportContents) -> str:
     """The whole page as text: images inline, no script, nothing loaded from anywhere, every string escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["value"] = _value
+    environment = page_environment()
     environment.filters["label"] = lambda name: str(name).replace("_", " ")
-    style = (Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
     scores = contents.scores
     return environment.get_template("report.html").render(
         contents=contents,
-        style=Markup(style),
+        style=page_style(),
         column_titles=COLUMN_TITLES,
         rows=None if scores is None else score_rows(scores, with_published=contents.is_bbbc021),
         whitening_name="" if scores is None else first_whitening(scores),
         further_scores=None if scores is None else outside_table(scores),
         model_names=MODEL_NAMES,
         others=OTHERS,
-        confusion=_pictures(contents.confusion),
-        treatment_map=_pictures(contents.treatment_map),
-        matches=_pictures(contents.matches),
-        learning_curves=_pictures(contents.learning_curves),
-        reconstructions=_pictures(contents.reconstructions),
-        interpolations=_pictures(contents.interpolations),
+        confusion=inline_pictures(contents.confusion),
+        treatment_map=inline_pictures(contents.treatment_map),
+        matches=inline_pictures(contents.matches),
+        learning_curves=inline_pictures(contents.learning_curves),
+        reconstructions=inline_pictures(contents.reconstructions),
+        interpolations=inline_pictures(contents.interpolations),
         realism_rows=[] if contents.realism is None else realism_rows(contents.realism.table),
         realism_headings=HEADINGS,
         realism_reading=READING,
-        realism=_pictures(None if contents.realism is None else contents.realism.picture),
+        realism=inline_pictures(None if contents.realism is None else contents.realism.picture),
         sections=SECTIONS,
-        cells=_pictures(contents.cells),
-        flagged=_pictures(None if contents.quality is None else contents.quality.examples),
+        cells=inline_pictures(contents.cells),
+        flagged=inline_pictures(None if contents.quality is None else contents.quality.examples),
     )
-
-
-def _pictures(pictures: Sequence[Picture] | Picture | None) -> list[_InlinePicture]:
-    if pictures is None:
-        return []
-    if isinstance(pictures, Figure | SavedPicture):
-        pictures = [pictures]
-    return [_inline(picture) for picture in pictures]
-
-
-def _inline(picture: Picture) -> _InlinePicture:
-    """The picture inside the page; a figure's caption becomes text of the page, which wraps and can be read aloud."""
-    if isinstance(picture, Figure):
-        picture = SavedPicture(png(picture, with_caption=False), caption_of(picture), alt_of(picture))
-    if picture.png[:8] != b"\x89PNG\r\n\x1a\n":
-        raise InputError(f'picture "{picture.alt}": not a PNG file; expected the bytes of one')
-    width, height = struct.unpack(">II", picture.png[16:24])
-    source = "data:image/png;base64," + base64.b64encode(picture.png).decode("ascii")
-    return _InlinePicture(source, picture.alt, picture.caption, width, height)
-
-
-def _value(value: object) -> str:
-    """A table's value as a person writes it: 1,996; 0.871; yes; – for what is missing."""
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value.is_integer() else f"{value:.3g}"
-    if hasattr(value, "__index__"):
-        return f"{value:,}"
-    return str(value)
