@@ -12,7 +12,7 @@ from explored_study import explored_study, served
 from travelling_study import RUN, SERIES
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-ODDITIES = ("favicon", "inline style", "Canvas2D", "GPU stall")  # of browsers and of plotly's measuring of text
+ODDITIES = ("inline style", "Canvas2D", "GPU stall")  # of browsers and of plotly's measuring of text
 
 
 @pytest.fixture(scope="module")

@@ -152,7 +152,8 @@ def test_a_treatments_populations_are_those_that_a_travel_to_medoids_leads_to(st
         assert f"{100 * target.population.share:.0f} % of the cells" in group
         html = visitor.get(re.search(r'href="(/travel[^"]+)"', group)[1].replace("&amp;", "&")).text
         assert f"The real cell at the end: {traveller.real_cell(target.row).label}, {medoids[number - 1]}" in html
-    assert "Too few cells to look for populations: 1," in visitor.get(address("treatments", f"{LONELY}@1")).text
+    lonely = visitor.get(address("treatments", traveller.destinations.treatment(LONELY))).text
+    assert "Too few cells to look for populations: 1," in lonely
 
 
 def test_a_travel_can_start_from_the_id_of_any_cell(study, visitor):

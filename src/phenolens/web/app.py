@@ -18,6 +18,7 @@ from phenolens.viewing.scoretable import score_rows
 from phenolens.web.cells import NotInStudyError
 from phenolens.web.explorer import Explorer
 from phenolens.web.headers import FOREVER, HEADERS, HOSTS, add_headers, add_hosts, policy
+from phenolens.web.icon import add_icon
 from phenolens.web.maps import add_maps
 from phenolens.web.pages import Pages
 from phenolens.web.problems import add_problems
@@ -41,6 +42,7 @@ def create_app(study: Study, *, hosts: tuple[str, ...] = HOSTS) -> FastAPI:
     maps = add_maps(app, explorer, pages, scripts)
     add_travels(app, explorer, pages, scripts)
     _add_files(app, explorer, pages)
+    add_icon(app)
     add_problems(app, pages, wrong_method="The explorer shows a study and changes nothing in it.")
     add_headers(app, HEADERS | {"Content-Security-Policy": policy(form_action="'self'")})  # choices are sent to itself
     add_hosts(app, hosts)

@@ -16,6 +16,7 @@ from phenolens.study import Study
 from phenolens.web.assessment import ASSESSOR, LIFE_SECONDS, Door, RefusedError, keep
 from phenolens.web.assessment_owner import add_owner
 from phenolens.web.headers import FOREVER, HEADERS, HOSTS, add_headers, add_hosts, policy
+from phenolens.web.icon import add_icon
 from phenolens.web.limits import add_sizes
 from phenolens.web.pages import Pages
 from phenolens.web.problems import NotHereError, add_problems
@@ -40,6 +41,7 @@ def create_app(study: Study, *, token: str, hosts: tuple[str, ...] = HOSTS) -> F
     _add_test(app, pages, door)
     add_owner(app, pages, door)
     _add_files(app, pages)
+    add_icon(app)
     add_problems(app, pages, wrong_method="Go to the beginning and follow the buttons from there.")
     _add_refusals(app, pages)
     add_sizes(app, pages.problem)
