@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 import pytest
+from playwright.sync_api import expect
 
 from blinded_tests import TOKEN, kinds_by_picture_id, made_up
 from phenolens.study import Study
@@ -51,7 +52,7 @@ def test_two_keys_judge_every_cell_and_the_whole_turn_is_seen_without_scrolling(
         for place, key in enumerate(("r", "s", "ArrowLeft", "ArrowRight"), start=1):
             assert page.get_by_role("heading").inner_text() == f"Cell {place} of 4"
             image, button = page.locator("#cell"), page.locator("#synthetic")
-            assert image.evaluate("image => image.naturalWidth") == 12
+            expect(image).to_have_js_property("naturalWidth", 12)  # it may come after the page
             below = button.bounding_box()
             assert below["y"] + below["height"] <= viewport["height"]
             assert fits(page)

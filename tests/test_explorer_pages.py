@@ -1,9 +1,12 @@
 """The map, the travel, plates and downloads as addresses: what they hold, and what they refuse."""
 
+import asyncio
 import io
 import re
+import shutil
 from urllib.parse import quote
 
+import httpx
 import matplotlib.image
 import numpy as np
 import pandas as pd
@@ -13,7 +16,9 @@ from explored_study import Visitor, explored_study
 from phenolens.colours import cell_image
 from phenolens.contents import mapped
 from phenolens.contents.travel import TravelConfig, Traveller
-from phenolens.web.app import create_app
+from phenolens.study import Study
+from phenolens.web import treatments
+from phenolens.web.app import create_app, prepare
 from phenolens.web.explorer import Explorer
 from phenolens.web.pages import address
 from test_web import TRICKS, everything
@@ -298,3 +303,57 @@ def test_whatever_its_description_allows_is_answered_without_an_error(study, mon
 
         try_it()
     assert asked == set(app.openapi()["paths"])
+
+
+def test_a_run_that_is_not_embedded_is_told_its_own_next_command_not_another_runs(study, tmp_path):
+    shutil.copytree(study.folder, tmp_path / "study")
+    half = Study.open(tmp_path / "study")
+    shutil.rmtree(half.embeddings(RUN))
+    shutil.copytree(half.run(RUN), half.run("unfinished"))
+    (half.run("unfinished") / "health.json").unlink()
+    visitor = Visitor(half)
+    for path in (f"/map?run={RUN}&of=cells", f"/treatments/{quote(SERIES + '@10', safe='')}?run={RUN}"):
+        html = visitor.get(path).text
+        assert f"Next: <code>phenolens embed {half.folder}</code>" in html
+        assert "--name unfinished" not in html
+    assert "--name unfinished" in visitor.get("/").text
+    assert "Next:" not in Visitor(study).get("/travel?to=nobody").text
+
+
+def test_what_nobody_foresaw_is_a_page_with_all_headers(study, monkeypatch):
+    def broken(self, run):
+        raise ZeroDivisionError("as nobody foresaw")
+
+    monkeypatch.setattr(Explorer, "verdict", broken)
+    through = httpx.ASGITransport(app=create_app(study), raise_app_exceptions=False)
+
+    async def asked():
+        async with httpx.AsyncClient(transport=through, base_url="http://127.0.0.1") as client:
+            return await client.get("/")
+
+    answer = asyncio.run(asked())
+    assert answer.status_code == 500
+    assert "This page cannot be made" in answer.text
+    assert "as nobody foresaw" not in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_an_embedding_that_cannot_be_read_is_named_and_stops_nothing(study, tmp_path, capsys):
+    shutil.copytree(study.folder, tmp_path / "study")
+    broken = Study.open(tmp_path / "study")
+    path = min(broken.embeddings(RUN).glob("*.h5ad"))
+    path.write_bytes(path.read_bytes()[:3000])
+    visitor = Visitor(broken)
+    prepare(visitor.app)
+    assert f"not everything can be shown yet: {path}: cannot be read" in capsys.readouterr().err
+    assert str(path) in visitor.get("/", 500).text
+    assert visitor.get("/plates", (200, 500))
+
+
+def test_populations_of_many_cells_are_looked_for_when_asked(study, monkeypatch):
+    monkeypatch.setattr(treatments, "QUICK_CELLS", 2)
+    visitor, path = Visitor(study), address("treatments", Explorer(study).cells().treatments["n_cells"].idxmax())
+    html = visitor.get(path).text
+    assert "stands for them" not in html
+    link = re.search(r'href="([^"]+)#populations">Look for them', html)[1].replace("&amp;", "&")
+    assert "stands for them" in visitor.get(link).text

@@ -62,7 +62,7 @@ def prepare(app: FastAPI) -> None:
             maps.groups(run, "cells", "pca", "mechanism")
         if done.get("profiled"):
             maps.groups(run, "treatments", "pca", "mechanism")
-    except (InputError, NotInStudyError) as reason:
+    except (InputError, NotInStudyError, OSError) as reason:
         tell(f"not everything can be shown yet: {reason}")
 
 

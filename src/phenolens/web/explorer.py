@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from phenolens.errors import InputError
 from phenolens.images.store import ABOUT
 from phenolens.profiling.similarity import directions, distances
 from phenolens.study import HEADLINE, Study
@@ -62,9 +63,10 @@ class Explorer:
             for run in study.runs()
         }
 
-    def next_step(self) -> str:
-        """The command that this study needs next; empty when every step is done."""
+    def next_step(self, run: str = "") -> str:
+        """The command that this study needs next, or that one run of it does; empty when every step is done."""
         folder, models = self.study.folder, self.models()
+        models = {run: models[run]} if run in models else models
         if not models:
             return f"phenolens train {folder} --model vaeplus"
         verbs = {"trained": "train", "embedded": "embed", "profiled": "profile", "scored": "evaluate"}
@@ -204,9 +206,13 @@ class Explorer:
             path = self.study.embeddings(run) / f"{plate}.h5ad"
             if not path.is_file():
                 return False
-            with h5py.File(path) as file:
-                if json.loads(file["uns/phenolens"][()])["crops"] != store.identity:
-                    return False
+            try:
+                with h5py.File(path) as file:
+                    about = json.loads(file["uns/phenolens"][()])
+            except OSError as error:
+                raise InputError(f"{path}: cannot be read ({error})") from error
+            if about["crops"] != store.identity:
+                return False
         return True
 
     def _scores_file(self, run: str, protocol: str) -> Path:

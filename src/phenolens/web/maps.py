@@ -126,7 +126,7 @@ def add_maps(app: FastAPI, explorer: Explorer, pages: Pages, scripts: Scripts) -
             choices=list(BY) if of == "cells" else [name for name in BY if name != "plate"],
             models=models,
             ready=ready,
-            next_step=explorer.next_step(),
+            next_step=explorer.next_step(run),
             asked=asked,
             umap_cells=UMAP_CELLS,
             plotly=scripts.address("plotly.js"),

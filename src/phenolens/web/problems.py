@@ -5,6 +5,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from phenolens.errors import InputError
+from phenolens.web.headers import HEADERS
 from phenolens.web.pages import Pages
 
 
@@ -36,3 +37,10 @@ def add_problems(app: FastAPI, pages: Pages, *, wrong_method: str) -> None:
     @app.exception_handler(OSError)
     def unreadable(request: Request, error: Exception) -> Response:
         return pages.problem(500, "The study cannot be read", f"{error}. Nothing in it was changed.")
+
+    @app.exception_handler(Exception)
+    def not_foreseen(request: Request, error: Exception) -> Response:
+        """Said outside of what puts headers on answers; the error itself stands in the terminal."""
+        page = pages.problem(500, "This page cannot be made", "What went wrong stands where the pages are served from.")
+        page.headers.update({**HEADERS, "Cache-Control": "no-store"})
+        return page

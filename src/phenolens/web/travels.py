@@ -156,7 +156,10 @@ def add_travels(app: FastAPI, explorer: Explorer, pages: Pages, scripts: Scripts
         common: dict[str, Any] = {"asked": asked, "shown": shown, "ways": WAYS, "models": explorer.models()}
         common |= {"listed": _by_mechanism(cells.treatments), "channels": cells.store.channels}
         if not journeys:
-            response = pages.page("travel.html", journey=None, words=words, next_step=explorer.next_step(), **common)
+            # an embedded run misses nothing: then it is the address that asks for what cannot be
+            embedded = explorer.models().get(asked.run, {}).get("embedded", False)
+            next_step = "" if embedded else explorer.next_step(asked.run)
+            response = pages.page("travel.html", journey=None, words=words, next_step=next_step, **common)
         else:
             journey = journeys[min(asked.part, len(journeys)) - 1]
             response = pages.page(

@@ -20,6 +20,7 @@ from phenolens.web.shown import pictures_of
 SHOWN_CELLS = 16  # cells of a treatment, nearest or random
 DOSE_CELLS = 5  # cells of each dose of a compound
 NEIGHBOURS = 6  # nearest other treatments on the page; the download has all
+QUICK_CELLS = 100  # of a treatment, above which populations are looked for when that is asked for
 POPULATIONS, POPULATION_CELLS = 3, 5  # as many as a travel to medoids has, and cells that are shown of each
 LEAST_CELLS = 6  # of a treatment, below which no populations are looked for
 
@@ -70,13 +71,16 @@ def add_treatments(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
     searched = Searched()
 
     @app.get("/treatments/{treatment:path}", response_class=HTMLResponse)
-    def treatment(treatment: str, run: str = "", channel: str = "", draw: Draw = 0) -> Response:
+    def treatment(
+        treatment: str, run: str = "", channel: str = "", draw: Draw = 0, populations: bool = False
+    ) -> Response:
         cells = explorer.cells()
         known(treatment, list(cells.treatments.index), what="treatment")
         about, run = cells.treatments.loc[treatment], explorer.run(run)
         nearest = explorer.nearest_to_mean(run, treatment, n=SHOWN_CELLS)
         judged = explorer.judged(run)
-        populations, no_populations = searched.populations(cells, treatment)
+        looked_for = populations or len(cells.rows_of(treatment)) <= QUICK_CELLS
+        found, none_found = searched.populations(cells, treatment) if looked_for else ([], "")
         return pages.page(
             "treatment.html",
             treatment=treatment,
@@ -85,8 +89,8 @@ def add_treatments(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
             models=explorer.models(),
             wells=cells.wells[(cells.wells["treatment"] == treatment) & (cells.wells["role"] == about["role"])],
             nearest=list(zip(cells.shown(nearest), nearest.values())),
-            populations=populations,
-            no_populations=no_populations,
+            populations=found,
+            no_populations=none_found,
             measured_cells=MEASURED_CELLS,
             random=cells.shown(cells.random(treatment, SHOWN_CELLS, draw=draw)),
             draw=draw,
@@ -98,7 +102,7 @@ def add_treatments(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
                 for name, row in cells.doses_of(treatment).iterrows()
             ],
             travels=about["role"] != "control" and bool(explorer.decoding_run()),
-            next_step=explorer.next_step(),
+            next_step=explorer.next_step(run),
             **pictures_of(cells, channel),
         )
 
@@ -108,7 +112,9 @@ def add_treatments(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
         run = explorer.run(run)
         found = explorer.neighbours(run, treatment, n=None)
         if not found:
-            raise NotInStudyError(f"{treatment} has no profile by {run or 'any model'}. Next: {explorer.next_step()}")
+            raise NotInStudyError(
+                f"{treatment} has no profile by {run or 'any model'}. Next: {explorer.next_step(run)}"
+            )
         table = pd.DataFrame([vars(neighbour) for neighbour in found]).rename(columns={"distance": "cosine_distance"})
         return _csv(table, f"neighbours_{treatment}_{run}")
 

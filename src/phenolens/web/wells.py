@@ -94,7 +94,7 @@ def add_wells(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
         known(measure, [*measures, *features], what="measure")
         heat = Heat.of(well_measure(cells.wells, profiles, measure))
         chosen = {"measure": measure, "measures": measures, "features": features, "heat": heat, "run": run}
-        return heat, chosen | {"models": explorer.models(), "next_step": explorer.next_step()}
+        return heat, chosen | {"models": explorer.models(), "next_step": explorer.next_step(run)}
 
     @app.get("/plates", response_class=HTMLResponse)
     def plates(run: str = "", measure: MeasureName = CELLS) -> Response:
