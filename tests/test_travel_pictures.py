@@ -216,6 +216,28 @@ def test_a_films_pictures_differ_where_the_cell_is_and_keep_the_real_cells_still
     assert in_middle.mean() > 0.5
 
 
+def test_no_word_of_a_film_is_cut_off_however_long_the_names_are(journey):
+    long = "microtubule-destabilizers-1 0.01 µM"
+    measured = journey.measured
+    name = "a channel with a name that is long enough to be on its own in a line_fibres"
+    frames = measured.frames.assign(**{name: [0.0, 5, 9]})
+    sds = pd.concat([measured.control_sd, pd.Series({name: 0.01})])
+    measured = replace(measured, frames=frames, ends=measured.ends.assign(**{name: 1.0}), control_sd=sds)
+    population = replace(journey.population, number=2, of=3, share=0.29)
+    for picture in film_frames(replace(journey, stops=(long,), population=population, measured=measured)):
+        paper = picture[0, 0]
+        assert (picture[:, :6] == paper).all()
+        assert (picture[:, -6:] == paper).all()
+        assert (picture[-14:-6] == paper).all()
+
+
+def test_a_film_says_which_colour_is_which_channel(journey):
+    foot = film_frames(journey)[:, -45:]
+    swapped = film_frames(replace(journey, channels=("tubulin", "DNA")))[:, -45:]
+    assert (foot != foot[0, 0, 0]).any()
+    assert (foot != swapped).any()
+
+
 def test_frames_are_short_where_there_are_many_but_never_too_short_to_see():
     assert frame_seconds(9)[1] == pytest.approx(4 / 9)
     assert frame_seconds(500)[1] == 0.08

@@ -36,7 +36,9 @@ def act(flags: Flags) -> None:
     folder, journeys = keep_travel(study, traveller, asked, pictures=flags.pictures, films=flags.film)
     for journey in journeys:
         tell(journey_words(journey))
-    if asked.targets == "mean":
+    if not flags.pictures:
+        tell("next: read measured.csv, which holds every number; with --pictures png there is a strip to look at")
+    elif asked.targets == "mean":
         other = travel_command(study, asked, "--targets", "medoids")
         tell(f"next: look at the strip; where the treated cells are of several kinds: {other}")
     else:

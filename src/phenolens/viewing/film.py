@@ -13,13 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.text import Text
 from PIL import Image
 
-from phenolens.colours import Contrast, cell_image, shared_contrast
+from phenolens.colours import Contrast, cell_image, colour_words, shared_contrast
 from phenolens.errors import InputError
 from phenolens.phenotype.journey import Journey
 from phenolens.phenotype.measures import describe as words_of
 from phenolens.viewing.canvas import QUIET, bare, look
+from phenolens.viewing.pieces import wrapped
 from phenolens.viewing.travelstrip import FLAG, destination, in_three_digits
 
 Array = np.ndarray
@@ -27,6 +29,7 @@ FilmKind = Literal["gif", "mp4"]
 
 WIDTH_IN, HEIGHT_IN, DPI = 6.4, 4.0, 120  # 768 x 480 px: multiples of 16, as codecs like them
 SIDE_IN, SMALL_IN = 2.4, 1.5  # of the moving picture, and of the real cells beside it
+MARGIN_IN = 0.1  # left and right of a text at least
 ON_THE_WAY_S = 4.0  # for all frames together
 LEAST_FRAME_S = 0.08
 AT_THE_ENDS_S = 1.0  # the first and the last frame stay so long
@@ -83,14 +86,19 @@ def film_frames(journey: Journey, *, contrast: Contrast | None = None) -> Array:
             below = small_top + SMALL_IN + 0.06
             axes.text(x + SMALL_IN / 2, below, words, ha="center", va="top", fontsize=8, color=QUIET)
         title = f"{journey.start.label} to {destination(journey)}, decoded by {journey.model}"
-        axes.text(middle, 0.24, title, ha="center", va="center", fontsize=_fitting(title), fontweight="bold")
+        _fit(
+            axes.text(middle, 0.24, wrapped(title, 84), ha="center", va="center", fontsize=9, fontweight="bold"), canvas
+        )
+        colours = f"{colour_words(contrast)}; one contrast for all"
+        _fit(axes.text(middle, HEIGHT_IN - 0.14, colours, ha="center", va="bottom", fontsize=8, color=QUIET), canvas)
         moving = _put(axes, cell_image(journey.pictures[0], contrast), middle - SIDE_IN / 2, top, SIDE_IN)
         axes.set(xlim=(0, WIDTH_IN), ylim=(HEIGHT_IN, 0))  # pictures have moved them
         numbers = axes.text(middle, top + SIDE_IN + 0.12, "", ha="center", va="top", fontsize=8, linespacing=1.4)
         pictures = []
         for number, picture in enumerate(journey.pictures):
             moving.set_data(cell_image(picture, contrast))
-            numbers.set_text("\n".join(frame_words(journey, number)))
+            numbers.set(text="\n".join(frame_words(journey, number)), fontsize=8)
+            _fit(numbers, canvas)
             canvas.draw()
             pictures.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     return np.stack(pictures)
@@ -113,8 +121,11 @@ def _put(axes: Axes, picture: Array, x: float, y: float, side: float) -> AxesIma
     return axes.imshow(picture, extent=(x, x + side, y + side, y), interpolation="nearest", aspect="auto")
 
 
-def _fitting(title: str) -> float:
-    return min(9.0, 9.0 * 88 / max(len(title), 1))
+def _fit(text: Text, canvas: FigureCanvasAgg) -> None:
+    """Make a text smaller until it is no wider than the film."""
+    widest = (WIDTH_IN - 2 * MARGIN_IN) * DPI
+    while text.get_window_extent(canvas.get_renderer()).width > widest:  # letters shrink by whole pixels, not evenly
+        text.set_fontsize(0.95 * float(text.get_fontsize()))
 
 
 def _gif(frames: Array, seconds: list[float], comment: str) -> bytes:
