@@ -123,6 +123,20 @@ def test_settings_that_cannot_be_are_refused_in_one_line_and_nothing_is_left(stu
     assert [path for path in left if path not in before and path.suffix != ".lock"] == []
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["anna", "ben", " anna "], 'assessor "anna" stands there twice'),
+        (["anna", ""], "expected 1 to"),
+        ([f"a{number}" for number in range(501)], "501 assessors: expected at most 500"),
+    ],
+)
+def test_assessors_that_cannot_be_are_refused_before_anything_is_made(study, names, said):
+    with pytest.raises(InputError, match=said):
+        set_up(study, AssessmentConfig(n=2), names, name="refused")
+    assert "refused" not in assessments(study)
+
+
 def test_the_owner_sets_up_in_the_page_and_an_assessor_can_begin(study):
     owner = Visitor(study).as_owner()
     form = {"assessors": "anna\n\n  ben  \n", "n": 3, "seed": 9, "channels": ["DNA"], "name": "from the page!"}

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from phenolens.colours import Contrast, cell_image, shared_contrast
-from phenolens.contents.assessment_file import AssessmentFile, Assessor, Picture
+from phenolens.contents.assessment_codes import checked_name
+from phenolens.contents.assessment_file import MOST_ASSESSORS, AssessmentFile, Assessor, Picture
 from phenolens.errors import InputError
 from phenolens.files import alone, sha256, write_text
 from phenolens.images.store import CropStore, normalised
@@ -58,7 +59,8 @@ def find_assessor(study: Study, code: str) -> tuple[AssessmentFile, Assessor] | 
 def set_up(study: Study, config: AssessmentConfig, assessors: Sequence[str], *, name: str = "") -> AssessmentFile:
     """The assessment of these settings, made unless it is there, with these assessors among its own.
 
-    InputError when one of that name is there with other settings, and for whatever `draw_pictures` refuses.
+    InputError when one of that name is there with other settings, for names of assessors that cannot be or stand there
+    twice, before anything is made, and for whatever `draw_pictures` refuses.
     """
     # torch comes with the models, and nothing else here needs it
     from phenolens.contents.pictured import chosen_run
@@ -69,6 +71,12 @@ def set_up(study: Study, config: AssessmentConfig, assessors: Sequence[str], *, 
         raise InputError(f"--seed {config.seed}: expected 0 to {2**32 - 1}")
     if name and not NAME.fullmatch(name):
         raise InputError(f'name "{name[:80]}": expected at most 100 letters, digits and _ . + -, such as first-round')
+    names = [checked_name(assessor) for assessor in assessors]
+    if len(names) > MOST_ASSESSORS:
+        raise InputError(f"{len(names)} assessors: expected at most {MOST_ASSESSORS}")
+    twice = [assessor for number, assessor in enumerate(names) if assessor in names[:number]]
+    if twice:
+        raise InputError(f'assessor "{twice[0]}" stands there twice; each needs a name of their own, to have a code')
     run = chosen_run(study, config.run)
     channels = _known_channels(config.channels, run.store)
     made = {**asdict(config), "run": run.name, "channels": list(channels), "crops": run.store.identity}
@@ -85,7 +93,7 @@ def set_up(study: Study, config: AssessmentConfig, assessors: Sequence[str], *, 
             raise InputError(
                 f"{file.path}: set up before with other {', '.join(changed)}; give another --name to set up a new one"
             )
-    file.add_assessors(assessors)
+    file.add_assessors(names)
     return file
 
 
