@@ -184,7 +184,7 @@ def test_results_are_printed_and_written_as_tables(tmp_path, capsys):
         (["--assessors", "0"], "--assessors 0: expected 1 to 500"),
         (["--assessors", "99999999999999999999"], "expected 1 to 500, or names"),
         (["--host", "no such host"], "--host no such host --port"),
-        (["--assessors", "2"], "nothing is trained yet; run `phenolens train"),
+        (["--assessors", "2"], "no crops here"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(tmp_path, capsys, arguments, said):
