@@ -79,13 +79,19 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_files(source, tmp_p
     assert make(source, tmp_path / "killed") == undisturbed
 
 
-def test_a_killed_build_goes_on_at_the_plate_where_it_stood(source, tmp_path, fields_read):
-    broken = source / "Week1_22123" / "B02_s1_w1123AB-0.tif"
-    whole = broken.read_bytes()
-    broken.write_bytes(whole[:-1])
-    with pytest.raises(InputError, match="cut short"):
-        make(source, tmp_path / "crops")
-    broken.write_bytes(whole)
+def test_a_killed_build_goes_on_at_the_plate_where_it_stood(source, tmp_path, fields_read, monkeypatch):
+    counted = cutting.read_field
+
+    def stopped_at_the_last_plate(paths, *, where, **known):
+        if 'plate "Week1_22123"' in where:
+            raise KeyboardInterrupt
+        return counted(paths, where=where, **known)
+
+    with monkeypatch.context() as while_stopped:
+        while_stopped.setattr(cutting, "read_field", stopped_at_the_last_plate)
+        with pytest.raises(KeyboardInterrupt):
+            make(source, tmp_path / "crops")
+    assert fields_read  # of the plate before it
     fields_read.clear()
     make(source, tmp_path / "crops")
     assert len(fields_read) == 6
