@@ -116,7 +116,7 @@ def test_the_map_draws_every_cell_and_a_lasso_counts_what_lies_in_it(browser, at
         drawn(page)
         page.wait_for_function("document.querySelector('#chosen h2').textContent.includes('cells')")
         assert page.locator("#chosen h2").text_content() == said_count
-        assert page.locator("#chosen ul.cells img").count() == min(counted, 24)
+        expect(page.locator("#chosen ul.cells img")).to_have_count(min(counted, 24), timeout=30_000)
         assert wrong(said) == []
 
 
