@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from blinded_tests import TOKEN, Visitor, kinds_by_picture_id, made_up
+from described import try_every_operation
 from phenolens.contents.assessment import result_tables
 from phenolens.contents.assessment_codes import new_code
 from phenolens.files import sha256
@@ -339,36 +340,20 @@ def test_a_damaged_assessment_is_told_in_words(study):
 
 def test_whatever_its_description_allows_is_answered_without_an_error(study, monkeypatch):
     """Schemathesis makes requests from the OpenAPI description: a server error is a bug."""
-    import schemathesis
-    from hypothesis import HealthCheck, Phase, given, settings
-    from schemathesis.generation import GenerationMode
-
     monkeypatch.setattr(Limiter, "allows", lambda limiter, visitor: True)  # or most answers would be 429
     file = made_up(study, "anna", n=2)
     app = create_app(study, token=TOKEN, hosts=("*",))
     visitor = Visitor(study, app=app).entered(codes(file)[0]).as_owner()
-    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     asked, statuses = set(), set()
-    for found in schema.get_all_operations():
-        operation = found.ok()
 
-        @settings(
-            max_examples=6,
-            derandomize=True,
-            deadline=None,
-            database=None,
-            phases=[Phase.explicit, Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
-        def try_it(case):
-            case.cookies = dict(visitor.cookies)
-            answer = case.call(base_url="http://127.0.0.1")
-            assert answer.status_code < 500, (case.method, case.path, answer.text)
-            asked.add((case.method, case.path))
-            statuses.add(answer.status_code)
+    def check(case):
+        case.cookies = dict(visitor.cookies)
+        answer = case.call(base_url="http://127.0.0.1")
+        assert answer.status_code < 500, (case.method, case.path, answer.text)
+        asked.add((case.method, case.path))
+        statuses.add(answer.status_code)
 
-        try_it()
+    try_every_operation(app, check, max_examples=6)
     assert len(asked) == len(app.openapi()["paths"]) + 1  # /begin has two
     assert statuses >= {200, 303, 404}  # it came behind the door
 
