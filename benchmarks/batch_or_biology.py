@@ -22,7 +22,7 @@ import pandas as pd
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from phenolens.contents.pictured import EmbeddedCells, embedded_cells
+from phenolens.contents.embedded import EmbeddedCells, embedded_cells
 from phenolens.errors import InputError, at_least
 from phenolens.files import write_text
 from phenolens.phenotype.batches import batch_space

@@ -1,16 +1,18 @@
 """The explorer on a study of a million cells: how long until something is seen, and what memory its server holds.
 
     python benchmarks/explorer.py                      # a million cells of 55 plates, 256 features
-    python benchmarks/explorer.py --cells 100000       # a tenth
+    python benchmarks/explorer.py --cells 200000       # a fifth; at least 110,000
 
 The study is made up: tables and embeddings are written in full, each treatment with a mean of its own; crops are files
-of the right size without content (sparse), since a view reads only the few that it shows. Each round starts a server of
-its own. Timed are: from the start of the command to the line that names the address; then in chromium, each from the
-call of an address to the end: home until its page is complete, the map of cells until all points are drawn (the first
-look computes it, the second finds it computed), and its recolouring. The memory is the server's peak (VmHWM).
+of the right size without content (sparse), since a view reads only the few that it shows; the VAE is trained for one
+step. Each round starts a server and a browser of its own. Timed are: from the start of the command to the line that
+names the address; then in chromium, from the call of an address to the first frame on the screen that shows it: home,
+and the map of cells with points (it draws 100,000 first) and with all of them. Then a travel is asked for: the first,
+which opens the model; pages and frames of others that nobody asked for yet, ten of each; frames once more, brighter.
+The memory is the server's peak (VmHWM).
 """
 
-import json
+import base64
 import platform
 import re
 import shutil
@@ -20,19 +22,24 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from urllib.request import urlopen
 
-import anndata
 import numpy as np
 import pandas as pd
 import tyro
-from playwright.sync_api import Browser, sync_playwright
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from phenolens.files import write_h5ad, write_json, write_parquet
 from phenolens.images.config import FLAGS
 from phenolens.images.store import FORMAT, VERSION, npy_header
 from phenolens.progress import tell, track
 from phenolens.study import Study
+from phenolens.training.embed import embedding_table
 
 RUN = "vae-seed0"
 CHANNELS, CROP_PX = ("DNA", "tubulin", "actin"), 68
@@ -57,12 +64,12 @@ def main(flags: Flags) -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         study = Study.create(Path(folder) / "study")
         make(study, flags)
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
         rounds = []
         for number in range(flags.rounds):
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
             rounds.append(looked_at(study, browser, flags.cells))
+            browser.close()
             tell(f"round {number + 1}: " + ", ".join(f"{name} {value:.2f}" for name, value in rounds[-1].items()))
-        browser.close()
     print(f"\n{flags.cells:,} cells, {flags.plates} plates, {flags.features} features, seed {flags.seed}; ", end="")
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}\n")
     print("| what | median | least | most |\n| --- | --- | --- | --- |")
@@ -77,7 +84,13 @@ def make(study: Study, flags: Flags) -> None:
     means = random.normal(size=(COMPOUNDS * DOSES + 1, flags.features)).astype(np.float32)
     sizes = np.full(flags.plates, flags.cells // flags.plates) + (np.arange(flags.plates) < flags.cells % flags.plates)
     plates = [f"Week{number // 6 + 1}_{number:05d}" for number in range(flags.plates)]
-    about = {"format": FORMAT, "version": VERSION, "complete": True, "channels": CHANNELS, "crop_px": CROP_PX}
+    about: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "complete": True,
+        "channels": CHANNELS,
+        "crop_px": CROP_PX,
+    }
     about |= {"config": {"leave_out": ["noise"]}, "source": {"layout": "bbbc021"}, "left_out": {}, "plates": {}}
     treatments = []
     for plate, n in zip(plates, sizes.tolist()):
@@ -91,12 +104,13 @@ def make(study: Study, flags: Flags) -> None:
         counts = {"n_flagged": dict.fromkeys(FLAGS, 0) | {"noise": int(table["is_noise"].sum())}, "n_at_border": 0}
         about["plates"][plate] = {"n_crops": n, "n_noise": int(table["is_noise"].sum()), **counts}
     write_json(study.crops / "about.json", about)
-    write_json(study.run(RUN) / "config.json", {"config": {"model": "vae", "seed": 0, "steps": 1}})
-    write_json(study.run(RUN) / "health.json", {})
-    said = {"phenolens": json.dumps({"crops": study.store().identity, "config": {"steps": 1}, "made_from": "made up"})}
+    train = [sys.executable, "-m", "phenolens.cli", "train", str(study.folder), "--model", "vae", "--steps", "1"]
+    subprocess.run([*train, "--latent-size", str(flags.features)], check=True, stderr=subprocess.DEVNULL)
+    said = {"crops": study.store().identity, "config": {"steps": 1}, "made_from": "made up"}
     for plate, treatment in track(list(zip(plates, treatments)), "making embeddings", total=len(plates)):
         z = means[treatment] + 2 * random.standard_normal((len(treatment), flags.features), dtype=np.float32)
-        write_h5ad(study.embeddings(RUN) / f"{plate}.h5ad", anndata.AnnData(X=z, uns=said))
+        cells = pd.read_parquet(study.crops / f"{plate}.parquet")
+        write_h5ad(study.embeddings(RUN) / f"{plate}.h5ad", embedding_table(z, cells, about=said))
 
 
 def cells_of(plate: str, n: int, random: np.random.Generator) -> tuple[pd.DataFrame, np.ndarray]:
@@ -137,30 +151,92 @@ def looked_at(study: Study, browser: Browser, n_cells: int) -> dict[str, float]:
     began = time.perf_counter()
     command = [sys.executable, "-m", "phenolens.cli", "explore", str(study.folder), "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        lines = iter(server.stderr.readline, "")
-        where = next(found[0] for line in lines if (found := re.search(r"http://\S+/", line)))
-        took = {"command to address, s": time.perf_counter() - began}
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        drawn = "document.getElementById('map')?.dataset.drawn"
-        for name, path, until in (
-            ("home, first, s", "", "document.readyState == 'complete'"),
-            ("home, again, s", "", "document.readyState == 'complete'"),
-            ("map of cells, first, s", "map?of=cells", drawn),
-            ("map of cells, again, s", "map?of=cells", drawn),
-        ):
-            at = time.perf_counter()
-            page.goto(where + path, wait_until="commit")
-            page.wait_for_function(until, timeout=120_000)
-            took[name] = time.perf_counter() - at
-        shown = int(page.evaluate(drawn))
-        assert 0.9 * n_cells < shown < n_cells, shown  # all but the three in a hundred that are noise
-        page.close()
-        status = Path(f"/proc/{server.pid}/status").read_text()
-        took["server's peak memory, GiB"] = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 2**20  # type: ignore[index]
-        server.terminate()
-        server.wait()
+        try:
+            assert server.stderr is not None
+            lines = iter(server.stderr.readline, "")
+            where = next(found[0] for line in lines if (found := re.search(r"http://\S+/", line)))
+            took = {"command to address, s": time.perf_counter() - began}
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            film = Film(page)
+            for name in ("home, first", "home, again"):
+                at = time.time()
+                page.goto(where)
+                page.screenshot()
+                took[f"{name}, s"] = time.time() - at
+            for name in ("map of cells, first", "map of cells, again"):
+                page.goto("about:blank")
+                film.frames.clear()
+                at = time.time()
+                page.goto(f"{where}map?of=cells", wait_until="commit")
+                page.wait_for_selector("#map[data-drawn]", timeout=120_000)
+                page.screenshot()  # what was drawn is seen: a browser without a graphics card draws late
+                points, everything = film.seen()
+                took |= {f"{name}, points, s": points - at, f"{name}, all points, s": everything - at}
+            shown = int(page.get_attribute("#map", "data-drawn") or 0)
+            assert 0.9 * n_cells < shown < n_cells, shown  # all but the three in a hundred that are noise
+            page.close()
+            took["server's peak memory, GiB"] = _peak_gib(server.pid)
+            took |= travelled(where)
+            took["server's peak memory with travels, GiB"] = _peak_gib(server.pid)
+        finally:
+            server.terminate()
     return took
+
+
+def _peak_gib(process: int) -> float:
+    found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process}/status").read_text())
+    assert found is not None
+    return int(found[1]) / 2**20
+
+
+def travelled(where: str) -> dict[str, float]:
+    """Milliseconds of a travel's page and frames; the most of those of ten treatments."""
+    treatments = [f"compound-{number:02d}@10" for number in range(1, 21)]
+    pages, frames = treatments[:10], treatments[10:]
+    travel = f"{where}travel?run={RUN}&to="
+    frame = f"{where}travel/frame-4.png?run={RUN}&to="
+    first = _asked(f"{travel}compound-00%4010")
+    return {
+        "first travel, s": first / 1000,
+        "page of a new travel, ms": max(_asked(f"{travel}{quote(name)}") for name in pages),
+        "frame of a new travel, ms": max(_asked(f"{frame}{quote(name)}") for name in frames),
+        "frame again, ms": max(_asked(f"{frame}{quote(name)}&bright=150") for name in frames),
+    }
+
+
+def _asked(address: str) -> float:
+    at = time.perf_counter()
+    with urlopen(address) as answer:
+        answer.read()
+    return 1000 * (time.perf_counter() - at)
+
+
+class Film:
+    """What a person sees of a page, as chromium shows it: each frame with its time."""
+
+    def __init__(self, page: Page) -> None:
+        self.frames: list[tuple[float, str]] = []
+        self._session = page.context.new_cdp_session(page)
+        self._session.on("Page.screencastFrame", self._keep)
+        self._session.send("Page.startScreencast", {"format": "png"})
+
+    def seen(self) -> tuple[float, float]:
+        """When points were seen first, and when as many as in the end: seconds since 1970."""
+        coloured = [(when, _coloured(picture)) for when, picture in self.frames]
+        most = coloured[-1][1]
+        assert most > 0.01, "no points on the map"
+        points = next(when for when, share in coloured if share > 0.01)
+        return points, next(when for when, share in coloured if share > 0.98 * most)
+
+    def _keep(self, frame: dict[str, Any]) -> None:
+        self.frames.append((frame["metadata"]["timestamp"], frame["data"]))
+        self._session.send("Page.screencastFrameAck", {"sessionId": frame["sessionId"]})
+
+
+def _coloured(picture: str) -> float:
+    """The share of the map's place on the page that is coloured."""
+    pixels = np.asarray(Image.open(BytesIO(base64.b64decode(picture))).convert("RGB")).astype(int)[250:800, 80:950]
+    return float((np.ptp(pixels, axis=2) > 60).mean())
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ import pandas as pd
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from phenolens.contents.pictured import EmbeddedCells, PicturedRun, embedded_cells, pictured_runs
+from phenolens.contents.embedded import EmbeddedCells, embedded_cells
+from phenolens.contents.pictured import PicturedRun, pictured_runs
 from phenolens.errors import InputError, at_least
 from phenolens.files import write_text
 from phenolens.phenotype.measures import measures

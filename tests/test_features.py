@@ -11,8 +11,9 @@ import torch
 from phenolens import steps
 from phenolens.colours import cell_image, shared_contrast
 from phenolens.contents import feature_words
+from phenolens.contents.embedded import EmbeddedCells, embedded_cells
 from phenolens.contents.features import FeaturesConfig, feature_table
-from phenolens.contents.pictured import EmbeddedCells, chosen_run, embedded_cells
+from phenolens.contents.pictured import chosen_run
 from phenolens.errors import InputError
 from phenolens.images.config import CropConfig
 from phenolens.images.crops import make_crops

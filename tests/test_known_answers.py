@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from phenolens import steps
-from phenolens.contents.pictured import EmbeddedCells
+from phenolens.contents.embedded import EmbeddedCells
 from phenolens.images.store import normalised
 from phenolens.models import ModelConfig
 from phenolens.phenotype.measures import measure_names

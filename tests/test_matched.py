@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from phenolens.contents.embedded import EmbeddedCells
 from phenolens.contents.matched import shown_matches
-from phenolens.contents.pictured import EmbeddedCells
 from phenolens.errors import InputError
 from phenolens.viewing.canvas import alt_of, caption_of, png
 from phenolens.viewing.neighbours import Match, matches

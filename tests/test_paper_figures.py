@@ -12,6 +12,7 @@ from phenolens import steps
 from phenolens.colours import cell_image, shared_contrast
 from phenolens.contents.assessment import results
 from phenolens.contents.assessment_file import AssessmentFile, Picture
+from phenolens.contents.embedded import embedded_cells
 from phenolens.contents.paper_figures import (
     FigureConfig,
     assessment_figure,
@@ -19,7 +20,7 @@ from phenolens.contents.paper_figures import (
     interpolation_figure,
     reconstructions_figure,
 )
-from phenolens.contents.pictured import chosen_run, embedded_cells
+from phenolens.contents.pictured import chosen_run
 from phenolens.contents.shown_cells import cells_by_id, drawn_cells, of_different_mechanisms, seen_words
 from phenolens.errors import InputError
 from phenolens.images.config import CropConfig

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from phenolens.contents.destinations import Destinations
-from phenolens.contents.pictured import PicturedRun, embedded_cells, pictured_runs
+from phenolens.contents.embedded import embedded_cells
+from phenolens.contents.pictured import PicturedRun, pictured_runs
 from phenolens.contents.shown_cells import cells_by_id, chosen_words, drawn_cells, seen_words, unseen_cells
 from phenolens.contents.shown_runs import decoding_runs, named_runs, place
 from phenolens.errors import InputError

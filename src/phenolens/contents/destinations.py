@@ -6,7 +6,7 @@ from difflib import get_close_matches
 import numpy as np
 import pandas as pd
 
-from phenolens.contents.pictured import EmbeddedCells
+from phenolens.contents.embedded import EmbeddedCells
 from phenolens.errors import InputError
 from phenolens.progress import tell
 

@@ -13,7 +13,8 @@ import pandas as pd
 
 from phenolens.colours import Contrast, shared_contrast
 from phenolens.contents import feature_words
-from phenolens.contents.pictured import EmbeddedCells, PicturedRun, chosen_run, embedded_cells
+from phenolens.contents.embedded import EmbeddedCells, embedded_cells
+from phenolens.contents.pictured import PicturedRun, chosen_run
 from phenolens.errors import InputError, at_least
 from phenolens.files import write_text
 from phenolens.models.vaeplus import ACTIVE_NATS

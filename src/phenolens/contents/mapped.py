@@ -3,15 +3,13 @@
 N cells of a study, n of them on the map, T treatments, Z features.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Lock
 from typing import Literal
 
-import h5py
 import numpy as np
 
-from phenolens.errors import InputError
+from phenolens.contents.embedded import embedding_rows
 from phenolens.files import read_h5ad
 from phenolens.images.store import CropStore
 from phenolens.phenotype.plane import Plane, umap_places
@@ -42,15 +40,14 @@ def map_of_cells(study: Study, run: str, store: CropStore, *, way: Way, seed: in
     fine = np.flatnonzero(~store.cells["is_noise"].to_numpy(bool))
     out = f"{len(store) - len(fine):,} flagged cells are left out." if len(fine) < len(store) else ""
     sample = _evenly(fine, AXES_CELLS if way == "pca" else UMAP_CELLS)
-    z = np.concatenate([part[rows - first] for first, part, rows in _by_plate(study, run, store, sample)])
+    z = np.concatenate(list(embedding_rows(study, run, store, sample)))
     if way == "umap":
         rows, words = sample, f"UMAP of {_some(len(sample), len(fine))}. {out}"
         with _ONE_UMAP:
             places = umap_places(z, metric="euclidean", seed=seed)
     else:
         plane, rows = Plane.of(z), fine
-        parts = [plane.placed(part[rows - first]) for first, part, rows in _by_plate(study, run, store, fine)]
-        places = np.concatenate(parts)
+        places = np.concatenate([plane.placed(part) for part in embedding_rows(study, run, store, fine)])
         found = f", found in {_some(len(sample), len(fine))}" if len(sample) < len(fine) else ""
         words = f"{len(fine):,} cells by the two main directions of their embeddings{_held(plane)}{found}. {out}"
     order = np.random.default_rng(seed).permutation(len(rows))
@@ -74,27 +71,6 @@ def map_of_treatments(study: Study, run: str, *, way: Way, seed: int = 0) -> Map
         words = f"{len(x)} treatments by the two main directions of their whitened profiles{_held(plane)}"
     order = np.random.default_rng(seed).permutation(len(x))
     return Map(places[order], order, names, control, f"{words}.")
-
-
-def _by_plate(
-    study: Study, run: str, store: CropStore, rows: np.ndarray
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Each plate's first row, its embeddings (n, Z), and which of these sorted rows are its own."""
-    first = 0
-    for plate in store.plates:
-        after = first + len(store.crops(plate))
-        own = rows[np.searchsorted(rows, first) : np.searchsorted(rows, after)]
-        path = study.embeddings(run) / f"{plate}.h5ad"
-        try:
-            with h5py.File(path) as file:
-                embedded = file["X"][:]
-        except (OSError, KeyError) as error:
-            found = "damaged" if path.exists() else "not there"
-            raise InputError(f"{path}: {found}; run `phenolens embed {study.folder}`") from error
-        if len(embedded) != after - first:
-            raise InputError(f"{path}: {len(embedded)} cells, the crops have {after - first}; embed them again")
-        yield first, embedded, own
-        first = after
 
 
 def _evenly(rows: np.ndarray, most: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from phenolens.contents.pictured import EmbeddedCells
+from phenolens.contents.embedded import EmbeddedCells
 from phenolens.images.store import CropStore, normalised
 from phenolens.viewing.neighbours import Match
 

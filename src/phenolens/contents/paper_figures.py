@@ -12,7 +12,8 @@ import numpy as np
 from phenolens.contents.assessment import assessments, results
 from phenolens.contents.comparing import comparison
 from phenolens.contents.destinations import Destinations, nearest_names
-from phenolens.contents.pictured import EmbeddedCells, PicturedRun, chosen_run, embedded_cells
+from phenolens.contents.embedded import EmbeddedCells, embedded_cells
+from phenolens.contents.pictured import PicturedRun, chosen_run
 from phenolens.contents.shown_cells import (
     cells_by_id,
     chosen_words,

@@ -1,19 +1,17 @@
-"""The runs whose embeddings decode into pictures, and the cells that they embed.
+"""The runs whose embeddings decode into pictures.
 
-N cells of a study, n of them, Z features, C channels, S crop side in px.
+n cells, Z features, C channels, S crop side in px.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import anndata
 import numpy as np
-import pandas as pd
 
 from phenolens.errors import InputError
 from phenolens.images.store import CropStore, normalised
 from phenolens.models import Generative
-from phenolens.steps import embedding_sources, embeddings, trained_runs
+from phenolens.steps import trained_runs
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.device import Compute
@@ -65,30 +63,6 @@ class PicturedRun:
     def redrawn(self, rows: np.ndarray) -> np.ndarray:
         """Reconstructions (n, C, S, S) of these rows of the store."""
         return self.decoded(self.embedded(self.store.take(rows)))
-
-
-@dataclass(frozen=True)
-class EmbeddedCells:
-    """All cells of a study with their embeddings by one run; row i is row i of the crop store."""
-
-    z: np.ndarray  # (N, Z) float32
-    obs: pd.DataFrame  # (N rows) `Metadata_*`, index: cell id
-    fine: np.ndarray  # (N,) whether the cell is counted: not flagged as noise
-
-    def rows(self, **wanted: str) -> np.ndarray:
-        """Rows of counted cells whose `Metadata_<name>` has this value: `rows(Role="control")`."""
-        chosen = self.fine.copy()
-        for name, value in wanted.items():
-            chosen &= (self.obs[f"Metadata_{name}"].astype(str) == value).to_numpy()
-        return np.flatnonzero(chosen)
-
-
-def embedded_cells(study: Study, name: str) -> EmbeddedCells:
-    """The cells that a run embeds; InputError, naming the command, where they are not embedded as they are now."""
-    embedding_sources(study, name)
-    table = anndata.concat(embeddings(study, name))
-    fine = ~table.obs["Metadata_Is_Noise"].astype(bool).to_numpy()
-    return EmbeddedCells(np.asarray(table.X), table.obs, fine)
 
 
 def pictured_run(study: Study, name: str, *, precision: str | None = None) -> PicturedRun | None:

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from phenolens.contents.destinations import nearest_names
+from phenolens.contents.embedded import embedded_cells
 from phenolens.contents.matched import shown_matches
-from phenolens.contents.pictured import PicturedRun, embedded_cells
+from phenolens.contents.pictured import PicturedRun
 from phenolens.contents.shown_cells import of_different_mechanisms, seen_words, unseen_cells
 from phenolens.contents.shown_runs import named_runs
 from phenolens.contents.travel import Traveller

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from phenolens.contents.destinations import Destinations
-from phenolens.contents.pictured import EmbeddedCells, PicturedRun, chosen_run, embedded_cells
+from phenolens.contents.embedded import EmbeddedCells, embedded_cells
+from phenolens.contents.pictured import PicturedRun, chosen_run
 from phenolens.contents.populations import (
     MEASURED_CELLS,
     MeasuredCells,
@@ -24,7 +25,7 @@ from phenolens.errors import InputError
 from phenolens.images.store import normalised
 from phenolens.phenotype.batches import BatchShare, BatchSpace, batch_space
 from phenolens.phenotype.journey import Journey, Measured, Population, RealCell
-from phenolens.phenotype.limits import SAMPLE, Limits, held_against, limits_of, nearest_cells
+from phenolens.phenotype.limits import SAMPLE, Held, Limits, held_against, limits_of, nearest_cells
 from phenolens.phenotype.measures import measures
 from phenolens.phenotype.medoids import medoids
 from phenolens.phenotype.travel import (
@@ -66,7 +67,8 @@ class Traveller:
         self.destinations = Destinations(cells)
         self.channels = pictured.store.channels
         self._seed = seed
-        self.measured = MeasuredCells(pictured.originals, self.channels, cells.rows(Role="control"), seed=seed)
+        self.controls = cells.rows(Role="control")
+        self.measured = MeasuredCells(pictured.originals, self.channels, self.controls, seed=seed)
         self._answers: OrderedDict[tuple[TravelConfig, bool], tuple[Journey, ...]] = OrderedDict()
         self._lock = Lock()
 
@@ -79,11 +81,11 @@ class Traveller:
     def travel(self, asked: TravelConfig, *, measured: bool = True) -> tuple[Journey, ...]:
         """The journey asked for; with medoids one to each population, the largest first.
 
-        Without `measured` it is quicker. InputError for a treatment or cell that is not there, with the nearest names,
+        Without `measured` it is quicker, and measured only if it was before. InputError for a treatment or cell that is not there, with the nearest names,
         and for a treatment that has fewer cells than medoids are asked for.
         """
         with self._lock:
-            key = (asked, measured)
+            key = (asked, measured or (asked, True) in self._answers)
             if key not in self._answers:
                 self._answers[key] = self._travelled(asked, measured)
                 while len(self._answers) > KEPT:
@@ -94,10 +96,9 @@ class Traveller:
     @cached_property
     def default_start(self) -> int:
         """The row of the control cell nearest to the controls' mean."""
-        controls = self.cells.rows(Role="control")
-        if not len(controls):
+        if not len(self.controls):
             raise InputError("no control cells: travels start from one; name another cell with --start")
-        return int(controls[target_cell(self.cells.z[controls])])
+        return int(self.controls[target_cell(self.cells.z[self.controls])])
 
     @cached_property
     def limits(self) -> Limits:
@@ -112,9 +113,8 @@ class Traveller:
     @cached_property
     def batches(self) -> BatchSpace | None:
         """What batches differ by, from their control cells; None where these are of one batch."""
-        controls = self.cells.rows(Role="control")
-        names = self.cells.obs["Metadata_Batch"].astype(str).to_numpy()[controls]
-        return batch_space(self.cells.z[controls], names) if len(set(names)) > 1 else None
+        names = self.cells.obs["Metadata_Batch"].iloc[self.controls].astype(str).to_numpy()
+        return batch_space(self.cells.z[self.controls], names) if len(set(names)) > 1 else None
 
     def measured_cells(self, rows: np.ndarray) -> pd.DataFrame:
         """Measures of these real cells, a row a cell; each is measured once."""
@@ -146,7 +146,7 @@ class Traveller:
         travel, shown = self._way(asked, start, passed)
         pictures = decode_frames(travel, self.pictured.decoded)
         held = held_against(self.limits, travel.embeddings, self.pictured.embedded(pictures))
-        nearest, away = self._nearest(travel.embeddings, [start, shown])
+        nearest, away = self._nearest(held, [start, shown])
         cells = [self.real_cell(row) for row in nearest]
         frames = pd.DataFrame(
             {
@@ -198,6 +198,10 @@ class Traveller:
             return through(z0, [z0 + direction for direction in directions], asked.frames, way="line"), shown
         return along_direction(z0, directions[0], asked.frames, beyond=asked.beyond), shown
 
+    @cached_property
+    def _controls_mean(self) -> np.ndarray:
+        return self.cells.z[self.controls].mean(axis=0, dtype=float)
+
     def _direction(self, rows: np.ndarray) -> np.ndarray:
         """The mean of these cells minus that of the controls of their plates."""
         controls = self._controls_beside(rows)
@@ -207,15 +211,13 @@ class Traveller:
         """How much of the way from all controls to these cells is what batches differ by."""
         if self.batches is None:
             return None
-        controls = self.cells.z[self.cells.rows(Role="control")]
-        return self.batches.share(self.cells.z[rows].mean(axis=0, dtype=float) - controls.mean(axis=0, dtype=float))
+        return self.batches.share(self.cells.z[rows].mean(axis=0, dtype=float) - self._controls_mean)
 
     def _controls_beside(self, rows: np.ndarray) -> np.ndarray:
         """Control cells of the plates that these cells lie on, so that plates cancel out; all where there are none."""
-        controls = self.cells.rows(Role="control")
-        plates = self.cells.obs["Metadata_Plate"].astype(str).to_numpy()
-        beside = controls[np.isin(plates[controls], plates[rows])]
-        return beside if len(beside) else controls
+        plates = self.cells.obs["Metadata_Plate"].cat.codes.to_numpy()
+        beside = self.controls[np.isin(plates[self.controls], plates[rows])]
+        return beside if len(beside) else self.controls
 
     def _mean_of(self, treatment: str) -> Target:
         rows = self.destinations.rows_of(treatment)
@@ -259,11 +261,12 @@ class Traveller:
         apart = ((inside - outside) / sds.where(sds > 0)).abs().dropna().sort_values(ascending=False, kind="stable")
         return tuple((name, float(inside[name]), float(outside[name])) for name in apart.index[:N_MARKS])
 
-    def _nearest(self, z: np.ndarray, left_out: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    def _nearest(self, held: Held, left_out: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """The row of the real cell nearest to each frame, and its distance; these rows are left out."""
-        candidates = self._reference[~np.isin(self._reference, left_out)]
-        found, away = nearest_cells(z, self.cells.z[candidates], 1)
-        return candidates[found[:, 0]], away[:, 0]
+        rows = self._reference[held.nearest]
+        first = (~np.isin(rows, left_out)).argmax(axis=1)
+        frames = np.arange(len(rows))
+        return rows[frames, first], held.distances[frames, first]
 
     def _measures(self, pictures: np.ndarray, nearest: np.ndarray, start: int, target: int) -> Measured:
         drawn = measures(normalised(np.maximum(pictures, 0)), channels=self.channels)

@@ -40,6 +40,8 @@ class Held:
     far: Array  # (F,) mean distance to the nearest real cells, the limit being 1
     moved: Array  # (F,) how far the frame moves when it is decoded and embedded anew, the limit being 1
     flags: tuple[str, ...]  # (F,) in words what is beyond its limit; empty where nothing is
+    nearest: Array  # (F, limits.nearest) rows of the limits' cells nearest to each frame, the nearest first
+    distances: Array  # (F, limits.nearest) Euclidean distances to them
 
     @property
     def flagged(self) -> Array:
@@ -80,9 +82,9 @@ def held_against(limits: Limits, frames: Array, embedded_anew: Array) -> Held:
 
     `embedded_anew` (F, Z) are the embeddings of the pictures that the frames decode into.
     """
-    away = nearest_cells(frames, limits.cells, limits.nearest)[1].mean(axis=1)
+    rows, away = nearest_cells(frames, limits.cells, limits.nearest)
     moved = np.linalg.norm(embedded_anew - frames, axis=1)
-    far_ratio, moved_ratio = _over(away, limits.far), _over(moved, limits.moved)
+    far_ratio, moved_ratio = _over(away.mean(axis=1), limits.far), _over(moved, limits.moved)
     share = f"{100 * limits.quantile:g} %"
     flags = []
     for far, back in zip(far_ratio.tolist(), moved_ratio.tolist()):
@@ -92,7 +94,7 @@ def held_against(limits: Limits, frames: Array, embedded_anew: Array) -> Held:
         if back > 1:
             words.append(f"decoded and embedded anew it moves {back:.3g} times as far as {share} of real cells do")
         flags.append("; ".join(words))
-    return Held(far_ratio, moved_ratio, tuple(flags))
+    return Held(far_ratio, moved_ratio, tuple(flags), rows, away)
 
 
 def nearest_cells(z: Array, cells: Array, n: int) -> tuple[Array, Array]:
@@ -101,13 +103,15 @@ def nearest_cells(z: Array, cells: Array, n: int) -> tuple[Array, Array]:
     Equal distances come in the order of the rows. The cells are gone through in parts, so that memory stays small.
     """
     n = min(n, len(cells))
-    rows, away = np.empty((len(z), 0), int), np.empty((len(z), 0))
+    rows, away = np.full((len(z), n), -1), np.full((len(z), n), np.inf)
     for first in range(0, len(cells), CHUNK):
         part = cells[first : first + CHUNK]
-        rows = np.concatenate([rows, np.tile(np.arange(first, first + len(part)), (len(z), 1))], axis=1)
-        away = np.concatenate([away, distances(z, part)], axis=1)
-        order = np.argsort(away, axis=1, kind="stable")[:, :n]
-        rows, away = np.take_along_axis(rows, order, axis=1), np.take_along_axis(away, order, axis=1)
+        there = distances(z, part)
+        nearer = np.flatnonzero((there < away[:, -1:]).any(axis=1))  # later parts hold few of them
+        candidates = np.concatenate([away[nearer], there[nearer]], axis=1)
+        order = np.argsort(candidates, axis=1, kind="stable")[:, :n]
+        numbers = np.concatenate([rows[nearer], np.tile(np.arange(first, first + len(part)), (len(nearer), 1))], axis=1)
+        rows[nearer], away[nearer] = (np.take_along_axis(of, order, axis=1) for of in (numbers, candidates))
     return rows, away
 
 

@@ -64,6 +64,8 @@ def medoids(z: Array, k: int, *, seed: int = 0) -> Medoids:
 
 def distances(a: Array, b: Array) -> Array:
     """Euclidean distances (n, m) between rows of a (n, Z) and of b (m, Z)."""
+    kind = np.result_type(a, b)
+    a, b = a.astype(kind, copy=False), b.astype(kind, copy=False)  # a product of two kinds takes three times as long
     squared = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * a @ b.T
     return np.sqrt(np.maximum(squared, 0))
 

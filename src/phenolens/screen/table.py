@@ -106,8 +106,22 @@ def where_of(field: pd.Series) -> str:
 
 
 def treatment_name(compound: pd.Series, concentration_um: pd.Series) -> pd.Series:
-    """`taxol@0.3`: the name of a treatment, also used for the control (`DMSO@0`)."""
-    return compound.astype(str) + "@" + concentration_um.map(lambda value: f"{value:g}")
+    """`taxol@0.3`: the name of a treatment, also used for the control (`DMSO@0`); each is written once."""
+    of_compound, compounds = pd.factorize(compound, use_na_sentinel=False)
+    of_dose, doses = pd.factorize(concentration_um, use_na_sentinel=False)
+    pair, pairs = pd.factorize(of_compound * len(doses) + of_dose)
+    names = [f"{compounds[number // len(doses)]}@{doses[number % len(doses)]:g}" for number in pairs.tolist()]
+    return pd.Series(np.array(names, object)[pair], index=compound.index)
+
+
+def cell_metadata(cells: pd.DataFrame) -> pd.DataFrame:
+    """What is known of cells (n rows) under the names of METADATA; index: the cell's id; a text not known is empty."""
+    cells = cells.assign(treatment=treatment_name(cells["compound"], cells["concentration_um"]))
+    table = pd.DataFrame({name: cells[column].to_numpy() for column, name in METADATA.items()}, index=cells["cell_id"])
+    table.index.name = None
+    for name in table.select_dtypes(object).columns:
+        table[name] = table[name].fillna("").astype(str)
+    return table
 
 
 def well_name(raw: str) -> str:

@@ -13,7 +13,7 @@ from anndata import AnnData
 
 from phenolens.models import AE, Generative, Model
 from phenolens.models.vaeplus import kl_per_feature
-from phenolens.screen.table import METADATA, treatment_name
+from phenolens.screen.table import cell_metadata
 from phenolens.training.device import Compute
 
 BATCH = 512  # crops a forward pass; always the same chunks of a plate, so results do not depend on who embeds it
@@ -55,10 +55,5 @@ def decode(model: Generative, z: np.ndarray, *, compute: Compute) -> np.ndarray:
 
 def embedding_table(z: np.ndarray, cells: pd.DataFrame, *, about: dict[str, Any]) -> AnnData:
     """Embeddings (N, Z) with their cells' `Metadata_*` columns; `about` says which crops and run they come from."""
-    cells = cells.assign(treatment=treatment_name(cells["compound"], cells["concentration_um"]))
-    obs = pd.DataFrame({name: cells[column].to_numpy() for column, name in METADATA.items()}, index=cells["cell_id"])
-    obs.index.name = None
-    for name in obs.select_dtypes(object).columns:
-        obs[name] = obs[name].fillna("").astype(str)
     var = pd.DataFrame(index=[f"Z{i:03d}" for i in range(z.shape[1])])
-    return AnnData(X=z, obs=obs, var=var, uns={"phenolens": json.dumps(about)})
+    return AnnData(X=z, obs=cell_metadata(cells), var=var, uns={"phenolens": json.dumps(about)})

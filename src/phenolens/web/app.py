@@ -6,6 +6,7 @@ An address holds names of the study, each quoted as one piece (`/treatments/mevi
 import base64
 import hashlib
 import re
+from threading import Thread
 
 from fastapi import FastAPI, Response
 from fastapi.responses import HTMLResponse
@@ -27,6 +28,7 @@ from phenolens.web.travels import add_travels
 from phenolens.web.treatments import add_treatments
 from phenolens.web.wells import add_wells
 
+OPENED_AHEAD = 100_000  # cells of a study whose travels are opened before they are asked for: 100 MB of embeddings
 SECTIONS = {"plates": "/plates", "map": "/map", "travel": "/travel"}  # the places that every page leads to, beside home
 
 
@@ -40,18 +42,21 @@ def create_app(study: Study, *, hosts: tuple[str, ...] = HOSTS) -> FastAPI:
     add_wells(app, explorer, pages)
     add_treatments(app, explorer, pages)
     maps = add_maps(app, explorer, pages, scripts)
-    add_travels(app, explorer, pages, scripts)
+    travels = add_travels(app, explorer, pages, scripts)
     _add_files(app, explorer, pages)
     add_icon(app)
     add_problems(app, pages, wrong_method="The explorer shows a study and changes nothing in it.")
     add_headers(app, HEADERS | {"Content-Security-Policy": policy(form_action="'self'")})  # choices are sent to itself
     add_hosts(app, hosts)
-    app.state.explorer, app.state.maps = explorer, maps
+    app.state.explorer, app.state.maps, app.state.travels = explorer, maps, travels
     return app
 
 
 def prepare(app: FastAPI) -> None:
-    """Read what the first views show, so that they come at once; what is not there yet is told by the pages."""
+    """Read what the first views show, so that they come at once; what is not there yet is told by the pages.
+
+    Travels are opened beside it while the first pages are looked at, unless the study is large.
+    """
     explorer, maps = app.state.explorer, app.state.maps
     try:
         cells = explorer.cells()
@@ -62,6 +67,8 @@ def prepare(app: FastAPI) -> None:
             maps.groups(run, "cells", "pca", "mechanism")
         if done.get("profiled"):
             maps.groups(run, "treatments", "pca", "mechanism")
+        if done.get("embedded") and len(cells.table) <= OPENED_AHEAD:
+            Thread(target=app.state.travels.open_ahead, name="opening travels", daemon=True).start()
     except (InputError, NotInStudyError, OSError) as reason:
         tell(f"not everything can be shown yet: {reason}")
 

@@ -43,7 +43,9 @@ class Cells:
     @classmethod
     def of(cls, store: CropStore) -> "Cells":
         """The cells of a store; InputError when it holds none."""
-        table = store.cells.assign(treatment=_treatments(store.cells), moa=store.cells["moa"].fillna(""))
+        cells = store.cells
+        names = treatment_name(cells["compound"], cells["concentration_um"])
+        table = cells.assign(treatment=names, moa=cells["moa"].fillna(""))
         table = table.astype(dict.fromkeys(CHOSEN_BY, "category"))  # quick to choose from, and a byte or two a cell
         groups = table.groupby(OF_A_WELL, observed=True, sort=False)["is_noise"]
         wells = groups.agg(n_cells="size", n_noise="sum").reset_index()
@@ -118,12 +120,3 @@ def known(name: str, names: Sequence[str], *, what: str) -> str:
     near = get_close_matches(name[:80], names, n=1)
     hint = f'Did you mean "{near[0]}"?' if near else f"There are: {', '.join(names[:8]) or 'none yet'}."
     raise NotInStudyError(f'There is no {what} "{name[:80]}" in this study. {hint}')
-
-
-def _treatments(cells: pd.DataFrame) -> np.ndarray:
-    """The name of each cell's treatment (N,), written once a treatment, not once a cell."""
-    compound, compounds = pd.factorize(cells["compound"])
-    dose, doses = pd.factorize(cells["concentration_um"], use_na_sentinel=False)
-    pair, pairs = pd.factorize(compound * len(doses) + dose)
-    names = treatment_name(pd.Series(compounds[pairs // len(doses)]), pd.Series(doses[pairs % len(doses)]))
-    return names.to_numpy()[pair]

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from phenolens.contents.embedded import embedding_rows
 from phenolens.errors import InputError
 from phenolens.images.store import ABOUT
 from phenolens.profiling.similarity import directions, distances
@@ -189,15 +190,7 @@ class Explorer:
         """The embeddings (n, Z) of sorted rows of the store; None where there are none, or not of these crops."""
         if not run or not len(rows) or not self._is_embedded(run):
             return None
-        cells, parts, first = self.cells(), [], 0
-        for plate in cells.store.plates:
-            after = first + len(cells.store.crops(plate))
-            here = rows[(rows >= first) & (rows < after)] - first
-            if len(here):
-                with h5py.File(self.study.embeddings(run) / f"{plate}.h5ad") as file:
-                    parts.append(_rows_of(file["X"], here))
-            first = after
-        return np.concatenate(parts)
+        return np.concatenate(list(embedding_rows(self.study, run, self.cells().store, rows))).astype(float)
 
     def _is_embedded(self, run: str) -> bool:
         """Whether all plates are embedded, from the crops that are there now."""
@@ -217,11 +210,6 @@ class Explorer:
 
     def _scores_file(self, run: str, protocol: str) -> Path:
         return self.study.score_table(run, "neighbours", **{**HEADLINE, "protocol": protocol})
-
-
-def _rows_of(stored: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
-    """Sorted rows of a stored matrix, float64; of many, the whole is read, since picking costs a seek each."""
-    return (stored[:][rows] if len(rows) > 200 else stored[rows]).astype(float)
 
 
 def _where(table: pd.DataFrame, wanted: Mapping[str, object]) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 F frames, C channels, S crop side in px. What is asked for stands in the address, so that it can be sent.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -113,14 +114,14 @@ class Travels:
                 self._open[key] = Traveller.open(self._explorer.study, run or None)
             return self._open[key]
 
-    def journeys(self, asked: Asked) -> tuple[Journey, ...]:
-        """The journey to each population that was asked for."""
-        return self.open(asked.run).travel(asked.config())
+    def journeys(self, asked: Asked, *, measured: bool = True) -> tuple[Journey, ...]:
+        """The journey to each population that was asked for; without `measured` sooner."""
+        return self.open(asked.run).travel(asked.config(), measured=measured)
 
-    def journey(self, asked: Asked) -> Journey:
+    def journey(self, asked: Asked, *, measured: bool = True) -> Journey:
         """The one journey that the address means; NotInStudyError, with the reason, where there is none."""
         try:
-            journeys = self.journeys(asked)
+            journeys = self.journeys(asked, measured=measured)
         except InputError as error:
             raise NotInStudyError(f"{error}.") from error
         if asked.part > len(journeys):
@@ -129,6 +130,11 @@ class Travels:
             )
         return journeys[asked.part - 1]
 
+    def open_ahead(self) -> None:
+        """Make the travel that is shown when none is asked for, so that it is there when somebody looks."""
+        with suppress(InputError, NotInStudyError, OSError):  # the page says why it cannot be shown
+            self.journeys(self.completed(Asked()))
+
     def completed(self, asked: Asked) -> Asked:
         """With the run and the treatment named that stand for empty text."""
         run = asked.run or self._explorer.decoding_run()
@@ -136,7 +142,7 @@ class Travels:
         return Asked(**{**vars(asked), "run": run, "to": to})
 
 
-def add_travels(app: FastAPI, explorer: Explorer, pages: Pages, scripts: Scripts) -> None:
+def add_travels(app: FastAPI, explorer: Explorer, pages: Pages, scripts: Scripts) -> Travels:
     """The travel's addresses."""
     travels = Travels(explorer)
 
@@ -189,7 +195,7 @@ def add_travels(app: FastAPI, explorer: Explorer, pages: Pages, scripts: Scripts
         asked: Annotated[Asked, Depends()],
         shown: Annotated[Shown, Depends()],
     ) -> Response:
-        journey = travels.journey(travels.completed(asked))
+        journey = travels.journey(travels.completed(asked), measured=False)
         if not 0 <= number < len(journey.pictures):
             raise NotInStudyError(f"This travel has {len(journey.pictures)} frames, numbered from 0.")
         picture = png(journey.pictures[number], shown.contrast(explorer.cells()))
@@ -222,6 +228,8 @@ def add_travels(app: FastAPI, explorer: Explorer, pages: Pages, scripts: Scripts
         asked = travels.completed(asked)
         made = film(travels.journey(asked), "gif", contrast=shown.contrast(explorer.cells()), comment=_named(asked))
         return download(made, "image/gif", f"{_named(asked)}.gif")
+
+    return travels
 
 
 def numbers_of(journey: Journey) -> pd.DataFrame:

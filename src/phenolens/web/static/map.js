@@ -7,9 +7,9 @@
   if (!root) return;
   const said = document.getElementById("said"), legend = document.getElementById("legend");
   const card = document.getElementById("card"), chosenBox = document.getElementById("chosen");
-  const MOST_MARKED = 2000, GALLERY = 24, REACH = 14, MANY = 50000, GRID = 512;
+  const MOST_MARKED = 2000, GALLERY = 24, REACH = 14, MANY = 50000, AT_ONCE = 100000, GRID = 512;
   const asked = new URLSearchParams(location.search);
-  let by = root.dataset.by, names = false, x, y, n = 0, codes, groups, hidden = new Set(), control = null;
+  let by = root.dataset.by, names = false, x, y, n = 0, plotted = 0, codes, groups, hidden = new Set(), control = null;
   let grid = null, chosen = null, lasso = [];
 
   const bring = async (path, more = {}) => {
@@ -39,11 +39,11 @@
     history.replaceState(null, "", `${location.pathname}?${state}`);
   };
 
-  // drawing: points come in random order; in a few layers of all groups, no group hides another
+  // drawing the first `plotted` points: they come in random order; in a few layers of all groups, no group hides another
   function traces() {
     const layers = n > MANY ? Math.max(1, Math.min(5, Math.floor(120 / groups.length))) : 1, drawn = [];
     for (let layer = 0; layer < layers; layer++) {
-      const from = Math.floor((layer * n) / layers), to = Math.floor(((layer + 1) * n) / layers);
+      const from = Math.floor((layer * plotted) / layers), to = Math.floor(((layer + 1) * plotted) / layers);
       const sizes = new Uint32Array(groups.length), at = new Uint32Array(groups.length);
       for (let i = from; i < to; i++) sizes[codes[i]]++;
       const xs = groups.map((_, g) => new Float32Array(sizes[g])), ys = groups.map((_, g) => new Float32Array(sizes[g]));
@@ -327,6 +327,7 @@
     });
   }
 
+  const seen = () => new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)));  // what was drawn is
   const plotly = new Promise((go) => document.addEventListener("DOMContentLoaded", go));  // its script comes after this one
   async function begin() {
     const [places, about] = await Promise.all([numbers("/map/places.bin", Float32Array),
@@ -335,11 +336,19 @@
     [x, y] = [places.subarray(0, n), places.subarray(n)];
     list();
     await plotly;
+    plotted = Math.min(n, AT_ONCE);
     await Plotly.newPlot(root, traces(), layout(), options);
+    if (plotted < n) {  // a fair sample is seen at once, however slowly this browser draws
+      said.textContent = `${counted(plotted)} of ${counted(n)} points are drawn, chosen at random; the others follow …`;
+      await seen();
+      root.dataset.begun = plotted;
+      plotted = n;
+      await draw();
+    }
     listen();
     said.textContent = `${about.words}${control ? " The cross is the control." : ""}`;
     said.className = "note";
-    requestAnimationFrame(() => requestAnimationFrame(() => { root.dataset.drawn = n; }));
+    seen().then(() => { root.dataset.drawn = n; });
     const group = groups.findIndex((one) => one.name === asked.get("group"));
     const around = (asked.get("lasso") || "").split(" ").map((at) => at.split(",").map(Number));
     if (asked.get("find")) await find(asked.get("find"));
