@@ -81,11 +81,12 @@ def made(study: Study, flags: Flags) -> AssessmentFile:
     chance = np.random.default_rng(0)
     pixels = chance.integers(0, 256, (2 * flags.n, CROP_PX, CROP_PX, 3), dtype=np.uint8)
     pictures = [
-        Picture(bytes(imagecodecs.png_encode(picture, level=0)), number % 2 == 1, f"cell-{number}", "noise")
+        Picture(bytes(imagecodecs.png_encode(picture, level=0)), number % 2 == 1, f"cell-{number}", "noise", "", "all")
         for number, picture in enumerate(pixels)
     ]
     about = dict(run="noise", model="noise", title="noise", n=flags.n, seed=0, channels=["noise"], crop_px=CROP_PX)
-    file = AssessmentFile.create(study.assessments / "benchmark.sqlite", pictures, about | {"show_score": False})
+    about |= {"show_score": False, "each_channel": False}
+    file = AssessmentFile.create(study.assessments / "benchmark.sqlite", pictures, about)
     file.add_assessors([f"assessor {number}" for number in range(flags.assessors)])
     return file
 

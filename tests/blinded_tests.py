@@ -21,14 +21,15 @@ def made_up_pictures(n: int = 6, *, seed: int = 0) -> list[Picture]:
     for number in range(2 * n):
         pixels = chance.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
         png = bytes(imagecodecs.png_encode(pixels, level=0))
-        pictures.append(Picture(png, number % 2 == 1, f"cell-{number}", ("DMSO@0", "taxol@0.3")[number // 2 % 2]))
+        of = [("DMSO@0", "control"), ("taxol@0.3", "Microtubule stabilizers")][number // 2 % 2]
+        pictures.append(Picture(png, number % 2 == 1, f"cell-{number}", *of, "DNA, actin"))
     return pictures
 
 
 def made_up(study, *names, n=6, name="round-1", show_score=False) -> AssessmentFile:
     """An assessment in a study's folder, by assessors of these names."""
     about = dict(run="vaeplus-seed0", model="vaeplus", title="VAE+", n=n, seed=0, channels=["DNA", "actin"])
-    about |= {"show_score": show_score, "crop_px": SIDE}
+    about |= {"show_score": show_score, "each_channel": False, "crop_px": SIDE}
     file = AssessmentFile.create(study.assessments / f"{name}.sqlite", made_up_pictures(n), about)
     file.add_assessors(names)
     return file

@@ -68,6 +68,11 @@ def test_neither_place_nor_treatment_tells_the_kind():
 
 
 def test_a_treatment_short_of_cells_gives_what_it_has_and_others_fill_up():
+    views = balanced_design(treatments_of(DMSO=40, a=40, b=40), controls=frozenset({"DMSO"}), n=13, seed=2, views=4)
+    counts = views.groupby(["is_synthetic", "view"]).size().unstack()
+    assert counts.loc[True].tolist() == counts.loc[False].tolist() == [4, 3, 3, 3]
+    pairs = views.groupby(["treatment", "view"])["is_synthetic"].mean()
+    assert (pairs == 0.5).all()  # what is shown of which treatment tells no kind
     design = balanced_design(treatments_of(DMSO=40, a=3, b=40), controls=frozenset({"DMSO"}), n=11, seed=0)
     counts = design[design["is_synthetic"]]["treatment"].value_counts().to_dict()
     assert counts == {"DMSO": 5, "b": 5, "a": 1}
@@ -204,14 +209,20 @@ def test_the_pooled_interval_holds_the_truth_about_as_often_as_it_says(rng):
     assert naive / 300 < 0.8  # what 250 answers would promise, were they independent
 
 
-def answers_of(said, kinds, treatments=None):
+def answers_of(said, kinds, treatments=None, *, mechanisms=None, shown=None):
     """A row an answer, of answers (A, I)."""
     n_images = len(kinds)
+    plain = ["DMSO"] * n_images, ["control"] * n_images, ["DNA, actin"] * n_images
+    treatments, mechanisms, shown = (
+        usual if given is None else given for given, usual in zip((treatments, mechanisms, shown), plain)
+    )
     return pd.DataFrame(
         {
             "assessor": np.repeat([f"assessor {a}" for a in range(len(said))], n_images),
             "item": np.tile(np.arange(n_images), len(said)),
-            "treatment": np.tile(treatments if treatments is not None else ["DMSO"] * n_images, len(said)),
+            "treatment": np.tile(treatments, len(said)),
+            "mechanism": np.tile(mechanisms, len(said)),
+            "shown": np.tile(shown, len(said)),
             "is_synthetic": np.tile(kinds, len(said)),
             "said_synthetic": np.concatenate(said),
             "seconds": np.tile(np.arange(n_images) / 2, len(said)),
@@ -258,6 +269,18 @@ def test_treatments_have_their_own_rates_with_the_interval_of_their_images():
     assert table["passed_images"].to_dict() == {"DMSO": 2, "taxol": 4}
     plain = wilson(3, 4)
     np.testing.assert_allclose(table.loc["taxol", ["passed_low", "passed_high"]].astype(float), [plain.low, plain.high])
+
+
+def test_mechanisms_and_channels_have_their_own_rates():
+    kinds = np.tile([True, False], 6)
+    mechanisms, shown = np.repeat(["control", "", ""], 4), np.tile(["DNA", "DNA", "actin", "actin"], 3)
+    said = kinds & (shown == "DNA") | (mechanisms == "")  # actin passes in controls, unknown ones never
+    found = assessed(answers_of([said] * 2, kinds, mechanisms=mechanisms, shown=shown), n_images=12)
+    by_mechanism, by_channel = found.mechanisms.set_index("mechanism"), found.shown.set_index("shown")
+    assert by_mechanism["passed"].to_dict() == {"control": 0.5, "": 0}
+    assert by_mechanism["false_alarms"].to_dict() == {"control": 0, "": 1}
+    assert by_channel["passed"].to_dict() == {"DNA": 0, "actin": pytest.approx(1 / 3)}
+    assert by_channel["passed_images"].to_dict() == {"DNA": 3, "actin": 3}
 
 
 def test_an_answer_given_twice_is_refused():

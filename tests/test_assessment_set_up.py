@@ -79,6 +79,26 @@ def test_one_channel_is_shown_in_grey_and_others_are_not(study):
     assert min(planes[..., 0].max(), planes[..., 2].max()) > 100
 
 
+def test_each_channel_is_shown_alone_as_often_as_all_of_them(study):
+    run = chosen_run(study, "vae-seed0")
+    config = AssessmentConfig(n=8, each_channel=True)
+    pictures = draw_pictures(run.store, run.redrawn, config, channels=run.store.channels)
+    together = ", ".join(run.store.channels)
+    for kind in (True, False):
+        shown = [picture.shown for picture in pictures if picture.is_synthetic is kind]
+        assert {view: shown.count(view) for view in set(shown)} == dict.fromkeys([together, *run.store.channels], 2)
+    pixels = {picture.cell_id: imagecodecs.png_decode(picture.png) for picture in pictures}
+    for picture in pictures:
+        if picture.shown != together:
+            assert (pixels[picture.cell_id] == pixels[picture.cell_id][..., :1]).all()
+    assert any(np.ptp(pixels[p.cell_id], axis=2).max() > 100 for p in pictures if p.shown == together)
+    assert len({len(picture.png) for picture in pictures}) == 1
+    cells = run.store.cells.set_index("cell_id")
+    for picture in pictures:
+        row = cells.loc[picture.cell_id]
+        assert picture.mechanism == ("control" if row["role"] == "control" else row["moa"])
+
+
 def test_setting_up_writes_nothing_but_assessments_and_given_again_adds_only_who_is_new(study):
     before = everything_but_assessments(study)
     config = AssessmentConfig(run="vae-seed0", n=6, seed=5)
@@ -110,6 +130,8 @@ def test_a_name_that_is_taken_by_other_settings_is_refused(study):
         (AssessmentConfig(seed=-1), "", "--seed -1: expected 0"),
         (AssessmentConfig(run="../x"), "", 'no run "../x"'),
         (AssessmentConfig(channels=("DNA", "x-ray")), "", "--channels x-ray: no such channel; there are: DNA"),
+        (AssessmentConfig(channels=("DNA",), each_channel=True), "", "--each-channel: only DNA is shown; expected two"),
+        (AssessmentConfig(n=3, each_channel=True), "", "--n 3: expected at least 4 pictures of each kind"),
         (AssessmentConfig(n=2), "../../evil", "expected at most 100 letters"),
         (AssessmentConfig(n=2), ".hidden", "expected at most 100 letters"),
     ],
@@ -169,9 +191,11 @@ def test_results_are_printed_and_written_as_tables(tmp_path, capsys):
     assert "real called synthetic     0.0 % (95 % interval 0.0 to" in said
     assert "Fleiss' kappa             1.00" in said
     names = {path.name for path in study.assessments.glob("*.csv")}
-    assert names == {f"round-1_{table}.csv" for table in ("answers", "assessors", "treatments", "pictures", "summary")}
+    tables = ("answers", "assessors", "treatments", "mechanisms", "channels", "pictures", "summary")
+    assert names == {f"round-1_{table}.csv" for table in tables}
     answers = (study.assessments / "round-1_answers.csv").read_text().splitlines()
-    assert answers[0] == "assessor,item,treatment,is_synthetic,said_synthetic,seconds,cell_id,answered_at"
+    columns = "assessor,item,treatment,mechanism,shown,is_synthetic,said_synthetic,seconds,cell_id,answered_at"
+    assert answers[0] == columns
     assert len(answers) == 41
 
 

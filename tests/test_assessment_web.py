@@ -7,16 +7,18 @@ import sqlite3
 import statistics
 import time
 from contextlib import closing
+from dataclasses import replace
 from html.parser import HTMLParser
 from urllib.parse import quote
 
 import httpx
 import pytest
 
-from blinded_tests import TOKEN, Visitor, kinds_by_picture_id, made_up
+from blinded_tests import SIDE, TOKEN, Visitor, kinds_by_picture_id, made_up, made_up_pictures
 from described import try_every_operation
 from phenolens.contents.assessment import result_tables
 from phenolens.contents.assessment_codes import new_code
+from phenolens.contents.assessment_file import AssessmentFile
 from phenolens.files import sha256
 from phenolens.study import Study
 from phenolens.web.assessment_app import create_app
@@ -194,6 +196,8 @@ def test_the_owner_sees_results_and_tables(study):
     share = sum(kinds[picture] for picture in [min(kinds)]) / 4
     assert f"Cells drawn by VAE+ passed as real {100 * share:.0f}\N{NO-BREAK SPACE}% of the time" in html
     assert "Real cells were called synthetic 0\N{NO-BREAK SPACE}% of the time" in html
+    assert "By mechanism" in html
+    assert "By channel" not in html  # all pictures show the same
     assert "&lt;b&gt;ben" in html
     assert "<b>ben" not in html
     for name, table in result_tables(file).items():
@@ -379,3 +383,20 @@ def test_fifty_assessors_click_at_once_without_an_error_or_a_lost_answer(study):
 
     assert asyncio.run(all_at_once()) == [[303, 200, 303, 200, 303]] * 50
     assert file.answers().groupby("assessor").size().to_dict() == {f"assessor {number}": 2 for number in range(50)}
+
+
+def test_a_test_of_each_channel_says_so_and_has_its_results_by_channel(study):
+    about = dict(run="vaeplus-seed0", model="vaeplus", title="VAE+", n=4, seed=0, channels=["DNA", "actin"])
+    about |= {"show_score": False, "each_channel": True, "crop_px": SIDE}
+    views = ["DNA, actin", "DNA", "actin", "actin"]
+    pictures = [replace(one, shown=views[number // 2]) for number, one in enumerate(made_up_pictures(4))]
+    file = AssessmentFile.create(study.assessments / "each.sqlite", pictures, about)
+    file.add_assessors(["anna"])
+    visitor = Visitor(study).entered(codes(file)[0])
+    assert "others show one channel in grey" in visitor.get("/begin").text
+    for _ in range(8):
+        visitor.judge("real")
+    html = Visitor(study).as_owner().get("/owner/assessments/each/results").text
+    rows = re.search(r"By channel.*?<tbody>(.*?)</tbody>", html, re.S)[1]
+    counted = re.findall(r'<th scope="row">(.*?)</th><td>(\d+)</td>', rows)
+    assert counted == [("DNA, actin", "1"), ("actin", "2"), ("DNA", "1")]

@@ -312,7 +312,7 @@ def test_channels_stand_in_columns_beside_groups_of_real_cells(crops):
 
 def sitting(study: Study, name: str, said: dict[str, str]) -> AssessmentFile:
     """An assessment of four synthetic and four real pictures, and what each assessor says of them in order, S or R."""
-    pictures = [Picture(b"png", i % 2 == 0, f"cell {i}", "DMSO@0") for i in range(8)]
+    pictures = [Picture(b"png", i % 2 == 0, f"cell {i}", "DMSO@0", "control", "DNA") for i in range(8)]
     file = AssessmentFile.create(study.assessments / f"{name}.sqlite", pictures, {"title": "VAE+"})
     for assessor, answers in zip(file.add_assessors(list(said)), said.values()):
         for answer in answers:

@@ -149,7 +149,8 @@ def test_what_nobody_asked_to_measure_is_not_and_what_was_measured_is_not_made_a
     asked = TravelConfig(f"{SERIES}@10", frames=4)
     (plain,) = traveller.travel(asked, measured=False)
     (measured,) = traveller.travel(asked)
-    assert plain.measured is None and measured.measured is not None
+    assert plain.measured is None
+    assert measured.measured is not None
     np.testing.assert_array_equal(plain.pictures, measured.pictures)
     assert traveller.travel(asked, measured=False)[0] is measured
 

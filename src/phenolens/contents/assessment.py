@@ -40,6 +40,7 @@ class AssessmentConfig:
     channels: tuple[str, ...] = ()  # shown in colour, a single one in grey; left out: all
     seed: int = 0  # of which cells are shown
     show_score: bool = False  # whether assessors see at the end how many of their answers were right
+    each_channel: bool = False  # whether some pictures show one channel alone, in grey: as many of each as show all
 
 
 def assessments(study: Study) -> dict[str, AssessmentFile]:
@@ -79,6 +80,7 @@ def set_up(study: Study, config: AssessmentConfig, assessors: Sequence[str], *, 
         raise InputError(f'assessor "{twice[0]}" stands there twice; each needs a name of their own, to have a code')
     run = chosen_run(study, config.run)
     channels = _known_channels(config.channels, run.store)
+    _check_views(config, channels)
     made = {**asdict(config), "run": run.name, "channels": list(channels), "crops": run.store.identity}
     made["weights"] = sha256(run.run.checkpoint)
     name = name or _name(run.name, config, channels, run.store)
@@ -104,21 +106,25 @@ def draw_pictures(
 
     Cells left out as noise and wells of positive controls are not shown.
     """
-    cells = store.cells
+    cells, views = store.cells, _views(config, channels)
     names = treatment_name(cells["compound"], cells["concentration_um"]).to_numpy(object)
     controls = frozenset(names[(cells["role"] == "control").to_numpy()])
     fine = ~cells["is_noise"].to_numpy(bool) & (cells["role"] != "other").to_numpy()
-    design = balanced_design(np.where(fine, names, ""), controls=controls, n=config.n, seed=config.seed)
+    design = balanced_design(
+        np.where(fine, names, ""), controls=controls, n=config.n, seed=config.seed, views=len(views)
+    )
     rows, synthetic = design["row"].to_numpy(), design["is_synthetic"].to_numpy(bool)
     crops = normalised(store.take(rows))
     crops[synthetic] = redrawn(rows[synthetic])
     contrast = _contrast(store, np.flatnonzero(fine))
-    at = [store.channels.index(channel) for channel in channels]
-    shown = contrast.of_channel(at[0]) if len(at) == 1 else _of_channels(contrast, at)
-    pngs = [_png(crop[at], shown) for crop in crops]
+    drawing = [_drawing(contrast, [store.channels.index(channel) for channel in view]) for view in views]
+    of_view = design["view"].to_numpy()
+    pngs = [_png(crop[drawing[view][0]], drawing[view][1]) for crop, view in zip(crops, of_view)]
     assert len({len(png) for png in pngs}) == 1  # no length tells a kind
     ids = cells["cell_id"].to_numpy(object)[rows]
-    return [Picture(*parts) for parts in zip(pngs, synthetic.tolist(), ids, design["treatment"])]
+    mechanisms = cells["moa"].fillna("").mask(cells["role"] == "control", "control").to_numpy(object)[rows]
+    shown = [", ".join(views[view]) for view in of_view]
+    return [Picture(*parts) for parts in zip(pngs, synthetic.tolist(), ids, design["treatment"], mechanisms, shown)]
 
 
 def results(file: AssessmentFile) -> AssessmentResults:
@@ -143,12 +149,17 @@ def summary_row(file: AssessmentFile, found: AssessmentResults) -> dict[str, Any
 
 
 def result_tables(file: AssessmentFile) -> dict[str, pd.DataFrame]:
-    """The results as tables: `answers` a row each, `assessors`, `treatments`, `pictures` a row each, `summary` one."""
+    """The results as tables: `answers`, `assessors`, `treatments`, `mechanisms`, `pictures` a row each; `summary` one.
+
+    `channels` has a row for what pictures show: all channels, or one.
+    """
     found = results(file)
     return {
         "answers": file.answers(),
         "assessors": found.assessors,
         "treatments": found.treatments,
+        "mechanisms": found.mechanisms,
+        "channels": found.shown,
         "pictures": found.images,
         "summary": pd.DataFrame([summary_row(file, found)]),
     }
@@ -171,9 +182,25 @@ def _known_channels(asked: Sequence[str], store: CropStore) -> list[str]:
     return [channel for channel in store.channels if channel in asked or not asked]
 
 
+def _views(config: AssessmentConfig, channels: Sequence[str]) -> list[tuple[str, ...]]:
+    """What a picture can show: these channels in colour, or with `each_channel` also one of them in grey."""
+    return [tuple(channels), *((channel,) for channel in channels if config.each_channel)]
+
+
+def _check_views(config: AssessmentConfig, channels: Sequence[str]) -> None:
+    n_views = len(_views(config, channels))
+    if config.each_channel and len(channels) < 2:
+        raise InputError(f"--each-channel: only {channels[0]} is shown; expected two or more --channels, or none named")
+    if config.n < n_views:
+        raise InputError(
+            f"--n {config.n}: expected at least {n_views} pictures of each kind, one for all channels and one for each"
+        )
+
+
 def _name(run: str, config: AssessmentConfig, channels: Sequence[str], store: CropStore) -> str:
     named = "" if len(channels) == len(store.channels) else "-" + "+".join(channels)
-    return re.sub(r"[^A-Za-z0-9_.+-]", "_", f"{run[:60]}{named[:20]}-n{config.n}-seed{config.seed}")
+    each = "-each-channel" if config.each_channel else ""
+    return re.sub(r"[^A-Za-z0-9_.+-]", "_", f"{run[:60]}{named[:20]}{each}-n{config.n}-seed{config.seed}")
 
 
 def _contrast(store: CropStore, fine: np.ndarray) -> Contrast:
@@ -181,10 +208,12 @@ def _contrast(store: CropStore, fine: np.ndarray) -> Contrast:
     return shared_contrast(normalised(store.take(sample)), store.channels)
 
 
-def _of_channels(contrast: Contrast, at: Sequence[int]) -> Contrast:
-    places = list(at)
-    names = tuple(contrast.channels[place] for place in places)
-    return Contrast(names, contrast.colours[places], contrast.black[places], contrast.white[places])
+def _drawing(contrast: Contrast, at: list[int]) -> tuple[list[int], Contrast]:
+    """How crops are drawn of which the channels of these numbers are shown: a single one in grey."""
+    if len(at) == 1:
+        return at, contrast.of_channel(at[0])
+    names = tuple(contrast.channels[place] for place in at)
+    return at, Contrast(names, contrast.colours[at], contrast.black[at], contrast.white[at])
 
 
 def _png(crop: np.ndarray, contrast: Contrast) -> bytes:

@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from phenolens.contents.assessment_codes import checked_name, new_code, plain_co
 from phenolens.errors import InputError
 from phenolens.phenotype.assessment import ANSWERS
 
-VERSION = 1  # of the tables below
+VERSION = 2  # of the tables below
 APPLICATION = 0x50684C41  # "PhLA": what SQLite's header says that the file is
 SECONDS_TO_WAIT = 30.0  # for another process's write
 MOST_ASSESSORS = 500
@@ -30,7 +30,7 @@ CREATE TABLE about (content TEXT NOT NULL);
 CREATE TABLE pictures (item INTEGER PRIMARY KEY, picture_id TEXT NOT NULL UNIQUE, png BLOB NOT NULL);
 CREATE TABLE key (
     item INTEGER PRIMARY KEY REFERENCES pictures, is_synthetic INTEGER NOT NULL, cell_id TEXT NOT NULL,
-    treatment TEXT NOT NULL
+    treatment TEXT NOT NULL, mechanism TEXT NOT NULL, shown TEXT NOT NULL
 );
 CREATE TABLE assessors (assessor INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, code TEXT NOT NULL UNIQUE);
 CREATE TABLE places (
@@ -49,12 +49,14 @@ CREATE TABLE answers (
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture without its key."""
+    """A picture and its key."""
 
     png: bytes
     is_synthetic: bool
     cell_id: str
     treatment: str
+    mechanism: str  # `control` of the controls, empty where it is not known
+    shown: str  # the channels that it shows
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,9 @@ class AssessmentFile:
                 database.execute(f"PRAGMA user_version = {VERSION}")
                 database.execute("INSERT INTO about VALUES (?)", (json.dumps(about),))
                 rows = [(item, secrets.token_hex(16), picture.png) for item, picture in enumerate(pictures)]
-                key = [(item, p.is_synthetic, p.cell_id, p.treatment) for item, p in enumerate(pictures)]
+                key = [(item, *astuple(picture)[1:]) for item, picture in enumerate(pictures)]
                 database.executemany("INSERT INTO pictures VALUES (?, ?, ?)", rows)
-                database.executemany("INSERT INTO key VALUES (?, ?, ?, ?)", key)
+                database.executemany("INSERT INTO key VALUES (?, ?, ?, ?, ?, ?)", key)
             partial.replace(path)
         except sqlite3.Error as error:
             raise InputError(f"{path}: cannot be written ({error}); nothing was kept") from error
@@ -189,7 +191,8 @@ class AssessmentFile:
         """All answers with their key, a row an answer: ANSWERS, `cell_id` and `answered_at` (seconds since 1970)."""
         with self._open(blind=False) as database:
             rows = database.execute(
-                "SELECT name, item, treatment, is_synthetic, said_synthetic, seconds, cell_id, answered_at "
+                "SELECT name, item, treatment, mechanism, shown, is_synthetic, said_synthetic, seconds, cell_id, "
+                "answered_at "
                 "FROM answers JOIN assessors USING (assessor) JOIN key USING (item) ORDER BY assessor, answered_at"
             ).fetchall()
         table = pd.DataFrame(rows, columns=[*ANSWERS, "cell_id", "answered_at"])
@@ -200,12 +203,13 @@ class AssessmentFile:
         with self._open(blind=False) as database:
             rows = [
                 database.execute(
-                    "SELECT png, is_synthetic, cell_id, treatment FROM pictures JOIN key USING (item) WHERE item = ?",
+                    "SELECT png, is_synthetic, cell_id, treatment, mechanism, shown "
+                    "FROM pictures JOIN key USING (item) WHERE item = ?",
                     (int(item),),
                 ).fetchone()
                 for item in items
             ]
-        return [Picture(bytes(png), bool(synthetic), cell, treatment) for png, synthetic, cell, treatment in rows]
+        return [Picture(bytes(png), bool(synthetic), *rest) for png, synthetic, *rest in rows]
 
     def n_pictures(self) -> int:
         """How many pictures there are, of both kinds."""

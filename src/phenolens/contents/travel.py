@@ -81,8 +81,8 @@ class Traveller:
     def travel(self, asked: TravelConfig, *, measured: bool = True) -> tuple[Journey, ...]:
         """The journey asked for; with medoids one to each population, the largest first.
 
-        Without `measured` it is quicker, and measured only if it was before. InputError for a treatment or cell that is not there, with the nearest names,
-        and for a treatment that has fewer cells than medoids are asked for.
+        Without `measured` it is quicker, and measured only if it was before. InputError for a treatment or cell that is
+        not there, with the nearest names, and for a treatment that has fewer cells than medoids are asked for.
         """
         with self._lock:
             key = (asked, measured or (asked, True) in self._answers)

@@ -17,6 +17,8 @@ ANSWERS = {
     "assessor": "name of the assessor",
     "item": "number of the picture",
     "treatment": "of the cell",
+    "mechanism": "of the treatment; `control` of the controls, empty where it is not known",
+    "shown": "the channels that the picture shows",
     "is_synthetic": "whether the picture is a reconstruction",
     "said_synthetic": "the answer",
     "seconds": "from the page being sent to the answer; empty where the clock was turned back",
@@ -38,6 +40,8 @@ class AssessmentResults:
     kappa: Interval | None  # Fleiss' kappa; 0: agreement as by chance
     assessors: pd.DataFrame  # a row an assessor, unfinished ones too
     treatments: pd.DataFrame  # a row a treatment
+    mechanisms: pd.DataFrame  # a row a mechanism
+    shown: pd.DataFrame  # a row for what pictures show: all channels, or one
     images: pd.DataFrame  # a row a picture
 
     def mistaken(self, n: int) -> dict[str, pd.DataFrame]:
@@ -80,7 +84,9 @@ def assessed(answers: pd.DataFrame, *, n_images: int, seed: int = 0) -> Assessme
         criterion=criterion,
         kappa=agreement(said, synthetic, seed=seed) if len(said) > 1 else None,
         assessors=_by_assessor(answers, n_images),
-        treatments=_by_treatment(whole),
+        treatments=_by(whole, "treatment"),
+        mechanisms=_by(whole, "mechanism"),
+        shown=_by(whole, "shown"),
         images=_by_image(whole),
     )
 
@@ -164,28 +170,28 @@ def _by_assessor(answers: pd.DataFrame, n_images: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _by_treatment(whole: pd.DataFrame) -> pd.DataFrame:
-    """A row a treatment: share of synthetic passed, of real called synthetic; intervals as of so many images.
+def _by(whole: pd.DataFrame, what: str) -> pd.DataFrame:
+    """A row a treatment, say: share of synthetic passed, of real called synthetic; intervals as of so many images.
 
     Assessors share the few images of a treatment, so that more of them do not narrow what is known of it.
     """
     rows = []
-    for name, given in whole.groupby("treatment", sort=True):
+    for name, given in whole.groupby(what, sort=True):
         intervals: dict[str, Interval | None] = {}
-        row: dict[str, object] = {"treatment": name}
-        for what, synthetic in (("passed", True), ("false_alarms", False)):
+        row: dict[str, object] = {what: name}
+        for of, synthetic in (("passed", True), ("false_alarms", False)):
             of_kind = given[given["is_synthetic"] == synthetic]
             n_images = of_kind["item"].nunique()
-            row[f"{what}_images"] = n_images
+            row[f"{of}_images"] = n_images
             share = (of_kind["said_synthetic"] != synthetic).mean()
-            intervals[what] = wilson(share * n_images, n_images) if n_images else None
+            intervals[of] = wilson(share * n_images, n_images) if n_images else None
         rows.append(row | flat(intervals))
     return pd.DataFrame(rows)
 
 
 def _by_image(whole: pd.DataFrame) -> pd.DataFrame:
-    """A row a picture: its treatment and kind, how many said synthetic, of how many, and their median time."""
-    groups = whole.groupby(["item", "treatment", "is_synthetic"])
+    """A row a picture: its treatment, channels and kind, how many said synthetic, of how many, their median time."""
+    groups = whole.groupby(["item", "treatment", "shown", "is_synthetic"])
     return groups.agg(
         n_said_synthetic=("said_synthetic", "sum"),
         n_answers=("said_synthetic", "size"),

@@ -37,13 +37,16 @@ def power(n: int) -> Power:
     return Power(n, (rate.high - rate.low) / 2, float(detectable))
 
 
-def balanced_design(treatments: np.ndarray, *, controls: frozenset[str], n: int, seed: int) -> pd.DataFrame:
-    """Which cells are shown, and how: `row` (into `treatments`), `treatment`, `is_synthetic`; n rows of each kind.
+def balanced_design(
+    treatments: np.ndarray, *, controls: frozenset[str], n: int, seed: int, views: int = 1
+) -> pd.DataFrame:
+    """Which cells are shown, and how: `row` (into `treatments`), `treatment`, `is_synthetic`, `view`; n rows a kind.
 
     `treatments` (N,) names each cell's treatment, empty for cells that are not to be shown; a control is one
     treatment among the others, and always shown. Real and synthetic pictures have the same number of cells of every
     treatment, so that a phenotype tells nothing, and numbers of two treatments differ by one at most where there are
-    cells enough. No cell is shown twice, so none with both faces. The rows come in an order that tells nothing.
+    cells enough. Pairs of both kinds are dealt to the `views` in turn, numbered from 0. No cell is shown twice, so
+    none with both faces. The rows come in an order that tells nothing.
     InputError when there are fewer than 2n cells in pairs.
     """
     if n < 1:
@@ -51,7 +54,7 @@ def balanced_design(treatments: np.ndarray, *, controls: frozenset[str], n: int,
     chance = np.random.default_rng([seed, n])
     names = [name for name in np.unique(treatments.astype(str)) if name]
     left = {name: list(chance.permutation(np.flatnonzero(treatments == name))) for name in names}
-    rows: list[tuple[int, str, bool]] = []
+    rows: list[tuple[int, str, bool, int]] = []
     while len(rows) < 2 * n:
         able = [name for name in names if len(left[name]) > 1]
         if not able:
@@ -62,6 +65,7 @@ def balanced_design(treatments: np.ndarray, *, controls: frozenset[str], n: int,
         mixed = [able[place] for place in chance.permutation(len(able))]
         turn = sorted(mixed, key=lambda name: name not in controls)  # controls are not missed by a short test
         for name in turn[: n - len(rows) // 2]:
-            rows += [(int(left[name].pop()), name, is_synthetic) for is_synthetic in (False, True)]
-    table = pd.DataFrame(rows, columns=["row", "treatment", "is_synthetic"])
+            view = len(rows) // 2 % views
+            rows += [(int(left[name].pop()), name, is_synthetic, view) for is_synthetic in (False, True)]
+    table = pd.DataFrame(rows, columns=["row", "treatment", "is_synthetic", "view"])
     return table.iloc[chance.permutation(len(table))].reset_index(drop=True)

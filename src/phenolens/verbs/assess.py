@@ -41,6 +41,7 @@ class Flags:
     n: int = 50  # pictures of each kind, real and synthetic
     channels: tuple[str, ...] = ()  # shown in colour, a single one in grey; left out: all
     seed: int = 0  # of which cells are shown
+    each_channel: bool = False  # some pictures show one channel alone, in grey: which of them gives a model away?
     show_score: bool = False  # tell each assessor at the end how many answers were right
     name: str = ""  # of the assessment; left out: made of the run, channels, n and seed
     results: bool = False  # print what was answered, write it as CSV, and serve nothing
@@ -57,7 +58,7 @@ def act(flags: Flags) -> None:
         return
     token = _token(flags.token)
     if flags.assessors:
-        config = AssessmentConfig(flags.run, flags.n, flags.channels, flags.seed, flags.show_score)
+        config = AssessmentConfig(flags.run, flags.n, flags.channels, flags.seed, flags.show_score, flags.each_channel)
         made = set_up(study, config, named(flags.assessors), name=flags.name)
         shown = power(flags.n)
         tell(

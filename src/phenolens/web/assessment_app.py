@@ -70,7 +70,8 @@ def _add_entry(app: FastAPI, pages: Pages, door: Door) -> None:
         file, assessor = door.assessor(request)
         if file.turn(assessor.number) is None:
             return _to("/end")
-        return pages.page("assess_begin.html", assessor=assessor, n=file.n_pictures())
+        each_channel = file.about()["each_channel"]
+        return pages.page("assess_begin.html", assessor=assessor, n=file.n_pictures(), each_channel=each_channel)
 
     @app.post("/pause", response_class=HTMLResponse)
     def pause(request: Request) -> Response:

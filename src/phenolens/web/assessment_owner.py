@@ -3,6 +3,7 @@
 import threading
 from typing import Annotated
 
+import pandas as pd
 from fastapi import FastAPI, Form, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
@@ -17,6 +18,7 @@ from phenolens.contents.assessment import (
 )
 from phenolens.contents.assessment_file import AssessmentFile
 from phenolens.errors import InputError
+from phenolens.phenotype.assessment import AssessmentResults
 from phenolens.phenotype.assessment_design import CYTOGAN_PASS_RATE, PAPER_PASS_RATE, power
 from phenolens.web.assessment import OWNER, Door, RefusedError, keep
 from phenolens.web.pages import Pages, address
@@ -43,6 +45,7 @@ def add_owner(app: FastAPI, pages: Pages, door: Door) -> None:
             "assessors": "",
             "channels": [],
             "show_score": False,
+            "each_channel": False,
             "name": "",
         } | given
         return pages.page(
@@ -82,11 +85,12 @@ def add_owner(app: FastAPI, pages: Pages, door: Door) -> None:
         seed: Annotated[int, Form(ge=0, lt=2**32)] = 0,
         channels: Annotated[list[str], Form(max_length=32)] = [],  # noqa: B006 (fastapi copies it)
         show_score: bool = Form(default=False),
+        each_channel: bool = Form(default=False),
         name: Short = "",
     ) -> Response:
         door.owner(request)
         names = [line.strip() for line in assessors.splitlines() if line.strip()]
-        config = AssessmentConfig(run or None, n, tuple(channels), seed, show_score)
+        config = AssessmentConfig(run or None, n, tuple(channels), seed, show_score, each_channel)
         try:
             if not names:
                 raise InputError("nobody is named who assesses; write at least one name")
@@ -97,8 +101,8 @@ def add_owner(app: FastAPI, pages: Pages, door: Door) -> None:
             finally:
                 setting_up.release()
         except InputError as error:
-            again = dict(run=run, n=n, seed=seed, assessors=assessors, channels=channels, show_score=show_score)
-            return form(str(error), 422, **again, name=name)
+            again = dict(run=run, n=n, seed=seed, assessors=assessors, channels=channels, name=name)
+            return form(str(error), 422, **again, show_score=show_score, each_channel=each_channel)
         return RedirectResponse(address("owner", "assessments", made.name), status_code=303)
 
     @app.get("/owner/assessments/{name}", response_class=HTMLResponse)
@@ -135,6 +139,7 @@ def add_owner(app: FastAPI, pages: Pages, door: Door) -> None:
             file=file,
             about=file.about(),
             found=found,
+            parts=_parts(found) if found.n_finished else [],
             others=others[others["assessment"] != file.name].to_dict("records"),
             mistaken=found.mistaken(EXAMPLES),
             tables=list(result_tables(file)),
@@ -157,6 +162,17 @@ def add_owner(app: FastAPI, pages: Pages, door: Door) -> None:
         if item >= file.n_pictures():
             raise NotHereError(f"There are {file.n_pictures()} pictures, numbered from 0.")
         return Response(file.pictures([item])[0].png, media_type="image/png")
+
+
+def _parts(found: AssessmentResults) -> list[tuple[pd.DataFrame, str, str, str]]:
+    """The results of parts of the pictures, where there are two or more: each table, its first column, two names."""
+    all_channels_first = found.shown.sort_values("shown", key=lambda shown: -shown.str.len(), kind="stable")
+    parts = [
+        (all_channels_first, "shown", "channel", "kinds of picture"),
+        (found.mechanisms, "mechanism", "mechanism", "mechanisms"),
+        (found.treatments, "treatment", "treatment", "treatments"),
+    ]
+    return [part for part in parts if len(part[0]) > 1]
 
 
 def _channels(door: Door) -> tuple[str, ...]:
