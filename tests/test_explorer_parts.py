@@ -131,3 +131,9 @@ def test_a_cells_treatment_is_named_as_everywhere(study):
     store = study.store()
     expected = treatment_name(store.cells["compound"], store.cells["concentration_um"])
     assert Cells.of(store).table["treatment"].astype(str).tolist() == expected.tolist()
+
+
+def test_eighteen_mechanisms_and_the_controls_have_a_colour_each():
+    moa = [f"mechanism {number:02d}" for number in range(18)]
+    table = pd.DataFrame({"role": ["control", *["treated"] * 18], "moa": ["", *moa]})
+    assert len(set(grouped(table, "mechanism").colours)) == 19

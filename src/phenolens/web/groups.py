@@ -10,6 +10,8 @@ import pandas as pd
 
 # Okabe and Ito's colours without the yellow, which is lost on white; their order keeps neighbours far apart.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
+# The groups after the first six are darker, then paler: on a map of many points their signs are too small to see.
+SHADES = (None, ("#000000", 0.42), ("#ffffff", 0.5))
 SIGNS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 CONTROL, UNKNOWN = "#1f2933", "#a9b1ba"
 DOSES = ("#00204c", "#31446b", "#666970", "#958f78", "#cbba69")  # cividis (Nuñez et al. 2018) without its yellow
@@ -53,7 +55,7 @@ def grouped(table: pd.DataFrame, by: str) -> Groups:
     plain = [name for name in names if name and name not in controls]
     colours, signs = dict.fromkeys(controls, CONTROL) | {"": UNKNOWN}, {}
     for number, name in enumerate(plain):
-        colours[name] = COLOURS[number % len(COLOURS)]
+        colours[name] = _shaded(COLOURS[number % len(COLOURS)], number // len(COLOURS) % len(SHADES))
         signs[name] = SIGNS[number // len(COLOURS) % len(SIGNS)]
     return Groups(
         np.array([place[str(name)] for name in uniques], np.uint16)[codes],
@@ -76,5 +78,15 @@ def _by_dose(doses: pd.Series) -> Groups:
 def _between(position: float) -> str:
     """The colour at a position between those of DOSES."""
     low = min(int(position), len(DOSES) - 2)
-    first, second = (np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) for colour in DOSES[low : low + 2])
-    return "#" + "".join(f"{round(value):02x}" for value in (first + (position - low) * (second - first)).tolist())
+    return _mixed(DOSES[low], DOSES[low + 1], position - low)
+
+
+def _shaded(colour: str, number: int) -> str:
+    shade = SHADES[number]
+    return colour if shade is None else _mixed(colour, *shade)
+
+
+def _mixed(colour: str, other: str, share: float) -> str:
+    """A colour #rrggbb with this share of another one."""
+    first, second = (np.array([int(one[at : at + 2], 16) for at in (1, 3, 5)]) for one in (colour, other))
+    return "#" + "".join(f"{round(value):02x}" for value in (first + share * (second - first)).tolist())

@@ -7,7 +7,7 @@
   if (!root) return;
   const said = document.getElementById("said"), legend = document.getElementById("legend");
   const card = document.getElementById("card"), chosenBox = document.getElementById("chosen");
-  const MOST_MARKED = 2000, GALLERY = 24, REACH = 14, MANY = 50000, AT_ONCE = 100000, GRID = 512;
+  const MOST_MARKED = 2000, GALLERY = 24, REACH = 14, MANY = 50000, AT_ONCE = 100000, FEW = 50, MOST = 120, GRID = 512;
   const asked = new URLSearchParams(location.search);
   let by = root.dataset.by, names = false, x, y, n = 0, plotted = 0, codes, groups, hidden = new Set(), control = null;
   let grid = null, chosen = null, lasso = [];
@@ -39,9 +39,9 @@
     history.replaceState(null, "", `${location.pathname}?${state}`);
   };
 
-  // drawing the first `plotted` points: they come in random order; in a few layers of all groups, no group hides another
+  // drawing the first `plotted` points: they come in random order; in layers of all groups, no group hides another
   function traces() {
-    const layers = n > MANY ? Math.max(1, Math.min(5, Math.floor(120 / groups.length))) : 1, drawn = [];
+    const layers = n > MANY ? Math.max(1, Math.floor((plotted < n ? FEW : MOST) / groups.length)) : 1, drawn = [];
     for (let layer = 0; layer < layers; layer++) {
       const from = Math.floor((layer * plotted) / layers), to = Math.floor(((layer + 1) * plotted) / layers);
       const sizes = new Uint32Array(groups.length), at = new Uint32Array(groups.length);
