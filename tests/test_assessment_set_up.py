@@ -207,7 +207,7 @@ def test_results_are_printed_and_written_as_tables(tmp_path, capsys):
         (["--token", "short"], "--token: expected at least 16 characters"),
         (["--assessors", "0"], "--assessors 0: expected 1 to 500"),
         (["--assessors", "99999999999999999999"], "expected 1 to 500, or names"),
-        (["--host", "no such host"], "--host no such host --port"),
+        (["--host", "no such host"], "--host no such host: no address of this machine"),
         (["--assessors", "2"], "no crops here"),
     ],
 )

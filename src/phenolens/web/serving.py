@@ -1,5 +1,6 @@
 """An application served from a socket, on this machine alone unless another address is asked for."""
 
+import errno
 import ipaddress
 import os
 import socket
@@ -37,6 +38,11 @@ def listening(port: int, *, host: str = HOST) -> socket.socket:
         listener.listen()
     except (OSError, OverflowError, UnicodeError) as error:
         listener.close()
+        if isinstance(error, socket.gaierror | UnicodeError) or getattr(error, "errno", 0) == errno.EADDRNOTAVAIL:
+            raise InputError(
+                f"--host {host[:80]}: no address of this machine; give one of its own, or 0.0.0.0 for all of them; "
+                "left out, this machine alone is served"
+            ) from None
         named = "" if host == HOST else f"--host {host} "
         why = (
             "out of range (0 to 65535)"
