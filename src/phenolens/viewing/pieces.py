@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
@@ -84,17 +85,20 @@ def channel_key(figure: Figure | SubFigure, contrast: Contrast) -> None:
             Patch(facecolor=tuple(rgb), edgecolor=INK, linewidth=0.4, label=name)
             for name, rgb in zip(contrast.channels, contrast.colours)
         ]
-        figure.legend(
-            handles=handles,
-            loc="outside upper left",
-            ncols=len(handles),
-            frameon=False,
-            fontsize=8,
-            handlelength=0.9,
-            handleheight=0.9,
-            columnspacing=1.2,
-            borderpad=0.3,
-        )
+        key_above(figure, handles, handleheight=0.9, columnspacing=1.2, borderpad=0.3)
+
+
+def key_above(figure: Figure | SubFigure, handles: Sequence[Artist], **spaces: float) -> None:
+    """A key in one line above everything; `spaces` as matplotlib's legend names them."""
+    figure.legend(
+        handles=handles,
+        loc="outside upper left",
+        ncols=len(handles),
+        frameon=False,
+        fontsize=8,
+        handlelength=0.9,
+        **spaces,
+    )
 
 
 def channels_apart(contrast: Contrast) -> list[tuple[int | None, str]]:

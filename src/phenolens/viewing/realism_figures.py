@@ -18,7 +18,7 @@ from phenolens.colours import Array, checked_crops, shared_contrast
 from phenolens.errors import InputError
 from phenolens.viewing.canvas import INK, QUIET, RULE, describe, look, new_figure
 from phenolens.viewing.charts import ORANGE, SKY
-from phenolens.viewing.pieces import contrast_words, draw_cell, label_row
+from phenolens.viewing.pieces import contrast_words, draw_cell, key_above, label_row
 
 CELL_IN = 0.64  # side of a picture
 LABEL_IN = 1.15
@@ -141,17 +141,7 @@ def _key(figure: Figure, channels: Sequence[str], table: pd.DataFrame) -> None:
     ]
     handles += [_mark(name, MARKERS[index % len(MARKERS)], INK) for index, name in enumerate(channels)]
     handles += [_mark("precision", "o", INK), _mark("recall", "s", INK, markerfacecolor="white")]
-    figure.legend(
-        handles=handles,
-        loc="outside upper left",
-        ncols=len(handles),
-        frameon=False,
-        fontsize=8,
-        handlelength=0.9,
-        columnspacing=1.1,
-        handletextpad=0.4,
-        borderpad=0.5,
-    )
+    key_above(figure, handles, columnspacing=1.1, handletextpad=0.4, borderpad=0.5)
 
 
 def _mark(label: str, marker: str, colour: str, **more: Any) -> Line2D:
