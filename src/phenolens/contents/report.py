@@ -41,7 +41,7 @@ class ReportConfig:
     """What the report shows."""
 
     run: str | None = None  # the run that is pictured; left out: the first VAE+ run, else the first that decodes
-    compounds: tuple[str, ...] = ()  # compounds to travel to; left out: the strongest of each of six mechanisms
+    compounds: tuple[str, ...] = ()  # to travel to, or COMPOUND@DOSE; left out: the strongest of six mechanisms
     shown_cells: int = 8  # cells in a row of pictures
     frames: int = 7  # of an interpolation
     picture_seed: int = 0  # chooses the cells that are shown

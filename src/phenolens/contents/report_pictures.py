@@ -75,23 +75,23 @@ def travel_strips(
     the farthest treatments of MOST_STRIPS mechanisms are taken. InputError for a compound that is not there.
     """
     traveller = Traveller.open(study, run.name)
-    asked = _destinations(profiles, compounds)
+    asked = chosen_treatments(profiles, compounds)
     strips: list[Picture] = []
     for treatment in track(asked, f"ways to treatments by {run.name}", total=len(asked)):
         strips += [travel_strip(way) for way in traveller.travel(TravelConfig(to=treatment, frames=frames))]
     return strips
 
 
-def _destinations(profiles: anndata.AnnData, compounds: tuple[str, ...]) -> list[str]:
-    """Of each chosen compound, or of MOST_STRIPS mechanisms, the treatment farthest from the controls."""
+def chosen_treatments(profiles: anndata.AnnData, compounds: tuple[str, ...]) -> list[str]:
+    """The treatments named, and of compounds named, or of MOST_STRIPS mechanisms, those farthest from controls."""
     obs = profiles.obs.assign(distance=np.linalg.norm(np.asarray(profiles.X), axis=1))
     obs = obs.sort_values("distance", ascending=False, kind="stable")
-    known = set(obs["Metadata_Compound"].astype(str))
-    for compound in compounds:
-        if compound not in known:
-            raise InputError(f'no profile of a compound "{compound}"; {nearest_names(compound, sorted(known))}')
+    treatments, of_compound = obs["Metadata_Treatment"].astype(str), obs["Metadata_Compound"].astype(str)
+    named = {name: name for name in treatments} | dict(zip(of_compound[::-1], treatments[::-1]))
+    for name in compounds:
+        if name not in named:
+            raise InputError(f'no profile of COMPOUND or COMPOUND@DOSE "{name}"; {nearest_names(name, sorted(named))}')
     if compounds:
-        first = obs.drop_duplicates("Metadata_Compound").set_index("Metadata_Compound")
-        return [str(first.loc[compound, "Metadata_Treatment"]) for compound in compounds]
+        return [named[name] for name in compounds]
     labelled = obs[obs["Metadata_MoA"].astype(str) != ""]
     return labelled.drop_duplicates("Metadata_MoA")["Metadata_Treatment"].astype(str).tolist()[:MOST_STRIPS]
