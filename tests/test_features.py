@@ -168,7 +168,9 @@ def test_a_decoded_cell_that_goes_the_other_way_is_said():
     )
     assert "not the way real cells go" in feature_words.moved_words(row, 950, 800)
     assert feature_words.moved_words(row, np.nan, 800) == ""
-    assert [feature_words.agrees(row, *ends) for ends in ((1, 2), (2, 1), (1, 1))] == [True, False, None]
+    assert feature_words.moved_words(row, 800, 802).endswith("from 800 to 802, so hardly at all.")
+    ends = ((1, 2), (2, 1), (1, 1), (0, 0), (100, 100.5), (100, 102), (np.nan, 1))
+    assert [feature_words.agrees(row, *pair) for pair in ends] == [True, False, None, None, None, True, None]
 
 
 def test_the_page_begins_with_what_to_conclude_and_shows_the_features_it_names(study, page):

@@ -4,12 +4,14 @@ The table has a row a used feature, the most used first, with the columns of `co
 """
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 
 from phenolens.models.vaeplus import ACTIVE_NATS
 from phenolens.phenotype.measures import describe
 
+LEAST_MOVE = 0.01  # share of a measure by which a moved feature must change it to count as changing it
 FOLLOWS, LEANS = 0.5, 0.3  # a rank correlation from which a feature follows a measure, or leans towards it
 SURE = 0.05  # false-discovery rate
 LEAST_SHARE = 0.05  # of a feature's variance, beyond chance, from which plates or batches are said to differ
@@ -32,14 +34,19 @@ def conclusions(used: pd.DataFrame, *, n_measures: int) -> list[str]:
     return [_followed(used, n_measures), _of_batches(used), _of_treatments(used)]
 
 
-def of_strips(*, n_agree: int, n_moved: int, n_unshown: int) -> list[str]:
-    """What to conclude from the strips, and which features have none."""
-    said = []
+def of_strips(agree: Sequence[bool | None], *, n_unshown: int) -> list[str]:
+    """What to conclude from the strips, of each whether it `agrees`, and how many features have none."""
+    said, n_still = [], sum(answer is None for answer in agree)
+    n_agree, n_moved = sum(answer is True for answer in agree), len(agree) - n_still
     if n_moved:
         said.append(
             f"Moved alone, {n_agree} of {n_moved} features with a strip change the decoded cell the way their "
             "strongest correlation says (half would by chance); where one does not, features share the work: trust the "
             "correlation as a name only where the strip agrees."
+        )
+    if n_still:
+        said.append(
+            f"Of {n_still} with a strip the measure hardly changes (less than {100 * LEAST_MOVE:g} %) or is not there."
         )
     if n_unshown:
         said.append(f"{n_unshown} used features have no strip here; the table lists them, and --strips shows more.")
@@ -122,17 +129,18 @@ def sentences_of(row: pd.Series) -> list[str]:
 def moved_words(row: pd.Series, first: float, last: float) -> str:
     """What a feature's strongest measure does in the decoded cell as it is moved; empty where it was not measured."""
     answer = agrees(row, first, last)
-    if answer is None:
+    if not math.isfinite(first + last):
         return ""
-    other = "" if answer else ", not the way real cells go"
+    other = {True: "", False: ", not the way real cells go", None: ", so hardly at all"}[answer]
     ends = f"from {_rounded(first)} to {_rounded(last)}"
     return f"Moved as below, the decoded cell's {describe(row['measure_1'])}: {ends}{other}."
 
 
 def agrees(row: pd.Series, first: float, last: float) -> bool | None:
-    """Whether the decoded cell's measure goes the way of the correlation; None where it stays or was not measured."""
+    """Whether the decoded cell's measure goes the way of the correlation; None where it hardly moves or is unknown."""
     change = (last - first) * row["rho_1"]
-    return None if not math.isfinite(change) or change == 0 else bool(change > 0)
+    moves = abs(last - first) >= LEAST_MOVE * max(abs(first), abs(last))
+    return bool(change > 0) if moves and math.isfinite(change) and change else None
 
 
 def is_between(row: pd.Series, kind: str) -> bool:

@@ -175,7 +175,7 @@ def _contents(
         verdict=feature_words.verdict(table),
         conclusions=[
             *feature_words.conclusions(used, n_measures=len(names)),
-            *feature_words.of_strips(n_agree=sum(agree), n_moved=len(agree), n_unshown=len(used) - len(shown)),
+            *feature_words.of_strips(agree, n_unshown=len(used) - len(shown)),
         ],
         sections=sections,
         table=feature_words.listed_table(used),
@@ -186,10 +186,10 @@ def _contents(
 
 def _sections(
     run: PicturedRun, cells: EmbeddedCells, shown: pd.DataFrame, config: FeaturesConfig
-) -> tuple[list[FeatureSection], list[bool]]:
+) -> tuple[list[FeatureSection], list[bool | None]]:
     """Each shown feature with its strip, decoded from the control cell nearest to the controls' mean.
 
-    And of those whose measure could be measured, whether the decoded cell changes the way that real cells go.
+    And of each whether the decoded cell changes the way that real cells go, as `agrees` says it.
     """
     controls = np.flatnonzero(_controls(cells))
     start_among = controls if len(controls) else np.flatnonzero(cells.fine)
@@ -219,7 +219,7 @@ def _sections(
         said = [*feature_words.sentences_of(row), feature_words.moved_words(row, *map(float, moved))]
         sections.append(FeatureSection(str(name), feature_words.title_of(row), list(filter(None, said)), strip))
         agree += [feature_words.agrees(row, *map(float, moved))]
-    return sections, [answer for answer in agree if answer is not None]
+    return sections, agree
 
 
 def _limit(frames_of: Sequence[np.ndarray]) -> float:
