@@ -166,9 +166,10 @@ def test_scores_hold_every_run_and_a_named_run_keeps_its_name(tiny_study):
 def test_no_table_of_a_protocol_that_was_not_asked_for_is_left(tiny_study):
     scored_study(tiny_study.folder)
     assert list((tiny_study.folder / "scores").rglob("*NSCB*"))
-    assert run("evaluate", tiny_study.folder, "--protocols", "NSC") == 0
+    assert run("evaluate", tiny_study.folder, "--protocols", "NSC", "--shuffles", 50) == 0
     assert not list((tiny_study.folder / "scores").rglob("*NSCB*"))
     assert run("report", tiny_study.folder) == 0
+    assert "phenolens evaluate study --protocols NSC --shuffles 50\n" in (tiny_study.folder / "report.html").read_text()
     assert run("evaluate", tiny_study.folder, "--protocols", "NSCB") == 0
     assert run("report", tiny_study.folder) == 0
     assert "was not scored" in (tiny_study.folder / "report.html").read_text()

@@ -221,9 +221,18 @@ def check_scores(study: Study) -> None:
     if not path.exists() or not study.scores.exists():
         profiled_runs(study)  # InputError that names what comes before evaluate, where that is not done
         raise InputError(f"{study.scores}: not there yet; run `phenolens evaluate {study.folder}` first")
-    for name, source in read_json(path, mend=f"run `phenolens evaluate {study.folder}`").items():
+    for name, source in scores_about(study)["profiles"].items():
         if profile_source(study, name) != source:
             raise InputError(f"{study.scores}: of other profiles than there are now; run `phenolens evaluate` again")
+
+
+def scores_about(study: Study) -> dict[str, Any]:
+    """What the scores are of: `profiles`, the source of each run's, and `config`, an EvaluateConfig's settings."""
+    path, mend = study.folder / "scores" / "about.json", f"run `phenolens evaluate {study.folder}`"
+    about = read_json(path, mend=mend)
+    if not isinstance(about, dict) or not about.keys() >= {"profiles", "config"}:
+        raise InputError(f"{path}: does not say what the scores are of; {mend} again")
+    return about
 
 
 def profile(study: Study, name: str, config: ProfileConfig) -> None:
@@ -348,7 +357,7 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
             chances.append({"run": name, "protocol": score.protocol, **kind, **among})
     write_text(study.folder / "scores" / "chance.csv", pd.DataFrame(chances).to_csv(index=False))
     write_text(study.scores, pd.DataFrame(scores).to_csv(index=False))
-    write_json(study.folder / "scores" / "about.json", sources)
+    write_json(study.folder / "scores" / "about.json", {"profiles": sources, "config": dataclasses.asdict(config)})
 
 
 def _run_config(study: Study, name: str) -> dict[str, Any]:

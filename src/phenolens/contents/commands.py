@@ -7,7 +7,7 @@ from typing import Any
 from phenolens.files import read_json
 from phenolens.images.config import CropConfig
 from phenolens.images.store import CropStore
-from phenolens.steps import ProfileConfig
+from phenolens.steps import EvaluateConfig, ProfileConfig, scores_about
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import TrainConfig
@@ -30,7 +30,7 @@ def commands(study: Study, store: CropStore, runs: list[str], *, measured: list[
     lines.append(f"phenolens embed {folder}")
     profile = read_json(study.profiles(runs[0]) / "about.json", mend="run `phenolens profile` again")
     lines.append(f"phenolens profile {folder} {_joined(profile['config'], asdict(ProfileConfig()))}")
-    lines.append(f"phenolens evaluate {folder}")
+    lines.append(f"phenolens evaluate {folder} {_joined(scores_about(study)['config'], asdict(EvaluateConfig()))}")
     lines += [shlex.join(["phenolens", "realism", study.folder.resolve().name, *measured])] if measured else []
     lines.append(shlex.join(["phenolens", "report", study.folder.resolve().name, *report]))
     return [command.rstrip() for command in lines]
