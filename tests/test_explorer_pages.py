@@ -6,6 +6,7 @@ import re
 import shutil
 from urllib.parse import quote
 
+import h5py
 import httpx
 import matplotlib.image
 import numpy as np
@@ -327,12 +328,38 @@ def test_an_embedding_that_cannot_be_read_is_named_and_stops_nothing(study, tmp_
     shutil.copytree(study.folder, tmp_path / "study")
     broken = Study.open(tmp_path / "study")
     path = min(broken.embeddings(RUN).glob("*.h5ad"))
-    path.write_bytes(path.read_bytes()[:3000])
     visitor = Visitor(broken)
-    prepare(visitor.app)
-    assert f"not everything can be shown yet: {path}: cannot be read" in capsys.readouterr().err
-    assert str(path) in visitor.get("/", 500).text
-    assert visitor.get("/plates", (200, 500))
+    for content in (path.read_bytes()[:3000], b"", _empty_hdf5(tmp_path)):
+        path.write_bytes(content)
+        prepare(visitor.app)
+        assert f"{path}: damaged; run `phenolens embed {broken.folder}`" in capsys.readouterr().err
+        assert f"{path} is damaged" in visitor.get("/").text
+        assert f"phenolens embed {broken.folder}" in visitor.get("/").text
+        assert f"{path}: damaged; run `phenolens embed" in visitor.get(f"/travel?run={RUN}").text
+        assert "no embeddings of cells" in visitor.get(f"/map?run={RUN}&of=cells").text
+        for page in ("/plates", "/map", address("treatments", f"{SERIES}@10")):
+            visitor.get(page)
+
+
+def _empty_hdf5(folder):
+    h5py.File(folder / "empty.h5", "w").close()
+    return (folder / "empty.h5").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "scores/**/*.csv", "profiles/*/*.h5ad", "report.html"])
+@pytest.mark.parametrize("content", [b"", b"\xff\x00" * 50], ids=["empty", "no text"])
+def test_whatever_is_damaged_is_named_with_the_command_that_mends_it(study, tmp_path, name, content):
+    shutil.copytree(study.folder, tmp_path / "study")
+    broken = Study.open(tmp_path / "study")
+    broken.report.write_bytes(b"")
+    damaged = list(broken.folder.glob(name))
+    assert damaged
+    for path in damaged:
+        path.write_bytes(content)
+    visitor = Visitor(broken)
+    for page in ("/", address("treatments", f"{SERIES}@10"), "/travel", "/map", "/plates", "/report"):
+        answer = visitor.get(page, (200, 500))
+        assert answer.status_code == 200 or re.search(r"damaged; run `phenolens \w+ .*study`", answer.text), page
 
 
 def test_populations_of_many_cells_are_looked_for_when_asked(study, monkeypatch):

@@ -167,7 +167,7 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
         "phenolens": __version__,
     }
     cells = store.cells
-    kept = {plate: _about_of(study.embeddings(name) / f"{plate}.h5ad").get("made_from") for plate in store.plates}
+    kept = {plate: about_of(study.embeddings(name) / f"{plate}.h5ad").get("made_from") for plate in store.plates}
     todo = [plate for plate in own_share(store.plates) if kept[plate] != source]
     for plate in track(todo, f"embedding with {name}", total=len(todo)):
         z = embed_crops(model, store.crops(plate), compute=compute)
@@ -191,7 +191,9 @@ def embedding_sources(study: Study, name: str) -> list[str]:
     sources = []
     for plate in store.plates:
         path = study.embeddings(name) / f"{plate}.h5ad"
-        about = _about_of(path)
+        about = about_of(path)
+        if not about and path.is_file():
+            raise InputError(f"{path}: damaged; run `phenolens embed {study.folder}`")
         if not about:
             _check_trained(study, name)  # what comes first is named
             raise InputError(f"{path}: not there yet; run `phenolens embed {study.folder}` first")
@@ -273,7 +275,7 @@ def _recipes(config: ProfileConfig) -> dict[str, Any]:
     }
 
 
-def _about_of(path: Path) -> dict[str, Any]:
+def about_of(path: Path) -> dict[str, Any]:
     """What an `.h5ad` of ours says it was made from; empty when it is not there or damaged."""
     import h5py
 

@@ -63,6 +63,8 @@ def prepare(app: FastAPI) -> None:
         run = explorer.run("")
         done = explorer.models().get(run, {})
         tell(f"{len(cells.table):,} cells of {len(cells.treatments)} treatments on {len(cells.store.plates)} plates")
+        for path in explorer.damaged():
+            tell(f"{path}: damaged; run `phenolens embed {explorer.study.folder}`")
         if done.get("embedded"):
             maps.groups(run, "cells", "pca", "mechanism")
         if done.get("profiled"):
@@ -93,6 +95,7 @@ def _add_home(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
             wrong=explorer.wrong(run),
             fewest=cells.wells.sort_values("n_cells", kind="stable").iloc[0],
             next_step=explorer.next_step(),
+            damaged=explorer.damaged(),
             has_report=explorer.study.report.is_file(),
         )
 
@@ -113,7 +116,10 @@ def _add_files(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
         path = explorer.study.report
         if not path.is_file():
             raise NotInStudyError(f"There is no report yet. Next: {explorer.next_step()}")
-        html = path.read_text(encoding="utf-8")
+        try:
+            html = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: damaged; run `phenolens report {explorer.study.folder}`") from error
         return HTMLResponse(html, headers={"Content-Security-Policy": _policy_of(html)})
 
 

@@ -4,20 +4,20 @@ N cells, C channels, S crop side in px, Z features. Names are looked up, never m
 gives what there is.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import anndata
-import h5py
 import numpy as np
 import pandas as pd
 
 from phenolens.contents.embedded import embedding_rows
 from phenolens.errors import InputError
+from phenolens.files import read_h5ad, read_json
 from phenolens.images.store import ABOUT
 from phenolens.profiling.similarity import directions, distances
+from phenolens.steps import about_of
 from phenolens.study import HEADLINE, Study
 from phenolens.viewing.scoretable import verdict_sentence
 from phenolens.web.cells import Cells, known
@@ -41,7 +41,8 @@ class Explorer:
     def __init__(self, study: Study) -> None:
         self.study = study
         self._seen: tuple[bytes, Cells] | None = None
-        self._typical: dict[tuple[str, str, str], int | None] = {}
+        self._typical: dict[tuple[str, ...], int | None] = {}
+        self._said_by: dict[Path, tuple[int, dict[str, Any]]] = {}
 
     def cells(self) -> Cells:
         """The study's cells, opened once; InputError while there are none."""
@@ -68,6 +69,8 @@ class Explorer:
         """The command that this study needs next, or that one run of it does; empty when every step is done."""
         folder, models = self.study.folder, self.models()
         models = {run: models[run]} if run in models else models
+        if not (self.study.crops / ABOUT).is_file():
+            return f"phenolens crop {folder} --source SCREEN --layout bbbc021"
         if not models:
             return f"phenolens train {folder} --model vaeplus"
         verbs = {"trained": "train", "embedded": "embed", "profiled": "profile", "scored": "evaluate"}
@@ -108,7 +111,7 @@ class Explorer:
         treated = self.cells().treatments.query("role == 'treated'")
         if not path.is_file():
             return str(treated.index[0]) if len(treated) else ""
-        profiles = anndata.read_h5ad(path)
+        profiles = read_h5ad(path, mend=f"run `phenolens profile {self.study.folder}`")
         names = profiles.obs["Metadata_Treatment"].astype(str)
         far = pd.Series(np.linalg.norm(np.asarray(profiles.X), axis=1), index=names)
         far = far[far.index.isin(treated.index[treated["moa"] != ""])]
@@ -123,18 +126,20 @@ class Explorer:
     def scores(self) -> pd.DataFrame | None:
         """scores.csv; None while nothing is scored."""
         path = self.study.scores
-        return pd.read_csv(path, keep_default_na=False, na_values=["", "nan"]) if path.is_file() else None
+        return self._table(path, keep_default_na=False, na_values=["", "nan"]) if path.is_file() else None
 
     def verdict(self, run: str) -> str:
         """The main result of a run in one sentence; empty while there is none."""
         scores, chances = self.scores(), self.study.folder / "scores" / "chance.csv"
         if scores is None or not run:
             return ""
-        config = json.loads((self.study.run(run) / "config.json").read_text())["config"]
+        config = read_json(self.study.run(run) / "config.json", mend=f"put it back, or delete {self.study.run(run)}")[
+            "config"
+        ]
         rows = _where(scores, {"model": config["model"], "seed": config["seed"], **HEADLINE})
         if rows.empty:
             return ""
-        beside = _where(pd.read_csv(chances), {"run": run, **HEADLINE}) if chances.is_file() else pd.DataFrame()
+        beside = _where(self._table(chances), {"run": run, **HEADLINE}) if chances.is_file() else pd.DataFrame()
         among = {} if beside.empty else {name: float(beside[name].iloc[0]) for name in ("chance", "shuffled")}
         return verdict_sentence(rows, **among)
 
@@ -142,7 +147,7 @@ class Explorer:
         """Of NSC and NSCB, those that were scored: a row a treatment, its neighbour, and whether that was right."""
         paths = {protocol: self._scores_file(run, protocol) for protocol in PROTOCOLS if run}
         tables = {
-            protocol: pd.read_csv(path, dtype=str, keep_default_na=False)
+            protocol: self._table(path, dtype=str, keep_default_na=False)
             for protocol, path in paths.items()
             if path.is_file()
         }
@@ -159,7 +164,7 @@ class Explorer:
         path = self.study.treatments(run, statistics=HEADLINE["statistics"], whitening=HEADLINE["whitening"])
         if not run or not path.is_file():
             return []
-        profiles = anndata.read_h5ad(path)
+        profiles = read_h5ad(path, mend=f"run `phenolens profile {self.study.folder}`")
         names = profiles.obs["Metadata_Treatment"].astype(str).tolist()
         if treatment not in names:
             return []
@@ -181,7 +186,7 @@ class Explorer:
 
     def typical_cell(self, run: str, treatment: str) -> int | None:
         """The row of the cell nearest to a treatment's mean, looked for once; None where nothing is embedded."""
-        key = (self.cells().store.identity, run, treatment)
+        key = (*self.stamp(run), treatment)
         if key not in self._typical:
             self._typical[key] = next(iter(self.nearest_to_mean(run, treatment, n=1)), None)
         return self._typical[key]
@@ -194,19 +199,32 @@ class Explorer:
 
     def _is_embedded(self, run: str) -> bool:
         """Whether all plates are embedded, from the crops that are there now."""
-        store = self.cells().store
-        for plate in store.plates:
-            path = self.study.embeddings(run) / f"{plate}.h5ad"
-            if not path.is_file():
-                return False
-            try:
-                with h5py.File(path) as file:
-                    about = json.loads(file["uns/phenolens"][()])
-            except OSError as error:
-                raise InputError(f"{path}: cannot be read ({error})") from error
-            if about["crops"] != store.identity:
-                return False
-        return True
+        store, folder = self.cells().store, self.study.embeddings(run)
+        return all(self._about(folder / f"{plate}.h5ad").get("crops") == store.identity for plate in store.plates)
+
+    def damaged(self) -> list[Path]:
+        """Embeddings that are there and cannot be read; the run that they are of counts as not embedded."""
+        plates = self.cells().store.plates
+        paths = [self.study.embeddings(run) / f"{plate}.h5ad" for run in self.study.runs() for plate in plates]
+        return [path for path in paths if path.is_file() and not self._about(path)]
+
+    def _about(self, path: Path) -> dict[str, Any]:
+        """What embeddings say they were made from, read once while the file stays the same; empty where they cannot."""
+        try:
+            written = path.stat().st_mtime_ns
+            if self._said_by.get(path, (0, {}))[0] != written:
+                self._said_by[path] = written, about_of(path)
+        except OSError:
+            return {}
+        return self._said_by[path][1]
+
+    def _table(self, path: Path, **how: Any) -> pd.DataFrame:
+        """A table of scores; InputError, naming the command, when it is damaged."""
+        try:
+            table: pd.DataFrame = pd.read_csv(path, **how)
+        except ValueError as error:  # no columns, no text, or rows of other lengths
+            raise InputError(f"{path}: damaged; run `phenolens evaluate {self.study.folder}`") from error
+        return table
 
     def _scores_file(self, run: str, protocol: str) -> Path:
         return self.study.score_table(run, "neighbours", **{**HEADLINE, "protocol": protocol})
