@@ -4,6 +4,10 @@ import asyncio
 import io
 import re
 import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
 import h5py
@@ -369,3 +373,55 @@ def test_populations_of_many_cells_are_looked_for_when_asked(study, monkeypatch)
     assert "stands for them" not in html
     link = re.search(r'href="([^"]+)#populations">Look for them', html)[1].replace("&amp;", "&")
     assert "stands for them" in visitor.get(link).text
+
+
+def test_a_map_that_takes_long_keeps_no_other_map_waiting(study, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(rows, **how):
+        begun.set()
+        assert go_on.wait(60)
+        return np.asarray(rows[:, :2], np.float32)
+
+    monkeypatch.setattr(mapped, "umap_places", slow)
+    maps = create_app(study).state.maps
+    with ThreadPoolExecutor(2) as pool:
+        umap = pool.submit(maps.map, RUN, "cells", "umap")
+        try:
+            assert begun.wait(60)
+            pca = pool.submit(maps.map, RUN, "cells", "pca")
+            assert len(pca.result(timeout=30)[0].rows)
+        finally:
+            go_on.set()
+        assert len(umap.result(timeout=30)[0].rows)
+
+
+def test_a_process_that_ends_lets_the_opening_of_travels_come_to_its_end(study):
+    ends_meanwhile = f"""
+import pathlib, time
+from phenolens.study import Study
+from phenolens.web.app import create_app, prepare
+app = create_app(Study.open(pathlib.Path({str(study.folder)!r})))
+app.state.travels.open_ahead = lambda: (time.sleep(1), print("opened"))
+prepare(app)
+"""
+    ended = subprocess.run([sys.executable, "-c", ends_meanwhile], capture_output=True, text=True, check=True)
+    assert ended.stdout == "opened\n"
+
+
+def test_a_run_that_is_embedded_anew_shows_the_cells_of_its_new_embeddings(study, tmp_path):
+    shutil.copytree(study.folder, tmp_path / "study")
+    explorer = Explorer(Study.open(tmp_path / "study"))
+    treatment = explorer.cells().treatments["n_cells"].idxmax()
+    before = explorer.typical_cell(RUN, treatment)
+    rows = explorer.cells().rows_of(treatment)
+    *_, farthest = explorer.nearest_to_mean(RUN, treatment, n=len(rows))
+    mean, first = explorer.embedded(RUN, rows).mean(axis=0), 0
+    for plate in explorer.cells().store.plates:
+        with h5py.File(explorer.study.embeddings(RUN) / f"{plate}.h5ad", "r+") as file:
+            here = farthest - first
+            first += len(file["X"])
+            if 0 <= here < len(file["X"]):
+                file["X"][here] = mean
+    assert before != farthest
+    assert explorer.typical_cell(RUN, treatment) == farthest

@@ -28,7 +28,7 @@ from phenolens.web.app import create_app
 from phenolens.web.cells import NotInStudyError, known
 from phenolens.web.explorer import Explorer
 from phenolens.web.pages import address
-from phenolens.web.serving import listening
+from phenolens.web.serving import listening, serve
 
 RUN = "vae-seed0"
 ODD = 'mevinolin/lovastatin <b>&"µ?#%2F'  # a compound whose name holds what addresses and HTML are made of
@@ -385,7 +385,9 @@ def test_only_looking_is_allowed(study):
 
 def test_a_request_under_another_hosts_name_is_refused(study):
     for host, status in (("evil.example", 400), ("127.0.0.1.evil.example", 400), ("localhost:8000", 200)):
-        assert browser(study).get("/", headers={"Host": host}).status_code == status
+        answer = browser(study).get("/", headers={"Host": host})
+        assert answer.status_code == status
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
 def test_looking_at_everything_changes_no_file_of_the_study(scored):
@@ -401,7 +403,17 @@ def test_a_study_without_crops_says_how_to_make_them_and_shows_them_once_they_ar
     study = Study.create(tmp_path / "new")
     client = browser(study)
     assert f"phenolens crop {study.folder} --source" in got(client, "/").text
-    got(client, "/plates/x", 500)
+    for path in (
+        "/plates",
+        "/plates/x",
+        "/wells/x/B02",
+        "/map",
+        "/map?of=cells",
+        "/treatments/x",
+        "/travel",
+        "/report",
+    ):
+        assert f"phenolens crop {study.folder}" in got(client, path, 404).text
     tiny_study.crops.rename(study.crops)
     assert "The screen" in got(client, "/").text
 
@@ -485,6 +497,8 @@ def test_a_port_in_use_is_one_line_that_says_what_to_do():
         port = other.getsockname()[1]
         with pytest.raises(InputError, match=rf"--port {port}: address already in use; name another"):
             listening(port)
+        with pytest.raises(InputError, match="already in use"):  # before a study is opened
+            serve(lambda: pytest.fail("opened"), port=port, verb="explore", words=str)
     with pytest.raises(InputError, match="out of range"):
         listening(65536)
 

@@ -8,7 +8,7 @@ import hashlib
 import re
 from threading import Thread
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 
 from phenolens.errors import InputError
@@ -17,7 +17,7 @@ from phenolens.study import Study
 from phenolens.viewing.published import COLUMN_TITLES
 from phenolens.viewing.scoretable import score_rows
 from phenolens.web.cells import NotInStudyError
-from phenolens.web.explorer import Explorer
+from phenolens.web.explorer import Explorer, NoCellsError
 from phenolens.web.headers import FOREVER, HEADERS, HOSTS, add_headers, add_hosts, policy
 from phenolens.web.icon import add_icon
 from phenolens.web.maps import add_maps
@@ -44,10 +44,11 @@ def create_app(study: Study, *, hosts: tuple[str, ...] = HOSTS) -> FastAPI:
     maps = add_maps(app, explorer, pages, scripts)
     travels = add_travels(app, explorer, pages, scripts)
     _add_files(app, explorer, pages)
+    _add_empty(app, pages)
     add_icon(app)
     add_problems(app, pages, wrong_method="The explorer shows a study and changes nothing in it.")
+    add_hosts(app, hosts)  # before the headers, which its refusals have too
     add_headers(app, HEADERS | {"Content-Security-Policy": policy(form_action="'self'")})  # choices are sent to itself
-    add_hosts(app, hosts)
     app.state.explorer, app.state.maps, app.state.travels = explorer, maps, travels
     return app
 
@@ -70,7 +71,8 @@ def prepare(app: FastAPI) -> None:
         if done.get("profiled"):
             maps.groups(run, "treatments", "pca", "mechanism")
         if done.get("embedded") and len(cells.table) <= OPENED_AHEAD:
-            Thread(target=app.state.travels.open_ahead, name="opening travels", daemon=True).start()
+            # no daemon: a process that ends while PyTorch computes is aborted; Ctrl+C waits for it some seconds
+            Thread(target=app.state.travels.open_ahead, name="opening travels").start()
     except (InputError, NotInStudyError, OSError) as reason:
         tell(f"not everything can be shown yet: {reason}")
 
@@ -98,6 +100,12 @@ def _add_home(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
             damaged=explorer.damaged(),
             has_report=explorer.study.report.is_file(),
         )
+
+
+def _add_empty(app: FastAPI, pages: Pages) -> None:
+    @app.exception_handler(NoCellsError)
+    def no_cells(request: Request, error: NoCellsError) -> Response:
+        return pages.page("empty.html", status=404, reason=str(error))
 
 
 def _add_files(app: FastAPI, explorer: Explorer, pages: Pages) -> None:

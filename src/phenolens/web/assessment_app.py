@@ -45,8 +45,8 @@ def create_app(study: Study, *, token: str, hosts: tuple[str, ...] = HOSTS) -> F
     add_problems(app, pages, wrong_method="Go to the beginning and follow the buttons from there.")
     _add_refusals(app, pages)
     add_sizes(app, pages.problem)
+    add_hosts(app, hosts)  # before the headers, which its refusals have too
     add_headers(app, OF_ASSESSMENTS)
-    add_hosts(app, hosts)
     return app
 
 

@@ -25,6 +25,10 @@ from phenolens.web.cells import Cells, known
 PROTOCOLS = ("NSC", "NSCB")
 
 
+class NoCellsError(InputError):
+    """The study has no crops yet."""
+
+
 @dataclass(frozen=True)
 class Neighbour:
     """A treatment near another one."""
@@ -45,9 +49,11 @@ class Explorer:
         self._said_by: dict[Path, tuple[int, dict[str, Any]]] = {}
 
     def cells(self) -> Cells:
-        """The study's cells, opened once; InputError while there are none."""
+        """The study's cells, opened once; NoCellsError while there are none."""
         path = self.study.crops / ABOUT
-        about = path.read_bytes() if path.is_file() else b""
+        if not path.is_file():
+            raise NoCellsError(f"{self.study.crops}: no crops here yet.")
+        about = path.read_bytes()
         if self._seen is None or self._seen[0] != about:
             self._seen = (about, Cells.of(self.study.store()))
         return self._seen[1]

@@ -49,23 +49,26 @@ class Maps:
 
     def __init__(self, explorer: Explorer) -> None:
         self._explorer = explorer
-        self._making = Lock()
+        self._making: dict[tuple[str, ...], Lock] = {}  # of each map, so that none waits for another
+        self._keeping = Lock()
         self._kept: OrderedDict[tuple[str, ...], tuple[Map, pd.DataFrame]] = OrderedDict()
         self._groups: OrderedDict[tuple[str, ...], Groups] = OrderedDict()
 
     def map(self, run: str, of: Of, way: Way) -> tuple[Map, pd.DataFrame]:
         """A run's map, and the table that its `rows` are rows of; NotInStudyError, with the reason, where none is."""
         key = self._key(run, of, way)
-        with self._making:
-            if key not in self._kept:
+        with self._making.setdefault(key, Lock()):
+            kept = self._kept.get(key)
+            if kept is None:
                 try:
                     made = self._made(run, of, way)
                 except InputError as error:
                     raise NotInStudyError(f"{error}.") from error
                 cells = self._explorer.cells()
-                table = cells.table if of == "cells" else _described(cells.wells, made.names)
-                _remember(self._kept, key, (made, table))
-            return self._kept[key]
+                kept = made, cells.table if of == "cells" else _described(cells.wells, made.names)
+                with self._keeping:
+                    _remember(self._kept, key, kept)
+            return kept
 
     def _made(self, run: str, of: Of, way: Way) -> Map:
         study = self._explorer.study
@@ -79,9 +82,12 @@ class Maps:
         """The points of a map in groups."""
         made, table = self.map(run, of, way)
         key = (*self._key(run, of, way), by)
-        if key not in self._groups:
-            _remember(self._groups, key, grouped(table[["role", BY[by]]].iloc[made.rows], by))
-        return self._groups[key]
+        found = self._groups.get(key)
+        if found is None:
+            found = grouped(table[["role", BY[by]]].iloc[made.rows], by)
+            with self._keeping:
+                _remember(self._groups, key, found)
+        return found
 
     def found(self, run: str, of: Of, way: Way, text: str) -> np.ndarray:
         """Numbers of the points whose names hold this text, whatever its capitals."""
@@ -114,7 +120,9 @@ def add_maps(app: FastAPI, explorer: Explorer, pages: Pages, scripts: Scripts) -
     def map_page(
         run: str = "", of: Of = "treatments", way: Way = "pca", by: By = "mechanism", find: Found = ""
     ) -> Response:
+        explorer.cells()
         run, models = explorer.run(run), explorer.models()
+        by = "mechanism" if of == "treatments" and by == "plate" else by  # a treatment lies on several
         ready = bool(run) and models[run]["profiled" if of == "treatments" else "embedded"]
         asked: dict[str, Any] = {"run": run, "of": of, "way": way}
         response = pages.page(

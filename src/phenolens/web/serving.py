@@ -67,15 +67,15 @@ def serve(
     made: "Callable[[], FastAPI]", *, port: int, host: str = HOST, verb: str, words: Callable[[str], str]
 ) -> None:
     """Serve the application until Ctrl+C, after saying `words` of its address; InputError when the extra is missing."""
-    try:
-        import uvicorn
+    with listening(port, host=host) as listener:  # before anything is opened, which takes some seconds
+        try:
+            import uvicorn
 
-        app = made()
-    except ModuleNotFoundError as error:
-        if error.name not in OF_THE_EXTRA:
-            raise
-        raise InputError(f'{error.name} is not installed; {verb} needs: pip install "phenolens[web]"') from error
-    with listening(port, host=host) as listener:
+            app = made()
+        except ModuleNotFoundError as error:
+            if error.name not in OF_THE_EXTRA:
+                raise
+            raise InputError(f'{error.name} is not installed; {verb} needs: pip install "phenolens[web]"') from error
         tell(words(address_of(listener)))
         config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
         try:
