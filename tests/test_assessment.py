@@ -67,6 +67,18 @@ def test_neither_place_nor_treatment_tells_the_kind():
     np.testing.assert_allclose(share, 0.5, atol=4.5 * 0.5 / 20)  # 4.5 standard errors of 400 fair coins
 
 
+@pytest.mark.parametrize("names", ["abc", "abcd", "abcdefg"])  # with the control 4, 5 and 8 treatments, in 4 views
+def test_every_treatment_is_shown_in_every_view_alike(names):
+    treatments = treatments_of(DMSO=100, **dict.fromkeys(names, 100))
+    design = balanced_design(treatments, controls=frozenset({"DMSO"}), n=42, seed=3, views=4)
+    counts = design.groupby(["treatment", "view"]).size().unstack(fill_value=0) / 2
+    assert (counts.max(axis=1) - counts.min(axis=1)).max() <= 1
+    assert np.ptp(counts.sum()) <= 1
+    first = [balanced_design(treatments, controls=frozenset({"DMSO"}), n=4, seed=seed, views=4) for seed in range(40)]
+    of_control = [design[design["treatment"] == "DMSO"]["view"].iloc[0] for design in first]
+    assert set(of_control) == {0, 1, 2, 3}  # nor is a control that is shown once always shown in colour
+
+
 def test_a_treatment_short_of_cells_gives_what_it_has_and_others_fill_up():
     views = balanced_design(treatments_of(DMSO=40, a=40, b=40), controls=frozenset({"DMSO"}), n=13, seed=2, views=4)
     counts = views.groupby(["is_synthetic", "view"]).size().unstack()

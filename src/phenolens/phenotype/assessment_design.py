@@ -45,8 +45,9 @@ def balanced_design(
     `treatments` (N,) names each cell's treatment, empty for cells that are not to be shown; a control is one
     treatment among the others, and always shown. Real and synthetic pictures have the same number of cells of every
     treatment, so that a phenotype tells nothing, and numbers of two treatments differ by one at most where there are
-    cells enough. Pairs of both kinds are dealt to the `views` in turn, numbered from 0. No cell is shown twice, so
-    none with both faces. The rows come in an order that tells nothing.
+    cells enough. Each pair is shown in one of the `views`, numbered from 0: as many in each as n allows, and of every
+    treatment too, so that views can be compared. No cell is shown twice, so none with both faces. The rows come in an
+    order that tells nothing.
     InputError when there are fewer than 2n cells in pairs.
     """
     if n < 1:
@@ -54,7 +55,7 @@ def balanced_design(
     chance = np.random.default_rng([seed, n])
     names = [name for name in np.unique(treatments.astype(str)) if name]
     left = {name: list(chance.permutation(np.flatnonzero(treatments == name))) for name in names}
-    rows: list[tuple[int, str, bool, int]] = []
+    rows: list[tuple[int, str, bool]] = []
     while len(rows) < 2 * n:
         able = [name for name in names if len(left[name]) > 1]
         if not able:
@@ -65,7 +66,12 @@ def balanced_design(
         mixed = [able[place] for place in chance.permutation(len(able))]
         turn = sorted(mixed, key=lambda name: name not in controls)  # controls are not missed by a short test
         for name in turn[: n - len(rows) // 2]:
-            view = len(rows) // 2 % views
-            rows += [(int(left[name].pop()), name, is_synthetic, view) for is_synthetic in (False, True)]
-    table = pd.DataFrame(rows, columns=["row", "treatment", "is_synthetic", "view"])
-    return table.iloc[chance.permutation(len(table))].reset_index(drop=True)
+            rows += [(int(left[name].pop()), name, is_synthetic) for is_synthetic in (False, True)]
+    table = pd.DataFrame(rows, columns=["row", "treatment", "is_synthetic"])
+    order = chance.permutation(len(table))
+    # dealt in turn, one treatment after the other: dealt over rounds of treatments, a control would have one view alone
+    places = {name: place for place, name in enumerate(chance.permutation(names))}
+    by_treatment = np.argsort(table["treatment"].map(places).to_numpy()[::2], kind="stable")  # of the pairs
+    view = np.empty(n, int)
+    view[by_treatment] = np.arange(n) % views
+    return table.assign(view=np.repeat(view, 2)).iloc[order].reset_index(drop=True)
