@@ -279,8 +279,22 @@ def test_treatments_have_their_own_rates_with_the_interval_of_their_images():
     table = assessed(answers_of([said] * 5, kinds, names), n_images=12).treatments.set_index("treatment")
     assert table["passed"].to_dict() == {"DMSO": 0, "taxol": 0.75}
     assert table["passed_images"].to_dict() == {"DMSO": 2, "taxol": 4}
-    plain = wilson(3, 4)
-    np.testing.assert_allclose(table.loc["taxol", ["passed_low", "passed_high"]].astype(float), [plain.low, plain.high])
+    low, high = table.loc["taxol", ["passed_low", "passed_high"]].astype(float)
+    plain, of_all = wilson(3, 4), wilson(15, 20)
+    assert low <= plain.low < of_all.low  # five assessors saw the same four
+    assert of_all.high < plain.high <= high
+
+
+def test_a_part_is_not_known_better_than_the_whole_where_assessors_differ():
+    kinds, shown = np.tile([True, False], 40), np.repeat(["DNA", "actin"], 40)
+    seen = np.arange(80) % 10
+    said = [kinds & (seen < 1), kinds & (seen < 5), kinds & (seen < 9)]  # of the synthetic: one in five, three, all
+    found = assessed(answers_of(said, kinds, shown=shown), n_images=80)
+    whole = found.passed
+    for part in found.shown.itertuples():
+        assert part.passed == pytest.approx(whole.value)
+        assert (part.passed_low, part.passed_high) == pytest.approx((whole.low, whole.high), abs=0.01)
+        assert part.passed_high - part.passed_low > 2 * (wilson(8, 20).high - wilson(8, 20).low)  # were they alike
 
 
 def test_mechanisms_and_channels_have_their_own_rates():

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.special import ndtri
 
 from phenolens.errors import InputError
-from phenolens.phenotype.proportions import Interval, crossed, crossed_share, wilson
+from phenolens.phenotype.proportions import Interval, crossed, crossed_share, wider_share, wilson
 
 ANSWERS = {
     "assessor": "name of the assessor",
@@ -171,20 +171,16 @@ def _by_assessor(answers: pd.DataFrame, n_images: int) -> pd.DataFrame:
 
 
 def _by(whole: pd.DataFrame, what: str) -> pd.DataFrame:
-    """A row a treatment, say: share of synthetic passed, of real called synthetic; intervals as of so many images.
-
-    Assessors share the few images of a treatment, so that more of them do not narrow what is known of it.
-    """
+    """A row a treatment, say: share of synthetic passed, of real called synthetic, intervals as of `wider_share`."""
     rows = []
     for name, given in whole.groupby(what, sort=True):
         intervals: dict[str, Interval | None] = {}
         row: dict[str, object] = {what: name}
         for of, synthetic in (("passed", True), ("false_alarms", False)):
             of_kind = given[given["is_synthetic"] == synthetic]
-            n_images = of_kind["item"].nunique()
-            row[f"{of}_images"] = n_images
-            share = (of_kind["said_synthetic"] != synthetic).mean()
-            intervals[of] = wilson(share * n_images, n_images) if n_images else None
+            row[f"{of}_images"] = of_kind["item"].nunique()
+            said, _ = said_by_assessor(of_kind)
+            intervals[of] = wider_share(said != synthetic) if said.size else None
         rows.append(row | flat(intervals))
     return pd.DataFrame(rows)
 

@@ -64,6 +64,7 @@ def act(flags: Flags) -> None:
         tell(
             f"{made.name}: {flags.n} real and {flags.n} synthetic cells; one assessor's pass rate will be known to "
             f"about {100 * shown.half_width:.0f} points, and a d' of {shown.detectable_d:.1f} told from guessing"
+            + _of_each_view(made, flags.n)
         )
 
     def app() -> "FastAPI":
@@ -89,6 +90,16 @@ def named(assessors: tuple[str, ...]) -> list[str]:
     if not 1 <= number <= MOST_ASSESSORS:
         raise InputError(f"--assessors {assessors[0]}: expected 1 to {MOST_ASSESSORS}, or names")
     return [f"assessor {place}" for place in range(1, number + 1)]
+
+
+def _of_each_view(made: AssessmentFile, n: int) -> str:
+    """What the pictures show that show all channels, or one of them alone: fewer pictures, so less."""
+    about = made.about()
+    if not about["each_channel"]:
+        return ""
+    n_views = len(about["channels"]) + 1
+    points = 100 * power(n // n_views).half_width
+    return f"; of the {n_views} kinds of picture (all channels, or one) each pass rate to about {points:.0f} points"
 
 
 def _token(given: str) -> str:
