@@ -13,6 +13,7 @@ import pytest
 
 from phenolens import cli
 from phenolens.files import alone
+from phenolens.study import Study
 
 SHORT = "--steps 4 --batch-size 4 --width 4 --latent-size 8 --threads 1 --precision float32".split()
 
@@ -379,3 +380,18 @@ def test_the_installed_command_is_the_same_program():
     done = subprocess.run([Path(sys.executable).parent / "phenolens", "--version"], capture_output=True, text=True)
     assert done.stdout.startswith("phenolens 0.")
     assert os.linesep not in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["crop", "run"])
+def test_a_new_study_that_is_refused_its_crops_leaves_nothing_and_one_that_was_there_stays(
+    said, tmp_path, tiny_screen, verb
+):
+    new, empty, begun = (tmp_path / name for name in ("new", "empty", "begun"))
+    empty.mkdir()
+    Study.create(begun)
+    for study in (new, empty, begun):
+        asked = [study, "--source", tiny_screen, "--layout", "bbbc021", "--plates", "nope"]
+        assert 'plate "nope" is not in the screen' in refused(said, verb, *asked)
+    assert not new.exists()
+    assert list(empty.iterdir()) == []
+    assert (begun / "study.json").is_file()

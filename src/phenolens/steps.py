@@ -103,7 +103,7 @@ def crop(
     """Make the study's crops from a source folder; crops that are made from the same are kept."""
     from phenolens.images.crops import make_crops
 
-    with alone(study.folder / ".crops.lock", doing="making crops"):
+    with alone(study.crops_lock, doing="making crops"):
         return make_crops(source, study.crops, layout=layout, config=config, reading=reading, at_once=at_once)
 
 

@@ -14,6 +14,8 @@ report.html
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -47,6 +49,23 @@ class Study:
         return cls(folder)
 
     @classmethod
+    @contextmanager
+    def begun(cls, folder: Path) -> Iterator[Self]:
+        """The study in `folder` as `create` gives it; begun anew and then refused its first crops, it is gone again."""
+        is_new, was_there = not (folder / MARKER).exists(), folder.exists()
+        study = cls.create(folder)
+        try:
+            yield study
+        except InputError:
+            files = [folder / MARKER, study.crops_lock]
+            if is_new and set(folder.iterdir()) <= set(files):
+                for file in files:
+                    file.unlink(missing_ok=True)
+                if not was_there:
+                    folder.rmdir()
+            raise
+
+    @classmethod
     def open(cls, folder: Path) -> Self:
         """The study in `folder`; InputError if there is none."""
         if not (folder / MARKER).exists():
@@ -57,6 +76,11 @@ class Study:
                 f'{folder / MARKER}: not a study of this version of phenolens (expected format "{FORMAT}")'
             )
         return cls(folder)
+
+    @property
+    def crops_lock(self) -> Path:
+        """What a process holds while it makes crops."""
+        return self.folder / ".crops.lock"
 
     @property
     def crops(self) -> Path:

@@ -32,18 +32,24 @@ class Flags:
 
 def act(flags: Flags) -> None:
     """Cut or take over the crops."""
-    steps.check_source(flags.source)
-    study = Study.create(flags.study)
-    store = steps.crop(
-        study,
-        source=flags.source,
-        layout=flags.layout,
-        config=flags.crop,
-        reading=flags.reading,
-        at_once=flags.at_once,
-    )
-    tell(described(store))
+    study, _ = cropped(flags)
     tell(f"next: phenolens train {shlex.quote(str(study.folder))}")
+
+
+def cropped(flags: Flags) -> tuple[Study, CropStore]:
+    """The study and its crops, made unless they are there."""
+    steps.check_source(flags.source)
+    with Study.begun(flags.study) as study:
+        store = steps.crop(
+            study,
+            source=flags.source,
+            layout=flags.layout,
+            config=flags.crop,
+            reading=flags.reading,
+            at_once=flags.at_once,
+        )
+    tell(described(store))
+    return study, store
 
 
 def described(store: CropStore) -> str:

@@ -1,36 +1,23 @@
 """`phenolens run`: all steps, from a source folder to a report."""
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
-
-from tyro.conf import Positional
 
 from phenolens import steps
 from phenolens.contents.report import ReportConfig, write_report
-from phenolens.images.config import CropConfig
 from phenolens.progress import tell
-from phenolens.screen.layout_config import LayoutConfig
 from phenolens.steps import EmbedConfig, EvaluateConfig, ProfileConfig
-from phenolens.study import Study
 from phenolens.training.config import TrainConfig
 from phenolens.training.watch import check_can_watch
-from phenolens.verbs.crop import Layout, described
+from phenolens.verbs import crop
 from phenolens.verbs.evaluate import draw_confusions, show_scores
-from phenolens.workers import AtOnce
 
 
 @dataclass(frozen=True)
-class Flags:
-    """What `phenolens run` takes."""
+class Flags(crop.Flags):
+    """What `phenolens run` takes: what `crop` does, and of each further step its own."""
 
-    study: Positional[Path]  # the study's folder; it is begun there when it is new or empty
-    source: Path  # folder with the images and tables, or with the crop set
-    layout: Layout  # how the source lies on disk (docs/formats.md): a BBBC021 download, the public crop set, ...
     also: tuple[Literal["ae", "vae", "vaeplus", "pca"], ...] = ("pca",)  # models to train and score beside --model
-    reading: LayoutConfig = field(default_factory=LayoutConfig)
-    crop: CropConfig = field(default_factory=CropConfig)
-    at_once: AtOnce = field(default_factory=AtOnce)
     train: TrainConfig = field(default_factory=TrainConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
@@ -39,18 +26,8 @@ class Flags:
 
 def act(flags: Flags) -> None:
     """Crop, train, embed, profile, evaluate, report; what is done already is kept."""
-    steps.check_source(flags.source)
     check_can_watch(flags.train)
-    study = Study.create(flags.study)
-    store = steps.crop(
-        study,
-        source=flags.source,
-        layout=flags.layout,
-        config=flags.crop,
-        reading=flags.reading,
-        at_once=flags.at_once,
-    )
-    tell(described(store))
+    study, store = crop.cropped(flags)
     steps.check_protocols(store, flags.evaluate)
     models = dict.fromkeys([flags.train.model, *flags.also])
     names = []
