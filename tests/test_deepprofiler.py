@@ -1,5 +1,7 @@
 """A project of DeepProfiler, index and locations, is a complete source."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -83,6 +85,11 @@ def test_a_channel_with_one_file_of_another_kind_is_not_left_out_in_silence(proj
     edited(project, lambda index: index.replace({name: f"{name}.jpg"}))
     said = refusal(project)
     assert said.startswith(f'index.csv, row 5: actin is "{name}.jpg", while 11 other rows have an image there')
+
+
+def test_a_column_of_pictures_that_are_not_read_is_refused(project):
+    edited(project, lambda index: index.assign(ER=index["Metadata_Well"] + ".JPG"))
+    assert re.match(r'index.csv, row 2: ER is "\w+\.JPG", of a kind that is not read; expected', refusal(project))
 
 
 def test_a_centre_that_is_no_number_is_told_with_its_file(project):

@@ -14,6 +14,7 @@ from phenolens.screen.table import Screen
 
 INPUTS, INDEX, IMAGES, LOCATIONS = "inputs", Path("metadata", "index.csv"), "images", "locations"
 OUTLINES = "Outlines"  # masks of the cells, not a channel
+OTHER_PICTURES = (".jpg", ".jpeg", ".jp2", ".bmp", ".gif", ".webp")  # kinds that are not read, most of them lossy
 SAYS_THE_DOSE_TOO = "treatment"  # beside a column for the compound it is the compound at its dose, in one word
 
 
@@ -35,7 +36,9 @@ def read_deepprofiler(source: Path, *, config: LayoutConfig, skip_missing: bool 
             f"expected paths within {inputs / IMAGES} that end in {', '.join(IMAGE_SUFFIXES)}"
         )
     channels = chosen_channels(found, config.channels, source=path.name)
-    _refuse_mixed(raw.drop(columns=[*found, OUTLINES], errors="ignore"), source=path.name)
+    others = raw.drop(columns=[*found, OUTLINES], errors="ignore")
+    _refuse_mixed(others, source=path.name)
+    _refuse_other_pictures(others, source=path.name)
     within = PurePosixPath(inputs.relative_to(source).as_posix()) / IMAGES
     every = raw[found].map(lambda name: str(within / str(name).replace("\\", "/")), na_action="ignore")
     return described_screen(
@@ -80,6 +83,17 @@ def _refuse_mixed(others: pd.DataFrame, *, source: str) -> None:
                 f'{source}, row {row + 2}: {name} is "{others[name][row]}", while {int(are_images.sum()):,} other rows '
                 f"have an image there that ends in {', '.join(IMAGE_SUFFIXES)}; correct it, or take the column out"
             )
+
+
+def _refuse_other_pictures(others: pd.DataFrame, *, source: str) -> None:
+    """InputError for a column of pictures of a kind that is not read: a channel would be lost."""
+    for name in others:
+        for row, value in others[name].dropna().items():
+            if file_on_disk(str(value)).suffix.lower() in OTHER_PICTURES:
+                raise InputError(
+                    f'{source}, row {int(str(row)) + 2}: {name} is "{value}", of a kind that is not read; expected '
+                    f"images that end in {', '.join(IMAGE_SUFFIXES)}; take the column out, or give such images"
+                )
 
 
 def _said_once(raw: pd.DataFrame) -> pd.DataFrame:
