@@ -16,6 +16,7 @@ import pytest
 
 from blinded_tests import SIDE, TOKEN, Visitor, kinds_by_picture_id, made_up, made_up_pictures
 from described import try_every_operation
+from phenolens.cli import main
 from phenolens.contents.assessment import result_tables
 from phenolens.contents.assessment_codes import new_code
 from phenolens.contents.assessment_file import AssessmentFile
@@ -342,6 +343,18 @@ def test_a_damaged_assessment_is_told_in_words(study):
     assert "not a database" in answer.text
 
 
+def test_a_file_that_cannot_be_read_stops_nobody_of_another_assessment(study):
+    file = made_up(study, "anna", name="round-2")
+    foreign = made_up(study, "ben", name="round-1")
+    visitor, without = Visitor(study).entered(codes(file)[0]), Visitor(study)
+    foreign.path.write_bytes(b"no database" * 100)
+    visitor.judge("real")
+    assert file.assessors()[0].n_answers == 1
+    answer = without.post("/begin", {"code": "0" * 20})
+    assert answer.status_code == 500
+    assert "not a database" in answer.text  # this may be where the code is
+
+
 def test_whatever_its_description_allows_is_answered_without_an_error(study, monkeypatch):
     """Schemathesis makes requests from the OpenAPI description: a server error is a bug."""
     monkeypatch.setattr(Limiter, "allows", lambda limiter, visitor: True)  # or most answers would be 429
@@ -385,7 +398,7 @@ def test_fifty_assessors_click_at_once_without_an_error_or_a_lost_answer(study):
     assert file.answers().groupby("assessor").size().to_dict() == {f"assessor {number}": 2 for number in range(50)}
 
 
-def test_a_test_of_each_channel_says_so_and_has_its_results_by_channel(study):
+def test_a_test_of_each_channel_says_so_and_has_its_results_by_channel(study, capsys):
     about = dict(run="vaeplus-seed0", model="vaeplus", title="VAE+", n=4, seed=0, channels=["DNA", "actin"])
     about |= {"show_score": False, "each_channel": True, "crop_px": SIDE}
     views = ["DNA, actin", "DNA", "actin", "actin"]
@@ -400,3 +413,12 @@ def test_a_test_of_each_channel_says_so_and_has_its_results_by_channel(study):
     rows = re.search(r"By channel.*?<tbody>(.*?)</tbody>", html, re.S)[1]
     counted = re.findall(r'<th scope="row">(.*?)</th><td>(\d+)</td>', rows)
     assert counted == [("DNA, actin", "1"), ("actin", "2"), ("DNA", "1")]
+    assert "over pictures in colour and pictures of one channel" in html  # which no published number is of
+    assert '<section id="showns">' in html
+    assert main(["assess", str(study.folder), "--results", "--name", "each"]) == 0
+    said = capsys.readouterr().out
+    assert "shown actin: passed as real 100.0 % (95 % interval 34.2 to 100.0), called synthetic 0.0 %" in said
+    made_up(study, "anna")
+    other = Visitor(study).as_owner().get("/owner/assessments/round-1/results").text
+    assert "<td>DNA actin, and each alone</td>" in other
+    assert "pictures of one channel" not in other

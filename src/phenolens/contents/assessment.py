@@ -49,11 +49,21 @@ def assessments(study: Study) -> dict[str, AssessmentFile]:
 
 
 def find_assessor(study: Study, code: str) -> tuple[AssessmentFile, Assessor] | None:
-    """Whose code this is, and in which assessment; None when it is nobody's."""
+    """Whose code this is, and in which assessment; None when it is nobody's.
+
+    InputError when it is in no file that can be read, and one cannot: that one stops nobody of the others.
+    """
+    unread: InputError | None = None
     for file in assessments(study).values():
-        found = file.assessor(code)
+        try:
+            found = file.assessor(code)
+        except InputError as error:
+            unread = error
+            continue
         if found is not None:
             return file, found
+    if unread is not None:
+        raise unread
     return None
 
 
@@ -144,8 +154,8 @@ def summary_row(file: AssessmentFile, found: AssessmentResults) -> dict[str, Any
     said = {name: about[name] for name in ("run", "model", "title", "n", "seed")}
     counts = {"n_assessors": found.n_assessors, "n_finished": found.n_finished}
     seconds = median_seconds(found.images["median_seconds"])
-    channels = " ".join(about["channels"])
-    return {"assessment": file.name, **said, "channels": channels, **counts, **flat(intervals), "seconds": seconds}
+    channels = {"channels": " ".join(about["channels"]), "each_channel": about["each_channel"]}
+    return {"assessment": file.name, **said, **channels, **counts, **flat(intervals), "seconds": seconds}
 
 
 def result_tables(file: AssessmentFile) -> dict[str, pd.DataFrame]:

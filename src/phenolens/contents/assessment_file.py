@@ -284,7 +284,10 @@ def _check(database: sqlite3.Connection, path: Path) -> None:
     if application != APPLICATION:
         raise InputError(f"{path}: no assessment of phenolens; move it out of that folder")
     if version != VERSION:
-        raise InputError(f"{path}: an assessment of version {version}, expected {VERSION}; use the phenolens it is of")
+        raise InputError(
+            f"{path}: an assessment of version {version}, expected {VERSION}; its results are said by the phenolens it "
+            "is of. Move it out of that folder to go on with others"
+        )
 
 
 def _without_key(action: int, first: str | None, *rest: str | None) -> int:

@@ -1,9 +1,10 @@
 """`phenolens assess`: the blinded test, in which people judge whether cells are real or redrawn."""
 
 import secrets
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from tyro.conf import Positional
@@ -148,8 +149,18 @@ def _result_lines(file: AssessmentFile) -> list[str]:
     shares = {"synthetic passed as real": found.passed, "real called synthetic": found.false_alarms}
     lines += [f"  {what:26}{_percent(share)}" for what, share in shares.items()]
     lines += [f"  {what:26}{_number(number)}" for what, number in numbers.items() if number is not None]
+    if about["each_channel"]:
+        lines += [_row_of_shown(row) for row in found.shown.to_dict("records")]
     seconds = summary_row(file, found)["seconds"]
     return [*lines, f"  {'median seconds a picture':26}{'-' if pd.isna(seconds) else f'{seconds:.1f}'}"]
+
+
+def _row_of_shown(row: Mapping[Hashable, Any]) -> str:
+    """What pictures of these channels show, in a line."""
+    passed, alarms = (
+        Interval(*(row[f"{of}{end}"] for end in ("", "_low", "_high"))) for of in ("passed", "false_alarms")
+    )
+    return f"  shown {row['shown']}: passed as real {_percent(passed)}, called synthetic {_percent(alarms)}"
 
 
 def _percent(share: Interval) -> str:
