@@ -1,5 +1,6 @@
 """The explorer in a real browser: from home to a film, the map's points, lasso and search, keyboard, phone width."""
 
+import re
 from contextlib import contextmanager
 
 import httpx
@@ -84,6 +85,12 @@ def test_keys_move_the_film_and_a_channel_that_is_off_is_off_in_every_picture(br
         sources = page.eval_on_selector_all("img[data-picture]", "all => all.map(one => one.src)")
         assert len(sources) > 18
         assert [source for source in sources if "channels=DNA&channels=actin" not in source] == []
+        for name in ("film (GIF)", "strip with numbers and differences (PNG)"):
+            assert "channels=DNA&channels=actin" in page.get_by_role("link", name=name).get_attribute("href")
+        assert "channels=DNA&channels=actin" in page.locator("#starts a").first.get_attribute("href")
+        page.get_by_role("button", name="Travel", exact=True).click()
+        page.wait_for_url(re.compile("channels=DNA&channels=actin&frame=0"))
+        assert page.get_by_role("checkbox", name="tubulin").is_checked() is False
         assert wrong(said) == []
 
 
@@ -169,4 +176,43 @@ def test_plates_and_treatments_fit_a_phone(browser, at, study):
         ):
             page.goto(at + path)
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
+        assert wrong(said) == []
+
+
+def test_the_list_of_groups_can_be_used_as_soon_as_it_is_there_and_while_the_rest_is_drawn(browser, at):
+    def in_two_parts(route):
+        script = httpx.get(f"{at}map.js").text.replace("AT_ONCE = 100000,", "AT_ONCE = 2,")
+        held = script.replace("await seen();", "await new Promise((go) => { window.goOn = go; });")
+        assert held != script
+        route.fulfill(body=held, content_type="text/javascript")
+
+    with page_of(browser, viewport=WIDE) as (page, said):
+        page.route("**/map.js*", in_two_parts)
+        held_back = []
+        page.route("**/plotly.js*", lambda route: held_back.append(route))
+        page.goto(f"{at}map?of=cells", wait_until="commit")
+        page.wait_for_timeout(500)
+        assert page.locator("#legend button").count() == 0
+        held_back[0].continue_()
+        page.locator("#legend input").first.uncheck()
+        page.locator("#legend button").nth(1).click()
+        page.get_by_role("button", name="Lasso").click()
+        expect(page.locator("#lasso")).to_have_attribute("aria-pressed", "true")
+        page.wait_for_function("!!window.goOn")
+        page.evaluate("goOn()")
+        drawn(page)
+        expect(page.locator("#chosen")).to_be_visible()
+        assert page.evaluate("document.getElementById('map').data.filter((one) => one.visible === false).length") > 0
+        assert wrong(said) == []
+
+
+def test_the_model_that_was_chosen_goes_along_to_every_section(browser, at):
+    with page_of(browser, viewport=WIDE) as (page, said):
+        page.goto(f"{at}?run={RUN}")
+        page.get_by_role("link", name="Travel", exact=True).click()
+        page.wait_for_url(re.compile(rf"/travel\?run={RUN}"))
+        page.goto(f"{at}map?run={RUN}&of=cells")
+        for section in ("plates", "travel", "map"):
+            page.get_by_role("navigation").get_by_role("link", name=section, exact=True).click()
+            page.wait_for_url(re.compile(rf"/{section}\?run={RUN}"))
         assert wrong(said) == []

@@ -29,7 +29,7 @@ from phenolens.web.treatments import add_treatments
 from phenolens.web.wells import add_wells
 
 OPENED_AHEAD = 100_000  # cells of a study whose travels are opened before they are asked for: 100 MB of embeddings
-SECTIONS = {"plates": "/plates", "map": "/map", "travel": "/travel"}  # the places that every page leads to, beside home
+SECTIONS = ("plates", "map", "travel")  # the places that every page leads to, beside home
 
 
 def create_app(study: Study, *, hosts: tuple[str, ...] = HOSTS) -> FastAPI:
@@ -84,10 +84,11 @@ def _add_home(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
             cells = explorer.cells()
         except InputError as reason:
             return pages.page("empty.html", reason=reason)
-        run, scores = explorer.run(run), explorer.scores()
+        chosen, run, scores = run, explorer.run(run), explorer.scores()
         return pages.page(
             "home.html",
             run=run,
+            chosen=chosen,
             cells=cells,
             treated=cells.treatments[cells.treatments["role"] == "treated"],
             models=explorer.models(),

@@ -160,7 +160,7 @@ def add_travels(app: FastAPI, explorer: Explorer, pages: Pages, scripts: Scripts
         except InputError as error:
             words = str(error)
         common: dict[str, Any] = {"asked": asked, "shown": shown, "ways": WAYS, "models": explorer.models()}
-        common |= {"listed": _by_mechanism(cells.treatments), "channels": cells.store.channels}
+        common |= {"run": asked.run, "listed": _by_mechanism(cells.treatments), "channels": cells.store.channels}
         if not journeys:
             # an embedded run misses nothing: then it is the address that asks for what cannot be
             embedded = explorer.models().get(asked.run, {}).get("embedded", False)

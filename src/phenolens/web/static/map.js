@@ -197,7 +197,7 @@
     chosenBox.hidden = !chosen;
     if (!chosen) return;
     const total = chosen.total ?? chosen.numbers.length;
-    chosenBox.querySelector("h2").textContent = `${chosen.words}: ${counted(total)} ${what()}`;
+    chosenBox.querySelector("h2").textContent = `${chosen.words}: ${counted(total)} ${total === 1 ? what().slice(0, -1) : what()}`;
     const counts = new Uint32Array(groups.length);
     for (const i of chosen.numbers) counts[codes[i]]++;
     const rows = [...counts.keys()].filter((g) => counts[g]).sort((a, b) => counts[b] - counts[a]).slice(0, 12);
@@ -266,7 +266,6 @@
       bring("/map/groups.json", { by }).then((answer) => answer.json())]);
     groups.forEach((group) => { group.color = group.colour; });
     hidden = new Set();
-    list();
   }
 
   const press = (id, how) => document.getElementById(id).addEventListener("click", how);
@@ -313,6 +312,7 @@
       try {
         if (chosen?.group !== undefined) chosen = null;
         await colour();
+        list();
         await choose(chosen, lasso);
       } catch (error) { fail(error); }
     });
@@ -334,10 +334,11 @@
       bring("/map/about.json").then((answer) => answer.json()), colour()]);
     [n, control] = [places.length / 2, about.control];
     [x, y] = [places.subarray(0, n), places.subarray(n)];
-    list();
     await plotly;
     plotted = Math.min(n, AT_ONCE);
     await Plotly.newPlot(root, traces(), layout(), options);
+    list();  // what can be chosen is there once there is what it changes
+    listen();
     if (plotted < n) {  // a fair sample is seen at once, however slowly this browser draws
       said.textContent = `${counted(plotted)} of ${counted(n)} points are drawn, chosen at random; the others follow …`;
       await seen();
@@ -345,12 +346,12 @@
       plotted = n;
       await draw();
     }
-    listen();
     said.textContent = `${about.words}${control ? " The cross is the control." : ""}`;
     said.className = "note";
     seen().then(() => { root.dataset.drawn = n; });
     const group = groups.findIndex((one) => one.name === asked.get("group"));
     const around = (asked.get("lasso") || "").split(" ").map((at) => at.split(",").map(Number));
+    if (chosen) return;  // meanwhile
     if (asked.get("find")) await find(asked.get("find"));
     else if (group >= 0) await chooseGroup(group);
     else if (around.length > 2 && around.flat().every(Number.isFinite)) await chooseLasso(around);

@@ -80,6 +80,13 @@
         return url;
       };
       document.querySelectorAll("img[data-picture]").forEach((image) => { image.src = changed(image.dataset.picture); });
+      document.querySelectorAll("a[data-shown]").forEach((link) => { link.href = changed(link.href); });
+      const said = [...changed("/travel").searchParams];  // goes along with another travel
+      document.getElementById("shown").replaceChildren(...said.map(([name, value]) => {
+        const field = document.createElement("input");
+        Object.assign(field, { type: "hidden", name, value });
+        return field;
+      }));
       now.src = frames[at].querySelector("img").src;
       history.replaceState(null, "", changed(location.href));
     }, 120);
