@@ -313,7 +313,8 @@ def test_channels_stand_in_columns_beside_groups_of_real_cells(crops):
 def sitting(study: Study, name: str, said: dict[str, str]) -> AssessmentFile:
     """An assessment of four synthetic and four real pictures, and what each assessor says of them in order, S or R."""
     pictures = [Picture(b"png", i % 2 == 0, f"cell {i}", "DMSO@0", "control", "DNA") for i in range(8)]
-    file = AssessmentFile.create(study.assessments / f"{name}.sqlite", pictures, {"title": "VAE+"})
+    about = {"title": "VAE+", "each_channel": name == "second"}
+    file = AssessmentFile.create(study.assessments / f"{name}.sqlite", pictures, about)
     for assessor, answers in zip(file.add_assessors(list(said)), said.values()):
         for answer in answers:
             turn = file.turn(assessor.number)
@@ -340,8 +341,11 @@ def test_the_blinded_test_is_drawn_an_assessor_a_row_with_the_published_shares_b
     assert "VAE+, Lafarge 2019: 40.7 %" in texts(figure)
     assert "CytoGAN, Goldsborough 2017: 30 %" in texts(figure)
     assert "n = 2 finished sittings" in caption_of(figure)
+    sitting(tiny_study, "third", {"Anna": ""})
     both = assessment_figure(tiny_study, FigureConfig())
-    assert "second (VAE+)" in texts(both)
+    assert "second (VAE+, channels alone too)" in texts(both)
+    assert "third (VAE+)" not in [label.get_text() for label in both.axes[0].get_yticklabels()]
+    assert "Left out, since nobody has answered: third (VAE+)." in caption_of(both)
 
 
 def test_without_an_assessment_or_an_answer_the_command_that_comes_first_is_named(tiny_study):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from phenolens.contents.assessment import assessments, results
+from phenolens.contents.assessment_file import AssessmentFile
 from phenolens.contents.comparing import comparison
 from phenolens.contents.destinations import Destinations, nearest_names
 from phenolens.contents.embedded import EmbeddedCells, embedded_cells
@@ -129,12 +130,18 @@ def assessment_figure(study: Study, config: FigureConfig) -> "Figure":
         if name not in there:
             raise InputError(f'no assessment "{name}"; {nearest_names(name, there)}')
     chosen = {name: there[name] for name in config.assessments or there}
-    by_title = {f"{name} ({file.about()['title']})": results(file) for name, file in chosen.items()}
+    by_title = {f"{name} ({_shown(file)})": results(file) for name, file in chosen.items()}
     if not any(found.n_assessors for found in by_title.values()):
         raise InputError(
             f"{', '.join(chosen)}: nobody has answered yet; give assessors their codes: phenolens assess {study.folder}"
         )
     return assessment(by_title)
+
+
+def _shown(file: AssessmentFile) -> str:
+    """`VAE+`, or `VAE+, channels alone too`: no published share is of pictures that show one channel alone."""
+    about = file.about()
+    return f"{about['title']}{', channels alone too' if about['each_channel'] else ''}"
 
 
 def strongest_treatments(cells: EmbeddedCells, destinations: Destinations) -> list[str]:

@@ -23,9 +23,12 @@ SHARES = {"passed": "synthetic cells called real", "false_alarms": "real cells c
 def assessment(by_title: Mapping[str, AssessmentResults]) -> Figure:
     """Both shares with 95 % intervals, a row an assessor and one for all who finished, one assessment after another.
 
-    `by_title`: what each assessment shows, such as its name and model, and its results. Published shares are lines.
+    `by_title`: what each assessment shows, such as its name and model, and its results; those without any answer are
+    named in the caption alone. Published shares are lines.
     """
-    if not any(found.n_assessors for found in by_title.values()):
+    unanswered = [title for title, found in by_title.items() if not found.n_assessors]
+    by_title = {title: found for title, found in by_title.items() if found.n_assessors}
+    if not by_title:
         raise InputError("no answers in any assessment: nothing to draw")
     rows = pd.concat([_rows(title, found) for title, found in by_title.items()], ignore_index=True)
     with look():
@@ -45,13 +48,14 @@ def assessment(by_title: Mapping[str, AssessmentResults]) -> Figure:
             )
         figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
         n_finished = sum(found.n_finished for found in by_title.values())
+        left_out = f" Left out, since nobody has answered: {', '.join(unanswered)}." if unanswered else ""
         pooled = "; ".join(f"{title}: {_words(found)}" for title, found in by_title.items())
         return describe(
             figure,
             caption=f"n = {n_finished} finished sittings. Points with 95 % intervals: an assessor's over the pictures "
             "(Wilson), all together over pictures and assessors. Hollow: not finished, in no pooled number. Where "
             "kinds cannot be told apart, both shares add up to 100 %. Lines: published, of other cells and assessors; "
-            "how often real cells were called synthetic there is not known.",
+            f"how often real cells were called synthetic there is not known.{left_out}",
             alt=f"Blinded test. {pooled}",
         )
 
