@@ -219,6 +219,12 @@ def test_while_nobody_has_finished_the_results_page_says_so(study):
     assert "1 of 12, in no result" in html
 
 
+def test_from_a_problem_the_owner_finds_back(study):
+    answer = Visitor(study).as_owner().get("/owner/assessments/nothing")
+    assert answer.status_code == 404
+    assert 'href="/owner"' in answer.text
+
+
 def test_tricks_are_refused_and_change_nothing(study):
     file = made_up(study, "anna")
     anna, owner = Visitor(study).entered(codes(file)[0]), Visitor(study).as_owner()
@@ -413,6 +419,7 @@ def test_a_test_of_each_channel_says_so_and_has_its_results_by_channel(study, ca
     rows = re.search(r"By channel.*?<tbody>(.*?)</tbody>", html, re.S)[1]
     counted = re.findall(r'<th scope="row">(.*?)</th><td>(\d+)</td>', rows)
     assert counted == [("DNA, actin", "1"), ("actin", "2"), ("DNA", "1")]
+    assert re.findall(r"<span>taxol@0.3<br>(.*?)<br>1 of 1</span>", html) == ["DNA", "actin"]  # which one a grey one is
     assert "over pictures in colour and pictures of one channel" in html  # which no published number is of
     assert '<section id="showns">' in html
     assert main(["assess", str(study.folder), "--results", "--name", "each"]) == 0

@@ -100,7 +100,7 @@ def _of_each_view(made: AssessmentFile, n: int) -> str:
         return ""
     n_views = len(about["channels"]) + 1
     points = 100 * power(n // n_views).half_width
-    return f"; of the {n_views} kinds of picture (all channels, or one) each pass rate to about {points:.0f} points"
+    return f"; the pass rate of each of {n_views} views (all channels, or one) to about {points:.0f} points"
 
 
 def _token(given: str) -> str:

@@ -168,7 +168,7 @@ def _parts(found: AssessmentResults) -> list[tuple[pd.DataFrame, str, str, str]]
     """The results of parts of the pictures, where there are two or more: each table, its first column, two names."""
     all_channels_first = found.shown.sort_values("shown", key=lambda shown: -shown.str.len(), kind="stable")
     parts = [
-        (all_channels_first, "shown", "channel", "kinds of picture"),
+        (all_channels_first, "shown", "channel", "views"),
         (found.mechanisms, "mechanism", "mechanism", "mechanisms"),
         (found.treatments, "treatment", "treatment", "treatments"),
     ]
