@@ -57,8 +57,12 @@ class MeasuredCells:
     def in_deviations(self, rows: np.ndarray, by: MedoidsBy) -> np.ndarray:
         """Measures (n, K) of these cells in standard deviations of controls; what was not measured is as in controls.
 
-        InputError where the measures asked for are of the nucleus and no channel shows nuclei.
+        InputError where the measures asked for are of the nucleus and no channel shows nuclei, or without controls.
         """
+        if not len(self._controls):
+            raise InputError(
+                "no control cells, in whose standard deviations measures are counted; ask for --medoids-by embedding"
+            )
         names = self._alike_in(by)
         controls = self.controls[names]
         sds = (self.of(rows)[names] - controls.mean()) / controls.std().where(controls.std() > 0)

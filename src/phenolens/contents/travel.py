@@ -97,7 +97,9 @@ class Traveller:
     def default_start(self) -> int:
         """The row of the control cell nearest to the controls' mean."""
         if not len(self.controls):
-            raise InputError("no control cells: travels start from one; name another cell with --start")
+            raise InputError(
+                "no control cells: travels start from one; name another cell (--start; on the page, From cell)"
+            )
         return int(self.controls[target_cell(self.cells.z[self.controls])])
 
     @cached_property
@@ -203,7 +205,9 @@ class Traveller:
         return self.cells.z[self.controls].mean(axis=0, dtype=float)
 
     def _direction(self, rows: np.ndarray) -> np.ndarray:
-        """The mean of these cells minus that of the controls of their plates."""
+        """The mean of these cells minus that of the controls of their plates; InputError where there are none."""
+        if not len(self.controls):
+            raise InputError("no control cells: a direction leads away from their mean; take another way")
         controls = self._controls_beside(rows)
         return self.cells.z[rows].mean(axis=0, dtype=float) - self.cells.z[controls].mean(axis=0, dtype=float)
 
