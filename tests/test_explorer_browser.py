@@ -216,3 +216,17 @@ def test_the_model_that_was_chosen_goes_along_to_every_section(browser, at):
             page.get_by_role("navigation").get_by_role("link", name=section, exact=True).click()
             page.wait_for_url(re.compile(rf"/{section}\?run={RUN}"))
         assert wrong(said) == []
+
+
+def test_groups_that_are_hidden_are_hidden_at_the_address_too(browser, at):
+    with page_of(browser, viewport=WIDE) as (page, said):
+        page.goto(f"{at}map?of=cells")
+        drawn(page)
+        page.locator("#legend input").nth(1).uncheck()
+        page.wait_for_url(re.compile("hide="))
+        page.goto(page.url)
+        drawn(page)
+        boxes = page.eval_on_selector_all("#legend input", "all => all.map((one) => one.checked)")
+        assert [place for place, checked in enumerate(boxes) if not checked] == [1]
+        assert page.evaluate("document.getElementById('map').data.filter((one) => one.visible === false).length") == 1
+        assert wrong(said) == []

@@ -31,6 +31,7 @@
     const state = new URLSearchParams(`${root.dataset.asked}&by=${by}`);
     if (chosen?.find) state.set("find", chosen.find);
     if (chosen?.group !== undefined) state.set("group", groups[chosen.group].name);
+    for (const g of hidden) state.append("hide", groups[g].name);
     if (lasso.length) state.set("lasso", lasso.map((at) => at.map((v) => +v.toPrecision(4)).join(",")).join(" "));
     const axes = root._fullLayout;
     if (axes && !axes.xaxis.autorange) {
@@ -255,6 +256,7 @@
         box.checked ? hidden.delete(g) : hidden.add(g);
         const own = root.data.flatMap((trace, place) => (trace.meta === g ? [place] : []));
         Plotly.restyle(root, { visible: box.checked }, own);
+        keep();
       });
       button.addEventListener("click", () => chooseGroup(g));
       item.append(box, sign, button);
@@ -334,6 +336,8 @@
       bring("/map/about.json").then((answer) => answer.json()), colour()]);
     [n, control] = [places.length / 2, about.control];
     [x, y] = [places.subarray(0, n), places.subarray(n)];
+    const left = new Set(asked.getAll("hide"));
+    hidden = new Set(groups.flatMap((group, g) => (left.has(group.name) ? [g] : [])));
     await plotly;
     plotted = Math.min(n, AT_ONCE);
     await Plotly.newPlot(root, traces(), layout(), options);
