@@ -230,3 +230,22 @@ def test_groups_that_are_hidden_are_hidden_at_the_address_too(browser, at):
         assert [place for place, checked in enumerate(boxes) if not checked] == [1]
         assert page.evaluate("document.getElementById('map').data.filter((one) => one.visible === false).length") == 1
         assert wrong(said) == []
+
+
+def test_names_on_the_map_have_a_font_that_can_be_drawn_and_what_is_waited_for_stands_above_it(browser, at):
+    with page_of(browser, viewport=PHONE) as (page, said):
+        page.goto(f"{at}map?run={RUN}")
+        drawn(page)
+        page.get_by_role("checkbox", name="names", exact=True).check()
+        page.wait_for_function("document.getElementById('map').data[0].text?.some(Boolean)")
+        fonts = page.evaluate(
+            """() => document.getElementById('map')._fullData.filter((one) => one.mode.includes('text')).map((one) => {
+                const canvas = document.createElement('canvas').getContext('2d');
+                canvas.font = `31px ${one.textfont.family}`;
+                return canvas.font;
+            })"""
+        )
+        assert fonts
+        assert [font for font in fonts if not font.startswith("31px")] == []
+        assert page.locator("#said").bounding_box()["y"] < page.locator("#map").bounding_box()["y"]
+        assert wrong(said) == []

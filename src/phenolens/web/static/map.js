@@ -58,7 +58,7 @@
       groups.forEach((group, g) => drawn.push({
         type: "scattergl", mode: names ? "markers+text" : "markers", x: xs[g], y: ys[g], hoverinfo: "skip",
         visible: !hidden.has(g), meta: g, text: names ? labels[g] : undefined, textposition: "top center",
-        textfont: { size: 10, color: "#5f6b78" },
+        textfont: { family: "sans-serif", size: 10, color: "#5f6b78" },  // "inherit" would be rows of dots: drawn by WebGL
         marker: { size: n > MANY ? 2.5 : n > 1000 ? 5 : 9, color: group.color, symbol: n > MANY ? "circle" : group.sign,
           opacity: n > MANY ? 0.7 : 0.85, line: { width: 0 } },
       }));
