@@ -441,3 +441,9 @@ def test_without_controls_a_travel_says_what_it_cannot_show_and_why(study, tmp_p
     assert "no control cells, in whose standard deviations" in visitor.get(f"{asked}&populations=2").text
     many = Explorer(bare).cells().treatments["n_cells"].idxmax()
     assert "No populations: no control cells" in visitor.get(address("treatments", many, populations="true")).text
+
+
+def test_choices_that_do_not_go_together_are_told_in_the_pages_words(visitor):
+    html = visitor.get("/travel?populations=2&doses=true").text
+    assert "take 1 of them, or not “up the doses”" in html
+    assert "--targets" not in html

@@ -68,6 +68,8 @@ class Asked:
         """As the traveller is asked; InputError for choices that do not go together."""
         from phenolens.contents.travel import TravelConfig
 
+        if self.doses and self.populations > 1:  # in the page's words, not the command's
+            raise InputError("populations of two doses have no common order: take 1 of them, or not “up the doses”")
         targets: Literal["mean", "medoids"] = "medoids" if self.populations > 1 else "mean"
         return TravelConfig(
             to=self.to,
