@@ -1,20 +1,23 @@
-"""What tests share: the real data beside the project, and seeded randomness."""
+"""What tests share: real data, seeded randomness, and screens and studies that are built once in a run of the tests."""
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
+from explored_study import explored_study
 from phenolens.images.config import CropConfig
 from phenolens.images.crops import make_crops
 from phenolens.images.store import CropStore
 from phenolens.screen.simulate import SimulateConfig, simulate
 from phenolens.study import Study
 from phenolens.training.device import Compute
+from travelling_study import travelling_study
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -38,20 +41,66 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(2019)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules with slow tests first, so that no worker is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
-def tiny_screen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A simulated screen of 4 mechanisms, 8 compounds at one dose, 2 batches of 1 plate: drawn in seconds."""
-    folder = tmp_path_factory.mktemp("tiny") / "screen"
-    simulate(folder, TINY)
-    return folder
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """`built_once(name, build)`: a folder that `build` fills in the first worker that asks for it.
+
+    All workers share the folder. A test that changes it takes a copy.
+    """
+    own = tmp_path_factory.getbasetemp()
+    root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    root.mkdir(exist_ok=True)
+
+    def folder_of(name: str, build: Callable[[Path], object]) -> Path:
+        folder, finished = root / name, root / f"{name}.finished"
+        with FileLock(root / f"{name}.lock"):
+            if not finished.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                build(folder)
+                finished.touch()
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def tiny_screen(built_once) -> Path:
+    """A simulated screen of 4 mechanisms, 8 compounds at one dose, 2 batches of 1 plate."""
+    return built_once("tiny-screen", lambda folder: simulate(folder, TINY))
+
+
+@pytest.fixture(scope="session")
+def cropped_study(built_once, tiny_screen: Path) -> Path:
+    """The folder of a study with crops of 36 px of the tiny screen; not to be changed."""
+
+    def build(folder: Path) -> None:
+        make_crops(tiny_screen, Study.create(folder).crops, layout="bbbc021", config=CropConfig(crop_px=36))
+
+    return built_once("cropped-study", build)
 
 
 @pytest.fixture
-def tiny_study(tiny_screen: Path, tmp_path: Path) -> Study:
-    """A study with crops of 36 px of the tiny screen."""
-    study = Study.create(tmp_path / "study")
-    make_crops(tiny_screen, study.crops, layout="bbbc021", config=CropConfig(crop_px=36))
-    return study
+def tiny_study(cropped_study: Path, tmp_path: Path) -> Study:
+    """A copy of the cropped study for one test."""
+    return Study.open(shutil.copytree(cropped_study, tmp_path / "study"))
+
+
+@pytest.fixture(scope="session")
+def travelling(built_once, cropped_study: Path) -> Study:
+    """A study to travel in; not to be changed."""
+    return Study.open(built_once("travelling-study", lambda folder: travelling_study(cropped_study, folder)))
+
+
+@pytest.fixture(scope="session")
+def explored(built_once, travelling: Study) -> Study:
+    """The travelling study, profiled and scored; not to be changed."""
+    return Study.open(built_once("explored-study", lambda folder: explored_study(travelling.folder, folder)))
 
 
 @pytest.fixture

@@ -1,18 +1,20 @@
 """A study to explore: the travelling study, profiled and scored; and its pages, asked for without a network."""
 
 import asyncio
+import shutil
 
 import httpx
 
 from phenolens import steps
+from phenolens.study import Study
 from phenolens.web.app import create_app
 from served_app import served_app
-from travelling_study import RUN, travelling_study
+from travelling_study import RUN
 
 
-def explored_study(screen, folder):
+def explored_study(travelling, folder):
     """Embedded by PCA, profiled, and scored by NSC."""
-    study = travelling_study(screen, folder)
+    study = Study.open(shutil.copytree(travelling, folder))
     steps.profile(study, RUN, steps.ProfileConfig(min_cells=1))
     steps.evaluate(study, [RUN], steps.EvaluateConfig(protocols=("NSC",), bootstraps=20, shuffles=20))
     return study

@@ -10,6 +10,8 @@ from phenolens.study import Study
 from phenolens.web.assessment_app import create_app
 from served_app import served_app
 
+pytestmark = pytest.mark.slow
+
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 

@@ -13,7 +13,7 @@ from phenolens.settings import flag_kinds
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-OTHER_PROGRAMS = {"--logdir", "--nproc-per-node", "--standalone", "--fix", "--help", "--version", "--config"}
+OTHER_PROGRAMS = {"--all", "--logdir", "--nproc-per-node", "--standalone", "--fix", "--help", "--version", "--config"}
 
 
 def flags_of_verbs() -> set[str]:

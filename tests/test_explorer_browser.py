@@ -9,16 +9,18 @@ import pytest
 from matplotlib.path import Path
 from playwright.sync_api import expect
 
-from explored_study import explored_study, served
+from explored_study import served
 from travelling_study import RUN, SERIES
+
+pytestmark = pytest.mark.slow
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 ODDITIES = ("inline style", "Canvas2D", "GPU stall")  # of browsers and of plotly's measuring of text
 
 
 @pytest.fixture(scope="module")
-def study(tiny_screen, tmp_path_factory):
-    return explored_study(tiny_screen, tmp_path_factory.mktemp("explored") / "study")
+def study(explored):
+    return explored
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from described import try_every_operation
-from explored_study import Visitor, explored_study
+from explored_study import Visitor
 from phenolens.colours import cell_image
 from phenolens.contents import mapped
 from phenolens.contents.travel import TravelConfig, Traveller
@@ -35,8 +35,8 @@ ASKED = f"run={RUN}&of=cells&way=pca"
 
 
 @pytest.fixture(scope="module")
-def study(tiny_screen, tmp_path_factory):
-    return explored_study(tiny_screen, tmp_path_factory.mktemp("explored") / "study")
+def study(explored):
+    return explored
 
 
 @pytest.fixture(scope="module")
@@ -281,6 +281,7 @@ def test_a_study_without_models_says_on_every_page_what_comes_next(tiny_study):
     assert "phenolens train" in visitor.get("/travel/frame-0.png", 404).text
 
 
+@pytest.mark.slow
 def test_whatever_its_description_allows_is_answered_without_an_error(study, monkeypatch):
     """Schemathesis makes requests from the OpenAPI description: a server error is a bug."""
     monkeypatch.setattr(mapped, "umap_places", lambda rows, **how: np.asarray(rows[:, :2], np.float32))  # a minute each
@@ -397,6 +398,7 @@ def test_a_map_that_takes_long_keeps_no_other_map_waiting(study, monkeypatch):
         assert len(umap.result(timeout=30)[0].rows)
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_lets_the_opening_of_travels_come_to_its_end(study):
     ends_meanwhile = f"""
 import pathlib, time

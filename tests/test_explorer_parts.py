@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from explored_study import explored_study
 from phenolens.colours import Contrast
 from phenolens.contents import mapped
 from phenolens.contents.mapped import map_of_cells, map_of_treatments
@@ -20,8 +19,8 @@ from travelling_study import RUN
 
 
 @pytest.fixture(scope="module")
-def study(tiny_screen, tmp_path_factory):
-    return explored_study(tiny_screen, tmp_path_factory.mktemp("explored") / "study")
+def study(explored):
+    return explored
 
 
 def embedded(study):

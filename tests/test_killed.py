@@ -12,6 +12,8 @@ import pytest
 
 from whole_files import different_files
 
+pytestmark = pytest.mark.slow
+
 FLAGS = (
     "--layout bbbc021 --crop-px 36 --steps 40 --batch-size 4 --width 4 --latent-size 8 --ramp-steps 5 --also pca "
     "--checkpoint-every 5 --record-every 5 --watch-every 10 --threads 1 --precision float32 "
@@ -56,7 +58,6 @@ def kill_when(study: Path, source: Path, moment: str) -> int:
     return process.returncode
 
 
-@pytest.mark.slow
 def test_killed_in_the_middle_of_any_step_the_same_command_ends_with_the_same_files(tiny_screen, tmp_path):
     whole, killed = tmp_path / "whole" / "study", tmp_path / "killed" / "study"
     report = finish(whole, tiny_screen)
@@ -67,7 +68,6 @@ def test_killed_in_the_middle_of_any_step_the_same_command_ends_with_the_same_fi
     assert different_files(whole, killed) == []
 
 
-@pytest.mark.slow
 def test_a_finished_run_given_again_changes_no_file(tiny_screen, tmp_path):
     study = tmp_path / "study"
     finish(study, tiny_screen)

@@ -15,12 +15,12 @@ from phenolens.phenotype.measures import measures
 from phenolens.phenotype.travel import feature_swap
 from phenolens.training.config import TrainConfig
 from phenolens.training.embed import decode
-from travelling_study import LONELY, SERIES, travelling_study
+from travelling_study import LONELY, SERIES
 
 
 @pytest.fixture(scope="module")
-def study(tiny_screen, tmp_path_factory):
-    return travelling_study(tiny_screen, tmp_path_factory.mktemp("travelling") / "study")
+def study(travelling):
+    return travelling
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """`phenolens travel`: the folder that it writes, the same bytes each time, and what it says."""
 
 import json
+import shutil
 from hashlib import sha256
 
 import numpy as np
@@ -11,12 +12,13 @@ from phenolens.cli import main
 from phenolens.contents.travel import Traveller
 from phenolens.contents.travel_config import TravelConfig
 from phenolens.contents.travels import folder_name
-from travelling_study import RUN, SERIES, travelling_study
+from phenolens.study import Study
+from travelling_study import RUN, SERIES
 
 
 @pytest.fixture(scope="module")
-def study(tiny_screen, tmp_path_factory):
-    return travelling_study(tiny_screen, tmp_path_factory.mktemp("travels") / "study")
+def study(travelling, tmp_path_factory):
+    return Study.open(shutil.copytree(travelling.folder, tmp_path_factory.mktemp("travels") / "study"))
 
 
 def travel(study, *flags):

@@ -157,6 +157,7 @@ def test_iterations_move_every_weight_as_the_literal_method_does(model, crops):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of what torch itself does while it takes the graph
 def test_compiled_networks_compute_the_same_losses_without_a_break_in_the_graph(crops):
     """The graph is taken as by `--compiled`; turning it into machine code is torch's."""

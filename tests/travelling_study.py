@@ -1,13 +1,12 @@
 """A study to travel in: the tiny screen with a compound at two doses and one of a single cell, embedded by PCA."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
 
 from phenolens import steps
 from phenolens.files import write_parquet
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import make_crops
 from phenolens.models import ModelConfig
 from phenolens.study import Study
 from phenolens.training.config import TrainConfig
@@ -17,10 +16,9 @@ LONELY = "lonely"  # a compound of which one cell was found
 RUN = "pca-seed0"
 
 
-def travelling_study(screen: Path, folder: Path) -> Study:
+def travelling_study(cropped: Path, folder: Path) -> Study:
     """Two of the screen's compounds become one at two doses, and one treated cell a compound of its own."""
-    study = Study.create(folder)
-    make_crops(screen, study.crops, layout="bbbc021", config=CropConfig(crop_px=36))
+    study = Study.open(shutil.copytree(cropped, folder))
     first, second = sorted(study.store().cells.query("role == 'treated'")["compound"].unique())[:2]
     for plate in study.store().plates:
         path = study.crops / f"{plate}.parquet"
