@@ -25,8 +25,8 @@ import imagecodecs
 import numpy as np
 import tyro
 
-from phenolens.contents.assessment_file import AssessmentFile, Picture
-from phenolens.progress import tell
+from phenolens.blinded_test.database import AssessmentFile, Picture
+from phenolens.core.progress import tell
 from phenolens.study import Study
 
 CROP_PX = 68

@@ -14,8 +14,8 @@ import numpy as np
 import tyro
 from scipy.special import ndtr
 
-from phenolens.phenotype.assessment import detection
-from phenolens.phenotype.proportions import crossed_share, wilson
+from phenolens.blinded_test.design import crossed_share, wilson
+from phenolens.blinded_test.statistics import detection
 
 KINDS = {"alike": 0.0, "differing": 0.4}  # deviation of assessors' biases and sensitivities
 PICTURES = 0.7  # deviation of pictures

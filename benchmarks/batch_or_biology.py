@@ -22,12 +22,12 @@ import pandas as pd
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from phenolens.contents.embedded import EmbeddedCells, embedded_cells
-from phenolens.errors import InputError, at_least
-from phenolens.files import write_text
-from phenolens.phenotype.batches import batch_space
-from phenolens.progress import tell
+from phenolens.core.errors import InputError, at_least
+from phenolens.core.files import write_text
+from phenolens.core.progress import tell
+from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.study import Study
+from phenolens.travel.batch_effect import batch_space
 
 KINDS = ("placebo in one batch", "placebo in all batches", "mechanism", "compound", "compound, own batch's controls")
 

@@ -26,13 +26,13 @@ import pandas as pd
 import tifffile
 import tyro
 
-from phenolens.errors import InputError
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import make_crops
-from phenolens.images.nuclei import BBBC021_PIXEL_UM
-from phenolens.progress import tell, track
-from phenolens.screen.layouts import read_screen
-from phenolens.workers import AtOnce
+from phenolens.core.errors import InputError
+from phenolens.core.progress import tell, track
+from phenolens.core.workers import AtOnce
+from phenolens.crops.config import CropConfig
+from phenolens.crops.make_crops import make_crops
+from phenolens.crops.nuclei import BBBC021_PIXEL_UM
+from phenolens.screens.layouts import read_screen
 
 CHANNELS = ("DNA", "tubulin", "actin")
 BACKGROUND, SPOT = 600, 6000  # counts

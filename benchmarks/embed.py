@@ -19,9 +19,9 @@ import numpy as np
 import torch
 import tyro
 
-from phenolens.images.store import write_npy
+from phenolens.core.progress import tell
+from phenolens.crops.store import write_npy
 from phenolens.models import MODELS, ModelConfig
-from phenolens.progress import tell
 from phenolens.training.device import Compute, processor_name
 from phenolens.training.embed import BATCH, embed_crops
 

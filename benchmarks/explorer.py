@@ -35,11 +35,11 @@ import tyro
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from phenolens.files import write_h5ad, write_json, write_parquet
-from phenolens.images.config import FLAGS
-from phenolens.images.store import FORMAT, VERSION, npy_header
-from phenolens.progress import tell, track
-from phenolens.screen.table import treatment_name
+from phenolens.core.files import write_h5ad, write_json, write_parquet
+from phenolens.core.progress import tell, track
+from phenolens.crops.config import FLAGS
+from phenolens.crops.store import FORMAT, VERSION, npy_header
+from phenolens.screens.screen import treatment_name
 from phenolens.study import Study
 from phenolens.training.embed import embedding_table
 

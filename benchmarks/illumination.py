@@ -19,18 +19,18 @@ import pandas as pd
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from phenolens.errors import InputError
-from phenolens.files import write_text, write_whole
-from phenolens.images.fields import read_field
-from phenolens.images.illumination import FieldSums, Illumination, IlluminationConfig, corrected, illumination_of
-from phenolens.progress import tell, track
-from phenolens.screen.bbbc021 import read_bbbc021
-from phenolens.screen.camera import illumination_field
-from phenolens.screen.simulate import TRUTH_TABLE, simulate
-from phenolens.screen.simulated_design import SimulateConfig
-from phenolens.screen.table import Screen
-from phenolens.viewing.canvas import png
-from phenolens.viewing.illumination import illumination_figure
+from phenolens.core.errors import InputError
+from phenolens.core.files import write_text, write_whole
+from phenolens.core.progress import tell, track
+from phenolens.crops.illumination import FieldSums, Illumination, IlluminationConfig, corrected, illumination_of
+from phenolens.crops.read_image import read_field
+from phenolens.plotting.quality_figures import illumination_figure
+from phenolens.plotting.style import png
+from phenolens.screens.bbbc021 import read_bbbc021
+from phenolens.screens.screen import Screen
+from phenolens.simulation.microscope import illumination_field
+from phenolens.simulation.screen_design import SimulateConfig
+from phenolens.simulation.simulate import TRUTH_TABLE, simulate
 
 COUNT = 16  # a camera count is 16 in the images: 12 bits in 16
 CELL_PX = 41  # side of the square around a cell's centre whose mean is the cell's intensity

@@ -27,14 +27,14 @@ import pandas as pd
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from phenolens.contents.embedded import EmbeddedCells, embedded_cells
-from phenolens.contents.pictured import PicturedRun, pictured_runs
-from phenolens.errors import InputError, at_least
-from phenolens.files import write_text
-from phenolens.phenotype.measures import measures
-from phenolens.phenotype.medoids import medoids
-from phenolens.phenotype.travel import along_direction, straight_line, target_cell
-from phenolens.progress import tell, track
+from phenolens.core.errors import InputError, at_least
+from phenolens.core.files import write_text
+from phenolens.core.progress import tell, track
+from phenolens.morphology.features import measures
+from phenolens.morphology.medoids import medoids
+from phenolens.runs.decoder import PicturedRun, pictured_runs
+from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
+from phenolens.runs.latent_path import along_direction, straight_line, target_cell
 from phenolens.study import Study
 
 CHANNELS = ("DNA", "tubulin", "actin")

@@ -22,16 +22,19 @@ import torch
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, Suppress
 
-from phenolens import steps
-from phenolens.errors import InputError, Interrupted, RunError, at_least
-from phenolens.files import write_text, write_whole
-from phenolens.images.config import CropConfig
-from phenolens.images.fidelity import FINE_BAND, fidelity
-from phenolens.images.store import CropStore
+from phenolens import pipeline
+from phenolens.core.errors import InputError, Interrupted, RunError, at_least
+from phenolens.core.files import write_text, write_whole
+from phenolens.core.progress import tell, track
+from phenolens.crops.config import CropConfig
+from phenolens.crops.store import CropStore
 from phenolens.models import VAE, Generative
 from phenolens.models.vaeplus import ACTIVE_NATS, kl_per_feature
-from phenolens.progress import tell, track
-from phenolens.steps import EmbedConfig, EvaluateConfig, ProfileConfig
+from phenolens.morphology.reconstruction_metrics import FINE_BAND, fidelity
+from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig
+from phenolens.plotting.cell_images import reconstructions
+from phenolens.plotting.style import png
+from phenolens.profiles.score_table import model_name
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import TrainConfig
@@ -41,9 +44,6 @@ from phenolens.training.runs import trained_model
 from phenolens.training.sampling import held_out_cells
 from phenolens.verbs.crop import Layout, described
 from phenolens.verbs.run import beside
-from phenolens.viewing.canvas import png
-from phenolens.viewing.figures import reconstructions
-from phenolens.viewing.scoretable import model_name
 
 ModelName = Literal["ae", "vae", "vaeplus", "pca"]
 FIDELITY = ("error", "ssim", "power_ratio", "ring_correlation", "line_ratio")
@@ -95,16 +95,16 @@ class HeldOut:
 
 def learned(flags: Flags) -> None:
     """Train, match and measure every model for every seed, then write tables and pictures."""
-    steps.check_source(flags.source)
+    pipeline.check_source(flags.source)
     study = Study.create(flags.out / "study")
-    store = steps.crop(study, source=flags.source, layout=flags.layout, config=flags.crop)
+    store = pipeline.crop(study, source=flags.source, layout=flags.layout, config=flags.crop)
     tell(described(store))
-    steps.check_protocols(store, flags.evaluate)
+    pipeline.check_protocols(store, flags.evaluate)
     configs = [settings(flags.train, model, seed, store) for seed in flags.seeds for model in flags.models]
     for config in configs:
         take_steps(study, config, flags.profile)
-    names = [steps.run_name(config) for config in configs]
-    steps.evaluate(study, names, flags.evaluate)
+    names = [pipeline.run_name(config) for config in configs]
+    pipeline.evaluate(study, names, flags.evaluate)
     compute = Compute.chosen(device=flags.train.device, precision=MEASURE_PRECISION, threads=flags.train.threads)
     measures = [measured(study, config, flags, compute) for config in track(configs, "measuring", total=len(configs))]
     table = pd.concat([*measures, scored(study)], ignore_index=True)
@@ -124,10 +124,10 @@ def settings(train: Schedule, model: ModelName, seed: int, store: CropStore) -> 
 
 def take_steps(study: Study, config: TrainConfig, profile: ProfileConfig) -> None:
     """From crops to the profiles of one run; what is done already is kept."""
-    name = steps.run_name(config)
-    steps.train(study, config, name=name)
-    steps.embed(study, name, EmbedConfig(device=config.device, precision=MEASURE_PRECISION, threads=config.threads))
-    steps.profile(study, name, profile)
+    name = pipeline.run_name(config)
+    pipeline.train(study, config, name=name)
+    pipeline.embed(study, name, EmbedConfig(device=config.device, precision=MEASURE_PRECISION, threads=config.threads))
+    pipeline.profile(study, name, profile)
     tell(f"{name}: trained, embedded, profiled")
 
 
@@ -157,7 +157,7 @@ def treatment_labels(cells: pd.DataFrame) -> pd.Series:
 
 def measured(study: Study, config: TrainConfig, flags: Flags, compute: Compute) -> pd.DataFrame:
     """Fidelity of each channel, active features and training time of one run, a row a measure."""
-    run = RunFolder(study.run(steps.run_name(config)))
+    run = RunFolder(study.run(pipeline.run_name(config)))
     model, _ = trained_model(run)
     store = study.store()
     cells = held_out(store, config, flags, compute)
@@ -300,7 +300,7 @@ def write_pictures(study: Study, configs: list[TrainConfig], flags: Flags, compu
     cells = held_out(store, configs[0], flags, compute)
     by_model = {}
     for config in configs[: len(flags.models)]:
-        model, _ = trained_model(RunFolder(study.run(steps.run_name(config))))
+        model, _ = trained_model(RunFolder(study.run(pipeline.run_name(config))))
         by_model[model_name(config.model)] = redrawn(model, cells.crops[cells.shown], compute)
     labels = cells.labels.iloc[cells.shown].tolist()
     for name, apart in (("reconstructions", False), ("channels", True)):

@@ -28,7 +28,7 @@ import pandas as pd
 import tyro
 from scipy.special import ndtri
 
-from phenolens.progress import tell
+from phenolens.core.progress import tell
 
 PLATES_OF_A_LAYOUT = 6  # so often each treatment is repeated, at the same well of as many plates
 STRONGEST_SIGNAL = 0.7  # deviations of the noise; at 256 features it brings the positives to the first places
@@ -138,7 +138,7 @@ def ours(obs: pd.DataFrame, features: np.ndarray, flags: Flags) -> tuple[list[fl
     """The package's two functions: seconds of each, and what they say."""
     from anndata import AnnData
 
-    from phenolens.profiling.precision import average_precision, mean_average_precision
+    from phenolens.profiles.average_precision import average_precision, mean_average_precision
 
     table = AnnData(features, obs=obs)
     design = {"positive_same": ["treatment"], "positive_different": ["plate"], "negative_different": ["treatment"]}

@@ -25,13 +25,13 @@ import pandas as pd
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from phenolens.contents.travel import Traveller
-from phenolens.contents.travel_config import TravelConfig
-from phenolens.errors import InputError, at_least
-from phenolens.files import write_text
-from phenolens.progress import tell, track
-from phenolens.screen.mechanisms import MECHANISMS
+from phenolens.core.errors import InputError, at_least
+from phenolens.core.files import write_text
+from phenolens.core.progress import tell, track
+from phenolens.simulation.phenotypes import MECHANISMS
 from phenolens.study import Study
+from phenolens.travel.compute import Traveller
+from phenolens.travel.config import TravelConfig
 
 PLACE = ["plate", "well", "site", "object_number"]  # names a cell, in crops and truth
 LEAST_SHARE = 0.2  # of fragmented nuclei under the full effect, for a mechanism to be looked at

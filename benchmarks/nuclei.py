@@ -16,12 +16,12 @@ import tyro
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from phenolens.errors import InputError
-from phenolens.images.fields import read_field
-from phenolens.images.nuclei import NucleiConfig, find_nuclei
-from phenolens.progress import tell, track
-from phenolens.screen.bbbc021 import read_bbbc021
-from phenolens.screen.simulate import TRUTH_TABLE, SimulateConfig, simulate
+from phenolens.core.errors import InputError
+from phenolens.core.progress import tell, track
+from phenolens.crops.nuclei import NucleiConfig, find_nuclei
+from phenolens.crops.read_image import read_field
+from phenolens.screens.bbbc021 import read_bbbc021
+from phenolens.simulation.simulate import TRUTH_TABLE, SimulateConfig, simulate
 
 CHOSEN_ON = (101, 102)
 DENSITIES = {"sparse": 8.0, "default": 21.0, "crowded": 45.0}  # untreated cells a field of 512 x 464 px

@@ -21,13 +21,13 @@ import pandas as pd
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from phenolens.errors import InputError, at_least
-from phenolens.files import write_text
-from phenolens.images.store import normalised
-from phenolens.phenotype.measures import measures
-from phenolens.progress import tell, track
-from phenolens.screen.drawn_crops import drawn_crops
-from phenolens.screen.mechanisms import MECHANISMS, SPREAD, UNTREATED, Phenotype
+from phenolens.core.errors import InputError, at_least
+from phenolens.core.files import write_text
+from phenolens.core.progress import tell, track
+from phenolens.crops.store import normalised
+from phenolens.morphology.features import measures
+from phenolens.simulation.drawn_crops import drawn_crops
+from phenolens.simulation.phenotypes import MECHANISMS, SPREAD, UNTREATED, Phenotype
 from phenolens.study import Study
 
 CHANNELS = ("DNA", "tubulin", "actin")

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from phenolens.progress import tell, track
+from phenolens.core.progress import tell, track
 
 SIDES = {"noise": "making the plates alone", "ours": "ours", "pandas": "pandas groupby mean"}
 SAME = 1e-9  # the largest difference from pandas in float64 that passes; the noise has deviation 1
@@ -110,7 +110,7 @@ def work_as_side(flags: Flags) -> None:
     """The side's work once; its seconds and memory as JSON on stdout, its wells (W, statistics x Z) in `answer`."""
     import anndata  # noqa: F401  # so that no side's seconds hold its import
 
-    from phenolens.profiling.profiles import well_profiles
+    from phenolens.profiles.profiles import well_profiles
 
     plates = Plates(flags)
     began = time.perf_counter(), time.process_time()

@@ -21,15 +21,14 @@ import pandas as pd
 import tyro
 from scipy.stats import rankdata
 
-from phenolens.images.cutting import cut, fits_inside
-from phenolens.images.quality import crop_quality, field_quality, quality_flags
-from phenolens.progress import tell, track
-from phenolens.screen.camera import PlateOptics, photograph, plate_optics
-from phenolens.screen.cell_bodies import Light
-from phenolens.screen.cell_drawing import draw_cells
-from phenolens.screen.cell_population import sample_cells
-from phenolens.screen.cropset import CHANNELS_ON_DISK
-from phenolens.screen.mechanisms import UNTREATED
+from phenolens.core.progress import tell, track
+from phenolens.crops.cut import cut, fits_inside
+from phenolens.crops.quality_control import crop_quality, field_quality, quality_flags
+from phenolens.screens.cropset import CHANNELS_ON_DISK
+from phenolens.simulation.bodies import Light
+from phenolens.simulation.cells import draw_cells, sample_cells
+from phenolens.simulation.microscope import PlateOptics, photograph, plate_optics
+from phenolens.simulation.phenotypes import UNTREATED
 
 CHANNELS = ("DNA", "tubulin", "actin")
 CROP_PX, FIELD_PX = 68, 448

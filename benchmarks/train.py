@@ -26,8 +26,8 @@ import torch
 import tyro
 from torch.profiler import ProfilerActivity, profile
 
+from phenolens.core.progress import tell
 from phenolens.models import MODELS, ModelConfig, processes
-from phenolens.progress import tell
 from phenolens.training import loop
 from phenolens.training.device import Compute, as_signed, processor_name
 from phenolens.training.distributed import together

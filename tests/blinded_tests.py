@@ -7,8 +7,8 @@ import httpx
 import imagecodecs
 import numpy as np
 
-from phenolens.contents.assessment_file import AssessmentFile, Picture
-from phenolens.web.assessment_app import create_app
+from phenolens.blinded_test.database import AssessmentFile, Picture
+from phenolens.web.blinded_test import create_app
 
 TOKEN = "an-owners-token-of-a-test"
 SIDE = 12  # px

@@ -11,10 +11,10 @@ import pytest
 from filelock import FileLock
 
 from explored_study import explored_study
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import make_crops
-from phenolens.images.store import CropStore
-from phenolens.screen.simulate import SimulateConfig, simulate
+from phenolens.crops.config import CropConfig
+from phenolens.crops.make_crops import make_crops
+from phenolens.crops.store import CropStore
+from phenolens.simulation.simulate import SimulateConfig, simulate
 from phenolens.study import Study
 from phenolens.training.device import Compute
 from travelling_study import travelling_study

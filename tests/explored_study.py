@@ -5,7 +5,7 @@ import shutil
 
 import httpx
 
-from phenolens import steps
+from phenolens import pipeline
 from phenolens.study import Study
 from phenolens.web.app import create_app
 from served_app import served_app
@@ -15,8 +15,8 @@ from travelling_study import RUN
 def explored_study(travelling, folder):
     """Embedded by PCA, profiled, and scored by NSC."""
     study = Study.open(shutil.copytree(travelling, folder))
-    steps.profile(study, RUN, steps.ProfileConfig(min_cells=1))
-    steps.evaluate(study, [RUN], steps.EvaluateConfig(protocols=("NSC",), bootstraps=20, shuffles=20))
+    pipeline.profile(study, RUN, pipeline.ProfileConfig(min_cells=1))
+    pipeline.evaluate(study, [RUN], pipeline.EvaluateConfig(protocols=("NSC",), bootstraps=20, shuffles=20))
     return study
 
 

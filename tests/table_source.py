@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from phenolens.profiling.columns import Columns
+from phenolens.profiles.columns import Columns
 
 FLAGS = (
     "--treatment drug_dose --compound drug --concentration uM --mechanism target --batch week --plate barcode "

@@ -8,10 +8,9 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from phenolens.errors import InputError
-from phenolens.phenotype.assessment import agreement, assessed, detection, fleiss_kappa
-from phenolens.phenotype.assessment_design import balanced_design, power
-from phenolens.phenotype.proportions import crossed, crossed_share, wilson
+from phenolens.blinded_test.design import balanced_design, crossed, crossed_share, power, wilson
+from phenolens.blinded_test.statistics import agreement, assessed, detection, fleiss_kappa
+from phenolens.core.errors import InputError
 
 # Fleiss 1971, as worked out at en.wikipedia.org/wiki/Fleiss%27_kappa: 14 raters, 10 subjects, 5 categories
 WORKED_EXAMPLE = """0 0 0 0 14

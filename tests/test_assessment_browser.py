@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from blinded_tests import TOKEN, kinds_by_picture_id, made_up
 from phenolens.study import Study
-from phenolens.web.assessment_app import create_app
+from phenolens.web.blinded_test import create_app
 from served_app import served_app
 
 pytestmark = pytest.mark.slow

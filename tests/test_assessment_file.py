@@ -15,10 +15,9 @@ import httpx
 import pytest
 
 from blinded_tests import TOKEN, kinds_by_picture_id, made_up, made_up_pictures
-from phenolens.contents.assessment import assessments, find_assessor, results
-from phenolens.contents.assessment_codes import ALPHABET, new_code, plain_code, shown_code
-from phenolens.contents.assessment_file import AssessmentFile
-from phenolens.errors import InputError
+from phenolens.blinded_test.compute import assessments, find_assessor, results
+from phenolens.blinded_test.database import ALPHABET, AssessmentFile, new_code, plain_code, shown_code
+from phenolens.core.errors import InputError
 from phenolens.study import Study
 
 

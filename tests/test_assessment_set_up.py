@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 
 from blinded_tests import TOKEN, Visitor, kinds_by_picture_id, made_up
+from phenolens.blinded_test.compute import AssessmentConfig, assessments, draw_pictures, set_up, summary
 from phenolens.cli import main
-from phenolens.colours import cell_image, shared_contrast
-from phenolens.contents.assessment import AssessmentConfig, assessments, draw_pictures, set_up, summary
-from phenolens.contents.pictured import chosen_run
-from phenolens.errors import InputError
-from phenolens.files import sha256, write_json
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import make_crops
-from phenolens.images.store import normalised
+from phenolens.core.colours import cell_image, shared_contrast
+from phenolens.core.errors import InputError
+from phenolens.core.files import sha256, write_json
+from phenolens.crops.config import CropConfig
+from phenolens.crops.make_crops import make_crops
+from phenolens.crops.store import normalised
 from phenolens.models import ModelConfig
+from phenolens.runs.decoder import chosen_run
 from phenolens.study import Study
 from phenolens.training.config import TrainConfig
 from phenolens.training.device import Compute

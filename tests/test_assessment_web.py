@@ -16,14 +16,13 @@ import pytest
 
 from blinded_tests import SIDE, TOKEN, Visitor, kinds_by_picture_id, made_up, made_up_pictures
 from described import try_every_operation
+from phenolens.blinded_test.compute import result_tables
+from phenolens.blinded_test.database import AssessmentFile, new_code
 from phenolens.cli import main
-from phenolens.contents.assessment import result_tables
-from phenolens.contents.assessment_codes import new_code
-from phenolens.contents.assessment_file import AssessmentFile
-from phenolens.files import sha256
+from phenolens.core.files import sha256
 from phenolens.study import Study
-from phenolens.web.assessment_app import create_app
-from phenolens.web.limits import LARGEST_BODY, MOST_VISITORS, Limiter
+from phenolens.web.base import LARGEST_BODY, MOST_VISITORS, Limiter
+from phenolens.web.blinded_test import create_app
 
 TRICKS = ["../../study.json", "..\\x", "/etc/passwd", "a\0b", "￾", "é" * 300, "9" * 300, "%2e%2e", "<script>", "'--"]
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from phenolens.errors import InputError
-from phenolens.phenotype.batches import batch_space, share_in_batch_space
+from phenolens.core.errors import InputError
+from phenolens.travel.batch_effect import batch_space, share_in_batch_space
 
 
 def controls(rng: np.random.Generator, offsets: np.ndarray, *, n: int = 400, spread: np.ndarray | float = 1.0):

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from bbbc021_source import MECHANISMS, PLATES, edit_csv, write_labels, write_source
-from phenolens.errors import InputError
-from phenolens.screen.bbbc021 import read_bbbc021, roles
+from phenolens.core.errors import InputError
+from phenolens.screens.bbbc021 import read_bbbc021, roles
 
 
 @pytest.fixture

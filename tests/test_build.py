@@ -9,19 +9,19 @@ import pytest
 import tifffile
 
 from bbbc021_source import edit_csv, write_source
-from phenolens.errors import InputError
-from phenolens.images import build as build_module
-from phenolens.images import cutting
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import make_crops
+from phenolens.core.errors import InputError
+from phenolens.crops import build as build_module
+from phenolens.crops import cut
+from phenolens.crops.config import CropConfig
+from phenolens.crops.make_crops import make_crops
 
 SMALL = CropConfig(crop_px=8)
 N_RENAMES = 6  # about.json (unfinished), two plates of crops and table, about.json
 
 KILLED_AT_A_RENAME = """
 import os, pathlib, signal, sys
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import make_crops
+from phenolens.crops.config import CropConfig
+from phenolens.crops.make_crops import make_crops
 source, folder, survived = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3])
 rename, calls = pathlib.Path.replace, []
 def replace(self, target):
@@ -59,13 +59,13 @@ def make(source: Path, folder: Path, config: CropConfig = SMALL) -> dict[str, by
 def fields_read(monkeypatch) -> list[str]:
     """The fields that are read from here on."""
     read: list[str] = []
-    read_field = cutting.read_field
+    read_field = cut.read_field
 
     def counted(paths, *, where, **known):
         read.append(where)
         return read_field(paths, where=where, **known)
 
-    monkeypatch.setattr(cutting, "read_field", counted)
+    monkeypatch.setattr(cut, "read_field", counted)
     return read
 
 
@@ -80,7 +80,7 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_files(source, tmp_p
 
 
 def test_a_killed_build_goes_on_at_the_plate_where_it_stood(source, tmp_path, fields_read, monkeypatch):
-    counted = cutting.read_field
+    counted = cut.read_field
 
     def stopped_at_the_last_plate(paths, *, where, **known):
         if 'plate "Week1_22123"' in where:
@@ -88,7 +88,7 @@ def test_a_killed_build_goes_on_at_the_plate_where_it_stood(source, tmp_path, fi
         return counted(paths, where=where, **known)
 
     with monkeypatch.context() as while_stopped:
-        while_stopped.setattr(cutting, "read_field", stopped_at_the_last_plate)
+        while_stopped.setattr(cut, "read_field", stopped_at_the_last_plate)
         with pytest.raises(KeyboardInterrupt):
             make(source, tmp_path / "crops")
     assert fields_read  # of the plate before it

@@ -4,11 +4,17 @@ import pytest
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
-from phenolens.screen.camera import BACKGROUND, COUNTS, PlateOptics, illumination_field, photograph, plate_optics
-from phenolens.screen.cell_bodies import Light
-from phenolens.screen.cell_drawing import draw_cells
-from phenolens.screen.cell_population import MARGIN_PX, sample_cells
-from phenolens.screen.mechanisms import MECHANISMS, UNTREATED, Phenotype
+from phenolens.simulation.bodies import Light
+from phenolens.simulation.cells import MARGIN_PX, draw_cells, sample_cells
+from phenolens.simulation.microscope import (
+    BACKGROUND,
+    COUNTS,
+    PlateOptics,
+    illumination_field,
+    photograph,
+    plate_optics,
+)
+from phenolens.simulation.phenotypes import MECHANISMS, UNTREATED, Phenotype
 
 SIDE_PX = 160
 PERFECT = PlateOptics(np.ones(3), np.zeros(3), BACKGROUND, np.zeros((3, 5)), 1.0, 1.0)

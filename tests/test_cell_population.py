@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phenolens.screen.cell_population import MARGIN_PX, sample_cells
-from phenolens.screen.mechanisms import MECHANISMS, PER_CELL, UNTREATED, Phenotype, between, dose_strength
+from phenolens.simulation.cells import MARGIN_PX, sample_cells
+from phenolens.simulation.phenotypes import MECHANISMS, PER_CELL, UNTREATED, Phenotype, between, dose_strength
 
 
 def population(target: Phenotype, strength: float, *, seed: int = 0) -> pd.DataFrame:

@@ -9,8 +9,8 @@ import pytest
 
 from layout_sources import fields, write_images, write_table
 from phenolens.cli import main
-from phenolens.images.cellpose_nuclei import load_cellpose
-from phenolens.images.store import CropStore
+from phenolens.crops.nuclei import load_cellpose
+from phenolens.crops.store import CropStore
 
 PLACE = ["--layout", "table"]
 

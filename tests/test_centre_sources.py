@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phenolens.errors import InputError
-from phenolens.images.fields import read_field
-from phenolens.screen.centre_sources import centres_from
-from phenolens.screen.centres import read_centres
-from phenolens.screen.table import Screen, checked_screen
+from phenolens.core.errors import InputError
+from phenolens.crops.read_image import read_field
+from phenolens.screens.centres import centres_from, read_centres
+from phenolens.screens.screen import Screen, checked_screen
 
 FIELDS = [("007", "B02", 1), ("007", "B02", 2), ("007", "B03", 1)]  # ImageNumber 1, 2, 3
 NUCLEI = [(1, 1, 15.0, 24.5), (1, 2, 30.0, 8.0), (2, 1, 5.5, 6.0), (3, 4, 20.0, 21.0)]  # image, object, y, x

@@ -2,9 +2,9 @@ import pandas as pd
 import pytest
 
 from bbbc021_source import edit_csv, write_source
-from phenolens.errors import InputError
-from phenolens.screen.bbbc021 import read_bbbc021
-from phenolens.screen.centres import read_centres
+from phenolens.core.errors import InputError
+from phenolens.screens.bbbc021 import read_bbbc021
+from phenolens.screens.centres import read_centres
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from bbbc021_source import write_source
 from cropset_source import write_cropset
 from layout_sources import fields, write_images, write_plate_map, write_table
 from phenolens.cli import main
-from phenolens.errors import InputError
-from phenolens.images.checking import check_source
+from phenolens.core.errors import InputError
+from phenolens.crops.check import check_source
 
 PATTERN = "{plate}/{well}_s{site}_w{channel}.tif"
 

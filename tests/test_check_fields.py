@@ -13,13 +13,12 @@ from PIL import Image
 from scipy import ndimage
 
 from phenolens.cli import main
-from phenolens.images.checking import check_source
-from phenolens.images.config import CropConfig
-from phenolens.images.nuclei import find_cells
-from phenolens.images.sampling import count_nuclei, found_nuclei, median_field, sampled_fields
-from phenolens.screen.layouts import read_screen
-from phenolens.viewing.canvas import png
-from phenolens.viewing.overlay import nuclei_overlay
+from phenolens.crops.check import check_source, count_nuclei, found_nuclei, median_field, sampled_fields
+from phenolens.crops.config import CropConfig
+from phenolens.crops.nuclei import find_cells
+from phenolens.plotting.quality_figures import nuclei_overlay
+from phenolens.plotting.style import png
+from phenolens.screens.layouts import read_screen
 
 WELLS = ("B02", "B03", "B04", "B05", "B06")
 N_NUCLEI = {"B02": 2, "B03": 6, "B04": 1, "B05": 3, "B06": 5}  # B05 has the median number

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from phenolens import cli
-from phenolens.files import alone
+from phenolens.core.files import alone
 from phenolens.study import Study
 
 SHORT = "--steps 4 --batch-size 4 --width 4 --latent-size 8 --threads 1 --precision float32".split()
@@ -371,7 +371,7 @@ def test_stopping_by_ctrl_c_says_that_the_same_command_goes_on(tiny_study, monke
     def interrupted(*_args, **_flags):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("phenolens.steps.train", interrupted)
+    monkeypatch.setattr("phenolens.pipeline.train", interrupted)
     assert run("train", tiny_study.folder, *SHORT) == 130
     assert "the same command goes on where it stood" in said()[0]
 

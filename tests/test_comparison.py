@@ -3,9 +3,9 @@
 import pytest
 from scipy.stats import binomtest
 
-from phenolens.errors import InputError
-from phenolens.profiling.comparison import compare_scores, exact_mcnemar
-from phenolens.profiling.neighbours import nsc, nscb
+from phenolens.core.errors import InputError
+from phenolens.profiles.comparison import compare_scores, exact_mcnemar
+from phenolens.profiles.nsc import nsc, nscb
 from test_neighbours import small_screen, treatments_of
 
 

@@ -5,11 +5,11 @@ import tifffile
 
 from bbbc021_source import HEIGHT, WIDTH, edit_csv, known_pixel, write_source
 from cropset_source import FOLDER, known_crop, write_cropset
-from phenolens.errors import InputError
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import cut_crops, make_crops
-from phenolens.images.cutting import cut, fits_inside
-from phenolens.screen.bbbc021 import read_bbbc021
+from phenolens.core.errors import InputError
+from phenolens.crops.config import CropConfig
+from phenolens.crops.cut import cut, fits_inside
+from phenolens.crops.make_crops import cut_crops, make_crops
+from phenolens.screens.bbbc021 import read_bbbc021
 
 SMALL = CropConfig(crop_px=8)
 

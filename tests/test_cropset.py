@@ -6,8 +6,8 @@ import pytest
 
 from bbbc021_source import edit_csv
 from cropset_source import FOLDER, write_cropset
-from phenolens.errors import InputError
-from phenolens.screen.cropset import read_cropset
+from phenolens.core.errors import InputError
+from phenolens.screens.cropset import read_cropset
 
 
 @pytest.fixture

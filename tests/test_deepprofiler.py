@@ -8,11 +8,11 @@ import pytest
 
 from layout_sources import CHANNELS, fields, pixels, write_deepprofiler, write_locations, write_plate_map
 from phenolens.cli import main
-from phenolens.errors import InputError
-from phenolens.images.checking import check_source
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import make_crops
-from phenolens.screen.layouts import read_screen
+from phenolens.core.errors import InputError
+from phenolens.crops.check import check_source
+from phenolens.crops.config import CropConfig
+from phenolens.crops.make_crops import make_crops
+from phenolens.screens.layouts import read_screen
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import matplotlib
 import numpy as np
 import pytest
 
-from phenolens.errors import InputError
-from phenolens.viewing.canvas import alt_of, caption_of, png
-from phenolens.viewing.defects import defects
+from phenolens.core.errors import InputError
+from phenolens.plotting.quality_figures import defects
+from phenolens.plotting.style import alt_of, caption_of, png
 
 CHANNELS = ("DAPI", "actin", "tubulin")
 

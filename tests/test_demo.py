@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import cut_crops
-from phenolens.screen.bbbc021 import read_bbbc021
+from phenolens.crops.config import CropConfig
+from phenolens.crops.make_crops import cut_crops
+from phenolens.screens.bbbc021 import read_bbbc021
 
 GIB = 2**30
 

@@ -5,16 +5,9 @@ import pandas as pd
 import pytest
 from scipy.linalg import sqrtm
 
-from phenolens.errors import InputError
-from phenolens.phenotype import distances
-from phenolens.phenotype.distances import (
-    FURTHEST,
-    Scale,
-    frechet_distance,
-    kernel_distance,
-    precision_recall,
-    standardised,
-)
+from phenolens.core.errors import InputError
+from phenolens.realism import metrics
+from phenolens.realism.metrics import FURTHEST, Scale, frechet_distance, kernel_distance, precision_recall, standardised
 
 
 def correlated(rng, n, d=6):
@@ -75,7 +68,7 @@ def test_the_kernel_distance_is_the_mean_over_all_pairs_whatever_is_computed_at_
     a, b = correlated(rng, 23), correlated(rng, 17) + 0.3
     whole = kernel_distance(a, b)
     assert whole == pytest.approx(literal_kernel_distance(a, b))
-    monkeypatch.setattr(distances, "ROWS_AT_A_TIME", 5)
+    monkeypatch.setattr(metrics, "ROWS_AT_A_TIME", 5)
     assert kernel_distance(a, b) == pytest.approx(whole)
 
 
@@ -129,7 +122,7 @@ def test_precision_and_recall_are_those_of_their_definition_whatever_is_computed
     assert precision_recall(real, drawn) == expected
     assert 0 < expected[0] < 1
     assert 0 < expected[1] < 1
-    monkeypatch.setattr(distances, "ROWS_AT_A_TIME", 4)
+    monkeypatch.setattr(metrics, "ROWS_AT_A_TIME", 4)
     assert precision_recall(real, drawn) == expected
 
 

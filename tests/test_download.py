@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from file_server import Fault, serving
-from phenolens.errors import InputError, Interrupted, RunError
-from phenolens.screen import download as module
-from phenolens.screen.download import Patience, Version, download, look, partial_bytes
+from phenolens.core.errors import InputError, Interrupted, RunError
+from phenolens.screens import download as module
+from phenolens.screens.download import Patience, Version, download, look, partial_bytes
 
 NAME = "plate.zip"
 SIZE = 300_000

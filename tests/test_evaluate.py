@@ -12,20 +12,13 @@ import pandas as pd
 import pytest
 
 from phenolens import __version__
-from phenolens.errors import InputError
-from phenolens.evaluating import in_words
-from phenolens.profiling.evaluation import (
-    ScoreConfig,
-    TableConfig,
-    held_out,
-    profiles_of,
-    replicate_precision,
-    scores_of,
-)
-from phenolens.profiling.neighbours import nsc
-from phenolens.profiling.profiles import treatment_profiles
-from phenolens.profiling.recipe import UNTOUCHED, Recipe
-from phenolens.profiling.whitening import whiten
+from phenolens.core.errors import InputError
+from phenolens.profiles.evaluate import ScoreConfig, TableConfig, held_out, profiles_of, replicate_precision, scores_of
+from phenolens.profiles.evaluate_table import in_words
+from phenolens.profiles.nsc import nsc
+from phenolens.profiles.profiles import treatment_profiles
+from phenolens.profiles.recipe import UNTOUCHED, Recipe
+from phenolens.profiles.whitening import whiten
 from real_profiles import VIGNETTE, ljosa_wells
 from table_source import FEATURES, FLAGS, MECHANISMS, cells_of, wells
 from test_cli import refused, run, said  # noqa: F401  # a fixture

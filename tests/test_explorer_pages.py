@@ -19,15 +19,14 @@ import pytest
 
 from described import try_every_operation
 from explored_study import Visitor
-from phenolens.colours import cell_image
-from phenolens.contents import mapped
-from phenolens.contents.travel import TravelConfig, Traveller
-from phenolens.files import write_parquet
+from phenolens.core.colours import cell_image
+from phenolens.core.files import write_parquet
 from phenolens.study import Study
-from phenolens.web import treatments
+from phenolens.travel.compute import TravelConfig, Traveller
+from phenolens.web import projection, treatments
 from phenolens.web.app import create_app, prepare
-from phenolens.web.explorer import Explorer
-from phenolens.web.pages import address
+from phenolens.web.base import address
+from phenolens.web.study_view import Explorer
 from test_web import TRICKS, everything
 from travelling_study import LONELY, RUN, SERIES
 
@@ -284,7 +283,9 @@ def test_a_study_without_models_says_on_every_page_what_comes_next(tiny_study):
 @pytest.mark.slow
 def test_whatever_its_description_allows_is_answered_without_an_error(study, monkeypatch):
     """Schemathesis makes requests from the OpenAPI description: a server error is a bug."""
-    monkeypatch.setattr(mapped, "umap_places", lambda rows, **how: np.asarray(rows[:, :2], np.float32))  # a minute each
+    monkeypatch.setattr(
+        projection, "umap_places", lambda rows, **how: np.asarray(rows[:, :2], np.float32)
+    )  # a minute each
     app = create_app(study, hosts=("*",))
     asked = set()
 
@@ -385,7 +386,7 @@ def test_a_map_that_takes_long_keeps_no_other_map_waiting(study, monkeypatch):
         assert go_on.wait(60)
         return np.asarray(rows[:, :2], np.float32)
 
-    monkeypatch.setattr(mapped, "umap_places", slow)
+    monkeypatch.setattr(projection, "umap_places", slow)
     maps = create_app(study).state.maps
     with ThreadPoolExecutor(2) as pool:
         umap = pool.submit(maps.map, RUN, "cells", "umap")

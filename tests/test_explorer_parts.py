@@ -5,16 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phenolens.colours import Contrast
-from phenolens.contents import mapped
-from phenolens.contents.mapped import map_of_cells, map_of_treatments
-from phenolens.contents.wellmeasures import DISTANCE, NOISE, well_measure, well_profiles
-from phenolens.errors import InputError
-from phenolens.phenotype.plane import Plane
-from phenolens.web.cells import Cells
-from phenolens.web.groups import COLOURS, CONTROL, SIGNS, UNKNOWN, grouped
-from phenolens.web.pictures import adjusted
-from phenolens.web.wells import SHADES, Heat
+from phenolens.core.colours import Contrast
+from phenolens.core.errors import InputError
+from phenolens.web import projection
+from phenolens.web.map import COLOURS, CONTROL, SIGNS, UNKNOWN, grouped
+from phenolens.web.plates import DISTANCE, NOISE, SHADES, Heat, well_measure, well_profiles
+from phenolens.web.projection import Plane, map_of_cells, map_of_treatments
+from phenolens.web.study_view import Cells, adjusted
 from travelling_study import RUN
 
 
@@ -66,7 +63,7 @@ def test_a_map_of_cells_has_each_counted_cell_once_where_its_embedding_lies(stud
 
 
 def test_axes_found_in_some_cells_place_all_and_that_is_said(study, monkeypatch):
-    monkeypatch.setattr(mapped, "AXES_CELLS", 30)
+    monkeypatch.setattr(projection, "AXES_CELLS", 30)
     store = study.store()
     made = map_of_cells(study, RUN, store, way="pca")
     n = int((~store.cells["is_noise"].astype(bool)).sum())
@@ -125,7 +122,7 @@ def test_a_channel_that_is_off_is_black_and_twice_as_bright_reaches_white_at_hal
 
 
 def test_a_cells_treatment_is_named_as_everywhere(study):
-    from phenolens.screen.table import treatment_name
+    from phenolens.screens.screen import treatment_name
 
     store = study.store()
     expected = treatment_name(store.cells["compound"], store.cells["concentration_um"])

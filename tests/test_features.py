@@ -8,24 +8,24 @@ import pandas as pd
 import pytest
 import torch
 
-from phenolens import steps
-from phenolens.colours import cell_image, shared_contrast
-from phenolens.contents import feature_words
-from phenolens.contents.embedded import EmbeddedCells, embedded_cells
-from phenolens.contents.features import FeaturesConfig, feature_table
-from phenolens.contents.pictured import chosen_run
-from phenolens.errors import InputError
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import make_crops
+from phenolens import pipeline
+from phenolens.core.colours import cell_image, shared_contrast
+from phenolens.core.errors import InputError
+from phenolens.crops.config import CropConfig
+from phenolens.crops.make_crops import make_crops
+from phenolens.latent_features import conclusions
+from phenolens.latent_features.compute import FeaturesConfig, feature_table
+from phenolens.latent_features.correlations import between_groups, correlations
+from phenolens.latent_features.figure import traversal_strip
 from phenolens.models import ModelConfig
-from phenolens.phenotype.latent import between_groups, correlations
-from phenolens.phenotype.measures import measures
+from phenolens.morphology.features import measures
+from phenolens.plotting.style import alt_of, caption_of
+from phenolens.runs.decoder import chosen_run
+from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.study import Study
 from phenolens.training.config import TrainConfig
 from phenolens.training.embed import mean_kl
 from phenolens.verbs.features import Flags, act
-from phenolens.viewing.canvas import alt_of, caption_of
-from phenolens.viewing.traversal import traversal_strip
 from test_report import Page
 
 CHANNELS = ("DNA", "tubulin", "actin")
@@ -40,8 +40,8 @@ def study(tiny_screen, tmp_path_factory) -> Study:
     plain = TrainConfig(steps=3, batch_size=6, network=ModelConfig(latent_size=6, width=4), threads=1, watch_every=0)
     for model in ("vae", "pca"):
         config = dataclasses.replace(plain, model=model, device="cpu", precision="float32")
-        steps.train(study, config, name=f"{model}-seed0")
-        steps.embed(study, f"{model}-seed0", steps.EmbedConfig(device="cpu", threads=1))
+        pipeline.train(study, config, name=f"{model}-seed0")
+        pipeline.embed(study, f"{model}-seed0", pipeline.EmbedConfig(device="cpu", threads=1))
     return study
 
 
@@ -107,7 +107,7 @@ def test_a_feature_that_collapsed_is_counted_and_not_used(study):
     table = feature_table(run, changed, rows, correlations(z[rows], measured), list(measured), FEW)
     assert not table.loc["Z002", "used"]
     assert np.isnan(table.loc["Z002", "rho_1"])
-    assert feature_words.verdict(table).startswith(f"{table['used'].sum()} of 6 features vary")
+    assert conclusions.verdict(table).startswith(f"{table['used'].sum()} of 6 features vary")
 
 
 def test_batches_are_told_from_control_cells_alone(study):
@@ -127,14 +127,14 @@ def test_batches_are_told_from_control_cells_alone(study):
 
 def test_a_feature_is_named_after_the_measure_it_follows_in_plain_words():
     area = used_row(measure_1="nucleus_area_px", rho_1=-0.71, q_1=1e-9)
-    assert feature_words.title_of(area) == "Follows nucleus area (ρ −0.71)."
-    assert "Leans towards" in feature_words.title_of(used_row(rho_1=0.4))
-    assert "none of the measures" in feature_words.title_of(used_row())
-    said = feature_words.conclusions(used_table(used_row(), area), n_measures=37)
+    assert conclusions.title_of(area) == "Follows nucleus area (ρ −0.71)."
+    assert "Leans towards" in conclusions.title_of(used_row(rho_1=0.4))
+    assert "none of the measures" in conclusions.title_of(used_row())
+    said = conclusions.conclusions(used_table(used_row(), area), n_measures=37)
     assert "1 of 2 follow a measure closely (|ρ| 0.5 or more): Z001 follows nucleus area (ρ −0.71)." in said[0]
     assert "1 follow none of the 37 measures" in said[0]
     weaker = used_row(rho_1=0.6)
-    assert feature_words.named_features(used_table(used_row(), weaker, area))[:2] == ["Z002", "Z001"]
+    assert conclusions.named_features(used_table(used_row(), weaker, area))[:2] == ["Z002", "Z001"]
 
 
 def test_a_feature_that_differs_between_batches_more_than_between_treatments_is_a_batch_feature():
@@ -142,12 +142,12 @@ def test_a_feature_that_differs_between_batches_more_than_between_treatments_is_
     also_treated = used_row(batch_share=0.4, batch_q=0.01, treatment_share=0.6)
     unsure = used_row(batch_share=0.4, batch_q=0.2)
     small = used_row(batch_share=0.06, batch_q=0.01)
-    assert [feature_words.is_between(row, "batch") for row in (batch, also_treated, unsure, small)] == [
+    assert [conclusions.is_between(row, "batch") for row in (batch, also_treated, unsure, small)] == [
         *(True, False, False, False)
     ]
-    said = feature_words.conclusions(used_table(also_treated, batch), n_measures=37)[1]
+    said = conclusions.conclusions(used_table(also_treated, batch), n_measures=37)[1]
     assert said.startswith("Z001 differs between batches more than between treatments, beyond chance: 1 batch feature.")
-    none = feature_words.conclusions(used_table(used_row()), n_measures=37)[1]
+    none = conclusions.conclusions(used_table(used_row()), n_measures=37)[1]
     assert none.startswith("No feature is seen to differ between batches")
 
 
@@ -155,22 +155,22 @@ def test_what_cannot_be_told_is_said_so():
     shares = {
         f"{kind}_{what}": np.nan for kind in ("batch", "plate", "treatment") for what in ("share", "by_chance", "q")
     }
-    said = feature_words.conclusions(used_table(used_row(**shares)), n_measures=37)
+    said = conclusions.conclusions(used_table(used_row(**shares)), n_measures=37)
     assert "cannot be told: too few control wells" in said[1]
     assert "cannot be told against chance" in said[2]
-    assert "collapsed" in feature_words.conclusions(used_table(used_row()).iloc[:0], n_measures=37)[0]
+    assert "collapsed" in conclusions.conclusions(used_table(used_row()).iloc[:0], n_measures=37)[0]
 
 
 def test_a_decoded_cell_that_goes_the_other_way_is_said():
     row = used_row(measure_1="nucleus_area_px", rho_1=0.6)
-    assert feature_words.moved_words(row, 800, 950) == (
+    assert conclusions.moved_words(row, 800, 950) == (
         "Moved as below, the decoded cell's nucleus area, px²: from 800 to 950."
     )
-    assert "not the way real cells go" in feature_words.moved_words(row, 950, 800)
-    assert feature_words.moved_words(row, np.nan, 800) == ""
-    assert feature_words.moved_words(row, 800, 802).endswith("from 800 to 802, so hardly at all.")
+    assert "not the way real cells go" in conclusions.moved_words(row, 950, 800)
+    assert conclusions.moved_words(row, np.nan, 800) == ""
+    assert conclusions.moved_words(row, 800, 802).endswith("from 800 to 802, so hardly at all.")
     ends = ((1, 2), (2, 1), (1, 1), (0, 0), (100, 100.5), (100, 102), (np.nan, 1))
-    assert [feature_words.agrees(row, *pair) for pair in ends] == [True, False, None, None, None, True, None]
+    assert [conclusions.agrees(row, *pair) for pair in ends] == [True, False, None, None, None, True, None]
 
 
 def test_the_page_begins_with_what_to_conclude_and_shows_the_features_it_names(study, page):

@@ -13,12 +13,11 @@ import pytest
 from bbbc021_source import PLATES, write_source
 from file_server import Fault, serving
 from phenolens import cli
-from phenolens.errors import InputError
-from phenolens.files import alone
-from phenolens.screen import fetch as module
-from phenolens.screen.bbbc021 import read_bbbc021
-from phenolens.screen.fetch import FetchConfig, fetch_bbbc021
-from phenolens.screen.unpack import MARKER, what_is_wrong
+from phenolens.core.errors import InputError
+from phenolens.core.files import alone
+from phenolens.screens import download as module
+from phenolens.screens.bbbc021 import read_bbbc021
+from phenolens.screens.download import MARKER, FetchConfig, fetch_bbbc021, what_is_wrong
 from processes import Command, Moment
 from whole_files import different_files
 

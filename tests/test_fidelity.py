@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from phenolens.images.fidelity import fidelity
+from phenolens.morphology.reconstruction_metrics import fidelity
 
 
 @pytest.fixture

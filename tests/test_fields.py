@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from phenolens.errors import InputError
-from phenolens.images.fields import field_size, read_field
+from phenolens.core.errors import InputError
+from phenolens.crops.read_image import field_size, read_field
 
 WHERE = 'plate "Week1_22123", well "B02", site 3'
 

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from phenolens.colours import Contrast, cell_image, channel_colours, shared_contrast
-from phenolens.errors import InputError
-from phenolens.viewing.canvas import caption_of, file_of, png
-from phenolens.viewing.charts import confusion, learning_curves, treatment_map
-from phenolens.viewing.figures import cell_sheet, reconstructions
+from phenolens.core.colours import Contrast, cell_image, channel_colours, shared_contrast
+from phenolens.core.errors import InputError
+from phenolens.plotting.cell_images import cell_sheet, reconstructions
+from phenolens.plotting.charts import confusion, learning_curves, treatment_map
+from phenolens.plotting.style import caption_of, file_of, png
 
 CHANNELS = ("DAPI", "actin", "tubulin")
 

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from phenolens.cli import main
-from phenolens.errors import InputError
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import make_crops
-from phenolens.screen.layout_config import LayoutConfig
+from phenolens.core.errors import InputError
+from phenolens.crops.config import CropConfig
+from phenolens.crops.make_crops import make_crops
+from phenolens.screens.config import LayoutConfig
 
 CONFIG = CropConfig(crop_px=36)
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from anndata import AnnData
 
-from phenolens.errors import InputError
-from phenolens.profiling.harmony import certificate_of, harmonise
-from phenolens.profiling.neighbours import nsc, nscb
-from phenolens.profiling.profiles import treatment_profiles
-from phenolens.profiling.provenance import provenance
-from phenolens.profiling.whitening import whiten
+from phenolens.core.errors import InputError
+from phenolens.core.provenance import provenance
+from phenolens.profiles.harmony import certificate_of, harmonise
+from phenolens.profiles.nsc import nsc, nscb
+from phenolens.profiles.profiles import treatment_profiles
+from phenolens.profiles.whitening import whiten
 from real_profiles import ljosa_wells
 
 N_FEATURES = 10

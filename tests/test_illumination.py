@@ -11,13 +11,12 @@ import pandas as pd
 import pytest
 
 from conftest import TINY
-from phenolens.errors import InputError
-from phenolens.images.blocks import block_means
-from phenolens.images.fields import read_field
-from phenolens.images.illumination import (
+from phenolens.core.errors import InputError
+from phenolens.crops.illumination import (
     FieldSums,
     Illumination,
     IlluminationConfig,
+    block_means,
     correct,
     corrected,
     estimate_illumination,
@@ -26,11 +25,12 @@ from phenolens.images.illumination import (
     load_illumination,
     save_illumination,
 )
-from phenolens.screen.camera import PlateOptics, illumination_field, photograph
-from phenolens.screen.cell_bodies import Light
-from phenolens.screen.cell_population import MARGIN_PX
-from phenolens.viewing.canvas import caption_of, png
-from phenolens.viewing.illumination import illumination_figure
+from phenolens.crops.read_image import read_field
+from phenolens.plotting.quality_figures import illumination_figure
+from phenolens.plotting.style import caption_of, png
+from phenolens.simulation.bodies import Light
+from phenolens.simulation.cells import MARGIN_PX
+from phenolens.simulation.microscope import PlateOptics, illumination_field, photograph
 
 CHANNELS = ("DNA", "tubulin", "actin")
 HEIGHT, WIDTH, N_FIELDS = 192, 256, 64

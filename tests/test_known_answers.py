@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phenolens import steps
-from phenolens.contents.embedded import EmbeddedCells
-from phenolens.images.store import normalised
+from phenolens import pipeline
+from phenolens.crops.store import normalised
 from phenolens.models import ModelConfig
-from phenolens.phenotype.measures import measure_names
-from phenolens.screen.drawn_crops import drawn_crops
-from phenolens.screen.mechanisms import MECHANISMS, UNTREATED
+from phenolens.morphology.features import measure_names
+from phenolens.runs.embeddings import EmbeddedCells
+from phenolens.simulation.drawn_crops import drawn_crops
+from phenolens.simulation.phenotypes import MECHANISMS, UNTREATED
 from phenolens.training.config import TrainConfig
 from test_benchmarks import script
 
@@ -139,8 +139,8 @@ def test_without_a_batch_difference_nothing_is_named(rng):
 
 def test_a_study_is_taken_from_its_run_to_the_table(tiny_study, tmp_path, monkeypatch, capsys):
     config = TrainConfig(model="pca", network=ModelConfig(latent_size=12), threads=1, precision="float32")
-    steps.train(tiny_study, config, name="pca-seed0")
-    steps.embed(tiny_study, "pca-seed0", steps.EmbedConfig(threads=1))
+    pipeline.train(tiny_study, config, name="pca-seed0")
+    pipeline.embed(tiny_study, "pca-seed0", pipeline.EmbedConfig(threads=1))
     names = sorted(set(tiny_study.store().cells["moa"].dropna()))
     shown = ("nucleus_area_px", "cell_area_px", "actin_mean", "actin_spots")
     rows = [(name, "any", 20, measure, 1, 2.0, 60) for name, measure in zip(names, shown, strict=True)]

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from phenolens.errors import InputError
-from phenolens.phenotype.latent import between_groups, controlled, correlations, traversal
+from phenolens.core.errors import InputError
+from phenolens.latent_features.correlations import between_groups, controlled, correlations, traversal
 
 
 def naive_share(z, groups):

@@ -20,12 +20,12 @@ from layout_sources import (
     write_plates,
     write_table,
 )
-from phenolens.errors import InputError
-from phenolens.images.fields import read_field
-from phenolens.screen.bbbc021 import read_bbbc021
-from phenolens.screen.layout_config import LayoutConfig
-from phenolens.screen.layouts import read_screen
-from phenolens.screen.table import COLUMNS
+from phenolens.core.errors import InputError
+from phenolens.crops.read_image import read_field
+from phenolens.screens.bbbc021 import read_bbbc021
+from phenolens.screens.config import LayoutConfig
+from phenolens.screens.layouts import read_screen
+from phenolens.screens.screen import COLUMNS
 
 PATTERN = LayoutConfig(pattern="{plate}/{well}_s{site}_w{channel}.tif")
 LAYOUTS = {

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phenolens.images.store import normalised
+from phenolens.crops.store import normalised
 from phenolens.study import Study
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "learned.py"

@@ -7,20 +7,25 @@ import pandas as pd
 import pytest
 import tifffile
 
-from phenolens.errors import InputError
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import make_crops
-from phenolens.images.fields import read_field
-from phenolens.images.illumination import (
+from phenolens.core.errors import InputError
+from phenolens.crops.config import CropConfig
+from phenolens.crops.illumination import (
+    BRIGHTNESS,
+    EDGES,
+    LIT,
+    N_BINS,
     FieldSums,
     IlluminationConfig,
     correct,
     estimate_illumination,
     illumination_of,
+    lit_mean,
     load_illumination,
+    spot_counts,
 )
-from phenolens.images.lit import BRIGHTNESS, EDGES, LIT, N_BINS, lit_mean, spot_counts
-from phenolens.screen.bbbc021 import read_bbbc021
+from phenolens.crops.make_crops import make_crops
+from phenolens.crops.read_image import read_field
+from phenolens.screens.bbbc021 import read_bbbc021
 
 HEIGHT, WIDTH, N_FIELDS, OFFSET = 256, 320, 60, 700
 LIT_CONFIG = IlluminationConfig(average="lit", offset="subtract")

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from phenolens.errors import InputError, Interrupted, RunError
-from phenolens.images.store import normalised
+from phenolens.core.errors import InputError, Interrupted, RunError
+from phenolens.crops.store import normalised
 from phenolens.models import MODELS, ModelConfig
 from phenolens.models.vaeplus import VAEPlus
 from phenolens.training import loop

@@ -4,11 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phenolens.contents.embedded import EmbeddedCells
-from phenolens.contents.matched import shown_matches
-from phenolens.errors import InputError
-from phenolens.viewing.canvas import alt_of, caption_of, png
-from phenolens.viewing.neighbours import Match, matches
+from phenolens.core.errors import InputError
+from phenolens.plotting.style import alt_of, caption_of, png
+from phenolens.report.nearest_neighbours import Match, matches, shown_matches
+from phenolens.runs.embeddings import EmbeddedCells
 
 CHANNELS = ("DAPI", "Tubulin", "Actin")
 

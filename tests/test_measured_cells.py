@@ -7,13 +7,13 @@ from scipy import ndimage
 from skimage.measure import regionprops
 from sklearn.metrics import roc_auc_score
 
-from phenolens.errors import InputError
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import make_crops
-from phenolens.images.store import CropStore
-from phenolens.phenotype import shapes
-from phenolens.phenotype.measures import describe, measures
-from phenolens.screen.simulate import SimulateConfig, simulate
+from phenolens.core.errors import InputError
+from phenolens.crops.config import CropConfig
+from phenolens.crops.make_crops import make_crops
+from phenolens.crops.store import CropStore
+from phenolens.morphology import shape
+from phenolens.morphology.features import describe, measures
+from phenolens.simulation.simulate import SimulateConfig, simulate
 
 CHANNELS = ["DNA", "tubulin"]
 SIDE = 68
@@ -141,7 +141,7 @@ def test_a_dimmer_picture_of_the_same_cell_changes_its_means_alone():
 
 def test_shapes_are_those_of_scikit_image(rng):
     masks = ndimage.gaussian_filter(rng.normal(size=(20, SIDE, SIDE)), (0, 6, 6)) > 0.01
-    for mask, eccentricity, solidity in zip(masks, shapes.eccentricity(masks), shapes.solidity(masks)):
+    for mask, eccentricity, solidity in zip(masks, shape.eccentricity(masks), shape.solidity(masks)):
         [region] = regionprops(mask.astype(np.uint8))
         assert eccentricity == pytest.approx(region.eccentricity, abs=0.002)  # there a pixel is a point
         assert solidity == pytest.approx(region.solidity, rel=0.02)  # there in whole pixels, here the exact polygon

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from phenolens.images.measures import (
+from phenolens.crops.quality_control import (
     brightest_spots,
     count_spots,
     detector_maximum,

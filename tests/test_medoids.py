@@ -5,9 +5,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from phenolens.errors import InputError
-from phenolens.phenotype import medoids as module
-from phenolens.phenotype.medoids import distances, medoids
+from phenolens.core.errors import InputError
+from phenolens.morphology import medoids as module
+from phenolens.morphology.medoids import distances, medoids
 
 
 def three_kinds(rng, n=(30, 20, 10)):

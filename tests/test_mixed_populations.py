@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phenolens.errors import InputError
+from phenolens.core.errors import InputError
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "mixed_populations.py"
 

@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import naive_scores
-from phenolens.errors import InputError
-from phenolens.profiling.neighbours import neighbour_score, nsc, nscb
-from phenolens.profiling.profiles import treatment_profiles
-from phenolens.profiling.resampling import bootstrap_interval
-from phenolens.profiling.whitening import UNWHITENED, Recipe, whiten
+from phenolens.core.errors import InputError
+from phenolens.profiles.nsc import neighbour_score, nsc, nscb
+from phenolens.profiles.profiles import treatment_profiles
+from phenolens.profiles.uncertainty import bootstrap_interval
+from phenolens.profiles.whitening import UNWHITENED, Recipe, whiten
 from real_profiles import VIGNETTE, ljosa_wells
 
 
@@ -217,7 +217,7 @@ def test_many_blocks_give_what_one_block_gives(rng, monkeypatch):
         (f"c{row % 17}", float(row), f"m{row % 5}", f"w{row % 3}", rng.normal(size=6).tolist()) for row in range(60)
     ]
     whole = nscb(treatments_of(*rows), n_bootstrap=0)
-    monkeypatch.setattr("phenolens.profiling.neighbours.BLOCK", 7)
+    monkeypatch.setattr("phenolens.profiles.nsc.BLOCK", 7)
     in_blocks = nscb(treatments_of(*rows), n_bootstrap=0)
     assert whole.queries["neighbour"].equals(in_blocks.queries["neighbour"])
     assert whole.n_correct == in_blocks.n_correct

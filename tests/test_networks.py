@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from naive import normed, upsampled, zero_padded_convolution
-from phenolens.errors import InputError
+from phenolens.core.errors import InputError
 from phenolens.models import MODELS, ModelConfig
 from phenolens.models.layers import (
     BatchNorm,

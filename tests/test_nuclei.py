@@ -9,15 +9,23 @@ import tifffile
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from phenolens.errors import InputError
-from phenolens.images.cellpose_nuclei import label_with_cellpose, load_cellpose
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import cut_crops
-from phenolens.images.nuclei import CENTRES, NucleiConfig, find_cells, find_in_field, find_nuclei, label_nuclei
-from phenolens.screen.bbbc021 import read_bbbc021
-from phenolens.screen.centres import read_centres
-from phenolens.viewing import caption_of
-from phenolens.viewing.overlay import nuclei_overlay
+from phenolens.core.errors import InputError
+from phenolens.crops.config import CropConfig
+from phenolens.crops.make_crops import cut_crops
+from phenolens.crops.nuclei import (
+    CENTRES,
+    NucleiConfig,
+    find_cells,
+    find_in_field,
+    find_nuclei,
+    label_nuclei,
+    label_with_cellpose,
+    load_cellpose,
+)
+from phenolens.plotting.quality_figures import nuclei_overlay
+from phenolens.plotting.style import caption_of
+from phenolens.screens.bbbc021 import read_bbbc021
+from phenolens.screens.centres import read_centres
 
 NOISE, BACKGROUND = 60.0, 800.0  # counts, about those of BBBC021
 

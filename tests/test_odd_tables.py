@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import sparse
 
-from phenolens.errors import InputError
-from phenolens.files import write_h5ad
-from phenolens.profiling.columns import Columns, feature_columns
-from phenolens.profiling.evaluation import TableConfig, profiles_of
-from phenolens.profiling.recipe import UNTOUCHED, Recipe
-from phenolens.profiling.tables import ForeignTable
+from phenolens.core.errors import InputError
+from phenolens.core.files import write_h5ad
+from phenolens.profiles.columns import Columns, feature_columns
+from phenolens.profiles.evaluate import TableConfig, profiles_of
+from phenolens.profiles.read_table import ForeignTable
+from phenolens.profiles.recipe import UNTOUCHED, Recipe
 from table_source import FEATURES, NAMED, cells_of, wells
 
 BY_DOSE = Columns(

@@ -8,33 +8,33 @@ import pandas as pd
 import pytest
 from torch import nn
 
-from phenolens import steps
-from phenolens.colours import cell_image, shared_contrast
-from phenolens.contents.assessment import results
-from phenolens.contents.assessment_file import AssessmentFile, Picture
-from phenolens.contents.embedded import embedded_cells
-from phenolens.contents.paper_figures import (
+from phenolens import pipeline
+from phenolens.blinded_test.compute import results
+from phenolens.blinded_test.database import AssessmentFile, Picture
+from phenolens.core.colours import cell_image, shared_contrast
+from phenolens.core.errors import InputError
+from phenolens.crops.config import CropConfig
+from phenolens.crops.make_crops import make_crops
+from phenolens.models import MODELS, ModelConfig
+from phenolens.models.vaeplus import VAE
+from phenolens.paper_figures.compute import (
     FigureConfig,
     assessment_figure,
     comparison_figure,
     interpolation_figure,
     reconstructions_figure,
 )
-from phenolens.contents.pictured import chosen_run
-from phenolens.contents.shown_cells import cells_by_id, drawn_cells, of_different_mechanisms, seen_words
-from phenolens.errors import InputError
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import make_crops
-from phenolens.models import MODELS, ModelConfig
-from phenolens.models.vaeplus import VAE
-from phenolens.phenotype.travel import feature_swap, target_cell
+from phenolens.paper_figures.figure3_interpolation import Way, interpolations
+from phenolens.paper_figures.figure4_comparison import RealCells, versus
+from phenolens.plotting.style import alt_of, caption_of
+from phenolens.runs.decoder import chosen_run
+from phenolens.runs.embeddings import embedded_cells
+from phenolens.runs.example_cells import cells_by_id, drawn_cells, of_different_mechanisms, seen_words
+from phenolens.runs.latent_path import feature_swap, target_cell
 from phenolens.study import HEADLINE, Study
 from phenolens.training.config import TrainConfig
 from phenolens.training.sampling import held_out_cells
 from phenolens.verbs.figure import Flags, act
-from phenolens.viewing.canvas import alt_of, caption_of
-from phenolens.viewing.versus import RealCells, versus
-from phenolens.viewing.ways import Way, interpolations
 
 CHANNELS = ("DAPI", "actin", "tubulin")
 NETWORK = ModelConfig(latent_size=8, width=4)
@@ -48,11 +48,11 @@ def study(tiny_screen, tmp_path_factory) -> Study:
     make_crops(tiny_screen, study.crops, layout="bbbc021", config=CropConfig(crop_px=36))
     for model in ("vae", "pca", "ae"):
         config = dataclasses.replace(TINY, model=model, held_out_wells=0.25 if model != "pca" else 0.0)
-        steps.train(study, config, name=f"{model}-seed0")
-        steps.embed(study, f"{model}-seed0", steps.EmbedConfig(device="cpu", threads=1))
-        steps.profile(study, f"{model}-seed0", steps.ProfileConfig())
+        pipeline.train(study, config, name=f"{model}-seed0")
+        pipeline.embed(study, f"{model}-seed0", pipeline.EmbedConfig(device="cpu", threads=1))
+        pipeline.profile(study, f"{model}-seed0", pipeline.ProfileConfig())
         if model == "pca":
-            steps.evaluate(study, ["pca-seed0", "vae-seed0"], steps.EvaluateConfig(bootstraps=20, shuffles=20))
+            pipeline.evaluate(study, ["pca-seed0", "vae-seed0"], pipeline.EvaluateConfig(bootstraps=20, shuffles=20))
     return study
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from phenolens.profiling.neighbours import nsc, nscb
-from phenolens.profiling.permutation import shuffled_label_test
-from phenolens.profiling.profiles import treatment_profiles
-from phenolens.profiling.whitening import whiten
+from phenolens.profiles.nsc import nsc, nscb
+from phenolens.profiles.permutation import shuffled_label_test
+from phenolens.profiles.profiles import treatment_profiles
+from phenolens.profiles.whitening import whiten
 from real_profiles import ljosa_wells
 from test_neighbours import treatments_of
 

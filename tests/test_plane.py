@@ -5,8 +5,8 @@ import builtins
 import numpy as np
 import pytest
 
-from phenolens.errors import InputError
-from phenolens.phenotype.plane import Plane, umap_places
+from phenolens.core.errors import InputError
+from phenolens.web.projection import Plane, umap_places
 
 
 def test_points_on_a_line_lie_in_their_order_and_the_line_holds_all_the_variance():

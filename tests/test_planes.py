@@ -8,10 +8,9 @@ import pytest
 import tifffile
 import zarr
 
-from phenolens.errors import InputError
-from phenolens.images.fields import as_fraction, field_size, full_scale, read_field
-from phenolens.images.planes import open_plane
-from phenolens.screen.image_reference import ImageReference, file_on_disk, image_reference
+from phenolens.core.errors import InputError
+from phenolens.crops.read_image import as_fraction, field_size, full_scale, open_plane, read_field
+from phenolens.screens.image_files import ImageReference, file_on_disk, image_reference
 
 WHERE = 'plate "p", well "B02", site 1'
 

@@ -15,17 +15,18 @@ import tifffile
 
 from layout_sources import CHANNELS, fields, pixels, write_images, write_loaddata, write_plate_map, write_plates
 from layout_sources import write_table as write_image_table
-from phenolens.errors import InputError
-from phenolens.images import cutting, nuclei, preparing
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import make_crops
-from phenolens.images.cutting import cut
-from phenolens.images.fields import read_field
-from phenolens.images.illumination import correct, load_illumination
-from phenolens.images.store import CropStore
-from phenolens.screen.layout_config import LayoutConfig
-from phenolens.screen.layouts import read_screen
-from phenolens.workers import AtOnce
+from phenolens.core.errors import InputError
+from phenolens.core.workers import AtOnce
+from phenolens.crops import cut as cutting
+from phenolens.crops import nuclei, prepare_plate
+from phenolens.crops.config import CropConfig
+from phenolens.crops.cut import cut
+from phenolens.crops.illumination import correct, load_illumination
+from phenolens.crops.make_crops import make_crops
+from phenolens.crops.read_image import read_field
+from phenolens.crops.store import CropStore
+from phenolens.screens.config import LayoutConfig
+from phenolens.screens.layouts import read_screen
 
 FIELD = ["plate", "well", "site"]
 FOUND = CropConfig(crop_px=36, cells="found")
@@ -35,8 +36,8 @@ LONG_AGO = 10**18  # ns since 1970
 KILLED_AT = """
 import os, pathlib, signal, sys
 from phenolens.images import preparing
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import make_crops
+from phenolens.crops.config import CropConfig
+from phenolens.crops.make_crops import make_crops
 source, folder = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 find, rename, calls = preparing._find_in_well, pathlib.Path.replace, []
 
@@ -112,13 +113,13 @@ def crops(made, tmp_path) -> Path:
 def searched(monkeypatch) -> list[str]:
     """The plates of the fields that are searched from here on."""
     plates: list[str] = []
-    find = preparing.find_in_field
+    find = prepare_plate.find_in_field
 
     def counted(screen, field, *, channel, config):
         plates.append(field["plate"])
         return find(screen, field, channel=channel, config=config)
 
-    monkeypatch.setattr(preparing, "find_in_field", counted)
+    monkeypatch.setattr(prepare_plate, "find_in_field", counted)
     return plates
 
 
@@ -159,7 +160,7 @@ def test_run_again_nothing_is_read_and_nothing_written(untouched, made, made_cor
 
     folder = (made if config is FOUND else made_corrected).folder
     before = times(folder)
-    for module in (preparing, cutting, nuclei):
+    for module in (prepare_plate, cutting, nuclei):
         monkeypatch.setattr(module, "read_field", refuse)
     make(untouched, folder, config)
     assert times(folder) == before
@@ -212,12 +213,12 @@ def test_damaged_nuclei_are_found_again(untouched, made, tmp_path, monkeypatch, 
     settings = FOUND.nuclei(usual_pixel_um=nuclei.BBBC021_PIXEL_UM)
     by_field = dict(list(table.groupby(FIELD)))
     monkeypatch.setattr(  # what is found does not matter here
-        preparing, "find_in_field", lambda _, field, **__: by_field.get(tuple(field[FIELD]), table[:0])
+        prepare_plate, "find_in_field", lambda _, field, **__: by_field.get(tuple(field[FIELD]), table[:0])
     )
     damage(path, how)
-    found = preparing.found_centres(screen, folder, settings, at_once=AtOnce())
+    found = prepare_plate.found_centres(screen, folder, settings, at_once=AtOnce())
     pd.testing.assert_frame_equal(found, table, check_exact=True)
-    again = preparing.found_centres(screen, folder, settings, at_once=AtOnce())
+    again = prepare_plate.found_centres(screen, folder, settings, at_once=AtOnce())
     pd.testing.assert_frame_equal(again, table, check_exact=True)
 
 
@@ -234,7 +235,7 @@ def test_killed_in_the_middle_of_searching_the_same_command_ends_with_the_same_f
 
 def test_plates_searched_before_a_kill_are_not_searched_again(source, made, tmp_path, monkeypatch, searched):
     with monkeypatch.context() as patched:
-        patched.setattr(preparing, "_find_in_well", killed_in(made.plates[1], preparing._find_in_well))
+        patched.setattr(prepare_plate, "_find_in_well", killed_in(made.plates[1], prepare_plate._find_in_well))
         with pytest.raises(KeyboardInterrupt):
             make(source, tmp_path / "crops")
     searched.clear()
@@ -254,8 +255,8 @@ def killed_in(plate, find):
 def test_two_processes_find_and_estimate_the_same_bytes(untouched, made_corrected, tmp_path):
     screen = read_screen(untouched, layout="bbbc021")
     two = AtOnce(processes=2)
-    preparing.found_centres(screen, tmp_path, BOTH.nuclei(usual_pixel_um=nuclei.BBBC021_PIXEL_UM), at_once=two)
-    preparing.plate_lights(screen, tmp_path, BOTH.light(), at_once=two)
+    prepare_plate.found_centres(screen, tmp_path, BOTH.nuclei(usual_pixel_um=nuclei.BBBC021_PIXEL_UM), at_once=two)
+    prepare_plate.plate_lights(screen, tmp_path, BOTH.light(), at_once=two)
     by_one = files(made_corrected.folder)
     assert files(tmp_path) == {name: by_one[name] for name in by_one if name.startswith(("nuclei", "illumination"))}
 

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from phenolens.errors import InputError
-from phenolens.profiling.profiles import METADATA, treatment_profiles, well_profiles
-from phenolens.profiling.provenance import provenance
-from phenolens.screen.table import COLUMNS
+from phenolens.core.errors import InputError
+from phenolens.core.provenance import provenance
+from phenolens.profiles.profiles import METADATA, treatment_profiles, well_profiles
+from phenolens.screens.screen import COLUMNS
 
 # well -> plate, compound, concentration, mechanism, role
 WELLS = {

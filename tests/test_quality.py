@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from phenolens.images.quality import is_constant, is_noise, neighbour_correlation
+from phenolens.crops.quality_control import is_constant, is_noise, neighbour_correlation
 
 
 def naive_correlation(channel: np.ndarray) -> float:

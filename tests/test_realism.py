@@ -11,20 +11,27 @@ from scipy.ndimage import gaussian_filter
 
 from conftest import TINY
 from phenolens import cli
-from phenolens.contents.looks import REAL, chunks, drawings
-from phenolens.contents.pictured import pictured_run
-from phenolens.contents.realism import LEAST_CELLS, RealismConfig, measured_cells, measured_realism
-from phenolens.contents.realism_folder import kept_realism
-from phenolens.errors import InputError
-from phenolens.files import write_parquet
-from phenolens.phenotype.outlines import _bodies
-from phenolens.phenotype.realism import METRICS, Look, halves, normal_samples, realism_row, what_tells
-from phenolens.screen.simulate import simulate
+from phenolens.core.errors import InputError
+from phenolens.core.files import write_parquet
+from phenolens.morphology.segment import _bodies
+from phenolens.plotting.style import alt_of, caption_of
+from phenolens.realism.compute import (
+    LEAST_CELLS,
+    REAL,
+    RealismConfig,
+    chunks,
+    drawings,
+    measured_cells,
+    measured_realism,
+)
+from phenolens.realism.figure import realism_figure
+from phenolens.realism.metrics import METRICS, Look, halves, normal_samples, realism_row, what_tells
+from phenolens.realism.saved import kept_realism
+from phenolens.realism.table import HEADINGS, cell_texts, telling_sentence
+from phenolens.runs.decoder import pictured_run
+from phenolens.simulation.simulate import simulate
 from phenolens.study import Study
 from phenolens.training.sampling import held_out_cells
-from phenolens.viewing.canvas import alt_of, caption_of
-from phenolens.viewing.realism_figures import realism_figure
-from phenolens.viewing.realism_table import HEADINGS, cell_texts, telling_sentence
 
 SHORT = "--steps 30 --batch-size 16 --width 4 --latent-size 8 --threads 1 --precision float32".split()
 FEW = "--cells 200 --halvings 3".split()
@@ -261,7 +268,7 @@ def test_a_blurred_look_is_the_cells_blurred(trained_study):
 
 
 def test_cells_of_wells_that_no_run_has_seen_are_taken_where_there_are_enough(trained_study, monkeypatch):
-    from phenolens.contents import realism
+    from phenolens.realism import compute
 
     study = Study.open(trained_study)
     store = study.store()
@@ -270,8 +277,8 @@ def test_cells_of_wells_that_no_run_has_seen_are_taken_where_there_are_enough(tr
     held = pictured_run(study, "held")
     seen = pictured_run(study, "ae-seed0")
     unseen = set(np.flatnonzero(held_out_cells(store.cells, share=0.5, seed=0)))
-    monkeypatch.setattr(realism, "LEAST_UNSEEN", 30)
-    monkeypatch.setattr(realism, "LEAST_CELLS", 30)
+    monkeypatch.setattr(compute, "LEAST_UNSEEN", 30)
+    monkeypatch.setattr(compute, "LEAST_CELLS", 30)
     config = RealismConfig(cells=60)
     rows, notes = measured_cells(store, [held], config)
     assert set(rows) <= unseen

@@ -10,21 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phenolens.errors import InputError
-from phenolens.viewing.canvas import caption_of, png
-from phenolens.viewing.charts import confusion, learning_curves
-from phenolens.viewing.defects import defects
-from phenolens.viewing.figures import cell_sheet, reconstructions
-from phenolens.viewing.page import SavedPicture
-from phenolens.viewing.published import TABLE_1
-from phenolens.viewing.report import (
-    GLOSSARY,
-    QualityContents,
-    RealismContents,
-    ReportContents,
-    report_html,
-)
-from phenolens.viewing.scoretable import SCORE_COLUMNS, outside_table, score_rows, verdict_sentence
+from phenolens.core.errors import InputError
+from phenolens.plotting.cell_images import cell_sheet, reconstructions
+from phenolens.plotting.charts import confusion, learning_curves
+from phenolens.plotting.page import SavedPicture
+from phenolens.plotting.quality_figures import defects
+from phenolens.plotting.style import caption_of, png
+from phenolens.profiles.score_table import SCORE_COLUMNS, TABLE_1, outside_table, score_rows, verdict_sentence
+from phenolens.report.page import GLOSSARY, QualityContents, RealismContents, ReportContents, report_html
 
 VOID = {"meta", "link", "img", "br", "hr"}
 
@@ -211,7 +204,9 @@ def test_the_same_contents_give_the_same_bytes(full):
 def test_the_same_contents_give_the_same_bytes_in_another_process():
     program = """
 import numpy as np, pandas as pd
-from phenolens.viewing import *
+from phenolens.plotting.cell_images import cell_sheet
+from phenolens.plotting.charts import treatment_map
+from phenolens.report.page import ReportContents, report_html
 crops = np.random.default_rng(1).uniform(size=(3, 3, 9, 9))
 map_ = treatment_map(np.random.default_rng(2).normal(size=(9, 5)), list("abcabcabc"))
 sheet = cell_sheet([crops], ["x"], channels=["DNA", "ER", "RNA"])

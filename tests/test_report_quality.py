@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phenolens.contents.quality import KEPT, flag_counts, left_out, quality, standing_out
-from phenolens.files import write_json, write_parquet
-from phenolens.images.config import FLAGS
-from phenolens.images.store import FORMAT, VERSION, CropStore, write_npy
-from phenolens.viewing.canvas import alt_of
-from phenolens.viewing.report import ReportContents, report_html
+from phenolens.core.files import write_json, write_parquet
+from phenolens.crops.config import FLAGS
+from phenolens.crops.store import FORMAT, VERSION, CropStore, write_npy
+from phenolens.plotting.style import alt_of
+from phenolens.report.crop_quality import KEPT, flag_counts, left_out, quality, standing_out
+from phenolens.report.page import ReportContents, report_html
 
 FOUR = {
     "p1": ["noise in DNA"] + ["debris in actin"] * 2 + [""] * 97,

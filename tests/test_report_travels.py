@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phenolens.contents.report_pictures import chosen_treatments
-from phenolens.errors import InputError
+from phenolens.core.errors import InputError
+from phenolens.report.pictures import chosen_treatments
 
 # treatment, compound, mechanism, distance from the controls
 ROWS = [

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 import tifffile
 
-from phenolens.errors import InputError
-from phenolens.screen.bbbc021 import read_bbbc021
-from phenolens.screen.simulate import draw_well, simulate
-from phenolens.screen.simulated_design import CONTROL_WELLS, SimulateConfig, fields, labels
+from phenolens.core.errors import InputError
+from phenolens.screens.bbbc021 import read_bbbc021
+from phenolens.simulation.screen_design import CONTROL_WELLS, SimulateConfig, fields, labels
+from phenolens.simulation.simulate import draw_well, simulate
 
 SMALL = SimulateConfig(
     seed=3, mechanisms=2, compounds=2, doses=2, active_doses=1, replicates=1, field_width_px=128, field_height_px=112,
@@ -148,7 +148,7 @@ def test_going_on_keeps_what_is_whole_and_ends_with_the_same_bytes(small: Path, 
 def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(small: Path, tmp_path: Path):
     out = tmp_path / "killed"
     program = (
-        "from pathlib import Path; from phenolens.screen.simulate import SimulateConfig, simulate\n"
+        "from pathlib import Path; from phenolens.simulation.simulate import SimulateConfig, simulate\n"
         f"simulate(Path({str(out)!r}), SimulateConfig(**{dataclasses.asdict(SMALL)!r}))"
     )
     running = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from bbbc021_source import write_source
-from phenolens.errors import InputError
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import make_crops
-from phenolens.images.store import CropStore, whole_npy, write_npy
+from phenolens.core.errors import InputError
+from phenolens.crops.config import CropConfig
+from phenolens.crops.make_crops import make_crops
+from phenolens.crops.store import CropStore, whole_npy, write_npy
 
 
 @pytest.fixture

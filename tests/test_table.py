@@ -3,8 +3,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from phenolens.errors import InputError
-from phenolens.screen.table import Screen, checked_screen, select, treatment_name, well_name
+from phenolens.core.errors import InputError
+from phenolens.screens.screen import Screen, checked_screen, select, treatment_name, well_name
 
 
 def four_wells() -> pd.DataFrame:

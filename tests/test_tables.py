@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phenolens.errors import InputError
-from phenolens.profiling.columns import Columns, feature_columns
-from phenolens.profiling.tables import ForeignTable
+from phenolens.core.errors import InputError
+from phenolens.profiles.columns import Columns, feature_columns
+from phenolens.profiles.read_table import ForeignTable
 from table_source import FEATURES, NAMED, cells_of, wells
 
 

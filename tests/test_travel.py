@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from phenolens.errors import InputError
-from phenolens.phenotype.travel import (
+from phenolens.core.errors import InputError
+from phenolens.runs.latent_path import (
     along_direction,
     cosines_to,
     decode_frames,

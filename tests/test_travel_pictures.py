@@ -11,13 +11,12 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from phenolens.errors import InputError
-from phenolens.phenotype.batches import BatchShare
-from phenolens.phenotype.journey import FRAME_COLUMNS, Journey, Measured, Population, RealCell
-from phenolens.viewing.canvas import alt_of, caption_of, png
-from phenolens.viewing.film import check_can_film, film, film_frames, frame_seconds
-from phenolens.viewing.populations import populations
-from phenolens.viewing.travelstrip import FLAG, travel_strip
+from phenolens.core.errors import InputError
+from phenolens.plotting.style import alt_of, caption_of, png
+from phenolens.travel.batch_effect import BatchShare
+from phenolens.travel.figure import FLAG, populations, travel_strip
+from phenolens.travel.film import check_can_film, film, film_frames, frame_seconds
+from phenolens.travel.journey import FRAME_COLUMNS, Journey, Measured, Population, RealCell
 
 CHANNELS = ("DNA", "tubulin")
 FAR = "1.2 times as far from the real cells nearest to it as 99 % of real cells are"

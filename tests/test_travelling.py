@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phenolens import steps
-from phenolens.contents.travel import TravelConfig, Traveller
-from phenolens.errors import InputError
+from phenolens import pipeline
+from phenolens.core.errors import InputError
 from phenolens.models import ModelConfig
-from phenolens.phenotype.batches import share_in_batch_space
-from phenolens.phenotype.measures import measures
-from phenolens.phenotype.travel import feature_swap
+from phenolens.morphology.features import measures
+from phenolens.runs.latent_path import feature_swap
 from phenolens.training.config import TrainConfig
 from phenolens.training.embed import decode
+from phenolens.travel.batch_effect import share_in_batch_space
+from phenolens.travel.compute import TravelConfig, Traveller
 from travelling_study import LONELY, SERIES
 
 
@@ -229,7 +229,7 @@ def test_a_study_half_run_says_which_command_comes_first(tmp_path, tiny_study):
     with pytest.raises(InputError, match="run `phenolens train"):
         Traveller.open(tiny_study)
     config = TrainConfig(model="pca", network=ModelConfig(latent_size=4), threads=1)
-    steps.train(tiny_study, config, name="pca-seed0")
+    pipeline.train(tiny_study, config, name="pca-seed0")
     with pytest.raises(InputError, match="run `phenolens embed"):
         Traveller.open(tiny_study)
 

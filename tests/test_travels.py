@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from phenolens.cli import main
-from phenolens.contents.travel import Traveller
-from phenolens.contents.travel_config import TravelConfig
-from phenolens.contents.travels import folder_name
 from phenolens.study import Study
+from phenolens.travel.compute import Traveller
+from phenolens.travel.config import TravelConfig
+from phenolens.travel.saved import folder_name
 from travelling_study import RUN, SERIES
 
 

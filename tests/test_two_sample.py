@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from phenolens.errors import InputError
-from phenolens.phenotype.two_sample import area_under_curve, two_sample_test
+from phenolens.core.errors import InputError
+from phenolens.realism.two_sample_test import area_under_curve, two_sample_test
 
 
 def told_apart(real, drawn, *, n_plates=3, plates=None, wells=None, seed=0):

@@ -19,9 +19,9 @@ import pytest
 import torch
 
 from phenolens import cli
-from phenolens.errors import InputError
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import make_crops
+from phenolens.core.errors import InputError
+from phenolens.crops.config import CropConfig
+from phenolens.crops.make_crops import make_crops
 from phenolens.study import Study
 from phenolens.training import loop
 from phenolens.training.checkpoint import RunFolder

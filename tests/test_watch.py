@@ -12,8 +12,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from phenolens import cli
-from phenolens.images.fidelity import fidelity
 from phenolens.models import ModelConfig
+from phenolens.morphology.reconstruction_metrics import fidelity
 from phenolens.training import loop
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import TrainConfig

@@ -18,17 +18,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phenolens.errors import InputError
-from phenolens.files import sha256, write_h5ad, write_json, write_parquet
-from phenolens.images.store import CropStore, normalised, write_npy
-from phenolens.screen.table import treatment_name
+from phenolens.core.errors import InputError
+from phenolens.core.files import sha256, write_h5ad, write_json, write_parquet
+from phenolens.crops.store import CropStore, normalised, write_npy
+from phenolens.screens.screen import treatment_name
 from phenolens.study import Study
 from phenolens.verbs.explore import Flags, act
 from phenolens.web.app import create_app
-from phenolens.web.cells import NotInStudyError, known
-from phenolens.web.explorer import Explorer
-from phenolens.web.pages import address
-from phenolens.web.serving import listening, serve
+from phenolens.web.base import address, listening, serve
+from phenolens.web.study_view import Explorer, NotInStudyError, known
 
 RUN = "vae-seed0"
 ODD = 'mevinolin/lovastatin <b>&"µ?#%2F'  # a compound whose name holds what addresses and HTML are made of
@@ -223,7 +221,7 @@ def test_a_plates_wells_stand_in_its_shape_with_their_numbers_of_cells(study):
 
 
 def test_a_well_shows_each_of_its_cells_once_over_its_pages(study, monkeypatch):
-    monkeypatch.setattr("phenolens.web.wells.WELL_CELLS", 3)
+    monkeypatch.setattr("phenolens.web.plates.WELL_CELLS", 3)
     cells, client = study.store().cells, browser(study)
     plate, well = cells.iloc[0][["plate", "well"]]
     expected = cells[(cells["plate"] == plate) & (cells["well"] == well)]["cell_id"].tolist()

@@ -7,10 +7,10 @@ import pytest
 from anndata import AnnData
 
 from naive_scores import whiten as naive_whiten
-from phenolens.errors import InputError
-from phenolens.profiling.covariance import covariance, ledoit_wolf, second_moment
-from phenolens.profiling.provenance import provenance
-from phenolens.profiling.whitening import TVN, UNWHITENED, Certificate, Recipe, apply_whitening, fit_whitening, whiten
+from phenolens.core.errors import InputError
+from phenolens.core.provenance import provenance
+from phenolens.profiles.rotation import covariance, ledoit_wolf, second_moment
+from phenolens.profiles.whitening import TVN, UNWHITENED, Certificate, Recipe, apply_whitening, fit_whitening, whiten
 
 
 def wells_of(features: np.ndarray, *, n_controls: int, n_plates: int = 2, n_batches: int = 2) -> AnnData:

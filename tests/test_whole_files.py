@@ -10,14 +10,13 @@ import zarr
 
 from layout_sources import fields, say, write_images, write_plate_map, write_plates, write_table
 from phenolens.cli import main
-from phenolens.errors import InputError
-from phenolens.images.checking import check_source
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import make_crops
-from phenolens.images.fields import read_field
-from phenolens.images.whole_files import UNREADABLE, missing_chunks
-from phenolens.images.zarr_chunks import Chunks, plane_chunks
-from phenolens.screen.layouts import read_screen
+from phenolens.core.errors import InputError
+from phenolens.crops.check import UNREADABLE, check_source, missing_chunks
+from phenolens.crops.config import CropConfig
+from phenolens.crops.make_crops import make_crops
+from phenolens.crops.read_image import read_field
+from phenolens.crops.read_zarr import Chunks, plane_chunks
+from phenolens.screens.layouts import read_screen
 
 CONFIG = CropConfig(crop_px=10, treatments="all", skip_missing=True)
 

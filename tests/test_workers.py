@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from phenolens.errors import InputError
-from phenolens.images.config import CropConfig
-from phenolens.images.crops import make_crops
-from phenolens.workers import AtOnce, done_by_workers
+from phenolens.core.errors import InputError
+from phenolens.core.workers import AtOnce, done_by_workers
+from phenolens.crops.config import CropConfig
+from phenolens.crops.make_crops import make_crops
 from worker_jobs import killed_once, refuses, square
 
 CONFIG = CropConfig(crop_px=36)
@@ -77,7 +77,7 @@ def test_plates_that_are_cut_already_are_kept(tiny_screen, tmp_path):
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense"])
 def test_a_scheduler_that_is_not_there_is_refused(monkeypatch, address):
     pytest.importorskip("distributed", reason="Dask is not installed (the extra cluster)")
-    monkeypatch.setattr("phenolens.workers.CONNECT_S", "1s")
+    monkeypatch.setattr("phenolens.core.workers.CONNECT_S", "1s")
     with pytest.raises(InputError, match="no Dask scheduler answers there"):
         list(done_by_workers(square, [1], AtOnce(scheduler=address)))
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from phenolens.images.store import CropStore
+from phenolens.crops.store import CropStore
 from phenolens.training import loop
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import TrainConfig

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from phenolens import steps
-from phenolens.files import write_parquet
+from phenolens import pipeline
+from phenolens.core.files import write_parquet
 from phenolens.models import ModelConfig
 from phenolens.study import Study
 from phenolens.training.config import TrainConfig
@@ -29,6 +29,6 @@ def travelling_study(cropped: Path, folder: Path) -> Study:
             table.loc[table.index[table["role"] == "treated"][-1], ["compound", "moa", "well"]] = LONELY, "", "H12"
         write_parquet(path, table, about={})
     config = TrainConfig(model="pca", network=ModelConfig(latent_size=12), threads=1, precision="float32")
-    steps.train(study, config, name=RUN)
-    steps.embed(study, RUN, steps.EmbedConfig(threads=1))
+    pipeline.train(study, config, name=RUN)
+    pipeline.embed(study, RUN, pipeline.EmbedConfig(threads=1))
     return study

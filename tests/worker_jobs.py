@@ -4,7 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from phenolens.errors import InputError
+from phenolens.core.errors import InputError
 
 
 def square(number: int) -> int:

@@ -11,19 +11,19 @@ __version__ = "0.1.0"
 
 _HOME = {
     "AE": "phenolens.models",
-    "CropStore": "phenolens.images.store",
-    "InputError": "phenolens.errors",
-    "Screen": "phenolens.screen.table",
+    "CropStore": "phenolens.crops.store",
+    "InputError": "phenolens.core.errors",
+    "Screen": "phenolens.screens.screen",
     "VAE": "phenolens.models",
     "VAEPlus": "phenolens.models",
-    "nsc": "phenolens.profiling.neighbours",
-    "nscb": "phenolens.profiling.neighbours",
-    "read_bbbc021": "phenolens.screen.bbbc021",
-    "read_cropset": "phenolens.screen.cropset",
-    "simulate": "phenolens.screen.simulate",
-    "treatment_profiles": "phenolens.profiling.profiles",
-    "well_profiles": "phenolens.profiling.profiles",
-    "whiten": "phenolens.profiling.whitening",
+    "nsc": "phenolens.profiles.nsc",
+    "nscb": "phenolens.profiles.nsc",
+    "read_bbbc021": "phenolens.screens.bbbc021",
+    "read_cropset": "phenolens.screens.cropset",
+    "simulate": "phenolens.simulation.simulate",
+    "treatment_profiles": "phenolens.profiles.profiles",
+    "well_profiles": "phenolens.profiles.profiles",
+    "whiten": "phenolens.profiles.whitening",
 }
 __all__ = ["__version__", *_HOME]
 

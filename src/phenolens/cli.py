@@ -11,7 +11,7 @@ from importlib import import_module
 from types import FrameType
 
 from phenolens import __version__
-from phenolens.errors import InputError, Interrupted, RunError
+from phenolens.core.errors import InputError, Interrupted, RunError
 
 VERBS = {
     "demo": "simulate a small screen and take it from images to a report, in about five minutes",

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from phenolens.errors import InputError
+from phenolens.core.errors import InputError
 
 # Verbs that begin with something else than a study's folder, and read no study.toml: what they begin with.
 BEGINS_WITH = {"fetch": "bbbc021 OUT", "figure": "FIGURE STUDY"}

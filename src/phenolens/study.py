@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from phenolens.errors import InputError
-from phenolens.files import read_json, sha256, write_json
-from phenolens.images.store import CropStore
+from phenolens.core.errors import InputError
+from phenolens.core.files import read_json, sha256, write_json
+from phenolens.crops.store import CropStore
 
 FORMAT = "phenolens study 1"
 MARKER = "study.json"
@@ -93,6 +93,35 @@ class Study:
         return self.folder / "scores.csv"
 
     @property
+    def scores_folder(self) -> Path:
+        """The folder with what the scores are made from: a folder per run, `chance.csv` and `about.json`."""
+        return self.folder / "scores"
+
+    @property
+    def chance(self) -> Path:
+        """Scores of permuted mechanism labels, all runs."""
+        return self.scores_folder / "chance.csv"
+
+    @property
+    def realism(self) -> Path:
+        """The folder with the realism metrics of all runs."""
+        return self.folder / "realism"
+
+    @property
+    def realism_lock(self) -> Path:
+        """Held by the process that measures realism."""
+        return self.folder / ".realism.lock"
+
+    @property
+    def travels(self) -> Path:
+        """The folder with a folder per run of saved travels."""
+        return self.folder / "travels"
+
+    def features_page(self, run: str) -> Path:
+        """The page of one run's latent features."""
+        return self.folder / "features" / f"{run}.html"
+
+    @property
     def report(self) -> Path:
         """The report."""
         return self.folder / "report.html"
@@ -130,7 +159,7 @@ class Study:
 
     def score_table(self, run: str, what: str, *, protocol: str, statistics: str, whitening: str) -> Path:
         """A score's own table: its `neighbours` or its `confusion` matrix."""
-        return self.folder / "scores" / run / f"{what}_{protocol}_{statistics}_{whitening}.csv"
+        return self.scores_folder / run / f"{what}_{protocol}_{statistics}_{whitening}.csv"
 
     def chosen_runs(self, names: tuple[str, ...]) -> list[str]:
         """The runs of these names, all when none is named; InputError when there is none."""

@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from phenolens.errors import InputError, at_least, at_most
+from phenolens.core.errors import InputError, at_least, at_most
 
 
 @dataclass(frozen=True)

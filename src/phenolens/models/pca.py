@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from phenolens.errors import InputError
+from phenolens.core.errors import InputError
 from phenolens.models.model import FittedModel, Generative, Loss, ModelConfig
 
 COMPONENTS = 64

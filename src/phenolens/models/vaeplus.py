@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam, Optimizer
 
-from phenolens.errors import InputError
+from phenolens.core.errors import InputError
 from phenolens.models import processes
 from phenolens.models.layers import (
     Convolution,

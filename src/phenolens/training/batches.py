@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from phenolens.images.store import CropStore
+from phenolens.crops.store import CropStore
 from phenolens.training.device import Compute, as_signed
 
 SHARE_OF_FREE_MEMORY = 0.5  # of the device; what a step needs has to fit beside the crops

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from phenolens.errors import InputError
-from phenolens.files import read_json, write_json, write_text, write_whole
+from phenolens.core.errors import InputError
+from phenolens.core.files import read_json, write_json, write_text, write_whole
 from phenolens.models import MODELS, Model
 from phenolens.training.origin import Origin
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from phenolens.errors import InputError, at_least, at_most
+from phenolens.core.errors import InputError, at_least, at_most
 from phenolens.models import ModelConfig
 
 # Settings that say how a run is computed and watched, not what it computes: they may change when a run goes on. So may

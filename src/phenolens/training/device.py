@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from phenolens.errors import InputError
+from phenolens.core.errors import InputError
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 

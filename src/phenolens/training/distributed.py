@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from phenolens.errors import InputError
+from phenolens.core.errors import InputError
+from phenolens.core.progress import speaks
 from phenolens.models import processes
 from phenolens.models.processes import wait_for_all
-from phenolens.progress import speaks
 
 
 def asked_for() -> int:

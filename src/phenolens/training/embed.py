@@ -13,7 +13,7 @@ from anndata import AnnData
 
 from phenolens.models import AE, Generative, Model
 from phenolens.models.vaeplus import kl_per_feature
-from phenolens.screen.table import cell_metadata
+from phenolens.screens.screen import cell_metadata
 from phenolens.training.device import Compute
 
 BATCH = 512  # crops a forward pass; always the same chunks of a plate, so results do not depend on who embeds it

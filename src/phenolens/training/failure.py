@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from phenolens.errors import RunError
-from phenolens.files import write_text
+from phenolens.core.errors import RunError
+from phenolens.core.files import write_text
 from phenolens.models import Loss, Model
 from phenolens.training.checkpoint import RunFolder
 

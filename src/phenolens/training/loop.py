@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from phenolens.errors import Interrupted
-from phenolens.images.store import CropStore
+from phenolens.core.errors import Interrupted
+from phenolens.core.progress import track
+from phenolens.crops.store import CropStore
 from phenolens.models import FittedModel, Loss, Model, processes
-from phenolens.progress import track
 from phenolens.training.batches import crops_for
 from phenolens.training.checkpoint import RunFolder, optimiser_state
 from phenolens.training.config import TrainConfig

@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Self
 
-from phenolens.errors import InputError
-from phenolens.images.store import CropStore
+from phenolens.core.errors import InputError
+from phenolens.crops.store import CropStore
 from phenolens.models import MODELS, ModelConfig
 from phenolens.training.config import HOW, TrainConfig
 

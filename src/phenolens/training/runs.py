@@ -5,11 +5,11 @@ from typing import Any
 import torch
 
 from phenolens import __version__
-from phenolens.errors import InputError
-from phenolens.files import sha256
-from phenolens.images.store import CropStore
+from phenolens.core.errors import InputError
+from phenolens.core.files import sha256
+from phenolens.core.progress import tell
+from phenolens.crops.store import CropStore
 from phenolens.models import MODELS, Model
-from phenolens.progress import tell
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import TrainConfig
 from phenolens.training.device import Compute

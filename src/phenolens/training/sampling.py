@@ -7,7 +7,7 @@ alone, so a resumed run needs no sampler state.
 import numpy as np
 import pandas as pd
 
-from phenolens.screen.table import treatment_name
+from phenolens.screens.screen import treatment_name
 
 
 class TreatmentSampler:

@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from phenolens.colours import cell_image, shared_contrast
-from phenolens.errors import InputError
-from phenolens.files import write_text, write_whole
-from phenolens.images.fidelity import fidelity
-from phenolens.images.store import CropStore
+from phenolens.core.colours import cell_image, shared_contrast
+from phenolens.core.errors import InputError
+from phenolens.core.files import write_text, write_whole
+from phenolens.core.progress import tell
+from phenolens.crops.store import CropStore
 from phenolens.models import Generative, Model
-from phenolens.progress import tell
+from phenolens.morphology.reconstruction_metrics import fidelity
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import TrainConfig
 from phenolens.training.device import Compute

@@ -9,22 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from tyro.conf import Positional
 
-from phenolens.contents.assessment import (
-    AssessmentConfig,
-    assessments,
-    results,
-    set_up,
-    summary_row,
-    write_results,
-)
-from phenolens.contents.assessment_codes import shown_code
-from phenolens.contents.assessment_file import MOST_ASSESSORS, AssessmentFile
-from phenolens.errors import InputError
-from phenolens.phenotype.assessment_design import power
-from phenolens.phenotype.proportions import Interval
-from phenolens.progress import tell
+from phenolens.blinded_test.compute import AssessmentConfig, assessments, results, set_up, summary_row, write_results
+from phenolens.blinded_test.database import MOST_ASSESSORS, AssessmentFile, shown_code
+from phenolens.blinded_test.design import Interval, power
+from phenolens.core.errors import InputError
+from phenolens.core.progress import tell
 from phenolens.study import Study
-from phenolens.web.serving import HOST, is_loopback, serve
+from phenolens.web.base import HOST, is_loopback, serve
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -69,8 +60,8 @@ def act(flags: Flags) -> None:
         )
 
     def app() -> "FastAPI":
-        from phenolens.web.assessment_app import create_app
-        from phenolens.web.headers import HOSTS
+        from phenolens.web.base import HOSTS
+        from phenolens.web.blinded_test import create_app
 
         return create_app(study, token=token, hosts=HOSTS if is_loopback(flags.host) else ("*",))
 

@@ -12,15 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from phenolens.errors import InputError, at_least
-from phenolens.files import write_whole
-from phenolens.images.checking import SAMPLE, Checked, check_source
-from phenolens.images.config import CropConfig
-from phenolens.images.nuclei import BBBC021_PIXEL_UM, NucleiConfig
-from phenolens.images.sampling import count_nuclei, field_of, found_nuclei, median_field
-from phenolens.progress import tell
-from phenolens.screen.bbbc021 import Treatments
-from phenolens.screen.layout_config import LayoutConfig
+from phenolens.core.errors import InputError, at_least
+from phenolens.core.files import write_whole
+from phenolens.core.progress import tell
+from phenolens.crops.check import SAMPLE, Checked, check_source, count_nuclei, field_of, found_nuclei, median_field
+from phenolens.crops.config import CropConfig
+from phenolens.crops.nuclei import BBBC021_PIXEL_UM, NucleiConfig
+from phenolens.screens.bbbc021 import Treatments
+from phenolens.screens.config import LayoutConfig
 from phenolens.verbs.crop import Layout
 
 OF_NUCLEI = ("pixel_size_um", "nucleus_um", "nucleus_px", "least_contrast")  # flags that CropConfig has too
@@ -131,8 +130,8 @@ def _nuclei(flags: Flags, checked: Checked) -> list[tuple[str, str]]:
     )
     rows = [("nuclei", words)]
     if flags.overlay is not None:
-        from phenolens.viewing.canvas import png
-        from phenolens.viewing.overlay import nuclei_overlay
+        from phenolens.plotting.quality_figures import nuclei_overlay
+        from phenolens.plotting.style import png
 
         found = found_nuclei(screen, median_field(counted) if shown is None else shown, config=config)
         picture = png(nuclei_overlay(found.dna, found.labels, name=found.name))

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from phenolens.errors import InputError, at_least
-from phenolens.files import write_text
-from phenolens.progress import tell
+from phenolens.core.errors import InputError, at_least
+from phenolens.core.files import write_text
+from phenolens.core.progress import tell
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Flags:
 
 def act(flags: Flags) -> None:
     """Compare two scores query by query and print what changed."""
-    from phenolens.evaluating import protocol_of, read_queries
-    from phenolens.profiling.comparison import compare_queries
+    from phenolens.profiles.comparison import compare_queries
+    from phenolens.profiles.evaluate_table import protocol_of, read_queries
 
     a, b = (_file(path, flags.protocol) for path in (flags.a, flags.b))
     held_out = [protocol_of(path) for path in (a, b)]

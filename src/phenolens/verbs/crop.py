@@ -7,13 +7,13 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from phenolens import steps
-from phenolens.images.config import FLAGS, CropConfig
-from phenolens.images.store import CropStore
-from phenolens.progress import tell
-from phenolens.screen.layout_config import LayoutConfig
+from phenolens import pipeline
+from phenolens.core.progress import tell
+from phenolens.core.workers import AtOnce
+from phenolens.crops.config import FLAGS, CropConfig
+from phenolens.crops.store import CropStore
+from phenolens.screens.config import LayoutConfig
 from phenolens.study import Study
-from phenolens.workers import AtOnce
 
 Layout = Literal["bbbc021", "cropset", "table", "loaddata", "pattern", "ome-zarr", "deepprofiler", "h5sc"]
 
@@ -38,9 +38,9 @@ def act(flags: Flags) -> None:
 
 def cropped(flags: Flags) -> tuple[Study, CropStore]:
     """The study and its crops, made unless they are there."""
-    steps.check_source(flags.source)
+    pipeline.check_source(flags.source)
     with Study.begun(flags.study) as study:
-        store = steps.crop(
+        store = pipeline.crop(
             study,
             source=flags.source,
             layout=flags.layout,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from phenolens.errors import InputError
+from phenolens.core.errors import InputError
+from phenolens.core.progress import tell
 from phenolens.models import ModelConfig
-from phenolens.progress import tell
-from phenolens.screen.simulate import CONFIG_FILE, SimulateConfig, simulate
+from phenolens.simulation.simulate import CONFIG_FILE, SimulateConfig, simulate
 from phenolens.study import MARKER
 from phenolens.training.config import TrainConfig
 from phenolens.verbs import run

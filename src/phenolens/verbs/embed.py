@@ -5,9 +5,9 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from phenolens import steps
-from phenolens.progress import tell
-from phenolens.steps import EmbedConfig
+from phenolens import pipeline
+from phenolens.core.progress import tell
+from phenolens.pipeline import EmbedConfig
 from phenolens.study import Study
 
 
@@ -23,7 +23,7 @@ class Flags:
 def act(flags: Flags) -> None:
     """Embed with each run."""
     study = Study.open(flags.study)
-    for name in study.chosen_runs(flags.runs) if flags.runs else steps.trained_runs(study):
-        steps.embed(study, name, flags.embed)
+    for name in study.chosen_runs(flags.runs) if flags.runs else pipeline.trained_runs(study):
+        pipeline.embed(study, name, flags.embed)
         tell(f"embeddings of {name}: {study.embeddings(name)}")
     tell(f"next: phenolens profile {study.folder}")

@@ -10,21 +10,21 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from phenolens import steps
-from phenolens.errors import InputError, Interrupted
-from phenolens.files import write_whole
-from phenolens.profiling.columns import Columns
-from phenolens.profiling.evaluation import ScoreConfig, TableConfig
-from phenolens.profiling.harmony import certificate_of
-from phenolens.profiling.recipe import Recipe
-from phenolens.profiling.table_files import KINDS, kind_of
-from phenolens.progress import tell
-from phenolens.steps import EvaluateConfig
+from phenolens import pipeline
+from phenolens.core.errors import InputError, Interrupted
+from phenolens.core.files import write_whole
+from phenolens.core.progress import tell
+from phenolens.pipeline import EvaluateConfig
+from phenolens.profiles.columns import Columns
+from phenolens.profiles.evaluate import ScoreConfig, TableConfig
+from phenolens.profiles.harmony import certificate_of
+from phenolens.profiles.read_table import KINDS, kind_of
+from phenolens.profiles.recipe import Recipe
 from phenolens.study import HEADLINE, MARKER, Study
 
 if TYPE_CHECKING:
-    from phenolens.evaluating import Evaluation
-    from phenolens.profiling.whitening import Whitening
+    from phenolens.profiles.evaluate_table import Evaluation
+    from phenolens.profiles.whitening import Whitening
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def act(flags: Flags) -> None:
         return
     study = Study.open(flags.source)
     config = _of_study(flags)
-    steps.evaluate(study, steps.profiled_runs(study), config)
+    pipeline.evaluate(study, pipeline.profiled_runs(study), config)
     draw_confusions(study)
     show_scores(study)
     tell(f"next: phenolens report {study.folder}")
@@ -77,15 +77,15 @@ def is_table(source: Path) -> bool:
 
 def of_table(flags: Flags) -> None:
     """Score a table, keep everything in a folder, and print what was found."""
-    from phenolens import evaluating
-    from phenolens.scores_folder import score_folder
+    from phenolens.profiles import evaluate_table
+    from phenolens.profiles.scores_folder import score_folder
 
     named = flags.out or Path(f"{flags.source.resolve().name.split('.')[0]}_scores")
     with score_folder(named, source=flags.source) as out:
-        evaluation = evaluating.evaluate_table(
+        evaluation = evaluate_table.evaluate_table(
             flags.source, columns=flags.columns, config=flags.table, recipe=flags.recipe, score=flags.score
         )
-        evaluating.save_evaluation(evaluation, out)
+        evaluate_table.save_evaluation(evaluation, out)
     show_evaluation(evaluation, harmonised=flags.table.harmony != "none")
     print(out)
     tell(f"next: open {out / 'protocol.md'} (how it was made) and the confusion_*.png beside it")
@@ -170,12 +170,12 @@ def _as_table(study: Path) -> str:
 
 def draw_confusions(study: Study) -> None:
     """A figure beside each confusion matrix of the kind of profile that headlines speak of."""
-    from phenolens.viewing.canvas import png
-    from phenolens.viewing.charts import confusion
-    from phenolens.viewing.scoretable import LEFT_OUT
+    from phenolens.plotting.charts import confusion
+    from phenolens.plotting.style import png
+    from phenolens.profiles.score_table import LEFT_OUT
 
     kind = f"{HEADLINE['statistics']}_{HEADLINE['whitening']}"
-    for path in sorted((study.folder / "scores").glob(f"*/confusion_*_{kind}.csv")):
+    for path in sorted(study.scores_folder.glob(f"*/confusion_*_{kind}.csv")):
         protocol = path.name.split("_")[1]
         title = f"{path.parent.name}: {protocol}, {HEADLINE['statistics']}, {HEADLINE['whitening']}"
         how = f"Neighbours are sought among the other treatments with a mechanism; {LEFT_OUT[protocol]}."

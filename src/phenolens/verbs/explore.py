@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from phenolens.study import Study
-from phenolens.web.serving import serve
+from phenolens.web.base import serve
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

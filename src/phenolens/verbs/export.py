@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from phenolens.errors import InputError
-from phenolens.progress import tell
+from phenolens.core.errors import InputError
+from phenolens.core.progress import tell
 from phenolens.study import Study
 
 
@@ -20,7 +20,7 @@ class Flags:
 
 def act(flags: Flags) -> None:
     """Write the file."""
-    from phenolens.images.h5sc import write_h5sc
+    from phenolens.crops.scportrait_crops import write_h5sc
 
     if flags.out.suffix != ".h5sc":
         raise InputError(f"--out {flags.out}: expected a name that ends in .h5sc")

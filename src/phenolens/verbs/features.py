@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from phenolens.contents.features import FeaturesConfig, run_of, write_features
-from phenolens.progress import tell
+from phenolens.core.progress import tell
+from phenolens.latent_features.compute import FeaturesConfig, run_of, write_features
 from phenolens.study import Study
 
 

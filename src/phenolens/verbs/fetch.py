@@ -9,10 +9,10 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from phenolens.errors import InputError
-from phenolens.progress import tell
-from phenolens.screen.bbbc021 import PLATE
-from phenolens.screen.fetch import FetchConfig, fetch_bbbc021
+from phenolens.core.errors import InputError
+from phenolens.core.progress import tell
+from phenolens.screens.bbbc021 import PLATE
+from phenolens.screens.download import FetchConfig, fetch_bbbc021
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,19 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from phenolens.contents import paper_figures
-from phenolens.contents.paper_figures import FigureConfig
-from phenolens.errors import InputError
-from phenolens.files import write_whole
-from phenolens.progress import tell
+from phenolens.core.errors import InputError
+from phenolens.core.files import write_whole
+from phenolens.core.progress import tell
+from phenolens.paper_figures import compute
+from phenolens.paper_figures.compute import FigureConfig
+from phenolens.plotting.style import alt_of, caption_of, file_of
 from phenolens.study import Study
-from phenolens.viewing.canvas import alt_of, caption_of, file_of
 
 FIGURES = {
-    "reconstructions": paper_figures.reconstructions_figure,
-    "interpolation": paper_figures.interpolation_figure,
-    "comparison": paper_figures.comparison_figure,
-    "assessment": paper_figures.assessment_figure,
+    "reconstructions": compute.reconstructions_figure,
+    "interpolation": compute.interpolation_figure,
+    "comparison": compute.comparison_figure,
+    "assessment": compute.assessment_figure,
 }
 KINDS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
 # The settings of FigureConfig that each figure has a use for.

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from phenolens import steps
-from phenolens.progress import tell
-from phenolens.steps import ProfileConfig
+from phenolens import pipeline
+from phenolens.core.progress import tell
+from phenolens.pipeline import ProfileConfig
 from phenolens.study import Study
 
 
@@ -23,7 +23,7 @@ class Flags:
 def act(flags: Flags) -> None:
     """Profile each run's embeddings."""
     study = Study.open(flags.study)
-    for name in study.chosen_runs(flags.runs) if flags.runs else steps.embedded_runs(study):
-        steps.profile(study, name, flags.profile)
+    for name in study.chosen_runs(flags.runs) if flags.runs else pipeline.embedded_runs(study):
+        pipeline.profile(study, name, flags.profile)
         tell(f"profiles of {name}: {study.profiles(name)}")
     tell(f"next: phenolens evaluate {study.folder}")

@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from phenolens.contents.realism import RealismConfig
-from phenolens.progress import tell
+from phenolens.core.progress import tell
+from phenolens.realism.compute import RealismConfig
 from phenolens.study import Study
 
 if TYPE_CHECKING:
-    from phenolens.contents.realism_folder import KeptRealism
+    from phenolens.realism.saved import KeptRealism
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Flags:
 
 def act(flags: Flags) -> None:
     """Measure, keep table and figure in the study's `realism/`, and print the table; what is done already is kept."""
-    from phenolens.contents.realism_folder import realism_of_study
+    from phenolens.realism.saved import realism_of_study
 
     study = Study.open(flags.study)
     kept = realism_of_study(study, flags.runs, flags.realism)
@@ -41,7 +41,7 @@ def act(flags: Flags) -> None:
 
 def show(kept: "KeptRealism") -> None:
     """Print a row a look: the metrics with their spread; what was measured, and what tells the drawn cells."""
-    from phenolens.viewing.realism_table import HEADINGS, READING, realism_rows
+    from phenolens.realism.table import HEADINGS, READING, realism_rows
 
     shown = Table(*HEADINGS)
     for row in realism_rows(kept.table):

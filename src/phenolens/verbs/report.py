@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from phenolens.contents.report import ReportConfig, write_report
-from phenolens.progress import tell
+from phenolens.core.progress import tell
+from phenolens.report.compute import ReportConfig, write_report
 from phenolens.study import Study
 
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from phenolens import steps
-from phenolens.contents.report import ReportConfig, write_report
-from phenolens.progress import tell
-from phenolens.steps import EmbedConfig, EvaluateConfig, ProfileConfig
+from phenolens import pipeline
+from phenolens.core.progress import tell
+from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig
+from phenolens.report.compute import ReportConfig, write_report
 from phenolens.training.config import TrainConfig
 from phenolens.training.watch import check_can_watch
 from phenolens.verbs import crop
@@ -28,18 +28,18 @@ def act(flags: Flags) -> None:
     """Crop, train, embed, profile, evaluate, report; what is done already is kept."""
     check_can_watch(flags.train)
     study, store = crop.cropped(flags)
-    steps.check_protocols(store, flags.evaluate)
+    pipeline.check_protocols(store, flags.evaluate)
     models = dict.fromkeys([flags.train.model, *flags.also])
     names = []
     for model in models:
         config = flags.train if model == flags.train.model else beside(flags.train, model, n_crops=len(store))
-        name = steps.run_name(config)
-        steps.train(study, config, name=name)
-        steps.embed(study, name, EmbedConfig(device=config.device, threads=config.threads))
-        steps.profile(study, name, flags.profile)
+        name = pipeline.run_name(config)
+        pipeline.train(study, config, name=name)
+        pipeline.embed(study, name, EmbedConfig(device=config.device, threads=config.threads))
+        pipeline.profile(study, name, flags.profile)
         names.append(name)
         tell(f"{name}: trained, embedded, profiled")
-    steps.evaluate(study, steps.profiled_runs(study), flags.evaluate)
+    pipeline.evaluate(study, pipeline.profiled_runs(study), flags.evaluate)
     draw_confusions(study)
     show_scores(study)
     write_report(study, replace(flags.report, run=flags.report.run or names[0]))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from phenolens.progress import tell
-from phenolens.screen.simulate import SimulateConfig, simulate
+from phenolens.core.progress import tell
+from phenolens.simulation.simulate import SimulateConfig, simulate
 
 
 @dataclass(frozen=True)

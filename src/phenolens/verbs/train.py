@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from phenolens import steps
-from phenolens.progress import tell
+from phenolens import pipeline
+from phenolens.core.progress import tell
 from phenolens.study import Study
 from phenolens.training.config import TrainConfig
 
@@ -23,7 +23,7 @@ class Flags:
 def act(flags: Flags) -> None:
     """Train, or go on."""
     study = Study.open(flags.study)
-    name = flags.name or steps.run_name(flags.train)
-    steps.train(study, flags.train, name=name)
+    name = flags.name or pipeline.run_name(flags.train)
+    pipeline.train(study, flags.train, name=name)
     tell(f"{name} is trained: {study.run(name)}")
     tell(f"next: phenolens embed {study.folder}")

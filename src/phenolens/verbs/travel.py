@@ -6,9 +6,9 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from phenolens.contents.travel_config import TravelConfig
-from phenolens.progress import tell
+from phenolens.core.progress import tell
 from phenolens.study import Study
+from phenolens.travel.config import TravelConfig
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Flags:
 
 def act(flags: Flags) -> None:
     """Travel and keep what was seen; the folder's path is the last line."""
-    from phenolens.contents.travel import Traveller
-    from phenolens.contents.travels import journey_words, keep_travel, travel_command
-    from phenolens.viewing.film import check_can_film
+    from phenolens.travel.compute import Traveller
+    from phenolens.travel.film import check_can_film
+    from phenolens.travel.saved import journey_words, keep_travel, travel_command
 
     study, asked = Study.open(flags.study), flags.travel
     for kind in flags.film:

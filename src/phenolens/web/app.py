@@ -11,22 +11,27 @@ from threading import Thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 
-from phenolens.errors import InputError
-from phenolens.progress import tell
+from phenolens.core.errors import InputError
+from phenolens.core.progress import tell
+from phenolens.profiles.score_table import COLUMN_TITLES, score_rows
 from phenolens.study import Study
-from phenolens.viewing.published import COLUMN_TITLES
-from phenolens.viewing.scoretable import score_rows
-from phenolens.web.cells import NotInStudyError
-from phenolens.web.explorer import Explorer, NoCellsError
-from phenolens.web.headers import FOREVER, HEADERS, HOSTS, add_headers, add_hosts, policy
-from phenolens.web.icon import add_icon
-from phenolens.web.maps import add_maps
-from phenolens.web.pages import Pages
-from phenolens.web.problems import add_problems
-from phenolens.web.scripts import Scripts
-from phenolens.web.travels import add_travels
+from phenolens.web.base import (
+    FOREVER,
+    HEADERS,
+    HOSTS,
+    Pages,
+    Scripts,
+    add_headers,
+    add_hosts,
+    add_icon,
+    add_problems,
+    policy,
+)
+from phenolens.web.map import add_maps
+from phenolens.web.plates import add_wells
+from phenolens.web.study_view import Explorer, NoCellsError, NotInStudyError
+from phenolens.web.travel_page import add_travels
 from phenolens.web.treatments import add_treatments
-from phenolens.web.wells import add_wells
 
 OPENED_AHEAD = 100_000  # cells of a study whose travels are opened before they are asked for: 100 MB of embeddings
 SECTIONS = ("plates", "map", "travel")  # the places that every page leads to, beside home

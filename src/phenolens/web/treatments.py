@@ -8,14 +8,11 @@ import pandas as pd
 from fastapi import FastAPI, Query, Response
 from fastapi.responses import HTMLResponse
 
-from phenolens.contents.populations import MEASURED_CELLS, MeasuredCells, populations_by_measures
-from phenolens.errors import InputError
-from phenolens.images.store import normalised
-from phenolens.web.cells import Cells, NotInStudyError, known
-from phenolens.web.downloads import download
-from phenolens.web.explorer import Explorer
-from phenolens.web.pages import Pages
-from phenolens.web.shown import pictures_of
+from phenolens.core.errors import InputError
+from phenolens.crops.store import normalised
+from phenolens.travel.populations import MEASURED_CELLS, MeasuredCells, populations_by_measures
+from phenolens.web.base import Pages, download
+from phenolens.web.study_view import Cells, Explorer, NotInStudyError, known, pictures_of
 
 SHOWN_CELLS = 16  # cells of a treatment, nearest or random
 DOSE_CELLS = 5  # cells of each dose of a compound
@@ -131,8 +128,8 @@ def add_treatments(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
 
     @app.get("/downloads/cells.png")
     def cells_png(treatment: Name, run: str = "", draw: Draw = 0) -> Response:
-        from phenolens.viewing.canvas import png
-        from phenolens.viewing.figures import cell_sheet
+        from phenolens.plotting.cell_images import cell_sheet
+        from phenolens.plotting.style import png
 
         cells, run = explorer.cells(), explorer.run(run)
         known(treatment, list(cells.treatments.index), what="treatment")

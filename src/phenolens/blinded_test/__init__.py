@@ -1,0 +1,1 @@
+"""People judge blindly whether cells are real or reconstructed."""

@@ -1,0 +1,111 @@
+"""The blinded test: how often synthetic cells passed as real, and real cells were called synthetic.
+
+A assessors. Lafarge et al. 2019, section 4.4.
+"""
+
+from collections.abc import Hashable, Mapping
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from phenolens.blinded_test.statistics import AssessmentResults, flat
+from phenolens.core.errors import InputError
+from phenolens.plotting.cell_images import WIDTH_IN
+from phenolens.plotting.charts import ORANGE, SKY
+from phenolens.plotting.style import INK, QUIET, RULE, describe, look, new_figure
+from phenolens.profiles.score_table import PASSED
+
+ROW_IN = 0.27
+SHARES = {"passed": "synthetic cells called real", "false_alarms": "real cells called synthetic"}
+
+
+def assessment(by_title: Mapping[str, AssessmentResults]) -> Figure:
+    """Both shares with 95 % intervals, a row an assessor and one for all who finished, one assessment after another.
+
+    `by_title`: what each assessment shows, such as its name and model, and its results; those without any answer are
+    named in the caption alone. Published shares are lines.
+    """
+    unanswered = [title for title, found in by_title.items() if not found.n_assessors]
+    by_title = {title: found for title, found in by_title.items() if found.n_assessors}
+    if not by_title:
+        raise InputError("no answers in any assessment: nothing to draw")
+    rows = pd.concat([_rows(title, found) for title, found in by_title.items()], ignore_index=True)
+    with look():
+        figure = new_figure(WIDTH_IN, 1.35 + ROW_IN * len(rows), pad_in=0.06)
+        both = figure.subplots(1, 2, sharey=True)
+        for axes, (share, title), colour in zip(both, SHARES.items(), (SKY, ORANGE)):
+            _points(axes, rows, share, colour)
+            axes.set_title(title)
+            axes.set_xlabel(f"% of {title.split(' called')[0]}")
+        both[0].set_yticks(range(len(rows)), rows["label"].tolist(), fontsize=8.5)
+        for label, kind in zip(both[0].get_yticklabels(), rows["kind"]):
+            label.set_fontweight("bold" if kind != "assessor" else "normal")
+        both[0].set_ylim(len(rows) - 0.4, -0.6)
+        for (name, published), style in zip(PASSED, ((0, (5, 2)), (0, (1, 1.5)))):
+            both[0].axvline(
+                100 * published, color=INK, linewidth=1, linestyle=style, label=f"{name}: {100 * published:g} %"
+            )
+        figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
+        n_finished = sum(found.n_finished for found in by_title.values())
+        left_out = f" Left out, since nobody has answered: {', '.join(unanswered)}." if unanswered else ""
+        pooled = "; ".join(f"{title}: {_words(found)}" for title, found in by_title.items())
+        return describe(
+            figure,
+            caption=f"n = {n_finished} finished sittings. Points with 95 % intervals: an assessor's over the pictures "
+            "(Wilson), all together over pictures and assessors. Hollow: not finished, in no pooled number. Where "
+            "kinds cannot be told apart, both shares add up to 100 %. Lines: published, of other cells and assessors; "
+            f"how often real cells were called synthetic there is not known.{left_out}",
+            alt=f"Blinded test. {pooled}",
+        )
+
+
+def _rows(title: str, found: AssessmentResults) -> pd.DataFrame:
+    """A row to be drawn: the assessment's title, its assessors, and all of them together; shares are 0 to 1."""
+    drawn: list[dict[Hashable, object]] = [{"label": title, "kind": "title", "finished": True}]
+    for row in found.assessors.to_dict("records"):
+        left = "" if row["finished"] else f" ({row['n_answers']} of {found.n_images})"
+        drawn.append(row | {"label": f"{row['assessor']}{left}", "kind": "assessor"})
+    pooled = flat({share: getattr(found, share) for share in SHARES})
+    label = f"all {found.n_finished} together" if found.n_finished else "nobody has finished"
+    return pd.DataFrame([*drawn, pooled | {"label": label, "kind": "pooled", "finished": True}])
+
+
+def _points(axes: Axes, rows: pd.DataFrame, share: str, colour: str) -> None:
+    for place, row in enumerate(rows.to_dict("records")):
+        if row["kind"] == "title":
+            axes.axhline(place, color=RULE, linewidth=0.8, zorder=0)
+            continue
+        pooled = row["kind"] == "pooled"
+        axes.plot(
+            [100 * row[f"{share}_low"], 100 * row[f"{share}_high"]],
+            [place] * 2,
+            color=colour,
+            linewidth=2 if pooled else 1,
+        )
+        axes.plot(
+            [100 * row[share]],
+            [place],
+            marker="D" if pooled else "o",
+            markersize=6 if pooled else 4.5,
+            color=colour,
+            markerfacecolor=colour if row["finished"] else "white",
+            linestyle="none",
+        )
+        if row[share] == row[share]:
+            axes.annotate(
+                f"{100 * row[share]:.0f}", (100 * row[f"{share}_high"], place), (4, 0), textcoords="offset points",
+                va="center", fontsize=8, color=QUIET,
+            )  # fmt: skip
+    axes.set_xlim(0, 105)
+    axes.tick_params(axis="y", length=0)
+
+
+def _words(found: AssessmentResults) -> str:
+    """`synthetic cells called real 41 % (31 to 52), real cells called synthetic 35 % (25 to 46)`."""
+    if found.passed is None or found.false_alarms is None:
+        return f"nobody of {found.n_assessors} has finished"
+    return ", ".join(
+        f"{title} {100 * interval.value:.0f} % ({100 * interval.low:.0f} to {100 * interval.high:.0f})"
+        for title, interval in zip(SHARES.values(), (found.passed, found.false_alarms))
+    )

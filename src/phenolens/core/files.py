@@ -1,0 +1,137 @@
+"""Whole-file writes: a file is either there complete or not there at all, whenever the process dies."""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from phenolens.core.errors import InputError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[IO[bytes]]:
+    """Open `path` for binary writing; the file takes its name only when everything has been written.
+
+    Until then it is `.<name>.partial` beside it, which is removed on an error and overwritten by the next try.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+@contextmanager
+def alone(lock: Path, *, doing: str) -> Iterator[None]:
+    """Hold the file `lock` while `doing` something that two processes must not do at once; InputError if another does.
+
+    The system lets go of it when the process ends, however it ends.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"{lock.parent}: another process is {doing} there; wait until it is done, or stop it"
+        ) from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all."""
+    with write_whole(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, keys in the order given, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path, *, mend: str) -> Any:
+    """What a JSON file holds; InputError, with how to `mend` it, when it is not there or not readable."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: not there; {mend}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not readable as JSON ({error}); {mend}") from None
+
+
+def write_parquet(path: Path, table: pd.DataFrame, *, about: dict[str, Any]) -> None:
+    """Write `table` as Parquet, with `about` in its schema metadata under the key `phenolens`."""
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), b"phenolens": json.dumps(about).encode()})
+    with write_whole(path) as file:
+        pq.write_table(arrow, file)
+
+
+def read_parquet_about(path: Path) -> dict[str, Any] | None:
+    """What `write_parquet` was told about the table, or None when it was not written by it."""
+    metadata = pq.read_schema(path).metadata or {}
+    text = metadata.get(b"phenolens")
+    return None if text is None else json.loads(text)
+
+
+def write_h5ad(path: Path, table: "AnnData") -> None:
+    """Write an AnnData table as .h5ad, whole or not at all; the same table gives the same bytes."""
+    import anndata
+    import h5py
+
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        anndata.io.write_elem(file, "/", table)
+        if table.raw is None and "raw" in file:
+            del file["raw"]  # its place for nothing, which anndata itself cannot open with backed="r"
+    with write_whole(path) as target:
+        target.write(buffer.getbuffer())
+
+
+def read_h5ad(path: Path, *, mend: str) -> "AnnData":
+    """An AnnData table; InputError, with how to `mend` it, when the file is not there or damaged."""
+    import anndata
+
+    try:
+        return anndata.read_h5ad(path)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        found = "damaged" if path.exists() else "not there"
+        raise InputError(f"{path}: {found}; {mend}") from error
+
+
+def sha256(*parts: bytes | str | Path | dict[str, Any]) -> str:
+    """One SHA-256 over the parts in order: the content of a Path, the sorted JSON of a dict, text, bytes."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            with part.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        elif isinstance(part, dict):
+            digest.update(hashlib.sha256(json.dumps(part, sort_keys=True).encode()).digest())
+        else:
+            digest.update(hashlib.sha256(part.encode() if isinstance(part, str) else part).digest())
+    return digest.hexdigest()

@@ -1,0 +1,95 @@
+"""Do the same for many plates or wells: here, in several processes of this machine, or on a Dask cluster.
+
+The results come in the order of the jobs and do not depend on where they were done.
+"""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from phenolens.core.errors import InputError, at_least
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class AtOnce:
+    """How much is done side by side; the results are the same."""
+
+    processes: int = 1  # processes of this machine that work side by side, each on a plate
+    scheduler: str | None = None  # address of a Dask scheduler, whose workers see the same files; in place of processes
+
+    def __post_init__(self) -> None:
+        """InputError on a number that cannot be."""
+        at_least("--processes", self.processes, 1)
+
+
+ONE = AtOnce()
+RETRIES = 3  # of a job whose worker was lost
+CONNECT_S = "20s"
+
+
+def done_by_workers(
+    function: Callable[[Job], Result], jobs: Sequence[Job], at_once: AtOnce
+) -> Generator[Result, None, None]:
+    """`function` of each job, in order. It and the jobs must be able to travel to another process.
+
+    The workers of a Dask scheduler (`tcp://host:8786`) must see the same files under the same paths. A worker that is
+    lost there loses nothing: its job is done anew. Stopped in the middle, no further job is begun. InputError where
+    no scheduler answers or Dask is not installed; what a job raises is raised here.
+    """
+    if at_once.scheduler is not None:
+        yield from _on_cluster(function, jobs, at_once.scheduler)
+    elif at_once.processes > 1 and len(jobs) > 1:
+        spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
+        n = min(at_once.processes, len(jobs))
+        with ProcessPoolExecutor(n, mp_context=spawn, initializer=_end_with_parent) as pool:
+            try:
+                yield from pool.map(function, jobs)
+            finally:
+                pool.shutdown(cancel_futures=True)
+    else:
+        for job in jobs:
+            yield function(job)
+
+
+def _on_cluster(function: Callable[[Job], Result], jobs: Sequence[Job], scheduler: str) -> Iterator[Result]:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InputError(
+            '--scheduler: Dask is not installed here; pip install "phenolens[cluster]", or use --processes'
+        ) from None
+    try:
+        client: Any = Client(scheduler, timeout=CONNECT_S)
+    except (OSError, ValueError, TimeoutError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"--scheduler {scheduler}: no Dask scheduler answers there ({reason}); start one with `dask scheduler`"
+        ) from error
+    with closing(client):
+        futures = client.map(function, jobs, retries=RETRIES, pure=False)
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            client.cancel(futures)
+
+
+def _end_with_parent() -> None:
+    """Let this worker end when the process that started it was killed, instead of waiting and writing for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # runs in workers only
+
+    def watch(sentinel: int) -> None:
+        multiprocessing.connection.wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()

@@ -1,0 +1,282 @@
+"""Build a CropStore a plate at a time; a killed build goes on at the plate where it stood.
+
+A plate's table is written after its crops and carries a fingerprint of what they were made from. A plate whose
+fingerprint is still right, and whose images are no newer than its crops, is kept.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from phenolens.core.errors import InputError
+from phenolens.core.files import read_parquet_about, sha256, write_json, write_parquet
+from phenolens.core.progress import track
+from phenolens.core.workers import ONE, AtOnce, done_by_workers
+from phenolens.crops.config import FLAGS, CropConfig
+from phenolens.crops.prepare_plate import LIGHT_FOLDER, NUCLEI_FOLDER
+from phenolens.crops.quality_control import Saturation, crop_quality, is_constant, quality_flags
+from phenolens.crops.store import ABOUT, FORMAT, VERSION, CropStore, UInt16Array, read_about, whole_npy, write_npy
+from phenolens.screens.image_files import content_sha256, part_name, sizes_and_newest
+from phenolens.screens.screen import COLUMNS, FIELD, Screen, treatment_name
+
+CELL_COLUMNS = ["cell_id", "field", "object_number", "y", "x", *COLUMNS]  # and is_noise, known once the crop is read
+UNFINISHED = {"format": FORMAT, "version": VERSION, "complete": False}
+QUALITY_FOLDER = "quality"  # a table a plate: cell_id, and what crop_quality measures
+PARTS = ("*.npy", "*.parquet", "*/*.parquet", "*/*.npz")  # files that are named after a plate
+
+
+class CropReader(Protocol):
+    """Where the crops of a field's cells come from; it can travel to another process."""
+
+    def __call__(self, rows: pd.DataFrame) -> tuple[UInt16Array, UInt16Array]:
+        """The rows of one field's cells -> their crops (n, C, S, S), and these as the camera gave them."""
+
+    def files(self, rows: pd.DataFrame) -> list[Path]:
+        """The files that the crops of these rows are read from."""
+
+
+@dataclass(frozen=True)
+class PlateJob:
+    """A plate whose crops are to be written."""
+
+    folder: Path
+    plate: str
+    cells: pd.DataFrame
+    read: CropReader
+    channels: tuple[str, ...]
+    config: CropConfig
+    fingerprint: str  # of all that the crops and table follow from
+    n_at_border: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Crops, channels, side, side."""
+        return (len(self.cells), len(self.channels), self.config.crop_px, self.config.crop_px)
+
+    def fields(self) -> Iterator[pd.DataFrame]:
+        """The rows of each field's cells."""
+        for _, rows in self.cells.groupby(FIELD, sort=False):
+            yield rows
+
+
+def build_store(
+    folder: Path,
+    screen: Screen,
+    cells: pd.DataFrame,
+    *,
+    read: CropReader,
+    n_at_border: Mapping[str, int],
+    left_out: Mapping[str, int],
+    config: CropConfig,
+    origin: Mapping[str, Any],
+    at_once: AtOnce = ONE,
+) -> CropStore:
+    """Write the crops of `cells` (a row a crop, field by field) and say in about.json what they are.
+
+    `n_at_border` counts, by plate, the cells that are not in `cells` because their crop would leave the field;
+    `origin` says how the source was read, for about.json. Raises
+    InputError when `folder` holds something else, and for a channel that is constant in a plate's every crop. The bytes
+    do not depend on how many plates are done `at_once`.
+    """
+    folder = Path(folder)
+    refuse_other_folder(folder)
+    by_plate = {part_name(str(plate)): rows for plate, rows in cells.groupby("plate", sort=False)}
+    due: list[PlateJob] = []
+    for plate, rows in by_plate.items():
+        sizes, newest_ns = sizes_and_newest(read.files(rows))
+        at_border = int(n_at_border.get(plate, 0))
+        fingerprint = _fingerprint(rows, sizes, at_border, screen.channels, config)
+        job = PlateJob(folder, plate, rows, read, screen.channels, config, fingerprint, at_border)
+        if not _is_kept(job, newest_ns=newest_ns):
+            due.append(job)
+    unused = _unused_folders(folder, config, origin)
+    leftovers = _leftovers(folder, keep=set(by_plate), unused=unused)
+    if due or leftovers:
+        write_json(folder / ABOUT, UNFINISHED)
+    for path in leftovers:
+        path.unlink(missing_ok=True)  # writing about.json has taken away its own
+    for emptied in unused:
+        if emptied.is_dir() and not any(emptied.iterdir()):
+            emptied.rmdir()
+    if at_once == ONE:
+        _write_one_by_one(due)
+    else:
+        written = done_by_workers(write_plate, due, at_once)
+        with closing(written):
+            for _ in track(written, "Plates cropped", total=len(due)):
+                pass
+    without = _only_noise(folder, list(by_plate), config)
+    left_out = {**left_out, **({"treatments with only noise crops": without} if without else {})}
+    about = _about(folder, screen, list(by_plate), cells=cells, left_out=left_out, config=config, origin=origin)
+    if not _is_same(about, read_about(folder)):
+        write_json(folder / ABOUT, about)
+    return CropStore.open(folder)
+
+
+def refuse_other_folder(folder: Path) -> None:
+    """InputError when `folder` has something in it that is not a crop store, finished or not."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; give a folder for the crops")
+    if folder.is_dir() and read_about(folder) is None:
+        found = sorted(path.name for path in folder.iterdir() if not path.name.endswith(".partial"))
+        if found:
+            raise InputError(f'{folder}: holds "{found[0]}" and no crops of ours; give a new or empty folder')
+
+
+def begin(folder: Path) -> None:
+    """Say that `folder` is a crop store that is not finished, unless it is one already; InputError as above."""
+    refuse_other_folder(folder)
+    if read_about(folder) is None:
+        write_json(folder / ABOUT, UNFINISHED)
+
+
+def _fingerprint(
+    rows: pd.DataFrame, sizes: list[int], n_at_border: int, channels: tuple[str, ...], config: CropConfig
+) -> str:
+    """SHA-256 of all that a plate's crops and table follow from, but for the images: of these, names and sizes."""
+    settings = {
+        "version": VERSION,
+        "channels": channels,
+        "crop_px": config.crop_px,
+        "quality": asdict(config.quality()),
+        "leave_out": config.leave_out,
+        "n_at_border": n_at_border,
+    }
+    return sha256(settings, content_sha256(rows), ",".join(map(str, sizes)))
+
+
+def _is_kept(job: PlateJob, *, newest_ns: int) -> bool:
+    crops, table = job.folder / f"{job.plate}.npy", job.folder / f"{job.plate}.parquet"
+    quality = job.folder / QUALITY_FOLDER / f"{job.plate}.parquet"
+    if not table.is_file() or not quality.is_file() or not whole_npy(crops, job.shape):
+        return False
+    try:
+        written = read_parquet_about(table)
+    except (OSError, pa.ArrowException):
+        return False
+    return (
+        written is not None and written.get("fingerprint") == job.fingerprint and newest_ns <= crops.stat().st_mtime_ns
+    )
+
+
+def _unused_folders(folder: Path, config: CropConfig, origin: Mapping[str, Any]) -> list[Path]:
+    """The folders that crops of other settings had made and these do not read."""
+    light = [LIGHT_FOLDER] if config.illumination == "as it is" else []
+    return [folder / name for name in ([] if origin.get("cells") else [NUCLEI_FOLDER]) + light]
+
+
+def _leftovers(folder: Path, *, keep: set[str], unused: Collection[Path]) -> list[Path]:
+    """Parts of plates or folders that are no longer asked for, and files that a killed run had begun."""
+    parts = [
+        path for pattern in PARTS for path in folder.glob(pattern) if path.stem not in keep or path.parent in unused
+    ]
+    return sorted([*parts, *folder.rglob(".*.partial")])
+
+
+def _write_one_by_one(jobs: list[PlateJob]) -> None:
+    """Plate after plate in this process, with progress by fields."""
+    n_fields = [job.cells.groupby(FIELD).ngroups for job in jobs]
+    tracked = track((rows for job in jobs for rows in job.fields()), "Fields cropped", total=sum(n_fields))
+    with closing(cast(Any, tracked)):
+        for job, n in zip(jobs, n_fields, strict=True):
+            write_plate(job, islice(tracked, n))
+
+
+def write_plate(job: PlateJob, fields: Iterable[pd.DataFrame] | None = None) -> None:
+    """A plate's crops, their quality, then its table: a table that is there speaks of the crops that are there.
+
+    `fields` are those of the job, for a caller that counts them.
+    """
+    folder, plate, channels, shape = job.folder, job.plate, job.channels, job.shape
+    varies = np.zeros(len(channels), dtype=bool)
+    saturation = Saturation(shape[0])
+
+    def looked_at() -> Iterator[UInt16Array]:
+        for batch, as_given in map(job.read, job.fields() if fields is None else fields):
+            saturation.add(as_given)
+            np.logical_or(varies, ~is_constant(batch).all(axis=0), out=varies)
+            yield batch
+        if not varies.all():
+            channel = channels[int(np.argmin(varies))]
+            raise InputError(
+                f'plate "{plate}": channel "{channel}" has one value in all pixels of all {shape[0]:,} crops; '
+                "mend its images, or leave the plate out with --plates"
+            )
+
+    (folder / f"{plate}.parquet").unlink(missing_ok=True)
+    npy_sha256 = write_npy(folder / f"{plate}.npy", looked_at(), shape)
+    crops = np.load(folder / f"{plate}.npy", mmap_mode="r")
+    config = job.config.quality()
+    saturated = saturation.shares(maximum=config.detector_maximum)
+    quality = crop_quality(crops, channels=channels, config=config, saturated=saturated)
+    flags = quality_flags(quality, channels=channels)
+    cell_ids = job.cells["cell_id"].reset_index(drop=True)
+    write_parquet(folder / QUALITY_FOLDER / f"{plate}.parquet", pd.concat([cell_ids, quality], axis=1), about={})
+    has = {kind: flags.str.contains(kind, regex=False).to_numpy(bool) for kind in FLAGS}
+    table = job.cells[CELL_COLUMNS].assign(
+        is_noise=np.logical_or.reduce([has[kind] for kind in job.config.leave_out] or [np.zeros(len(flags), bool)]),
+        flags=flags.to_numpy(),
+    )
+    about = {"fingerprint": job.fingerprint, "n_at_border": job.n_at_border}
+    counts = {"n_crops": len(table), "n_noise": int(table["is_noise"].sum())}
+    flagged = {"n_flagged": {kind: int(of_kind.sum()) for kind, of_kind in has.items()}}
+    hashes = {"npy_sha256": npy_sha256, "cells_sha256": content_sha256(table)}
+    write_parquet(folder / f"{plate}.parquet", table, about={**about, **counts, **flagged, **hashes})
+
+
+def _is_same(about: dict[str, Any], before: dict[str, Any] | None) -> bool:
+    """Whether only the version of this program differs: then the crops, and runs made from them, stay what they are."""
+    return before is not None and {**before, "phenolens": about["phenolens"]} == about
+
+
+def _only_noise(folder: Path, plates: list[str], config: CropConfig) -> int:
+    """How many treatments have no crop but noise; without skip_missing an InputError that names the first."""
+    columns = ["compound", "concentration_um", "role", "is_noise"]
+    cells = pd.concat([pd.read_parquet(folder / f"{plate}.parquet", columns=columns) for plate in plates])
+    cells = cells[cells["role"] != "other"]
+    is_empty = cells["is_noise"].groupby(treatment_name(cells["compound"], cells["concentration_um"])).all()
+    without = list(is_empty.index[is_empty])
+    if without and not config.skip_missing:
+        raise InputError(
+            f"treatment {without[0]} has no crop but camera noise ({len(without)} such treatments). Look at its "
+            "images, run with --skip-missing to go on without it, or with a smaller --noise-correlation"
+        )
+    return len(without)
+
+
+def _about(
+    folder: Path,
+    screen: Screen,
+    plates: list[str],
+    *,
+    cells: pd.DataFrame,
+    left_out: Mapping[str, int],
+    config: CropConfig,
+    origin: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What about.json says; no path of this machine, so that the same source gives the same file anywhere."""
+    parts = {plate: read_parquet_about(folder / f"{plate}.parquet") or {} for plate in plates}
+    for part in parts.values():
+        part.pop("fingerprint")
+    about = {
+        "format": FORMAT,
+        "version": VERSION,
+        "complete": True,
+        "phenolens": version("phenolens"),
+        "channels": list(screen.channels),
+        "crop_px": config.crop_px,
+        "pixel_size_um": config.pixel_size_um,
+        "source": {**origin, "tables": dict(screen.sources), "cells_sha256": content_sha256(cells)},
+        "left_out": dict(left_out),
+        "config": {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()},
+        "plates": parts,
+    }
+    return about

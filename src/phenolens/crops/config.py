@@ -1,0 +1,92 @@
+"""What a person may choose about crops."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from phenolens.core.errors import InputError
+from phenolens.crops.illumination import IlluminationConfig
+from phenolens.crops.nuclei import NucleiConfig
+from phenolens.crops.quality_control import QualityConfig
+from phenolens.screens.bbbc021 import Treatments
+
+Flag = Literal["noise", "saturated", "debris", "out of focus"]
+FLAGS: tuple[Flag, ...] = ("noise", "saturated", "debris", "out of focus")  # as quality_flags words them
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """How single-cell crops are made from a screen."""
+
+    crop_px: int = 68  # side of a crop, pixels
+    plates: tuple[str, ...] = ()  # plates to take; all when none is named
+    wells: tuple[str, ...] = ()  # wells to take, on every plate; all when none is named
+    sites: tuple[int, ...] = ()  # sites to take, in every well; all when none is named
+    treatments: Treatments = "labelled"  # controls and treatments of known mechanism only, or all
+    skip_missing: bool = False  # leave out, and count, what has no image or no label instead of stopping
+    pixel_size_um: float | None = None  # side of a pixel in the specimen, micrometres
+    # centres given in a table, found here, or found here by Cellpose (an extra, with weights of its own); auto: given
+    # where there is a table, else found
+    cells: Literal["auto", "given", "found", "cellpose"] = "auto"
+    nucleus_um: float = 15.0  # diameter of a usual nucleus, micrometres, for cells found here (MCF-7)
+    nucleus_px: float | None = None  # the same in pixels; stands instead of --nucleus-um and --pixel-size-um
+    least_contrast: float = 4.0  # least light of a nucleus above the background, deviations of a pixel's noise
+    # corrected: each plate's uneven light divided out, as the mean of its fields shows it; lit: as the mean of what is
+    # lit in them does, the offset subtracted
+    illumination: Literal["as it is", "corrected", "lit"] = "as it is"
+    illumination_px: int = 96  # how wide a plate's mean field is smoothed: diameter of the filter, pixels
+    illumination_offset: Literal["keep", "subtract"] = "keep"  # the camera's counts without light, of `corrected`
+    least_fields: int = 60  # a plate with fewer fields cannot tell its light from its cells
+    noise_correlation: float = 0.5  # a channel whose neighbouring pixels correlate less than this is camera noise
+    focus_slope: float = -5.5  # a mean slope of log power over log frequency steeper than this is out of focus
+    saturated_share: float = 0.01  # a channel with at least this share of its pixels at the detector's limit
+    # flagged crops that no profile or training takes; dividing cells are among the saturated and those out of focus,
+    # so to leave these out too biases profiles
+    leave_out: tuple[Flag, ...] = ("noise",)
+
+    def __post_init__(self) -> None:
+        """InputError on a number that cannot be."""
+        if self.crop_px < 1:
+            raise InputError(f"--crop-px is {self.crop_px}; expected at least 1 pixel (the paper has 68)")
+        if not -1 <= self.noise_correlation <= 1:
+            raise InputError(f"--noise-correlation is {self.noise_correlation}; a correlation lies between -1 and 1")
+        if self.pixel_size_um is not None and not 0 < self.pixel_size_um < float("inf"):
+            raise InputError(f"--pixel-size-um is {self.pixel_size_um}; expected micrometres, more than 0")
+        self.quality()
+        self.light()
+        self.nuclei(usual_pixel_um=1.0)
+
+    def quality(self) -> QualityConfig:
+        """From where on a crop is flagged."""
+        return QualityConfig(
+            noise_correlation=self.noise_correlation,
+            focus_slope=self.focus_slope,
+            saturated_share=self.saturated_share,
+        )
+
+    def light(self) -> IlluminationConfig:
+        """How illumination is estimated."""
+        return IlluminationConfig(
+            smooth_px=self.illumination_px,
+            average="lit" if self.illumination == "lit" else "all",
+            offset="subtract" if self.illumination == "lit" else self.illumination_offset,
+            least_fields=self.least_fields,
+        )
+
+    def nuclei(self, *, usual_pixel_um: float | None) -> NucleiConfig:
+        """How nuclei are found; `usual_pixel_um` is the layout's own, None where it has none.
+
+        InputError where the size of a pixel is not known in any way.
+        """
+        pixel_size_um = self.pixel_size_um or usual_pixel_um
+        if self.nucleus_px is None and pixel_size_um is None:
+            raise InputError(
+                "cells are to be found, and the size of a nucleus in pixels is not known; give --pixel-size-um (and "
+                "--nucleus-um where they are not of 15 um) or --nucleus-px"
+            )
+        return NucleiConfig(
+            nucleus_um=self.nucleus_um,
+            pixel_size_um=pixel_size_um or 1.0,
+            nucleus_px=self.nucleus_px,
+            least_contrast=self.least_contrast,
+            by="cellpose" if self.cells == "cellpose" else "shape",
+        )

@@ -1,0 +1,315 @@
+"""Find nuclei in a field's DNA channel without trained weights: threshold, fill, split what touches.
+
+H x W pixels, n nuclei. A centre (y, x) is in pixels of the field, the centre of the first pixel is 0, 0. Nothing is
+random: the same field and settings give the same nuclei.
+
+H x W pixels. Cellpose downloads its weights itself, on first use, and keeps them in its own folder; they have terms
+of their own. This was written from the code of Cellpose 4.2.1 and has not been run with its weights: its tests put a
+stand-in in its place.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+from skimage.measure import regionprops_table
+from skimage.morphology import reconstruction
+from skimage.segmentation import watershed
+
+from phenolens.core.errors import InputError
+from phenolens.core.progress import track
+from phenolens.crops.read_image import read_field
+from phenolens.screens.screen import FIELD, Screen, where_of
+
+Labels = npt.NDArray[np.int32]
+Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.floating]
+CENTRES = [*FIELD, "object_number", "y", "x"]
+# MetaMorph's XCalibration in the TIFFs of BBBC021 (plate Week2_24381)
+BBBC021_PIXEL_UM = 0.496296
+MOST_NESTED = 3  # how often what is left beside the bright nuclei of a blob is looked at again
+NUCLEUS_COLUMNS = {
+    "area_px": "area",
+    "eccentricity": "eccentricity",
+    "solidity": "solidity",
+    "mean_intensity": "intensity_mean",
+}
+
+
+@dataclass(frozen=True)
+class NucleiConfig:
+    """How nuclei are found. Lengths are in diameters of a usual nucleus, so that one number fits a microscope."""
+
+    nucleus_um: float = 15.0  # diameter of a usual nucleus, micrometres (MCF-7)
+    pixel_size_um: float = BBBC021_PIXEL_UM  # side of a pixel in the specimen, micrometres
+    nucleus_px: float | None = None  # diameter of a usual nucleus, pixels; stands instead of the two above
+    smooth: float = 0.04  # standard deviation of the smoothing before the threshold, diameters
+    background: float = 5.0  # side of the window whose darkest tenth is the background, diameters
+    least_contrast: float = 4.0  # least light above the background, standard deviations of a pixel's noise
+    core: float = 0.5  # share of a blob's own brightness (90th percentile) above which its shape tells nuclei apart
+    split_smooth: float = 0.04  # standard deviation of the smoothing of that shape's depth, diameters
+    split_depth: float = 0.04  # how much deeper each of two nuclei is than the neck between them, diameters
+    least_area: float = 0.1  # smallest nucleus, areas of a usual one
+    most_area: float = 8.0  # largest nucleus, areas of a usual one
+    by: Literal["shape", "cellpose"] = "shape"  # the method below, or Cellpose, which is told the diameter alone
+
+    def __post_init__(self) -> None:
+        for name in ("nucleus_um", "pixel_size_um", "smooth", "background", "least_contrast", "split_depth"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise InputError(f"{name} is {value}; expected a finite number above 0")
+        if not 0 <= self.core < 1 or not 0 <= self.split_smooth < math.inf:
+            raise InputError(f"core is {self.core}, split_smooth {self.split_smooth}; expected 0 to 1, and at least 0")
+        if not 0 < self.least_area < self.most_area:
+            raise InputError(f"least_area is {self.least_area}, most_area {self.most_area}; expected 0 < least < most")
+        if not 4 <= self.diameter_px <= 1000:
+            raise InputError(
+                f"a usual nucleus is {self.diameter_px:g} px wide; expected 4 to 1,000: give nucleus_px, or nucleus_um "
+                "and pixel_size_um of this microscope"
+            )
+
+    @property
+    def diameter_px(self) -> float:
+        """Diameter of a usual nucleus in pixels."""
+        return self.nucleus_px if self.nucleus_px is not None else self.nucleus_um / self.pixel_size_um
+
+    @property
+    def usual_area_px(self) -> float:
+        """Area of a usual nucleus in pixels."""
+        return math.pi / 4 * self.diameter_px**2
+
+
+def find_nuclei(dna: npt.NDArray[Any], *, config: NucleiConfig | None = None) -> pd.DataFrame:
+    """A row a nucleus in the DNA channel (H, W): see `nucleus_table`. InputError as in `label_nuclei`."""
+    return nucleus_table(label_nuclei(dna, config=config), dna)
+
+
+def label_nuclei(dna: npt.NDArray[Any], *, config: NucleiConfig | None = None) -> Labels:
+    """The label image (H, W) of a DNA channel: 0 background, 1..n nuclei in order of their first row.
+
+    A channel of one value (black or saturated all over) and camera noise have none. InputError for an array that is
+    not an image, and for values that are not finite.
+    """
+    config = config or NucleiConfig()
+    if config.by == "cellpose":
+        return label_with_cellpose(dna, diameter_px=config.diameter_px)
+    image = np.asarray(dna)
+    if image.ndim != 2 or not image.size:
+        raise InputError(f"the DNA channel has shape {image.shape}; expected one image (height, width)")
+    image = image.astype(np.float32)
+    if not np.isfinite(image).all():
+        n = int((~np.isfinite(image)).sum())
+        raise InputError(
+            f"the DNA channel has {n:,} pixels that are not finite; expected camera counts: mend the image"
+        )
+    if image.min() == image.max():
+        return np.zeros(image.shape, np.int32)
+    smooth = ndimage.gaussian_filter(image, config.smooth * config.diameter_px)
+    light = smooth - _background(smooth, config)
+    # the root evens out bright and dim nuclei, as it does the noise of counted light
+    otsu = float(threshold_otsu(np.sqrt(np.maximum(light, 0)))) ** 2
+    mask = light > max(otsu, config.least_contrast * pixel_noise(image))
+    mask = ndimage.binary_opening(ndimage.binary_fill_holes(mask), _disk(0.08 * config.diameter_px))
+    return _of_nuclear_size(_split(mask, light, config), config)
+
+
+def nucleus_table(labels: npt.NDArray[np.integer], dna: npt.NDArray[Any]) -> pd.DataFrame:
+    """A row a nucleus of a label image (H, W).
+
+    `object_number` (its label), centroid `y`, `x` in px, `area_px`, `eccentricity` (0 round to 1), `solidity` (area
+    over that of its convex hull), `mean_intensity` in the image's counts, `at_border`: whether it touches the border.
+    """
+    properties = ("label", "centroid", *NUCLEUS_COLUMNS.values())
+    found = regionprops_table(labels, intensity_image=np.asarray(dna, dtype=np.float32), properties=properties)
+    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    table = {"object_number": np.asarray(found["label"], np.int64)}
+    table |= {"y": np.asarray(found["centroid-0"], float), "x": np.asarray(found["centroid-1"], float)}
+    table |= {ours: np.asarray(found[theirs], float) for ours, theirs in NUCLEUS_COLUMNS.items()}
+    return pd.DataFrame({**table, "at_border": np.isin(table["object_number"], border)})
+
+
+def pixel_noise(image: Floats) -> float:
+    """Standard deviation of what is new in every pixel, from the diagonal differences of 2 x 2 pixels; robust."""
+    height, width = (length // 2 * 2 for length in image.shape)
+    even = image[:height, :width]
+    detail = (even[::2, ::2] - even[1::2, ::2] - even[::2, 1::2] + even[1::2, 1::2]) / 2
+    return 1.4826 * float(np.median(np.abs(detail))) if detail.size else 0.0
+
+
+def find_cells(screen: Screen, *, dna: str | None = None, config: NucleiConfig | None = None) -> pd.DataFrame:
+    """The centres of all nuclei in a screen's fields, as `read_centres` gives them and `cut_crops` takes them.
+
+    `dna` names the channel (the screen's first by default). One field is in memory at a time; progress is told. Raises
+    InputError for a channel or images that the screen does not have, a file that cannot be read, and when no field has
+    a nucleus.
+    """
+    parts = list(each_field(screen, dna=dna, config=config))
+    centres = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    if centres.empty:
+        raise InputError(
+            f"no nucleus in any of {len(parts):,} fields; look at the DNA channel, give nucleus_px as seen there, or "
+            "lower least_contrast"
+        )
+    return centres.sort_values([*FIELD, "object_number"]).reset_index(drop=True)
+
+
+def each_field(screen: Screen, *, dna: str | None = None, config: NucleiConfig | None = None) -> Iterator[pd.DataFrame]:
+    """The centres of one field after the other, in the screen's order; errors as in `find_cells`."""
+    channel = screen.channels[0] if dna is None else dna
+    if channel not in screen.channels:
+        raise InputError(f'channel "{channel}" is not in the screen; expected one of {", ".join(screen.channels)}')
+    if f"file_{channel}" not in screen.table.columns:
+        raise InputError(f"the screen names no images (no column file_{channel}); read it with its folder of images")
+    fields = (row for _, row in screen.table.iterrows())
+    tracked = track(fields, "Fields searched for nuclei", total=len(screen.table))
+    with closing(cast(Any, tracked)):
+        for field in tracked:
+            yield find_in_field(screen, field, channel=channel, config=config)
+
+
+def find_in_field(
+    screen: Screen, field: pd.Series, *, channel: str, config: NucleiConfig | None = None
+) -> pd.DataFrame:
+    """The centres of one field (a row of the screen's table), whatever the others are: processes can share fields."""
+    dna = read_field({channel: screen.folder / field[f"file_{channel}"]}, where=where_of(field))[0]
+    nuclei = find_nuclei(dna, config=config)
+    return nuclei.assign(**{name: field[name] for name in FIELD})[CENTRES]
+
+
+def _background(light: Floats, config: NucleiConfig) -> Floats:
+    """The light between nuclei (H, W): the darkest tenth of wide windows, looked at on a coarse grid and smoothed."""
+    step = max(1, int(config.diameter_px / 3))
+    grid = light[::step, ::step]
+    side = max(3, int(config.background * config.diameter_px / step) | 1)
+    low = ndimage.gaussian_filter(ndimage.percentile_filter(grid, 10, size=side, mode="nearest"), side / 4)
+    rows, columns = (np.arange(length) / step for length in light.shape)
+    wide = np.array([np.interp(columns, np.arange(low.shape[1]), row) for row in low], dtype=np.float32)
+    above = np.minimum(rows.astype(int), len(low) - 1)
+    below = np.minimum(above + 1, len(low) - 1)
+    share = (rows - above).astype(np.float32)[:, None]
+    return (1 - share) * wide[above] + share * wide[below]
+
+
+def _split(mask: Mask, light: Floats, config: NucleiConfig) -> Labels:
+    """Each blob of the mask shared out among the nuclei whose cores are in it."""
+    blobs, _ = ndimage.label(mask)
+    cores = np.zeros(mask.shape, np.int32)
+    n = 0
+    for number, box in enumerate(ndimage.find_objects(blobs), 1):
+        blob = np.pad(blobs[box] == number, 1)
+        found = _cores(blob, np.pad(light[box], 1), config, nested=0)[1:-1, 1:-1]
+        cores[box] = np.where(found > 0, found + n, cores[box])
+        n += int(found.max())
+    return watershed(ndimage.distance_transform_edt(cores == 0), cores, mask=mask)
+
+
+def _cores(blob: Mask, light: Floats, config: NucleiConfig, *, nested: int) -> Labels:
+    """The middles of the nuclei in one blob, numbered from 1: told apart by its outline, then by that of its core."""
+    pieces = _by_shape(blob, config)
+    if pieces.max() > 1 and nested < MOST_NESTED:
+        return _numbered_on([_cores(pieces == piece, light, config, nested=nested + 1) for piece in _numbers(pieces)])
+    diameter = config.diameter_px
+    bright = blob & (light > config.core * np.percentile(light[blob], 90))
+    bright = ndimage.binary_opening(ndimage.binary_fill_holes(bright), _disk(0.08 * diameter))
+    if not bright.any():
+        return blob.astype(np.int32)
+    found = [_by_shape(bright, config)]
+    if nested < MOST_NESTED:
+        # a dim nucleus beside a bright one lies below the bright one's threshold
+        rest = blob & (ndimage.distance_transform_edt(~bright) > 0.1 * diameter)
+        parts, _ = ndimage.label(ndimage.binary_opening(rest, _disk(0.15 * diameter)))
+        large = [part for part in _numbers(parts) if (parts == part).sum() >= 0.15 * config.usual_area_px]
+        found += [_cores(parts == part, light, config, nested=nested + 1) for part in large]
+    return _numbered_on(found)
+
+
+def _by_shape(blob: Mask, config: NucleiConfig) -> Labels:
+    """The blob cut at its necks: shared out among the tops of its depth (distance to its outline)."""
+    depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(blob), config.split_smooth * config.diameter_px)
+    depth = np.where(blob, depth, 0)
+    return watershed(-depth, _tops(depth, config.split_depth * config.diameter_px), mask=blob)
+
+
+def _numbers(labels: npt.NDArray[np.integer]) -> range:
+    return range(1, int(labels.max()) + 1)
+
+
+def _numbered_on(parts: list[Labels]) -> Labels:
+    """Label images that do not overlap as one, the numbers of each going on where those before it end."""
+    together = np.zeros_like(parts[0])
+    for part in parts:
+        together = np.where(part > 0, part + together.max(), together)
+    return together.astype(np.int32)
+
+
+def _tops(depth: Floats, height: float) -> Labels:
+    """The tops of a landscape that stand `height` or more above the pass to a higher one, numbered from 1."""
+    above_pass = depth - reconstruction(depth - height, depth)  # at most `height`, and only at a top that is one
+    tops, n = ndimage.label(above_pass > 0.8 * height, np.ones((3, 3)))
+    reached = np.zeros(n + 1)
+    reached[1:] = ndimage.maximum(above_pass, tops, np.arange(1, n + 1))
+    return _renumbered(tops, reached > 0.999 * height)
+
+
+def _of_nuclear_size(labels: Labels, config: NucleiConfig) -> Labels:
+    """What is neither too small nor too large, numbered anew in order of the first pixel."""
+    area = np.bincount(labels.ravel())
+    fits = (area >= config.least_area * config.usual_area_px) & (area <= config.most_area * config.usual_area_px)
+    fits[0] = False
+    return _renumbered(labels, fits)
+
+
+def _renumbered(labels: npt.NDArray[np.integer], kept: Mask) -> Labels:
+    return np.where(kept, np.cumsum(kept), 0)[labels].astype(np.int32)
+
+
+def _disk(radius_px: float) -> Mask:
+    reach = np.arange(-int(radius_px), int(radius_px) + 1)
+    return reach[:, None] ** 2 + reach**2 <= radius_px**2 + 0.5
+
+
+INSTALL = 'pip install "phenolens[cellpose]"'
+
+
+def label_with_cellpose(dna: npt.NDArray[Any], *, diameter_px: float, model: Any = None) -> npt.NDArray[np.int32]:
+    """The label image (H, W) of a DNA channel as Cellpose sees it: 0 background, 1..n nuclei.
+
+    `model` is a `cellpose.models.CellposeModel`; without one Cellpose's own default is loaded, once a process. It is
+    told the diameter of a usual nucleus and nothing else. InputError when Cellpose or its weights are not there, and
+    for an array that is not an image.
+    """
+    image = np.asarray(dna)
+    if image.ndim != 2 or not image.size:
+        raise InputError(f"the DNA channel has shape {image.shape}; expected one image (height, width)")
+    if image.min() == image.max():
+        return np.zeros(image.shape, np.int32)  # black or saturated all over: Cellpose would divide by nothing
+    model = load_cellpose() if model is None else model
+    return np.asarray(model.eval(image.astype(np.float32), diameter=diameter_px)[0]).astype(np.int32)
+
+
+@lru_cache(maxsize=1)
+def load_cellpose() -> Any:
+    """Cellpose's own default model, on a CUDA card where there is one; it downloads the weights the first time.
+
+    InputError, in one line, when it is not installed and when its weights neither lie here nor can be downloaded.
+    """
+    try:
+        from cellpose import models
+    except ImportError:
+        raise InputError(f"Cellpose is not installed; {INSTALL}, or find nuclei without it (--cells found)") from None
+    try:
+        return models.CellposeModel(gpu=True)  # falls back to the processor by itself
+    except Exception as error:  # whatever its download or its file of weights provokes
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"Cellpose cannot load its weights ({said}); it downloads them on first use: run it once where the network "
+            "is, or find nuclei without it (--cells found)"
+        ) from error

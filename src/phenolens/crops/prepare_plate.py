@@ -1,0 +1,174 @@
+"""What is made of a plate's fields before its crops: the light that fell on them, and the centres of their cells.
+
+Both are kept beside the crops, a file a plate, and made anew only when the images or the settings changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from phenolens.core.errors import InputError
+from phenolens.core.files import read_parquet_about, sha256, write_parquet
+from phenolens.core.progress import track
+from phenolens.core.workers import AtOnce, done_by_workers
+from phenolens.crops.illumination import (
+    FieldSums,
+    IlluminationConfig,
+    illumination_of,
+    load_illumination,
+    save_illumination,
+)
+from phenolens.crops.nuclei import CENTRES, NucleiConfig, find_in_field
+from phenolens.crops.read_image import read_field
+from phenolens.screens.image_files import content_sha256, part_name, sizes_and_newest
+from phenolens.screens.screen import Screen, where_of
+
+LIGHT_FOLDER, NUCLEI_FOLDER = "illumination", "nuclei"  # in the folder of the crops
+
+
+@dataclass(frozen=True)
+class OfPlate:
+    """A plate's fields, and the file that something is made of them into."""
+
+    screen: Screen  # its fields alone
+    plate: str
+    path: Path
+    made_from: str  # of everything it follows from but the images' content; of these, names, sizes and times
+    newest_ns: int  # when the newest of its images was changed
+
+
+def plates_of(screen: Screen, folder: Path, *, suffix: str, settings: dict[str, Any]) -> list[OfPlate]:
+    """Each plate of the screen with its file in `folder`."""
+    plates = []
+    for plate, rows in screen.table.groupby("plate", sort=False):
+        own = replace(screen, table=rows.reset_index(drop=True))
+        sizes, newest_ns = sizes_and_newest([path for field in rows.index for path in _files(screen, field)])
+        made_from = sha256(settings, content_sha256(own.table), ",".join(map(str, sizes)))
+        plates.append(OfPlate(own, str(plate), folder / f"{part_name(str(plate))}{suffix}", made_from, newest_ns))
+    return plates
+
+
+def plate_lights(screen: Screen, folder: Path, config: IlluminationConfig, *, at_once: AtOnce) -> dict[str, Path]:
+    """The illumination of each plate, estimated from all its fields in `screen`: plate -> file of save_illumination.
+
+    InputError as in `illumination_of`: a plate with too few fields, above all.
+    """
+    plates = plates_of(screen, folder / LIGHT_FOLDER, suffix=".npz", settings={"light": asdict(config)})
+    due = [_LightJob(plate, config) for plate in plates if not _light_is_kept(plate)]
+    results = done_by_workers(_estimate_light, due, at_once)
+    with closing(results):
+        for _ in track(results, "Illumination of plates", total=len(due)):
+            pass
+    return {plate.plate: plate.path for plate in plates}
+
+
+def check_enough_fields(screen: Screen, config: IlluminationConfig) -> None:
+    """InputError for a plate with too few fields to tell its light from its cells; before any work."""
+    counts = screen.table.groupby("plate").size()
+    if (counts < config.least_fields).any():
+        plate = counts.index[counts < config.least_fields][0]
+        raise InputError(
+            f'plate "{plate}": {counts[plate]} fields, expected at least {config.least_fields} to tell the light from '
+            "the cells (--least-fields); leave its fields as they are, or take more of them (--treatments all)"
+        )
+
+
+@dataclass(frozen=True)
+class _LightJob:
+    plate: OfPlate
+    config: IlluminationConfig
+
+
+def _estimate_light(job: _LightJob) -> None:
+    plate = job.plate
+    sums = FieldSums(plate.screen.channels, where=f'plate "{plate.plate}"')
+    for field in plate.screen.table.index:
+        sums.add(_read(plate.screen, field))
+    save_illumination(plate.path, illumination_of(sums, config=job.config), about={"made_from": plate.made_from})
+
+
+def _light_is_kept(plate: OfPlate) -> bool:
+    try:
+        about = load_illumination(plate.path)[1]
+    except InputError:
+        return False
+    return about.get("made_from") == plate.made_from and plate.newest_ns <= plate.path.stat().st_mtime_ns
+
+
+def found_centres(screen: Screen, folder: Path, config: NucleiConfig, *, at_once: AtOnce) -> pd.DataFrame:
+    """The nuclei found in the screen's first channel, in the columns of `read_centres`; InputError when none is."""
+    plates = plates_of(screen, folder / NUCLEI_FOLDER, suffix=".parquet", settings={"nuclei": asdict(config)})
+    kept = {plate.plate: _kept_centres(plate) for plate in plates}
+    due = [plate for plate in plates if kept[plate.plate] is None]
+    wells = [_WellJob(well, config) for plate in due for well in _wells(plate)]
+    results = done_by_workers(_find_in_well, wells, at_once)
+    with closing(results):
+        tracked = track(results, "Wells searched for nuclei", total=len(wells))
+        with closing(cast(Any, tracked)):
+            for plate in due:
+                found = [next(tracked) for _ in _wells(plate)]
+                table = pd.concat(found, ignore_index=True)
+                write_parquet(plate.path, table, about=_about(plate, table))
+                kept[plate.plate] = table
+            for _ in tracked:
+                raise AssertionError("more wells than plates have")
+    centres = pd.concat([kept[plate.plate] for plate in plates], ignore_index=True)
+    if centres.empty:
+        raise InputError(
+            f'no nucleus is found in channel "{screen.channels[0]}" of {len(screen.table):,} fields; is it the nuclei '
+            "(the first channel is searched: --channels), and is their size right (--nucleus-um, --nucleus-px)?"
+        )
+    return centres
+
+
+@dataclass(frozen=True)
+class _WellJob:
+    screen: Screen
+    config: NucleiConfig
+
+
+def _wells(plate: OfPlate) -> Iterator[Screen]:
+    for _, rows in plate.screen.table.groupby("well", sort=False):
+        yield replace(plate.screen, table=rows.reset_index(drop=True))
+
+
+def _find_in_well(job: _WellJob) -> pd.DataFrame:
+    """The centres of all cells in a well's fields."""
+    found = [
+        find_in_field(job.screen, row, channel=job.screen.channels[0], config=job.config)[CENTRES]
+        for _, row in job.screen.table.iterrows()
+    ]
+    return pd.concat(found, ignore_index=True)
+
+
+def _kept_centres(plate: OfPlate) -> pd.DataFrame | None:
+    """What was found before, or None: not there, of other images or settings, or not what was written."""
+    if not plate.path.is_file() or plate.newest_ns > plate.path.stat().st_mtime_ns:
+        return None
+    try:
+        about = read_parquet_about(plate.path)
+        table = pq.read_table(plate.path).to_pandas(ignore_metadata=True)
+    except (OSError, ValueError, pa.ArrowException):
+        return None
+    return table if about == _about(plate, table) else None
+
+
+def _about(plate: OfPlate, table: pd.DataFrame) -> dict[str, str]:
+    return {"made_from": plate.made_from, "centres_sha256": content_sha256(table)}
+
+
+def _files(screen: Screen, field: Any) -> list[Path]:
+    return [screen.folder / str(screen.table.at[field, f"file_{channel}"]) for channel in screen.channels]
+
+
+def _read(screen: Screen, field: Any) -> Any:
+    where = where_of(screen.table.loc[field])
+    return read_field(dict(zip(screen.channels, _files(screen, field))), where=where)

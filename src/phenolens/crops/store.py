@@ -1,0 +1,168 @@
+"""CropStore: single-cell crops in a folder, a part a plate, read as fast as memory allows.
+
+N crops, C channels, S x S pixels. A plate is `<plate>.npy` (uint16, N x C x S x S) and `<plate>.parquet` (a row a
+crop); `about.json` says what all of it is, and says that it is complete only when all of it is there.
+"""
+
+import json
+from collections.abc import Iterable
+from functools import cached_property
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from phenolens.core.errors import InputError
+from phenolens.core.files import write_whole
+
+FORMAT = "phenolens crops"
+VERSION = 2
+ABOUT = "about.json"
+PIXEL_TYPE = np.dtype("<u2")
+
+UInt16Array = npt.NDArray[np.uint16]
+
+
+class CropStore:
+    """The crops of a folder, in the order of plates and, within a plate, of its table."""
+
+    def __init__(self, folder: Path, about: dict[str, Any], *, identity: str) -> None:
+        self.folder = folder
+        self.about = about  # what about.json says
+        self.identity = identity  # SHA-256 of about.json, which holds the SHA-256 of every plate's crops and table
+        self.channels: tuple[str, ...] = tuple(about["channels"])
+        self.crop_px: int = about["crop_px"]
+        self.plates: tuple[str, ...] = tuple(about["plates"])
+        n_crops = [about["plates"][plate]["n_crops"] for plate in self.plates]
+        self._first_row = np.concatenate([[0], np.cumsum(n_crops, dtype=np.int64)])
+        self._parts = [self._mapped(plate, n) for plate, n in zip(self.plates, n_crops)]
+
+    @classmethod
+    def open(cls, folder: Path) -> "CropStore":
+        """The store in `folder`; InputError when it is none, was not finished, or a part of it is damaged."""
+        folder = Path(folder)
+        about = read_about(folder)
+        if about is None:
+            raise InputError(f"{folder}: no crops here (no {ABOUT} of {FORMAT}); make them with `phenolens crop`")
+        if about["version"] != VERSION:
+            raise InputError(f"{folder}: crops of version {about['version']}, expected {VERSION}; make them again")
+        if not about["complete"]:
+            raise InputError(f"{folder}: the crops were not finished; run the same `phenolens crop` again to go on")
+        return cls(folder, about, identity=sha256((folder / ABOUT).read_bytes()).hexdigest())
+
+    def __len__(self) -> int:
+        return int(self._first_row[-1])
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """One row a crop, in the order of the rows of `take`.
+
+        `cell_id` (no other cell has it), `field`, `object_number` (the nucleus within its field), `y`, `x` (its centre
+        in the field, pixels; empty when crops were taken over), the screen's COLUMNS,
+        `is_noise` (flagged as what the crops' config leaves out: camera noise by default), and
+        `flags`, what is wrong with it in words.
+        """
+        tables = [_read_cells(self.folder / f"{plate}.parquet") for plate in self.plates]
+        for plate, table in zip(self.plates, tables):
+            if table.num_rows != self.about["plates"][plate]["n_crops"]:
+                raise _damaged(self.folder / f"{plate}.parquet", f"{table.num_rows} rows")
+        return pa.concat_tables(tables, promote_options="default").to_pandas(ignore_metadata=True)
+
+    def crops(self, plate: str) -> UInt16Array:
+        """A plate's crops, (N, C, S, S), read from disk where they are looked at; they cannot be written to."""
+        return self._parts[self.plates.index(plate)]
+
+    def take(self, rows: Iterable[int] | npt.NDArray[np.integer]) -> UInt16Array:
+        """The crops of these rows of `cells`, in the order asked: (n, C, S, S), a copy.
+
+        Raises IndexError for a row that is not there; rows do not count from the end.
+        """
+        wanted = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows), dtype=np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(f"rows {wanted.min()} to {wanted.max()} were asked for, the store has {len(self)}")
+        part_numbers = np.searchsorted(self._first_row, wanted, side="right") - 1
+        rows_in_part = wanted - self._first_row[part_numbers]
+        taken = np.empty((len(wanted), len(self.channels), self.crop_px, self.crop_px), dtype=np.uint16)
+        for place, (part, row) in enumerate(zip(part_numbers.tolist(), rows_in_part.tolist())):
+            taken[place] = self._parts[part][row]
+        return taken
+
+    def _mapped(self, plate: str, n_crops: int) -> UInt16Array:
+        path = self.folder / f"{plate}.npy"
+        shape = (n_crops, len(self.channels), self.crop_px, self.crop_px)
+        if not whole_npy(path, shape):
+            raise _damaged(path, "missing" if not path.is_file() else f"{path.stat().st_size:,} bytes")
+        if not (self.folder / f"{plate}.parquet").is_file():
+            raise _damaged(self.folder / f"{plate}.parquet", "missing")
+        # a plain array over the map: slicing np.memmap costs five times as much
+        return np.empty(shape, PIXEL_TYPE) if n_crops == 0 else np.asarray(np.load(path, mmap_mode="r"))
+
+
+def normalised(crops: np.ndarray) -> np.ndarray:
+    """Crops (n, C, S, S) as floats 0 to 1, each channel of each divided by its maximum; a channel of zeros stays so."""
+    peak = crops.max(axis=(2, 3), keepdims=True).astype(np.float32)
+    return crops / np.where(peak > 0, peak, 1)
+
+
+def read_about(folder: Path) -> dict[str, Any] | None:
+    """What about.json in `folder` says, or None when there is none that a crop store wrote."""
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return about if isinstance(about, dict) and about.get("format") == FORMAT else None
+
+
+def write_npy(path: Path, batches: Iterable[UInt16Array], shape: tuple[int, int, int, int]) -> str:
+    """Write crops (n, C, S, S) that come batch by batch as one `.npy` of `shape`; its SHA-256.
+
+    By plain sequential writes, so that a full disk is an OSError; the file is whole or not there.
+    """
+    digest = sha256()
+    header = npy_header(shape)
+    n_written = 0
+    with write_whole(path) as file:
+        file.write(header)
+        digest.update(header)
+        for crops in batches:
+            assert crops.shape[1:] == shape[1:], (crops.shape, shape)
+            pixels = np.ascontiguousarray(crops, dtype=PIXEL_TYPE).data
+            file.write(pixels)
+            digest.update(pixels)
+            n_written += len(crops)
+        assert n_written == shape[0], (n_written, shape)
+    return digest.hexdigest()
+
+
+def npy_header(shape: tuple[int, ...]) -> bytes:
+    """The bytes before the pixels of an `.npy` of crops of this shape."""
+    header = BytesIO()
+    description = {"descr": PIXEL_TYPE.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, description)
+    return header.getvalue()
+
+
+def whole_npy(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether `path` has the header and the length of an `.npy` of crops of this shape."""
+    header = npy_header(shape)
+    if not path.is_file() or path.stat().st_size != len(header) + int(np.prod(shape)) * PIXEL_TYPE.itemsize:
+        return False
+    with path.open("rb") as file:
+        return file.read(len(header)) == header
+
+
+def _read_cells(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path).replace_schema_metadata(None)
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(path, str(error).splitlines()[0]) from error
+
+
+def _damaged(path: Path, found: str) -> InputError:
+    return InputError(f"{path}: damaged ({found}); run the same `phenolens crop` again, which makes this plate anew")

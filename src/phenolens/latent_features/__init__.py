@@ -1,0 +1,1 @@
+"""What each latent feature is used for and correlates with."""

@@ -1,0 +1,63 @@
+"""One latent feature moved, all others as they are in one real cell: what the feature draws.
+
+F frames, C channels, S crop side in px. Crops are floats, each channel divided by its own maximum.
+"""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from phenolens.core.colours import Contrast, checked_crops, colour_words
+from phenolens.core.errors import InputError
+from phenolens.plotting.cell_images import PAD_IN, SPACE, WIDTH_IN, cell_grid, draw_cell, draw_difference
+from phenolens.plotting.style import INK, QUIET, bare, describe, look, new_figure
+
+
+def traversal_strip(
+    frames: np.ndarray,
+    deviations: np.ndarray,
+    real_cell: np.ndarray,
+    *,
+    feature: str,
+    channels: tuple[str, ...],
+    contrast: Contrast,
+    own: float,
+    limit: float,
+) -> Figure:
+    """A real cell (C, S, S), what is decoded (F, C, S, S) when `feature` has these values (F,), and what that changed.
+
+    `deviations` and `own`, the value of the real cell, are in standard deviations from the mean of real cells. The last
+    pictures, one a channel, are the last frame minus the first, in full colour at `limit`.
+    """
+    frames = checked_crops(frames, channels, what="frames")
+    checked_crops(real_cell[None], channels, what="real cell")
+    if len(deviations) != len(frames):
+        raise InputError(f"{len(deviations)} values for {len(frames)} frames: expected one a frame")
+    ratios = [1.0, SPACE, *[1.0] * len(frames), SPACE, *[1.0] * len(channels)]
+    with look():
+        side = WIDTH_IN / sum(ratios)
+        figure = new_figure(WIDTH_IN, side + 0.24, pad_in=PAD_IN)
+        every = cell_grid(figure, 1, len(ratios), width_ratios=ratios)[0]
+        for axes, ratio in zip(every, ratios):
+            bare(axes).set_visible(ratio == 1)
+        shown = every[np.array(ratios) == 1]
+        for axes, crop in zip(shown, [real_cell, *frames]):
+            draw_cell(axes, crop, contrast)
+        labels = ["real cell", *map(in_deviations, deviations), *channels]
+        for axes, label in zip(shown, labels):
+            axes.set_xlabel(label, fontsize=8, labelpad=3, color=INK if label.endswith("SD") else QUIET)
+        for axes, difference in zip(shown[1 + len(frames) :], frames[-1] - frames[0]):
+            draw_difference(axes, difference, limit)
+        return describe(
+            figure,
+            caption=f"{feature} moved, all other features as in the real cell, whose own value is {in_deviations(own)} "
+            f"(standard deviations from the mean of real cells). Right, the last frame minus the first: orange more, "
+            f"purple less, full colour at {limit:.2g} of a channel's maximum. {colour_words(contrast)}; one contrast "
+            "and one scale for all strips.",
+            alt=f"A real cell and {len(frames)} frames decoded from it as {feature} is moved from "
+            f"{in_deviations(deviations[0])} to {in_deviations(deviations[-1])}",
+        )
+
+
+def in_deviations(value: float) -> str:
+    """`+1.3 SD`, with a proper minus."""
+    return f"{value:+.1f} SD".replace("-", "−")

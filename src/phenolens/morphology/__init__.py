@@ -1,0 +1,1 @@
+"""Segment the central cell of a crop and measure it."""

@@ -1,0 +1,1 @@
+"""The figures of Lafarge et al. 2019, of any study."""

@@ -1,0 +1,215 @@
+"""Figure 4 of a study: one treatment by two models, and the treatment that each finds nearest to it.
+
+Lafarge et al. 2019, Figure 4. A treatment's nearest is that of the headline's score.
+
+n cells, C channels, S crop side in px. Crops are floats, each channel divided by its own maximum. Lafarge et al. 2019.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from phenolens.core.colours import Contrast, checked_crops, shared_contrast
+from phenolens.core.errors import InputError
+from phenolens.pipeline import check_scores
+from phenolens.plotting.cell_images import (
+    PAD_IN,
+    cell_grid,
+    channel_key,
+    channels_apart,
+    contrast_words,
+    draw_cell,
+    label_row,
+    listed,
+    same_cells,
+    wrapped,
+)
+from phenolens.plotting.style import PIXELS_PER_INCH, bare, describe, look
+from phenolens.runs.catalogue import Destinations
+from phenolens.runs.decoder import PicturedRun, decoding_runs, named_runs, pictured_runs, place
+from phenolens.runs.embeddings import embedded_cells
+from phenolens.runs.example_cells import cells_by_id, chosen_words, drawn_cells, seen_words, unseen_cells
+from phenolens.study import HEADLINE, Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SIDE_IN = 0.82  # of a real cell
+LABEL_IN, KEY_IN = 0.75, 0.55  # left of the pictures, for the models' names; above them, for the channels
+ANSWER_IN = 0.17  # a line of text above each group of real cells
+REAL_COLUMNS = 5
+GAP_IN = 0.3  # between the two
+LETTERS = 60  # in a line above real cells
+
+
+@dataclass(frozen=True)
+class RealCells:
+    """Random real cells, and what is said above them: the treatment, or what a model takes it for."""
+
+    title: str
+    crops: np.ndarray  # (n, C, S, S)
+
+
+def versus(
+    originals: np.ndarray,
+    by_model: Mapping[str, np.ndarray],
+    real: Sequence[RealCells],
+    treatment: str,
+    *,
+    channels: Sequence[str],
+    note: str = "",
+    contrast: Contrast | None = None,
+) -> Figure:
+    """Originals (n, C, S, S) of one treatment over each model's reconstructions, channels apart; real cells beside.
+
+    `by_model`: the model's name and its reconstructions (n, C, S, S). `real`: groups of random real cells, such as
+    those of the treatment that each model takes for the nearest. `note` says in sentences how cells were chosen.
+    """
+    originals = checked_crops(originals, channels, what="originals")
+    for name, crops in by_model.items():
+        same_cells(checked_crops(crops, channels, what=name), originals, name)
+    for group in real:
+        checked_crops(group.crops, channels, what=group.title)
+    if not by_model or not real:
+        raise InputError(f"{len(by_model)} models, {len(real)} groups of real cells: expected at least one of each")
+    contrast = contrast or shared_contrast(np.concatenate([originals, *(group.crops for group in real)]), channels)
+    columns = channels_apart(contrast) if len(channels) > 1 else [(None, channels[0])]
+    lines = [
+        (name, crops[i]) for i in range(len(originals)) for name, crops in {"original": originals, **by_model}.items()
+    ]
+    per_cell = 1 + len(by_model)
+
+    titles = [wrapped(group.title, LETTERS) for group in real]
+    real_rows = [-(-len(group.crops) // REAL_COLUMNS) for group in real]
+    heights_in = [SIDE_IN * n + ANSWER_IN * (title.count("\n") + 1) + 0.12 for n, title in zip(real_rows, titles)]
+    side = max(0.6, min(1.1, (sum(heights_in) - KEY_IN) / len(lines)))
+    left_in, right_in = LABEL_IN + side * len(columns), SIDE_IN * REAL_COLUMNS
+    height_in = max(KEY_IN + side * len(lines), sum(heights_in))
+    with look():
+        figure = Figure(figsize=(left_in + GAP_IN + right_in, height_in), dpi=PIXELS_PER_INCH)
+        figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=PAD_IN, h_pad=PAD_IN, wspace=0, hspace=0))
+        left, _, right = figure.subfigures(1, 3, squeeze=False, width_ratios=[left_in, GAP_IN, right_in]).ravel()
+        grid = cell_grid(left, len(lines), len(columns))
+        for number, (axes_row, (name, crop)) in enumerate(zip(grid, lines)):
+            for axes, (channel, title) in zip(axes_row, columns):
+                draw_cell(axes, crop, contrast, channel)
+                if number == 0:
+                    axes.set_title(title, fontsize=8, loc="center")
+            cell = f"cell {number // per_cell + 1}\n" if number % per_cell == 0 else ""
+            label_row(axes_row[0], cell + name, characters=10)
+        channel_key(left, contrast)
+        panels = right.subfigures(len(real), 1, height_ratios=heights_in, squeeze=False).ravel()
+        for panel, group, title, n_rows in zip(panels, real, titles, real_rows):
+            panel.suptitle(title, x=0, ha="left", fontsize=8.5)
+            places = cell_grid(panel, n_rows, REAL_COLUMNS).ravel()
+            for axes in places:
+                bare(axes)
+            for axes, crop in zip(places, group.crops):
+                draw_cell(axes, crop, contrast)
+        models = listed(list(by_model))
+        return describe(
+            figure,
+            caption=f"n = {len(originals)} cells of {treatment}: the originals over what {models} decoded from each "
+            f"cell's embedding, channels together and apart; beside, {sum(len(group.crops) for group in real)} random "
+            f"real cells. {note + ' ' if note else ''}{contrast_words(contrast, originals)}",
+            alt=f"{len(originals)} cells of {treatment} over their reconstructions by {models}, channel by channel; "
+            + "; ".join(" ".join(group.title.split()) for group in real),
+        )
+
+
+REAL_CELLS = 10  # random real cells of a group
+
+
+def comparison(
+    study: Study, asked_runs: Sequence[str], asked: str | None, cells: Sequence[str], *, n_cells: int, seed: int
+) -> "Figure":
+    """Figure 4: cells of one treatment by two models, channel by channel, and the treatment that each finds nearest."""
+    check_scores(study)
+    runs = _two_runs(study, asked_runs)
+    store, random = study.store(), np.random.default_rng(seed)
+    destinations = Destinations(embedded_cells(study, runs[0].name))
+    answers = {name: _neighbours(study, run.name) for name, run in named_runs(runs).items()}
+    treatment = destinations.treatment(asked or _drawn_treatment(list(answers.values()), random))
+    unseen = unseen_cells(store, runs)
+    rows = _own_cells(store.cells["cell_id"], cells_by_id(store, cells), destinations, treatment)
+    if not len(rows):
+        rows = drawn_cells(destinations.rows_of(treatment), n_cells, unseen, random)
+    label, moa = destinations.label(treatment), str(destinations.table.loc[treatment, "moa"])
+    groups = {treatment: f"{label}: {moa or 'mechanism not known'}"}
+    for name, table in answers.items():
+        neighbour, words = _answer(table, treatment, destinations)
+        groups[neighbour] = "\n".join(filter(None, [groups.get(neighbour, ""), f"{name}: {words}"]))
+    real = []
+    for nearest, title in groups.items():
+        others = np.setdiff1d(destinations.rows_of(nearest), rows)
+        drawn = drawn_cells(others if len(others) else rows, REAL_CELLS, unseen, random)
+        real.append(RealCells(title, runs[0].originals(drawn)))
+    by_model = {name: run.redrawn(rows) for name, run in named_runs(runs).items()}
+    chosen = "" if asked else "The treatment was drawn by the seed. "
+    return versus(
+        runs[0].originals(rows),
+        by_model,
+        real,
+        label,
+        channels=store.channels,
+        note=f"{chosen}{chosen_words(cells, seed)} {seen_words(rows, unseen)} A model's answer is the mechanism "
+        "of the nearest treatment of another compound (whitened mean profiles, cosine).",
+    )
+
+
+def _two_runs(study: Study, asked: Sequence[str]) -> list[PicturedRun]:
+    """The two runs asked for; else of the scored ones that decode the VAE+ and the model before it."""
+    scored = list(pd.read_csv(study.chance, keep_default_na=False)["run"].unique())
+    for name in study.chosen_runs(tuple(asked)):
+        if asked and name not in scored:
+            raise InputError(f'run "{name}" has no scores; run `phenolens evaluate {study.folder}` first')
+    runs = decoding_runs(study, asked) if asked else sorted(pictured_runs(study, scored), key=place)
+    first_of_model = list({run.model_name: run for run in reversed(runs)}.values()) if not asked else runs
+    chosen = sorted(first_of_model, key=place)[-2:] if not asked else runs
+    if len(chosen) != 2:
+        there = listed([run.name for run in runs]) or "none"
+        raise InputError(
+            f"a comparison shows two runs that decode and are scored, not {len(chosen)} (there: {there}); "
+            f"name two with --runs, or train another model: phenolens train {study.folder} --model vae"
+        )
+    return chosen
+
+
+def _own_cells(ids: pd.Series, rows: np.ndarray, destinations: Destinations, treatment: str) -> np.ndarray:
+    """The rows as they are; InputError for a cell of another treatment."""
+    others = np.setdiff1d(rows, destinations.rows_of(treatment))
+    if len(others):
+        raise InputError(f'--cells: cell "{ids.iloc[others[0]]}" is not of {treatment}; name cells of that treatment')
+    return rows
+
+
+def _neighbours(study: Study, name: str) -> pd.DataFrame:
+    """What the headline's score says of each treatment, by its name; InputError when it was not scored."""
+    path = study.score_table(name, "neighbours", **HEADLINE)
+    if not path.exists():
+        raise InputError(f"{path}: not there; run `phenolens evaluate {study.folder}` with --protocols NSC first")
+    return pd.read_csv(path, keep_default_na=False).set_index("treatment")
+
+
+def _drawn_treatment(tables: Sequence[pd.DataFrame], random: np.random.Generator) -> str:
+    """A treatment that every one of these runs was asked about."""
+    counted = [set(table.index[table["counted"].astype(str) == "True"]) for table in tables]
+    both = sorted(set.intersection(*counted))
+    if not both:
+        raise InputError("no treatment was scored by both runs; name one with --treatment")
+    return str(random.choice(both))
+
+
+def _answer(table: pd.DataFrame, treatment: str, destinations: Destinations) -> tuple[str, str]:
+    """The nearest treatment, and in words what a run takes this one for; itself where the run was not asked."""
+    row = table.loc[treatment].astype(str).to_dict() if treatment in table.index else {}
+    if not row.get("neighbour"):
+        return treatment, f"was not asked ({row.get('reason', 'it is not in its scores')})"
+    right = {"True": "right", "False": "wrong"}[row["right"]] if row["counted"] == "True" else "not counted"
+    nearest = f"nearest: {destinations.label(row['neighbour'])} (distance {float(row['distance']):.2f})"
+    return row["neighbour"], f"{row['predicted']} ({right})\n{nearest}"

@@ -1,0 +1,1 @@
+"""What figures and pages share: style, pictures of cells, charts."""

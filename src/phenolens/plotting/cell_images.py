@@ -1,0 +1,203 @@
+"""Pictures of cells: originals over reconstructions, the way from control to compound, contact sheets.
+
+n cells, F frames, C channels, S crop side in px. Crops are floats, each channel divided by its own maximum. Every
+figure uses one contrast for all its cells, its own or the one it is given. Lafarge et al. 2019, Figures 2 and 3.
+
+n cells, C channels, S crop side in px. Crops are floats, each channel divided by its own maximum.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Patch
+
+from phenolens.core.colours import Contrast, cell_image, checked_crops, colour_words, shared_contrast
+from phenolens.core.errors import InputError
+from phenolens.plotting.style import INK, bare, describe, look, new_figure
+
+WIDTH_IN = 9.0  # of a whole figure
+PAD_IN = 0.012  # around each picture
+SPACE = 0.16  # between real and decoded cells, in crop sides
+
+
+def cell_grid(figure: Figure | SubFigure, n_rows: int, n_columns: int, **options: Sequence[float]) -> np.ndarray:
+    """Axes (n_rows, n_columns), one a cell; `options` are matplotlib's, such as `width_ratios`."""
+    return figure.subplots(n_rows, n_columns, squeeze=False, gridspec_kw=dict(options))
+
+
+def draw_cell(axes: Axes, crop: np.ndarray, contrast: Contrast, channel: int | None = None) -> None:
+    """Draw a crop (C, S, S) in colours, or one channel of it in grey."""
+    if channel is not None:
+        crop, contrast = crop[channel : channel + 1], contrast.of_channel(channel)
+    bare(axes).imshow(cell_image(crop, contrast), interpolation="nearest")
+
+
+def draw_difference(axes: Axes, difference: np.ndarray, limit: float) -> None:
+    """Draw what a channel gained or lost (S, S): orange more, purple less, full colour at `limit`, white none."""
+    bare(axes).imshow(difference, cmap="PuOr_r", vmin=-limit, vmax=limit, interpolation="nearest")
+
+
+def label_end(axes: Axes, text: str, edge: Literal["left", "right"]) -> None:
+    """A label above the picture from its outer edge on; a long one pushes nothing aside."""
+    label = axes.annotate(
+        text,
+        (0 if edge == "left" else 1, 1),
+        xycoords="axes fraction",
+        xytext=(0, 5),
+        textcoords="offset points",
+        ha=edge,
+        va="bottom",
+        fontsize=9,
+        fontweight="bold",
+    )
+    label.set_in_layout(False)
+
+
+def label_row(axes: Axes, text: str, *, characters: int = 14, size: float = 8.5) -> None:
+    """A label to the left of a row's first picture, in lines of so many characters."""
+    axes.set_ylabel(wrapped(text, characters), rotation=0, ha="right", va="center", fontsize=size, labelpad=6)
+
+
+def wrapped(text: str, characters: int) -> str:
+    """The text in lines of so many characters, its own line ends kept; a number stays with its µM."""
+    text = text.replace(" µM", "\u00a0µM")
+    return "\n".join("\n".join(textwrap.wrap(line, characters)) for line in text.split("\n"))
+
+
+def cell_label(label: str, side_in: float) -> str:
+    """A treatment in lines as wide as a crop; a slash may end a line."""
+    return wrapped(label.replace("/", "/ "), max(8, int(side_in * 14.5))).replace("/ ", "/")
+
+
+def listed(names: Sequence[str]) -> str:
+    """`VAE+, VAE and AE`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def channel_key(figure: Figure | SubFigure, contrast: Contrast) -> None:
+    """Which colour is which channel, above the pictures."""
+    if len(contrast.channels) > 1:
+        handles = [
+            Patch(facecolor=tuple(rgb), edgecolor=INK, linewidth=0.4, label=name)
+            for name, rgb in zip(contrast.channels, contrast.colours)
+        ]
+        key_above(figure, handles, handleheight=0.9, columnspacing=1.2, borderpad=0.3)
+
+
+def key_above(figure: Figure | SubFigure, handles: Sequence[Artist], **spaces: float) -> None:
+    """A key in one line above everything; `spaces` as matplotlib's legend names them."""
+    figure.legend(
+        handles=handles,
+        loc="outside upper left",
+        ncols=len(handles),
+        frameon=False,
+        fontsize=8,
+        handlelength=0.9,
+        **spaces,
+    )
+
+
+def channels_apart(contrast: Contrast) -> list[tuple[int | None, str]]:
+    """All channels together (None), then each by its index and name."""
+    together: list[tuple[int | None, str]] = [(None, "together")]
+    return together + [(index, name) for index, name in enumerate(contrast.channels)]
+
+
+def contrast_words(contrast: Contrast, crops: np.ndarray) -> str:
+    """What a caption says of the crops' contrast and colours."""
+    return (
+        f"Crops are {crops.shape[-1]} px wide, each channel divided by its maximum in the cell, so differences in "
+        f"brightness between cells are not shown; one contrast for all; {colour_words(contrast)}."
+    )
+
+
+def same_cells(crops: np.ndarray, originals: np.ndarray, name: str) -> None:
+    """InputError unless the crops have the originals' shape."""
+    if crops.shape != originals.shape:
+        raise InputError(f"{name}: shape {crops.shape}, originals {originals.shape}; expected the same cells")
+
+
+def reconstructions(
+    originals: np.ndarray,
+    by_model: Mapping[str, np.ndarray],
+    labels: Sequence[str],
+    *,
+    channels: Sequence[str],
+    apart: bool = False,
+    contrast: Contrast | None = None,
+    note: str = "",
+) -> Figure:
+    """Originals (n, C, S, S) above each model's reconstructions of the same cells: the paper's Figure 2.
+
+    `by_model`: the model's name and its reconstructions (n, C, S, S), in the order of the rows. `labels`: what each
+    cell is, its treatment. With `apart`, each row of cells is followed by its channels one by one, in grey (Figure 4).
+    `note` says in sentences how the cells were chosen.
+    """
+    originals = checked_crops(originals, channels, what="originals")
+    contrast = contrast or shared_contrast(originals, channels)
+    rows = {"original": originals, **{name: crops for name, crops in by_model.items()}}
+    for name, crops in rows.items():
+        same_cells(checked_crops(crops, channels, what=name), originals, name)
+    if len(labels) != len(originals):
+        raise InputError(f"{len(labels)} labels for {len(originals)} cells: expected one label a cell")
+    if apart:
+        lines = [(f"{name}\n{part}", crops, i) for i, part in channels_apart(contrast) for name, crops in rows.items()]
+    else:
+        lines = [(name, crops, None) for name, crops in rows.items()]
+
+    n = len(originals)
+    with look():
+        side = min((WIDTH_IN - 1.0) / n, 1.35)
+        figure = new_figure(1.0 + side * n, 0.75 + (side + 2 * PAD_IN) * len(lines), pad_in=PAD_IN)
+        grid = cell_grid(figure, len(lines), n)
+        for axes_row, (name, crops, channel) in zip(grid, lines):
+            for axes, crop in zip(axes_row, crops):
+                draw_cell(axes, crop, contrast, channel)
+            label_row(axes_row[0], name)
+        for axes, label in zip(grid[0], labels):
+            axes.set_title(cell_label(label, side), fontsize=8, loc="center")
+        channel_key(figure, contrast)
+        models = listed(list(by_model))
+        return describe(
+            figure,
+            caption=f"n = {n} cells; top row the originals, below what {models} decoded from each cell's embedding. "
+            f"{note + ' ' if note else ''}{contrast_words(contrast, originals)}",
+            alt=f"{n} original cells ({', '.join(dict.fromkeys(labels))}) above their reconstructions by {models}",
+        )
+
+
+def cell_sheet(
+    crops: Sequence[np.ndarray], titles: Sequence[str], *, channels: Sequence[str], contrast: Contrast | None = None
+) -> Figure:
+    """A contact sheet of real cells, a row of crops (n_i, C, S, S) for each title (a mechanism or a treatment)."""
+    if len(crops) != len(titles) or not titles:
+        raise InputError(
+            f"{len(crops)} groups of cells, {len(titles)} titles: expected one title a group, at least one"
+        )
+    for group, title in zip(crops, titles):
+        checked_crops(group, channels, what=title)
+    contrast = contrast or shared_contrast(np.concatenate(list(crops)), channels)
+    n_columns = max(len(group) for group in crops)
+    n_cells = sum(len(group) for group in crops)
+    with look():
+        label_in = 1.75
+        side = min((WIDTH_IN - label_in) / n_columns, 1.1)
+        figure = new_figure(label_in + side * n_columns, 0.4 + (side + 2 * PAD_IN) * len(crops), pad_in=PAD_IN)
+        grid = cell_grid(figure, len(crops), n_columns)
+        for axes_row, group, title in zip(grid, crops, titles):
+            for axes, crop in zip(axes_row, group):
+                draw_cell(axes, crop, contrast, None)
+            for axes in axes_row[len(group) :]:
+                bare(axes)
+            label_row(axes_row[0], title, characters=20)
+        channel_key(figure, contrast)
+        return describe(
+            figure,
+            caption=f"n = {n_cells} real cells, {len(titles)} groups. {contrast_words(contrast, crops[0])}",
+            alt=f"Contact sheet of {n_cells} real cells in rows: {', '.join(titles)}",
+        )

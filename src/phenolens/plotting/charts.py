@@ -1,0 +1,223 @@
+"""Charts: learning curves, who was taken for whom, and the map of treatments.
+
+T treatments, Z features.
+"""
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+from phenolens.core.errors import InputError
+from phenolens.plotting.style import INK, QUIET, RULE, describe, look, new_figure
+
+SKY, ORANGE, TEAL, PURPLE, RED, GOLD = "#2f6fb0", "#d9822b", "#1f8a70", "#8a5aa8", "#b5403a", "#b8930a"
+LINES = (SKY, ORANGE, TEAL, PURPLE, RED, GOLD)
+
+# panel title, unit, log scale, {column of the history: name in the panel}
+PANELS: tuple[tuple[str, str, bool, dict[str, str]], ...] = (
+    ("Reconstruction error", "½ · sum of squares, a cell", True, {"autoencoder.pixel": "pixels"}),
+    ("Information in the embedding (KL)", "nats a cell", True, {"autoencoder.kl": "KL"}),
+    ("Features in use", "features", False, {"autoencoder.active_features": "active features"}),
+    (
+        "Difference seen by the discriminator's layers",
+        "½ · sum of squares, a cell",
+        True,
+        {f"autoencoder.feature_{i}": f"layer {i}" for i in range(1, 5)},
+    ),
+    ("Weight of the layers (γ)", "weight", False, {f"gamma_{i}": f"layer {i}" for i in range(1, 5)}),
+    ("Discriminator: real or reconstructed?", "share right", False, {"discriminator.accuracy": "right"}),
+    ("Discriminator's loss", "cross-entropy, nats", False, {"discriminator.cross_entropy": "cross-entropy"}),
+    (
+        "Length of the gradient",
+        "norm",
+        True,
+        {"autoencoder.gradient_norm": "autoencoder", "discriminator.gradient_norm": "discriminator"},
+    ),
+    ("Speed", "cells a second", False, {"cells_per_second": "cells a second"}),
+)
+NOT_DRAWN = ("step", "seconds")
+BOLD_PER_INCH = 11  # characters of a title's font
+SMOOTHED_FROM = 60  # records; with fewer, each is drawn as it is
+
+
+def learning_curves(history: pd.DataFrame, *, title: str = "") -> Figure:
+    """What was recorded while a model learned, against the step, a panel a quantity.
+
+    `history`: a row a record, the column `step` and any of the columns of PANELS; what is absent or empty is left out,
+    and further numeric columns get a panel under their own name. From SMOOTHED_FROM records on, the records are drawn
+    pale and their running mean over a fiftieth of them dark.
+    """
+    if "step" not in history.columns or history.empty:
+        raise InputError("history: no rows or no column step; expected a row a record, as train writes history.csv")
+    panels = [(name, unit, log, _present(history, columns)) for name, unit, log, columns in PANELS]
+    known = {column for *_, columns in PANELS for column in columns}
+    further = [name for name in history.select_dtypes("number").columns if name not in known and name not in NOT_DRAWN]
+    panels += [(str(name), "", False, _present(history, {str(name): str(name)})) for name in further]
+    panels = [panel for panel in panels if panel[3]]
+    if not panels:
+        raise InputError(f"history: nothing to draw in the columns {', '.join(map(str, history.columns))}")
+
+    n_columns = min(2, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    window = max(1, len(history) // 50) if len(history) >= SMOOTHED_FROM else 1
+    with look():
+        figure = new_figure(9.0, 0.25 + 1.85 * n_rows, pad_in=0.07)
+        grid = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True).ravel()
+        for axes, (name, unit, log, columns) in zip(grid, panels):
+            _curves(axes, history, columns, window=window, log=log)
+            axes.set_title(name)
+            axes.set_ylabel(unit, fontsize=8)
+            if name.startswith("Discriminator: real"):
+                axes.axhline(0.5, color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)), label="guessing")
+                axes.legend(frameon=False, fontsize=7.5, loc="best")
+        for axes in grid[len(panels) :]:
+            axes.remove()
+        for axes in grid[max(0, len(panels) - n_columns) : len(panels)]:
+            axes.set_xlabel("step")
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            axes.tick_params(labelbottom=True)
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        steps = int(history["step"].max())
+        smooth = f" Pale: the records; dark: their running mean over {window}." if window > 1 else ""
+        return describe(
+            figure,
+            caption=f"n = {len(history)} records up to step {steps:,}.{smooth} These are "
+            "training losses: noise is on and each batch is normalised by itself; no cell was held out.",
+            alt=f"Learning curves up to step {steps:,}: {', '.join(name for name, *_ in panels)}",
+        )
+
+
+def confusion(matrix: pd.DataFrame, title: str, *, what: str = "treatments", how: str = "") -> Figure:
+    """Treatments by true mechanism (rows) and mechanism of the nearest neighbour (columns), counts in the cells.
+
+    `what` names the rows that were matched where they are not treatments; `how` says in sentences how, and how sure
+    the accuracy is.
+    Rows are coloured by their share of the row's treatments: blue where it is right, orange where it is not.
+    """
+    counts = matrix.to_numpy(float)
+    if not counts.size or (counts < 0).any() or not np.isfinite(counts).all():
+        raise InputError(f"confusion matrix {counts.shape}: expected counts of at least 0, a row a mechanism")
+    row_totals = counts.sum(axis=1)
+    share = np.divide(counts, row_totals[:, None], out=np.zeros_like(counts), where=row_totals[:, None] > 0)
+    right = np.array([[row == column for column in matrix.columns] for row in matrix.index])
+    picture = np.ones((*counts.shape, 3))
+    for where, colour in ((right, SKY), (~right, ORANGE)):
+        strength = (share * where)[..., None]
+        picture -= strength * (1 - np.array(_rgb(colour)))
+
+    n_rows, n_columns = counts.shape
+    with look():
+        figure = new_figure(3.1 + 0.5 * n_columns, 2.3 + 0.4 * n_rows, pad_in=0.05)
+        axes = figure.subplots()
+        axes.imshow(picture, aspect="auto", interpolation="nearest")
+        for row, column in np.argwhere(counts > 0):
+            dark = share[row, column] > 0.55
+            text = f"{counts[row, column]:g}"
+            axes.text(column, row, text, ha="center", va="center", color="white" if dark else INK, fontsize=9)
+        axes.set_xticks(range(n_columns), [_label(name) for name in matrix.columns], rotation=45, ha="left", fontsize=8)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        names = [f"{_label(name)}  ({total:g})" for name, total in zip(matrix.index, row_totals)]
+        axes.set_yticks(range(n_rows), names, fontsize=8)
+        axes.set_xticks(np.arange(n_columns + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(n_rows + 1) - 0.5, minor=True)
+        axes.grid(which="minor", color=RULE, linewidth=0.6)
+        axes.tick_params(which="minor", length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_ylabel(f"true mechanism ({what})")
+        axes.set_xlabel("mechanism of the nearest neighbour")
+        axes.xaxis.set_label_position("top")
+        lines = textwrap.wrap(title, int(figure.get_figwidth() * BOLD_PER_INCH))
+        figure.set_figheight(figure.get_figheight() + 0.17 * max(0, len(lines) - 1))
+        figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10, fontweight="bold")
+        n_right, n_all = counts[right].sum(), counts.sum()
+        percent = f", {100 * n_right / n_all:.1f} %" if n_all and not how else ""
+        return describe(
+            figure,
+            caption=f"n = {n_all:g} {what}, {n_right:g} of them right (blue{percent}); orange: taken for another "
+            f"mechanism. Colour is the share of the row. {how + ' ' if how else ''}Not counted: controls, and {what} "
+            "without a mechanism or without a neighbour of their own mechanism to be found.",
+            alt=f"Confusion matrix of {n_rows} mechanisms: {n_right:g} of {n_all:g} {what} on the diagonal",
+        )
+
+
+def treatment_map(profiles: np.ndarray, moa: Sequence[str], *, title: str = "") -> Figure:
+    """Treatment profiles (T, Z) on their first two principal components, coloured by mechanism."""
+    profiles = np.asarray(profiles, float)
+    if profiles.ndim != 2 or len(profiles) != len(moa) or len(profiles) < 3 or not np.isfinite(profiles).all():
+        raise InputError(
+            f"profiles {profiles.shape}, {len(moa)} mechanisms: expected finite rows, one a treatment, at least 3"
+        )
+    centred = profiles - profiles.mean(axis=0)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    # a singular vector's sign is arbitrary: the largest coordinate is made positive, so the map is always the same
+    points = u[:, :2] * s[:2]
+    points = points * np.sign(points[np.abs(points).argmax(axis=0), range(points.shape[1])])
+    explained = np.square(s) / max(np.square(s).sum(), np.finfo(float).tiny)
+    mechanisms = sorted(set(moa))
+    with look():
+        figure = new_figure(9.0, 4.6, pad_in=0.05)
+        axes = figure.subplots()
+        for index, mechanism in enumerate(mechanisms):
+            rows = np.array([name == mechanism for name in moa])
+            marker = "osD^vP"[index // len(LINES) % 6]
+            axes.scatter(
+                points[rows, 0],
+                points[rows, 1],
+                s=34,
+                marker=marker,
+                color=LINES[index % len(LINES)],
+                edgecolor="white",
+                linewidth=0.5,
+                label=f"{_label(mechanism)} ({rows.sum()})",
+            )
+        axes.set_xlabel(f"first principal component ({explained[0]:.0%} of the variance)")
+        axes.set_ylabel(f"second ({explained[1]:.0%})")
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        return describe(
+            figure,
+            caption=f"n = {len(profiles)} treatments, {len(mechanisms)} mechanisms; controls are left out. Two of "
+            f"{profiles.shape[1]} dimensions are shown ({explained[:2].sum():.0%} of the variance); scores use all.",
+            alt=f"Map of {len(profiles)} treatments of {len(mechanisms)} mechanisms on two principal components",
+        )
+
+
+def _present(history: pd.DataFrame, columns: dict[str, str]) -> dict[str, str]:
+    return {column: name for column, name in columns.items() if column in history and history[column].notna().any()}
+
+
+def _curves(axes: Axes, history: pd.DataFrame, columns: dict[str, str], *, window: int, log: bool) -> None:
+    for colour, (column, name) in zip(LINES, columns.items()):
+        records = history[["step", column]].dropna()
+        if column.startswith("gamma_"):  # a schedule has no noise, and a running mean would round its corners
+            window = 1
+        if window > 1:
+            axes.plot(records["step"], records[column], color=colour, linewidth=0.6, alpha=0.3)
+        means = records[column].rolling(window, min_periods=1, center=True).mean()
+        axes.plot(records["step"], means, color=colour, linewidth=1.4, label=name)
+    values = history[list(columns)].to_numpy(float)
+    values = values[np.isfinite(values)]
+    if log and values.size and values.min() > 0 and values.max() > 3 * values.min():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+    if len(columns) > 1:
+        axes.legend(frameon=False, fontsize=7.5, ncols=2, loc="best")
+
+
+def _label(name: object) -> str:
+    """A mechanism's name, broken into lines where it is long."""
+    return "\n".join(textwrap.wrap(str(name), 26)) or "(none)"
+
+
+def _rgb(colour: str) -> tuple[float, float, float]:
+    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))  # type: ignore[return-value]

@@ -1,0 +1,1 @@
+"""From cells to wells to treatments; whitening and scores."""

@@ -1,0 +1,175 @@
+"""mAP: do profiles that belong together find each other before all others?
+
+N profiles, Z features; every profile is a query once. Kalinin et al. 2025, and equal to copairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from phenolens.core.errors import InputError
+from phenolens.profiles.nsc import Similarity, directions, distances
+from phenolens.profiles.profiles import METADATA
+from phenolens.profiles.uncertainty import share_reached
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+VALUES_AT_A_TIME = 4_000_000  # distances held at once, so that memory does not grow with the square of N
+DRAWS_AT_A_TIME = 2_000_000
+
+
+def average_precision(
+    profiles: AnnData,
+    *,
+    positive_same: Sequence[str],
+    positive_different: Sequence[str] = (),
+    negative_same: Sequence[str] = (),
+    negative_different: Sequence[str],
+    similarity: Similarity = "cosine",
+) -> pd.DataFrame:
+    """A row a profile: `average_precision` of finding its positives before its negatives, and how many there are.
+
+    Two profiles are positives (negatives) of each other if they agree in all columns of `..._same` and differ in all of
+    `..._different`; columns by their name in obs or in METADATA. Distances are compared in single precision, which
+    makes profiles that differ by rounding alone a tie, and in a tie positives come first (as in copairs). NaN for a
+    profile without positives, or with an empty value in a named column, which is nobody's positive or negative.
+    InputError on a missing column, on NaN, and where no profile has a positive or a negative.
+    """
+    rows = directions(profiles, similarity)
+    given = (positive_same, positive_different, negative_same, negative_different)
+    columns = {name: _codes(profiles, name) for name in dict.fromkeys(name for names in given for name in names)}
+    complete = np.ones(len(rows), dtype=bool)
+    for code in columns.values():
+        complete &= code >= 0
+    scores, n_positive, n_negative = np.full(len(rows), np.nan), np.zeros(len(rows), int), np.zeros(len(rows), int)
+    step = max(1, VALUES_AT_A_TIME // len(rows))
+    for start in range(0, len(rows), step):
+        queries = np.arange(start, min(start + step, len(rows)))
+        comparable = complete[queries, None] & complete
+        comparable[queries - start, queries] = False
+        positive = comparable & _paired(queries, columns, same=positive_same, different=positive_different)
+        negative = comparable & _paired(queries, columns, same=negative_same, different=negative_different)
+        n_positive[queries], n_negative[queries] = positive.sum(axis=1), negative.sum(axis=1)
+        distance = distances(rows[queries], rows, similarity).astype(np.float32)
+        scores[queries] = _precision(distance, positive, negative)
+    for kind, counts, same, different in (
+        ("positive", n_positive, positive_same, positive_different),
+        ("negative", n_negative, negative_same, negative_different),
+    ):
+        if not counts.any():
+            raise InputError(
+                f"profiles: no profile has a {kind}, that is one with the same {', '.join(same) or 'anything'} and "
+                f"another {', '.join(different) or 'row'}; choose other columns"
+            )
+    return profiles.obs.assign(average_precision=scores, n_positive=n_positive, n_total=n_positive + n_negative)
+
+
+def mean_average_precision(
+    precisions: pd.DataFrame, *, by: Sequence[str], n_draws: int = 10_000, seed: int = 0
+) -> pd.DataFrame:
+    """A row a group: the mean of its profiles' average precision, its p-value and that corrected over all groups.
+
+    `precisions` as `average_precision` makes it; profiles without positives are left out. The p-value is the share of
+    random rankings (of as many positives among as many profiles) that reach the mean, 1 added above and below.
+    Profiles of a group with equal counts share their draws (as in copairs), since their scores are not independent: the
+    cautious side. Corrected by Benjamini and Hochberg, so that a threshold on it is a rate of false discoveries.
+    """
+    names = [METADATA.get(name, name) for name in by]
+    missing = [name for name in names if name not in precisions.columns]
+    if missing:
+        raise InputError(
+            f"average precisions: no column {missing[0]} (found: {', '.join(map(str, precisions.columns))})"
+        )
+    scored = precisions[precisions["average_precision"].notna()].reset_index(drop=True)
+    sizes = scored[["n_positive", "n_total"]].to_numpy(dtype=int)
+    kinds, kind = np.unique(sizes, axis=0, return_inverse=True)
+    drawn = [random_average_precision(int(n), int(total), n_draws=n_draws, seed=seed) for n, total in kinds]
+    groups = []
+    for values, group in scored.groupby(names, observed=True, sort=True):
+        observed = group["average_precision"].mean()
+        kinds_here, times = np.unique(kind[group.index], return_counts=True)
+        null = sum(n * drawn[k] for n, k in zip(times, kinds_here)) / len(group)
+        groups.append((*values, observed, len(group), share_reached(null, observed)))
+    table = pd.DataFrame(groups, columns=[*names, "mean_average_precision", "n_profiles", "p_value"])
+    return table.assign(corrected_p_value=benjamini_hochberg(table["p_value"].to_numpy()))
+
+
+def precision_p_values(precisions: pd.DataFrame, *, n_draws: int = 10_000, seed: int = 0) -> pd.Series:
+    """The p-value of each profile's own average precision against random rankings; NaN where there is none."""
+    sizes = precisions[["n_positive", "n_total"]].to_numpy(dtype=int)
+    scores = precisions["average_precision"].to_numpy()
+    p_values = np.full(len(scores), np.nan)
+    for n_positive, n_total in np.unique(sizes[sizes[:, 0] > 0], axis=0):
+        null = random_average_precision(int(n_positive), int(n_total), n_draws=n_draws, seed=seed)
+        for row in np.flatnonzero((sizes == (n_positive, n_total)).all(axis=1)):
+            p_values[row] = share_reached(null, scores[row])
+    return pd.Series(p_values, index=precisions.index, name="p_value")
+
+
+def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
+    """p-values corrected for their number, in the order given. Benjamini and Hochberg 1995."""
+    n = len(p_values)
+    falling = np.argsort(p_values, kind="stable")[::-1]
+    corrected = np.empty(n)
+    corrected[falling] = np.minimum.accumulate(p_values[falling] * n / np.arange(n, 0, -1)).clip(max=1)
+    return corrected
+
+
+def random_average_precision(n_positive: int, n_total: int, *, n_draws: int, seed: int) -> np.ndarray:
+    """Average precision of `n_positive` among `n_total` ranked at random: (draws,). Same seed, same draws."""
+    rng = np.random.default_rng([seed, n_positive, n_total])
+    nth = np.arange(1, n_positive + 1)
+    scores = np.empty(n_draws)
+    step = max(1, DRAWS_AT_A_TIME // n_total)
+    for start in range(0, n_draws, step):
+        n = min(step, n_draws - start)
+        ranks = _random_ranks(rng, n, n_positive, n_total)
+        scores[start : start + n] = (nth / ranks).mean(axis=1)
+    return scores
+
+
+def _random_ranks(rng: np.random.Generator, n: int, n_positive: int, n_total: int) -> np.ndarray:
+    """`n` times `n_positive` different ranks of 1..n_total, rising: (n, n_positive)."""
+    if n_positive**2 < n_total:  # repeats are rare: draw such rows again
+        ranks = np.sort(rng.integers(1, n_total + 1, size=(n, n_positive)), axis=1)
+        while (again := (np.diff(ranks, axis=1) == 0).any(axis=1)).any():
+            ranks[again] = np.sort(rng.integers(1, n_total + 1, size=(int(again.sum()), n_positive)), axis=1)
+        return ranks
+    return np.sort(rng.random((n, n_total)).argsort(axis=1)[:, :n_positive], axis=1) + 1
+
+
+def _codes(profiles: AnnData, name: str) -> np.ndarray:
+    """The values of a metadata column as whole numbers (N,); -1 where empty."""
+    column = METADATA.get(name, name)
+    if column not in profiles.obs.columns:
+        raise InputError(f"profiles: no metadata column {column} (found: {', '.join(map(str, profiles.obs.columns))})")
+    values = profiles.obs[column].astype(object)
+    return pd.factorize(values.where(values != "", None))[0]
+
+
+def _paired(
+    queries: np.ndarray, columns: dict[str, np.ndarray], *, same: Sequence[str], different: Sequence[str]
+) -> np.ndarray:
+    """Which rows agree with each query in all of `same` and differ in all of `different`: (queries, N) bool."""
+    paired = np.ones((len(queries), len(next(iter(columns.values())))), dtype=bool)
+    for name in same:
+        paired &= columns[name][queries, None] == columns[name]
+    for name in different:
+        paired &= columns[name][queries, None] != columns[name]
+    return paired
+
+
+def _precision(distance: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """Average precision of each query from distances and kinds (queries, N); NaN without positives."""
+    scores = np.full(len(distance), np.nan)
+    for query in np.flatnonzero(positive.any(axis=1)):
+        found = np.sort(distance[query, positive[query]])
+        others = np.sort(distance[query, negative[query]])
+        nth = np.arange(1, len(found) + 1)
+        scores[query] = (nth / (nth + np.searchsorted(others, found, side="left"))).mean()
+    return scores

@@ -1,0 +1,371 @@
+"""Anybody's table of cells, wells or treatments as parts with phenolens's own names for what is known of each row.
+
+N rows, Z features. A part holds whole wells and is in memory alone.
+
+N rows, Z features. A part is what is in memory at once: a plate of a Parquet or AnnData file, or a whole file of
+comma-separated values.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from phenolens.core.errors import InputError
+from phenolens.core.provenance import KEY, provenance_text
+from phenolens.profiles.columns import (
+    OWN_NAMES,
+    Columns,
+    KnownRows,
+    case_note,
+    feature_columns,
+    known_rows,
+    like_metadata,
+    nearest,
+    of_columns,
+    text_of,
+)
+from phenolens.profiles.profiles import METADATA
+from phenolens.screens.csv_table import column_names, read_csv
+
+if TYPE_CHECKING:
+    import h5py
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from anndata import AnnData
+
+KINDS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".h5ad")
+SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+ROWS_AT_A_TIME = 16_384  # read from a file before a plate's own are picked
+
+
+def kind_of(file: Path) -> str | None:
+    """Which of KINDS a file is by its name; None for any other."""
+    return next((kind for kind in KINDS if file.name.lower().endswith(kind)), None)
+
+
+@dataclass(frozen=True)
+class RawPart:
+    """Some rows of a file as they stand there."""
+
+    obs: pd.DataFrame  # what is known of the rows
+    numbers: np.ndarray  # (N, Z); of dtype object where some are no numbers
+    features: list[str]
+    places: np.ndarray  # (N,) the rows' places in the file, from 0
+
+
+def raw_parts(file: Path, columns: Columns) -> Iterator[RawPart]:
+    """Each part of one file; together they are all of its rows, each once."""
+    kind = str(kind_of(file))
+    if kind == ".h5ad":
+        parts = _h5ad_parts(file, columns)
+    elif kind == ".parquet":
+        parts = _parquet_parts(file, columns)
+    else:
+        parts = iter([_split(_delimited(file, columns, "\t" if "tsv" in kind else ","), columns, source=file)])
+    for part in parts:
+        if not len(part.obs) == len(part.numbers) == len(part.places):
+            raise InputError(
+                f"{file}: {len(part.places):,} rows of a plate were looked for and {len(part.obs):,} read; expected "
+                "as many: the file is damaged or was changed while it was read"
+            )
+        yield part
+
+
+def _delimited(file: Path, columns: Columns, separator: str) -> pd.DataFrame:
+    names = column_names(file, separator=separator)
+    other = next((mark for mark in SEPARATORS if mark != separator and len(names) == 1 and mark in names[0]), None)
+    if other is not None:
+        raise InputError(
+            f"{file}: its columns are parted by {SEPARATORS[other]}s; expected {SEPARATORS[separator]}s: save it with "
+            f"{'commas, or name it .tsv' if other == chr(9) else SEPARATORS[separator] + 's'}"
+        )
+    _refuse_repeated([name for name in names if name], "column", source=file)
+    text = {getattr(columns, what) or own for what, own in OWN_NAMES.items() if what != "concentration"}
+    return read_csv(file, columns=(), text=text & set(names), separator=separator, words_as_written=True)
+
+
+def _refuse_repeated(names: list[str], what: str, *, source: Path) -> None:
+    if len(set(names)) < len(names):
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise InputError(f'{source}: {what} "{twice}" stands twice; expected each name once')
+
+
+def _split(raw: pd.DataFrame, columns: Columns, *, source: Path, places: np.ndarray | None = None) -> RawPart:
+    """A table's metadata and its features."""
+    names = [str(name) for name in raw.columns]
+    _refuse_repeated(names, "column", source=source)
+    raw = raw.set_axis(names, axis=1)
+    of_columns(names, columns, source=source)
+    features = feature_columns(names, columns, source=source)
+    chosen = raw[features]
+    plain = [_numbers(chosen[name]) for name in features]
+    numeric = all(values.dtype.kind in "fiub" for values in plain)
+    numbers = np.stack(plain, axis=1) if numeric else np.stack([v.astype(object) for v in plain], axis=1)
+    if numeric and numbers.dtype.kind != "f":
+        numbers = numbers.astype(np.float64)
+    return RawPart(raw.drop(columns=features), numbers, features, np.arange(len(raw)) if places is None else places)
+
+
+def _numbers(values: pd.Series) -> np.ndarray:
+    """A column as it is, but missing values of a numeric column as NaN."""
+    if pd.api.types.is_numeric_dtype(values.dtype) and not isinstance(values.dtype, np.dtype):
+        return values.to_numpy(dtype=np.float64, na_value=np.nan)
+    return values.to_numpy()
+
+
+def _plates(names: pd.Series | None, n_rows: int) -> list[np.ndarray]:
+    """The places of each plate's rows, the plates in the order in which they first stand; without a column one plate.
+
+    By place and never by asking the file for a name, so that a row whose plate is NaN is in a part as any other.
+    """
+    if names is None:
+        return [np.arange(n_rows)]
+    code, _ = pd.factorize(text_of(names))
+    order = np.argsort(code, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(code[order])) + 1)
+
+
+def _parquet_parts(file: Path, columns: Columns) -> Iterator[RawPart]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as stored:
+            names = list(stored.schema_arrow.names)
+            _refuse_repeated(names, "column", source=file)
+            plate = of_columns(names, columns, source=file)["plate"]
+            if not stored.metadata.num_rows:
+                raise InputError(f"{file}: no rows; expected at least one")
+            said = None if plate is None else stored.read(columns=[plate]).column(plate).to_pandas()
+            for places in _plates(said, stored.metadata.num_rows):
+                yield _split(_parquet_rows(stored, places), columns, source=file, places=places)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file}: not readable as Parquet ({str(error).splitlines()[0]}); replace it") from error
+
+
+def _parquet_rows(stored: pq.ParquetFile, places: np.ndarray) -> pd.DataFrame:
+    """The rows at these places (in rising order), read from the row groups that hold any, some rows at a time."""
+    import pyarrow as pa
+
+    found, start = [], 0
+    for group in range(stored.num_row_groups):
+        n_rows = stored.metadata.row_group(group).num_rows
+        if np.searchsorted(places, start) < np.searchsorted(places, start + n_rows):
+            at = start
+            for batch in stored.iter_batches(batch_size=ROWS_AT_A_TIME, row_groups=[group]):
+                here = places[np.searchsorted(places, at) : np.searchsorted(places, at + batch.num_rows)]
+                if len(here):
+                    found.append(pa.Table.from_batches([batch]).take(here - at))
+                at += batch.num_rows
+        start += n_rows
+    table = _plain_decimals(pa.concat_tables(found)).to_pandas(ignore_metadata=True)
+    index = "__index_level_0__"  # a table's index without a name, as pandas writes it
+    return table.set_index(index) if index in table.columns and table[index].dtype == object else table
+
+
+def _plain_decimals(table: pa.Table) -> pa.Table:
+    """Decimal columns as float64: they are numbers, which pandas would hold as objects."""
+    import pyarrow as pa
+
+    for place, column in enumerate(table.schema):
+        if pa.types.is_decimal(column.type):
+            table = table.set_column(place, column.name, table.column(place).cast(pa.float64()))
+    return table
+
+
+def _h5ad_parts(file: Path, columns: Columns) -> Iterator[RawPart]:
+    import anndata
+    import h5py
+
+    try:
+        stored = h5py.File(file, "r")
+    except OSError as error:
+        raise InputError(f"{file}: not readable as an AnnData file ({error}); replace it") from error
+    with stored:
+        try:
+            if "encoding-type" in stored.attrs:  # obs and var alone; rows of X are read when they are wanted
+                obs, var, matrix = *(anndata.io.read_elem(stored[name]) for name in ("obs", "var")), _matrix(stored)
+            else:  # as anndata before 0.7 wrote it, which anndata itself turns into its own tables
+                whole = anndata.read_h5ad(file)
+                obs, var, matrix = whole.obs, whole.var, whole.X
+        except Exception as error:  # anndata raises many kinds, some of its own that have no public name
+            words = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f"{file}: not readable as an AnnData file ({words}); replace it") from error
+        if not len(obs) or not len(var):
+            raise InputError(f"{file}: {len(obs)} rows and {len(var)} features; expected at least one of each")
+        if matrix is None:
+            raise InputError(f"{file}: the table has no features (X is empty); expected rows x features")
+        names = [str(name) for name in var.index]
+        _refuse_repeated(names, "feature", source=file)
+        beside = [str(name) for name in obs.columns]
+        features = feature_columns(names, columns, source=file, beside=beside)
+        position = pd.Index(names).get_indexer(pd.Index(features))
+        plate = of_columns(beside, columns, source=file)["plate"]
+        for places in _plates(None if plate is None else obs[plate], len(obs)):
+            try:
+                numbers = _matrix_rows(matrix, places)
+            except (OSError, RuntimeError, ValueError) as error:
+                raise InputError(f"{file}: its numbers are not readable ({error}); replace it") from error
+            yield RawPart(obs.iloc[places], numbers[:, position], features, places)
+
+
+def _matrix(stored: h5py.File) -> Any:
+    """X as it lies in the file, dense or sparse; None where there is none."""
+    import anndata
+    import h5py
+
+    matrix = stored.get("X")
+    if isinstance(matrix, h5py.Group):
+        return None if matrix.attrs.get("encoding-type") == "null" else anndata.io.sparse_dataset(matrix)
+    return None if matrix is None or matrix.shape is None else matrix
+
+
+def _matrix_rows(matrix: Any, places: np.ndarray) -> np.ndarray:
+    """The rows at these places (in rising order) as an array (N, Z), some rows of the file at a time."""
+    found: list[np.ndarray] = []
+    for start in range(int(places[0]), int(places[-1]) + 1, ROWS_AT_A_TIME):
+        here = places[np.searchsorted(places, start) : np.searchsorted(places, start + ROWS_AT_A_TIME)]
+        if len(here):
+            rows = matrix[start : int(here[-1]) + 1]
+            found.append((rows if isinstance(rows, np.ndarray) else rows.toarray())[here - start])
+    return np.concatenate(found)
+
+
+NAMED = 3  # rows that a note names
+
+
+@dataclass
+class ForeignTable:
+    """A table file, or a folder of such files, each a part or more of the whole."""
+
+    path: Path
+    columns: Columns
+    notes: set[str] = field(default_factory=set)  # what was taken for granted so far, in plain words
+    of: dict[str, str | None] = field(default_factory=dict)  # which column said what in the first part
+
+    def __post_init__(self) -> None:
+        """InputError when there is no such table."""
+        self.path = Path(self.path)
+        if not self.path.exists():
+            raise InputError(f"{self.path}: no such file; expected a table ({', '.join(KINDS)}) or a folder of them")
+        self.files = [self.path]
+        if self.path.is_dir():
+            self.files = sorted(file for file in self.path.iterdir() if kind_of(file) and not file.name.startswith("."))
+            if not self.files:
+                raise InputError(f"{self.path}: no table in this folder; expected files named *{', *'.join(KINDS)}")
+        for file in self.files:
+            if not kind_of(file):
+                raise InputError(f"{file}: not a kind of table that is read; expected {', '.join(KINDS)}")
+
+    def parts(self) -> Iterator[AnnData]:
+        """Each part in turn; `notes` grow on the way and are complete after the last.
+
+        Features stand in the order of the first part. InputError on a column that is not there, on columns that stand
+        twice, and on a control that no row matches.
+        """
+        found = _Found(control_rows=dict.fromkeys(self.columns.control, 0))
+        for file in self.files:
+            where = f"{file.name} " if len(self.files) > 1 else ""
+            for raw in raw_parts(file, self.columns):
+                known = known_rows(raw.obs, self.columns, source=file, places=raw.places)
+                found.add(known, where=where)
+                self.of = self.of or known.of
+                self.notes |= known.notes
+                if not self.columns.features and (odd := like_metadata(raw.features)):
+                    self.notes.add(
+                        f"columns that are taken as features, though their names are mostly those of metadata: "
+                        f"{', '.join(odd)}; name them with --metadata if they are none"
+                    )
+                yield self._part(known.table, raw, found, where=where, source=file)
+        for control, n_rows in found.control_rows.items():
+            if not n_rows:
+                near = nearest(
+                    control.rpartition("=")[2].strip(), sorted(found.names["compound"] | found.names["treatment"])
+                )
+                raise InputError(f'{self.path}: --control "{control}" is in no row; {near}')
+        self.notes |= found.notes(self.columns)
+
+    def _part(self, known: pd.DataFrame, raw: RawPart, found: _Found, *, where: str, source: Path) -> AnnData:
+        from anndata import AnnData
+
+        names = _row_names(known, raw.places, where=where)
+        if not found.row_names.isdisjoint(names):  # as in another file, or on another plate
+            names = [
+                f"{name} ({where}row {place + 1})" if name in found.row_names else name
+                for name, place in zip(names, raw.places)
+            ]
+        found.row_names.update(names)
+        known = known.set_axis(pd.Index(names, dtype=object))
+        if (known[METADATA["well"]] == "").all():
+            known[METADATA["well"]] = names  # each row is a well of its own
+        features, numbers = raw.features, raw.numbers
+        found.features = found.features or features
+        if features != found.features and sorted(features) == sorted(found.features):
+            numbers = numbers[:, pd.Index(features).get_indexer(pd.Index(found.features))]
+            features = found.features
+        part = AnnData(numbers, obs=known, var=pd.DataFrame(index=pd.Index(features, dtype=object)))
+        part.uns[KEY] = provenance_text("foreign table", made_from={}, file=source.name)
+        return part
+
+
+@dataclass
+class _Found:
+    """What has been found so far while the parts go by."""
+
+    control_rows: dict[str, int]  # rows that each --control matched
+    names: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # of compounds, batches ...
+    only_by_case: defaultdict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    emptied: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    row_names: set[str] = field(default_factory=set)
+    features: list[str] = field(default_factory=list)  # of the first part
+
+    def add(self, known: KnownRows, *, where: str) -> None:
+        for what, names in known.names.items():
+            self.names[what] |= names
+        for control, n_rows in known.control_rows.items():
+            self.control_rows[control] += n_rows
+        for control, rows in known.only_by_case.items():
+            self.only_by_case[control] += [(f"{where}row {row}", name) for row, name in rows.items()]
+        for column, words in known.emptied.items():
+            self.emptied[column] += words
+
+    def notes(self, columns: Columns) -> set[str]:
+        """What only the whole table shows, in plain words."""
+        notes = set()
+        for column, words in self.emptied.items():
+            if words:
+                held = ", ".join(f'"{word}" ({n:,})' for word, n in sorted(words.items()))
+                notes.add(f"{words.total():,} rows are taken as empty in column {column}, which hold {held}")
+        for control, rows in self.only_by_case.items():
+            if rows:
+                more = f" and {len(rows) - NAMED:,} more" if len(rows) > NAMED else ""
+                held = ", ".join(f'{row} ("{name}")' for row, name in rows[:NAMED])
+                notes.add(
+                    f'--control "{control}": {len(rows):,} rows match it but for capitals and are no controls: '
+                    f"{held}{more}"
+                )
+        for what in ("treatment", "compound", "mechanism", "batch", "plate", "well"):
+            derived = what == "treatment" and columns.treatment is None and "compound" in self.names
+            notes |= set() if derived else case_note(what, self.names[what])
+        return notes
+
+
+def _row_names(known: pd.DataFrame, places: np.ndarray, *, where: str) -> list[str]:
+    """The rows' own names, or plate and well (and a number where these repeat), or their number in the file from 1."""
+    index = known.index
+    if not isinstance(index, pd.RangeIndex) and index.is_unique and index.dtype == object:
+        return [str(name) for name in index]
+    plate, well = known[METADATA["plate"]], known[METADATA["well"]]
+    if (well == "").all():
+        return [f"{where}row {place + 1}" for place in places]
+    names = plate + "_" + well
+    if names.is_unique:
+        return names.tolist()
+    return (names + "_" + (known.groupby([plate, well]).cumcount() + 1).astype(str)).tolist()

@@ -1,0 +1,271 @@
+"""Lay scores out as the paper's Table 1 does, and say the main one in a sentence.
+
+Nothing is computed here but the mean and deviation over seeds of scores that were made elsewhere.
+
+Lafarge et al. 2019, Table 1: mean ± standard deviation of 3 runs; the rows of Ando and Singh are quoted there.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from phenolens.core.errors import InputError
+
+COLUMN_TITLES = ("Mean", "Mean +Whitened", "Mean+S.D.", "Mean+S.D. +Whitened")
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """A row of the paper's Table 1: percent and deviation in the order of COLUMN_TITLES, None where not given."""
+
+    protocol: str
+    method: str
+    percent: tuple[tuple[float, float | None] | None, ...]
+
+
+TABLE_1 = (
+    PublishedRow("NSC", "VAE+ (Lafarge 2019)", ((90.6, 1.5), (90.3, 1.0), (92.2, 1.7), (92.9, 2.4))),
+    PublishedRow("NSC", "VAE (Lafarge 2019)", ((83.5, 1.0), (80.6, 4.4), (90.9, 1.1), (87.1, 0.6))),
+    PublishedRow("NSC", "AE (Lafarge 2019)", ((87.6, 2.0), (92.2, 1.0), (90.3, 0.0), (92.5, 0.6))),
+    PublishedRow("NSC", "Ando 2017", (None, (96.0, None), None, None)),
+    PublishedRow("NSC", "Singh 2014", ((90.0, None), None, None, None)),
+    PublishedRow("NSCB", "VAE+ (Lafarge 2019)", ((71.0, 1.2), (76.1, 1.1), (72.5, 2.3), (82.2, 2.6))),
+    PublishedRow("NSCB", "VAE (Lafarge 2019)", ((68.8, 0.6), (69.9, 5.1), (74.6, 0.6), (71.0, 0.6))),
+    PublishedRow("NSCB", "AE (Lafarge 2019)", ((75.0, 2.0), (79.0, 0.6), (76.8, 0.7), (80.8, 1.7))),
+    PublishedRow("NSCB", "Ando 2017", (None, (95.0, None), None, None)),
+    PublishedRow("NSCB", "Singh 2014", ((85.0, None), None, None, None)),
+)
+
+# method, NSC, NSCB, whether it can decode its representations back into pictures
+OTHERS = (
+    ("CytoGAN (Goldsborough 2017)", "68", "–", "no"),
+    ("Factor analysis (Ljosa 2013)", "94", "77", "no"),
+    ("Pretrained network + TVN (Ando 2017)", "96", "95", "no"),
+    ("Weak labels (Caicedo 2018)", "97.1", "87.0", "no"),
+    ("Compound labels, WS-DINO (2022)", "98", "96", "no"),
+)
+
+# The compounds with a published mechanism: a screen whose treatments are of exactly these is BBBC021.
+COMPOUNDS = frozenset(
+    {
+        "ALLN",
+        "AZ-A",
+        "AZ-C",
+        "AZ-J",
+        "AZ-U",
+        "AZ138",
+        "AZ258",
+        "AZ841",
+        "MG-132",
+        "PD-169316",
+        "PP-2",
+        "alsterpaullone",
+        "anisomycin",
+        "bryostatin",
+        "camptothecin",
+        "chlorambucil",
+        "cisplatin",
+        "colchicine",
+        "cyclohexamide",
+        "cytochalasin B",
+        "cytochalasin D",
+        "demecolcine",
+        "docetaxel",
+        "emetine",
+        "epothilone B",
+        "etoposide",
+        "floxuridine",
+        "lactacystin",
+        "latrunculin B",
+        "methotrexate",
+        "mevinolin/lovastatin",
+        "mitomycin C",
+        "mitoxantrone",
+        "nocodazole",
+        "proteasome inhibitor I",
+        "simvastatin",
+        "taxol",
+        "vincristine",
+    }
+)
+
+# Share of synthetic cells that assessors called real in each paper's blinded test; neither gives the false alarms.
+PASSED = (("VAE+, Lafarge 2019", 0.407), ("CytoGAN, Goldsborough 2017", 0.30))
+
+
+SCORE_COLUMNS = (
+    "model",
+    "seed",
+    "statistics",
+    "whitening",
+    "protocol",
+    "accuracy",
+    "n_treatments",
+    "n_correct",
+    "ci_low",
+    "ci_high",
+)
+MODEL_NAMES = {"vaeplus": "VAE+", "vae": "VAE", "ae": "AE", "pca": "PCA of pixels"}
+PROTOCOLS = ("NSC", "NSCB")
+STATISTICS = ("mean", "mean+sd")
+LEFT_OUT = {"NSC": "their own compound is left out", "NSCB": "their own compound and batch are left out"}
+
+
+@dataclass(frozen=True)
+class ScoreCell:
+    """What stands in one cell of the table."""
+
+    value: str  # percent, with ± over seeds where there are several
+    detail: str = ""  # interval, counts
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """A model's row under one protocol, in the order of the table's columns."""
+
+    protocol: str
+    method: str
+    cells: tuple[ScoreCell, ...]
+    published: bool
+
+
+def score_rows(scores: pd.DataFrame, *, with_published: bool) -> list[ScoreRow]:
+    """The rows of Table 1 from scores in the layout of scores.csv: by protocol, ours first, then published ones.
+
+    The whitened columns hold the first whitening that the scores name. Several seeds become mean ± standard deviation.
+    """
+    checked_scores(scores)
+    whitening = first_whitening(scores)
+    rows = []
+    for protocol in _in_order(scores["protocol"], PROTOCOLS):
+        ours = scores[scores["protocol"] == protocol]
+        for model in _in_order(ours["model"], MODEL_NAMES):
+            of_model = ours[ours["model"] == model]
+            cells = tuple(
+                _cell(of_model[(of_model["statistics"] == statistics) & (of_model["whitening"] == name)])
+                for statistics in STATISTICS
+                for name in ("none", whitening)
+            )
+            rows.append(ScoreRow(protocol, model_name(model), cells, published=False))
+        if with_published:
+            rows += [_published(row.method, protocol, row.percent) for row in TABLE_1 if row.protocol == protocol]
+    return rows
+
+
+def outside_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores that have no place in Table 1, another whitening or another statistic, a row a kind of score."""
+    inside = scores["statistics"].isin(STATISTICS) & scores["whitening"].isin(["none", first_whitening(scores)])
+    rows = []
+    for (protocol, model, statistics, whitening), group in (
+        scores[~inside]
+        .sort_values("protocol", kind="stable")
+        .groupby(["protocol", "model", "statistics", "whitening"], sort=False)
+    ):
+        cell = _cell(group)
+        rows.append((protocol, model_name(str(model)), statistics, whitening, cell.value, cell.detail))
+    titles = ["protocol", "model", "statistics", "whitening", "% right", "95 % interval · counts"]
+    return pd.DataFrame(rows, columns=titles)
+
+
+def first_whitening(scores: pd.DataFrame) -> str:
+    """The whitening of the whitened columns: the first that is not `none`; empty when there is none."""
+    named = [str(name) for name in scores["whitening"] if str(name) != "none"]
+    return named[0] if named else ""
+
+
+def verdict_sentence(scores: pd.DataFrame, *, chance: float | None = None, shuffled: float | None = None) -> str:
+    """The main result in plain words, from the score rows of one model, statistic, whitening and protocol.
+
+    One row a seed. `chance` and `shuffled` are accuracies 0 to 1: of guessing, and of the same profiles with shuffled
+    labels. Which rows are the main ones is the caller's choice, made before the scores were seen.
+    """
+    checked_scores(scores)
+    kinds = scores[["model", "statistics", "whitening", "protocol"]].drop_duplicates()
+    if len(kinds) != 1:
+        raise InputError(f"{len(kinds)} kinds of score for one sentence; expected rows that differ in their seed alone")
+    row = scores.iloc[0]
+    protocol = str(row["protocol"])
+    others = [
+        f"{name} {_percent(share)} %"
+        for name, share in (("chance", chance), ("shuffled labels", shuffled))
+        if share is not None
+    ]
+    beside = "; " + ", ".join(others) if others else ""
+    subject = f"{model_name(str(row['model']))} matches"
+    left_out = f"to the right mechanism when {LEFT_OUT.get(protocol, protocol)}"
+    if scores["accuracy"].isna().any():
+        return f"{protocol} could not be scored: no treatment has a candidate of its own mechanism left."
+    if len(scores) > 1:
+        return (
+            f"{subject} {scores['n_correct'].mean():.1f} of {int(row['n_treatments'])} treatments {left_out} "
+            f"({protocol} {_mean_sd(scores)} %, mean ± standard deviation over {len(scores)} seeds{beside})."
+        )
+    return (
+        f"{subject} {int(row['n_correct'])} of {int(row['n_treatments'])} treatments {left_out} "
+        f"({protocol} {_percent(row['accuracy'])} %, 95 % interval {_interval(row, ' to ')}{beside})."
+    )
+
+
+def checked_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores as they are; InputError when a column is missing, there is no row, or an accuracy is not 0 to 1."""
+    missing = [name for name in SCORE_COLUMNS if name not in scores.columns]
+    if missing or scores.empty:
+        raise InputError(
+            f"scores: {'no column ' + ', '.join(missing) if missing else 'no rows'}; expected the layout of "
+            "scores.csv, as evaluate writes it"
+        )
+    out_of_range = scores[(scores["accuracy"] < 0) | (scores["accuracy"] > 1)]
+    if len(out_of_range):
+        row = out_of_range.iloc[0]
+        raise InputError(f"scores: accuracy {row['accuracy']} of model {row['model']}; expected a share from 0 to 1")
+    return scores
+
+
+def model_name(model: str) -> str:
+    """`vaeplus` as VAE+; names that are not known as they are."""
+    return MODEL_NAMES.get(model, model)
+
+
+def _cell(scores: pd.DataFrame) -> ScoreCell:
+    scores = scores[scores["accuracy"].notna()]
+    if scores.empty:
+        return ScoreCell("–")
+    if len(scores) > 1:
+        return ScoreCell(_mean_sd(scores), f"{len(scores)} seeds, n = {int(scores['n_treatments'].iloc[0])}")
+    row = scores.iloc[0]
+    return ScoreCell(
+        _percent(row["accuracy"]), f"{_interval(row, '–')} · {int(row['n_correct'])} of {int(row['n_treatments'])}"
+    )
+
+
+def _published(method: str, protocol: str, percent: Iterable[tuple[float, float | None] | None]) -> ScoreRow:
+    cells = []
+    for entry in percent:
+        if entry is None:
+            cells.append(ScoreCell("–"))
+        else:
+            value, deviation = entry
+            cells.append(ScoreCell(f"{value:.1f}" + ("" if deviation is None else f" ± {deviation:.1f}")))
+    return ScoreRow(protocol, method, tuple(cells), published=True)
+
+
+def _mean_sd(scores: pd.DataFrame) -> str:
+    """Over seeds, with the n - 1 deviation."""
+    return f"{_percent(scores['accuracy'].mean())} ± {_percent(scores['accuracy'].std(ddof=1))}"
+
+
+def _interval(row: pd.Series, to: str) -> str:
+    if pd.isna(row["ci_low"]) or pd.isna(row["ci_high"]):
+        return "not known"
+    return f"{100 * row['ci_low']:.0f}{to}{100 * row['ci_high']:.0f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _in_order(names: pd.Series, known: Iterable[str]) -> list[str]:
+    present = list(dict.fromkeys(names.astype(str)))
+    order = [name for name in known if name in present]
+    return order + [name for name in present if name not in order]

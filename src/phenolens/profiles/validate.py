@@ -1,0 +1,135 @@
+"""The numbers of a table of profiles, checked: all of them finite, none of them text.
+
+N rows (cells, wells or treatments), Z features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from phenolens.core.errors import InputError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+# Squares of larger numbers overflow in float64, whose largest is 1.8e308; squares of smaller spreads are lost in it.
+LARGEST, SMALLEST_SPREAD = 1e150, 1e-150
+ROWS_AT_A_TIME = 4096  # of which a copy is made
+
+
+def feature_matrix(table: AnnData, *, what: str = "profiles") -> np.ndarray:
+    """The features of `table` as a new float64 array (N, Z); InputError on anything that cannot be computed with.
+
+    `what` names the rows in the message: an empty table, text, a NaN or an infinite number, named with the first
+    place and the count.
+    """
+    numbers = number_matrix(table, what=what)
+    bad = ~np.isfinite(numbers)
+    if bad.any():
+        raise InputError(first_bad_place(numbers, bad, table, what=what))
+    refuse_too_large(numbers, table.var_names, what=what)
+    return numbers.astype(np.float64)
+
+
+def number_matrix(table: AnnData, *, what: str) -> np.ndarray:
+    """The features of `table` (N, Z) as numbers, not copied where they are; NaN and infinity may still stand."""
+    if table.n_obs == 0 or table.n_vars == 0:
+        raise InputError(f"{what}: {table.n_obs} rows and {table.n_vars} features; expected at least one of each")
+    if table.isbacked:
+        table = table.to_memory()
+    stored: Any = table.X
+    if stored is None:
+        raise InputError(f"{what}: the table has no features (X is empty); expected rows x features")
+    dense = np.asarray(stored if isinstance(stored, np.ndarray) else stored.toarray())  # no view into the table
+    if dense.dtype.kind in "fiub":
+        return dense
+    columns = [pd.Series(column) for column in dense.T]
+    numbers = np.stack([pd.to_numeric(column, errors="coerce").to_numpy(np.float64) for column in columns], axis=1)
+    text = np.isnan(numbers) & np.stack([column.notna().to_numpy() for column in columns], axis=1)
+    if text.any():
+        column = int(text.any(axis=0).argmax())
+        row, more = int(text[:, column].argmax()), int(text.any(axis=0).sum()) - 1
+        raise InputError(
+            f'{what}: row "{table.obs_names[row]}", feature "{table.var_names[column]}" holds "{dense[row, column]}", '
+            f"which is no number{_and_more(table.var_names[text.any(axis=0)])}; name "
+            f"{'such columns' if more else 'that column'} as metadata (--metadata), or remove "
+            f"{'them' if more else 'it'}"
+        )
+    return numbers
+
+
+def _and_more(names: Sequence[str]) -> str:
+    """Of names of which the first has been said: how many there are, and the next ones."""
+    if len(names) < 2:
+        return ""
+    return f" ({len(names):,} columns hold text: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''})"
+
+
+def refuse_too_large(numbers: np.ndarray, names: Sequence[str] | np.ndarray, *, what: str, after: str = "") -> None:
+    """InputError that names the first feature with a number beyond LARGEST (N, Z); `after` says what was done to it."""
+    if not numbers.size or numbers.dtype.kind in "iub":
+        return
+    largest = np.maximum(numbers.max(axis=0), -numbers.min(axis=0)).astype(np.float64)
+    bad = ~(largest <= LARGEST)
+    if bad.any():
+        raise InputError(
+            f'{what}: feature "{names[int(bad.argmax())]}" holds {largest[bad.argmax()]:.3g}{after} '
+            f"({int(bad.sum()):,} such features of {len(bad):,}), too large to be squared in float64; bring it to "
+            "another unit, or remove it"
+        )
+
+
+def first_bad_place(numbers: np.ndarray, bad: np.ndarray, table: AnnData, *, what: str) -> str:
+    """One line on the first of the values marked in `bad` (N, Z), how many there are and what to do."""
+    row, column = (int(axis[0]) for axis in np.nonzero(bad))
+    n_features = int(bad.any(axis=0).sum())
+    return (
+        f'{what}: {numbers[row, column]} at row "{table.obs_names[row]}", feature "{table.var_names[column]}" '
+        f"({int(bad.sum())} such values in {n_features} of {table.n_vars} features); expected finite numbers: "
+        "repair the table, or have them left out (--non-finite features, or rows)"
+    )
+
+
+def without_non_finite(table: AnnData, *, left_out: Literal["features", "rows"]) -> tuple[AnnData, list[str]]:
+    """The table without the features (or rows) that hold a NaN or infinity, and the names of those left out.
+
+    InputError where nothing is left.
+    """
+    bad = ~np.isfinite(number_matrix(table, what="profiles"))
+    over = bad.any(axis=0 if left_out == "features" else 1)
+    names = np.asarray(table.var_names if left_out == "features" else table.obs_names)
+    if over.all():
+        raise InputError(f"profiles: every one of the {len(names)} {left_out} holds a value that is not finite")
+    kept = table[:, ~over] if left_out == "features" else table[~over]
+    return kept.copy(), [str(name) for name in names[over]]
+
+
+def repeated_rows(numbers: np.ndarray, *, seen: set[bytes] | None = None) -> np.ndarray:
+    """Which rows (N, Z) hold exactly the numbers of an earlier row, whatever their type: (N,) bool.
+
+    `seen` holds the rows of earlier parts, as digests of 16 bytes, and takes those of this one. Text is never equal.
+    """
+    seen = set() if seen is None else seen
+    repeated = np.zeros(len(numbers), dtype=bool)
+    if numbers.dtype.kind not in "fiub":
+        return repeated
+    for start in range(0, len(numbers), ROWS_AT_A_TIME):
+        block = np.ascontiguousarray(numbers[start : start + ROWS_AT_A_TIME], dtype=np.float64) + 0.0  # -0.0 is 0.0
+        for place, row in enumerate(block, start):
+            digest = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+            repeated[place] = digest in seen
+            seen.add(digest)
+    return repeated
+
+
+def constant_features(numbers: np.ndarray) -> np.ndarray:
+    """Which features have one and the same value in all rows: (N, Z) -> (Z,) bool.
+
+    Compared as they are, since the deviation of a constant 0.1 is not exactly 0 in floating point.
+    """
+    return numbers.max(axis=0) == numbers.min(axis=0)

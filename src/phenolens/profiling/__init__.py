@@ -1,1 +1,0 @@
-"""From cells to wells to treatments, whitened and scored: numpy, pandas and AnnData only."""

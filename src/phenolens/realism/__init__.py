@@ -1,0 +1,1 @@
+"""How real a model's pictures look, beside real and blurred cells."""

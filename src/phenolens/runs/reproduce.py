@@ -1,0 +1,52 @@
+"""Every command that makes a study again, with the settings that are not the defaults."""
+
+import shlex
+from dataclasses import asdict
+from typing import Any
+
+from phenolens.core.files import read_json
+from phenolens.crops.config import CropConfig
+from phenolens.crops.store import CropStore
+from phenolens.pipeline import EvaluateConfig, ProfileConfig, scores_about
+from phenolens.study import Study
+from phenolens.training.checkpoint import RunFolder
+from phenolens.training.config import TrainConfig
+
+
+def commands(study: Study, store: CropStore, runs: list[str], *, measured: list[str], report: list[str]) -> list[str]:
+    """The commands that make this study again; settings that are not the default are spelt out.
+
+    `measured` and `report` are the flags of `phenolens realism` (empty where that was not measured) and of the report.
+    """
+    folder = shlex.quote(study.folder.resolve().name)
+    source = store.about["source"]
+    said = [_joined(source.get("reading", {}), {}), _joined(store.about["config"], asdict(CropConfig()))]
+    lines = [" ".join(["phenolens crop", folder, "--source SOURCE --layout", source["layout"], *filter(None, said)])]
+    for name in runs:
+        config = (RunFolder(study.run(name)).about() or {})["config"]
+        named = [] if name == f"{config['model']}-seed{config['seed']}" else ["--name", name]
+        flat, default = ({**c, **c["network"]} for c in (config, asdict(TrainConfig())))
+        lines.append(" ".join(["phenolens train", folder, *named, _joined(flat, default)]))
+    lines.append(f"phenolens embed {folder}")
+    profile = read_json(study.profiles(runs[0]) / "about.json", mend="run `phenolens profile` again")
+    lines.append(f"phenolens profile {folder} {_joined(profile['config'], asdict(ProfileConfig()))}")
+    lines.append(f"phenolens evaluate {folder} {_joined(scores_about(study)['config'], asdict(EvaluateConfig()))}")
+    lines += [shlex.join(["phenolens", "realism", study.folder.resolve().name, *measured])] if measured else []
+    lines.append(shlex.join(["phenolens", "report", study.folder.resolve().name, *report]))
+    return [command.rstrip() for command in lines]
+
+
+def flags_of(config: dict[str, Any], default: dict[str, Any]) -> list[str]:
+    """The settings that are not the defaults, as flags."""
+    words: list[str] = []
+    for key, setting in config.items():
+        value, plain = (list(v) if isinstance(v, tuple) else v for v in (setting, default.get(key)))
+        if value == plain or isinstance(value, dict):
+            continue
+        flag = f"--{key.replace('_', '-')}"
+        words += [flag] if value is True else [flag, *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
+def _joined(config: dict[str, Any], default: dict[str, Any]) -> str:
+    return shlex.join(flags_of(config, default))

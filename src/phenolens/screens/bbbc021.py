@@ -1,0 +1,208 @@
+"""Read BBBC021 as it is downloaded: two tables, and a folder a plate of TIFF fields.
+
+Also reads whatever is written in the same layout, such as a simulated screen. Ljosa et al. 2012; the roles of the wells
+are those of Ljosa et al. 2013.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from phenolens.core.errors import InputError
+from phenolens.core.files import sha256
+from phenolens.screens.csv_table import numbers, read_csv
+from phenolens.screens.image_files import missing_line, with_images
+from phenolens.screens.screen import Screen, checked_screen, select, treatment_name, well_names
+
+Treatments = Literal["labelled", "all"]
+
+IMAGE_TABLE = "BBBC021_v1_image.csv"
+LABEL_TABLE = "BBBC021_v1_moa.csv"
+CHANNELS = {"DNA": "DAPI", "tubulin": "Tubulin", "actin": "Actin"}  # our name: the word in the column names
+CONTROL = "DMSO"
+POSITIVE_CONTROL = ("taxol", 0.3)
+POSITIVE_CONTROL_WELLS = ("E02", "F02", "G02", "B11", "C11", "D11")  # on every plate
+
+FIELD_COLUMNS = {
+    "Image_Metadata_Plate_DAPI": "plate",
+    "Image_Metadata_Well_DAPI": "well",
+    "Image_Metadata_Compound": "compound",
+    "Image_Metadata_Concentration": "concentration_um",
+}
+NUMBER_COLUMNS = {"TableNumber": "table_number", "ImageNumber": "image_number"}
+FILE_COLUMNS = tuple(f"Image_FileName_{word}" for word in CHANNELS.values())
+PATH_COLUMNS = tuple(f"Image_PathName_{word}" for word in CHANNELS.values())
+IMAGE_COLUMNS = (*NUMBER_COLUMNS, *FIELD_COLUMNS, *FILE_COLUMNS, *PATH_COLUMNS)
+LABEL_COLUMNS = {"compound": "compound", "concentration": "concentration_um", "moa": "moa"}
+
+# Week4 has no prefix, Week7 partly `Week7_7__`; what stands before the well says nothing about the plate.
+FIELD_IN_FILE_NAME = re.compile(r"(?:^|_)([A-Z]\d{2})_s(\d+)_w\d", re.IGNORECASE)
+PLATE = re.compile(r"^(Week\d+)_\w+$")
+
+
+def read_bbbc021(
+    tables: Path,
+    *,
+    images: Path | None = None,
+    treatments: Treatments = "labelled",
+    plates: Iterable[str] = (),
+    wells: Iterable[str] = (),
+    sites: Iterable[int] = (),
+    skip_missing: bool = False,
+) -> Screen:
+    """The screen that the image table and the label table in `tables` describe (each may end in .gz).
+
+    `images` is the folder that holds the plates' folders, as unpacked (`Week1_22123`) or as the table has them
+    (`Week1/Week1_22123`); without it the screen has no files. "labelled" keeps the controls and the treatments with a
+    known mechanism. `plates`, `wells`, `sites` choose fields, all by default. Columns `table_number`, `image_number`:
+    the field's key in CellProfiler's tables.
+
+    Raises InputError for a table that is missing, lacks a column or contradicts itself, a labelled treatment that no
+    well has, a field without an image of each channel and an image that the table does not name. With `skip_missing`
+    the last three are left out and counted in the screen's `left_out`.
+    """
+    image_path, label_path = _table_path(Path(tables), IMAGE_TABLE), _table_path(Path(tables), LABEL_TABLE)
+    fields = _fields(read_csv(image_path, columns=IMAGE_COLUMNS), source=image_path.name)
+    fields["role"] = roles(fields)
+    fields, n_unseen = _with_mechanism(fields, _labels(label_path), source=label_path.name, skip_missing=skip_missing)
+    sources = {path.name: sha256(path) for path in (image_path, label_path)}
+    whole = checked_screen(
+        fields, channels=tuple(CHANNELS), folder=images or tables, source=image_path.name, sources=sources
+    )
+    whole = replace(whole, left_out={"labelled treatments that no well has": n_unseen} if n_unseen else {})
+    chosen = select(labelled(whole) if treatments == "labelled" else whole, plates=plates, wells=wells, sites=sites)
+    if images is None:
+        return replace(chosen, table=chosen.table.drop(columns=[f"file_{channel}" for channel in CHANNELS]))
+    return with_images(chosen, whole, skip_missing=skip_missing)
+
+
+def labelled(screen: Screen) -> Screen:
+    """The control wells and the wells whose treatment has a known mechanism."""
+    known = (screen.table["role"] == "control") | screen.table["moa"].notna()
+    return replace(screen, table=screen.table[known].reset_index(drop=True))
+
+
+def roles(fields: pd.DataFrame) -> pd.Series:
+    """Each row's role: DMSO is the control, taxol 0.3 in the positive-control wells is other, the rest is treated."""
+    compound, concentration_um = POSITIVE_CONTROL
+    is_positive = (
+        (fields["compound"] == compound)
+        & (fields["concentration_um"].map(_dose) == _dose(concentration_um))
+        & fields["well"].isin(POSITIVE_CONTROL_WELLS)
+    )
+    role = pd.Series("treated", index=fields.index, dtype=object)
+    return role.mask(is_positive, "other").mask(fields["compound"] == CONTROL, "control")
+
+
+def named_fields(raw: pd.DataFrame, *, source: str) -> pd.DataFrame:
+    """Plate, well, site, batch, compound and concentration of each row of a table with FIELD_COLUMNS and FILE_COLUMNS.
+
+    Well and site are in the file names too, on which all channels must agree; the batch is the plate's week, not
+    TableNumber (0 in Week10). Raises InputError for a row that contradicts itself.
+    """
+    fields = raw[list(FIELD_COLUMNS)].rename(columns=FIELD_COLUMNS)
+    fields["concentration_um"] = numbers(raw, "Image_Metadata_Concentration", source=source)
+    fields["well"] = fields["well"].map(well_names(fields["well"], source=source))
+    fields["plate"] = fields["plate"].astype(str)
+    fields["batch"] = fields["plate"].map({plate: batch_of(plate, source=source) for plate in fields["plate"].unique()})
+    places = {channel: _places(raw[f"Image_FileName_{word}"], source=source) for channel, word in CHANNELS.items()}
+    fields["site"] = places["DNA"]["site"]
+    for channel, place in places.items():
+        wrong = (place["well"] != fields["well"]) | (place["site"] != fields["site"])
+        if wrong.any():
+            row = wrong.to_numpy().argmax()
+            raise InputError(
+                f'{source}, row {row + 2}: the {channel} file "{raw[f"Image_FileName_{CHANNELS[channel]}"].iloc[row]}" '
+                f'is not of well "{fields["well"].iloc[row]}", site {fields["site"].iloc[row]}, as the row\'s other '
+                f"columns are ({int(wrong.sum())} such rows); correct the table"
+            )
+    return fields
+
+
+def batch_of(plate: str, *, source: str) -> str:
+    """`Week10` of `Week10_40111`: the plates of a week were made together."""
+    match = PLATE.match(plate)
+    if match is None:
+        raise InputError(f'{source}: plate "{plate}" does not begin with its week (expected such as "Week1_22123")')
+    return match[1]
+
+
+def _table_path(tables: Path, name: str) -> Path:
+    for path in (tables / name, tables / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise InputError(f"{tables}: no {name} or {name}.gz; give the folder that holds BBBC021's tables")
+
+
+def _fields(raw: pd.DataFrame, *, source: str) -> pd.DataFrame:
+    """The image table in the screen's columns, with `file_<channel>` as `<PathName>/<FileName>`."""
+    fields = named_fields(raw, source=source)
+    for name, ours in NUMBER_COLUMNS.items():
+        fields[ours] = numbers(raw, name, source=source)
+    for channel, word in CHANNELS.items():
+        fields[f"file_{channel}"] = raw[f"Image_PathName_{word}"].str.rstrip("/") + "/" + raw[f"Image_FileName_{word}"]
+    return fields
+
+
+def _places(file_names: pd.Series, *, source: str) -> pd.DataFrame:
+    places = file_names.astype(str).str.extract(FIELD_IN_FILE_NAME)
+    unknown = places[0].isna()
+    if unknown.any():
+        row = unknown.to_numpy().argmax()
+        raise InputError(
+            f'{source}, row {row + 2}: file name "{file_names.iloc[row]}" has no well and site '
+            f'(expected such as "Week1_150607_B02_s1_w1....tif"; {int(unknown.sum())} such rows)'
+        )
+    return pd.DataFrame({"well": places[0].str.upper(), "site": places[1].astype(int)})
+
+
+def _labels(path: Path) -> pd.DataFrame:
+    """Compound, concentration and mechanism of each labelled treatment; the control's own row is left out."""
+    raw = read_csv(path, columns=LABEL_COLUMNS)
+    labels = raw[list(LABEL_COLUMNS)].rename(columns=LABEL_COLUMNS)
+    labels["concentration_um"] = numbers(raw, "concentration", source=path.name)
+    if labels.isna().any(axis=None):
+        row = labels.isna().any(axis=1).to_numpy().argmax()
+        raise InputError(f"{path.name}, row {row + 2}: compound or moa is empty; correct the table")
+    labels = labels[labels["compound"] != CONTROL].drop_duplicates()
+    twice = labels[labels.duplicated(["compound", "concentration_um"])]
+    if len(twice):
+        again = twice.iloc[0]
+        raise InputError(
+            f"{path.name}: {again['compound']} at {again['concentration_um']:g} has two mechanisms, one of them "
+            f'"{again["moa"]}"; expected one a treatment, correct the table'
+        )
+    return labels
+
+
+def _with_mechanism(
+    fields: pd.DataFrame, labels: pd.DataFrame, *, source: str, skip_missing: bool
+) -> tuple[pd.DataFrame, int]:
+    """The fields with their treatment's mechanism (None where unlabelled), and the count of labels that no well has."""
+    moa = dict(zip(zip(labels["compound"], labels["concentration_um"].map(_dose)), labels["moa"]))
+    keys = list(zip(fields["compound"], fields["concentration_um"].map(_dose)))
+    seen = set(keys)
+    unseen = labels[[key not in seen for key in zip(labels["compound"], labels["concentration_um"].map(_dose))]]
+    if len(unseen) and not skip_missing:
+        compound = str(unseen["compound"].iloc[0])
+        near = get_close_matches(compound, sorted(map(str, fields["compound"].unique())), n=1, cutoff=0.5)
+        names = list(treatment_name(unseen["compound"], unseen["concentration_um"]))
+        hint = f', the nearest compound there is "{near[0]}"' if near else ""
+        raise InputError(
+            missing_line(
+                f"{source}: a labelled treatment that no well of the image table has{hint}",
+                names,
+                instead="Correct either table, or run with --skip-missing",
+            )
+        )
+    return fields.assign(moa=pd.Series([moa.get(key) for key in keys], index=fields.index, dtype=object)), len(unseen)
+
+
+def _dose(concentration_um: float) -> str:
+    """A concentration as the key of a treatment: 0.3 and 0.300000 are one dose."""
+    return f"{concentration_um:.6g}"

@@ -1,0 +1,345 @@
+"""Read a table of nucleus centres, as CellProfiler writes it, and join it to a screen's fields.
+
+A column may have the object's name, `Image_` or `Metadata_` before its own (`Nuclei_Location_Center_X`,
+`Image_Metadata_Plate`, `Metadata_ImageNumber`), and `_x` or `_y` behind it where tables were joined.
+"""
+
+import re
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from phenolens.core.errors import InputError
+from phenolens.core.progress import track
+from phenolens.screens.csv_table import numbers, read_csv
+from phenolens.screens.image_files import file_on_disk
+from phenolens.screens.screen import FIELD, Screen, well_names
+
+DEFAULT_NAME = "Nuclei.csv"  # in a source folder
+NUMBER_KEYS = {"TableNumber": "table_number", "ImageNumber": "image_number"}
+CENTRE_COLUMNS = {"ObjectNumber": "object_number", "Location_Center_Y": "y", "Location_Center_X": "x"}
+PLATE_COLUMNS = ("Metadata_Plate", "Image_Metadata_Plate", "plate")  # read as text: plate 007 is not 7
+
+
+def read_centres(path: Path, screen: Screen) -> pd.DataFrame:
+    """One row a nucleus in the screen's fields: `plate`, `well`, `site`, `object_number`, `y`, `x`.
+
+    y (row) and x (column) are pixels, the centre of the first pixel is 0, 0. The table names the field by
+    `TableNumber` and `ImageNumber` (the screen must have them, as BBBC021 does), by `Metadata_Plate`, `Metadata_Well`
+    and `Metadata_Site` or by `plate`, `well` and `site`. Nuclei in fields that the screen does not have are left out.
+    Rows are sorted by field and object number. Raises InputError for a missing column, a value that is no number, a
+    nucleus listed twice, and when no row is in a field of the screen.
+    """
+    path = Path(path)
+    raw = read_csv(path, columns=CENTRE_COLUMNS, text=PLATE_COLUMNS)
+    return joined_centres(raw, _keys(raw, screen, source=path.name), screen, source=path.name)
+
+
+def joined_centres(raw: pd.DataFrame, keys: dict[str, str], screen: Screen, *, source: str) -> pd.DataFrame:
+    """The table of read_centres from nuclei with CENTRE_COLUMNS and `keys` (their name: ours); InputError likewise."""
+    nuclei = pd.DataFrame({ours: _key(raw, name, ours, source=source) for name, ours in keys.items()})
+    for name, ours in CENTRE_COLUMNS.items():
+        nuclei[ours] = numbers(raw, name, source=source)
+    nuclei = nuclei.astype({"object_number": np.int64, "y": float, "x": float})
+    fields = screen.table[list(dict.fromkeys([*keys.values(), *FIELD]))]
+    _refuse_twice(fields, list(keys.values()), "the screen", "one row a field")
+    joined = nuclei.merge(fields, on=list(keys.values()), how="inner")
+    if joined.empty:
+        raise InputError(
+            f"{source}: none of its {len(nuclei):,} nuclei is in a field of the screen "
+            f"(joined by {', '.join(keys)}); give the centres of this screen"
+        )
+    centres = joined[[*FIELD, *CENTRE_COLUMNS.values()]]
+    _refuse_twice(centres, [*FIELD, "object_number"], source, "one row a nucleus")
+    return centres.sort_values([*FIELD, "object_number"]).reset_index(drop=True)
+
+
+def _keys(raw: pd.DataFrame, screen: Screen, *, source: str) -> dict[str, str]:
+    """The columns that name the field: as the table has them, as the screen has them."""
+    if set(NUMBER_KEYS) <= set(raw.columns) and set(NUMBER_KEYS.values()) <= set(screen.table.columns):
+        return NUMBER_KEYS
+    for plate, well, site in (("Metadata_Plate", "Metadata_Well", "Metadata_Site"), ("plate", "well", "site")):
+        if {plate, well, site} <= set(raw.columns):
+            return {plate: "plate", well: "well", site: "site"}
+    raise InputError(
+        f"{source}: no columns that name the field: expected {', '.join(NUMBER_KEYS)}, or Metadata_Plate, "
+        f"Metadata_Well, Metadata_Site (found: {', '.join(map(str, raw.columns))})"
+    )
+
+
+def _key(raw: pd.DataFrame, name: str, ours: str, *, source: str) -> pd.Series:
+    if ours == "well":
+        return raw[name].map(well_names(raw[name], source=source))
+    return raw[name].astype(str) if ours == "plate" else numbers(raw, name, source=source)
+
+
+def _refuse_twice(table: pd.DataFrame, keys: list[str], source: str, expected: str) -> None:
+    twice = table.duplicated(keys)
+    if twice.any():
+        row = table[twice].iloc[0]
+        where = ", ".join(f"{key} {row[key]}" for key in keys)
+        raise InputError(f"{source}: {where} stands there twice ({int(twice.sum()):,} such rows); expected {expected}")
+
+
+OBJECT = "Nuclei"
+SQLITE = (".sqlite", ".sqlite3", ".db")
+IMAGE_KEYS = ("TableNumber", "ImageNumber")
+FIELD_KEYS = ("Metadata_Plate", "Metadata_Well", "Metadata_Site")
+LOCATION = re.compile(rf"^(?P<well>[A-Za-z]{{1,2}}\d+)-(?P<site>.+)-{OBJECT}\.csv$")
+EMPTY = "site folders or files without centres"
+
+
+def centres_from(path: Path, screen: Screen, *, skip_missing: bool = False) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The table of read_centres, from whatever `path` is, and counts of what was left out.
+
+    A CSV with the keys of read_centres; a CSV with ImageNumber alone and Image.csv beside it; a folder of such folders,
+    one a site; CellProfiler's SQLite; a Parquet of CytoTable; DeepProfiler's folder of `locations`. Where the images'
+    table has no plate, well and site, its file names say which field it is. A table of 0 bytes, or of a header alone,
+    in a folder of many is refused by name; with `skip_missing` it is left out and counted. Raises InputError as
+    read_centres does.
+    """
+    path = Path(path)
+    if path.is_dir() and ((path / "locations").is_dir() or path.name == "locations"):
+        nuclei, n_empty = _locations(path if path.name == "locations" else path / "locations", screen, skip_missing)
+        return _joined(nuclei, screen, source=str(path)), _counted(n_empty)
+    if path.is_dir():
+        nuclei, n_empty = _site_folders(path, screen, skip_missing)
+        return _joined(nuclei, screen, source=str(path)), _counted(n_empty)
+    if path.suffix.lower() in SQLITE:
+        return _joined(_sqlite(path, screen), screen, source=path.name), {}
+    if path.suffix.lower() == ".parquet":
+        return _joined(_parquet(path, screen), screen, source=path.name), {}
+    images = _beside(path.parent, "Image.csv") if path.is_file() else None
+    if images is not None:
+        raw = read_csv(path, columns=CENTRE_COLUMNS, text=PLATE_COLUMNS)
+        if not _says_the_field(raw, screen):
+            return _joined(_with_image_table(raw, images, screen), screen, source=path.name), {}
+    return read_centres(path, screen), {}
+
+
+def _joined(nuclei: pd.DataFrame, screen: Screen, source: str) -> pd.DataFrame:
+    return joined_centres(nuclei, dict(zip(FIELD_KEYS, FIELD)), screen, source=source)
+
+
+def _counted(n_empty: int) -> dict[str, int]:
+    return {EMPTY: n_empty} if n_empty else {}
+
+
+def _says_the_field(raw: pd.DataFrame, screen: Screen) -> bool:
+    """Whether read_centres can join it as it is."""
+    has_numbers = set(IMAGE_KEYS) <= set(raw.columns) and {"table_number", "image_number"} <= set(screen.table.columns)
+    return has_numbers or set(FIELD_KEYS) <= set(raw.columns) or set(FIELD) <= set(raw.columns)
+
+
+def _beside(folder: Path, name: str) -> Path | None:
+    """The file of that name in a folder, whatever its case."""
+    return next((path for path in sorted(folder.iterdir()) if path.name.lower() == name.lower()), None)
+
+
+def _with_image_table(nuclei: pd.DataFrame, images: Path, screen: Screen) -> pd.DataFrame:
+    return _with_fields(
+        nuclei, read_csv(images, columns=["ImageNumber"], text=PLATE_COLUMNS), screen, source=images.name
+    )
+
+
+def _with_fields(nuclei: pd.DataFrame, images: pd.DataFrame, screen: Screen, *, source: str) -> pd.DataFrame:
+    """The nuclei with the field of their image, by ImageNumber (and TableNumber where both have it)."""
+    keys = [key for key in IMAGE_KEYS if key in nuclei and key in images]
+    fields = _fields_of(images, screen, source=source)
+    table = pd.concat([images[keys], fields], axis=1)
+    twice = table.duplicated(keys)
+    if twice.any():
+        row = table[twice].iloc[0]
+        raise InputError(
+            f"{source}: {', '.join(f'{key} {row[key]}' for key in keys)} stands there twice ({int(twice.sum())} such "
+            "rows); expected one row an image"
+        )
+    joined = nuclei[[*keys, *CENTRE_COLUMNS]].merge(table, on=keys, how="left", indicator="found")
+    lost = joined["found"] == "left_only"
+    if lost.any():
+        row = joined[lost].iloc[0]
+        raise InputError(
+            f"{source}: no row for {', '.join(f'{key} {row[key]}' for key in keys)}, of {int(lost.sum()):,} nuclei; "
+            f"bring "
+            "the table of images that belongs to the nuclei"
+        )
+    return joined[joined["Metadata_Plate"].notna()].drop(columns="found")
+
+
+def _fields_of(images: pd.DataFrame, screen: Screen, *, source: str) -> pd.DataFrame:
+    """Plate, well and site of each image: as it says, or as its files' names say; empty for another screen's images."""
+    said = _columns(images, {key: ("Image_", "Metadata_", "") for key in FIELD_KEYS})
+    if len(said) == len(FIELD_KEYS):
+        return images[list(said.values())].set_axis(list(FIELD_KEYS), axis=1)
+    for channel in screen.channels:
+        column = _columns(images, {f"FileName_{channel}": ("Image_", "")}).get(f"FileName_{channel}")
+        if column is None or f"file_{channel}" not in screen.table:
+            continue
+        names = screen.table[f"file_{channel}"].map(lambda text: file_on_disk(text).name)
+        if names.is_unique:
+            by_name = screen.table[FIELD].set_index(names).rename(columns=dict(zip(FIELD, FIELD_KEYS)))
+            return by_name.reindex(images[column]).reset_index(drop=True).set_axis(images.index)
+    raise InputError(
+        f"{source}: does not say which field an image is of: expected {', '.join(FIELD_KEYS)}, or FileName_<channel> "
+        f"with "
+        "the names of the screen's files, each once"
+    )
+
+
+def _columns(table: pd.DataFrame | Iterable[str], wanted: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    """For each wanted name the column that has it behind one of its prefixes, perhaps with _x or _y at the end."""
+    names = list(table.columns if isinstance(table, pd.DataFrame) else table)
+    found = {}
+    for name, prefixes in wanted.items():
+        candidates = [f"{prefix}{name}{end}" for prefix in prefixes for end in ("", "_x", "_y")]
+        match = next((candidate for candidate in candidates if candidate in names), None)
+        if match is not None:
+            found[name] = match
+    return found
+
+
+def _centre_columns(names: Iterable[str], *, source: str) -> dict[str, str]:
+    """The columns of a nucleus's number and centre; InputError where one is not there."""
+    before = (f"{OBJECT}_", f"Metadata_{OBJECT}_", "")
+    wanted = {name: before for name in CENTRE_COLUMNS if name != "ObjectNumber"}
+    found = _columns(names, {**wanted, "Number_Object_Number": before, "ObjectNumber": (*before, "Metadata_")})
+    number = found.pop("ObjectNumber", None) or found.pop("Number_Object_Number", None)
+    found.pop("Number_Object_Number", None)
+    lacking = [name for name in wanted if name not in found] + ([] if number else ["ObjectNumber"])
+    if lacking or number is None:
+        raise InputError(f"{source}: no column {OBJECT}_{lacking[0]} (or without {OBJECT}_); give a table of nuclei")
+    return {**found, "ObjectNumber": number}
+
+
+def _sqlite(path: Path, screen: Screen) -> pd.DataFrame:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected CellProfiler's SQLite")
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            names = [
+                row[0] for row in database.execute("select name from sqlite_master where type in ('table', 'view')")
+            ]
+            image_table = _table(names, ("Per_Image", "Image"), path)
+            object_table = _table(names, (f"Per_{OBJECT}", OBJECT, "Per_Object"), path)
+            columns = _sqlite_columns(database, object_table)
+            wanted = _centre_columns(columns, source=f"{path.name}, {object_table}")
+            keys = {key: key for key in IMAGE_KEYS if key in columns}
+            nuclei = _selected(database, object_table, {**keys, **wanted})
+            # not the hundreds of measurements of an image
+            said = [
+                name for name in _sqlite_columns(database, image_table) if re.search(r"Number|Metadata|FileName", name)
+            ]
+            images = _selected(database, image_table, {name: name for name in said})
+    except sqlite3.Error as error:
+        raise InputError(f"{path}: not a whole SQLite database ({error}); replace it") from error
+    return _with_fields(nuclei, images, screen, source=f"{path.name}, {image_table}")
+
+
+def _table(names: list[str], wanted: tuple[str, ...], path: Path) -> str:
+    for name in wanted:
+        if name in names:
+            return name
+    raise InputError(f"{path}: no table {' or '.join(wanted)} (there are: {', '.join(names) or 'none'})")
+
+
+def _sqlite_columns(database: sqlite3.Connection, table: str) -> list[str]:
+    return [row[1] for row in database.execute(f'pragma table_info("{table}")')]
+
+
+def _selected(database: sqlite3.Connection, table: str, columns: dict[str, str]) -> pd.DataFrame:
+    """These columns alone (our name: theirs); a database of many gigabytes is never held."""
+    names = ", ".join(f'"{name}"' for name in columns.values())
+    rows = database.execute(f'select {names} from "{table}"').fetchall()
+    return pd.DataFrame(rows, columns=list(columns))
+
+
+def _parquet(path: Path, screen: Screen) -> pd.DataFrame:
+    try:
+        names = pq.read_schema(path).names
+        wanted = _centre_columns(names, source=path.name)
+        fields = _columns(names, {key: ("Image_", "Metadata_", "") for key in FIELD_KEYS})
+        numbers = _columns(names, {key: ("Metadata_", "Image_", "") for key in IMAGE_KEYS})
+        files = {name: name for name in names if re.match(r"^(Image_)?FileName_", name)}
+        chosen = {**wanted, **fields} if len(fields) == len(FIELD_KEYS) else {**wanted, **numbers, **files}
+        table = pq.read_table(path, columns=list(chosen.values())).to_pandas()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; expected a Parquet of CytoTable") from error
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a whole Parquet ({' '.join(str(error).split())}); replace it") from error
+    nuclei = table[list(chosen.values())].set_axis(list(chosen), axis=1)
+    if len(fields) == len(FIELD_KEYS):
+        return nuclei
+    known = _fields_of(nuclei, screen, source=path.name)
+    both = pd.concat([nuclei[list(wanted)], known], axis=1)
+    return both[both["Metadata_Plate"].notna()]
+
+
+def _site_folders(folder: Path, screen: Screen, skip_missing: bool) -> tuple[pd.DataFrame, int]:
+    """The nuclei of every folder with Nuclei.csv and Image.csv, and how many of them hold none."""
+    sites = sorted(path.parent for path in folder.rglob(f"{OBJECT}.csv"))
+    if not sites:
+        raise InputError(
+            f"{folder}: no folder in it holds {OBJECT}.csv; give a table, or the folder of CellProfiler's output"
+        )
+    parts, n_empty = [], 0
+    for site in track(sites, "Folders of centres read", total=len(sites)):
+        images = _beside(site, "Image.csv")
+        try:
+            if images is None:
+                raise InputError(f"{site}: {OBJECT}.csv without Image.csv beside it; bring it")
+            for table in (site / f"{OBJECT}.csv", images):
+                if table.stat().st_size == 0:
+                    raise InputError(f"{table}: an empty file of 0 bytes; replace it")
+            parts.append(
+                _with_image_table(
+                    read_csv(site / f"{OBJECT}.csv", columns=CENTRE_COLUMNS, text=PLATE_COLUMNS), images, screen
+                )
+            )
+        except InputError as error:
+            if not skip_missing:
+                raise InputError(f"{error}, or run with --skip-missing to leave such sites out") from None
+            n_empty += 1
+    return _together(parts, folder), n_empty
+
+
+def _locations(folder: Path, screen: Screen, skip_missing: bool) -> tuple[pd.DataFrame, int]:
+    """DeepProfiler's `<plate>/<well>-<site>-Nuclei.csv`; an object's number is its row, from 1."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected locations/<plate>/<well>-<site>-{OBJECT}.csv")
+    files = [(path, LOCATION.match(path.name)) for path in sorted(folder.glob("*/*.csv"))]
+    matched = [(path, match) for path, match in files if match]
+    if not matched:
+        raise InputError(
+            f"{folder}: no file <plate>/<well>-<site>-{OBJECT}.csv (there are {len(files)} other CSV files)"
+        )
+    parts, n_empty = [], 0
+    for path, match in track(matched, "Locations read", total=len(matched)):
+        try:
+            if path.stat().st_size == 0:
+                raise InputError(f"{path}: an empty file of 0 bytes; replace it")
+            raw = read_csv(path, columns=())
+            raw = raw.assign(ObjectNumber=range(1, len(raw) + 1))
+            wanted = _centre_columns(raw.columns, source=f"{path.parent.name}/{path.name}")
+            nuclei = raw[[wanted[name] for name in CENTRE_COLUMNS]].set_axis(list(CENTRE_COLUMNS), axis=1)
+            place = dict(zip(FIELD_KEYS, (path.parent.name, match["well"], match["site"])))
+        except InputError as error:
+            if not skip_missing:
+                raise InputError(f"{error}, or run with --skip-missing to leave such sites out") from None
+            n_empty += 1
+        else:
+            for name in CENTRE_COLUMNS:
+                numbers(nuclei, name, source=str(path))  # said here, where the file is known
+            parts.append(nuclei.assign(**place))
+    return _together(parts, folder), n_empty
+
+
+def _together(parts: list[pd.DataFrame], folder: Path) -> pd.DataFrame:
+    if not parts:
+        raise InputError(f"{folder}: no site has a centre; give the folder of the segmentation's output")
+    return pd.concat([part[[*FIELD_KEYS, *CENTRE_COLUMNS]] for part in parts], ignore_index=True)

@@ -1,0 +1,56 @@
+"""What a person may say about a source folder: its table, plate map, pattern, channels, controls, centres."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from phenolens.core.errors import InputError
+from phenolens.screens.plate_map import DEFAULT_NAME
+
+
+@dataclass(frozen=True)
+class LayoutConfig:
+    """How the images and what was done to them lie in a source; paths are as given, or else within the source."""
+
+    table: Path | None = (
+        None  # the CSV of images (table: images.csv in the source; loaddata: load_data.csv; deepprofiler: index.csv)
+    )
+    plate_map: Path | None = (
+        None  # CSV, a row a well: well, compound ... (plate_map.csv in the source when it is there)
+    )
+    pattern: str = ""  # of the pattern layout, such as {plate}/{well}_s{site}_w{channel}.tif
+    channels: tuple[str, ...] = ()  # channels to take, in this order, also renamed as DNA=w1; all when none is named
+    controls: tuple[str, ...] = ("DMSO",)  # compounds that are controls where there is no column role
+    centres: Path | None = None  # cells' centres: CSV, folder, SQLite or Parquet (Nuclei.csv in the source)
+
+    def plate_map_path(self, source: Path) -> Path | None:
+        """The plate map, given or in the source; None where there is none."""
+        if self.plate_map is not None:
+            return given_path(self.plate_map, source)
+        default = Path(source) / DEFAULT_NAME
+        return default if default.is_file() else None
+
+
+def given_path(path: Path, source: Path) -> Path:
+    """A path as it was given when something is there, or else within the source."""
+    inside = Path(source) / path
+    return Path(path) if Path(path).exists() else inside
+
+
+def chosen_channels(found: Sequence[str], wanted: Sequence[str], *, source: str) -> dict[str, str]:
+    """Our name of each channel and the source's own, in the order wanted (`DNA=w1` renames), all of them by default.
+
+    Raises InputError for a channel that the source does not have and for one name used twice.
+    """
+    if not wanted:
+        return {name: name for name in found}
+    chosen: dict[str, str] = {}
+    for word in wanted:
+        ours, _, theirs = word.partition("=")
+        theirs = theirs or ours
+        if theirs not in found:
+            raise InputError(f'{source}: no channel "{theirs}" (there are: {", ".join(found)}); correct --channels')
+        if ours in chosen:
+            raise InputError(f'--channels: "{ours}" stands there twice; a channel has one name')
+        chosen[ours] = theirs
+    return chosen

@@ -1,0 +1,77 @@
+"""Read a table of comma-separated values, and say in one line what is wrong with it."""
+
+import zlib
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from phenolens.core.errors import InputError
+
+
+def read_csv(
+    path: Path,
+    *,
+    columns: Iterable[str],
+    text: Collection[str] = (),
+    separator: str = ",",
+    words_as_written: bool = False,
+) -> pd.DataFrame:
+    """The table in `path` (may end in .gz; its lines in LF, CRLF or CR alone), which has at least `columns`.
+
+    Columns named in `text` stay as they are written (plate 007 is not 7); with `words_as_written` also where they say
+    nothing ("", "None", "nan"), which else are missing values. Raises InputError when it is missing, no such table,
+    empty, or lacks a column.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a table with the columns {', '.join(columns)}")
+    kinds = {name: _as_written for name in text} if words_as_written else None
+    table = _parsed(
+        path,
+        low_memory=False,
+        sep=separator,
+        converters=kinds,
+        dtype=None if words_as_written else dict.fromkeys(text, str),
+    )
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise InputError(f"{path}: no column {', '.join(missing)} (found: {', '.join(map(str, table.columns))})")
+    if table.empty:
+        raise InputError(f"{path}: no rows below the column names; replace it")
+    return table
+
+
+def column_names(path: Path, *, separator: str = ",") -> list[str]:
+    """The names in a table's first line as they stand there, one that stands twice too ("" where there is none)."""
+    first = _parsed(Path(path), header=None, nrows=1, dtype=str, keep_default_na=False, sep=separator)
+    return [str(name) for name in first.iloc[0]]
+
+
+def _as_written(cell: str) -> str:
+    return cell
+
+
+def _parsed(path: Path, **how: Any) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, encoding="utf-8-sig", **how)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
+    except (ValueError, EOFError, OSError, zlib.error) as error:
+        words = " ".join(str(error).split())
+        raise InputError(f"{path}: not a table of comma-separated values ({words}); replace it") from error
+
+
+def numbers(table: pd.DataFrame, column: str, *, source: str) -> pd.Series:
+    """A column as finite numbers; InputError that names the first row where it is none (the first row is 2)."""
+    values = pd.to_numeric(table[column], errors="coerce")
+    bad = ~np.isfinite(values.to_numpy(float))
+    if bad.any():
+        first = int(bad.argmax())
+        raise InputError(
+            f'{source}, row {first + 2}: {column} is "{table[column].iloc[first]}", expected a number '
+            f"({int(bad.sum()):,} such rows); correct the table"
+        )
+    return values

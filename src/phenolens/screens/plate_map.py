@@ -1,0 +1,178 @@
+"""What was done to which well, from a plate map or from columns beside the images; defaults where nothing is said.
+
+The columns may have any of the names below; case, spaces, and a leading `Metadata_` or `Image_Metadata_` do not count.
+"""
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+import pandas as pd
+
+from phenolens.core.errors import InputError
+from phenolens.screens.csv_table import numbers, read_csv
+from phenolens.screens.image_files import missing_line
+from phenolens.screens.screen import well_names
+
+NAMES = {
+    "plate": ("plate", "plate_id", "plate_barcode", "barcode"),
+    "well": ("well", "well_position", "well_id"),
+    "site": ("site", "field", "fov"),
+    "batch": ("batch",),
+    "compound": ("compound", "compound_name", "treatment", "drug"),
+    "concentration_um": ("concentration_um", "concentration", "dose_um", "dose"),
+    "moa": ("moa", "mechanism", "mechanism_of_action"),
+    "role": ("role",),
+}
+TREATMENT = ("compound", "concentration_um", "moa", "role", "batch")
+DEFAULT_NAME = "plate_map.csv"  # in a source folder
+
+
+def read_as_text(path: Path, *, columns: Collection[str] = ()) -> pd.DataFrame:
+    """A table with every cell as it is written (plate 007 is not 7), an empty cell as NaN; InputError as in "
+    "read_csv."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; give the right one, or bring it")
+    header = read_csv(path, columns=columns).columns
+    return read_csv(path, columns=columns, text=header)
+
+
+def known_columns(raw: pd.DataFrame, *, source: str) -> pd.DataFrame:
+    """The columns of `raw` that NAMES knows, under our names; wells as B02, site and concentration as numbers.
+
+    Raises InputError for two columns of one meaning, a well name that is none and a value that is no number.
+    """
+    found: dict[str, str] = {}
+    for name in map(str, raw.columns):
+        plain = re.sub(r"^(image_)?metadata_", "", re.sub(r"[\s-]+", "_", name.strip().lower()))
+        ours = next((ours for ours, names in NAMES.items() if plain in names), None)
+        if ours in found:
+            raise InputError(f"{source}: the columns {found[ours]} and {name} both say the {ours}; keep one of them")
+        if ours is not None:
+            found[ours] = name
+    known = raw[list(found.values())].set_axis(list(found), axis=1)
+    for name in ("plate", "batch", "compound", "moa", "role"):
+        if name in known:
+            known[name] = known[name].astype(object).where(known[name].notna(), None)
+    if "well" in known:
+        known["well"] = known["well"].map(well_names(known["well"], source=source))
+    if "site" in known:
+        known["site"] = whole_numbers(known["site"], source=source, column=found["site"])
+    if "concentration_um" in known:
+        given = known[known["concentration_um"].notna()]
+        known["concentration_um"] = numbers(given, "concentration_um", source=source).reindex(known.index)
+    return known
+
+
+def read_plate_map(path: Path) -> pd.DataFrame:
+    """One row a well: `well`, `compound` and, as far as the file has them, `plate` and the rest of TREATMENT.
+
+    Without `plate` it holds for every plate. Raises InputError without a well or compound column and for a well that
+    stands there twice.
+    """
+    path = Path(path)
+    known = known_columns(read_as_text(path), source=path.name)
+    for name in ("well", "compound"):
+        if name not in known:
+            raise InputError(
+                f"{path}: no column for the {name} (it may be called {', '.join(NAMES[name])}); a plate map has one "
+                f"row a "
+                "well"
+            )
+    keys = ["plate", "well"] if "plate" in known else ["well"]
+    twice = known.duplicated(keys)
+    if twice.any():
+        row = known[twice].iloc[0]
+        where = ", ".join(f'{key} "{row[key]}"' for key in keys)
+        raise InputError(
+            f"{path.name}: {where} stands there twice ({int(twice.sum())} such rows); expected one row a well"
+        )
+    return known.drop(columns="site", errors="ignore")
+
+
+def with_plate_map(
+    fields: pd.DataFrame, plate_map: pd.DataFrame, *, source: str, skip_missing: bool
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The fields with what the plate map says of their wells; what it says of a treatment replaces nothing.
+
+    Raises InputError for a column that both have, a well with images that the map does not have, and a well of the map
+    without images; with `skip_missing` the last two are left out and counted. Wells of the map whose compound is empty
+    are empty wells: with images they are refused, or left out, as if they were not there.
+    """
+    both = [name for name in TREATMENT if name in fields and name in plate_map]
+    if both:
+        raise InputError(f"{source}: the table of images says the {both[0]} too; leave it out of one of them")
+    keys = ["plate", "well"] if "plate" in plate_map else ["well"]
+    used = plate_map[plate_map["compound"].notna()]
+    joined = fields.merge(used, on=keys, how="left", indicator="found")
+    without = joined[joined["found"] == "left_only"]
+    there = set(map(tuple, fields[keys].to_numpy()))
+    unseen = [well for well in map(tuple, used[keys].to_numpy()) if well not in there]
+    left_out: dict[str, int] = {}
+    for what, wells in (
+        (f"{source}: no compound for a well with images", list(dict.fromkeys(map(tuple, without[keys].to_numpy())))),
+        (f"{source}: a well without images", unseen),
+    ):
+        if wells and not skip_missing:
+            names = [" ".join(map(str, well)) for well in wells]
+            instead = "Correct the plate map (the columns plate and well), or run with --skip-missing"
+            raise InputError(missing_line(what, names, instead=instead))
+    if len(without):
+        left_out["fields whose well has no compound in the plate map"] = len(without)
+    if unseen:
+        left_out["wells of the plate map without images"] = len(unseen)
+    kept = joined[joined["found"] == "both"].drop(columns="found").reset_index(drop=True)
+    if kept.empty:
+        raise InputError(f"{source}: none of its {len(used)} wells has images; give the plate map of this screen")
+    return kept, left_out
+
+
+def with_defaults(fields: pd.DataFrame, *, controls: Collection[str], source: str) -> pd.DataFrame:
+    """Site 1, batch = plate, no mechanism, concentration 0 in controls (everywhere when there is no such column).
+
+    The role is `control` where the compound is one of `controls` (case does not count), else `treated`. An empty cell
+    counts as no cell for role, batch and moa; a treated well without its concentration is refused by checked_screen.
+    """
+    fields = fields.copy()
+    if "compound" not in fields:
+        raise InputError(
+            f"{source}: no column for the compound (it may be called {', '.join(NAMES['compound'])}); add it, or give "
+            f"a "
+            "plate map with --plate-map"
+        )
+    if "site" not in fields:
+        fields["site"] = 1
+    names = {name.strip().casefold() for name in controls}
+    is_control = fields["compound"].astype(str).str.strip().str.casefold().isin(names)
+    role = pd.Series("treated", index=fields.index, dtype=object).mask(is_control, "control")
+    fields["role"] = _or(fields, "role", role)
+    fields["batch"] = _or(fields, "batch", fields["plate"])
+    fields["moa"] = fields.get("moa")
+    if "concentration_um" not in fields:
+        fields["concentration_um"] = 0.0
+    empty = fields["concentration_um"].isna() & (fields["role"] == "control")
+    fields["concentration_um"] = fields["concentration_um"].mask(empty, 0.0)
+    fields["moa"] = fields["moa"].astype(object).where(fields["role"] != "control", None)
+    if not is_control.any() and not (fields["role"] != "treated").any():
+        raise InputError(
+            f"{source}: no control well: no compound is {' or '.join(controls)}; name the controls with --controls, or "
+            "give a column role with control in it"
+        )
+    return fields
+
+
+def whole_numbers(values: pd.Series, *, source: str, column: str) -> pd.Series:
+    """A column as whole numbers of at least 1; InputError that names the first row where it is none."""
+    parsed = numbers(pd.DataFrame({column: values}), column, source=source)
+    bad = ((parsed % 1 != 0) | (parsed < 1)).to_numpy()
+    if bad.any():
+        row = int(bad.argmax())
+        raise InputError(
+            f'{source}, row {row + 2}: {column} is "{values.iloc[row]}", expected a whole number from 1; correct the '
+            f"table"
+        )
+    return parsed.astype(int)
+
+
+def _or(fields: pd.DataFrame, name: str, default: pd.Series) -> pd.Series:
+    return default if name not in fields else fields[name].where(fields[name].notna(), default)

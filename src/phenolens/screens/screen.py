@@ -1,0 +1,209 @@
+"""Screen: a checked table of what was done to which well, a row a field of view.
+
+Any screen has this shape; readers make it, every later step takes it.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from phenolens.core.errors import InputError
+
+COLUMNS = {
+    "plate": "plate name, as text",
+    "well": "row letter(s) and two-digit column, as B02",
+    "site": "field of view within the well, a whole number from 1",
+    "batch": "what was run together (BBBC021: the week), as text",
+    "compound": "compound name; the control's own name (DMSO) in control wells",
+    "concentration_um": "micromolar; 0 in control wells",
+    "moa": "mechanism of action; empty where it is not known",
+    "role": "treated, control or other (other: positive controls, blanks; in no profile score unless asked for)",
+}
+# The names under which these and a cell's own columns stand in AnnData tables, in CellProfiler's manner.
+METADATA = {
+    "cell_id": "Metadata_Cell",
+    "plate": "Metadata_Plate",
+    "well": "Metadata_Well",
+    "site": "Metadata_Site",
+    "batch": "Metadata_Batch",
+    "compound": "Metadata_Compound",
+    "concentration_um": "Metadata_Concentration_um",
+    "moa": "Metadata_MoA",
+    "role": "Metadata_Role",
+    "treatment": "Metadata_Treatment",
+    "field": "Metadata_Field",
+    "y": "Metadata_Y",
+    "x": "Metadata_X",
+    "is_noise": "Metadata_Is_Noise",
+}
+FIELD = ["plate", "well", "site"]  # what tells a field from all others
+ROLES = ("treated", "control", "other")
+WELL = re.compile(r"^[A-Z]{1,2}\d{2}$")
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A screen's fields and the channels they were imaged in.
+
+    `table` has the columns of COLUMNS, one row a field, and for each channel c a column `file_c` with the path of its
+    image relative to `folder` (no such columns when the images are not at hand). Row order: plate, well, site.
+    A reader may add columns of its own. `sources` are the SHA-256 of the tables it was read from, by file name;
+    `left_out` counts what the reader was allowed to leave out, by what it was.
+    """
+
+    table: pd.DataFrame
+    channels: tuple[str, ...]
+    folder: Path
+    sources: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def wells(self) -> pd.DataFrame:
+        """One row a well: COLUMNS without site."""
+        columns = [name for name in COLUMNS if name != "site"]
+        return self.table[columns].drop_duplicates(["plate", "well"]).reset_index(drop=True)
+
+    @property
+    def treatments(self) -> pd.DataFrame:
+        """One row a treatment (compound at a concentration) with its mechanism; controls left out."""
+        treated = self.table[self.table["role"] != "control"]
+        columns = ["compound", "concentration_um", "moa"]
+        return treated[columns].drop_duplicates().sort_values(columns[:2]).reset_index(drop=True)
+
+
+def select(
+    screen: Screen, *, plates: Iterable[str] = (), wells: Iterable[str] = (), sites: Iterable[int] = ()
+) -> Screen:
+    """The fields of these plates, wells and sites alone; an empty choice takes all.
+
+    Raises InputError for a plate, well or site that the screen does not have, and when nothing is left.
+    """
+    table = screen.table
+    chosen = np.ones(len(table), dtype=bool)
+    for name, wanted in (("plate", list(plates)), ("well", list(wells)), ("site", list(sites))):
+        for value in wanted:
+            if not (table[name] == value).any():
+                known = sorted({str(kind) for kind in table[name]})
+                near = get_close_matches(str(value), known, n=1, cutoff=0)
+                raise InputError(
+                    f'{name} "{value}" is not in the screen ({len(known)} are; the nearest is "{near[0]}")'
+                )
+        if wanted:
+            chosen &= table[name].isin(wanted).to_numpy()
+    if not chosen.any():
+        raise InputError("no field is in all of the chosen plates, wells and sites; choose fewer of them")
+    return replace(screen, table=table[chosen].reset_index(drop=True))
+
+
+def where_of(field: pd.Series) -> str:
+    """A field, or what lies in it, as messages name its place."""
+    return f'plate "{field["plate"]}", well "{field["well"]}", site {field["site"]}'
+
+
+def treatment_name(compound: pd.Series, concentration_um: pd.Series) -> pd.Series:
+    """`taxol@0.3`: the name of a treatment, also used for the control (`DMSO@0`); each is written once."""
+    of_compound, compounds = pd.factorize(compound, use_na_sentinel=False)
+    of_dose, doses = pd.factorize(concentration_um, use_na_sentinel=False)
+    pair, pairs = pd.factorize(of_compound * len(doses) + of_dose)
+    names = [f"{compounds[number // len(doses)]}@{doses[number % len(doses)]:g}" for number in pairs.tolist()]
+    return pd.Series(np.array(names, object)[pair], index=compound.index)
+
+
+def cell_metadata(cells: pd.DataFrame) -> pd.DataFrame:
+    """What is known of cells (n rows) under the names of METADATA; index: the cell's id; a text not known is empty."""
+    cells = cells.assign(treatment=treatment_name(cells["compound"], cells["concentration_um"]))
+    table = pd.DataFrame({name: cells[column].to_numpy() for column, name in METADATA.items()}, index=cells["cell_id"])
+    table.index.name = None
+    for name in table.select_dtypes(object).columns:
+        table[name] = table[name].fillna("").astype(str)
+    return table
+
+
+def well_name(raw: str) -> str:
+    """`b2` or `B2` or `B002` as `B02`; InputError where it is no well name."""
+    match = re.fullmatch(r"\s*([A-Za-z]{1,2})0*(\d{1,2})\s*", str(raw))
+    if match is None or int(match[2]) == 0:
+        raise InputError(f'"{raw}" is not a well name: expected row letter(s) and a column number, such as B02')
+    return f"{match[1].upper()}{int(match[2]):02d}"
+
+
+def well_names(wells: pd.Series, *, source: str) -> dict[str, str]:
+    """The name as B02 of each kind of cell in a column; InputError that names the first row where it is none."""
+    names = {}
+    for raw in wells.unique():
+        try:
+            names[raw] = well_name(raw)
+        except InputError as error:
+            row = int((wells.to_numpy() == raw).argmax()) if isinstance(raw, str) else int(wells.isna().argmax())
+            raise InputError(f"{source}, row {row + 2}: {error}; correct the table") from None
+    return names
+
+
+def checked_screen(
+    table: pd.DataFrame,
+    *,
+    channels: Sequence[str],
+    folder: Path,
+    source: str,
+    sources: Mapping[str, str] | None = None,
+) -> Screen:
+    """A Screen from a table that a reader made, every promise of COLUMNS checked.
+
+    `source` names the file the table came from, for the error messages; `sources` is what Screen says. Raises
+    InputError with row and column on: a missing column, an empty cell, a well name that is none, a role that is none, a
+    concentration that is not a finite number of at least 0, a field listed twice, a well with two treatments, a
+    treatment with two mechanisms, a plate in two batches, no control well.
+    """
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        raise InputError(f"{source}: no column {', '.join(missing)} (found: {', '.join(map(str, table.columns))})")
+    if table.empty:
+        raise InputError(f"{source}: no rows; expected one row a field of view")
+    table = table.copy()
+    for name in ("plate", "well", "batch", "compound", "role"):
+        _fail_on(
+            table[name].isna() | (table[name].astype(str).str.strip() == ""), table, f'column "{name}" is empty', source
+        )
+        table[name] = table[name].astype(str)
+    table["moa"] = table["moa"].astype(object).where(table["moa"].notna(), None)
+    table["concentration_um"] = pd.to_numeric(table["concentration_um"], errors="coerce")
+    bad_concentration = ~np.isfinite(table["concentration_um"].to_numpy(float)) | (table["concentration_um"] < 0)
+    _fail_on(bad_concentration, table, "the concentration is not a number of at least 0 (micromolar)", source)
+    _fail_on(~table["well"].map(lambda name: bool(WELL.match(name))), table, "the well name is not like B02", source)
+    _fail_on(~table["role"].isin(ROLES), table, f"the role is none of {', '.join(ROLES)}", source)
+    _fail_on(
+        table.duplicated(["plate", "well", "site"]),
+        table,
+        "the same plate, well and site stand in an earlier row",
+        source,
+    )
+    for group, value, words in (
+        (["plate", "well"], ["compound", "concentration_um"], "one well, two treatments"),
+        (["compound", "concentration_um"], ["moa"], "one treatment, two mechanisms"),
+        (["plate"], ["batch"], "one plate, two batches"),
+    ):
+        kinds = table[group + value].drop_duplicates()
+        twice = kinds.duplicated(group)
+        if twice.any():
+            row = kinds[twice].iloc[0]
+            where = ", ".join(f'{name} "{row[name]}"' for name in group)
+            raise InputError(f"{source}: {words}: {where} also has {', '.join(str(row[name]) for name in value)}")
+    if not (table["role"] == "control").any():
+        raise InputError(f"{source}: no well with the role control; controls are needed to normalise profiles")
+    table = table.sort_values(["plate", "well", "site"], kind="stable").reset_index(drop=True)
+    return Screen(table=table, channels=tuple(channels), folder=Path(folder), sources=dict(sources or {}))
+
+
+def _fail_on(bad: pd.Series, table: pd.DataFrame, what: str, source: str) -> None:
+    if bad.any():
+        row = table[bad.to_numpy()].iloc[0]
+        more = f" (and {int(bad.sum()) - 1} more rows)" if bad.sum() > 1 else ""
+        raise InputError(
+            f'{source}: {what} at plate "{row["plate"]}", well "{row["well"]}", site {row["site"]}, '
+            f'compound "{row["compound"]}", concentration "{row["concentration_um"]}", role "{row["role"]}"{more}'
+        )
