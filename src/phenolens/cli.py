@@ -40,7 +40,7 @@ SHARED = ("train", "embed")  # what several processes can do together
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; 0 when it is done, 2 for bad input, 1 when it cannot go on (server, loss), 130 when stopped."""
+    """Run one verb; 0 when it is done, 2 for bad input, 1 when it cannot go on (loss), 130 when stopped."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(overview())

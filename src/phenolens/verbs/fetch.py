@@ -20,7 +20,7 @@ class Flags:
     """What `phenolens fetch` takes."""
 
     dataset: Positional[Literal["bbbc021"]]  # which screen
-    out: Positional[Path | None] = None  # folder to download into; the same command goes on there after a cut or a kill
+    out: Positional[Path | None] = None  # folder to download into; the same command resumes there
     fetch: FetchConfig = field(default_factory=FetchConfig)
 
 
