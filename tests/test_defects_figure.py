@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from phenolens.core.errors import InputError
-from phenolens.plotting.quality_figures import defects
+from phenolens.plotting.quality_figures import flagged_crops
 from phenolens.plotting.style import alt_of, caption_of, png
 
 CHANNELS = ("DAPI", "actin", "tubulin")
@@ -17,7 +17,7 @@ def crops(rng) -> np.ndarray:
 
 
 def test_each_flag_has_a_row_of_its_crops_with_their_channels_in_order(crops):
-    figure = defects(
+    figure = flagged_crops(
         {"noise": crops[:2], "debris": crops[2:5]},
         {"noise": 55, "debris": 3},
         n_crops=1996,
@@ -37,13 +37,13 @@ def test_each_flag_has_a_row_of_its_crops_with_their_channels_in_order(crops):
 
 
 def test_of_many_crops_the_first_six_are_drawn(crops):
-    figure = defects({"noise": crops}, {"noise": 9}, n_crops=9, n_flagged=9, channels=CHANNELS)
+    figure = flagged_crops({"noise": crops}, {"noise": 9}, n_crops=9, n_flagged=9, channels=CHANNELS)
     drawn = [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
     np.testing.assert_array_equal(drawn, crops[:6].reshape(18, 20, 20))
 
 
 def test_the_channels_are_named_above_the_first_crop(crops):
-    figure = defects({"noise": crops[:1]}, {"noise": 1}, n_crops=9, n_flagged=1, channels=CHANNELS)
+    figure = flagged_crops({"noise": crops[:1]}, {"noise": 1}, n_crops=9, n_flagged=1, channels=CHANNELS)
     figure.draw_without_rendering()
     words = {text.get_text() for text in figure.findobj(matplotlib.text.Text)}
     assert set(CHANNELS) <= words
@@ -51,6 +51,6 @@ def test_the_channels_are_named_above_the_first_crop(crops):
 
 def test_counts_that_do_not_fit_the_examples_are_refused(crops):
     with pytest.raises(InputError, match="noise: 9 examples, 3 crops with this flag"):
-        defects({"noise": crops}, {"noise": 3}, n_crops=9, n_flagged=9, channels=CHANNELS)
+        flagged_crops({"noise": crops}, {"noise": 3}, n_crops=9, n_flagged=9, channels=CHANNELS)
     with pytest.raises(InputError, match="no kind of flag"):
-        defects({}, {}, n_crops=9, n_flagged=0, channels=CHANNELS)
+        flagged_crops({}, {}, n_crops=9, n_flagged=0, channels=CHANNELS)

@@ -11,8 +11,8 @@ from matplotlib.image import imread
 
 from phenolens.core.colours import Contrast, cell_image, channel_colours, shared_contrast
 from phenolens.core.errors import InputError
-from phenolens.plotting.cell_images import cell_sheet, reconstructions
-from phenolens.plotting.charts import confusion, learning_curves, treatment_map
+from phenolens.plotting.cell_images import contact_sheet, reconstructions
+from phenolens.plotting.charts import confusion_matrix, learning_curves, treatment_map
 from phenolens.plotting.style import caption_of, file_of, png
 
 CHANNELS = ("DAPI", "actin", "tubulin")
@@ -129,12 +129,12 @@ def test_other_cells_than_the_originals_are_no_reconstructions(crops):
 
 def test_a_given_contrast_makes_figures_comparable(crops):
     contrast = plain(CHANNELS)
-    figure = cell_sheet([crops[:2], crops[2:]], ["a", "b"], channels=CHANNELS, contrast=contrast)
+    figure = contact_sheet([crops[:2], crops[2:]], ["a", "b"], channels=CHANNELS, contrast=contrast)
     np.testing.assert_array_equal(pictures(figure), [cell_image(crop, contrast) for crop in crops])
 
 
 def test_a_sheet_has_a_titled_row_a_group_and_leaves_missing_cells_blank(crops):
-    figure = cell_sheet([crops[:3], crops[3:]], ["DMSO", "Actin disruptors"], channels=CHANNELS)
+    figure = contact_sheet([crops[:3], crops[3:]], ["DMSO", "Actin disruptors"], channels=CHANNELS)
     assert len(figure.axes) == 6
     assert [len(axes.images) for axes in figure.axes] == [1, 1, 1, 1, 1, 0]
     assert [figure.axes[i].get_ylabel() for i in (0, 3)] == ["DMSO", "Actin disruptors"]
@@ -143,7 +143,7 @@ def test_a_sheet_has_a_titled_row_a_group_and_leaves_missing_cells_blank(crops):
 
 def test_a_sheet_needs_a_title_for_each_group(crops):
     with pytest.raises(InputError, match="1 groups of cells, 2 titles"):
-        cell_sheet([crops], ["a", "b"], channels=CHANNELS)
+        contact_sheet([crops], ["a", "b"], channels=CHANNELS)
 
 
 def history(n: int) -> pd.DataFrame:
@@ -210,7 +210,7 @@ def test_a_history_without_records_is_refused(bad):
 def test_the_confusion_matrix_shows_its_counts_where_they_are():
     mechanisms = ["Actin disruptors", "DNA damage", "Eg5 inhibitors"]
     matrix = pd.DataFrame([[4, 1, 0], [0, 8, 5], [0, 0, 6]], index=mechanisms, columns=mechanisms)
-    figure = confusion(matrix, "VAE+, NSC")
+    figure = confusion_matrix(matrix, "VAE+, NSC")
     (axes,) = figure.axes
     shown = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axes.texts}
     assert shown == {(0, 0): "4", (0, 1): "1", (1, 1): "8", (1, 2): "5", (2, 2): "6"}
@@ -226,15 +226,15 @@ def test_the_confusion_matrix_shows_its_counts_where_they_are():
 def test_the_confusion_figure_says_its_share_how_it_was_made_and_what_is_not_counted():
     names = ["a", "b"]
     matrix = pd.DataFrame([[3, 1], [0, 4]], index=names, columns=names)
-    figure = confusion(matrix, "t.csv: wells", what="wells", how="Accuracy: 87.5 % (by chance 40.0 %).")
+    figure = confusion_matrix(matrix, "t.csv: wells", what="wells", how="Accuracy: 87.5 % (by chance 40.0 %).")
     assert "7 of them right (blue)" in caption_of(figure)
-    assert "7 of them right (blue, 87.5 %)" in caption_of(confusion(matrix, "t.csv: wells", what="wells"))
+    assert "7 of them right (blue, 87.5 %)" in caption_of(confusion_matrix(matrix, "t.csv: wells", what="wells"))
     assert "Accuracy: 87.5 % (by chance 40.0 %). Not counted: controls, and wells without" in caption_of(figure)
 
 
 def test_a_long_title_of_a_confusion_figure_is_broken_and_stays_in_the_figure():
     matrix = pd.DataFrame([[1]], index=["a"], columns=["a"])
-    figure = confusion(matrix, "a_long_name_of_a_table.csv: treatments by their nearest neighbour (NSCB)")
+    figure = confusion_matrix(matrix, "a_long_name_of_a_table.csv: treatments by their nearest neighbour (NSCB)")
     figure.draw_without_rendering()
     (title,) = [text for text in figure.texts if text.get_text() == figure.get_suptitle()]
     assert title.get_window_extent().x1 <= figure.bbox.x1
@@ -242,7 +242,7 @@ def test_a_long_title_of_a_confusion_figure_is_broken_and_stays_in_the_figure():
 
 def test_right_treatments_are_blue_and_wrong_ones_orange_by_their_share_of_the_row():
     matrix = pd.DataFrame([[3, 1], [0, 2]], index=["a", "b"], columns=["a", "b"])
-    picture = np.asarray(confusion(matrix, "").axes[0].images[0].get_array())
+    picture = np.asarray(confusion_matrix(matrix, "").axes[0].images[0].get_array())
     blue, orange = np.array([0x2F, 0x6F, 0xB0]) / 255, np.array([0xD9, 0x82, 0x2B]) / 255
     np.testing.assert_allclose(picture[1, 1], blue)
     np.testing.assert_allclose(picture[1, 0], [1, 1, 1])
@@ -252,12 +252,12 @@ def test_right_treatments_are_blue_and_wrong_ones_orange_by_their_share_of_the_r
 
 def test_the_diagonal_is_found_by_name_when_a_predicted_mechanism_is_missing():
     matrix = pd.DataFrame([[2], [3]], index=["a", "b"], columns=["b"])
-    assert "n = 5 treatments, 3 of them right" in caption_of(confusion(matrix, ""))
+    assert "n = 5 treatments, 3 of them right" in caption_of(confusion_matrix(matrix, ""))
 
 
 def test_negative_counts_are_refused():
     with pytest.raises(InputError, match="counts of at least 0"):
-        confusion(pd.DataFrame([[-1.0]]), "")
+        confusion_matrix(pd.DataFrame([[-1.0]]), "")
 
 
 def test_the_map_shows_each_treatment_at_its_principal_components(rng):
@@ -284,7 +284,7 @@ def test_a_figure_gives_the_same_bytes_each_time_whatever_the_users_own_settings
 
 
 def test_without_its_caption_a_figure_is_lower_and_keeps_its_caption_for_the_page(crops):
-    figure = cell_sheet([crops], ["a"], channels=CHANNELS)
+    figure = contact_sheet([crops], ["a"], channels=CHANNELS)
     with_caption, without = (imread(io.BytesIO(png(figure, with_caption=shown))) for shown in (True, False))
     assert without.shape[0] < with_caption.shape[0]
     assert without.shape[1] == with_caption.shape[1]
@@ -299,9 +299,9 @@ def test_a_dollar_sign_in_a_name_is_drawn_as_it_is(crops):
 
 @pytest.mark.parametrize(("kind", "begins"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_a_figure_is_the_same_bytes_in_each_kind_of_file_whenever_it_is_written(crops, kind, begins):
-    figure = cell_sheet([crops], ["a µM & <b>"], channels=CHANNELS)
+    figure = contact_sheet([crops], ["a µM & <b>"], channels=CHANNELS)
     first = file_of(figure, kind)
     assert first.startswith(begins)
     assert file_of(figure, kind) == first
-    assert file_of(cell_sheet([crops], ["a µM & <b>"], channels=CHANNELS), kind) == first
+    assert file_of(contact_sheet([crops], ["a µM & <b>"], channels=CHANNELS), kind) == first
     assert not re.search(rb"20\d\d-\d\d|CreationDate|Matplotlib v", first)

@@ -26,7 +26,7 @@ from phenolens.crops.illumination import (
     save_illumination,
 )
 from phenolens.crops.read_image import read_field
-from phenolens.plotting.quality_figures import illumination_figure
+from phenolens.plotting.quality_figures import illumination
 from phenolens.plotting.style import caption_of, png
 from phenolens.simulation.bodies import Light
 from phenolens.simulation.cells import MARGIN_PX
@@ -310,7 +310,7 @@ def test_real_fields_pass_through_and_are_too_few(real_data):
 
 
 def test_the_figure_shows_the_light_as_shares_of_its_mean_and_says_how_many_fields(fields, light, planted):
-    figure = illumination_figure(
+    figure = illumination(
         light.functions,
         fields[0],
         corrected(fields[0], light),
@@ -329,10 +329,10 @@ def test_the_figure_shows_the_light_as_shares_of_its_mean_and_says_how_many_fiel
 
 
 def test_the_figure_of_a_real_plate_has_no_planted_light(fields, light):
-    figure = illumination_figure(light.functions, fields[0], fields[0], channels=CHANNELS, n_fields=N_FIELDS)
+    figure = illumination(light.functions, fields[0], fields[0], channels=CHANNELS, n_fields=N_FIELDS)
     assert len([axes for axes in figure.axes if axes.images]) == 9
     with pytest.raises(InputError, match="expected one shape with the 3 channels"):
-        illumination_figure(light.functions, fields[0][:1], fields[0], channels=CHANNELS, n_fields=1)
+        illumination(light.functions, fields[0][:1], fields[0], channels=CHANNELS, n_fields=1)
 
 
 def test_the_benchmark_measures_light_and_cells(tmp_path):

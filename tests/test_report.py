@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from phenolens.core.errors import InputError
-from phenolens.plotting.cell_images import cell_sheet, reconstructions
-from phenolens.plotting.charts import confusion, learning_curves
+from phenolens.plotting.cell_images import contact_sheet, reconstructions
+from phenolens.plotting.charts import confusion_matrix, learning_curves
 from phenolens.plotting.page import SavedPicture
-from phenolens.plotting.quality_figures import defects
+from phenolens.plotting.quality_figures import flagged_crops
 from phenolens.plotting.style import caption_of, png
 from phenolens.profiles.score_table import SCORE_COLUMNS, TABLE_1, outside_table, score_rows, verdict_sentence
 from phenolens.report.page import GLOSSARY, QualityContents, RealismContents, ReportContents, report_html
@@ -79,28 +79,28 @@ def full(rng) -> ReportContents:
         scores=scores(score(), score(whitening="controls, ridge 1"), score("pca", protocol="NSCB", n_correct=20)),
         is_bbbc021=True,
         amount_of_data="1,940 of some 488,000 cells",
-        confusion=[confusion(pd.DataFrame([[3, 1], [0, 2]], index=names, columns=names), "VAE+")],
+        confusion=[confusion_matrix(pd.DataFrame([[3, 1], [0, 2]], index=names, columns=names), "VAE+")],
         wrong=pd.DataFrame(
             {"treatment": ["mevinolin/lovastatin@15", "<b>AZ</b>@3"], "nearest_treatment": ["a&b@1", '"c"@2']}
         ),
         learning_curves=[learning_curves(pd.DataFrame({"step": [1, 2, 3], "autoencoder.pixel": [9.0, 5.0, 1.0]}))],
         warnings=["the discriminator has won"],
         reconstructions=[reconstructions(crops, {"VAE+": crops}, list("abcd"), channels=channels)],
-        interpolations=[cell_sheet([crops], ["DMSO to taxol <0.3>"], channels=channels)],
+        interpolations=[contact_sheet([crops], ["DMSO to taxol <0.3>"], channels=channels)],
         realism=RealismContents(
             pd.DataFrame([REALISM_ROW]),
             ["n = 12 cells that runs have <seen>."],
             SavedPicture(
-                png(confusion(pd.DataFrame([[1]], index=["a"], columns=["a"]), "t")),
+                png(confusion_matrix(pd.DataFrame([[1]], index=["a"], columns=["a"]), "t")),
                 "",
                 "a row of <cells> for each look",
             ),
         ),
-        cells=cell_sheet([crops], ["DMSO"], channels=channels),
+        cells=contact_sheet([crops], ["DMSO"], channels=channels),
         quality=QualityContents(
             ["Of 12 crops, <3> are flagged."],
             pd.DataFrame({"plate": ["all 1"], "crops": [12345], "noise": [3]}),
-            [defects({"noise": np.ones((1, 3, 8, 8))}, {"noise": 3}, n_crops=12, n_flagged=3, channels=channels)],
+            [flagged_crops({"noise": np.ones((1, 3, 8, 8))}, {"noise": 3}, n_crops=12, n_flagged=3, channels=channels)],
         ),
         whitening=["Learnt on 330 DMSO wells with ridge 1."],
         left_out=pd.DataFrame({"what": ["camera noise"], "cells": [56], "why": ["blank fields"]}),
@@ -204,12 +204,12 @@ def test_the_same_contents_give_the_same_bytes(full):
 def test_the_same_contents_give_the_same_bytes_in_another_process():
     program = """
 import numpy as np, pandas as pd
-from phenolens.plotting.cell_images import cell_sheet
+from phenolens.plotting.cell_images import contact_sheet
 from phenolens.plotting.charts import treatment_map
 from phenolens.report.page import ReportContents, report_html
 crops = np.random.default_rng(1).uniform(size=(3, 3, 9, 9))
 map_ = treatment_map(np.random.default_rng(2).normal(size=(9, 5)), list("abcabcabc"))
-sheet = cell_sheet([crops], ["x"], channels=["DNA", "ER", "RNA"])
+sheet = contact_sheet([crops], ["x"], channels=["DNA", "ER", "RNA"])
 print(report_html(ReportContents(title="t", verdict="v", treatment_map=map_, cells=sheet)))
 """
     pages = {
@@ -224,7 +224,7 @@ print(report_html(ReportContents(title="t", verdict="v", treatment_map=map_, cel
 
 def test_a_saved_picture_is_shown_as_it_is():
     picture = SavedPicture(
-        png(confusion(pd.DataFrame([[1]], index=["a"], columns=["a"]), "t")), "its <caption>", 'an "alt"'
+        png(confusion_matrix(pd.DataFrame([[1]], index=["a"], columns=["a"]), "t")), "its <caption>", 'an "alt"'
     )
     page = Page(report_html(ReportContents(title="t", verdict="v", cells=picture)))
     (image,) = page.every("img")
@@ -336,6 +336,6 @@ def test_scores_of_another_layout_are_refused(table, message):
 def test_the_report_is_made_of_real_cells(real_data):
     images = np.load(real_data / "bbbc021" / "crops" / "crops.npz")["images"][:12].transpose(0, 3, 1, 2).astype(float)
     crops = images / images.max(axis=(2, 3), keepdims=True)
-    figure = cell_sheet([crops[:6], crops[6:]], ["first", "second"], channels=("DAPI", "actin", "tubulin"))
+    figure = contact_sheet([crops[:6], crops[6:]], ["first", "second"], channels=("DAPI", "actin", "tubulin"))
     (image,) = Page(report_html(ReportContents(title="t", verdict="v", cells=figure))).every("img")
     assert image["alt"] == "Contact sheet of 12 real cells in rows: first, second"

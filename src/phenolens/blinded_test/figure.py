@@ -13,7 +13,7 @@ from phenolens.blinded_test.statistics import AssessmentResults, flat
 from phenolens.core.errors import InputError
 from phenolens.plotting.cell_images import WIDTH_IN
 from phenolens.plotting.charts import ORANGE, SKY
-from phenolens.plotting.style import INK, QUIET, RULE, describe, look, new_figure
+from phenolens.plotting.style import INK, QUIET, RULE, add_caption, figure_style, new_figure
 from phenolens.profiles.score_table import PASSED
 
 ROW_IN = 0.27
@@ -31,7 +31,7 @@ def assessment(by_title: Mapping[str, AssessmentResults]) -> Figure:
     if not by_title:
         raise InputError("no answers in any assessment: nothing to draw")
     rows = pd.concat([_rows(title, found) for title, found in by_title.items()], ignore_index=True)
-    with look():
+    with figure_style():
         figure = new_figure(WIDTH_IN, 1.35 + ROW_IN * len(rows), pad_in=0.06)
         both = figure.subplots(1, 2, sharey=True)
         for axes, (share, title), colour in zip(both, SHARES.items(), (SKY, ORANGE)):
@@ -50,7 +50,7 @@ def assessment(by_title: Mapping[str, AssessmentResults]) -> Figure:
         n_finished = sum(found.n_finished for found in by_title.values())
         left_out = f" Left out, since nobody has answered: {', '.join(unanswered)}." if unanswered else ""
         pooled = "; ".join(f"{title}: {_words(found)}" for title, found in by_title.items())
-        return describe(
+        return add_caption(
             figure,
             caption=f"n = {n_finished} finished sittings. Points with 95 % intervals: an assessor's over the pictures "
             "(Wilson), all together over pictures and assessors. Hollow: not finished, in no pooled number. Where "

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from phenolens.core.colours import Contrast, checked_crops, colour_words
 from phenolens.core.errors import InputError
 from phenolens.plotting.cell_images import PAD_IN, SPACE, WIDTH_IN, cell_grid, draw_cell, draw_difference
-from phenolens.plotting.style import INK, QUIET, bare, describe, look, new_figure
+from phenolens.plotting.style import INK, QUIET, add_caption, bare, figure_style, new_figure
 
 
 def traversal_strip(
@@ -33,7 +33,7 @@ def traversal_strip(
     if len(deviations) != len(frames):
         raise InputError(f"{len(deviations)} values for {len(frames)} frames: expected one a frame")
     ratios = [1.0, SPACE, *[1.0] * len(frames), SPACE, *[1.0] * len(channels)]
-    with look():
+    with figure_style():
         side = WIDTH_IN / sum(ratios)
         figure = new_figure(WIDTH_IN, side + 0.24, pad_in=PAD_IN)
         every = cell_grid(figure, 1, len(ratios), width_ratios=ratios)[0]
@@ -47,7 +47,7 @@ def traversal_strip(
             axes.set_xlabel(label, fontsize=8, labelpad=3, color=INK if label.endswith("SD") else QUIET)
         for axes, difference in zip(shown[1 + len(frames) :], frames[-1] - frames[0]):
             draw_difference(axes, difference, limit)
-        return describe(
+        return add_caption(
             figure,
             caption=f"{feature} moved, all other features as in the real cell, whose own value is {in_deviations(own)} "
             f"(standard deviations from the mean of real cells). Right, the last frame minus the first: orange more, "

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from phenolens.core.colours import Contrast, checked_crops, colour_words, shared_contrast
 from phenolens.core.errors import InputError
 from phenolens.plotting.cell_images import PAD_IN, SPACE, WIDTH_IN, cell_grid, channel_key, draw_cell, label_row, listed
-from phenolens.plotting.style import QUIET, bare, describe, look, new_figure
+from phenolens.plotting.style import QUIET, add_caption, bare, figure_style, new_figure
 
 LABEL_IN = 1.35  # left of the pictures, for the compounds
 NUMBER_IN = 0.2  # under each picture, for its cosine
@@ -56,7 +56,7 @@ def interpolations(
             )
     contrast = contrast or shared_contrast(real, channels)
     ratios = [1.0, SPACE, *[1.0] * n_frames, SPACE, 1.0]
-    with look():
+    with figure_style():
         side = (WIDTH_IN - LABEL_IN) / sum(ratios)
         figure = new_figure(WIDTH_IN, 0.62 + (side + NUMBER_IN) * len(ways), pad_in=PAD_IN)
         grid = cell_grid(figure, len(ways), len(ratios), width_ratios=ratios)
@@ -73,7 +73,7 @@ def interpolations(
         grid[0, -1].set_title("real cell", fontsize=8.5, loc="center", color=QUIET)
         grid[0, 2].set_title(f"decoded by {model}", fontsize=8.5, color=QUIET)
         channel_key(figure, contrast)
-        return describe(
+        return add_caption(
             figure,
             caption=f"n = 1 cell of {start_label} (left), on its way to 1 cell of each of {len(ways)} treatments, "
             f"{n_frames} decoded frames ({how}); under each, the cosine similarity of its embedding to the target's. "

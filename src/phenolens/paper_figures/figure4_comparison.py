@@ -29,7 +29,7 @@ from phenolens.plotting.cell_images import (
     same_cells,
     wrapped,
 )
-from phenolens.plotting.style import PIXELS_PER_INCH, bare, describe, look
+from phenolens.plotting.style import PIXELS_PER_INCH, add_caption, bare, figure_style
 from phenolens.runs.catalogue import Destinations
 from phenolens.runs.decoder import PicturedRun, decoding_runs, named_runs, pictured_runs, place
 from phenolens.runs.embeddings import embedded_cells
@@ -90,7 +90,7 @@ def versus(
     side = max(0.6, min(1.1, (sum(heights_in) - KEY_IN) / len(lines)))
     left_in, right_in = LABEL_IN + side * len(columns), SIDE_IN * REAL_COLUMNS
     height_in = max(KEY_IN + side * len(lines), sum(heights_in))
-    with look():
+    with figure_style():
         figure = Figure(figsize=(left_in + GAP_IN + right_in, height_in), dpi=PIXELS_PER_INCH)
         figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=PAD_IN, h_pad=PAD_IN, wspace=0, hspace=0))
         left, _, right = figure.subfigures(1, 3, squeeze=False, width_ratios=[left_in, GAP_IN, right_in]).ravel()
@@ -112,7 +112,7 @@ def versus(
             for axes, crop in zip(places, group.crops):
                 draw_cell(axes, crop, contrast)
         models = listed(list(by_model))
-        return describe(
+        return add_caption(
             figure,
             caption=f"n = {len(originals)} cells of {treatment}: the originals over what {models} decoded from each "
             f"cell's embedding, channels together and apart; beside, {sum(len(group.crops) for group in real)} random "

@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 
 from phenolens.core.colours import Contrast, cell_image, checked_crops, colour_words, shared_contrast
 from phenolens.core.errors import InputError
-from phenolens.plotting.style import INK, bare, describe, look, new_figure
+from phenolens.plotting.style import INK, add_caption, bare, figure_style, new_figure
 
 WIDTH_IN = 9.0  # of a whole figure
 PAD_IN = 0.012  # around each picture
@@ -151,7 +151,7 @@ def reconstructions(
         lines = [(name, crops, None) for name, crops in rows.items()]
 
     n = len(originals)
-    with look():
+    with figure_style():
         side = min((WIDTH_IN - 1.0) / n, 1.35)
         figure = new_figure(1.0 + side * n, 0.75 + (side + 2 * PAD_IN) * len(lines), pad_in=PAD_IN)
         grid = cell_grid(figure, len(lines), n)
@@ -163,7 +163,7 @@ def reconstructions(
             axes.set_title(cell_label(label, side), fontsize=8, loc="center")
         channel_key(figure, contrast)
         models = listed(list(by_model))
-        return describe(
+        return add_caption(
             figure,
             caption=f"n = {n} cells; top row the originals, below what {models} decoded from each cell's embedding. "
             f"{note + ' ' if note else ''}{contrast_words(contrast, originals)}",
@@ -171,7 +171,7 @@ def reconstructions(
         )
 
 
-def cell_sheet(
+def contact_sheet(
     crops: Sequence[np.ndarray], titles: Sequence[str], *, channels: Sequence[str], contrast: Contrast | None = None
 ) -> Figure:
     """A contact sheet of real cells, a row of crops (n_i, C, S, S) for each title (a mechanism or a treatment)."""
@@ -184,7 +184,7 @@ def cell_sheet(
     contrast = contrast or shared_contrast(np.concatenate(list(crops)), channels)
     n_columns = max(len(group) for group in crops)
     n_cells = sum(len(group) for group in crops)
-    with look():
+    with figure_style():
         label_in = 1.75
         side = min((WIDTH_IN - label_in) / n_columns, 1.1)
         figure = new_figure(label_in + side * n_columns, 0.4 + (side + 2 * PAD_IN) * len(crops), pad_in=PAD_IN)
@@ -196,7 +196,7 @@ def cell_sheet(
                 bare(axes)
             label_row(axes_row[0], title, characters=20)
         channel_key(figure, contrast)
-        return describe(
+        return add_caption(
             figure,
             caption=f"n = {n_cells} real cells, {len(titles)} groups. {contrast_words(contrast, crops[0])}",
             alt=f"Contact sheet of {n_cells} real cells in rows: {', '.join(titles)}",

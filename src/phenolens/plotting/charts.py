@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from phenolens.core.errors import InputError
-from phenolens.plotting.style import INK, QUIET, RULE, describe, look, new_figure
+from phenolens.plotting.style import INK, QUIET, RULE, add_caption, figure_style, new_figure
 
 SKY, ORANGE, TEAL, PURPLE, RED, GOLD = "#2f6fb0", "#d9822b", "#1f8a70", "#8a5aa8", "#b5403a", "#b8930a"
 LINES = (SKY, ORANGE, TEAL, PURPLE, RED, GOLD)
@@ -65,7 +65,7 @@ def learning_curves(history: pd.DataFrame, *, title: str = "") -> Figure:
     n_columns = min(2, len(panels))
     n_rows = -(-len(panels) // n_columns)
     window = max(1, len(history) // 50) if len(history) >= SMOOTHED_FROM else 1
-    with look():
+    with figure_style():
         figure = new_figure(9.0, 0.25 + 1.85 * n_rows, pad_in=0.07)
         grid = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True).ravel()
         for axes, (name, unit, log, columns) in zip(grid, panels):
@@ -85,7 +85,7 @@ def learning_curves(history: pd.DataFrame, *, title: str = "") -> Figure:
             figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
         steps = int(history["step"].max())
         smooth = f" Pale: the records; dark: their running mean over {window}." if window > 1 else ""
-        return describe(
+        return add_caption(
             figure,
             caption=f"n = {len(history)} records up to step {steps:,}.{smooth} These are "
             "training losses: noise is on and each batch is normalised by itself; no cell was held out.",
@@ -93,7 +93,7 @@ def learning_curves(history: pd.DataFrame, *, title: str = "") -> Figure:
         )
 
 
-def confusion(matrix: pd.DataFrame, title: str, *, what: str = "treatments", how: str = "") -> Figure:
+def confusion_matrix(matrix: pd.DataFrame, title: str, *, what: str = "treatments", how: str = "") -> Figure:
     """Treatments by true mechanism (rows) and mechanism of the nearest neighbour (columns), counts in the cells.
 
     `what` names the rows that were matched where they are not treatments; `how` says in sentences how, and how sure
@@ -112,7 +112,7 @@ def confusion(matrix: pd.DataFrame, title: str, *, what: str = "treatments", how
         picture -= strength * (1 - np.array(_rgb(colour)))
 
     n_rows, n_columns = counts.shape
-    with look():
+    with figure_style():
         figure = new_figure(3.1 + 0.5 * n_columns, 2.3 + 0.4 * n_rows, pad_in=0.05)
         axes = figure.subplots()
         axes.imshow(picture, aspect="auto", interpolation="nearest")
@@ -138,7 +138,7 @@ def confusion(matrix: pd.DataFrame, title: str, *, what: str = "treatments", how
         figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10, fontweight="bold")
         n_right, n_all = counts[right].sum(), counts.sum()
         percent = f", {100 * n_right / n_all:.1f} %" if n_all and not how else ""
-        return describe(
+        return add_caption(
             figure,
             caption=f"n = {n_all:g} {what}, {n_right:g} of them right (blue{percent}); orange: taken for another "
             f"mechanism. Colour is the share of the row. {how + ' ' if how else ''}Not counted: controls, and {what} "
@@ -161,7 +161,7 @@ def treatment_map(profiles: np.ndarray, moa: Sequence[str], *, title: str = "") 
     points = points * np.sign(points[np.abs(points).argmax(axis=0), range(points.shape[1])])
     explained = np.square(s) / max(np.square(s).sum(), np.finfo(float).tiny)
     mechanisms = sorted(set(moa))
-    with look():
+    with figure_style():
         figure = new_figure(9.0, 4.6, pad_in=0.05)
         axes = figure.subplots()
         for index, mechanism in enumerate(mechanisms):
@@ -182,7 +182,7 @@ def treatment_map(profiles: np.ndarray, moa: Sequence[str], *, title: str = "") 
         figure.legend(loc="outside right upper", frameon=False, fontsize=8)
         if title:
             figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
-        return describe(
+        return add_caption(
             figure,
             caption=f"n = {len(profiles)} treatments, {len(mechanisms)} mechanisms; controls are left out. Two of "
             f"{profiles.shape[1]} dimensions are shown ({explained[:2].sum():.0%} of the variance); scores use all.",

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from phenolens.core.colours import checked_crops
 from phenolens.core.errors import InputError
-from phenolens.plotting.style import QUIET, bare, describe, look, new_figure
+from phenolens.plotting.style import QUIET, add_caption, bare, figure_style, new_figure
 
 LABEL_IN, WIDTH_IN = 1.5, 9.0
 PAD_IN = 0.008  # around each picture
@@ -25,7 +25,7 @@ SPACE = 0.14  # between crops, in crop sides
 MOST_SHOWN = 6
 
 
-def defects(
+def flagged_crops(
     examples: Mapping[str, np.ndarray],
     counts: Mapping[str, int],
     *,
@@ -54,7 +54,7 @@ def defects(
     ratios = ([1.0] * len(channels) + [SPACE]) * n_columns
     ratios.pop()
     side = min((WIDTH_IN - LABEL_IN) / sum(ratios), 0.8)
-    with look():
+    with figure_style():
         height = 0.25 + (side + 2 * PAD_IN) * len(shown)
         figure = new_figure(LABEL_IN + side * sum(ratios), height, pad_in=PAD_IN)
         grid = figure.subplots(len(shown), len(ratios), squeeze=False, gridspec_kw={"width_ratios": ratios})
@@ -68,7 +68,7 @@ def defects(
             row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8.5, labelpad=6)
         for axes, channel in zip(grid[0], channels):
             axes.set_title(channel, fontsize=6.5, color=QUIET, pad=2, loc="center")
-        return describe(
+        return add_caption(
             figure,
             caption=f"n = {n_crops:,} crops, {n_flagged:,} flagged; a crop can have several flags. "
             f"Shown are at most {n_columns} of each. Crops are {next(iter(shown.values())).shape[-1]} px wide; each "
@@ -103,7 +103,7 @@ def nuclei_overlay(
     top, left = rows.indices(dna.shape[0])[0], columns.indices(dna.shape[1])[0]
     height, width = shown.shape
     extent = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)
-    with look():
+    with figure_style():
         figure = new_figure(OVERLAY_WIDTH_IN, OVERLAY_WIDTH_IN * height / width, pad_in=0.02)
         axes = bare(figure.subplots())
         axes.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
@@ -123,7 +123,7 @@ def nuclei_overlay(
             )
         axes.set_aspect("equal")
         window = f"rows {top} to {top + height - 1}, columns {left} to {left + width - 1}"
-        return describe(
+        return add_caption(
             figure,
             caption=f"{name}: n = {len(numbers)} nuclei found, outlined over the DNA channel; {window} (px). "
             "Nothing is left out; nuclei cut by the edge are outlined as far as they are seen. Grey is the root of the "
@@ -138,7 +138,7 @@ DARKEST, BRIGHTEST = 1.0, 99.5  # percentiles of a field before correction that 
 LEAST_SPAN = 0.01  # of the ratio's colours on both sides of 1: smaller differences stay pale
 
 
-def illumination_figure(
+def illumination(
     functions: np.ndarray,
     before: np.ndarray,
     after: np.ndarray,
@@ -166,7 +166,7 @@ def illumination_figure(
         titles = ["planted light", "estimated light", "estimated / planted", *titles[1:]]
     height, width = np.shape(functions)[1:]
     row_in = COLUMN_IN * height / width
-    with look():
+    with figure_style():
         figure = new_figure(COLUMN_IN * len(titles) + 0.9, row_in * len(channels) + 0.45, pad_in=0.03)
         grid = figure.subplots(len(channels), len(titles), squeeze=False)
         for c, name in enumerate(channels):
@@ -185,7 +185,7 @@ def illumination_figure(
             axis.set_title(title, fontsize=9)
         of_plate = f" of plate {plate}" if plate else ""
         ratio = "" if planted is None else " Planted light is known because the screen is simulated."
-        return describe(
+        return add_caption(
             figure,
             caption=f"n = {n_fields} fields{of_plate} averaged{how and ', '}{how}; fields of {width} x {height} px. "
             f"Light as a share of its mean over the field.{ratio} One of the fields before and after it is divided by "

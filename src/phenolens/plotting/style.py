@@ -48,7 +48,7 @@ LOOK: dict[str, Any] = {
 
 
 @contextmanager
-def look() -> Iterator[None]:
+def figure_style() -> Iterator[None]:
     """Draw within: matplotlib's defaults and LOOK, whatever the user's own settings are."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -63,7 +63,7 @@ def new_figure(width_in: float, height_in: float, *, pad_in: float) -> Figure:
     return Figure(figsize=(width_in, height_in), dpi=PIXELS_PER_INCH, layout=layout)
 
 
-def describe(figure: Figure, *, caption: str, alt: str) -> Figure:
+def add_caption(figure: Figure, *, caption: str, alt: str) -> Figure:
     """The figure with its caption under the picture, and `alt`: what is to be seen, for those who cannot see it.
 
     The figure grows by the caption's height.
@@ -103,7 +103,7 @@ def file_of(figure: Figure, kind: Literal["png", "svg", "pdf"], *, with_caption:
         metadata["Title"] = alt_of(figure)  # read aloud where the picture cannot be seen
     dpi = PIXELS_PER_INCH if kind == "png" else VECTOR_PIXELS_PER_INCH
     buffer = io.BytesIO()
-    with look():
+    with figure_style():
         copy.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
 

@@ -158,7 +158,7 @@ def save_evaluation(evaluation: Evaluation, out: Path) -> None:
 
 def _write(evaluation: Evaluation, folder: Path) -> None:
     """All files of the evaluation, and last the list of them."""
-    from phenolens.plotting.charts import confusion
+    from phenolens.plotting.charts import confusion_matrix
     from phenolens.plotting.style import png
 
     write_text(folder / "scores.csv", evaluation.table().to_csv(index=False))
@@ -167,7 +167,7 @@ def _write(evaluation: Evaluation, folder: Path) -> None:
         name = file_name(one.score)
         write_text(folder / f"neighbours_{name}.csv", one.score.queries.to_csv(index_label="row"))
         write_text(folder / f"confusion_{name}.csv", one.score.confusion.to_csv())
-        figure = confusion(
+        figure = confusion_matrix(
             one.score.confusion,
             title=f"{evaluation.made_with['source']}: {one.queries} by their nearest neighbour ({one.score.protocol})",
             what=one.queries,

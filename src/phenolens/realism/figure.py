@@ -18,7 +18,7 @@ from phenolens.core.colours import checked_crops, shared_contrast
 from phenolens.core.errors import InputError
 from phenolens.plotting.cell_images import contrast_words, draw_cell, key_above, label_row
 from phenolens.plotting.charts import ORANGE, SKY
-from phenolens.plotting.style import INK, QUIET, RULE, describe, look, new_figure
+from phenolens.plotting.style import INK, QUIET, RULE, add_caption, figure_style, new_figure
 
 CELL_IN = 0.64  # side of a picture
 LABEL_IN = 1.15
@@ -56,7 +56,7 @@ def realism_figure(
     panels = panels_of(channels)
     n_cells = len(real)
     widths = [CELL_IN] * n_cells + [BETWEEN_IN, PANEL_IN] * len(panels)
-    with look():
+    with figure_style():
         figure = new_figure(LABEL_IN + sum(widths), 0.95 + (CELL_IN + 0.03) * len(table), pad_in=0.01)
         grid = figure.add_gridspec(len(table), len(widths), width_ratios=widths)
         for row, name in enumerate(table["look"]):
@@ -68,7 +68,7 @@ def realism_figure(
         for index, panel in enumerate(panels):
             _draw(figure.add_subplot(grid[:, n_cells + 1 + 2 * index]), table, panel)
         _key(figure, channels, table)
-        return describe(
+        return add_caption(
             figure,
             caption=f"{' '.join(notes)} Left: {n_cells} of the cells, the same in every row but for samples, which are "
             "drawn from the normal distribution of the embeddings. Right: bars are 95 % intervals over wells (told "

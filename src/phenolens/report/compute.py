@@ -18,7 +18,7 @@ from phenolens.core.errors import InputError, at_least
 from phenolens.core.files import read_h5ad, read_json, write_text
 from phenolens.crops.store import CropStore
 from phenolens.pipeline import check_scores, score_name
-from phenolens.plotting.charts import confusion, learning_curves, treatment_map
+from phenolens.plotting.charts import confusion_matrix, learning_curves, treatment_map
 from phenolens.plotting.page import Picture, SavedPicture
 from phenolens.profiles.score_table import COMPOUNDS, verdict_sentence
 from phenolens.realism.saved import KeptRealism, kept_realism
@@ -175,7 +175,7 @@ def _confusions(study: Study, name: str) -> list[Picture]:
     for protocol in ("NSC", "NSCB"):
         path = _headline_table(study, name, "confusion", protocol)
         if path.exists():
-            figures.append(confusion(pd.read_csv(path, index_col=0), title=protocol))
+            figures.append(confusion_matrix(pd.read_csv(path, index_col=0), title=protocol))
     return figures
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from phenolens.crops.config import FLAGS
 from phenolens.crops.store import CropStore
 from phenolens.plotting.page import Picture
-from phenolens.plotting.quality_figures import MOST_SHOWN, defects
+from phenolens.plotting.quality_figures import MOST_SHOWN, flagged_crops
 from phenolens.report.page import QualityContents
 
 KINDS: list[str] = list(FLAGS)
@@ -144,7 +144,7 @@ def _examples(store: CropStore, counts: pd.DataFrame, seed: int) -> tuple[Pictur
         return ()
     totals = {kind: int(counts[kind].sum()) for kind in shown}
     n_flagged = int(flags.ne("").sum())
-    figure = defects(shown, totals, n_crops=len(store), n_flagged=n_flagged, channels=store.channels)
+    figure = flagged_crops(shown, totals, n_crops=len(store), n_flagged=n_flagged, channels=store.channels)
     return (figure,)
 
 

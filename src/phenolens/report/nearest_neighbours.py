@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from phenolens.core.colours import Contrast, cell_image, checked_crops, colour_words, shared_contrast
 from phenolens.core.errors import InputError
 from phenolens.crops.store import CropStore, normalised
-from phenolens.plotting.style import INK, QUIET, bare, describe, look, new_figure
+from phenolens.plotting.style import INK, QUIET, add_caption, bare, figure_style, new_figure
 from phenolens.runs.embeddings import EmbeddedCells
 
 WIDTH_IN, LABEL_IN = 9.0, 1.55
@@ -56,7 +56,7 @@ def matches(rows: Sequence[Match], *, channels: Sequence[str], contrast: Contras
     n = max(len(crops) for row in rows for crops in (row.cells, row.neighbour_cells))
     side = min((WIDTH_IN - 2 * LABEL_IN) / (2 * n), 0.9)
     ratios = [LABEL_IN / side] + [1.0] * n + [LABEL_IN / side] + [1.0] * n
-    with look():
+    with figure_style():
         figure = new_figure(side * sum(ratios), 0.35 + (side + 2 * PAD_IN) * len(rows), pad_in=PAD_IN)
         grid = figure.subplots(len(rows), len(ratios), squeeze=False, gridspec_kw={"width_ratios": ratios})
         for axes_row, row in zip(grid, rows):
@@ -74,7 +74,7 @@ def matches(rows: Sequence[Match], *, channels: Sequence[str], contrast: Contras
         for axes, title in ((grid[0, 1], "treatment"), (grid[0, n + 2], "the treatment most like it")):
             axes.set_title(title, fontsize=8.5, loc="left", color=QUIET).set_in_layout(False)
         n_right = sum(row.right for row in rows)
-        return describe(
+        return add_caption(
             figure,
             caption=f"n = {len(rows)} treatments, {n_right} matched to a treatment of their own mechanism and "
             f"{len(rows) - n_right} to another's; of each the cells nearest to its mean, which hide how mixed it is. "

@@ -10,7 +10,7 @@ import pandas as pd
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 from phenolens.crops.store import CropStore, normalised
-from phenolens.plotting.cell_images import cell_sheet, reconstructions
+from phenolens.plotting.cell_images import contact_sheet, reconstructions
 from phenolens.plotting.page import Picture
 from phenolens.report.nearest_neighbours import matches, shown_matches
 from phenolens.runs.catalogue import nearest_names
@@ -55,7 +55,7 @@ def real_cells(store: CropStore, *, n: int, seed: int) -> Picture:
         rows = np.flatnonzero((groups == title).to_numpy() & fine)
         picked = np.sort(random.choice(rows, min(n, len(rows)), replace=False))
         crops.append(normalised(store.take(picked)))
-    return cell_sheet(crops, titles, channels=store.channels)
+    return contact_sheet(crops, titles, channels=store.channels)
 
 
 def matched_cells(study: Study, name: str, queries: pd.DataFrame, store: CropStore) -> Picture | None:

@@ -26,7 +26,7 @@ from phenolens.plotting.cell_images import (
     listed,
     wrapped,
 )
-from phenolens.plotting.style import INK, QUIET, bare, describe, look, new_figure
+from phenolens.plotting.style import INK, QUIET, add_caption, bare, figure_style, new_figure
 from phenolens.travel.journey import Journey
 
 STRIP_WIDTH_IN = 10.5
@@ -104,7 +104,7 @@ def travel_strip(journey: Journey, *, n_measures: int = 4, contrast: Contrast | 
     contrast = contrast or shared_contrast(real, channels)
     if len(journey.frames) != len(pictures) or len(journey.nearest) != len(pictures):
         raise InputError(f"{len(pictures)} pictures, {len(journey.frames)} rows: expected one row a frame")
-    with look():
+    with figure_style():
         sheet = _Sheet(len(pictures))
         _put_way(sheet, journey, contrast)
         for name, values in _number_rows(journey, n_measures):
@@ -113,7 +113,7 @@ def travel_strip(journey: Journey, *, n_measures: int = 4, contrast: Contrast | 
         _put_differences(sheet, journey)
         figure = sheet.figure()
         channel_key(figure, contrast)
-        return describe(figure, caption=_caption(journey, contrast), alt=_alt(journey))
+        return add_caption(figure, caption=_caption(journey, contrast), alt=_alt(journey))
 
 
 def _number_rows(journey: Journey, n_measures: int) -> list[tuple[str, list[str]]]:
@@ -309,7 +309,7 @@ def populations(journeys: Sequence[Journey], *, contrast: Contrast | None = None
     contrast = contrast or shared_contrast(every, channels)
     n_columns = max(map(len, rows))
     n_cells = journeys[0].population.n_cells
-    with look():
+    with figure_style():
         height = 0.4 + (SIDE_IN + 2 * PAD_IN) * len(rows)
         figure = new_figure(POPULATION_LABEL_IN + SIDE_IN * (n_columns + SPACE), height, pad_in=PAD_IN)
         grid = cell_grid(figure, len(rows), n_columns + 1, width_ratios=[1.0, SPACE, *[1.0] * (n_columns - 1)])
@@ -322,7 +322,7 @@ def populations(journeys: Sequence[Journey], *, contrast: Contrast | None = None
             label_row(axes_row[0], population_words(journey), characters=POPULATION_LABEL_CHARACTERS, size=6.8)
         channel_key(figure, contrast)
         shares = listed([percent(journey.population.share) for journey in journeys])
-        return describe(
+        return add_caption(
             figure,
             caption=f"n = {n_cells} cells of {journeys[0].stops[-1]} in {len(journeys)} populations ({shares}); "
             "shown are the medoid, apart, and cells of its population drawn at random, all real. Beside them, means of "

@@ -20,7 +20,7 @@ from phenolens.core.colours import Contrast, cell_image, colour_words, shared_co
 from phenolens.core.errors import InputError
 from phenolens.morphology.features import describe as words_of
 from phenolens.plotting.cell_images import wrapped
-from phenolens.plotting.style import QUIET, bare, look
+from phenolens.plotting.style import QUIET, bare, figure_style
 from phenolens.travel.figure import FLAG, destination, in_three_digits
 from phenolens.travel.journey import Journey
 
@@ -69,7 +69,7 @@ def frame_seconds(n_frames: int) -> list[float]:
 def film_frames(journey: Journey, *, contrast: Contrast | None = None) -> np.ndarray:
     """The film's pictures (F, H, W, 3) uint8: real start, frame, real target, and under them the frame's numbers."""
     contrast = contrast or shared_contrast(np.stack([journey.start.crop, journey.target.crop]), journey.channels)
-    with look():
+    with figure_style():
         figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), dpi=DPI)
         canvas = FigureCanvasAgg(figure)
         axes = bare(figure.add_axes((0, 0, 1, 1)))

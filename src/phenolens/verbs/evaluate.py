@@ -170,7 +170,7 @@ def _as_table(study: Path) -> str:
 
 def draw_confusions(study: Study) -> None:
     """A figure beside each confusion matrix of the kind of profile that headlines speak of."""
-    from phenolens.plotting.charts import confusion
+    from phenolens.plotting.charts import confusion_matrix
     from phenolens.plotting.style import png
     from phenolens.profiles.score_table import LEFT_OUT
 
@@ -181,7 +181,7 @@ def draw_confusions(study: Study) -> None:
         how = f"Neighbours are sought among the other treatments with a mechanism; {LEFT_OUT[protocol]}."
         with write_whole(path.with_suffix(".png")) as file:
             matrix = pd.read_csv(path, index_col=0, keep_default_na=False)
-            file.write(png(confusion(matrix, title=title, how=how)))
+            file.write(png(confusion_matrix(matrix, title=title, how=how)))
 
 
 def show_scores(study: Study) -> None:

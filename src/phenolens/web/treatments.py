@@ -128,7 +128,7 @@ def add_treatments(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
 
     @app.get("/downloads/cells.png")
     def cells_png(treatment: Name, run: str = "", draw: Draw = 0) -> Response:
-        from phenolens.plotting.cell_images import cell_sheet
+        from phenolens.plotting.cell_images import contact_sheet
         from phenolens.plotting.style import png
 
         cells, run = explorer.cells(), explorer.run(run)
@@ -140,7 +140,7 @@ def add_treatments(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
         if not len(groups[f"{treatment}: random"]):
             raise NotInStudyError(f"All cells of {treatment} are flagged and left out; its wells show them.")
         crops = [normalised(cells.store.take(rows)) for rows in groups.values()]
-        figure = cell_sheet(crops, list(groups), channels=cells.store.channels, contrast=cells.contrast)
+        figure = contact_sheet(crops, list(groups), channels=cells.store.channels, contrast=cells.contrast)
         return download(png(figure), "image/png", f"cells_{treatment}_{run}.png")
 
 
