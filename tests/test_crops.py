@@ -279,7 +279,7 @@ def test_an_unknown_layout_names_the_known_ones(source, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"), [({"crop_px": 0}, "--crop-px is 0"), ({"noise_correlation": 2}, "2; a")]
+    ("setting", "message"), [({"crop_px": 0}, "--crop-px 0"), ({"noise_correlation": 2}, "--noise-correlation 2")]
 )
 def test_settings_that_make_no_sense_are_refused(setting, message):
     with pytest.raises(InputError, match=message):

@@ -13,22 +13,19 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from phenolens.core.errors import InputError, at_least
+from phenolens.core.bounds import Bounded, Count
+from phenolens.core.errors import InputError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class AtOnce:
+class AtOnce(Bounded):
     """How much is done side by side; the results are the same."""
 
-    processes: int = 1  # processes of this machine that work side by side, each on a plate
+    processes: Count = 1  # processes of this machine that work side by side, each on a plate
     scheduler: str | None = None  # address of a Dask scheduler, whose workers see the same files; in place of processes
-
-    def __post_init__(self) -> None:
-        """InputError on a number that cannot be."""
-        at_least("--processes", self.processes, 1)
 
 
 ONE = AtOnce()

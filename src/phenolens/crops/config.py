@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from phenolens.core.bounds import Bounded, Count, Positive, Share
 from phenolens.core.errors import InputError
-from phenolens.crops.illumination import IlluminationConfig
+from phenolens.crops.illumination import FilterPx, IlluminationConfig
 from phenolens.crops.nuclei import NucleiConfig
-from phenolens.crops.quality_control import QualityConfig
+from phenolens.crops.quality_control import Correlation, QualityConfig, Slope
 from phenolens.screens.bbbc021 import Treatments
 
 Flag = Literal["noise", "saturated", "debris", "out of focus"]
@@ -14,45 +15,38 @@ FLAGS: tuple[Flag, ...] = ("noise", "saturated", "debris", "out of focus")  # as
 
 
 @dataclass(frozen=True)
-class CropConfig:
+class CropConfig(Bounded):
     """How single-cell crops are made from a screen."""
 
-    crop_px: int = 68  # side of a crop, pixels
+    crop_px: Count = 68  # side of a crop, pixels (the paper: 68)
     plates: tuple[str, ...] = ()  # plates to take; all when none is named
     wells: tuple[str, ...] = ()  # wells to take, on every plate; all when none is named
     sites: tuple[int, ...] = ()  # sites to take, in every well; all when none is named
     treatments: Treatments = "labelled"  # controls and treatments of known mechanism only, or all
     skip_missing: bool = False  # leave out, and count, what has no image or no label instead of stopping
-    pixel_size_um: float | None = None  # side of a pixel in the specimen, micrometres
+    pixel_size_um: Positive | None = None  # side of a pixel in the specimen, micrometres
     # centres given in a table, found here, or found here by Cellpose (an extra, with weights of its own); auto: given
     # where there is a table, else found
     cells: Literal["auto", "given", "found", "cellpose"] = "auto"
-    nucleus_um: float = 15.0  # diameter of a usual nucleus, micrometres, for cells found here (MCF-7)
-    nucleus_px: float | None = None  # the same in pixels; stands instead of --nucleus-um and --pixel-size-um
-    least_contrast: float = 4.0  # least light of a nucleus above the background, deviations of a pixel's noise
+    nucleus_um: Positive = 15.0  # diameter of a usual nucleus, micrometres, for cells found here (MCF-7)
+    nucleus_px: Positive | None = None  # the same in pixels; stands instead of --nucleus-um and --pixel-size-um
+    least_contrast: Positive = 4.0  # least light of a nucleus above the background, deviations of a pixel's noise
     # corrected: each plate's uneven light divided out, as the mean of its fields shows it; lit: as the mean of what is
     # lit in them does, the offset subtracted
     illumination: Literal["as it is", "corrected", "lit"] = "as it is"
-    illumination_px: int = 96  # how wide a plate's mean field is smoothed: diameter of the filter, pixels
+    illumination_px: FilterPx = 96  # how wide a plate's mean field is smoothed: diameter of the filter, pixels
     illumination_offset: Literal["keep", "subtract"] = "keep"  # the camera's counts without light, of `corrected`
-    least_fields: int = 60  # a plate with fewer fields cannot tell its light from its cells
-    noise_correlation: float = 0.5  # a channel whose neighbouring pixels correlate less than this is camera noise
-    focus_slope: float = -5.5  # a mean slope of log power over log frequency steeper than this is out of focus
-    saturated_share: float = 0.01  # a channel with at least this share of its pixels at the detector's limit
+    least_fields: Count = 60  # a plate with fewer fields cannot tell its light from its cells
+    noise_correlation: Correlation = 0.5  # a channel whose neighbouring pixels correlate less than this is camera noise
+    focus_slope: Slope = -5.5  # a mean slope of log power over log frequency steeper than this is out of focus
+    saturated_share: Share = 0.01  # a channel with at least this share of its pixels at the detector's limit
     # flagged crops that no profile or training takes; dividing cells are among the saturated and those out of focus,
     # so to leave these out too biases profiles
     leave_out: tuple[Flag, ...] = ("noise",)
 
     def __post_init__(self) -> None:
-        """InputError on a number that cannot be."""
-        if self.crop_px < 1:
-            raise InputError(f"--crop-px is {self.crop_px}; expected at least 1 pixel (the paper has 68)")
-        if not -1 <= self.noise_correlation <= 1:
-            raise InputError(f"--noise-correlation is {self.noise_correlation}; a correlation lies between -1 and 1")
-        if self.pixel_size_um is not None and not 0 < self.pixel_size_um < float("inf"):
-            raise InputError(f"--pixel-size-um is {self.pixel_size_um}; expected micrometres, more than 0")
-        self.quality()
-        self.light()
+        """Check the bounds, and that a nucleus has a usable size in pixels."""
+        super().__post_init__()
         self.nuclei(usual_pixel_um=1.0)
 
     def quality(self) -> QualityConfig:

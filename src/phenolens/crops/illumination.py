@@ -20,13 +20,14 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from phenolens.core.errors import InputError, at_least
+from phenolens.core.bounds import Bounded, Bounds, Count
+from phenolens.core.errors import InputError
 from phenolens.core.files import write_whole
 
 
@@ -112,8 +113,12 @@ UInt16Array = npt.NDArray[np.uint16]
 FloatArray = npt.NDArray[np.float32]
 
 
+Percentile = Annotated[float, Bounds(ge=0, lt=100)]
+FilterPx = Annotated[int, Bounds(ge=BLOCK_PX)]
+
+
 @dataclass(frozen=True)
-class IlluminationConfig:
+class IlluminationConfig(Bounded):
     """How illumination functions follow from a plate's fields; the defaults are the plain method.
 
     What limits the plain mean is how many cells a window of `smooth_px` sees over all fields: where few lie is taken
@@ -121,20 +126,16 @@ class IlluminationConfig:
     1280 x 1024 px light 7.2 % uneven is known to 2.2 % by it, to 5.2 % by the defaults (benchmarks/illumination.py).
     """
 
-    smooth_px: int = 96  # diameter of the median filter over the mean of all fields, pixels
-    robust_minimum: float = 2.0  # percentile of the smoothed mean that becomes 1; what is below becomes 1 too
+    smooth_px: FilterPx = 96  # diameter of the median filter over the mean of all fields, pixels
+    robust_minimum: Percentile = 2.0  # percentile of the smoothed mean that becomes 1; what is below becomes 1 too
     average: Literal["all", "lit"] = "all"  # of all pixels, or of the lit ones; lit needs the offset subtracted
     offset: Literal["keep", "subtract"] = "keep"  # whether the camera's counts without light are subtracted first
-    offset_percentile: float = 0.1  # of all 8 x 8 block means of the plate: taken for the counts without light
-    least_fields: int = 60  # a plate with fewer is refused: measured, from 24 fields light is 8.5 % wrong
+    offset_percentile: Percentile = 0.1  # of all 8 x 8 block means of the plate: taken for the counts without light
+    least_fields: Count = 60  # a plate with fewer is refused: measured, from 24 fields light is 8.5 % wrong
 
     def __post_init__(self) -> None:
-        """InputError on a number that cannot be."""
-        at_least("--illumination-px", self.smooth_px, BLOCK_PX)
-        at_least("--least-fields", self.least_fields, 1)
-        for flag, value in (("--robust-minimum", self.robust_minimum), ("--offset-percentile", self.offset_percentile)):
-            if not 0 <= value < 100:
-                raise InputError(f"{flag} {value}: expected a percentile, 0 or more and below 100")
+        """Check the bounds, and that the foreground mean has its offset subtracted."""
+        super().__post_init__()
         if self.average == "lit" and self.offset == "keep":
             raise InputError("the mean of lit pixels needs the offset subtracted; give both")
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from skimage.measure import regionprops_table
 from skimage.morphology import reconstruction
 from skimage.segmentation import watershed
 
+from phenolens.core.bounds import Bounded, Bounds, NotNegative, Positive
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 from phenolens.crops.read_image import read_field
@@ -45,31 +46,29 @@ NUCLEUS_COLUMNS = {
 
 
 @dataclass(frozen=True)
-class NucleiConfig:
+class NucleiConfig(Bounded):
     """How nuclei are found. Lengths are in diameters of a usual nucleus, so that one number fits a microscope."""
 
-    nucleus_um: float = 15.0  # diameter of a usual nucleus, micrometres (MCF-7)
-    pixel_size_um: float = BBBC021_PIXEL_UM  # side of a pixel in the specimen, micrometres
-    nucleus_px: float | None = None  # diameter of a usual nucleus, pixels; stands instead of the two above
-    smooth: float = 0.04  # standard deviation of the smoothing before the threshold, diameters
-    background: float = 5.0  # side of the window whose darkest tenth is the background, diameters
-    least_contrast: float = 4.0  # least light above the background, standard deviations of a pixel's noise
-    core: float = 0.5  # share of a blob's own brightness (90th percentile) above which its shape tells nuclei apart
-    split_smooth: float = 0.04  # standard deviation of the smoothing of that shape's depth, diameters
-    split_depth: float = 0.04  # how much deeper each of two nuclei is than the neck between them, diameters
-    least_area: float = 0.1  # smallest nucleus, areas of a usual one
-    most_area: float = 8.0  # largest nucleus, areas of a usual one
+    nucleus_um: Positive = 15.0  # diameter of a usual nucleus, micrometres (MCF-7)
+    pixel_size_um: Positive = BBBC021_PIXEL_UM  # side of a pixel in the specimen, micrometres
+    nucleus_px: Positive | None = None  # diameter of a usual nucleus, pixels; stands instead of the two above
+    smooth: Positive = 0.04  # standard deviation of the smoothing before the threshold, diameters
+    background: Positive = 5.0  # side of the window whose darkest tenth is the background, diameters
+    least_contrast: Positive = 4.0  # least light above the background, standard deviations of a pixel's noise
+    core: Annotated[float, Bounds(ge=0, lt=1)] = (
+        0.5  # share of a blob's own brightness (90th percentile) above which its shape tells nuclei apart
+    )
+    split_smooth: NotNegative = 0.04  # standard deviation of the smoothing of that shape's depth, diameters
+    split_depth: Positive = 0.04  # how much deeper each of two nuclei is than the neck between them, diameters
+    least_area: Positive = 0.1  # smallest nucleus, areas of a usual one
+    most_area: Positive = 8.0  # largest nucleus, areas of a usual one
     by: Literal["shape", "cellpose"] = "shape"  # the method below, or Cellpose, which is told the diameter alone
 
     def __post_init__(self) -> None:
-        for name in ("nucleus_um", "pixel_size_um", "smooth", "background", "least_contrast", "split_depth"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise InputError(f"{name} is {value}; expected a finite number above 0")
-        if not 0 <= self.core < 1 or not 0 <= self.split_smooth < math.inf:
-            raise InputError(f"core is {self.core}, split_smooth {self.split_smooth}; expected 0 to 1, and at least 0")
-        if not 0 < self.least_area < self.most_area:
-            raise InputError(f"least_area is {self.least_area}, most_area {self.most_area}; expected 0 < least < most")
+        """Check the bounds, the order of the two areas, and the diameter in pixels."""
+        super().__post_init__()
+        if not self.least_area < self.most_area:
+            raise InputError(f"least_area is {self.least_area}, most_area {self.most_area}; expected least < most")
         if not 4 <= self.diameter_px <= 1000:
             raise InputError(
                 f"a usual nucleus is {self.diameter_px:g} px wide; expected 4 to 1,000: give nucleus_px, or nucleus_um "

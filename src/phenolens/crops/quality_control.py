@@ -12,13 +12,14 @@ cycles a pixel.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import fft, ndimage
 
+from phenolens.core.bounds import Bounded, Bounds, Positive, Share
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 
@@ -204,33 +205,28 @@ def is_constant(crops: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
     return np.all(crops == crops[..., :1, :1], axis=(2, 3))
 
 
+Correlation = Annotated[float, Bounds(ge=-1, le=1)]
+Slope = Annotated[float, Bounds(lt=0)]
+
+
 @dataclass(frozen=True)
-class QualityConfig:
-    """From where on a crop or field is flagged."""
+class QualityConfig(Bounded):
+    """Thresholds from which a crop or field is flagged."""
 
-    noise_correlation: float = 0.5  # a channel whose neighbouring pixels correlate less than this is camera noise
-    focus_slope: float = -5.5  # a mean slope of log power over log frequency steeper than this is out of focus
-    saturated_share: float = 0.01  # a channel with at least this share of its pixels at the detector's limit
-    detector_maximum: int | None = None  # largest value of the detector, grey values; left out: told from the images
-    debris_contrast: float = 6.0  # debris is so many times as bright as its crop's 95th percentile (field: its 99.5th)
-    debris_brightness: float = (
-        3.0  # ... and, in a crop, so many times as the brightest spot of the channel's median crop
+    noise_correlation: Correlation = 0.5  # a channel whose neighbouring pixels correlate less than this is camera noise
+    focus_slope: Slope = -5.5  # a mean slope of log power over log frequency steeper than this is out of focus
+    saturated_share: Share = 0.01  # a channel with at least this share of its pixels at the detector's limit
+    # largest value of the detector, grey values; left out: estimated from the images
+    detector_maximum: Annotated[int, Bounds(ge=1, le=65_535)] | None = None
+    debris_contrast: Positive = (
+        6.0  # debris is so many times as bright as its crop's 95th percentile (field: its 99.5th)
     )
-    debris_px: int = 100  # ... and has at most so many pixels above half its height; a nucleus has several hundred
-    empty_share: float = 0.02  # a field with a smaller share of its tiles holding a picture is empty
-
-    def __post_init__(self) -> None:
-        shares = ("saturated_share", "empty_share")
-        for name, low, high in [("noise_correlation", -1, 1), *((share, 0, 1) for share in shares)]:
-            if not low <= getattr(self, name) <= high:
-                raise InputError(f"{name} is {getattr(self, name)}; expected {low} to {high}")
-        for name in ("debris_contrast", "debris_brightness", "debris_px"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}; expected more than 0")
-        if not self.focus_slope < 0:
-            raise InputError(f"focus_slope is {self.focus_slope}; expected less than 0 (cells in focus have about -4)")
-        if self.detector_maximum is not None and not 0 < self.detector_maximum <= 65_535:
-            raise InputError(f"detector_maximum is {self.detector_maximum}; expected 1 to 65,535 (16 bits)")
+    # ... and, in a crop, so many times as the brightest spot of the channel's median crop
+    debris_brightness: Positive = 3.0
+    debris_px: Annotated[int, Bounds(ge=1)] = (
+        100  # ... and has at most so many pixels above half its height; a nucleus has several hundred
+    )
+    empty_share: Share = 0.02  # a field with a smaller share of its tiles holding a picture is empty
 
 
 class Saturation:

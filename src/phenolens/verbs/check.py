@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from phenolens.core.errors import InputError, at_least
+from phenolens.core.bounds import Bounded, Count
+from phenolens.core.errors import InputError
 from phenolens.core.files import write_whole
 from phenolens.core.progress import tell
 from phenolens.crops.check import SAMPLE, Checked, check_source, count_nuclei, field_of, found_nuclei, median_field
@@ -26,7 +27,7 @@ OF_NUCLEI = ("pixel_size_um", "nucleus_um", "nucleus_px", "least_contrast")  # f
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(Bounded):
     """What `phenolens check` takes."""
 
     source: Positional[Path]  # folder with the images and tables, or with the crop set
@@ -34,7 +35,9 @@ class Flags:
     reading: LayoutConfig = field(default_factory=LayoutConfig)
     treatments: Treatments = "all"  # controls and treatments of known mechanism only, or all
     skip_missing: bool = False  # count what has no image or no label instead of stopping at the first
-    sample: int = SAMPLE  # fields whose pixels are read for size, type, full scale and quality, and searched for nuclei
+    sample: Count = (
+        SAMPLE  # fields whose pixels are read for size, type, full scale and quality, and searched for nuclei
+    )
     overlay: Path | None = None  # PNG to write: the nuclei found in one field, outlined; nothing else is ever written
     overlay_field: tuple[str, str, int] | None = None  # plate, well, site; left out: the median field of the sample
     cells: Literal["auto", "found", "cellpose"] = "auto"  # how nuclei are searched: here, or by Cellpose (an extra)
@@ -45,7 +48,7 @@ class Flags:
 
     def __post_init__(self) -> None:
         """InputError on what cannot be, before anything is read."""
-        at_least("--sample", self.sample, 1)
+        super().__post_init__()
         if self.overlay is None and self.overlay_field is not None:
             raise InputError("--overlay-field says which field --overlay FILE.png shows; give --overlay too")
         if self.searches and self.layout == "cropset":
