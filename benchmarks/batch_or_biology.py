@@ -63,13 +63,13 @@ def batch_or_biology(flags: Flags) -> None:
 
 def shares(run: str, cells: EmbeddedCells, draws: int) -> Iterator[tuple[str, str, str, int, float, float, bool]]:
     """A row a direction of this run."""
-    obs = cells.obs
+    table = cells.catalogue.cells
     batch, plate, well, compound, moa = (
-        obs[f"Metadata_{name}"].astype(str).to_numpy() for name in ("Batch", "Plate", "Well", "Compound", "MoA")
+        table[name].astype(str).to_numpy() for name in ("batch", "plate", "well", "compound", "moa")
     )
     of_well = np.char.add(np.char.add(plate, " "), well)
     z = cells.z.astype(float)
-    controls = cells.rows(Role="control")
+    controls = cells.catalogue.rows(role="control")
     is_control = np.isin(np.arange(len(z)), controls)
 
     def row(kind: str, name: str, treated: np.ndarray, against: np.ndarray, space_of: np.ndarray) -> tuple:
@@ -89,7 +89,7 @@ def shares(run: str, cells: EmbeddedCells, draws: int) -> Iterator[tuple[str, st
         for name, wells in taken.items():
             placebo = np.isin(of_well[controls], wells)
             yield row(KINDS[0], f"{name}, draw {draw}", controls[placebo], controls[~placebo], controls[~placebo])
-    treated = np.flatnonzero(cells.fine & ~is_control)
+    treated = np.flatnonzero(cells.catalogue.counted & ~is_control)
     for name in np.unique(moa[treated]):
         yield row(KINDS[2], name, treated[moa[treated] == name], controls, controls)
     for name in np.unique(compound[treated]):

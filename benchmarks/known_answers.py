@@ -125,12 +125,12 @@ def planted_parameters(alone: pd.DataFrame) -> pd.DataFrame:
 def travels(study: Study, run: PicturedRun, flags: Flags) -> Iterator[tuple[str, int, pd.DataFrame]]:
     """For each way and draw of control cells the measured change, a row a mechanism, in deviations of controls."""
     cells = embedded_cells(study, run.name)
-    unit = measured(run.originals(cells.rows(Role="control"))).std()
+    unit = measured(run.originals(cells.catalogue.rows(role="control"))).std()
     of_mechanism = treatments(cells)
     n_draws = len(flags.draws)
     yield "reconstructions", 0, redrawn_changes(run, cells, of_mechanism) / unit
     for draw in track(flags.draws, f"{run.name}: travelling", total=n_draws):
-        starts = np.random.default_rng(draw).choice(cells.rows(Role="control"), flags.starts, replace=False)
+        starts = np.random.default_rng(draw).choice(cells.catalogue.rows(role="control"), flags.starts, replace=False)
         first = measured(run.decoded(cells.z[starts])).mean()
         for way in ("target cell", "medoids", "direction"):
             last = {
@@ -142,11 +142,11 @@ def travels(study: Study, run: PicturedRun, flags: Flags) -> Iterator[tuple[str,
 
 def treatments(cells: EmbeddedCells) -> dict[str, list[np.ndarray]]:
     """Of each mechanism the rows of each of its active treatments, a compound at a dose."""
-    obs = cells.obs.reset_index(drop=True)
-    treated = obs[cells.fine & (obs["Metadata_Role"].astype(str) != "control") & obs["Metadata_MoA"].notna()]
-    by = ["Metadata_MoA", "Metadata_Compound", "Metadata_Concentration_um"]
+    table = cells.catalogue.cells
+    treated = table[cells.catalogue.counted & (table["role"] != "control").to_numpy()]
+    by = ["moa", "compound", "concentration_um"]
     groups: dict[str, list[np.ndarray]] = {}
-    for (name, *_), group in treated.astype({"Metadata_MoA": str, "Metadata_Compound": str}).groupby(by, sort=True):
+    for (name, *_), group in treated.astype({"moa": str, "compound": str}).groupby(by, sort=True):
         groups.setdefault(name, []).append(group.index.to_numpy())
     return groups
 
@@ -163,8 +163,8 @@ def way_end(way: str, run: PicturedRun, cells: EmbeddedCells, starts: np.ndarray
         known = of_medoid.notna().mul(found.shares, axis=0)
         return of_medoid.fillna(0).mul(found.shares, axis=0).sum() / known.sum()
     # minus the controls of the treatment's own batches: what batches differ by is no part of the way
-    batch = cells.obs["Metadata_Batch"].astype(str).to_numpy()
-    controls = cells.rows(Role="control")
+    batch = cells.catalogue.cells["batch"].astype(str).to_numpy()
+    controls = cells.catalogue.rows(role="control")
     own = controls[np.isin(batch[controls], np.unique(batch[rows]))]
     direction = z.mean(axis=0) - cells.z[own].mean(axis=0)
     ends = [along_direction(cells.z[start], direction, 2).embeddings[-1] for start in starts]
@@ -173,7 +173,7 @@ def way_end(way: str, run: PicturedRun, cells: EmbeddedCells, starts: np.ndarray
 
 def redrawn_changes(run: PicturedRun, cells: EmbeddedCells, of_mechanism: dict[str, list[np.ndarray]]) -> pd.DataFrame:
     """Reconstructions of all treated cells minus those of all control cells, a row a mechanism."""
-    control = measured(run.decoded(cells.z[cells.rows(Role="control")])).mean()
+    control = measured(run.decoded(cells.z[cells.catalogue.rows(role="control")])).mean()
     rows = {name: np.concatenate(each) for name, each in of_mechanism.items()}
     return pd.DataFrame({name: measured(run.decoded(cells.z[of])).mean() for name, of in rows.items()}).T - control
 
@@ -181,7 +181,7 @@ def redrawn_changes(run: PicturedRun, cells: EmbeddedCells, of_mechanism: dict[s
 def real_changes(study: Study, run: PicturedRun) -> pd.DataFrame:
     """Real treated cells minus real control cells, a row a mechanism, in deviations of control cells."""
     cells = embedded_cells(study, run.name)
-    control = measured(run.originals(cells.rows(Role="control")))
+    control = measured(run.originals(cells.catalogue.rows(role="control")))
     of_mechanism = {name: np.concatenate(each) for name, each in treatments(cells).items()}
     changes = {name: measured(run.originals(rows)).mean() for name, rows in of_mechanism.items()}
     return (pd.DataFrame(changes).T - control.mean()) / control.std()

@@ -92,7 +92,7 @@ def planted_fragments(study: Study, truth_path: Path) -> np.ndarray:
 def fragmenting(traveller: Traveller) -> pd.Series:
     """Mechanism of each treatment whose mechanism fragments nuclei; InputError where there is none."""
     known = [name for name, phenotype in MECHANISMS.items() if phenotype.fragmented_share >= LEAST_SHARE]
-    table = traveller.destinations.table
+    table = traveller.catalogue.treatments
     found = table.loc[table["moa"].isin(known) & (table["role"] == "treated"), "moa"]
     if found.empty:
         raise InputError(f"no treatment of {', '.join(known)}: this is no simulated screen with these mechanisms")
@@ -104,7 +104,7 @@ def shown(
 ) -> Iterator[dict[str, Any]]:
     """What is shown of a treatment, a row; none where it has fewer cells than medoids."""
     asked = TravelConfig(treatment, targets="medoids", medoids=k, medoids_by=way, seed=flags.seed)  # type: ignore[arg-type]
-    rows = traveller.destinations.rows_of(treatment)
+    rows = traveller.catalogue.rows_of(treatment)
     if len(rows) < k:
         return
     targets = traveller.targets(treatment, asked)

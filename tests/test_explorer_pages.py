@@ -153,7 +153,7 @@ def test_the_travels_page_shows_every_frame_its_nearest_real_cell_and_what_was_m
 
 def test_a_treatments_populations_are_those_that_a_travel_to_medoids_leads_to(study, visitor):
     traveller = Traveller.open(study, RUN)
-    name = traveller.destinations.table.query("role == 'treated'")["n_cells"].idxmax()
+    name = traveller.catalogue.treatments.query("role == 'treated'")["n_cells"].idxmax()
     targets = traveller.targets(name, TravelConfig(name, targets="medoids"))
     section = visitor.get(address("treatments", name)).text.partition('id="populations"')[2].partition("</section>")[0]
     groups = section.split('class="dose"')[1:]
@@ -163,7 +163,7 @@ def test_a_treatments_populations_are_those_that_a_travel_to_medoids_leads_to(st
         assert f"{100 * target.population.share:.0f} % of the cells" in group
         html = visitor.get(re.search(r'href="(/travel[^"]+)"', group)[1].replace("&amp;", "&")).text
         assert f"The real cell at the end: {traveller.real_cell(target.row).label}, {medoids[number - 1]}" in html
-    lonely = visitor.get(address("treatments", traveller.destinations.treatment(LONELY))).text
+    lonely = visitor.get(address("treatments", traveller.catalogue.find_treatment(LONELY))).text
     assert "Too few cells to look for populations: 1," in lonely
 
 

@@ -80,7 +80,7 @@ def test_the_controls_place_on_a_map_of_treatments_is_where_whitening_puts_their
 
 
 def test_embeddings_that_are_missing_or_of_other_crops_are_told_with_the_command(study, tmp_path):
-    with pytest.raises(InputError, match="not there; run `phenolens embed"):
+    with pytest.raises(InputError, match="phenolens embed"):
         map_of_cells(study, "none", study.store(), way="pca")
 
 

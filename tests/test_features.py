@@ -78,31 +78,31 @@ def test_the_kl_of_a_feature_is_that_of_its_posterior_averaged_over_cells(study)
 
 def test_the_table_says_of_each_feature_what_the_functions_of_phenotype_say(study):
     run, cells = chosen_run(study, "vae-seed0"), embedded_cells(study, "vae-seed0")
-    rows = np.flatnonzero(cells.fine)[:50]
+    rows = np.flatnonzero(cells.catalogue.counted)[:50]
     measured = measures(run.originals(rows), channels=run.store.channels)
     found = correlations(cells.z[rows], measured)
     table = feature_table(run, cells, rows, found, list(measured), FEW)
     best = np.nanargmax(np.abs(found.rho), axis=1)
     assert table["measure_1"].tolist() == [measured.columns[i] for i in best]
     np.testing.assert_allclose(table["rho_1"], found.rho[np.arange(6), best])
-    obs = cells.obs[cells.fine]
+    obs = cells.catalogue.cells[cells.catalogue.counted]
     shares = between_groups(
-        cells.z[cells.fine],
-        wells=(obs["Metadata_Plate"].astype(str) + obs["Metadata_Well"].astype(str)).to_numpy(),
-        groups=obs["Metadata_Treatment"].astype(str).to_numpy(),
+        cells.z[cells.catalogue.counted],
+        wells=(obs["plate"].astype(str) + obs["well"].astype(str)).to_numpy(),
+        groups=obs["treatment"].astype(str).to_numpy(),
         n_shuffles=19,
         seed=0,
     )
     np.testing.assert_allclose(table["treatment_share"], shares.share)
-    np.testing.assert_allclose(table["variance"], cells.z[cells.fine].var(axis=0))
+    np.testing.assert_allclose(table["variance"], cells.z[cells.catalogue.counted].var(axis=0))
 
 
 def test_a_feature_that_collapsed_is_counted_and_not_used(study):
     run, cells = chosen_run(study, "pca-seed0"), embedded_cells(study, "pca-seed0")
     z = cells.z.copy()
     z[:, 2] = 4.0
-    changed = EmbeddedCells(z, cells.obs, cells.fine)
-    rows = np.flatnonzero(cells.fine)[:40]
+    changed = EmbeddedCells(z, cells.catalogue)
+    rows = np.flatnonzero(cells.catalogue.counted)[:40]
     measured = measures(run.originals(rows), channels=run.store.channels)
     table = feature_table(run, changed, rows, correlations(z[rows], measured), list(measured), FEW)
     assert not table.loc["Z002", "used"]
@@ -114,12 +114,12 @@ def test_batches_are_told_from_control_cells_alone(study):
     """What a treatment on one plate alone does to a feature must not make it a batch feature."""
     run, cells = chosen_run(study, "pca-seed0"), embedded_cells(study, "pca-seed0")
     z = cells.z.copy()
-    plates = cells.obs["Metadata_Plate"].astype(str)
-    z[(cells.obs["Metadata_Role"].astype(str) == "treated").to_numpy() & (plates == plates.iloc[0]).to_numpy(), 0] += 99
+    plates = cells.catalogue.cells["plate"].astype(str)
+    z[(cells.catalogue.cells["role"] == "treated").to_numpy() & (plates == plates.iloc[0]).to_numpy(), 0] += 99
     z[(plates == plates.iloc[0]).to_numpy(), 1] += 99
-    rows = np.flatnonzero(cells.fine)[:40]
+    rows = np.flatnonzero(cells.catalogue.counted)[:40]
     measured = measures(run.originals(rows), channels=run.store.channels)
-    changed = EmbeddedCells(z, cells.obs, cells.fine)
+    changed = EmbeddedCells(z, cells.catalogue)
     table = feature_table(run, changed, rows, correlations(z[rows], measured), list(measured), FEW)
     assert table.loc["Z000", "plate_share"] < 0.3
     assert table.loc["Z001", "plate_share"] > 0.9

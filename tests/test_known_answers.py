@@ -11,6 +11,7 @@ from phenolens import pipeline
 from phenolens.crops.store import normalised
 from phenolens.models import ModelConfig
 from phenolens.morphology.features import measure_names
+from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.embeddings import EmbeddedCells
 from phenolens.simulation.drawn_crops import drawn_crops
 from phenolens.simulation.phenotypes import MECHANISMS, UNTREATED
@@ -114,14 +115,15 @@ def embedded(rng: np.random.Generator, *, batch_px: float) -> EmbeddedCells:
     wells = [
         (b, f"{b}{w}", role) for b in ("W1", "W2") for role, n in (("control", 6), ("treated", 4)) for w in range(n)
     ]
-    obs = pd.DataFrame([well for well in wells for _ in range(40)], columns=["Batch", "Well", "Role"])
-    obs["Well"] += obs["Role"]
-    obs["Plate"], obs["Compound"] = obs["Batch"], np.where(obs["Role"] == "control", "DMSO", "drug " + obs["Batch"])
-    obs["MoA"] = np.where(obs["Role"] == "control", "nan", "mechanism")
+    obs = pd.DataFrame([well for well in wells for _ in range(40)], columns=["batch", "well", "role"])
+    obs["well"] += obs["role"]
+    obs["plate"], obs["compound"] = obs["batch"], np.where(obs["role"] == "control", "DMSO", "drug " + obs["batch"])
+    obs["moa"] = np.where(obs["role"] == "control", "", "mechanism")
+    obs["concentration_um"], obs["is_noise"] = np.where(obs["role"] == "control", 0.0, 1.0), False
     z = rng.normal(size=(len(obs), 10))
-    z[obs["Batch"] == "W2", 0] += batch_px
-    z[obs["Role"] == "treated", 1] += 6
-    return EmbeddedCells(z, obs.add_prefix("Metadata_"), np.ones(len(obs), bool))
+    z[obs["batch"] == "W2", 0] += batch_px
+    z[obs["role"] == "treated", 1] += 6
+    return EmbeddedCells(z, Catalogue.of(obs))
 
 
 def test_a_planted_batch_difference_is_named_and_a_mechanism_is_not(rng):

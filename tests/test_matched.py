@@ -7,6 +7,7 @@ import pytest
 from phenolens.core.errors import InputError
 from phenolens.plotting.style import alt_of, caption_of, png
 from phenolens.report.nearest_neighbours import Match, matches, shown_matches
+from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.embeddings import EmbeddedCells
 
 CHANNELS = ("DAPI", "Tubulin", "Actin")
@@ -24,9 +25,10 @@ class Crops:
         return np.stack([np.full((3, 8, 8), row + 1, np.uint16) for row in rows])
 
 
-def cells(treatments, z) -> EmbeddedCells:
-    obs = pd.DataFrame({"Metadata_Treatment": treatments})
-    return EmbeddedCells(np.asarray(z, float).reshape(len(obs), -1), obs, np.ones(len(obs), bool))
+def cells(treatments, z, roles="treated") -> EmbeddedCells:
+    table = pd.DataFrame({"compound": [name.split("@")[0] for name in treatments], "concentration_um": 1.0})
+    table = table.assign(plate="P", batch="B", well=[f"B{row:02d}" for row in range(len(table))], moa="", role=roles)
+    return EmbeddedCells(np.asarray(z, float).reshape(len(table), -1), Catalogue.of(table.assign(is_noise=False)))
 
 
 def test_the_cells_shown_are_those_nearest_to_their_treatments_mean():
@@ -42,6 +44,12 @@ def test_the_cells_shown_are_those_nearest_to_their_treatments_mean():
     assert taken == [[2, 0], [3, 4]]  # the mean of a@1 is 4.67, that of b@1 is 1.25 (a tie: the first row)
     assert match.right
     assert match.cells.shape == (2, 3, 8, 8)
+
+
+def test_positive_control_wells_of_the_same_dose_are_not_shown_as_the_treatments_cells():
+    embedded = cells(["a@1", "a@1", "b@1"], [0.0, 9.0, 1.0], roles=["treated", "other", "treated"])
+    (match,) = shown_matches(queries(("a@1", "x", "b@1", "x", 0.2, True, True)), embedded, Crops(), n_cells=2)
+    assert len(match.cells) == 1
 
 
 def test_wrong_ones_come_first_and_each_is_of_another_mechanism_while_there_are_others():

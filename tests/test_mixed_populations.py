@@ -45,7 +45,7 @@ class MadeUp:
 
     def __init__(self, script):
         self.pictured = SimpleNamespace(name="made-up")
-        self.destinations = SimpleNamespace(rows_of=lambda treatment: np.arange(10))
+        self.catalogue = SimpleNamespace(rows_of=lambda treatment: np.arange(10))
         self.script = script
 
     def targets(self, treatment, asked):

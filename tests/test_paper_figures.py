@@ -27,9 +27,10 @@ from phenolens.paper_figures.compute import (
 from phenolens.paper_figures.figure3_interpolation import Way, interpolations
 from phenolens.paper_figures.figure4_comparison import RealCells, versus
 from phenolens.plotting.style import alt_of, caption_of
+from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.decoder import chosen_run
 from phenolens.runs.embeddings import embedded_cells
-from phenolens.runs.example_cells import cells_by_id, drawn_cells, of_different_mechanisms, seen_words
+from phenolens.runs.example_cells import drawn_cells, of_different_mechanisms, seen_words
 from phenolens.runs.latent_path import feature_swap, target_cell
 from phenolens.study import HEADLINE, Study
 from phenolens.training.config import TrainConfig
@@ -81,7 +82,7 @@ def test_originals_stand_over_every_model_that_decodes_the_plainest_first_in_one
     figure = reconstructions_figure(study, FigureConfig(cells=tuple(ids)))
     runs = [chosen_run(study, name) for name in ("pca-seed0", "ae-seed0", "vae-seed0")]
     assert row_labels(figure) == ["original", *(run.title for run in runs)]
-    rows = cells_by_id(store, ids)
+    rows = Catalogue.of(store.cells).find_cells(ids)
     originals = runs[0].originals(rows)
     contrast = shared_contrast(originals, store.channels)
     expected = [cell_image(crop, contrast) for row in (originals, *(run.redrawn(rows) for run in runs)) for crop in row]
@@ -104,7 +105,7 @@ def test_cells_of_held_out_wells_are_shown_before_all_others_and_the_caption_say
     assert held_out.any()
     assert "held out of training" in caption_of(reconstructions_figure(study, config))
     caption = caption_of(reconstructions_figure(study, dataclasses.replace(config, runs=("vae-seed0", "pca-seed0"))))
-    assert "Training drew from these cells' wells" in caption  # the PCA held none out
+    assert "These cells' wells were used in training" in caption  # the PCA held none out
     assert len(shown) == 2
 
 
@@ -117,14 +118,14 @@ def test_drawn_cells_are_the_unseen_ones_first_and_none_twice(rng):
 
 def test_what_training_saw_is_said_for_the_cells_that_are_shown():
     unseen = np.array([True, True, False])
-    assert seen_words(np.array([0, 1]), unseen) == "All lie in wells held out of training."
-    assert seen_words(np.array([0, 2]), unseen) == "1 of 2 lie in wells held out of training."
-    assert seen_words(np.array([2]), unseen) == "Training drew from these cells' wells."
+    assert seen_words(np.array([0, 1]), unseen) == "All are from wells held out of training."
+    assert seen_words(np.array([0, 2]), unseen) == "1 of 2 are from wells held out of training."
+    assert seen_words(np.array([2]), unseen) == "These cells' wells were used in training."
 
 
 def test_random_cells_begin_with_a_control_and_show_each_mechanism_before_any_comes_again(study, rng):
     store = study.store()
-    rows = of_different_mechanisms(store, 5, unseen=np.zeros(len(store), bool), random=rng)
+    rows = of_different_mechanisms(Catalogue.of(store.cells), 5, unseen=np.zeros(len(store), bool), random=rng)
     cells = store.cells.iloc[rows]
     assert cells["role"].tolist() == ["control", *["treated"] * 4]
     assert cells["moa"].iloc[1:].nunique() == 4
@@ -135,21 +136,21 @@ def test_a_cell_that_is_not_there_offers_the_nearest_and_a_noise_crop_is_refused
     store = study.store()
     first = store.cells["cell_id"].iloc[0]
     with pytest.raises(InputError, match=f'no cell "{first}x"; did you mean "{first}"'):
-        cells_by_id(store, [first + "x"])
+        Catalogue.of(store.cells).find_cells([first + "x"])
     store.cells.loc[0, "is_noise"] = True
     with pytest.raises(InputError, match="flagged as noise"):
-        cells_by_id(store, [first])
+        Catalogue.of(store.cells).find_cells([first])
 
 
 def test_an_interpolation_goes_from_the_middle_control_to_the_middle_cell_of_each_compound(study):
     run, cells = chosen_run(study, "pca-seed0"), embedded_cells(study, "pca-seed0")
-    compounds = tuple(sorted(set(cells.obs["Metadata_Compound"][cells.obs["Metadata_Role"] == "treated"])))[:2]
+    compounds = tuple(sorted(set(cells.catalogue.treatments.query("role == 'treated'")["compound"])))[:2]
     figure = interpolation_figure(study, FigureConfig(runs=("pca-seed0",), compounds=compounds, frames=4))
-    controls = cells.rows(Role="control")
+    controls = cells.catalogue.rows(role="control")
     start = controls[target_cell(cells.z[controls])]
     real, frames = [start], []
     for compound in compounds:
-        rows = cells.rows(Compound=compound, Role="treated")
+        rows = cells.catalogue.rows(compound=compound, role="treated")
         real.append(rows[target_cell(cells.z[rows])])
         frames.append(run.decoded(feature_swap(cells.z[start], cells.z[real[-1]], 4).embeddings))
     originals = run.originals(np.array(real))

@@ -70,7 +70,7 @@ def test_with_medoids_each_population_has_a_strip_and_all_stand_beside_each_othe
     flags = ("--targets", "medoids", "--medoids", 2, "--frames", 2, "--pictures", "png")
     assert travel(study, "--to", SERIES, *flags) == 0
     said = capsys.readouterr().err
-    assert "the highest of 2 doses is taken" in said
+    assert f"highest of 2 doses, {SERIES}@10" in said
     assert said.count("the highest of 2 doses") == 1
     assert "population 2 of 2" in said
     asked = TravelConfig(SERIES, targets="medoids", medoids=2)

@@ -88,7 +88,7 @@ def feature_table(
     `used`: more than ACTIVE_NATS of KL, or of a model without a prior USED_SHARE of the largest variance. The
     false-discovery rate of shares is controlled over the used features.
     """
-    fine = cells.z[cells.fine]
+    fine = cells.z[cells.catalogue.counted]
     kl = mean_kl(run.model, run.store.take(rows), compute=run.compute)
     variance = fine.var(axis=0)
     used = variance >= USED_SHARE * variance.max() if kl is None else kl > ACTIVE_NATS
@@ -108,7 +108,11 @@ def feature_table(
         table[f"measure_{place}"] = np.array(names)[column]
         table[f"rho_{place}"], table[f"q_{place}"] = found.rho[which], found.q[which]
         table[f"n_{place}"] = found.n[column]
-    for kind, counted in (("treatment", cells.fine), ("batch", _controls(cells)), ("plate", _controls(cells))):
+    for kind, counted in (
+        ("treatment", cells.catalogue.counted),
+        ("batch", _controls(cells)),
+        ("plate", _controls(cells)),
+    ):
         _add_shares(table, cells, kind, counted, config)
     return table
 
@@ -117,13 +121,13 @@ def _add_shares(
     table: pd.DataFrame, cells: EmbeddedCells, kind: str, counted: np.ndarray, config: FeaturesConfig
 ) -> None:
     """Add `<kind>_share`, `_by_chance`, `_p` and `_q` to the table; NaN where they cannot be told."""
-    obs = cells.obs[counted].astype({"Metadata_Plate": str, "Metadata_Well": str})
+    obs = cells.catalogue.cells[counted].astype({"plate": str, "well": str})
     shares = None
     if len(obs):
         shares = between_groups(
             cells.z[counted],
-            wells=(obs["Metadata_Plate"] + " " + obs["Metadata_Well"]).to_numpy(),
-            groups=obs[f"Metadata_{kind.capitalize()}"].astype(str).to_numpy(),
+            wells=(obs["plate"] + " " + obs["well"]).to_numpy(),
+            groups=obs[kind].astype(str).to_numpy(),
             n_shuffles=config.shuffles,
             seed=config.feature_seed,
         )
@@ -134,12 +138,12 @@ def _add_shares(
 
 def _controls(cells: EmbeddedCells) -> np.ndarray:
     """Which cells (N,) are of control wells, where a treatment cannot be why plates differ."""
-    return cells.fine & (cells.obs["Metadata_Role"].astype(str) == "control").to_numpy()
+    return cells.catalogue.counted & (cells.catalogue.cells["role"] == "control").to_numpy()
 
 
 def _drawn(cells: EmbeddedCells, config: FeaturesConfig) -> np.ndarray:
     """Rows (n,) of random counted cells; InputError when there are too few for a correlation."""
-    fine = np.flatnonzero(cells.fine)
+    fine = np.flatnonzero(cells.catalogue.counted)
     if len(fine) < LEAST_CELLS:
         raise InputError(f"{len(fine)} cells that are not noise: expected at least {LEAST_CELLS} to tell features by")
     random = np.random.default_rng(config.feature_seed)
@@ -168,7 +172,7 @@ def _contents(
     used = table[table["used"]].sort_values(by, ascending=False, kind="stable")
     named = conclusions.named_features(used)
     shown = used.loc[[*named, *used.index.difference(named, sort=False)][: config.strips]]
-    n_cells = min(config.measured_cells, int(cells.fine.sum()))
+    n_cells = min(config.measured_cells, int(cells.catalogue.counted.sum()))
     sections, agree = _sections(run, cells, shown, config)
     return FeaturesContents(
         title=f"{study.folder.resolve().name}: the latent features of {run.name} ({run.title})",
@@ -192,12 +196,12 @@ def _sections(
     And of each whether the decoded cell changes the way that real cells go, as `agrees` says it.
     """
     controls = np.flatnonzero(_controls(cells))
-    start_among = controls if len(controls) else np.flatnonzero(cells.fine)
+    start_among = controls if len(controls) else np.flatnonzero(cells.catalogue.counted)
     start = int(start_among[target_cell(cells.z[start_among])])
     real = run.originals(np.array([start]))[0]
     contrast = _contrast(run, cells, real)
     features = [int(str(name)[1:]) for name in shown.index]
-    low, high = np.percentile(cells.z[cells.fine][:, features], PERCENTILES, axis=0)
+    low, high = np.percentile(cells.z[cells.catalogue.counted][:, features], PERCENTILES, axis=0)
     values_of = np.linspace(low, high, config.frames).T
     frames_of = [run.decoded(traversal(cells.z[start], *moved)) for moved in zip(features, values_of)]
     limit = _limit(frames_of)
@@ -230,7 +234,7 @@ def _limit(frames_of: Sequence[np.ndarray]) -> float:
 
 def _contrast(run: PicturedRun, cells: EmbeddedCells, real: np.ndarray) -> Contrast:
     """One contrast for all strips, that of real cells evenly over the study and of the cell that is shown."""
-    fine = np.flatnonzero(cells.fine)
+    fine = np.flatnonzero(cells.catalogue.counted)
     spread = fine[np.unique(np.linspace(0, len(fine) - 1, CONTRAST_CELLS).astype(int))]
     return shared_contrast(np.concatenate([real[None], run.originals(spread)]), run.store.channels)
 

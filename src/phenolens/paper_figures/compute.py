@@ -17,10 +17,10 @@ from phenolens.core.progress import track
 from phenolens.paper_figures.figure3_interpolation import Way, interpolations
 from phenolens.paper_figures.figure4_comparison import comparison
 from phenolens.plotting.cell_images import reconstructions
-from phenolens.runs.catalogue import Destinations, nearest_names
+from phenolens.runs.catalogue import Catalogue, nearest_names
 from phenolens.runs.decoder import PicturedRun, chosen_run, decoding_runs, named_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
-from phenolens.runs.example_cells import cells_by_id, chosen_words, of_different_mechanisms, seen_words, unseen_cells
+from phenolens.runs.example_cells import chosen_words, of_different_mechanisms, seen_words, unseen_cells
 from phenolens.runs.latent_path import decode_frames, feature_swap, straight_line, target_cell
 from phenolens.study import Study
 
@@ -59,18 +59,21 @@ def reconstructions_figure(study: Study, config: FigureConfig) -> "Figure":
     store = study.store()
     unseen = unseen_cells(store, runs)
     n, random = config.shown_cells or 8, np.random.default_rng(config.picture_seed)
-    rows = cells_by_id(store, config.cells)
+    catalogue = Catalogue.of(store.cells)
+    rows = catalogue.find_cells(config.cells)
     if not len(rows):
-        rows = of_different_mechanisms(store, n, unseen=unseen, random=random)
+        rows = of_different_mechanisms(catalogue, n, unseen=unseen, random=random)
     by_model = {
         name: run.redrawn(rows) for name, run in track(named_runs(runs).items(), "redrawing cells", total=len(runs))
     }
-    cells = store.cells.iloc[rows]
-    dose = cells["concentration_um"].map(" {:g} µM".format).where(cells["role"] != "control", "")
-    labels = (cells["compound"] + dose).tolist()
     note = f"{chosen_words(config.cells, config.picture_seed)} {seen_words(rows, unseen)}"
     return reconstructions(
-        runs[0].originals(rows), by_model, labels, channels=store.channels, apart=config.apart, note=note
+        runs[0].originals(rows),
+        by_model,
+        catalogue.labels(rows),
+        channels=store.channels,
+        apart=config.apart,
+        note=note,
     )
 
 
@@ -80,25 +83,25 @@ def interpolation_figure(study: Study, config: FigureConfig) -> "Figure":
     if len(config.cells) > 1:
         raise InputError(f"--cells: {len(config.cells)} cells are named; an interpolation starts from one")
     cells = embedded_cells(study, run.name)
-    destinations = Destinations(cells)
+    catalogue = cells.catalogue
     unseen = unseen_cells(run.store, [run])
-    asked = config.compounds or strongest_treatments(cells, destinations)[:MOST_COMPOUNDS]
-    treatments = list(dict.fromkeys(destinations.treatment(name) for name in asked))
-    start = _start(cells, run, config.cells, unseen)
+    asked = config.compounds or strongest_treatments(cells)[:MOST_COMPOUNDS]
+    treatments = list(dict.fromkeys(catalogue.find_treatment(name) for name in asked))
+    start = _start(cells, config.cells, unseen)
     ways = []
     for treatment in track(treatments, f"ways decoded by {run.name}", total=len(treatments)):
-        rows = _unseen_first(destinations.rows_of(treatment), unseen)
+        rows = _unseen_first(catalogue.rows_of(treatment), unseen)
         target = int(rows[target_cell(cells.z[rows])])
         between = {"swap": feature_swap, "line": straight_line}[config.way]
         travel = between(cells.z[start], cells.z[target], config.frames)
-        moa = str(cells.obs["Metadata_MoA"].iloc[target])
+        moa = str(catalogue.cells["moa"].iloc[target])
         frames = decode_frames(travel, run.decoded)
-        label = destinations.label(treatment) + (f"\n{moa}" if moa else "")
+        label = catalogue.label(treatment) + (f"\n{moa}" if moa else "")
         ways.append(Way(label, frames, travel.cosines, run.originals(np.array([target]))[0]))
     chosen = "was named" if config.cells else "is the one nearest to the controls' mean embedding"
     return interpolations(
         run.originals(np.array([start]))[0],
-        str(cells.obs["Metadata_Compound"].iloc[start]),
+        str(catalogue.cells["compound"].iloc[start]),
         ways,
         channels=run.store.channels,
         model=run.title,
@@ -137,18 +140,19 @@ def _shown(file: AssessmentFile) -> str:
     return f"{about['title']}{', channels alone too' if about['each_channel'] else ''}"
 
 
-def strongest_treatments(cells: EmbeddedCells, destinations: Destinations) -> list[str]:
+def strongest_treatments(cells: EmbeddedCells) -> list[str]:
     """Of each mechanism the treatment whose mean embedding lies farthest from the controls', the farthest first.
 
     By squared distance, less what the mean of so few cells is off by chance. Where no mechanism is known, of each
     compound.
     """
-    controls = cells.rows(Role="control")
+    catalogue = cells.catalogue
+    controls = catalogue.rows(role="control")
     if not len(controls):
         raise InputError("no control cells that are counted; an interpolation starts from one")
     middle, variance = cells.z[controls].mean(axis=0), float(cells.z[controls].var(axis=0).sum())
-    treated = destinations.table[destinations.table["role"] == "treated"]
-    far = [np.square(cells.z[destinations.rows_of(name)].mean(axis=0) - middle).sum() for name in treated.index]
+    treated = catalogue.treatments.query("role == 'treated' and n_cells > 0")
+    far = [np.square(cells.z[catalogue.rows_of(name)].mean(axis=0) - middle).sum() for name in treated.index]
     treated = treated.assign(far=np.array(far) - variance / treated["n_cells"])
     by = "moa" if (treated["moa"] != "").any() else "compound"
     treated = treated[treated[by] != ""].sort_values("far", ascending=False, kind="stable")
@@ -161,11 +165,11 @@ def _one_run(study: Study, asked: Sequence[str]) -> PicturedRun:
     return chosen_run(study, asked[0] if asked else None)
 
 
-def _start(cells: EmbeddedCells, run: PicturedRun, asked: Sequence[str], unseen: np.ndarray) -> int:
+def _start(cells: EmbeddedCells, asked: Sequence[str], unseen: np.ndarray) -> int:
     """The row of the cell asked for; else of the control cell nearest to the controls' mean."""
     if asked:
-        return int(cells_by_id(run.store, asked)[0])
-    controls = cells.rows(Role="control")
+        return int(cells.catalogue.find_cells(asked)[0])
+    controls = cells.catalogue.rows(role="control")
     if not len(controls):
         raise InputError("no control cells that are counted; name a start with --cells")
     controls = _unseen_first(controls, unseen)

@@ -30,10 +30,9 @@ from phenolens.plotting.cell_images import (
     wrapped,
 )
 from phenolens.plotting.style import PIXELS_PER_INCH, add_caption, bare, figure_style
-from phenolens.runs.catalogue import Destinations
+from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.decoder import PicturedRun, decoding_runs, named_runs, pictured_runs, place
-from phenolens.runs.embeddings import embedded_cells
-from phenolens.runs.example_cells import cells_by_id, chosen_words, drawn_cells, seen_words, unseen_cells
+from phenolens.runs.example_cells import chosen_words, drawn_cells, seen_words, unseen_cells
 from phenolens.study import HEADLINE, Study
 
 if TYPE_CHECKING:
@@ -132,21 +131,21 @@ def comparison(
     check_scores(study)
     runs = _two_runs(study, asked_runs)
     store, random = study.store(), np.random.default_rng(seed)
-    destinations = Destinations(embedded_cells(study, runs[0].name))
+    catalogue = Catalogue.of(store.cells)
     answers = {name: _neighbours(study, run.name) for name, run in named_runs(runs).items()}
-    treatment = destinations.treatment(asked or _drawn_treatment(list(answers.values()), random))
+    treatment = catalogue.find_treatment(asked or _drawn_treatment(list(answers.values()), random))
     unseen = unseen_cells(store, runs)
-    rows = _own_cells(store.cells["cell_id"], cells_by_id(store, cells), destinations, treatment)
+    rows = _own_cells(catalogue, cells, treatment)
     if not len(rows):
-        rows = drawn_cells(destinations.rows_of(treatment), n_cells, unseen, random)
-    label, moa = destinations.label(treatment), str(destinations.table.loc[treatment, "moa"])
+        rows = drawn_cells(catalogue.rows_of(treatment), n_cells, unseen, random)
+    label, moa = catalogue.label(treatment), str(catalogue.treatments.loc[treatment, "moa"])
     groups = {treatment: f"{label}: {moa or 'mechanism not known'}"}
     for name, table in answers.items():
-        neighbour, words = _answer(table, treatment, destinations)
+        neighbour, words = _answer(table, treatment, catalogue)
         groups[neighbour] = "\n".join(filter(None, [groups.get(neighbour, ""), f"{name}: {words}"]))
     real = []
     for nearest, title in groups.items():
-        others = np.setdiff1d(destinations.rows_of(nearest), rows)
+        others = np.setdiff1d(catalogue.rows_of(nearest), rows)
         drawn = drawn_cells(others if len(others) else rows, REAL_CELLS, unseen, random)
         real.append(RealCells(title, runs[0].originals(drawn)))
     by_model = {name: run.redrawn(rows) for name, run in named_runs(runs).items()}
@@ -180,11 +179,13 @@ def _two_runs(study: Study, asked: Sequence[str]) -> list[PicturedRun]:
     return chosen
 
 
-def _own_cells(ids: pd.Series, rows: np.ndarray, destinations: Destinations, treatment: str) -> np.ndarray:
-    """The rows as they are; InputError for a cell of another treatment."""
-    others = np.setdiff1d(rows, destinations.rows_of(treatment))
+def _own_cells(catalogue: Catalogue, ids: Sequence[str], treatment: str) -> np.ndarray:
+    """The rows of these cells; InputError for a cell of another treatment."""
+    rows = catalogue.find_cells(ids)
+    others = np.setdiff1d(rows, catalogue.rows_of(treatment))
     if len(others):
-        raise InputError(f'--cells: cell "{ids.iloc[others[0]]}" is not of {treatment}; name cells of that treatment')
+        other = catalogue.cells["cell_id"].iloc[others[0]]
+        raise InputError(f'--cells: cell "{other}" is not of {treatment}; name cells of that treatment')
     return rows
 
 
@@ -205,11 +206,11 @@ def _drawn_treatment(tables: Sequence[pd.DataFrame], random: np.random.Generator
     return str(random.choice(both))
 
 
-def _answer(table: pd.DataFrame, treatment: str, destinations: Destinations) -> tuple[str, str]:
+def _answer(table: pd.DataFrame, treatment: str, catalogue: Catalogue) -> tuple[str, str]:
     """The nearest treatment, and in words what a run takes this one for; itself where the run was not asked."""
     row = table.loc[treatment].astype(str).to_dict() if treatment in table.index else {}
     if not row.get("neighbour"):
         return treatment, f"was not asked ({row.get('reason', 'it is not in its scores')})"
     right = {"True": "right", "False": "wrong"}[row["right"]] if row["counted"] == "True" else "not counted"
-    nearest = f"nearest: {destinations.label(row['neighbour'])} (distance {float(row['distance']):.2f})"
+    nearest = f"nearest: {catalogue.label(row['neighbour'])} (distance {float(row['distance']):.2f})"
     return row["neighbour"], f"{row['predicted']} ({right})\n{nearest}"

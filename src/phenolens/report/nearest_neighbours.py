@@ -121,7 +121,7 @@ def shown_matches(queries: pd.DataFrame, cells: EmbeddedCells, store: CropStore,
     chosen = pd.concat([_varied(counted[~right], SHOWN_WRONG), _varied(counted[right], SHOWN_RIGHT)])
 
     def typical(treatment: str) -> np.ndarray:
-        rows = cells.rows(Treatment=treatment)
+        rows = cells.catalogue.rows_of(treatment)
         away = np.square(cells.z[rows] - cells.z[rows].mean(axis=0)).sum(axis=1)
         return normalised(store.take(rows[np.argsort(away, kind="stable")[:n_cells]]))
 

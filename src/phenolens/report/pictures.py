@@ -13,7 +13,7 @@ from phenolens.crops.store import CropStore, normalised
 from phenolens.plotting.cell_images import contact_sheet, reconstructions
 from phenolens.plotting.page import Picture
 from phenolens.report.nearest_neighbours import matches, shown_matches
-from phenolens.runs.catalogue import nearest_names
+from phenolens.runs.catalogue import Catalogue, nearest_names
 from phenolens.runs.decoder import PicturedRun, named_runs
 from phenolens.runs.embeddings import embedded_cells
 from phenolens.runs.example_cells import of_different_mechanisms, seen_words, unseen_cells
@@ -29,14 +29,13 @@ MOST_STRIPS = 6  # where no compound is named
 def redrawn_cells(store: CropStore, runs: list[PicturedRun], *, n: int, seed: int) -> Picture:
     """Cells of different mechanisms above what each run makes of them; wells that training did not see come first."""
     unseen = unseen_cells(store, runs)
-    rows = of_different_mechanisms(store, n, unseen=unseen, random=np.random.default_rng(seed))
+    catalogue = Catalogue.of(store.cells)
+    rows = of_different_mechanisms(catalogue, n, unseen=unseen, random=np.random.default_rng(seed))
     by_model = {name: run.redrawn(rows) for name, run in named_runs(runs).items()}
-    cells = store.cells.iloc[rows]
-    dose = cells["concentration_um"].map(" {:g} µM".format).where(cells["role"] != "control", "")
     return reconstructions(
         runs[0].originals(rows),
         by_model,
-        (cells["compound"] + dose).tolist(),
+        catalogue.labels(rows),
         channels=store.channels,
         note=seen_words(rows, unseen),
     )

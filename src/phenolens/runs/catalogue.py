@@ -1,6 +1,10 @@
-"""What a travel can be asked for: treatments, doses and cells looked up by name, the nearest names offered."""
+"""The cells of a study with their wells, treatments, doses and labels, looked up by name.
 
-from collections.abc import Iterable
+N cells of a study; row i is row i of the crop store. Cells flagged as noise are not counted.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 import numpy as np
@@ -8,81 +12,133 @@ import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell
-from phenolens.runs.embeddings import EmbeddedCells
+from phenolens.screens.screen import treatment_label, treatment_name
+
+# What the cells of a well have in common. As categories they take a byte or two a cell and are fast to compare.
+SHARED = ("plate", "batch", "well", "compound", "moa", "role", "treatment")
+OF_A_WELL = [*SHARED, "concentration_um"]
 
 
-class Destinations:
-    """The treatments of a study's embedded cells; cells that are flagged as noise are not counted."""
+@dataclass(frozen=True)
+class Catalogue:
+    """The cells of a study, and its wells and treatments counted from them.
 
-    def __init__(self, cells: EmbeddedCells) -> None:
-        self._cells = cells
-        counted = cells.obs[cells.fine]
-        names = ["Treatment", "Compound", "Concentration_um", "MoA", "Role"]
-        table = counted[[f"Metadata_{name}" for name in names]].set_axis([name.lower() for name in names], axis=1)
-        keys = ["treatment", "compound", "concentration_um", "moa", "role"]
-        table = table.groupby(keys, observed=True, dropna=False).size().rename("n_cells").reset_index()
-        # a positive control may have the dose of a treatment: its wells are not the treatment's, as in the profiles
-        treated = set(table.loc[table["role"] == "treated", "treatment"])
-        table = table[(table["role"] != "other") | ~table["treatment"].isin(treated)]
-        table = table.sort_values(["compound", "concentration_um"], kind="stable").drop_duplicates("treatment")
-        self.table = table.set_index("treatment")  # compound, concentration_um, moa, role, n_cells; compounds, by dose
+    A positive control (role `other`) may have the dose of a treatment; as in the profiles, its wells are not wells of
+    that treatment.
+    """
 
-    def treatment(self, asked: str) -> str:
-        """The treatment of `taxol@0.3`, or the highest dose of `taxol`; InputError with the nearest names otherwise."""
-        if asked in self.table.index:
-            return self._not_control(asked)
-        compound, at, dose = asked.rpartition("@")
-        if at and (self.table["compound"] == compound).any():
-            doses = self.table.index[self.table["compound"] == compound]
-            for name in doses:
-                if _number(dose) == self.table.loc[name, "concentration_um"]:
-                    return self._not_control(name)
-            raise InputError(f'no cells of {compound} at "{dose}" µM; there are: {", ".join(doses)}')
-        doses = self.table.index[self.table["compound"] == asked]
-        if len(doses):
-            chosen = self._not_control(doses[-1])
-            if len(doses) > 1:
-                tell(f"{asked}: the highest of {len(doses)} doses is taken, {chosen} (there are: {', '.join(doses)})")
-            return chosen
-        names = [*self.table["compound"].unique(), *self.table.index]
-        raise InputError(f'no cells of "{asked}"; {nearest_names(asked, names)}')
+    cells: pd.DataFrame  # (N rows) the store's `cells` with `treatment`; an unknown mechanism is an empty text
+    counted: np.ndarray  # (N,) whether a cell is counted: not flagged as noise
+    wells: pd.DataFrame  # a row a well: OF_A_WELL, n_cells (all of them), n_noise
+    # index: treatment; label, compound, concentration_um, moa, role, n_wells, n_cells (counted); by compound and dose
+    treatments: pd.DataFrame
 
-    def doses(self, treatment: str) -> list[str]:
-        """The treatments of the same compound up to this one, the lowest dose first."""
-        row = self.table.loc[treatment]
-        ours = (self.table["compound"] == row["compound"]) & (self.table["role"] == row["role"])
-        return self.table.index[ours & (self.table["concentration_um"] <= row["concentration_um"])].tolist()
+    @classmethod
+    def of(cls, cells: pd.DataFrame) -> "Catalogue":
+        """The catalogue of a store's `cells`."""
+        names = treatment_name(cells["compound"], cells["concentration_um"])
+        table = cells.assign(treatment=names, moa=cells["moa"].fillna("")).reset_index(drop=True)
+        table = table.astype(dict.fromkeys(SHARED, "category"))
+        groups = table.groupby(OF_A_WELL, observed=True, sort=False)["is_noise"]
+        wells = groups.agg(n_cells="size", n_noise="sum").reset_index().astype(dict.fromkeys(SHARED, str))
+        return cls(table, ~table["is_noise"].to_numpy(bool), wells, _treatments(wells))
+
+    def rows(self, **wanted: str) -> np.ndarray:
+        """Rows of the counted cells with these values: `rows(role="control", plate="P1")`."""
+        chosen = self.counted.copy()
+        for name, value in wanted.items():
+            chosen &= (self.cells[name] == value).to_numpy()
+        return np.flatnonzero(chosen)
 
     def rows_of(self, treatment: str) -> np.ndarray:
-        """The rows of a treatment's counted cells."""
-        return self._cells.rows(Treatment=treatment, Role=str(self.table.loc[treatment, "role"]))
-
-    def cell(self, cell_id: str) -> int:
-        """The row of a cell; InputError with the nearest ids when there is none, or when it is flagged as noise."""
-        row = int(self._cells.obs.index.get_indexer(pd.Index([cell_id], dtype=object))[0])
-        if row < 0:
-            raise InputError(f'no cell "{cell_id}"; {nearest_names(cell_id, self._cells.obs.index)}')
-        if not self._cells.fine[row]:
-            raise InputError(f'cell "{cell_id}" is flagged as noise and left out; start from another one')
-        return row
+        """Rows of a treatment's counted cells."""
+        return self.rows(treatment=treatment, role=str(self.treatments.loc[treatment, "role"]))
 
     def label(self, treatment: str) -> str:
-        """`taxol 0.3 µM`; the control without a dose."""
-        compound, dose, role = self.table.loc[treatment, ["compound", "concentration_um", "role"]]
-        return str(compound) if role == "control" else f"{compound} {dose:g} µM"
+        """`taxol 0.3 µM`; a control without a dose."""
+        return str(self.treatments.loc[treatment, "label"])
+
+    def labels(self, rows: np.ndarray | list[int]) -> list[str]:
+        """The label of each of these cells."""
+        table = self.cells.iloc[rows]
+        return list(map(treatment_label, table["compound"], table["concentration_um"], table["role"]))
+
+    def doses_up_to(self, treatment: str) -> list[str]:
+        """The treatments of the same compound up to this dose, the lowest first."""
+        row = self.treatments.loc[treatment]
+        same = (self.treatments["compound"] == row["compound"]) & (self.treatments["role"] == row["role"])
+        lower = (
+            same & (self.treatments["concentration_um"] <= row["concentration_um"]) & (self.treatments["n_cells"] > 0)
+        )
+        return self.treatments.index[lower].tolist()
+
+    def find_treatment(self, name: str) -> str:
+        """The treatment that `taxol@0.3` names, or the highest dose of `taxol`.
+
+        Raises:
+            InputError: no such treatment (the message offers the nearest names), or it is the control.
+        """
+        known = self.treatments[self.treatments["n_cells"] > 0]
+        if name in known.index:
+            return self._not_control(name)
+        compound, at, dose = name.rpartition("@")
+        if at and (known["compound"] == compound).any():
+            doses = known[known["compound"] == compound]
+            same = doses.index[doses["concentration_um"] == _number(dose)]
+            if len(same):
+                return self._not_control(same[0])
+            raise InputError(f"no cells of {compound} at {dose} µM; there are: {', '.join(doses.index)}")
+        doses = known[known["compound"] == name]
+        if len(doses):
+            chosen = self._not_control(doses.index[-1])
+            if len(doses) > 1:
+                tell(f"{name}: using the highest of {len(doses)} doses, {chosen} (there are: {', '.join(doses.index)})")
+            return chosen
+        raise InputError(f'no cells of "{name}"; {nearest_names(name, [*known["compound"].unique(), *known.index])}')
+
+    def find_cells(self, ids: Sequence[str]) -> np.ndarray:
+        """Rows (n,) of these cells, in their order.
+
+        Raises:
+            InputError: no such cell (the message offers the nearest ids), or it is flagged as noise.
+        """
+        known = pd.Index(self.cells["cell_id"])
+        rows = known.get_indexer(np.array(ids, object))
+        for cell_id, row in zip(ids, rows):
+            if row < 0:
+                raise InputError(f'no cell "{cell_id}"; {nearest_names(cell_id, known)}')
+            if not self.counted[row]:
+                raise InputError(f'cell "{cell_id}" is flagged as noise and left out; name another cell')
+        return rows.astype(int)
 
     def _not_control(self, treatment: str) -> str:
-        if self.table.loc[treatment, "role"] == "control":
-            raise InputError(f"{treatment} is the control, where travels start; name a treatment to go to")
+        if self.treatments.loc[treatment, "role"] == "control":
+            raise InputError(f"{treatment} is the control; name a treatment")
         return treatment
 
 
-def nearest_names(asked: str, names: Iterable[str]) -> str:
-    """`did you mean "taxol", "taxol@0.3"?`, or the first of the names where none is near."""
-    names = [str(name) for name in names]
-    near = get_close_matches(asked, names, n=3) or [name for name in names if asked.lower() in name.lower()][:3]
+def _treatments(wells: pd.DataFrame) -> pd.DataFrame:
+    treated = wells.loc[wells["role"] == "treated", "treatment"]
+    wells = wells[(wells["role"] != "other") | ~wells["treatment"].isin(treated)]
+    table = (
+        wells.assign(n_cells=wells["n_cells"] - wells["n_noise"])
+        .groupby(["treatment", "compound", "concentration_um", "moa", "role"])
+        .agg(n_wells=("well", "size"), n_cells=("n_cells", "sum"))
+        .reset_index()
+        .sort_values(["compound", "concentration_um"], kind="stable")
+        .drop_duplicates("treatment")
+    )
+    labels = list(map(treatment_label, table["compound"], table["concentration_um"], table["role"]))
+    table.insert(1, "label", labels)
+    return table.set_index("treatment")
+
+
+def nearest_names(name: str, known: Iterable[str]) -> str:
+    """`did you mean "taxol", "taxol@0.3"?`, or the first of the known names where none is near."""
+    names = [str(one) for one in known]
+    near = get_close_matches(name, names, n=3) or [one for one in names if name.lower() in one.lower()][:3]
     if near:
-        return "did you mean " + ", ".join(f'"{name}"' for name in near) + "?"
+        return "did you mean " + ", ".join(f'"{one}"' for one in near) + "?"
     return f"there are: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
 
 

@@ -8,18 +8,14 @@ from dataclasses import dataclass
 
 import h5py
 import numpy as np
-import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.crops.store import CropStore
 from phenolens.pipeline import embedding_sources
-from phenolens.profiles.profiles import METADATA, OF_A_WELL
-from phenolens.screens.screen import cell_metadata
+from phenolens.runs.catalogue import Catalogue
 from phenolens.study import Study
 
-# what many cells share: as categories a million of them are looked through in milliseconds
-SHARED = [METADATA[name] for name in OF_A_WELL if name != "concentration_um"]
-PICKED = 200  # rows of a plate that are read one by one; of more the whole plate is, since picking costs a seek each
+PICKED = 200  # rows of a plate up to which they are read one by one; beyond, reading the whole plate is faster
 
 
 @dataclass(frozen=True)
@@ -27,34 +23,32 @@ class EmbeddedCells:
     """All cells of a study with their embeddings by one run."""
 
     z: np.ndarray  # (N, Z) float32
-    obs: pd.DataFrame  # (N rows) `Metadata_*`, those of SHARED as categories; index: cell id
-    fine: np.ndarray  # (N,) whether the cell is counted: not flagged as noise
-
-    def rows(self, **wanted: str) -> np.ndarray:
-        """Rows of counted cells whose `Metadata_<name>` has this value: `rows(Role="control")`."""
-        chosen = self.fine.copy()
-        for name, value in wanted.items():
-            chosen &= (self.obs[f"Metadata_{name}"] == value).to_numpy()
-        return np.flatnonzero(chosen)
+    catalogue: Catalogue
 
 
-def embedded_cells(study: Study, name: str) -> EmbeddedCells:
-    """The cells that a run embeds; InputError, naming the command, where they are not embedded as they are now."""
-    embedding_sources(study, name)
+def embedded_cells(study: Study, run: str) -> EmbeddedCells:
+    """The cells of a study with their embeddings by a run.
+
+    Raises:
+        InputError: the cells are not embedded, or the embeddings are out of date; the message names the command.
+    """
+    embedding_sources(study, run)
     store = study.store()
     z, first = np.empty((0, 0), np.float32), 0
-    for part in embedding_rows(study, name, store, np.arange(len(store))):
-        z = z if first else np.empty((len(store), part.shape[1]), part.dtype)  # once for all: a copy is a gigabyte
+    for part in embedding_rows(study, run, store, np.arange(len(store))):
+        if not first:
+            z = np.empty((len(store), part.shape[1]), part.dtype)  # filled in place: a copy may be a gigabyte
         z[first : first + len(part)] = part
         first += len(part)
-    obs = cell_metadata(store.cells).astype(dict.fromkeys(SHARED, "category"))
-    return EmbeddedCells(z, obs, ~store.cells["is_noise"].to_numpy(bool))
+    return EmbeddedCells(z, Catalogue.of(store.cells))
 
 
 def embedding_rows(study: Study, name: str, store: CropStore, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """The embeddings (n, Z) of these sorted rows of the store, a plate that has some of them at a time.
+    """The embeddings (n, Z) of these sorted rows of the store, plate by plate.
 
-    InputError, naming the command, where a plate's are not there, are damaged, or are of another number of cells.
+    Raises:
+        InputError: a plate's embeddings are missing, damaged, or of another number of cells; the message names the
+            command.
     """
     first = 0
     for plate in store.plates:
@@ -70,7 +64,9 @@ def embedding_rows(study: Study, name: str, store: CropStore, rows: np.ndarray) 
                 if n_embedded == n_cells:
                     yield stored[own] if len(own) <= PICKED else stored[:] if len(own) == n_cells else stored[:][own]
         except (OSError, KeyError) as error:
-            found = "damaged" if path.exists() else "not there"
+            found = "damaged" if path.exists() else "missing"
             raise InputError(f"{path}: {found}; run `phenolens embed {study.folder}`") from error
         if n_embedded != n_cells:
-            raise InputError(f"{path}: {n_embedded} cells, the crops have {n_cells}; embed them again")
+            raise InputError(
+                f"{path}: {n_embedded} cells, the crops have {n_cells}; run `phenolens embed {study.folder}`"
+            )

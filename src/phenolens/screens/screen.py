@@ -114,6 +114,16 @@ def treatment_name(compound: pd.Series, concentration_um: pd.Series) -> pd.Serie
     return pd.Series(np.array(names, object)[pair], index=compound.index)
 
 
+def dose_label(concentration_um: float) -> str:
+    """`0.3 µM`."""
+    return f"{concentration_um:g} µM"
+
+
+def treatment_label(compound: str, concentration_um: float, role: str) -> str:
+    """`taxol 0.3 µM`; a control without a dose."""
+    return compound if role == "control" else f"{compound} {dose_label(concentration_um)}"
+
+
 def cell_metadata(cells: pd.DataFrame) -> pd.DataFrame:
     """What is known of cells (n rows) under the names of METADATA; index: the cell's id; a text not known is empty."""
     cells = cells.assign(treatment=treatment_name(cells["compound"], cells["concentration_um"]))

@@ -15,7 +15,6 @@ from phenolens.core.errors import InputError
 from phenolens.crops.store import normalised
 from phenolens.morphology.features import measures
 from phenolens.morphology.medoids import medoids
-from phenolens.runs.catalogue import Destinations
 from phenolens.runs.decoder import PicturedRun, chosen_run
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.latent_path import (
@@ -59,10 +58,10 @@ class Traveller:
     def __init__(self, pictured: PicturedRun, cells: EmbeddedCells, *, seed: int = 0) -> None:
         self.pictured = pictured
         self.cells = cells
-        self.destinations = Destinations(cells)
+        self.catalogue = cells.catalogue
         self.channels = pictured.store.channels
         self._seed = seed
-        self.controls = cells.rows(Role="control")
+        self.controls = cells.catalogue.rows(role="control")
         self.measured = MeasuredCells(pictured.originals, self.channels, self.controls, seed=seed)
         self._answers: OrderedDict[tuple[TravelConfig, bool], tuple[Journey, ...]] = OrderedDict()
         self._lock = Lock()
@@ -110,7 +109,7 @@ class Traveller:
     @cached_property
     def batches(self) -> BatchSpace | None:
         """What batches differ by, from their control cells; None where these are of one batch."""
-        names = self.cells.obs["Metadata_Batch"].iloc[self.controls].astype(str).to_numpy()
+        names = self.catalogue.cells["batch"].iloc[self.controls].astype(str).to_numpy()
         return batch_space(self.cells.z[self.controls], names) if len(set(names)) > 1 else None
 
     def measured_cells(self, rows: np.ndarray) -> pd.DataFrame:
@@ -124,7 +123,7 @@ class Traveller:
     @cached_property
     def _reference(self) -> np.ndarray:
         """Rows of the counted cells, or of so many of them, that frames are held against."""
-        fine = np.flatnonzero(self.cells.fine)
+        fine = np.flatnonzero(self.catalogue.counted)
         if len(fine) <= MOST_CELLS:
             return fine
         return np.sort(np.random.default_rng(self._seed).choice(fine, MOST_CELLS, replace=False))
@@ -133,9 +132,9 @@ class Traveller:
         return self.pictured.embedded(self.pictured.decoded(z))
 
     def _travelled(self, asked: TravelConfig, measured: bool) -> tuple[Journey, ...]:
-        treatment = self.destinations.treatment(asked.to)
-        start = self.default_start if asked.start is None else self.destinations.cell(asked.start)
-        stops = self.destinations.doses(treatment) if asked.up_the_doses else [treatment]
+        treatment = self.catalogue.find_treatment(asked.to)
+        start = self.default_start if asked.start is None else int(self.catalogue.find_cells([asked.start])[0])
+        stops = self.catalogue.doses_up_to(treatment) if asked.up_the_doses else [treatment]
         return tuple(self._journey(asked, start, target, stops, measured) for target in self.targets(treatment, asked))
 
     def _journey(self, asked: TravelConfig, start: int, target: Target, stops: list[str], measured: bool) -> Journey:
@@ -168,7 +167,7 @@ class Traveller:
             start=self.real_cell(start),
             target=self.real_cell(shown),
             population=target.population,
-            stops=tuple(self.destinations.label(name) for name in stops),
+            stops=tuple(self.catalogue.label(name) for name in stops),
             n_controls=len(self._controls_beside(target.rows)),
             frames=frames,
             embeddings=travel.embeddings,
@@ -214,16 +213,16 @@ class Traveller:
 
     def _controls_beside(self, rows: np.ndarray) -> np.ndarray:
         """Control cells of the plates that these cells lie on, so that plates cancel out; all where there are none."""
-        plates = self.cells.obs["Metadata_Plate"].cat.codes.to_numpy()
+        plates = self.catalogue.cells["plate"].cat.codes.to_numpy()
         beside = self.controls[np.isin(plates[self.controls], plates[rows])]
         return beside if len(beside) else self.controls
 
     def _mean_of(self, treatment: str) -> Target:
-        rows = self.destinations.rows_of(treatment)
+        rows = self.catalogue.rows_of(treatment)
         return Target(int(rows[target_cell(self.cells.z[rows])]), rows, Population(1, 1, 1.0, len(rows)))
 
     def _populations(self, treatment: str, asked: TravelConfig) -> list[Target]:
-        rows = self.destinations.rows_of(treatment)
+        rows = self.catalogue.rows_of(treatment)
         n_cells = len(rows)
         if n_cells < asked.medoids:
             raise InputError(
@@ -275,6 +274,6 @@ class Traveller:
 
     def real_cell(self, row: int) -> RealCell:
         """The real cell of a row, with its crop as the model sees it."""
-        treatment = str(self.cells.obs["Metadata_Treatment"].iloc[row])
-        crop = self.pictured.originals(np.array([row]))[0]
-        return RealCell(str(self.cells.obs.index[row]), treatment, self.destinations.label(treatment), crop)
+        cell = self.catalogue.cells.iloc[row]
+        (crop,), (label,) = self.pictured.originals(np.array([row])), self.catalogue.labels([row])
+        return RealCell(str(cell["cell_id"]), str(cell["treatment"]), label, crop)

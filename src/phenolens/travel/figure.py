@@ -27,6 +27,7 @@ from phenolens.plotting.cell_images import (
     wrapped,
 )
 from phenolens.plotting.style import INK, QUIET, add_caption, bare, figure_style, new_figure
+from phenolens.screens.screen import dose_label
 from phenolens.travel.journey import Journey
 
 STRIP_WIDTH_IN = 10.5
@@ -124,7 +125,7 @@ def _number_rows(journey: Journey, n_measures: int) -> list[tuple[str, list[str]
         ("distance to the target", ["", *_texts(frames["distance"], "{:.1f}"), ""]),
     ]
     if len(journey.stops) > 1:
-        doses = [f"{str(name).rpartition('@')[2]} µM" for name in frames["towards"]]
+        doses = [dose_label(float(str(name).rpartition("@")[2])) for name in frames["towards"]]
         rows.insert(0, ("on the way to the dose", ["", *doses, ""]))
     if journey.measured is not None:
         for name in journey.measured.most_moved(n_measures):

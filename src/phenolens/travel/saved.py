@@ -51,7 +51,7 @@ def keep_travel(
     """
     for kind in films:
         check_can_film(kind)
-    treatment = traveller.destinations.treatment(asked.to)
+    treatment = traveller.catalogue.find_treatment(asked.to)
     journeys = traveller.travel(dataclasses.replace(asked, to=treatment))
     run = traveller.pictured.name
     folder = study.travels / run / folder_name(treatment, asked)

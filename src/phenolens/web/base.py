@@ -21,6 +21,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell
+from phenolens.screens.screen import dose_label
 from phenolens.study import Study
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Pages:
         name = study.folder.resolve().name
         self.templates.globals.update(address=address, study=name, study_folder=str(study.folder), style=style)
         self.templates.filters["count"] = lambda number: f"{int(number):,}"
-        self.templates.filters["dose"] = lambda um: f"{um:g} µM"
+        self.templates.filters["dose"] = dose_label
 
     def page(self, template: str, *, status: int = 200, **shown: Any) -> HTMLResponse:
         """A template with its values."""

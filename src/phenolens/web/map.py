@@ -17,6 +17,7 @@ from fastapi import FastAPI, Query, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from phenolens.core.errors import InputError
+from phenolens.screens.screen import dose_label, treatment_label
 from phenolens.web.base import Pages, Scripts, address, policy
 from phenolens.web.projection import UMAP_CELLS, Map, Way, map_of_cells, map_of_treatments
 from phenolens.web.study_view import Explorer, NotInStudyError
@@ -84,7 +85,7 @@ def _by_dose(doses: pd.Series) -> Groups:
     positions = np.linspace(len(DOSES) - 1, 0, len(uniques)) if len(uniques) > 1 else np.zeros(1)
     colours = tuple(_between(float(position)) for position in positions[: len(uniques)])
     return Groups(
-        codes.astype(np.uint16), tuple(f"{dose:g} µM" for dose in uniques), colours, (SIGNS[0],) * len(uniques)
+        codes.astype(np.uint16), tuple(dose_label(dose) for dose in uniques), colours, (SIGNS[0],) * len(uniques)
     )
 
 
@@ -284,7 +285,7 @@ def _treatment_point(explorer: Explorer, run: str, row: pd.Series) -> dict[str, 
 
 
 def _given(row: pd.Series) -> str:
-    return str(row["compound"]) + (f" {row['concentration_um']:g} µM" if row["role"] != "control" else "")
+    return treatment_label(row["compound"], row["concentration_um"], row["role"])
 
 
 def _mechanism(row: pd.Series) -> str:

@@ -18,6 +18,7 @@ from fastapi.responses import HTMLResponse
 from phenolens.core.colours import Contrast, colour_words
 from phenolens.core.errors import InputError
 from phenolens.morphology.features import describe
+from phenolens.screens.screen import treatment_label
 from phenolens.travel.journey import Journey, RealCell
 from phenolens.web.base import Pages, Scripts, address, download, policy
 from phenolens.web.study_view import Cells, Explorer, NotInStudyError, adjusted, known, png
@@ -240,8 +241,8 @@ def add_travels(app: FastAPI, explorer: Explorer, pages: Pages, scripts: Scripts
                 "travel.html",
                 journey=journey,
                 journeys=journeys,
-                about=cells.treatments.loc[traveller.destinations.treatment(asked.to)],
-                treatment=traveller.destinations.treatment(asked.to),
+                about=cells.treatments.loc[traveller.catalogue.find_treatment(asked.to)],
+                treatment=traveller.catalogue.find_treatment(asked.to),
                 frame=min(frame, asked.frames - 1),
                 rows=journey.frames.to_dict("records"),
                 curves=Curves.of(journey, CURVES),
@@ -313,7 +314,7 @@ def _by_mechanism(treatments: pd.DataFrame) -> dict[str, list[tuple[str, str]]]:
     """The treatments that can be travelled to, under their mechanisms: name and label of each."""
     listed: dict[str, list[tuple[str, str]]] = {}
     for name, row in treatments[treatments["role"] != "control"].iterrows():
-        label = f"{row['compound']} {row['concentration_um']:g} µM"
+        label = treatment_label(row["compound"], row["concentration_um"], row["role"])
         listed.setdefault(str(row["moa"]) or "mechanism not known", []).append((str(name), label))
     return dict(sorted(listed.items()))
 
