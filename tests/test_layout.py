@@ -23,6 +23,7 @@ ROOMS = [
     "plotting",
     "profiles",
     "study",
+    "readiness",
     "pipeline",
     "runs",
     "travel",

@@ -4,9 +4,8 @@ Run again, a step does nothing when nothing changed.
 """
 
 import dataclasses
-import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from phenolens import __version__
 from phenolens.core.errors import InputError, at_least
 from phenolens.core.files import alone, read_h5ad, read_json, write_h5ad, write_json, write_text
-from phenolens.core.progress import tell, track
+from phenolens.core.progress import track
 from phenolens.core.workers import ONE, AtOnce
 from phenolens.crops.config import CropConfig
 from phenolens.crops.store import CropStore
+from phenolens.readiness import about_of, embedding_sources, profile_source, run_config
 from phenolens.screens.config import LayoutConfig
 from phenolens.study import Study, made_from
 
@@ -184,59 +184,6 @@ def embeddings(study: Study, name: str) -> "Iterator[AnnData]":
         yield read_h5ad(path, mend=f"run `phenolens embed {study.folder}` again")
 
 
-def embedding_sources(study: Study, name: str) -> list[str]:
-    """What each plate's embeddings are made from; InputError unless all are there, of these crops and this training."""
-    store = study.store()
-    trained = _run_config(study, name)
-    sources = []
-    for plate in store.plates:
-        path = study.embeddings(name) / f"{plate}.h5ad"
-        about = about_of(path)
-        if not about and path.is_file():
-            raise InputError(f"{path}: damaged; run `phenolens embed {study.folder}`")
-        if not about:
-            _check_trained(study, name)  # what comes first is named
-            raise InputError(f"{path}: not there yet; run `phenolens embed {study.folder}` first")
-        if about["crops"] != store.identity or about["config"]["steps"] != trained["steps"]:
-            raise InputError(
-                f"{path}: of other crops or of a shorter training; run `phenolens embed {study.folder}` again"
-            )
-        sources.append(about["made_from"])
-    return sources
-
-
-def profile_source(study: Study, name: str) -> str:
-    """What a run's profiles are made from; InputError unless they are there and of the embeddings as they are now."""
-    path = study.profiles(name) / "about.json"
-    embedded = embedding_sources(study, name)
-    about = read_json(path, mend=f"run `phenolens profile {study.folder}`")
-    if about["embeddings"] != embedded:
-        raise InputError(
-            f"{path}: of other embeddings than there are now; run `phenolens profile {study.folder}` again"
-        )
-    return about["made_from"]
-
-
-def check_scores(study: Study) -> None:
-    """InputError unless there are scores and they are of the profiles as they are now."""
-    path = study.scores_folder / "about.json"
-    if not path.exists() or not study.scores.exists():
-        profiled_runs(study)  # InputError that names what comes before evaluate, where that is not done
-        raise InputError(f"{study.scores}: not there yet; run `phenolens evaluate {study.folder}` first")
-    for name, source in scores_about(study)["profiles"].items():
-        if profile_source(study, name) != source:
-            raise InputError(f"{study.scores}: of other profiles than there are now; run `phenolens evaluate` again")
-
-
-def scores_about(study: Study) -> dict[str, Any]:
-    """What the scores are of: `profiles`, the source of each run's, and `config`, an EvaluateConfig's settings."""
-    path, mend = study.scores_folder / "about.json", f"run `phenolens evaluate {study.folder}`"
-    about = read_json(path, mend=mend)
-    if not isinstance(about, dict) or not about.keys() >= {"profiles", "config"}:
-        raise InputError(f"{path}: does not say what the scores are of; {mend} again")
-    return about
-
-
 def profile(study: Study, name: str, config: ProfileConfig) -> None:
     """Profiles of wells and treatments, raw, z-scored and whitened on the controls."""
     from phenolens.profiles.profiles import treatment_profiles, well_profiles
@@ -275,53 +222,6 @@ def _recipes(config: ProfileConfig) -> dict[str, Any]:
     }
 
 
-def about_of(path: Path) -> dict[str, Any]:
-    """What an `.h5ad` of ours says it was made from; empty when it is not there or damaged."""
-    import h5py
-
-    try:
-        with h5py.File(path) as file:
-            return json.loads(file["uns/phenolens"][()])
-    except (OSError, KeyError, ValueError):
-        return {}
-
-
-def trained_runs(study: Study) -> list[str]:
-    """The runs that are trained to their end; those that are not are told."""
-    return _ready_runs(study, _check_trained)
-
-
-def embedded_runs(study: Study) -> list[str]:
-    """The runs whose embeddings are there and up to date; those that are not are told."""
-    return _ready_runs(study, embedding_sources)
-
-
-def profiled_runs(study: Study) -> list[str]:
-    """The runs whose profiles are there and up to date; those that are not are told."""
-    return _ready_runs(study, profile_source)
-
-
-def _check_trained(study: Study, name: str) -> None:
-    if not (study.run(name) / "health.json").exists():
-        raise InputError(f"{study.run(name)}: not trained to its end; give its `phenolens train` command again")
-
-
-def _ready_runs(study: Study, check: Callable[[Study, str], object]) -> list[str]:
-    """The runs that pass a check, the others told with the reason; InputError with it when none does."""
-    ready, reasons = [], []
-    for name in study.chosen_runs(()):
-        try:
-            check(study, name)
-            ready.append(name)
-        except InputError as error:
-            reasons.append(str(error))
-    if not ready:
-        raise InputError(reasons[0])
-    for reason in reasons:
-        tell(f"left out: {reason}")
-    return ready
-
-
 def score_name(name: str, config: dict[str, Any]) -> str:
     """What a run is called in scores.csv: its model, or its own name when it was given one."""
     return config["model"] if name == f"{config['model']}-seed{config['seed']}" else name
@@ -348,7 +248,7 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
     kinds = [(name, statistics, whitening) for name in names for statistics in STATISTICS for whitening in WHITENINGS]
     scores, chances = [], []
     for name, statistics, whitening in track(kinds, "scoring", total=len(kinds)):
-        run = _run_config(study, name)
+        run = run_config(study, name)
         kind = {"statistics": statistics, "whitening": whitening}
         for score, shuffled in _scored(study, name, config, **kind):
             counts = ("protocol", "accuracy", "n_treatments", "n_correct", "ci_low", "ci_high")
@@ -360,15 +260,6 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
     write_text(study.chance, pd.DataFrame(chances).to_csv(index=False))
     write_text(study.scores, pd.DataFrame(scores).to_csv(index=False))
     write_json(study.scores_folder / "about.json", {"profiles": sources, "config": dataclasses.asdict(config)})
-
-
-def _run_config(study: Study, name: str) -> dict[str, Any]:
-    path = study.run(name) / "config.json"
-    about = read_json(path, mend="give its `phenolens train` command again")
-    config = about.get("config") if isinstance(about, dict) else None
-    if not isinstance(config, dict) or not {"model", "seed", "steps"} <= config.keys():
-        raise InputError(f"{path}: not the config of a run; delete it and give its `phenolens train` command again")
-    return config
 
 
 def _scored(

@@ -54,7 +54,7 @@ class CropStore:
             raise InputError(f"{folder}: crops of version {about['version']}, expected {VERSION}; make them again")
         if not about["complete"]:
             raise InputError(f"{folder}: the crops were not finished; run the same `phenolens crop` again to go on")
-        return cls(folder, about, identity=sha256((folder / ABOUT).read_bytes()).hexdigest())
+        return cls(folder, about, identity=identity_of(folder))
 
     def __len__(self) -> int:
         return int(self._first_row[-1])
@@ -108,6 +108,11 @@ def normalised(crops: np.ndarray) -> np.ndarray:
     """Crops (n, C, S, S) as floats 0 to 1, each channel of each divided by its maximum; a channel of zeros stays so."""
     peak = crops.max(axis=(2, 3), keepdims=True).astype(np.float32)
     return crops / np.where(peak > 0, peak, 1)
+
+
+def identity_of(folder: Path) -> str:
+    """SHA-256 of a store's about.json, which holds the SHA-256 of every plate's crops and table."""
+    return sha256((folder / ABOUT).read_bytes()).hexdigest()
 
 
 def read_about(folder: Path) -> dict[str, Any] | None:

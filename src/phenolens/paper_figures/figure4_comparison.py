@@ -16,7 +16,6 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from phenolens.core.colours import Contrast, checked_crops, shared_contrast
 from phenolens.core.errors import InputError
-from phenolens.pipeline import check_scores
 from phenolens.plotting.cell_images import (
     PAD_IN,
     cell_grid,
@@ -30,6 +29,7 @@ from phenolens.plotting.cell_images import (
     wrapped,
 )
 from phenolens.plotting.style import PIXELS_PER_INCH, add_caption, bare, figure_style
+from phenolens.readiness import check_scores
 from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.decoder import PicturedRun, decoding_runs, named_runs, pictured_runs, place
 from phenolens.runs.example_cells import chosen_words, drawn_cells, seen_words, unseen_cells

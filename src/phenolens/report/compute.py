@@ -17,10 +17,11 @@ import pandas as pd
 from phenolens.core.errors import InputError, at_least
 from phenolens.core.files import read_h5ad, read_json, write_text
 from phenolens.crops.store import CropStore
-from phenolens.pipeline import check_scores, score_name
+from phenolens.pipeline import score_name
 from phenolens.plotting.charts import confusion_matrix, learning_curves, treatment_map
 from phenolens.plotting.page import Picture, SavedPicture
 from phenolens.profiles.score_table import COMPOUNDS, verdict_sentence
+from phenolens.readiness import check_scores
 from phenolens.realism.saved import KeptRealism, kept_realism
 from phenolens.report.crop_quality import left_out, quality
 from phenolens.report.page import RealismContents, ReportContents, report_html

@@ -11,8 +11,8 @@ import numpy as np
 from phenolens.core.errors import InputError
 from phenolens.crops.store import CropStore, normalised
 from phenolens.models import Generative
-from phenolens.pipeline import trained_runs
 from phenolens.profiles.score_table import MODEL_NAMES
+from phenolens.readiness import ready_runs
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.device import Compute
@@ -95,7 +95,7 @@ def chosen_run(study: Study, asked: str | None, *, precision: str | None = None)
         found = pictured_run(study, asked, precision=precision)
         if found is not None:
             return found
-    able = pictured_runs(study, trained_runs(study), precision=precision)
+    able = pictured_runs(study, ready_runs(study, "trained"), precision=precision)
     named = ", ".join(run.name for run in able)
     if asked is not None:
         instead = f"name one that can: {named}" if able else f"train one: phenolens train {study.folder}"
@@ -121,7 +121,7 @@ def decoding_runs(study: Study, asked: Sequence[str]) -> list[PicturedRun]:
     """The runs asked for, in their order, all of which must decode; else all that decode, the plainest model first."""
     if asked:
         return [chosen_run(study, name) for name in dict.fromkeys(asked)]
-    able = pictured_runs(study, trained_runs(study))
+    able = pictured_runs(study, ready_runs(study, "trained"))
     return sorted(able, key=place) if able else [chosen_run(study, None)]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from phenolens.core.errors import InputError
 from phenolens.crops.store import CropStore
-from phenolens.pipeline import embedding_sources
+from phenolens.readiness import embedding_sources
 from phenolens.runs.catalogue import Catalogue
 from phenolens.study import Study
 

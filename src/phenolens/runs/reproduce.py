@@ -7,7 +7,8 @@ from typing import Any
 from phenolens.core.files import read_json
 from phenolens.crops.config import CropConfig
 from phenolens.crops.store import CropStore
-from phenolens.pipeline import EvaluateConfig, ProfileConfig, scores_about
+from phenolens.pipeline import EvaluateConfig, ProfileConfig
+from phenolens.readiness import scores_about
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import TrainConfig

@@ -23,8 +23,8 @@ from phenolens import __version__
 from phenolens.core.files import alone, read_json, sha256, write_json, write_whole
 from phenolens.core.progress import track
 from phenolens.morphology.features import describe
-from phenolens.pipeline import embedding_sources
 from phenolens.plotting.style import file_of
+from phenolens.readiness import embedding_sources
 from phenolens.study import Study
 from phenolens.travel.compute import Traveller
 from phenolens.travel.config import TravelConfig

@@ -8,6 +8,7 @@ from tyro.conf import Positional
 from phenolens import pipeline
 from phenolens.core.progress import tell
 from phenolens.pipeline import EmbedConfig
+from phenolens.readiness import ready_runs
 from phenolens.study import Study
 
 
@@ -23,7 +24,7 @@ class Flags:
 def act(flags: Flags) -> None:
     """Embed with each run."""
     study = Study.open(flags.study)
-    for name in study.chosen_runs(flags.runs) if flags.runs else pipeline.trained_runs(study):
+    for name in study.chosen_runs(flags.runs) if flags.runs else ready_runs(study, "trained"):
         pipeline.embed(study, name, flags.embed)
         tell(f"embeddings of {name}: {study.embeddings(name)}")
     tell(f"next: phenolens profile {study.folder}")

@@ -20,6 +20,7 @@ from phenolens.profiles.evaluate import ScoreConfig, TableConfig
 from phenolens.profiles.harmony import certificate_of
 from phenolens.profiles.read_table import KINDS, kind_of
 from phenolens.profiles.recipe import Recipe
+from phenolens.readiness import ready_runs
 from phenolens.study import HEADLINE, MARKER, Study
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def act(flags: Flags) -> None:
         return
     study = Study.open(flags.source)
     config = _of_study(flags)
-    pipeline.evaluate(study, pipeline.profiled_runs(study), config)
+    pipeline.evaluate(study, ready_runs(study, "profiled"), config)
     draw_confusions(study)
     show_scores(study)
     tell(f"next: phenolens report {study.folder}")

@@ -8,6 +8,7 @@ from tyro.conf import Positional
 from phenolens import pipeline
 from phenolens.core.progress import tell
 from phenolens.pipeline import ProfileConfig
+from phenolens.readiness import ready_runs
 from phenolens.study import Study
 
 
@@ -23,7 +24,7 @@ class Flags:
 def act(flags: Flags) -> None:
     """Profile each run's embeddings."""
     study = Study.open(flags.study)
-    for name in study.chosen_runs(flags.runs) if flags.runs else pipeline.embedded_runs(study):
+    for name in study.chosen_runs(flags.runs) if flags.runs else ready_runs(study, "embedded"):
         pipeline.profile(study, name, flags.profile)
         tell(f"profiles of {name}: {study.profiles(name)}")
     tell(f"next: phenolens evaluate {study.folder}")

@@ -6,6 +6,7 @@ from typing import Literal
 from phenolens import pipeline
 from phenolens.core.progress import tell
 from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig
+from phenolens.readiness import ready_runs
 from phenolens.report.compute import ReportConfig, write_report
 from phenolens.training.config import TrainConfig
 from phenolens.training.watch import check_can_watch
@@ -39,7 +40,7 @@ def act(flags: Flags) -> None:
         pipeline.profile(study, name, flags.profile)
         names.append(name)
         tell(f"{name}: trained, embedded, profiled")
-    pipeline.evaluate(study, pipeline.profiled_runs(study), flags.evaluate)
+    pipeline.evaluate(study, ready_runs(study, "profiled"), flags.evaluate)
     draw_confusions(study)
     show_scores(study)
     write_report(study, replace(flags.report, run=flags.report.run or names[0]))

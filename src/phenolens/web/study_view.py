@@ -23,9 +23,9 @@ from phenolens.core.colours import Contrast, cell_image, colour_words, shared_co
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_h5ad, read_json
 from phenolens.crops.store import ABOUT, CropStore, normalised
-from phenolens.pipeline import about_of
 from phenolens.profiles.nsc import directions, distances
 from phenolens.profiles.score_table import verdict_sentence
+from phenolens.readiness import Step, about_of, steps_done
 from phenolens.runs.embeddings import embedding_rows
 from phenolens.screens.screen import treatment_name
 from phenolens.study import HEADLINE, Study
@@ -190,7 +190,6 @@ class Explorer:
         self.study = study
         self._seen: tuple[bytes, Cells] | None = None
         self._typical: dict[tuple[str, ...], int | None] = {}
-        self._said_by: dict[Path, tuple[int, dict[str, Any]]] = {}
 
     def cells(self) -> Cells:
         """The study's cells, opened once; NoCellsError while there are none."""
@@ -202,18 +201,9 @@ class Explorer:
             self._seen = (about, Cells.of(self.study.store()))
         return self._seen[1]
 
-    def models(self) -> dict[str, dict[str, bool]]:
-        """How far each run is: trained, embedded, profiled, scored."""
-        study = self.study
-        return {
-            run: {
-                "trained": (study.run(run) / "health.json").is_file(),
-                "embedded": self._is_embedded(run),
-                "profiled": (study.profiles(run) / "about.json").is_file(),
-                "scored": study.scores.is_file() and self._scores_file(run, "NSC").is_file(),
-            }
-            for run in study.runs()
-        }
+    def models(self) -> dict[str, dict[Step, bool]]:
+        """The runs, and which steps of each are done and up to date."""
+        return {run: steps_done(self.study, run) for run in self.study.runs()}
 
     def next_step(self, run: str = "") -> str:
         """The command that this study needs next, or that one run of it does; empty when every step is done."""
@@ -223,7 +213,7 @@ class Explorer:
             return f"phenolens crop {folder} --source SCREEN --layout bbbc021"
         if not models:
             return f"phenolens train {folder} --model vaeplus"
-        verbs = {"trained": "train", "embedded": "embed", "profiled": "profile", "scored": "evaluate"}
+        verbs: dict[Step, str] = {"trained": "train", "embedded": "embed", "profiled": "profile", "scored": "evaluate"}
         for done, verb in verbs.items():
             missing = [run for run, steps in models.items() if not steps[done]]
             if missing and verb == "train":
@@ -343,30 +333,15 @@ class Explorer:
 
     def embedded(self, run: str, rows: np.ndarray) -> np.ndarray | None:
         """The embeddings (n, Z) of sorted rows of the store; None where there are none, or not of these crops."""
-        if not run or not len(rows) or not self._is_embedded(run):
+        if not run or not len(rows) or not steps_done(self.study, run)["embedded"]:
             return None
         return np.concatenate(list(embedding_rows(self.study, run, self.cells().store, rows))).astype(float)
 
-    def _is_embedded(self, run: str) -> bool:
-        """Whether all plates are embedded, from the crops that are there now."""
-        store, folder = self.cells().store, self.study.embeddings(run)
-        return all(self._about(folder / f"{plate}.h5ad").get("crops") == store.identity for plate in store.plates)
-
     def damaged(self) -> list[Path]:
-        """Embeddings that are there and cannot be read; the run that they are of counts as not embedded."""
+        """Embeddings that exist and cannot be read; their run counts as not embedded."""
         plates = self.cells().store.plates
         paths = [self.study.embeddings(run) / f"{plate}.h5ad" for run in self.study.runs() for plate in plates]
-        return [path for path in paths if path.is_file() and not self._about(path)]
-
-    def _about(self, path: Path) -> dict[str, Any]:
-        """What embeddings say they were made from, read once while the file stays the same; empty where they cannot."""
-        try:
-            written = path.stat().st_mtime_ns
-            if self._said_by.get(path, (0, {}))[0] != written:
-                self._said_by[path] = written, about_of(path)
-        except OSError:
-            return {}
-        return self._said_by[path][1]
+        return [path for path in paths if path.is_file() and not about_of(path)]
 
     def _table(self, path: Path, **how: Any) -> pd.DataFrame:
         """A table of scores; InputError, naming the command, when it is damaged."""

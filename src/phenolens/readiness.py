@@ -1,0 +1,165 @@
+"""Which steps of a run are done and up to date: trained, embedded, profiled, scored.
+
+A step is up to date when what it was made from is what is there now. Every command and page asks here.
+"""
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from phenolens.core.errors import InputError
+from phenolens.core.files import read_json
+from phenolens.core.progress import tell
+from phenolens.crops.store import identity_of, read_about
+from phenolens.study import Study
+
+Step = Literal["trained", "embedded", "profiled", "scored"]
+
+
+def steps_done(study: Study, run: str) -> dict[Step, bool]:
+    """Whether each step of a run is done and up to date."""
+    return {step: _passes(check, study, run) for step, check in CHECKS.items()}
+
+
+def ready_runs(study: Study, step: Step) -> list[str]:
+    """The runs whose `step` is done and up to date; of the others the reason is printed.
+
+    Raises:
+        InputError: there is no such run; the message names the command that comes first.
+    """
+    ready, reasons = [], []
+    for run in study.chosen_runs(()):
+        try:
+            CHECKS[step](study, run)
+            ready.append(run)
+        except InputError as error:
+            reasons.append(str(error))
+    if not ready:
+        raise InputError(reasons[0])
+    for reason in reasons:
+        tell(f"left out: {reason}")
+    return ready
+
+
+def check_trained(study: Study, run: str) -> None:
+    """InputError unless a run is trained to its last step."""
+    if not (study.run(run) / "health.json").exists():
+        raise InputError(f"{study.run(run)}: training is not finished; run its `phenolens train` command again")
+
+
+def embedding_sources(study: Study, run: str) -> list[str]:
+    """What each plate's embeddings are made from.
+
+    Raises:
+        InputError: embeddings are missing, damaged, or out of date: crops or checkpoint changed.
+    """
+    crops, steps = _crops(study), run_config(study, run)["steps"]
+    again = f"run `phenolens embed {study.folder}`"
+    sources = []
+    for plate in crops["plates"]:
+        path = study.embeddings(run) / f"{plate}.h5ad"
+        about = about_of(path)
+        if not about and path.is_file():
+            raise InputError(f"{path}: damaged; {again}")
+        if not about:
+            check_trained(study, run)
+            raise InputError(f"{path}: missing; {again}")
+        if about["crops"] != crops["identity"] or about["config"]["steps"] != steps:
+            raise InputError(f"{path}: out of date (crops or checkpoint changed); {again}")
+        sources.append(about["made_from"])
+    return sources
+
+
+def profile_source(study: Study, run: str) -> str:
+    """What a run's profiles are made from; InputError where they are missing or out of date."""
+    path, again = study.profiles(run) / "about.json", f"run `phenolens profile {study.folder}`"
+    embedded = embedding_sources(study, run)
+    about = read_json(path, mend=again)
+    if about["embeddings"] != embedded:
+        raise InputError(f"{path}: out of date (embeddings changed); {again}")
+    return about["made_from"]
+
+
+def check_scored(study: Study, run: str) -> None:
+    """InputError where a run has no scores, or they are out of date."""
+    source, again = profile_source(study, run), f"run `phenolens evaluate {study.folder}`"
+    made_from = scores_about(study)["profiles"].get(run)
+    if made_from is None:
+        raise InputError(f'{study.scores}: no scores of run "{run}"; {again}')
+    if made_from != source:
+        raise InputError(f'{study.scores}: out of date (profiles of run "{run}" changed); {again}')
+
+
+def check_scores(study: Study) -> None:
+    """InputError unless there are scores and all of them are up to date."""
+    if not (study.scores_folder / "about.json").exists() or not study.scores.exists():
+        ready_runs(study, "profiled")  # InputError that names an earlier command where one is missing
+    for run in scores_about(study)["profiles"]:
+        check_scored(study, run)
+
+
+def scores_about(study: Study) -> dict[str, Any]:
+    """What the scores are made from: `profiles`, the source of each run's, and `config`, of an EvaluateConfig."""
+    path, again = study.scores_folder / "about.json", f"run `phenolens evaluate {study.folder}`"
+    if not path.exists() or not study.scores.exists():
+        raise InputError(f"{study.scores}: missing; {again}")
+    about = read_json(path, mend=again)
+    if not isinstance(about, dict) or not about.keys() >= {"profiles", "config"}:
+        raise InputError(f"{path}: damaged; {again}")
+    return about
+
+
+def run_config(study: Study, run: str) -> dict[str, Any]:
+    """The settings that a run was trained with."""
+    path, again = study.run(run) / "config.json", "run its `phenolens train` command again"
+    about = read_json(path, mend=again)
+    config = about.get("config") if isinstance(about, dict) else None
+    if not isinstance(config, dict) or not {"model", "seed", "steps"} <= config.keys():
+        raise InputError(f"{path}: not the config of a run; delete it and {again}")
+    return config
+
+
+def about_of(path: Path) -> dict[str, Any]:
+    """What an `.h5ad` of phenolens says it was made from; empty where it is missing or damaged."""
+    try:
+        file = path.stat()
+    except OSError:
+        return {}
+    return _about_of(path, (file.st_ino, file.st_mtime_ns, file.st_size))
+
+
+@lru_cache(4096)  # a page asks for every plate of every run
+def _about_of(path: Path, version: tuple[int, ...]) -> dict[str, Any]:
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            return json.loads(file["uns/phenolens"][()])
+    except (OSError, KeyError, ValueError):
+        return {}
+
+
+def _crops(study: Study) -> dict[str, Any]:
+    """Identity and plates of the crops, without opening each plate."""
+    about = read_about(study.crops)
+    if about is None or not about.get("complete"):
+        study.store()  # InputError that says what is wrong
+    return {"identity": identity_of(study.crops), "plates": (about or {})["plates"]}
+
+
+def _passes(check: Callable[[Study, str], object], study: Study, run: str) -> bool:
+    try:
+        check(study, run)
+    except InputError:
+        return False
+    return True
+
+
+CHECKS: dict[Step, Callable[[Study, str], object]] = {
+    "trained": check_trained,
+    "embedded": embedding_sources,
+    "profiled": profile_source,
+    "scored": check_scored,
+}

@@ -1,0 +1,64 @@
+"""Which steps of a run are done and up to date, for commands and pages alike."""
+
+import shutil
+
+import pytest
+
+from phenolens.core.errors import InputError
+from phenolens.core.files import read_json, write_json
+from phenolens.readiness import check_scores, ready_runs, steps_done
+from phenolens.study import Study
+from phenolens.web.study_view import Explorer
+from travelling_study import RUN
+
+ALL = {"trained": True, "embedded": True, "profiled": True, "scored": True}
+
+
+@pytest.fixture
+def study(explored, tmp_path) -> Study:
+    return Study.open(shutil.copytree(explored.folder, tmp_path / "study"))
+
+
+def changed(path, **values):
+    write_json(path, read_json(path, mend="") | values)
+
+
+def test_every_step_of_a_finished_study_is_done(study):
+    assert steps_done(study, RUN) == ALL
+    check_scores(study)
+    assert ready_runs(study, "scored") == [RUN]
+
+
+def test_profiles_of_other_embeddings_are_not_ready_for_commands_nor_in_the_explorer(study):
+    changed(study.profiles(RUN) / "about.json", embeddings=["of an earlier training"])
+    expected = ALL | {"profiled": False, "scored": False}
+    assert steps_done(study, RUN) == expected
+    assert Explorer(study).models() == {RUN: expected}
+    assert Explorer(study).next_step() == f"phenolens profile {study.folder}"
+    with pytest.raises(InputError, match="phenolens profile"):
+        ready_runs(study, "profiled")
+
+
+def test_embeddings_of_a_shorter_training_are_not_ready_for_commands_nor_in_the_explorer(study):
+    config = read_json(study.run(RUN) / "config.json", mend="")["config"]
+    changed(study.run(RUN) / "config.json", config=config | {"steps": config["steps"] + 1})
+    assert Explorer(study).models()[RUN] == {"trained": True, "embedded": False, "profiled": False, "scored": False}
+    with pytest.raises(InputError, match="phenolens embed"):
+        ready_runs(study, "embedded")
+
+
+def test_scores_of_other_profiles_are_not_ready_for_the_report_nor_in_the_explorer(study):
+    changed(study.scores_folder / "about.json", profiles={RUN: "of earlier profiles"})
+    assert Explorer(study).models()[RUN] == ALL | {"scored": False}
+    with pytest.raises(InputError, match="phenolens evaluate"):
+        check_scores(study)
+
+
+def test_an_embedding_that_is_written_again_is_read_again(study):
+    path = study.embeddings(RUN) / f"{study.store().plates[0]}.h5ad"
+    assert steps_done(study, RUN)["embedded"]
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert not steps_done(study, RUN)["embedded"]
+    path.write_bytes(whole)
+    assert steps_done(study, RUN)["embedded"]
