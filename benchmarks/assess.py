@@ -131,9 +131,7 @@ async def clicking(name: str, code: str, port: int, until: float, flags: Flags, 
         async def ask(method: str, path: str, form: dict[str, str] | None = None) -> httpx.Response:
             for _ in range(TRIES):
                 try:
-                    answer = await client.request(method, path, data=form)
-                    if answer.status_code != 429:
-                        return answer
+                    return await client.request(method, path, data=form)
                 except httpx.TransportError:  # as a person would: the same again
                     if not flags.kill_after:
                         raise

@@ -14,8 +14,7 @@ import numpy as np
 import tyro
 from scipy.special import ndtr
 
-from phenolens.blinded_test.design import crossed_share, wilson
-from phenolens.blinded_test.statistics import detection
+from phenolens.blinded_test.statistics import clustered_share, detection, wilson
 
 KINDS = {"alike": 0.0, "differing": 0.4}  # deviation of assessors' biases and sensitivities
 PICTURES = 0.7  # deviation of pictures
@@ -40,7 +39,7 @@ def main(flags: Flags) -> None:
         for words, deviation in KINDS.items():
             chance = np.random.default_rng([flags.seed, number])
             drawn = [answers(chance, number, flags.n, deviation) for _ in range(flags.draws)]
-            passed = [crossed_share(~synthetic) for synthetic, _ in drawn]
+            passed = [clustered_share(~synthetic) for synthetic, _ in drawn]
             naive = [wilson((~synthetic).sum(), synthetic.size) for synthetic, _ in drawn]
             d_primes = [detection(synthetic, real)[0] for synthetic, real in drawn]
             truth = float(ndtr(-MEAN / np.sqrt(1 + PICTURES**2 + 1.25 * deviation**2)))

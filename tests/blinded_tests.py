@@ -71,7 +71,10 @@ class Visitor:
         return self
 
     def as_owner(self):
-        assert self.get(f"/owner?token={TOKEN}").status_code == 303
+        return self.as_owner_of(TOKEN)
+
+    def as_owner_of(self, token):
+        assert self.get(f"/owner?token={token}").status_code == 303
         return self
 
     def picture_id(self):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from phenolens.web.base import address_of, listening
+from phenolens.web.server import address_of, listening
 
 
 @contextmanager

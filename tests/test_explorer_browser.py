@@ -183,15 +183,15 @@ def test_plates_and_treatments_fit_a_phone(browser, at, study):
 
 def test_the_list_of_groups_can_be_used_as_soon_as_it_is_there_and_while_the_rest_is_drawn(browser, at):
     def in_two_parts(route):
-        script = httpx.get(f"{at}map.js").text.replace("AT_ONCE = 100000,", "AT_ONCE = 2,")
+        script = httpx.get(f"{at}static/map.js").text.replace("AT_ONCE = 100000,", "AT_ONCE = 2,")
         held = script.replace("await seen();", "await new Promise((go) => { window.goOn = go; });")
         assert held != script
         route.fulfill(body=held, content_type="text/javascript")
 
     with page_of(browser, viewport=WIDE) as (page, said):
-        page.route("**/map.js*", in_two_parts)
+        page.route("**/static/map.js*", in_two_parts)
         held_back = []
-        page.route("**/plotly.js*", lambda route: held_back.append(route))
+        page.route("**/static/plotly.js*", lambda route: held_back.append(route))
         page.goto(f"{at}map?of=cells", wait_until="commit")
         page.wait_for_timeout(500)
         assert page.locator("#legend button").count() == 0

@@ -26,7 +26,7 @@ from phenolens.travel.compute import TravelConfig, Traveller
 from phenolens.web import projection, treatments
 from phenolens.web.app import create_app, prepare
 from phenolens.web.base import address
-from phenolens.web.study_view import Explorer
+from phenolens.web.study_view import StudyView
 from test_web import TRICKS, everything
 from travelling_study import LONELY, RUN, SERIES
 
@@ -70,7 +70,7 @@ def test_a_point_of_the_map_is_the_cell_that_its_group_says(study, visitor):
 def test_a_point_of_the_map_of_treatments_shows_the_cell_nearest_to_its_mean(study, visitor):
     (point,) = visitor.get(f"/map/points.json?run={RUN}&of=treatments&way=pca&numbers=0").json()
     name = re.search(r"/treatments/([^?]+)", point["link"])[1].replace("%40", "@").replace("%2F", "/")
-    explorer = Explorer(study)
+    explorer = StudyView(study)
     nearest = next(iter(explorer.nearest_to_mean(RUN, name, n=1)))
     assert explorer.cells().table["cell_id"].iloc[nearest] in point["picture"]
 
@@ -112,7 +112,7 @@ def test_a_frame_is_the_travellers_picture_in_the_contrast_of_all_cells(study, v
     (journey,) = traveller.travel(TravelConfig(to=f"{SERIES}@10", way="line", frames=5))
     path = address("travel", "frame-2.png", to=f"{SERIES}@10", way="line", frames=5, run=RUN)
     shown = matplotlib.image.imread(io.BytesIO(visitor.get(path).content), format="png")[..., :3]
-    expected = cell_image(journey.pictures[2], Explorer(study).cells().contrast)
+    expected = cell_image(journey.pictures[2], StudyView(study).cells().contrast)
     np.testing.assert_allclose(shown, expected, atol=0.5 / 255 + 1e-6)
 
 
@@ -193,7 +193,7 @@ def test_a_travel_that_cannot_be_is_told_in_words_on_its_page(visitor, query):
     ["frames=1", "frames=9999999999", "way=fly", "bright=0", "bright=1e9", "populations=x", "frame=-1", "doses=%00"],
 )
 def test_numbers_and_ways_that_cannot_be_are_refused(visitor, query):
-    assert "wrong number" in visitor.get(f"/travel?{query}", 422).text
+    assert f"Take {query.partition('=')[0]} out of the address" in visitor.get(f"/travel?{query}", 422).text
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_a_name_that_is_none_is_refused_in_words_wherever_it_stands(visitor, pat
 def test_downloads_hold_every_neighbour_and_every_cell_of_the_treatment(study, visitor):
     name = f"{SERIES}@10"
     cells = pd.read_csv(io.BytesIO(visitor.get(address("downloads", "cells.csv", treatment=name, run=RUN)).content))
-    rows = Explorer(study).cells().rows_of(name)
+    rows = StudyView(study).cells().rows_of(name)
     assert cells["cell_id"].tolist() == study.store().cells["cell_id"].iloc[rows].tolist()
     near = pd.read_csv(io.BytesIO(visitor.get(address("downloads", "neighbours.csv", treatment=name, run=RUN)).content))
     assert near["cosine_distance"].is_monotonic_increasing
@@ -317,7 +317,7 @@ def test_what_nobody_foresaw_is_a_page_with_all_headers(study, monkeypatch):
     def broken(self, run):
         raise ZeroDivisionError("as nobody foresaw")
 
-    monkeypatch.setattr(Explorer, "verdict", broken)
+    monkeypatch.setattr(StudyView, "verdict", broken)
     through = httpx.ASGITransport(app=create_app(study), raise_app_exceptions=False)
 
     async def asked():
@@ -326,7 +326,7 @@ def test_what_nobody_foresaw_is_a_page_with_all_headers(study, monkeypatch):
 
     answer = asyncio.run(asked())
     assert answer.status_code == 500
-    assert "This page cannot be made" in answer.text
+    assert "This page failed" in answer.text
     assert "as nobody foresaw" not in answer.text
     assert "default-src 'none'" in answer.headers["content-security-policy"]
 
@@ -371,7 +371,7 @@ def test_whatever_is_damaged_is_named_with_the_command_that_mends_it(study, tmp_
 
 def test_populations_of_many_cells_are_looked_for_when_asked(study, monkeypatch):
     monkeypatch.setattr(treatments, "QUICK_CELLS", 2)
-    visitor, path = Visitor(study), address("treatments", Explorer(study).cells().treatments["n_cells"].idxmax())
+    visitor, path = Visitor(study), address("treatments", StudyView(study).cells().treatments["n_cells"].idxmax())
     html = visitor.get(path).text
     assert "stands for them" not in html
     link = re.search(r'href="([^"]+)#populations">Look for them', html)[1].replace("&amp;", "&")
@@ -406,7 +406,7 @@ import pathlib, time
 from phenolens.study import Study
 from phenolens.web.app import create_app, prepare
 app = create_app(Study.open(pathlib.Path({str(study.folder)!r})))
-app.state.travels.open_ahead = lambda: (time.sleep(1), print("opened"))
+app.state.travels.preload = lambda: (time.sleep(1), print("opened"))
 prepare(app)
 """
     ended = subprocess.run([sys.executable, "-c", ends_meanwhile], capture_output=True, text=True, check=True)
@@ -415,7 +415,7 @@ prepare(app)
 
 def test_a_run_that_is_embedded_anew_shows_the_cells_of_its_new_embeddings(study, tmp_path):
     shutil.copytree(study.folder, tmp_path / "study")
-    explorer = Explorer(Study.open(tmp_path / "study"))
+    explorer = StudyView(Study.open(tmp_path / "study"))
     treatment = explorer.cells().treatments["n_cells"].idxmax()
     before = explorer.typical_cell(RUN, treatment)
     rows = explorer.cells().rows_of(treatment)
@@ -442,7 +442,7 @@ def test_without_controls_a_travel_says_what_it_cannot_show_and_why(study, tmp_p
     assert "in standard deviations of control cells, and this study has none" in visitor.get(asked).text
     assert "no control cells: a direction leads away" in visitor.get(f"{asked}&way=direction").text
     assert "no control cells, in whose standard deviations" in visitor.get(f"{asked}&populations=2").text
-    many = Explorer(bare).cells().treatments["n_cells"].idxmax()
+    many = StudyView(bare).cells().treatments["n_cells"].idxmax()
     assert "No populations: no control cells" in visitor.get(address("treatments", many, populations="true")).text
 
 

@@ -25,8 +25,9 @@ from phenolens.screens.screen import treatment_name
 from phenolens.study import Study
 from phenolens.verbs.explore import Flags, act
 from phenolens.web.app import create_app
-from phenolens.web.base import address, listening, serve
-from phenolens.web.study_view import Explorer, NotInStudyError, known
+from phenolens.web.base import NotFoundError, address
+from phenolens.web.server import listening, serve
+from phenolens.web.study_view import StudyView, known
 
 RUN = "vae-seed0"
 ODD = 'mevinolin/lovastatin <b>&"µ?#%2F'  # a compound whose name holds what addresses and HTML are made of
@@ -131,7 +132,7 @@ def got(client, path, status=200):
 
 
 def odd_treatment(study):
-    return next(name for name in Explorer(study).cells().treatments.index if name.startswith(ODD))
+    return next(name for name in StudyView(study).cells().treatments.index if name.startswith(ODD))
 
 
 def everything(folder):
@@ -157,7 +158,7 @@ def test_every_link_and_picture_of_every_page_leads_somewhere_and_none_leaves(sc
         todo += sorted(inner - set(seen) - set(todo))
     kinds = {path.split("/")[1].split("?")[0] for path in seen}
     pages = {"", "plates", "wells", "treatments", "map", "travel", "downloads"}
-    assert kinds == pages | {"cells", "explorer.css", "map.js", "plotly.js"}
+    assert kinds == pages | {"cells", "static"}
     wells = scored.store().cells[["plate", "well"]].drop_duplicates()
     assert {f"/wells/{row.plate}/{row.well}" for row in wells.itertuples()} <= set(seen)
 
@@ -173,7 +174,7 @@ def test_pages_have_no_script_and_no_style_of_their_own_and_every_picture_has_wo
 
 
 def test_every_answer_forbids_scripts_frames_and_guessing_of_types(study):
-    for path in ("/", "/nowhere", "/explorer.css", "/plates/x", "/wells/a/b?page=0", "/cells/x.png"):
+    for path in ("/", "/nowhere", "/static/explorer.css", "/plates/x", "/wells/a/b?page=0", "/cells/x.png"):
         headers = browser(study).get(path).headers
         policy = headers["content-security-policy"]
         assert policy.startswith("default-src 'none'; img-src 'self'; style-src 'self';")
@@ -195,7 +196,7 @@ def test_home_counts_the_screen(scored):
 
 def test_home_says_the_score_in_a_sentence_and_marks_the_wrong_treatments(scored):
     html = browser(scored).get("/").text
-    table = Explorer(scored).judged(RUN)["NSC"]
+    table = StudyView(scored).judged(RUN)["NSC"]
     assert "VAE matches 5 of 8 treatments" in html
     assert html.count("(wrong under NSC)") == (table["right"] == "False").sum() > 0
 
@@ -242,13 +243,13 @@ def test_the_nearest_cells_are_those_of_the_slow_definition(scored):
     ]
     mean = sum(z[row] for row in mine) / len(mine)
     away = {row: float(np.sqrt(((z[row] - mean) ** 2).sum())) for row in mine}
-    nearest = Explorer(scored).nearest_to_mean(RUN, name, n=3)
+    nearest = StudyView(scored).nearest_to_mean(RUN, name, n=3)
     assert list(nearest) == sorted(away, key=away.__getitem__)[:3]
     np.testing.assert_allclose(list(nearest.values()), [away[row] for row in nearest], rtol=1e-12)
 
 
 def test_the_nearest_treatments_are_the_ones_beside_it_on_the_circle(scored):
-    explorer = Explorer(scored)
+    explorer = StudyView(scored)
     names = sorted(explorer.cells().treatments.query("role == 'treated'").index)
     near = explorer.neighbours(RUN, names[3], n=2)
     assert {neighbour.treatment for neighbour in near} == {names[2], names[4]}
@@ -259,7 +260,7 @@ def test_the_nearest_treatments_are_the_ones_beside_it_on_the_circle(scored):
 
 def test_a_treatments_page_says_who_its_neighbour_was_and_whether_that_was_right(scored):
     name = odd_treatment(scored)
-    row = Explorer(scored).judged(RUN)["NSC"].loc[name]
+    row = StudyView(scored).judged(RUN)["NSC"].loc[name]
     text = " ".join(Page(got(browser(scored), address("treatments", name)).text).text.split())
     words = {"True": "NSC: ✓ right.", "False": "NSC: ✗ wrong."}[row.right]
     assert words in text
@@ -267,7 +268,7 @@ def test_a_treatments_page_says_who_its_neighbour_was_and_whether_that_was_right
 
 
 def test_random_cells_are_of_the_treatment_and_the_same_for_the_same_address(study):
-    cells, name = Explorer(study).cells(), odd_treatment(study)
+    cells, name = StudyView(study).cells(), odd_treatment(study)
     drawn = [cells.random(name, 4, draw=draw).tolist() for draw in (0, 0, 1)]
     assert drawn[0] == drawn[1]
     assert drawn[0] != drawn[2]
@@ -286,7 +287,7 @@ def test_noise_and_wells_of_positive_controls_are_not_a_treatments_cells(study):
     table.loc[well, same] = table.loc[ours[1], same].to_numpy()
     table.loc[well, "role"] = "other"
     write_parquet(path, table, about=about)
-    rows = Explorer(study).cells().rows_of(name)
+    rows = StudyView(study).cells().rows_of(name)
     shown = set(study.store().cells.iloc[rows]["cell_id"]) & set(table["cell_id"])
     assert shown == set(table.loc[ours[1:], "cell_id"])
 
@@ -308,7 +309,7 @@ def test_a_well_says_why_a_cell_is_flagged_and_whether_it_is_left_out(study):
 
 
 def test_a_cells_picture_is_its_crop_in_the_colours_of_its_channels(study):
-    store, cells = study.store(), Explorer(study).cells()
+    store, cells = study.store(), StudyView(study).cells()
     crop, contrast = normalised(store.take([5]))[0], cells.contrast
     stretched = np.clip((crop - contrast.black[:, None, None]) / (contrast.white - contrast.black)[:, None, None], 0, 1)
     expected = np.clip(sum(plane[..., None] * colour for plane, colour in zip(stretched, contrast.colours)), 0, 1)
@@ -370,7 +371,7 @@ def test_a_page_number_that_is_none_is_refused_in_words(study):
 
 
 def test_the_nearest_name_is_offered():
-    with pytest.raises(NotInStudyError, match=r'Did you mean "taxol@0\.3"'):
+    with pytest.raises(NotFoundError, match=r'Did you mean "taxol@0\.3"'):
         known("taxol@0.4", ["taxol@0.3", "DMSO@0"], what="treatment")
 
 
@@ -441,7 +442,7 @@ def test_each_half_run_state_shows_what_there_is_and_names_the_next_command(stud
 def test_embeddings_of_other_crops_are_not_shown(scored):
     about = scored.crops / "about.json"
     about.write_text(about.read_text() + "\n")  # the crops' identity is the hash of this file
-    assert Explorer(scored).nearest_to_mean(RUN, odd_treatment(scored), n=3) == {}
+    assert StudyView(scored).nearest_to_mean(RUN, odd_treatment(scored), n=3) == {}
 
 
 def test_damaged_crops_are_told_in_words(study):
@@ -465,7 +466,7 @@ def test_the_report_is_served_with_its_one_style_allowed_by_hash(scored):
 
 
 def test_every_compounds_control_and_doses_stand_together_by_dose(study):
-    cells = Explorer(study).cells()
+    cells = StudyView(study).cells()
     series = cells.doses_of(odd_treatment(study))
     assert series["role"].iloc[0] == "control"
     assert set(series["compound"][1:]) == {ODD}
@@ -493,10 +494,10 @@ def test_a_port_in_use_is_one_line_that_says_what_to_do():
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(InputError, match=rf"--port {port}: address already in use; name another"):
+        with pytest.raises(InputError, match=rf"--port {port}: address already in use"):
             listening(port)
         with pytest.raises(InputError, match="already in use"):  # before a study is opened
-            serve(lambda: pytest.fail("opened"), port=port, verb="explore", words=str)
+            serve(lambda: pytest.fail("opened"), port=port, verb="explore", message=str)
     with pytest.raises(InputError, match="out of range"):
         listening(65536)
 

@@ -1,7 +1,7 @@
-"""One blinded assessment in one SQLite file: pictures, key, assessors, answers.
+"""One blinded test in one SQLite file: pictures, key, assessors, answers.
 
-An answer is on the disk before anybody is told that it was taken (write-ahead log, synchronous FULL). What serves
-assessors opens the file blind: SQLite itself refuses to read the key there.
+An answer is on the disk before the next picture is sent (write-ahead log, synchronous FULL). Code that serves
+assessors opens the file blind: SQLite itself then refuses to read the key.
 """
 
 import json
@@ -20,38 +20,13 @@ import pandas as pd
 from phenolens.blinded_test.statistics import ANSWERS
 from phenolens.core.errors import InputError
 
-ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's: no I, L, O, U, which people mistake
-CODE_LETTERS = 20  # 100 bits
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: without I, L, O and U, which people confuse
+CODE_CHARACTERS = 20  # 5 bits each: 100 bits
 NAME_CHARACTERS = 60
-
-
-def new_code() -> str:
-    """A new assessor's code, without the hyphens it is shown with."""
-    return "".join(secrets.choice(ALPHABET) for _ in range(CODE_LETTERS))
-
-
-def plain_code(typed: str) -> str:
-    """A code as it is kept, from what a person typed: any case, with hyphens or spaces, O for 0, I or L for 1."""
-    return re.sub(r"[\s-]", "", typed).upper().translate(str.maketrans("OIL", "011"))
-
-
-def shown_code(code: str) -> str:
-    """A code in groups of five, as people read it."""
-    return "-".join(re.findall(".{1,5}", code))
-
-
-def checked_name(name: str) -> str:
-    """An assessor's name without spaces around it; InputError when nothing is left or it is overlong or unprintable."""
-    name = name.strip()
-    if not name or len(name) > NAME_CHARACTERS or not name.isprintable():
-        raise InputError(f"assessor {name[:NAME_CHARACTERS]!r}: expected 1 to {NAME_CHARACTERS} printable characters")
-    return name
-
-
+MAX_ASSESSORS = 500
 VERSION = 2  # of the tables below
-APPLICATION = 0x50684C41  # "PhLA": what SQLite's header says that the file is
-SECONDS_TO_WAIT = 30.0  # for another process's write
-MOST_ASSESSORS = 500
+APPLICATION_ID = 0x50684C41  # "PhLA" in SQLite's header
+BUSY_SECONDS = 30.0  # how long to wait for another process that writes
 
 TABLES = """
 CREATE TABLE about (content TEXT NOT NULL);
@@ -75,6 +50,29 @@ CREATE TABLE answers (
 """
 
 
+def new_code() -> str:
+    """An assessor's code, without hyphens: 100 bits of the operating system's random source."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(CODE_CHARACTERS))
+
+
+def plain_code(typed: str) -> str:
+    """The stored form of a typed code: capitals, no hyphens or spaces, O as 0, I and L as 1."""
+    return re.sub(r"[\s-]", "", typed).upper().translate(str.maketrans("OIL", "011"))
+
+
+def shown_code(code: str) -> str:
+    """A code in groups of five characters."""
+    return "-".join(re.findall(".{1,5}", code))
+
+
+def checked_name(name: str) -> str:
+    """An assessor's name without surrounding spaces; InputError when it is empty, too long or not printable."""
+    name = name.strip()
+    if not name or len(name) > NAME_CHARACTERS or not name.isprintable():
+        raise InputError(f"assessor {name[:NAME_CHARACTERS]!r}: expected 1 to {NAME_CHARACTERS} printable characters")
+    return name
+
+
 @dataclass(frozen=True)
 class Picture:
     """A picture and its key."""
@@ -83,13 +81,13 @@ class Picture:
     is_synthetic: bool
     cell_id: str
     treatment: str
-    mechanism: str  # `control` of the controls, empty where it is not known
-    shown: str  # the channels that it shows
+    mechanism: str  # `control` for controls, empty where unknown
+    shown: str  # the channels in the picture
 
 
 @dataclass(frozen=True)
 class Assessor:
-    """Who answers, and the code that lets them."""
+    """A person who judges, their code and their progress."""
 
     number: int
     name: str
@@ -99,7 +97,7 @@ class Assessor:
 
 @dataclass(frozen=True)
 class Turn:
-    """The picture that an assessor is to judge now."""
+    """The picture that an assessor judges now."""
 
     picture_id: str
     place: int  # from 1
@@ -107,22 +105,22 @@ class Turn:
 
 
 class AssessmentFile:
-    """An assessment's file."""
+    """The file of a blinded test; each call opens its own connection, so threads and processes may share the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
     def create(cls, path: Path, pictures: Sequence[Picture], about: dict[str, Any]) -> "AssessmentFile":
-        """Write a new file with these pictures, in their order, under names drawn by chance; whole or not at all."""
+        """Write a new file, whole or not at all; each picture gets a random name."""
         partial = path.with_name(f".{path.name}.partial")
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)
         try:
-            with closing(sqlite3.connect(partial, isolation_level=None)) as database, written(database):
+            with closing(sqlite3.connect(partial, isolation_level=None)) as database, transaction(database):
                 for statement in TABLES.split(";"):
                     database.execute(statement)
-                database.execute(f"PRAGMA application_id = {APPLICATION}")
+                database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 database.execute(f"PRAGMA user_version = {VERSION}")
                 database.execute("INSERT INTO about VALUES (?)", (json.dumps(about),))
                 rows = [(item, secrets.token_hex(16), picture.png) for item, picture in enumerate(pictures)]
@@ -138,47 +136,48 @@ class AssessmentFile:
 
     @property
     def name(self) -> str:
-        """The assessment's name."""
+        """The name of the test."""
         return self.path.stem
 
     def about(self) -> dict[str, Any]:
-        """What the assessment was made from, and its settings."""
-        with self._open() as database:
-            content = json.loads(database.execute("SELECT content FROM about").fetchone()[0])
-        assert isinstance(content, dict)
+        """The settings, and the run and crops that the pictures come from."""
+        content: dict[str, Any] = json.loads(self._row("SELECT content FROM about")[0])
         return content
 
-    # What serves assessors: blind.
+    def n_pictures(self) -> int:
+        """The number of pictures of both kinds."""
+        return int(self._row("SELECT count(*) FROM pictures")[0])
+
+    # For assessors: opened blind.
 
     def assessor(self, code: str) -> Assessor | None:
-        """The assessor with this code, None when nobody here has it."""
+        """The assessor with this code; None when nobody in this file has it."""
         return next((found for found in self._assessors("WHERE code = ?", plain_code(code))), None)
 
     def turn(self, assessor: int) -> Turn | None:
-        """The first picture in the assessor's own order that has no answer yet; None when all have."""
+        """The first picture in the assessor's order that has no answer; None when all have one."""
         with self._open() as database:
             return _turn(database, assessor)
 
-    def shown(self, assessor: int, picture_id: str) -> bytes | None:
-        """The picture as PNG, noted as shown now; None unless it is the assessor's turn to see this one."""
+    def current_picture(self, assessor: int, picture_id: str) -> bytes | None:
+        """The picture as PNG, with the time noted; None unless it is the assessor's current one."""
         with self._open() as database:
             turn = _turn(database, assessor)
             if turn is None or turn.picture_id != picture_id:
                 return None
-            item, png = database.execute(
-                "SELECT item, png FROM pictures WHERE picture_id = ?", (picture_id,)
-            ).fetchone()
-            database.execute("PRAGMA synchronous = NORMAL")  # a power cut may take a time with it, never an answer
-            with written(database):
+            query = "SELECT item, png FROM pictures WHERE picture_id = ?"
+            item, png = database.execute(query, (picture_id,)).fetchone()
+            database.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose this time, never an answer
+            with transaction(database):
                 database.execute("INSERT OR REPLACE INTO showings VALUES (?, ?, ?)", (assessor, item, time.time()))
             return bytes(png)
 
     def answer(self, assessor: int, picture_id: str, *, synthetic: bool) -> bool:
-        """Keep an answer for good; False, and nothing is kept, unless it is this picture's turn.
+        """Store an answer; False, and nothing is stored, unless the picture is the current one.
 
         So an answer that is sent twice counts once, none can be changed, and none can be given ahead.
         """
-        with self._open() as database, written(database):
+        with self._open() as database, transaction(database):
             turn = _turn(database, assessor)
             if turn is None or turn.picture_id != picture_id:
                 return False
@@ -191,32 +190,29 @@ class AssessmentFile:
             )
         return True
 
-    # What serves the owner.
+    # For the owner.
 
     def assessors(self) -> list[Assessor]:
         """All assessors, by number."""
         return self._assessors("")
 
     def add_assessors(self, names: Sequence[str]) -> list[Assessor]:
-        """Add these, each with a code of their own and the pictures in an order of their own; who is there stays.
-
-        InputError for an empty or overlong name.
-        """
+        """Add assessors, each with a code and a random order of the pictures; those already there stay as they are."""
         wanted = [checked_name(name) for name in names]
-        with self._open() as database, written(database):
+        with self._open() as database, transaction(database):
             items = [item for (item,) in database.execute("SELECT item FROM pictures")]
-            known = {name: number for number, name in database.execute("SELECT assessor, name FROM assessors")}
-            if len(known.keys() | set(wanted)) > MOST_ASSESSORS:
-                raise InputError(f"{len(known.keys() | set(wanted))} assessors: expected at most {MOST_ASSESSORS}")
-            for name in dict.fromkeys(name for name in wanted if name not in known):
+            present = {name for (name,) in database.execute("SELECT name FROM assessors")}
+            if len(present | set(wanted)) > MAX_ASSESSORS:
+                raise InputError(f"{len(present | set(wanted))} assessors: expected at most {MAX_ASSESSORS}")
+            for name in dict.fromkeys(name for name in wanted if name not in present):
                 row = database.execute("INSERT INTO assessors (name, code) VALUES (?, ?)", (name, new_code()))
-                secrets.SystemRandom().shuffle(items)  # not by a seed that somebody could know
+                secrets.SystemRandom().shuffle(items)  # no seed that somebody could know
                 places = [(row.lastrowid, place, item) for place, item in enumerate(items, start=1)]
                 database.executemany("INSERT INTO places VALUES (?, ?, ?)", places)
         return self.assessors()
 
     def answers(self) -> pd.DataFrame:
-        """All answers with their key, a row an answer: ANSWERS, `cell_id` and `answered_at` (seconds since 1970)."""
+        """All answers with their key, a row per answer: ANSWERS, `cell_id`, `answered_at` (seconds since 1970)."""
         with self._open(blind=False) as database:
             rows = database.execute(
                 "SELECT name, item, treatment, mechanism, shown, is_synthetic, said_synthetic, seconds, cell_id, "
@@ -227,32 +223,23 @@ class AssessmentFile:
         return table.astype({"is_synthetic": bool, "said_synthetic": bool, "seconds": float, "item": int})
 
     def pictures(self, items: Sequence[int]) -> list[Picture]:
-        """Pictures with their key."""
+        """Pictures with their key, by their numbers from 0."""
+        query = (
+            "SELECT png, is_synthetic, cell_id, treatment, mechanism, shown "
+            "FROM pictures JOIN key USING (item) WHERE item = ?"
+        )
         with self._open(blind=False) as database:
-            rows = [
-                database.execute(
-                    "SELECT png, is_synthetic, cell_id, treatment, mechanism, shown "
-                    "FROM pictures JOIN key USING (item) WHERE item = ?",
-                    (int(item),),
-                ).fetchone()
-                for item in items
-            ]
+            rows = [database.execute(query, (int(item),)).fetchone() for item in items]
         return [Picture(bytes(png), bool(synthetic), *rest) for png, synthetic, *rest in rows]
 
-    def n_pictures(self) -> int:
-        """How many pictures there are, of both kinds."""
-        with self._open() as database:
-            return int(database.execute("SELECT count(*) FROM pictures").fetchone()[0])
-
     def own_score(self, assessor: int) -> tuple[int, int]:
-        """How many of an assessor's answers are right, and how many there are."""
-        with self._open(blind=False) as database:
-            right, n = database.execute(
-                "SELECT coalesce(sum(said_synthetic = is_synthetic), 0), count(*) "
-                "FROM answers JOIN key USING (item) WHERE assessor = ?",
-                (assessor,),
-            ).fetchone()
-        return int(right), int(n)
+        """How many of an assessor's answers are correct, and how many there are."""
+        query = (
+            "SELECT coalesce(sum(said_synthetic = is_synthetic), 0), count(*) "
+            "FROM answers JOIN key USING (item) WHERE assessor = ?"
+        )
+        n_correct, n = self._row(query, assessor, blind=False)
+        return int(n_correct), int(n)
 
     def _assessors(self, where: str, *values: str) -> list[Assessor]:
         with self._open() as database:
@@ -263,13 +250,17 @@ class AssessmentFile:
             ).fetchall()
         return [Assessor(*row) for row in rows]
 
+    def _row(self, query: str, *values: object, blind: bool = True) -> tuple[Any, ...]:
+        with self._open(blind=blind) as database:
+            row: tuple[Any, ...] = database.execute(query, values).fetchone()
+        return row
+
     @contextmanager
     def _open(self, *, blind: bool = True) -> Iterator[sqlite3.Connection]:
-        """A connection of its own for each use: threads and processes share nothing but the file."""
         if not self.path.is_file():
-            raise InputError(f"{self.path}: not there any more; set the assessment up again")
+            raise InputError(f"{self.path}: no longer there; set the assessment up again")
         try:
-            with closing(sqlite3.connect(self.path, isolation_level=None, timeout=SECONDS_TO_WAIT)) as database:
+            with closing(sqlite3.connect(self.path, isolation_level=None, timeout=BUSY_SECONDS)) as database:
                 _check(database, self.path)
                 database.execute("PRAGMA journal_mode = WAL")
                 database.execute("PRAGMA synchronous = FULL")
@@ -277,12 +268,12 @@ class AssessmentFile:
                     database.set_authorizer(_without_key)
                 yield database
         except sqlite3.Error as error:
-            raise InputError(f"{self.path}: {error}; answers that were confirmed are kept") from error
+            raise InputError(f"{self.path}: {error}; confirmed answers are kept") from error
 
 
 @contextmanager
-def written(database: sqlite3.Connection) -> Iterator[None]:
-    """One transaction: all of it on the disk at the end, or nothing."""
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """One transaction: all of it is written, or nothing."""
     database.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -306,17 +297,16 @@ def _turn(database: sqlite3.Connection, assessor: int) -> Turn | None:
 
 
 def _check(database: sqlite3.Connection, path: Path) -> None:
-    application, version = (
-        database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-    )
-    if application != APPLICATION:
-        raise InputError(f"{path}: no assessment of phenolens; move it out of that folder")
+    (application,) = database.execute("PRAGMA application_id").fetchone()
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        raise InputError(f"{path}: not a blinded test of phenolens; move it out of this folder")
     if version != VERSION:
         raise InputError(
-            f"{path}: an assessment of version {version}, expected {VERSION}; its results are said by the phenolens it "
-            "is of. Move it out of that folder to go on with others"
+            f"{path}: written by another release of phenolens (version {version}, expected {VERSION}); read it with "
+            "that release, and move it out of this folder"
         )
 
 
-def _without_key(action: int, first: str | None, *rest: str | None) -> int:
-    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_READ and first == "key" else sqlite3.SQLITE_OK
+def _without_key(action: int, table: str | None, *rest: str | None) -> int:
+    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_READ and table == "key" else sqlite3.SQLITE_OK

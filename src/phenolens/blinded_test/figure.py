@@ -1,7 +1,4 @@
-"""The blinded test: how often synthetic cells passed as real, and real cells were called synthetic.
-
-A assessors. Lafarge et al. 2019, section 4.4.
-"""
+"""The figure of the blinded test: how often synthetic cells passed as real, and real ones were called synthetic."""
 
 from collections.abc import Hashable, Mapping
 
@@ -9,22 +6,23 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from phenolens.blinded_test.design import CYTOGAN_PASS_RATE, PAPER_PASS_RATE
 from phenolens.blinded_test.statistics import AssessmentResults, flat
 from phenolens.core.errors import InputError
 from phenolens.plotting.cell_images import WIDTH_IN
 from phenolens.plotting.charts import ORANGE, SKY
 from phenolens.plotting.style import INK, QUIET, RULE, add_caption, figure_style, new_figure
-from phenolens.profiles.score_table import PASSED
 
 ROW_IN = 0.27
+PUBLISHED = {"VAE+, Lafarge 2019": PAPER_PASS_RATE, "CytoGAN, Goldsborough 2017": CYTOGAN_PASS_RATE}
 SHARES = {"passed": "synthetic cells called real", "false_alarms": "real cells called synthetic"}
 
 
 def assessment(by_title: Mapping[str, AssessmentResults]) -> Figure:
-    """Both shares with 95 % intervals, a row an assessor and one for all who finished, one assessment after another.
+    """Both shares with 95 % intervals: a row per assessor and one for all who finished; published shares are lines.
 
-    `by_title`: what each assessment shows, such as its name and model, and its results; those without any answer are
-    named in the caption alone. Published shares are lines.
+    Args:
+        by_title: results by a title, such as the name and the model; the caption names those without any answer.
     """
     unanswered = [title for title, found in by_title.items() if not found.n_assessors]
     by_title = {title: found for title, found in by_title.items() if found.n_assessors}
@@ -42,26 +40,26 @@ def assessment(by_title: Mapping[str, AssessmentResults]) -> Figure:
         for label, kind in zip(both[0].get_yticklabels(), rows["kind"]):
             label.set_fontweight("bold" if kind != "assessor" else "normal")
         both[0].set_ylim(len(rows) - 0.4, -0.6)
-        for (name, published), style in zip(PASSED, ((0, (5, 2)), (0, (1, 1.5)))):
+        for (name, published), style in zip(PUBLISHED.items(), ((0, (5, 2)), (0, (1, 1.5)))):
             both[0].axvline(
                 100 * published, color=INK, linewidth=1, linestyle=style, label=f"{name}: {100 * published:g} %"
             )
         figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
         n_finished = sum(found.n_finished for found in by_title.values())
-        left_out = f" Left out, since nobody has answered: {', '.join(unanswered)}." if unanswered else ""
-        pooled = "; ".join(f"{title}: {_words(found)}" for title, found in by_title.items())
+        left_out = f" Left out, because nobody has answered: {', '.join(unanswered)}." if unanswered else ""
+        pooled = "; ".join(f"{title}: {_in_text(found)}" for title, found in by_title.items())
         return add_caption(
             figure,
-            caption=f"n = {n_finished} finished sittings. Points with 95 % intervals: an assessor's over the pictures "
+            caption=f"n = {n_finished} finished assessors. Points with 95 % intervals: one assessor over the pictures "
             "(Wilson), all together over pictures and assessors. Hollow: not finished, in no pooled number. Where "
-            "kinds cannot be told apart, both shares add up to 100 %. Lines: published, of other cells and assessors; "
-            f"how often real cells were called synthetic there is not known.{left_out}",
+            "kinds cannot be distinguished, both shares add up to 100 %. Lines: published, for other cells and "
+            f"assessors; their false-alarm rates are not known.{left_out}",
             alt=f"Blinded test. {pooled}",
         )
 
 
 def _rows(title: str, found: AssessmentResults) -> pd.DataFrame:
-    """A row to be drawn: the assessment's title, its assessors, and all of them together; shares are 0 to 1."""
+    """The rows to draw: the title, its assessors, and all of them together; shares are 0 to 1."""
     drawn: list[dict[Hashable, object]] = [{"label": title, "kind": "title", "finished": True}]
     for row in found.assessors.to_dict("records"):
         left = "" if row["finished"] else f" ({row['n_answers']} of {found.n_images})"
@@ -101,10 +99,10 @@ def _points(axes: Axes, rows: pd.DataFrame, share: str, colour: str) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def _words(found: AssessmentResults) -> str:
+def _in_text(found: AssessmentResults) -> str:
     """`synthetic cells called real 41 % (31 to 52), real cells called synthetic 35 % (25 to 46)`."""
     if found.passed is None or found.false_alarms is None:
-        return f"nobody of {found.n_assessors} has finished"
+        return f"none of {found.n_assessors} has finished"
     return ", ".join(
         f"{title} {100 * interval.value:.0f} % ({100 * interval.low:.0f} to {100 * interval.high:.0f})"
         for title, interval in zip(SHARES.values(), (found.passed, found.false_alarms))

@@ -90,9 +90,6 @@ COMPOUNDS = frozenset(
     }
 )
 
-# Share of synthetic cells that assessors called real in each paper's blinded test; neither gives the false alarms.
-PASSED = (("VAE+, Lafarge 2019", 0.407), ("CytoGAN, Goldsborough 2017", 0.30))
-
 
 SCORE_COLUMNS = (
     "model",

@@ -1,4 +1,4 @@
-"""`phenolens explore`: look at a study in the browser, on this machine."""
+"""`phenolens explore`: show a study in the browser, on this machine."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from phenolens.study import Study
-from phenolens.web.base import serve
+from phenolens.web.server import serve
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -18,18 +18,18 @@ class Flags:
     """What `phenolens explore` takes."""
 
     study: Positional[Path]  # the study's folder; nothing in it is changed
-    port: int = 8000  # of this machine; 0: any that is free
+    port: int = 8000  # of this machine; 0: any free one
 
 
 def act(flags: Flags) -> None:
     """Serve the pages until Ctrl+C."""
     study = Study.open(flags.study)
 
-    def made() -> "FastAPI":
+    def app() -> "FastAPI":
         from phenolens.web.app import create_app, prepare
 
-        app = create_app(study)
-        prepare(app)
-        return app
+        created = create_app(study)
+        prepare(created)
+        return created
 
-    serve(made, port=flags.port, verb="explore", words=lambda at: f"open {at} in a browser; Ctrl+C stops it")
+    serve(app, port=flags.port, verb="explore", message=lambda at: f"open {at} in a browser; Ctrl+C stops it")

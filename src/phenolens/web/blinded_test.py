@@ -1,156 +1,270 @@
-"""The blinded assessment as a web application: assessors judge one cell after the other, the owner sees what they said.
+"""The blinded test as a web application: assessors judge one cell after another, the owner sees codes and results.
 
-Nothing that an assessor is sent tells a real cell from a redrawn one, or names its treatment: pictures have one size
-and length, names drawn by chance and an order of each assessor's own, and are sent only when it is their turn.
+Nothing that an assessor is sent distinguishes a real cell from a reconstruction or names its treatment: pictures have
+one size and length, random names and an order of each assessor's own, and are sent only while they are the current one.
+
+Access needs an assessor's code (100 random bits, too many to guess over a network at any rate) or the owner's token
+(192 random bits unless the owner chose one). Either is kept in a signed session cookie.
 """
 
-from importlib.resources import files
+import secrets
 from typing import Annotated, Literal
 
-from fastapi import FastAPI, Form, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
+import pandas as pd
+from fastapi import APIRouter, Depends, FastAPI, Form, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.middleware.sessions import SessionMiddleware
 
-from phenolens.blinded_test.database import plain_code, shown_code
+from phenolens.blinded_test.compute import assessments, find_assessor, result_tables, results, summary
+from phenolens.blinded_test.database import AssessmentFile, Assessor, plain_code, shown_code
+from phenolens.blinded_test.design import CYTOGAN_PASS_RATE, PAPER_PASS_RATE
+from phenolens.blinded_test.statistics import AssessmentResults
+from phenolens.core.errors import InputError
 from phenolens.study import Study
 from phenolens.web.base import (
-    FOREVER,
     HEADERS,
     HOSTS,
-    NotHereError,
+    NotFoundError,
     Pages,
-    add_headers,
-    add_hosts,
-    add_icon,
-    add_problems,
-    add_sizes,
+    add_errors,
+    add_form_limits,
+    add_protection,
+    add_static,
+    address,
     policy,
 )
-from phenolens.web.blinded_test_access import ASSESSOR, LIFE_SECONDS, Door, RefusedError, keep
-from phenolens.web.blinded_test_owner import add_owner
 
-SHEETS = ("explorer.css", "assessment.css")
-# answers must not lie in a cache, and a form of these pages says that it comes from them
-OF_ASSESSMENTS = HEADERS | {
+EXAMPLES = 8  # pictures of each kind that were judged wrong most often
+SESSION_SECONDS = 90 * 24 * 3600
+# Answers must not be cached, and forms of these pages must say where they come from.
+ASSESSMENT_HEADERS = HEADERS | {
     "Content-Security-Policy": policy(script_src="'self'", form_action="'self'"),
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-PictureId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
-Code = Annotated[str, Form(max_length=100)]
+
+
+class RefusedError(Exception):
+    """A request without access; the error page has the text of each reason."""
+
+    def __init__(self, reason: Literal["no code", "wrong code", "no owner", "wrong token"]) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 def create_app(study: Study, *, token: str, hosts: tuple[str, ...] = HOSTS) -> FastAPI:
-    """The assessments of one study; `token` is the owner's, `hosts` are the names under which browsers may ask."""
+    """The blinded tests of one study.
+
+    Args:
+        study: its folder; only `assessments/` is written.
+        token: the owner's; it also signs the session cookies, so a new one asks everybody for their code again.
+        hosts: host names that are answered.
+    """
     app = FastAPI(title="phenolens assessment", docs_url=None, redoc_url=None, redirect_slashes=False)
-    pages, door = Pages(study, sheets=SHEETS, problems="assess_problem.html"), Door(study, token)
+    app.state.study, app.state.token = study, token
+    pages = Pages(
+        study,
+        sheets=("explorer.css", "assessment.css"),
+        scripts=("assessment.js",),
+        error_page="assess_problem.html",
+    )
     pages.templates.filters["code"] = shown_code
-    _add_entry(app, pages, door)
-    _add_test(app, pages, door)
-    add_owner(app, pages, door)
-    _add_files(app, pages)
-    add_icon(app)
-    add_problems(app, pages, wrong_method="Go to the beginning and follow the buttons from there.")
-    _add_refusals(app, pages)
-    add_sizes(app, pages.problem)
-    add_hosts(app, hosts)  # before the headers, which its refusals have too
-    add_headers(app, OF_ASSESSMENTS)
+    pages.templates.filters["percent"] = lambda share: f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
+    pages.templates.globals.update(paper=PAPER_PASS_RATE, cytogan=CYTOGAN_PASS_RATE)
+    add_entry(app, pages)
+    add_judging(app, pages)
+    add_owner(app, pages)
+    add_static(app, pages)
+    add_errors(app, pages, headers=ASSESSMENT_HEADERS)
+
+    @app.exception_handler(RefusedError)
+    def refused(request: Request, error: RefusedError) -> Response:
+        if error.reason in ("no code", "wrong code"):
+            return pages.page("assess_enter.html", status=403, wrong_code=error.reason == "wrong code")
+        return pages.error(403, reason=error.reason)
+
+    add_form_limits(app, pages)
+    app.add_middleware(SessionMiddleware, secret_key=token, session_cookie="phenolens", max_age=SESSION_SECONDS)
+    add_protection(app, hosts=hosts, headers=ASSESSMENT_HEADERS)
     return app
 
 
-def _add_entry(app: FastAPI, pages: Pages, door: Door) -> None:
+def with_code(request: Request, code: str) -> tuple[AssessmentFile, Assessor]:
+    """The assessor with this code, and their test; RefusedError when nobody has it."""
+    found = find_assessor(request.app.state.study, code) if code else None
+    if found is None:
+        raise RefusedError("wrong code" if code else "no code")
+    return found
+
+
+def current_assessor(request: Request) -> tuple[AssessmentFile, Assessor]:
+    """The assessor of this session, and their test."""
+    return with_code(request, request.session.get("code", ""))
+
+
+def require_owner(request: Request) -> None:
+    """Let only the owner's session pass."""
+    if not request.session.get("owner"):
+        raise RefusedError("no owner")
+
+
+def named_test(request: Request, name: Annotated[str, Path(max_length=120)]) -> AssessmentFile:
+    """The blinded test that the address names."""
+    found = assessments(request.app.state.study).get(name)
+    if found is None:
+        raise NotFoundError("There is no assessment of this name. The owner's page lists all.")
+    return found
+
+
+Current = Annotated[tuple[AssessmentFile, Assessor], Depends(current_assessor)]
+NamedTest = Annotated[AssessmentFile, Depends(named_test)]
+PICTURE_ID = "^[0-9a-f]{32}$"
+
+
+def add_entry(app: FastAPI, pages: Pages) -> None:
+    """Pages around the judging: enter a code, instructions, pause, end."""
+
     @app.get("/", response_class=HTMLResponse)
     def enter() -> Response:
-        return pages.page("assess_enter.html", title="Your code, please", words="")
+        return pages.page("assess_enter.html", wrong_code=False)
 
     @app.post("/begin", status_code=303, response_class=RedirectResponse)
-    def begin(request: Request, code: Code) -> Response:
-        door.of_code(request, code)
-        return keep(_to("/begin"), ASSESSOR, plain_code(code), seconds=LIFE_SECONDS)
+    def begin(request: Request, code: Annotated[str, Form(max_length=100)]) -> Response:
+        with_code(request, code)
+        request.session["code"] = plain_code(code)
+        return _redirect("/begin")
 
     @app.get("/begin/{code}", status_code=303, response_class=RedirectResponse)
     def begin_by_link(request: Request, code: str) -> Response:
-        door.of_code(request, code)
-        return keep(_to("/begin"), ASSESSOR, plain_code(code), seconds=LIFE_SECONDS)
+        return begin(request, code)
 
     @app.get("/begin", response_class=HTMLResponse)
-    def explain(request: Request) -> Response:
-        file, assessor = door.assessor(request)
+    def instructions(current: Current) -> Response:
+        file, assessor = current
         if file.turn(assessor.number) is None:
-            return _to("/end")
+            return _redirect("/end")
         each_channel = file.about()["each_channel"]
         return pages.page("assess_begin.html", assessor=assessor, n=file.n_pictures(), each_channel=each_channel)
 
     @app.post("/pause", response_class=HTMLResponse)
-    def pause(request: Request) -> Response:
-        file, assessor = door.assessor(request)
-        response = pages.page("assess_paused.html", assessor=assessor, n=file.n_pictures())
-        response.delete_cookie(ASSESSOR, path="/", httponly=True, samesite="lax")
-        return response
-
-
-def _add_test(app: FastAPI, pages: Pages, door: Door) -> None:
-    @app.get("/cell", response_class=HTMLResponse)
-    def cell(request: Request) -> Response:
-        file, assessor = door.assessor(request)
-        turn = file.turn(assessor.number)
-        return _to("/end") if turn is None else pages.page("assess_cell.html", turn=turn)
-
-    @app.get("/pictures/{picture_id}", response_class=Response, responses={200: {"content": {"image/png": {}}}})
-    def picture(request: Request, picture_id: PictureId) -> Response:
-        file, assessor = door.assessor(request)
-        png = file.shown(assessor.number, picture_id)
-        if png is None:
-            raise NotHereError("A picture is shown while it is its turn, and not again. Go on with the next cell.")
-        return Response(png, media_type="image/png")
-
-    @app.post("/answer", status_code=303, response_class=RedirectResponse)
-    def answer(
-        request: Request,
-        picture: Annotated[str, Form(pattern="^[0-9a-f]{32}$")],
-        said: Annotated[Literal["real", "synthetic"], Form()],
-    ) -> Response:
-        file, assessor = door.assessor(request)
-        file.answer(assessor.number, picture, synthetic=said == "synthetic")  # on the disk before the next cell is sent
-        return _to("/cell")
+    def pause(request: Request, current: Current) -> Response:
+        file, assessor = current
+        del request.session["code"]
+        return pages.page("assess_paused.html", assessor=assessor, n=file.n_pictures())
 
     @app.get("/end", response_class=HTMLResponse)
-    def end(request: Request) -> Response:
-        file, assessor = door.assessor(request)
+    def end(current: Current) -> Response:
+        file, assessor = current
         if file.turn(assessor.number) is not None:
-            return _to("/begin")
+            return _redirect("/begin")
         score = file.own_score(assessor.number) if file.about()["show_score"] else None
         return pages.page("assess_end.html", assessor=assessor, score=score)
 
 
-def _add_files(app: FastAPI, pages: Pages) -> None:
-    script = (files("phenolens.web") / "static" / "assessment.js").read_text(encoding="utf-8")
+def add_judging(app: FastAPI, pages: Pages) -> None:
+    """The current cell, its picture, and the answer."""
 
-    @app.get(f"/{SHEETS[-1]}")
-    def stylesheet(v: Annotated[str, Query(max_length=64)] = "") -> Response:
-        return Response(pages.style, media_type="text/css", headers=FOREVER if v == pages.style_version else {})
+    @app.get("/cell", response_class=HTMLResponse)
+    def cell(current: Current) -> Response:
+        file, assessor = current
+        turn = file.turn(assessor.number)
+        return _redirect("/end") if turn is None else pages.page("assess_cell.html", turn=turn)
 
-    @app.get("/assessment.js")
-    def keys() -> Response:
-        return Response(script, media_type="text/javascript")
+    @app.get("/pictures/{picture_id}", response_class=Response, responses={200: {"content": {"image/png": {}}}})
+    def picture(current: Current, picture_id: Annotated[str, Path(pattern=PICTURE_ID)]) -> Response:
+        file, assessor = current
+        png = file.current_picture(assessor.number, picture_id)
+        if png is None:
+            raise NotFoundError("Only the picture of the current cell is sent. Continue with the next cell.")
+        return Response(png, media_type="image/png")
+
+    @app.post("/answer", status_code=303, response_class=RedirectResponse)
+    def answer(
+        current: Current,
+        picture: Annotated[str, Form(pattern=PICTURE_ID)],
+        said: Annotated[Literal["real", "synthetic"], Form()],
+    ) -> Response:
+        file, assessor = current
+        file.answer(assessor.number, picture, synthetic=said == "synthetic")  # on the disk before the next cell is sent
+        return _redirect("/cell")
 
 
-def _add_refusals(app: FastAPI, pages: Pages) -> None:
-    @app.exception_handler(RefusedError)
-    def refused(request: Request, error: RefusedError) -> Response:
-        template = "assess_enter.html" if error.status == 403 and not request.url.path.startswith("/owner") else ""
-        page = pages.page(template or pages.problems, status=error.status, title=error.title, words=error.words)
-        if error.status == 429:
-            page.headers["Retry-After"] = "10"
-        return page
+def add_owner(app: FastAPI, pages: Pages) -> None:
+    """The owner's pages: all tests, the codes of one, its results."""
+    owner = APIRouter(prefix="/owner/assessments", dependencies=[Depends(require_owner)])
 
-    @app.exception_handler(RequestValidationError)
-    def unread(request: Request, error: RequestValidationError) -> Response:
-        names = ", ".join(sorted({str(place["loc"][-1])[:40] for place in error.errors()}))
-        return pages.problem(
-            422, "Not understood", f"{names}: expected something else. Go back and send the form again."
+    @app.get("/owner", response_class=HTMLResponse)
+    def home(request: Request, token: Annotated[str, Query(max_length=200)] = "") -> Response:
+        if token:
+            if not secrets.compare_digest(token.encode("utf-8", "replace"), app.state.token.encode()):
+                raise RefusedError("wrong token")
+            request.session["owner"] = True
+            return _redirect("/owner")  # the token does not stay in the address
+        require_owner(request)
+        found = assessments(app.state.study).values()
+        return pages.page("assess_owner.html", found=[(file, file.about(), file.assessors()) for file in found])
+
+    @owner.get("/{name}", response_class=HTMLResponse)
+    def about(request: Request, file: NamedTest) -> Response:
+        return pages.page(
+            "assess_about.html",
+            file=file,
+            about=file.about(),
+            assessors=file.assessors(),
+            n=file.n_pictures(),
+            base=str(request.base_url),
         )
 
+    @owner.post("/{name}/assessors", status_code=303, response_class=RedirectResponse)
+    def add(file: NamedTest, assessor: Annotated[str, Form(max_length=200)]) -> Response:
+        try:
+            file.add_assessors([assessor])
+        except InputError as error:
+            return pages.error(422, reason="not added", message=f"{error}.")
+        return _redirect(address("owner", "assessments", file.name))
 
-def _to(path: str) -> RedirectResponse:
+    @owner.get("/{name}/results", response_class=HTMLResponse)
+    def results_page(file: NamedTest) -> Response:
+        found = results(file)
+        others = summary(app.state.study)
+        return pages.page(
+            "assess_results.html",
+            file=file,
+            about=file.about(),
+            found=found,
+            groups=_groups(found) if found.n_finished else [],
+            others=others[others["assessment"] != file.name].to_dict("records"),
+            mistaken=found.mistaken(EXAMPLES),
+            tables=list(result_tables(file)),
+        )
+
+    @owner.get("/{name}/results/{table}.csv", response_class=Response)
+    def table(file: NamedTest, table: Annotated[str, Path(max_length=40)]) -> Response:
+        tables = result_tables(file)
+        if table not in tables:
+            raise NotFoundError(f"There is no such table. There are: {', '.join(tables)}.")
+        headers = {"Content-Disposition": f'attachment; filename="{file.name}_{table}.csv"'}
+        return Response(tables[table].to_csv(index=False), media_type="text/csv", headers=headers)
+
+    @owner.get("/{name}/pictures/{item}.png", response_class=Response)
+    def any_picture(file: NamedTest, item: Annotated[int, Path(ge=0, le=10**6)]) -> Response:
+        if item >= file.n_pictures():
+            raise NotFoundError(f"There are {file.n_pictures()} pictures, numbered from 0.")
+        return Response(file.pictures([item])[0].png, media_type="image/png")
+
+    app.include_router(owner)
+
+
+def _groups(found: AssessmentResults) -> list[tuple[pd.DataFrame, str, str, str]]:
+    """The results by channel, mechanism and treatment, where there are two or more: table, column, its name, plural."""
+    all_channels_first = found.shown.sort_values("shown", key=lambda shown: -shown.str.len(), kind="stable")
+    groups = [
+        (all_channels_first, "shown", "channel", "views"),
+        (found.mechanisms, "mechanism", "mechanism", "mechanisms"),
+        (found.treatments, "treatment", "treatment", "treatments"),
+    ]
+    return [group for group in groups if len(group[0]) > 1]
+
+
+def _redirect(path: str) -> RedirectResponse:
     return RedirectResponse(path, status_code=303)

@@ -18,9 +18,9 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from phenolens.core.errors import InputError
 from phenolens.screens.screen import dose_label, treatment_label
-from phenolens.web.base import Pages, Scripts, address, policy
+from phenolens.web.base import NotFoundError, Pages, address, policy
 from phenolens.web.projection import UMAP_CELLS, Map, Way, map_of_cells, map_of_treatments
-from phenolens.web.study_view import Explorer, NotInStudyError
+from phenolens.web.study_view import StudyView
 
 # Okabe and Ito's colours without the yellow, which is lost on white; their order keeps neighbours far apart.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
@@ -131,15 +131,15 @@ MAP_POLICY = policy(
 class Maps:
     """The maps that were looked at, each made once."""
 
-    def __init__(self, explorer: Explorer) -> None:
-        self._explorer = explorer
+    def __init__(self, view: StudyView) -> None:
+        self._view = view
         self._making: dict[tuple[str, ...], Lock] = {}  # of each map, so that none waits for another
         self._keeping = Lock()
         self._kept: OrderedDict[tuple[str, ...], tuple[Map, pd.DataFrame]] = OrderedDict()
         self._groups: OrderedDict[tuple[str, ...], Groups] = OrderedDict()
 
     def map(self, run: str, of: Of, way: Way) -> tuple[Map, pd.DataFrame]:
-        """A run's map, and the table that its `rows` are rows of; NotInStudyError, with the reason, where none is."""
+        """A run's map, and the table that its `rows` are rows of; NotFoundError, with the reason, where none is."""
         key = self._key(run, of, way)
         with self._making.setdefault(key, Lock()):
             kept = self._kept.get(key)
@@ -147,19 +147,19 @@ class Maps:
                 try:
                     made = self._made(run, of, way)
                 except InputError as error:
-                    raise NotInStudyError(f"{error}.") from error
-                cells = self._explorer.cells()
+                    raise NotFoundError(f"{error}.") from error
+                cells = self._view.cells()
                 kept = made, cells.table if of == "cells" else _described(cells.wells, made.names)
                 with self._keeping:
                     _remember(self._kept, key, kept)
             return kept
 
     def _made(self, run: str, of: Of, way: Way) -> Map:
-        study = self._explorer.study
+        study = self._view.study
         if not run:
-            raise InputError(f"no model is trained yet; run `{self._explorer.next_step()}`")
+            raise InputError(f"no model is trained yet; run `{self._view.next_step()}`")
         if of == "cells":
-            return map_of_cells(study, run, self._explorer.cells().store, way=way)
+            return map_of_cells(study, run, self._view.cells().store, way=way)
         return map_of_treatments(study, run, way=way)
 
     def groups(self, run: str, of: Of, way: Way, by: By) -> Groups:
@@ -182,30 +182,30 @@ class Maps:
             codes, uniques = pd.factorize(table[column])
             matching |= np.array([wanted in str(name).casefold() for name in uniques], bool)[codes]
         if of == "cells":
-            row = int(self._explorer.cells().row_of.get_indexer(pd.Index([text.strip()], dtype=object))[0])
+            row = int(self._view.cells().row_of.get_indexer(pd.Index([text.strip()], dtype=object))[0])
             matching[row : row + 1] |= row >= 0
         return np.flatnonzero(matching[made.rows])
 
     def _key(self, run: str, of: Of, way: Way) -> tuple[str, ...]:
         """Names what a map is made from: it changes when the run's files do."""
-        study = self._explorer.study
+        study = self._view.study
         if not run:
             return "", "", run, of, way
         made_of = study.embeddings(run).glob("*.h5ad") if of == "cells" else study.profiles(run).glob("*.h5ad")
         stamps = hashlib.sha256(repr(sorted((path.name, path.stat().st_mtime_ns) for path in made_of)).encode())
-        return self._explorer.cells().store.identity, stamps.hexdigest(), run, of, way
+        return self._view.cells().store.identity, stamps.hexdigest(), run, of, way
 
 
-def add_maps(app: FastAPI, explorer: Explorer, pages: Pages, scripts: Scripts) -> Maps:
+def add_map(app: FastAPI, view: StudyView, pages: Pages) -> Maps:
     """The map's addresses."""
-    maps = Maps(explorer)
+    maps = Maps(view)
 
     @app.get("/map", response_class=HTMLResponse)
     def map_page(
         run: str = "", of: Of = "treatments", way: Way = "pca", by: By = "mechanism", find: Found = ""
     ) -> Response:
-        explorer.cells()
-        run, models = explorer.run(run), explorer.models()
+        view.cells()
+        run, models = view.run(run), view.models()
         by = "mechanism" if of == "treatments" and by == "plate" else by  # a treatment lies on several
         ready = bool(run) and models[run]["profiled" if of == "treatments" else "embedded"]
         asked: dict[str, Any] = {"run": run, "of": of, "way": way}
@@ -219,63 +219,61 @@ def add_maps(app: FastAPI, explorer: Explorer, pages: Pages, scripts: Scripts) -
             choices=list(BY) if of == "cells" else [name for name in BY if name != "plate"],
             models=models,
             ready=ready,
-            next_step=explorer.next_step(run),
+            next_step=view.next_step(run),
             asked=asked,
             umap_cells=UMAP_CELLS,
-            plotly=scripts.address("plotly.js"),
-            script=scripts.address("map.js"),
         )
         response.headers["Content-Security-Policy"] = MAP_POLICY
         return response
 
     @app.get("/map/places.bin")
     def places(run: str, of: Of, way: Way) -> Response:
-        made, _ = maps.map(explorer.run(run), of, way)
+        made, _ = maps.map(view.run(run), of, way)
         return Response(made.places.T.astype("<f4").tobytes(), media_type="application/octet-stream")
 
     @app.get("/map/about.json")
     def about(run: str, of: Of, way: Way) -> Response:
-        made, _ = maps.map(explorer.run(run), of, way)
+        made, _ = maps.map(view.run(run), of, way)
         return JSONResponse({"words": made.words, "n": len(made.rows), "control": made.control})
 
     @app.get("/map/groups.bin")
     def codes(run: str, of: Of, way: Way, by: By) -> Response:
-        groups = maps.groups(explorer.run(run), of, way, by)
+        groups = maps.groups(view.run(run), of, way, by)
         return Response(groups.codes.astype("<u2").tobytes(), media_type="application/octet-stream")
 
     @app.get("/map/groups.json")
     def groups(run: str, of: Of, way: Way, by: By) -> Response:
-        return JSONResponse(maps.groups(explorer.run(run), of, way, by).as_json())
+        return JSONResponse(maps.groups(view.run(run), of, way, by).as_json())
 
     @app.get("/map/points.json")
     def points(run: str, of: Of, way: Way, numbers: Numbers) -> Response:
-        run = explorer.run(run)
+        run = view.run(run)
         made, table = maps.map(run, of, way)
         wanted = [int(number) for number in numbers.split(",")]
         if max(wanted) >= len(made.rows):
-            raise NotInStudyError(f"This map has {len(made.rows):,} points, numbered from 0. Load the page again.")
+            raise NotFoundError(f"This map has {len(made.rows):,} points, numbered from 0. Load the page again.")
         describe = _cell_point if of == "cells" else _treatment_point
-        return JSONResponse([describe(explorer, run, table.iloc[int(made.rows[number])]) for number in wanted])
+        return JSONResponse([describe(view, run, table.iloc[int(made.rows[number])]) for number in wanted])
 
     @app.get("/map/found.json")
     def found(run: str, of: Of, way: Way, text: Text) -> Response:
-        numbers = maps.found(explorer.run(run), of, way, text)
+        numbers = maps.found(view.run(run), of, way, text)
         return JSONResponse({"n": len(numbers), "numbers": numbers[:MOST_FOUND].tolist()})
 
     return maps
 
 
-def _cell_point(explorer: Explorer, run: str, row: pd.Series) -> dict[str, str]:
-    picture = address("cells", f"{row['cell_id']}.png", v=explorer.cells().store.identity[:12])
+def _cell_point(view: StudyView, run: str, row: pd.Series) -> dict[str, str]:
+    picture = address("cells", f"{row['cell_id']}.png", v=view.cells().store.identity[:12])
     where = f"plate {row['plate']}, well {row['well']}, cell {row['cell_id']}"
     link = address("wells", row["plate"], row["well"])
     return {"title": _given(row), "mechanism": _mechanism(row), "where": where, "picture": picture, "link": link}
 
 
-def _treatment_point(explorer: Explorer, run: str, row: pd.Series) -> dict[str, str]:
-    cells, name = explorer.cells(), str(row["treatment"])
+def _treatment_point(view: StudyView, run: str, row: pd.Series) -> dict[str, str]:
+    cells, name = view.cells(), str(row["treatment"])
     known = name in cells.treatments.index
-    nearest = explorer.typical_cell(run, name) if known else None
+    nearest = view.typical_cell(run, name) if known else None
     picture = ""
     if nearest is not None:
         picture = address("cells", f"{cells.table['cell_id'].iloc[nearest]}.png", v=cells.store.identity[:12])

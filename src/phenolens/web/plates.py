@@ -16,8 +16,8 @@ from phenolens.core.files import read_h5ad, read_json
 from phenolens.profiles.recipe import Recipe
 from phenolens.profiles.whitening import whiten
 from phenolens.study import Study
-from phenolens.web.base import Pages
-from phenolens.web.study_view import Cells, Explorer, NotInStudyError, known, pictures_of
+from phenolens.web.base import NotFoundError, Pages
+from phenolens.web.study_view import Cells, StudyView, known, pictures_of
 
 CELLS, NOISE, DISTANCE = "cells", "noise", "distance"
 
@@ -129,19 +129,19 @@ class Heat:
         return f"{value:+.1f}" if self.measure.signed else f"{value:.3g}"
 
 
-def add_wells(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
+def add_plates(app: FastAPI, view: StudyView, pages: Pages) -> None:
     """The addresses of plates and wells."""
     known_profiles: dict[tuple[str, ...], WellProfiles] = {}
 
     def profiles_of(run: str) -> WellProfiles | None:
         """A run's wells, whitened once; None while there are no profiles."""
-        path = explorer.study.profiles(run) / "wells_mean.h5ad" if run else None
-        if path is None or not explorer.models()[run]["profiled"] or not path.is_file():
+        path = view.study.profiles(run) / "wells_mean.h5ad" if run else None
+        if path is None or not view.models()[run]["profiled"] or not path.is_file():
             return None
         key = (run, str(path.stat().st_mtime_ns))
         if key not in known_profiles:
             known_profiles.clear()
-            known_profiles[key] = well_profiles(explorer.study, run)
+            known_profiles[key] = well_profiles(view.study, run)
         return known_profiles[key]
 
     def heat_of(cells: Cells, run: str, measure: str) -> tuple[Heat, dict[str, Any]]:
@@ -152,11 +152,11 @@ def add_wells(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
         known(measure, [*measures, *features], what="measure")
         heat = Heat.of(well_measure(cells.wells, profiles, measure))
         chosen = {"measure": measure, "measures": measures, "features": features, "heat": heat, "run": run}
-        return heat, chosen | {"models": explorer.models(), "next_step": explorer.next_step(run)}
+        return heat, chosen | {"models": view.models(), "next_step": view.next_step(run)}
 
     @app.get("/plates", response_class=HTMLResponse)
     def plates(run: str = "", measure: MeasureName = CELLS) -> Response:
-        cells, run = explorer.cells(), explorer.run(run)
+        cells, run = view.cells(), view.run(run)
         heat, chosen = heat_of(cells, run, measure)
         batches: dict[str, list[dict[str, Any]]] = {}
         for plate in cells.store.plates:
@@ -167,7 +167,7 @@ def add_wells(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
 
     @app.get("/plates/{plate:path}", response_class=HTMLResponse)
     def plate(plate: str, run: str = "", measure: MeasureName = CELLS) -> Response:
-        cells, run = explorer.cells(), explorer.run(run)
+        cells, run = view.cells(), view.run(run)
         wells = cells.plate(plate)
         heat, chosen = heat_of(cells, run, measure)
         return pages.page(
@@ -182,11 +182,11 @@ def add_wells(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
 
     @app.get("/wells/{plate}/{well}", response_class=HTMLResponse)
     def well(plate: str, well: str, number: PageNumber = 1, channel: str = "") -> Response:
-        cells = explorer.cells()
+        cells = view.cells()
         rows = cells.rows_of_well(plate, well)
         first, n_pages = (number - 1) * WELL_CELLS, -(-len(rows) // WELL_CELLS)
         if number > n_pages:
-            raise NotInStudyError(f"Well {well} has {n_pages} pages of cells, not {number}. Go to page 1.")
+            raise NotFoundError(f"Well {well} has {n_pages} pages of cells, not {number}. Go to page 1.")
         return pages.page(
             "well.html",
             plate=plate,
@@ -196,7 +196,7 @@ def add_wells(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
             shown=cells.shown(rows[first : first + WELL_CELLS]),
             number=number,
             n_pages=n_pages,
-            travels=bool(explorer.decoding_run()),
+            travels=bool(view.decoding_run()),
             **pictures_of(cells, channel),
         )
 

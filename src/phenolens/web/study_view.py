@@ -29,7 +29,7 @@ from phenolens.readiness import Step, about_of, steps_done
 from phenolens.runs.embeddings import embedding_rows
 from phenolens.screens.screen import treatment_name
 from phenolens.study import HEADLINE, Study
-from phenolens.web.base import NotHereError, address
+from phenolens.web.base import NotFoundError, address
 
 
 def png(crop: np.ndarray, contrast: Contrast) -> bytes:
@@ -51,12 +51,6 @@ def adjusted(contrast: Contrast, *, channels: Sequence[str] | None, bright: int 
 CONTRAST_CELLS = 256  # cells, evenly over the study, on which the one contrast of all pictures is measured
 CHOSEN_BY = ("plate", "batch", "well", "compound", "moa", "role", "treatment")
 OF_A_WELL = ["plate", "batch", "well", "compound", "concentration_um", "moa", "role", "treatment"]
-
-
-class NotInStudyError(NotHereError):
-    """A name that the study does not hold; the message says what to do."""
-
-    title = "Not in this study"
 
 
 @dataclass(frozen=True)
@@ -132,7 +126,7 @@ class Cells:
         """A cell in colours, or one of its channels in grey, at the size of its crop."""
         row = int(self.row_of.get_indexer(pd.Index([cell_id], dtype=object))[0])
         if row < 0:
-            raise NotInStudyError(
+            raise NotFoundError(
                 f'There is no cell "{cell_id[:80]}" in this study. Find cells by their well or treatment.'
             )
         crop = normalised(self.store.take([row]))[0]
@@ -144,12 +138,12 @@ class Cells:
 
 
 def known(name: str, names: Sequence[str], *, what: str) -> str:
-    """The name, when it is one of these; otherwise NotInStudyError, which names the nearest or all of a few."""
+    """The name, when it is one of these; otherwise NotFoundError, which names the nearest or all of a few."""
     if name in names:
         return name
     near = get_close_matches(name[:80], names, n=1)
     hint = f'Did you mean "{near[0]}"?' if near else f"There are: {', '.join(names[:8]) or 'none yet'}."
-    raise NotInStudyError(f'There is no {what} "{name[:80]}" in this study. {hint}')
+    raise NotFoundError(f'There is no {what} "{name[:80]}" in this study. {hint}')
 
 
 def pictures_of(cells: Cells, channel: str) -> dict[str, Any]:
@@ -183,7 +177,7 @@ class Neighbour:
     distance: float  # cosine, 0 to 2
 
 
-class Explorer:
+class StudyView:
     """What is to be seen of one study; what other commands add to it meanwhile is seen at the next look."""
 
     def __init__(self, study: Study) -> None:

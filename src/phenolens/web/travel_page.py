@@ -20,8 +20,8 @@ from phenolens.core.errors import InputError
 from phenolens.morphology.features import describe
 from phenolens.screens.screen import treatment_label
 from phenolens.travel.journey import Journey, RealCell
-from phenolens.web.base import Pages, Scripts, address, download, policy
-from phenolens.web.study_view import Cells, Explorer, NotInStudyError, adjusted, known, png
+from phenolens.web.base import NotFoundError, Pages, address, download, policy
+from phenolens.web.study_view import Cells, StudyView, adjusted, known, png
 
 if TYPE_CHECKING:
     from phenolens.travel.compute import TravelConfig, Traveller
@@ -166,8 +166,8 @@ class Shown:
 class Travels:
     """Runs that are open for travelling, each opened when it is first asked for and kept until its files change."""
 
-    def __init__(self, explorer: Explorer) -> None:
-        self._explorer = explorer
+    def __init__(self, view: StudyView) -> None:
+        self._view = view
         self._open: dict[tuple[str, ...], Traveller] = {}
         self._opening = Lock()
 
@@ -175,12 +175,12 @@ class Travels:
         """The run's traveller; InputError, naming the command, where a step is missing or the run cannot decode."""
         from phenolens.travel.compute import Traveller
 
-        key = self._explorer.stamp(run)
+        key = self._view.stamp(run)
         with self._opening:
             if key not in self._open:
                 while len(self._open) >= OPEN_RUNS:
                     del self._open[next(iter(self._open))]
-                self._open[key] = Traveller.open(self._explorer.study, run or None)
+                self._open[key] = Traveller.open(self._view.study, run or None)
             return self._open[key]
 
     def journeys(self, asked: Asked, *, measured: bool = True) -> tuple[Journey, ...]:
@@ -188,38 +188,38 @@ class Travels:
         return self.open(asked.run).travel(asked.config(), measured=measured)
 
     def journey(self, asked: Asked, *, measured: bool = True) -> Journey:
-        """The one journey that the address means; NotInStudyError, with the reason, where there is none."""
+        """The one journey that the address means; NotFoundError, with the reason, where there is none."""
         try:
             journeys = self.journeys(asked, measured=measured)
         except InputError as error:
-            raise NotInStudyError(f"{error}.") from error
+            raise NotFoundError(f"{error}.") from error
         if asked.part > len(journeys):
-            raise NotInStudyError(
+            raise NotFoundError(
                 f"There are {len(journeys)} populations, not {asked.part}. Take part out of the address."
             )
         return journeys[asked.part - 1]
 
-    def open_ahead(self) -> None:
+    def preload(self) -> None:
         """Make the travel that is shown when none is asked for, so that it is there when somebody looks."""
-        with suppress(InputError, NotInStudyError, OSError):  # the page says why it cannot be shown
+        with suppress(InputError, NotFoundError, OSError):  # the page says why it cannot be shown
             self.journeys(self.completed(Asked()))
 
     def completed(self, asked: Asked) -> Asked:
         """With the run and the treatment named that stand for empty text."""
-        run = asked.run or self._explorer.decoding_run()
-        to = asked.to or self._explorer.strongest(run)
+        run = asked.run or self._view.decoding_run()
+        to = asked.to or self._view.strongest(run)
         return Asked(**{**vars(asked), "run": run, "to": to})
 
 
-def add_travels(app: FastAPI, explorer: Explorer, pages: Pages, scripts: Scripts) -> Travels:
+def add_travel(app: FastAPI, view: StudyView, pages: Pages) -> Travels:
     """The travel's addresses."""
-    travels = Travels(explorer)
+    travels = Travels(view)
 
     @app.get("/travel", response_class=HTMLResponse)
     def travel(asked: Annotated[Asked, Depends()], shown: Annotated[Shown, Depends()], frame: Number = 0) -> Response:
-        cells = explorer.cells()
+        cells = view.cells()
         if asked.run:
-            explorer.run(asked.run)
+            view.run(asked.run)
         words = ""
         journeys: tuple[Journey, ...] = ()
         try:
@@ -228,12 +228,12 @@ def add_travels(app: FastAPI, explorer: Explorer, pages: Pages, scripts: Scripts
             journeys = travels.journeys(asked)
         except InputError as error:
             words = str(error)
-        common: dict[str, Any] = {"asked": asked, "shown": shown, "ways": WAYS, "models": explorer.models()}
+        common: dict[str, Any] = {"asked": asked, "shown": shown, "ways": WAYS, "models": view.models()}
         common |= {"run": asked.run, "listed": _by_mechanism(cells.treatments), "channels": cells.store.channels}
         if not journeys:
             # an embedded run misses nothing: then it is the address that asks for what cannot be
-            embedded = explorer.models().get(asked.run, {}).get("embedded", False)
-            next_step = "" if embedded else explorer.next_step(asked.run)
+            embedded = view.models().get(asked.run, {}).get("embedded", False)
+            next_step = "" if embedded else view.next_step(asked.run)
             response = pages.page("travel.html", journey=None, words=words, next_step=next_step, **common)
         else:
             journey = journeys[min(asked.part, len(journeys)) - 1]
@@ -252,7 +252,6 @@ def add_travels(app: FastAPI, explorer: Explorer, pages: Pages, scripts: Scripts
                 kept=_shown(shown),
                 picture=lambda number: _picture(asked, shown, number),
                 cell_picture=lambda cell: _cell_picture(cells, shown, cell.cell_id),
-                script=scripts.address("travel.js"),
                 **common,
             )
         response.headers["Content-Security-Policy"] = TRAVEL_POLICY
@@ -266,13 +265,13 @@ def add_travels(app: FastAPI, explorer: Explorer, pages: Pages, scripts: Scripts
     ) -> Response:
         journey = travels.journey(travels.completed(asked), measured=False)
         if not 0 <= number < len(journey.pictures):
-            raise NotInStudyError(f"This travel has {len(journey.pictures)} frames, numbered from 0.")
-        picture = png(journey.pictures[number], shown.contrast(explorer.cells()))
+            raise NotFoundError(f"This travel has {len(journey.pictures)} frames, numbered from 0.")
+        picture = png(journey.pictures[number], shown.contrast(view.cells()))
         return Response(picture, media_type="image/png")
 
     @app.get("/travel/cell.png")
     def cell(cell_id: Annotated[str, Query(max_length=300)], shown: Annotated[Shown, Depends()]) -> Response:
-        cells = explorer.cells()
+        cells = view.cells()
         return Response(cells.png(cell_id, contrast=shown.contrast(cells)), media_type="image/png")
 
     @app.get("/travel/numbers.csv")
@@ -287,7 +286,7 @@ def add_travels(app: FastAPI, explorer: Explorer, pages: Pages, scripts: Scripts
         from phenolens.travel.figure import travel_strip
 
         asked = travels.completed(asked)
-        figure = travel_strip(travels.journey(asked), contrast=shown.contrast(explorer.cells()))
+        figure = travel_strip(travels.journey(asked), contrast=shown.contrast(view.cells()))
         return download(figure_png(figure), "image/png", f"{_named(asked)}.png")
 
     @app.get("/travel/film.gif")
@@ -295,7 +294,7 @@ def add_travels(app: FastAPI, explorer: Explorer, pages: Pages, scripts: Scripts
         from phenolens.travel.film import film
 
         asked = travels.completed(asked)
-        made = film(travels.journey(asked), "gif", contrast=shown.contrast(explorer.cells()), comment=_named(asked))
+        made = film(travels.journey(asked), "gif", contrast=shown.contrast(view.cells()), comment=_named(asked))
         return download(made, "image/gif", f"{_named(asked)}.gif")
 
     return travels

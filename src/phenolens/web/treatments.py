@@ -11,8 +11,8 @@ from fastapi.responses import HTMLResponse
 from phenolens.core.errors import InputError
 from phenolens.crops.store import normalised
 from phenolens.travel.populations import MEASURED_CELLS, MeasuredCells, populations_by_measures
-from phenolens.web.base import Pages, download
-from phenolens.web.study_view import Cells, Explorer, NotInStudyError, known, pictures_of
+from phenolens.web.base import NotFoundError, Pages, download
+from phenolens.web.study_view import Cells, StudyView, known, pictures_of
 
 SHOWN_CELLS = 16  # cells of a treatment, nearest or random
 DOSE_CELLS = 5  # cells of each dose of a compound
@@ -63,7 +63,7 @@ class Searched:
         ], ""
 
 
-def add_treatments(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
+def add_treatments(app: FastAPI, view: StudyView, pages: Pages) -> None:
     """The addresses of treatments and their downloads."""
     searched = Searched()
 
@@ -71,11 +71,11 @@ def add_treatments(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
     def treatment(
         treatment: str, run: str = "", channel: str = "", draw: Draw = 0, populations: bool = False
     ) -> Response:
-        cells = explorer.cells()
+        cells = view.cells()
         known(treatment, list(cells.treatments.index), what="treatment")
-        about, run = cells.treatments.loc[treatment], explorer.run(run)
-        nearest = explorer.nearest_to_mean(run, treatment, n=SHOWN_CELLS)
-        judged = explorer.judged(run)
+        about, run = cells.treatments.loc[treatment], view.run(run)
+        nearest = view.nearest_to_mean(run, treatment, n=SHOWN_CELLS)
+        judged = view.judged(run)
         looked_for = populations or len(cells.rows_of(treatment)) <= QUICK_CELLS
         found, none_found = searched.populations(cells, treatment) if looked_for else ([], "")
         return pages.page(
@@ -83,7 +83,7 @@ def add_treatments(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
             treatment=treatment,
             about=about,
             run=run,
-            models=explorer.models(),
+            models=view.models(),
             wells=cells.wells[(cells.wells["treatment"] == treatment) & (cells.wells["role"] == about["role"])],
             nearest=list(zip(cells.shown(nearest), nearest.values())),
             populations=found,
@@ -92,36 +92,34 @@ def add_treatments(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
             random=cells.shown(cells.random(treatment, SHOWN_CELLS, draw=draw)),
             draw=draw,
             judged={name: table.loc[treatment] for name, table in judged.items() if treatment in table.index},
-            neighbours=explorer.neighbours(run, treatment, n=NEIGHBOURS),
+            neighbours=view.neighbours(run, treatment, n=NEIGHBOURS),
             listed=cells.treatments,
             series=[
                 (name, row, cells.shown(cells.random(str(name), DOSE_CELLS)))
                 for name, row in cells.doses_of(treatment).iterrows()
             ],
-            travels=about["role"] != "control" and bool(explorer.decoding_run()),
-            next_step=explorer.next_step(run),
+            travels=about["role"] != "control" and bool(view.decoding_run()),
+            next_step=view.next_step(run),
             **pictures_of(cells, channel),
         )
 
     @app.get("/downloads/neighbours.csv")
     def neighbours(treatment: Name, run: str = "") -> Response:
-        known(treatment, list(explorer.cells().treatments.index), what="treatment")
-        run = explorer.run(run)
-        found = explorer.neighbours(run, treatment, n=None)
+        known(treatment, list(view.cells().treatments.index), what="treatment")
+        run = view.run(run)
+        found = view.neighbours(run, treatment, n=None)
         if not found:
-            raise NotInStudyError(
-                f"{treatment} has no profile by {run or 'any model'}. Next: {explorer.next_step(run)}"
-            )
+            raise NotFoundError(f"{treatment} has no profile by {run or 'any model'}. Next: {view.next_step(run)}")
         table = pd.DataFrame([vars(neighbour) for neighbour in found]).rename(columns={"distance": "cosine_distance"})
         return _csv(table, f"neighbours_{treatment}_{run}")
 
     @app.get("/downloads/cells.csv")
     def cells_csv(treatment: Name, run: str = "") -> Response:
-        cells, run = explorer.cells(), explorer.run(run)
+        cells, run = view.cells(), view.run(run)
         known(treatment, list(cells.treatments.index), what="treatment")
         rows = cells.rows_of(treatment)
         table = cells.table.iloc[rows].reset_index(drop=True)
-        away = explorer.nearest_to_mean(run, treatment, n=len(rows))
+        away = view.nearest_to_mean(run, treatment, n=len(rows))
         if away:
             table[f"distance_to_mean_{run}"] = [away[int(row)] for row in rows]
         return _csv(table, f"cells_{treatment}_{run}")
@@ -131,14 +129,14 @@ def add_treatments(app: FastAPI, explorer: Explorer, pages: Pages) -> None:
         from phenolens.plotting.cell_images import contact_sheet
         from phenolens.plotting.style import png
 
-        cells, run = explorer.cells(), explorer.run(run)
+        cells, run = view.cells(), view.run(run)
         known(treatment, list(cells.treatments.index), what="treatment")
         groups = {f"{treatment}: random": cells.random(treatment, SHOWN_CELLS, draw=draw)}
-        nearest = list(explorer.nearest_to_mean(run, treatment, n=SHOWN_CELLS))
+        nearest = list(view.nearest_to_mean(run, treatment, n=SHOWN_CELLS))
         if nearest:
             groups = {f"{treatment}: nearest to the mean ({run})": np.array(nearest)} | groups
         if not len(groups[f"{treatment}: random"]):
-            raise NotInStudyError(f"All cells of {treatment} are flagged and left out; its wells show them.")
+            raise NotFoundError(f"All cells of {treatment} are flagged and left out; its wells show them.")
         crops = [normalised(cells.store.take(rows)) for rows in groups.values()]
         figure = contact_sheet(crops, list(groups), channels=cells.store.channels, contrast=cells.contrast)
         return download(png(figure), "image/png", f"cells_{treatment}_{run}.png")

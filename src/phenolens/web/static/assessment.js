@@ -1,8 +1,8 @@
-// Two keys answer: R or left arrow "real", S or right arrow "synthetic". Without this script the buttons do the same.
+// Keys that answer: R or left arrow for "real", S or right arrow for "synthetic". The buttons work without this script.
 "use strict";
 
 const picture = document.getElementById("cell");
-const says = document.getElementById("says");
+const message = document.getElementById("status");
 const answers = document.getElementById("answers");
 const buttons = {
   r: document.getElementById("real"),
@@ -12,19 +12,19 @@ const buttons = {
 };
 let sent = false;
 
-// an answer before the cell can be seen would be a slip of the finger
-const seen = () => picture.complete && picture.naturalWidth > 0;
+// an answer before the cell is visible would be accidental
+const visible = () => picture.complete && picture.naturalWidth > 0;
 
-const sayMissing = () => {
-  says.textContent = "The picture did not come. Load the page again; your answers are kept.";
+const reportMissing = () => {
+  message.textContent = "The picture did not load. Reload the page; your answers are kept.";
 };
-picture.addEventListener("error", sayMissing);
-if (picture.complete && !seen()) {
-  sayMissing(); // it failed before this script was there
+picture.addEventListener("error", reportMissing);
+if (picture.complete && !visible()) {
+  reportMissing(); // it failed before this script ran
 }
 
 answers.addEventListener("submit", (event) => {
-  if (sent || !seen()) {
+  if (sent || !visible()) {
     event.preventDefault();
   } else {
     sent = true;
@@ -40,7 +40,7 @@ document.addEventListener("keydown", (event) => {
   button.click();
 });
 
-// a page that comes back from the browser's memory shows a cell that is answered
+// a page restored from the browser's cache shows a cell that is already answered
 window.addEventListener("pageshow", (event) => {
   if (event.persisted) {
     window.location.reload();

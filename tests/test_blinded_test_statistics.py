@@ -8,8 +8,16 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from phenolens.blinded_test.design import balanced_design, crossed, crossed_share, power, wilson
-from phenolens.blinded_test.statistics import agreement, assessed, detection, fleiss_kappa
+from phenolens.blinded_test.design import balanced_design, power
+from phenolens.blinded_test.statistics import (
+    agreement,
+    analyse,
+    clustered_share,
+    clustered_variance,
+    detection,
+    fleiss_kappa,
+    wilson,
+)
 from phenolens.core.errors import InputError
 
 # Fleiss 1971, as worked out at en.wikipedia.org/wiki/Fleiss%27_kappa: 14 raters, 10 subjects, 5 categories
@@ -90,7 +98,7 @@ def test_a_treatment_short_of_cells_gives_what_it_has_and_others_fill_up():
 
 
 def test_too_few_cells_are_refused_with_how_many_there_could_be():
-    with pytest.raises(InputError, match="have cells for 4 of each; give --n 4 or fewer"):
+    with pytest.raises(InputError, match=r"cells for 4 of each.*--n 4"):
         balanced_design(treatments_of(DMSO=5, a=4), controls=frozenset({"DMSO"}), n=5, seed=0)
     with pytest.raises(InputError, match="at least 1"):
         balanced_design(treatments_of(DMSO=5), controls=frozenset(), n=0, seed=0)
@@ -184,25 +192,25 @@ def test_the_variance_of_a_mean_over_assessors_is_the_slow_two_way_sum(rng):
     own = sum(p * (1 - p) / 40 for p in shares) / 36
     between = sum((p - np.mean(shares)) ** 2 for p in shares) / 5 / 6
     assert between > own  # or the test would not see the assessors' part
-    found = crossed(shares, (said - shares[:, None]) / 40, shares * (1 - shares) / 40)
-    assert found.images == pytest.approx(max(by_image * 40 / 39, own), rel=1e-12)
+    found = clustered_variance(shares, (said - shares[:, None]) / 40, shares * (1 - shares) / 40)
+    assert found.pictures == pytest.approx(max(by_image * 40 / 39, own), rel=1e-12)
     assert found.assessors == pytest.approx(between - own, rel=1e-12)
 
 
 def test_one_assessors_interval_is_wilsons():
     said = np.arange(50) < 20
-    found, plain = crossed_share(said[None]), wilson(20, 50)
+    found, plain = clustered_share(said[None]), wilson(20, 50)
     np.testing.assert_allclose([found.low, found.high], [plain.low, plain.high], atol=1e-12)
 
 
 def test_more_assessors_of_one_mind_show_no_more_than_their_images():
     said = np.arange(50) < 20
-    alone, crowd = crossed_share(said[None]), crossed_share(np.repeat(said[None], 30, axis=0))
+    alone, crowd = clustered_share(said[None]), clustered_share(np.repeat(said[None], 30, axis=0))
     assert (crowd.high - crowd.low) / (alone.high - alone.low) == pytest.approx(1, abs=0.05)  # Student's quantile
 
 
 def test_where_all_answers_are_alike_the_interval_is_that_of_the_images():
-    found = crossed_share(np.ones((30, 50), bool))
+    found = clustered_share(np.ones((30, 50), bool))
     assert (found.low, found.high) == pytest.approx((wilson(50, 50).low, 1), abs=1e-9)
 
 
@@ -213,7 +221,7 @@ def test_the_pooled_interval_holds_the_truth_about_as_often_as_it_says(rng):
     for _ in range(300):
         images, assessors = rng.normal(0, 0.7, (1, 50)), rng.normal(0, 0.4, (5, 1))
         passed = images + assessors - 0.25 + rng.normal(size=(5, 50)) > 0
-        found, plain = crossed_share(passed), wilson(passed.sum(), passed.size)
+        found, plain = clustered_share(passed), wilson(passed.sum(), passed.size)
         held += found.low <= truth <= found.high
         naive += plain.low <= truth <= plain.high
     assert held / 300 > 0.88
@@ -244,7 +252,7 @@ def answers_of(said, kinds, treatments=None, *, mechanisms=None, shown=None):
 def test_results_count_each_kind_of_answer():
     kinds = np.repeat([True, False], 50)
     said = np.concatenate([np.arange(50) >= 20, np.arange(50) < 10])  # 20 of 50 pass, 10 of 50 real doubted
-    found = assessed(answers_of([said], kinds), n_images=100)
+    found = analyse(answers_of([said], kinds), n_images=100)
     assert (found.passed.value, found.false_alarms.value) == (0.4, 0.2)
     assert found.d_prime.value == pytest.approx(norm.ppf(30.5 / 51) - norm.ppf(10.5 / 51), abs=1e-12)
     assert found.kappa is None
@@ -257,8 +265,8 @@ def test_an_assessor_who_stopped_stands_in_the_table_and_moves_no_result():
     kinds = np.repeat([True, False], 10)
     whole = answers_of([kinds, ~kinds], kinds)
     stopped = answers_of([np.ones(20, bool)], kinds).assign(assessor="stopped").head(10)
-    with_them = assessed(pd.concat([whole, stopped]), n_images=20)
-    without = assessed(whole, n_images=20)
+    with_them = analyse(pd.concat([whole, stopped]), n_images=20)
+    without = analyse(whole, n_images=20)
     assert (with_them.n_assessors, with_them.n_finished) == (3, 2)
     assert (with_them.passed, with_them.d_prime, with_them.kappa) == (without.passed, without.d_prime, without.kappa)
     assert with_them.assessors.set_index("assessor").loc["stopped", "passed"] == 0
@@ -266,7 +274,7 @@ def test_an_assessor_who_stopped_stands_in_the_table_and_moves_no_result():
 
 
 def test_while_nobody_has_finished_there_are_no_results_but_a_table():
-    none = assessed(answers_of([np.array([True])], np.array([True])).head(0), n_images=20)
+    none = analyse(answers_of([np.array([True])], np.array([True])).head(0), n_images=20)
     assert (none.n_assessors, none.passed, none.kappa) == (0, None, None)
     assert len(none.assessors) == len(none.treatments) == len(none.images) == 0
 
@@ -275,7 +283,7 @@ def test_treatments_have_their_own_rates_with_the_interval_of_their_images():
     kinds, names = np.tile([True, False], 6), np.repeat(["DMSO", "taxol", "taxol"], 4)
     passed = kinds & (names == "taxol") & (np.arange(12) > 5)  # 3 of taxol's 4 synthetic cells
     said = kinds & ~passed
-    table = assessed(answers_of([said] * 5, kinds, names), n_images=12).treatments.set_index("treatment")
+    table = analyse(answers_of([said] * 5, kinds, names), n_images=12).treatments.set_index("treatment")
     assert table["passed"].to_dict() == {"DMSO": 0, "taxol": 0.75}
     assert table["passed_images"].to_dict() == {"DMSO": 2, "taxol": 4}
     low, high = table.loc["taxol", ["passed_low", "passed_high"]].astype(float)
@@ -288,7 +296,7 @@ def test_a_part_is_not_known_better_than_the_whole_where_assessors_differ():
     kinds, shown = np.tile([True, False], 40), np.repeat(["DNA", "actin"], 40)
     seen = np.arange(80) % 10
     said = [kinds & (seen < 1), kinds & (seen < 5), kinds & (seen < 9)]  # of the synthetic: one in five, three, all
-    found = assessed(answers_of(said, kinds, shown=shown), n_images=80)
+    found = analyse(answers_of(said, kinds, shown=shown), n_images=80)
     whole = found.passed
     for part in found.shown.itertuples():
         assert part.passed == pytest.approx(whole.value)
@@ -300,7 +308,7 @@ def test_mechanisms_and_channels_have_their_own_rates():
     kinds = np.tile([True, False], 6)
     mechanisms, shown = np.repeat(["control", "", ""], 4), np.tile(["DNA", "DNA", "actin", "actin"], 3)
     said = kinds & (shown == "DNA") | (mechanisms == "")  # actin passes in controls, unknown ones never
-    found = assessed(answers_of([said] * 2, kinds, mechanisms=mechanisms, shown=shown), n_images=12)
+    found = analyse(answers_of([said] * 2, kinds, mechanisms=mechanisms, shown=shown), n_images=12)
     by_mechanism, by_channel = found.mechanisms.set_index("mechanism"), found.shown.set_index("shown")
     assert by_mechanism["passed"].to_dict() == {"control": 0.5, "": 0}
     assert by_mechanism["false_alarms"].to_dict() == {"control": 0, "": 1}
@@ -311,4 +319,4 @@ def test_mechanisms_and_channels_have_their_own_rates():
 def test_an_answer_given_twice_is_refused():
     answers = answers_of([np.array([True, False])], np.array([True, False]))
     with pytest.raises(InputError, match='"assessor 0" answered picture 1 twice'):
-        assessed(pd.concat([answers, answers.tail(1)]), n_images=2)
+        analyse(pd.concat([answers, answers.tail(1)]), n_images=2)

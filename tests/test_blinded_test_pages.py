@@ -21,7 +21,7 @@ from phenolens.blinded_test.database import AssessmentFile, new_code
 from phenolens.cli import main
 from phenolens.core.files import sha256
 from phenolens.study import Study
-from phenolens.web.base import LARGEST_BODY, MOST_VISITORS, Limiter
+from phenolens.web.base import MAX_FORM_BYTES
 from phenolens.web.blinded_test import create_app
 
 TRICKS = ["../../study.json", "..\\x", "/etc/passwd", "a\0b", "￾", "é" * 300, "9" * 300, "%2e%2e", "<script>", "'--"]
@@ -59,7 +59,7 @@ def test_an_assessor_judges_every_cell_and_comes_to_the_end(study):
     assert file.answers()["said_synthetic"].tolist() == [True] * 6
 
 
-def test_paused_and_gone_on_with_on_another_machine(study):
+def test_a_paused_test_continues_on_another_machine(study):
     file = made_up(study, "anna")
     here, code = Visitor(study), codes(file)[0]
     here.entered(code)
@@ -84,14 +84,14 @@ def test_there_is_no_going_back_and_an_answer_sent_twice_counts_once(study):
 
 
 def test_the_own_score_is_shown_only_when_the_owner_allows(study):
-    for show_score, words in ((False, None), (True, "4 of your 4 answers are right, 100\N{NO-BREAK SPACE}%")):
+    for show_score, words in ((False, None), (True, "4 of your 4 answers are correct, 100\N{NO-BREAK SPACE}%")):
         file = made_up(study, "anna", n=2, name=f"score-{show_score}", show_score=show_score)
         kinds = kinds_by_picture_id(file)
         anna = Visitor(study).entered(codes(file)[0])
         for _ in range(4):
             anna.judge("synthetic" if kinds[anna.picture_id()] else "real")
         html = anna.get("/end").text
-        assert ("answers are right" in html) == show_score
+        assert ("answers are correct" in html) == show_score
         assert words is None or words in html
 
 
@@ -108,9 +108,8 @@ def everything_sent(visitor, kinds):
     return sent
 
 
-def test_nothing_that_is_sent_tells_the_kind(study, monkeypatch):
+def test_nothing_that_is_sent_tells_the_kind(study):
     """Sizes, headers, words and time: all that is sent of a real cell could be of a synthetic one."""
-    monkeypatch.setattr(Limiter, "allows", lambda limiter, visitor: True)  # this visitor is no person
     file = made_up(study, "anna", n=30)
     kinds = kinds_by_picture_id(file)
     sent = everything_sent(Visitor(study).entered(codes(file)[0]), kinds)
@@ -146,7 +145,7 @@ def test_pages_of_assessors_hold_no_name_of_a_cell_treatment_or_model(study):
     file = made_up(study, "anna")
     anna = Visitor(study).entered(codes(file)[0])
     anna.judge()
-    for path in ("/", "/begin", "/cell", "/end", "/assessment.css", "/assessment.js"):
+    for path in ("/", "/begin", "/cell", "/end", "/static/assessment.css", "/static/assessment.js"):
         html = anna.get(path).text
         assert re.findall(r"DMSO|taxol|cell-\d|VAE|vaeplus|seed0|round-1", html) == [], path
 
@@ -155,7 +154,8 @@ def test_pages_have_no_script_of_their_own_and_their_picture_has_words_that_tell
     file = made_up(study, "anna")
     anna = Visitor(study).entered(codes(file)[0])
     tags = Tags(anna.get("/cell").text).tags
-    assert [named for tag, named in tags if tag == "script"] == [{"src": "/assessment.js", "defer": None}]
+    (script,) = (named for tag, named in tags if tag == "script")
+    assert script["src"].startswith("/static/assessment.js?v=")
     assert [named for _, named in tags if any(key.startswith(("on", "style")) for key in named)] == []
     (image,) = (named for tag, named in tags if tag == "img")
     assert image["alt"] == "Cell 1, to be judged by eye"
@@ -174,8 +174,7 @@ def test_nobody_sees_without_code_or_token_and_an_assessor_sees_nothing_of_the_o
         assert answer.status_code == 403, path
         assert "is_synthetic" not in answer.text
         assert codes(file)[1] not in answer.text
-    for path in ("/owner/assessments", "/owner/assessments/round-1/assessors"):
-        assert anna.post(path, {"assessors": "x", "assessor": "x"}).status_code == 403
+    assert anna.post("/owner/assessments/round-1/assessors", {"assessor": "x"}).status_code == 403
     assert len(file.assessors()) == 2
     assert anna.get("/owner?token=" + "x" * 24).status_code == 403
     ben = Visitor(study).entered(codes(file)[1])
@@ -194,7 +193,7 @@ def test_the_owner_sees_results_and_tables(study):
     owner = Visitor(study).as_owner()
     html = owner.get("/owner/assessments/round-1/results").text
     share = sum(kinds[picture] for picture in [min(kinds)]) / 4
-    assert f"Cells drawn by VAE+ passed as real {100 * share:.0f}\N{NO-BREAK SPACE}% of the time" in html
+    assert f"VAE+ passed as real {100 * share:.0f}\N{NO-BREAK SPACE}% of the time" in html
     assert "Real cells were called synthetic 0\N{NO-BREAK SPACE}% of the time" in html
     assert "By mechanism" in html
     assert "By channel" not in html  # all pictures show the same
@@ -211,11 +210,11 @@ def test_the_owner_sees_results_and_tables(study):
 def test_while_nobody_has_finished_the_results_page_says_so(study):
     file = made_up(study, "anna")
     owner = Visitor(study).as_owner()
-    assert "Give the assessors their addresses" in owner.get("/owner/assessments/round-1/results").text
+    assert "No answers yet" in owner.get("/owner/assessments/round-1/results").text
     Visitor(study).entered(codes(file)[0]).judge()
     html = owner.get("/owner/assessments/round-1/results").text
     assert "Nobody has judged all 12 pictures yet" in html
-    assert "1 of 12, in no result" in html
+    assert "1 of 12, not counted" in html
 
 
 def test_from_a_problem_the_owner_finds_back(study):
@@ -239,7 +238,7 @@ def test_tricks_are_refused_and_change_nothing(study):
             (owner, f"/owner/assessments/round-1/pictures/{path}.png"),
         ):
             answer = visitor.get(where)
-            assert answer.status_code in (404, 414, 422), (where, answer.status_code)
+            assert answer.status_code in (404, 422), (where, answer.status_code)
             assert "root:" not in answer.text
             assert "<script>" not in answer.text
         assert anna.post("/answer", {"picture": trick, "said": "real"}).status_code in (303, 422)
@@ -248,45 +247,27 @@ def test_tricks_are_refused_and_change_nothing(study):
     assert {path: sha256(path) for path in study.folder.rglob("*.json")} == before
 
 
-def test_wrong_codes_are_counted_and_right_ones_let_in_all_the_same(study):
-    file, app = made_up(study, "anna"), None
-    app = create_app(study, token=TOKEN)
-    statuses = [Visitor(study, app=app).post("/begin", {"code": new_code()}).status_code for _ in range(25)]
-    assert statuses == [403] * 20 + [429] * 5
-    assert Visitor(study, app=app).get(f"/owner?token={'y' * 24}").status_code == 429
-    Visitor(study, app=app).entered(codes(file)[0])
+def test_a_wrong_code_or_token_opens_nothing_and_a_session_cannot_be_forged(study):
+    file, app = made_up(study, "anna"), create_app(study, token=TOKEN)
+    for code in (new_code(), codes(file)[0][:-1], codes(file)[0] + "0", "' OR 1=1 --"):
+        visitor = Visitor(study, app=app)
+        assert visitor.post("/begin", {"code": code}).status_code == 403
+        assert "set-cookie" not in visitor.get("/begin").headers
+    for cookie in ("eyJvd25lciI6IHRydWV9", "eyJvd25lciI6IHRydWV9.aaaaaa.bbbbbbbb", "null"):  # {"owner": true}
+        forged = Visitor(study, app=app)
+        forged.cookies.set("phenolens", cookie)
+        assert forged.get("/owner").status_code == 403
+    other = Visitor(study, app=create_app(study, token="another-token-of-a-test")).as_owner_of(
+        "another-token-of-a-test"
+    )
+    elsewhere = Visitor(study, app=app)
+    elsewhere.cookies = other.cookies
+    assert elsewhere.get("/owner").status_code == 403  # the token signs the session
 
 
-def test_a_code_that_asks_without_pause_is_slowed_and_loses_nothing(study):
-    file = made_up(study, "anna")
-    anna = Visitor(study).entered(codes(file)[0])
-
-    async def storm():
-        return await asyncio.gather(*(anna.ask("GET", "/cell") for _ in range(120)))
-
-    statuses = {answer.status_code for answer in asyncio.run(storm())}
-    assert statuses == {200, 429}
-    assert file.turn(1).place == 1
-
-
-def test_a_limiter_lets_a_burst_through_then_so_many_a_second():
-    now = [0.0]
-    limiter = Limiter(burst=3, per_second=2, clock=lambda: now[0])
-    assert [limiter.allows("a") for _ in range(5)] == [True, True, True, False, False]
-    assert limiter.allows("b")
-    now[0] = 0.5
-    assert [limiter.allows("a") for _ in range(2)] == [True, False]
-    now[0] = 1000
-    assert [limiter.allows("a") for _ in range(4)] == [True, True, True, False]
-    for visitor in range(MOST_VISITORS + 10):
-        limiter.allows(str(visitor))
-    assert len(limiter._left) == MOST_VISITORS
-
-
-def test_forms_and_addresses_have_a_largest_size(study):
+def test_forms_have_a_largest_size(study):
     visitor = Visitor(study)
-    assert visitor.post("/begin", {"code": "x" * LARGEST_BODY}).status_code == 413
-    assert visitor.get("/cell?" + "x" * 3000).status_code == 414
+    assert visitor.post("/begin", {"code": "x" * MAX_FORM_BYTES}).status_code == 413
     chunked = visitor.post("/begin", content=_chunks())
     assert chunked.status_code == 411
     for length in ("-1", "1e9", "9" * 5000, "x"):
@@ -316,7 +297,7 @@ def test_a_form_of_another_site_does_nothing(study):
 def test_every_answer_is_protected_and_cookies_are_out_of_reach_of_scripts(study):
     file = made_up(study, "anna")
     visitor = Visitor(study)
-    for path in ("/", "/nowhere", "/cell", "/owner", "/assessment.js", "/pictures/x"):
+    for path in ("/", "/nowhere", "/cell", "/owner", "/static/assessment.js", "/pictures/x"):
         headers = visitor.get(path).headers
         sources = headers["content-security-policy"]
         assert sources.startswith("default-src 'none'; ")
@@ -360,9 +341,9 @@ def test_a_file_that_cannot_be_read_stops_nobody_of_another_assessment(study):
     assert "not a database" in answer.text  # this may be where the code is
 
 
-def test_whatever_its_description_allows_is_answered_without_an_error(study, monkeypatch):
+@pytest.mark.slow
+def test_whatever_its_description_allows_is_answered_without_an_error(study):
     """Schemathesis makes requests from the OpenAPI description: a server error is a bug."""
-    monkeypatch.setattr(Limiter, "allows", lambda limiter, visitor: True)  # or most answers would be 429
     file = made_up(study, "anna", n=2)
     app = create_app(study, token=TOKEN, hosts=("*",))
     visitor = Visitor(study, app=app).entered(codes(file)[0]).as_owner()
@@ -377,7 +358,7 @@ def test_whatever_its_description_allows_is_answered_without_an_error(study, mon
 
     try_every_operation(app, check, max_examples=6)
     assert len(asked) == len(app.openapi()["paths"]) + 1  # /begin has two
-    assert statuses >= {200, 303, 404}  # it came behind the door
+    assert statuses >= {200, 303, 404}  # with access
 
 
 def test_fifty_assessors_click_at_once_without_an_error_or_a_lost_answer(study):
@@ -423,7 +404,7 @@ def test_a_test_of_each_channel_says_so_and_has_its_results_by_channel(study, ca
     assert '<section id="showns">' in html
     assert main(["assess", str(study.folder), "--results", "--name", "each"]) == 0
     said = capsys.readouterr().out
-    assert "shown actin: passed as real 100.0 % (95 % interval 34.2 to 100.0), called synthetic 0.0 %" in said
+    assert "shown actin: passed as real 100.0 % (95 % interval 34.2 to 100.0), false alarms 0.0 %" in said
     made_up(study, "anna")
     other = Visitor(study).as_owner().get("/owner/assessments/round-1/results").text
     assert "<td>DNA actin, and each alone</td>" in other
