@@ -319,7 +319,7 @@ def sitting(study: Study, name: str, said: dict[str, str]) -> AssessmentFile:
     for assessor, answers in zip(file.add_assessors(list(said)), said.values()):
         for answer in answers:
             turn = file.turn(assessor.number)
-            file.shown(assessor.number, turn.picture_id)
+            file.current_picture(assessor.number, turn.picture_id)
             file.answer(assessor.number, turn.picture_id, synthetic=answer == "S")
     return file
 
@@ -341,12 +341,12 @@ def test_the_blinded_test_is_drawn_an_assessor_a_row_with_the_published_shares_b
     np.testing.assert_allclose(ends, [[100 * pooled.low, 100 * pooled.high]])
     assert "VAE+, Lafarge 2019: 40.7 %" in texts(figure)
     assert "CytoGAN, Goldsborough 2017: 30 %" in texts(figure)
-    assert "n = 2 finished sittings" in caption_of(figure)
+    assert "n = 2 finished assessors" in caption_of(figure)
     sitting(tiny_study, "third", {"Anna": ""})
     both = assessment_figure(tiny_study, FigureConfig())
     assert "second (VAE+, channels alone too)" in texts(both)
     assert "third (VAE+)" not in [label.get_text() for label in both.axes[0].get_yticklabels()]
-    assert "Left out, since nobody has answered: third (VAE+)." in caption_of(both)
+    assert "nobody has answered: third (VAE+)." in caption_of(both)
 
 
 def test_without_an_assessment_or_an_answer_the_command_that_comes_first_is_named(tiny_study):
