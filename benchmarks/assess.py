@@ -86,7 +86,7 @@ def made(study: Study, flags: Flags) -> AssessmentFile:
     ]
     about = dict(run="noise", model="noise", title="noise", n=flags.n, seed=0, channels=["noise"], crop_px=CROP_PX)
     about |= {"show_score": False, "each_channel": False}
-    file = AssessmentFile.create(study.assessments / "benchmark.sqlite", pictures, about)
+    file = AssessmentFile.create(study.assessments_folder / "benchmark.sqlite", pictures, about)
     file.add_assessors([f"assessor {number}" for number in range(flags.assessors)])
     return file
 

@@ -69,7 +69,7 @@ def main(flags: Flags) -> None:
         study = Study.create(Path(folder) / "study") if flags.study is None else Study.open(flags.study)
         if flags.study is None:
             make(study, flags)
-        cells = study.store().cells
+        cells = study.crops.cells
         rounds = []
         for number in range(flags.rounds):
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
@@ -102,21 +102,21 @@ def make(study: Study, flags: Flags) -> None:
     for plate, n in zip(plates, sizes.tolist()):
         table, treatment = cells_of(plate, n, random)
         treatments.append(treatment)
-        write_parquet(study.crops / f"{plate}.parquet", table, about={})
-        with (study.crops / f"{plate}.npy").open("wb") as file:
+        write_parquet(study.crops_folder / f"{plate}.parquet", table, about={})
+        with (study.crops_folder / f"{plate}.npy").open("wb") as file:
             header = npy_header((n, len(CHANNELS), CROP_PX, CROP_PX))
             file.write(header)
             file.truncate(len(header) + 2 * n * len(CHANNELS) * CROP_PX**2)
         counts = {"n_flagged": dict.fromkeys(FLAGS, 0) | {"noise": int(table["is_noise"].sum())}, "n_at_border": 0}
         about["plates"][plate] = {"n_crops": n, "n_noise": int(table["is_noise"].sum()), **counts}
-    write_json(study.crops / "about.json", about)
+    write_json(study.crops_folder / "about.json", about)
     train = [sys.executable, "-m", "phenolens.cli", "train", str(study.folder), "--model", "vae", "--steps", "1"]
     subprocess.run([*train, "--latent-size", str(flags.features)], check=True, stderr=subprocess.DEVNULL)
-    said = {"crops": study.store().identity, "config": {"steps": 1}, "made_from": "made up"}
+    said = {"crops": study.crops.identity, "config": {"steps": 1}, "made_from": "made up"}
     for plate, treatment in track(list(zip(plates, treatments)), "making embeddings", total=len(plates)):
         z = means[treatment] + 2 * random.standard_normal((len(treatment), flags.features), dtype=np.float32)
-        cells = pd.read_parquet(study.crops / f"{plate}.parquet")
-        write_h5ad(study.embeddings(RUN) / f"{plate}.h5ad", embedding_table(z, cells, about=said))
+        cells = pd.read_parquet(study.crops_folder / f"{plate}.parquet")
+        write_h5ad(study.embeddings_folder(RUN) / f"{plate}.h5ad", embedding_table(z, cells, about=said))
 
 
 def cells_of(plate: str, n: int, random: np.random.Generator) -> tuple[pd.DataFrame, np.ndarray]:
@@ -179,7 +179,7 @@ def looked_at(study: Study, browser: Browser, run: str) -> dict[str, float]:
                 points, everything = film.seen()
                 took |= {f"{name}, points, s": points - at, f"{name}, all points, s": everything - at}
             shown = int(page.get_attribute("#map", "data-drawn") or 0)
-            cells = study.store().cells
+            cells = study.crops.cells
             assert shown == (~cells["is_noise"]).sum(), shown
             page.close()
             took["server's peak memory, GiB"] = _peak_gib(server.pid)

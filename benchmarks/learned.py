@@ -157,9 +157,9 @@ def treatment_labels(cells: pd.DataFrame) -> pd.Series:
 
 def measured(study: Study, config: TrainConfig, flags: Flags, compute: Compute) -> pd.DataFrame:
     """Fidelity of each channel, active features and training time of one run, a row a measure."""
-    run = RunFolder(study.run(pipeline.run_name(config)))
+    run = RunFolder(study.run_folder(pipeline.run_name(config)))
     model, _ = trained_model(run)
-    store = study.store()
+    store = study.crops
     cells = held_out(store, config, flags, compute)
     drawn = redrawn(model, cells.crops, compute)
     by_channel = fidelity(cells.originals, drawn, store.channels)
@@ -221,7 +221,7 @@ def active_features(model: torch.nn.Module, crops: np.ndarray, compute: Compute)
 
 def scored(study: Study) -> pd.DataFrame:
     """The study's scores in percent, a row a score, laid out as `measured` does."""
-    scores = pd.read_csv(study.scores, keep_default_na=False)
+    scores = pd.read_csv(study.scores_path, keep_default_na=False)
     kinds = scores["protocol"] + " " + scores["statistics"] + " " + scores["whitening"]
     table = scores[["model", "seed"]].assign(channel=ALL_CHANNELS, measure=kinds)
     return table.assign(value=100 * scores["accuracy"].astype(float))
@@ -296,11 +296,11 @@ def markdown(table: pd.DataFrame) -> str:
 
 def write_pictures(study: Study, configs: list[TrainConfig], flags: Flags, compute: Compute) -> None:
     """Held-out cells of the first seed above what each model makes of them: in colour, and channel by channel."""
-    store = study.store()
+    store = study.crops
     cells = held_out(store, configs[0], flags, compute)
     by_model = {}
     for config in configs[: len(flags.models)]:
-        model, _ = trained_model(RunFolder(study.run(pipeline.run_name(config))))
+        model, _ = trained_model(RunFolder(study.run_folder(pipeline.run_name(config))))
         by_model[model_name(config.model)] = redrawn(model, cells.crops[cells.shown], compute)
     labels = cells.labels.iloc[cells.shown].tolist()
     for name, apart in (("reconstructions", False), ("channels", True)):

@@ -81,7 +81,7 @@ def mixed_populations(flags: Flags) -> None:
 
 def planted_fragments(study: Study, truth_path: Path) -> np.ndarray:
     """Whether each cell of the study was drawn with its nucleus in pieces; InputError where the truth lacks a cell."""
-    cells = study.store().cells[PLACE]
+    cells = study.crops.cells[PLACE]
     truth = pd.read_parquet(truth_path, columns=[*PLACE, "n_fragments"])
     joined = cells.merge(truth, on=PLACE, how="left", validate="1:1")
     if joined["n_fragments"].isna().any():

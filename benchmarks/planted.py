@@ -137,7 +137,7 @@ def measured(crops: np.ndarray) -> pd.DataFrame:
 
 def correlations(study: Study, truth_path: Path) -> pd.DataFrame:
     """A row a declared parameter: its rank correlation with its measure over a study's crops of interphase cells."""
-    store = study.store()
+    store = study.crops
     truth = store.cells[PLACE].merge(pd.read_parquet(truth_path), on=PLACE, how="left", validate="1:1")
     found = measured(store.take(np.arange(len(store))))
     interphase, control = truth["state"] == "interphase", truth["strength"] == 0

@@ -30,7 +30,7 @@ def made_up(study, *names, n=6, name="round-1", show_score=False) -> AssessmentF
     """An assessment in a study's folder, by assessors of these names."""
     about = dict(run="vaeplus-seed0", model="vaeplus", title="VAE+", n=n, seed=0, channels=["DNA", "actin"])
     about |= {"show_score": show_score, "each_channel": False, "crop_px": SIDE}
-    file = AssessmentFile.create(study.assessments / f"{name}.sqlite", made_up_pictures(n), about)
+    file = AssessmentFile.create(study.assessments_folder / f"{name}.sqlite", made_up_pictures(n), about)
     file.add_assessors(names)
     return file
 

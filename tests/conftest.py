@@ -80,7 +80,7 @@ def cropped_study(built_once, tiny_screen: Path) -> Path:
     """The folder of a study with crops of 36 px of the tiny screen; not to be changed."""
 
     def build(folder: Path) -> None:
-        make_crops(tiny_screen, Study.create(folder).crops, layout="bbbc021", config=CropConfig(crop_px=36))
+        make_crops(tiny_screen, Study.create(folder).crops_folder, layout="bbbc021", config=CropConfig(crop_px=36))
 
     return built_once("cropped-study", build)
 
@@ -106,7 +106,7 @@ def explored(built_once, travelling: Study) -> Study:
 @pytest.fixture
 def store(tiny_study: Study) -> CropStore:
     """The crops of the tiny screen."""
-    return tiny_study.store()
+    return tiny_study.crops
 
 
 @pytest.fixture

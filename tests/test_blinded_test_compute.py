@@ -28,15 +28,17 @@ SMALL = TrainConfig(model="vae", steps=2, batch_size=4, network=ModelConfig(widt
 def study(tiny_screen, tmp_path_factory):
     """A study with a run that decodes."""
     study = Study.create(tmp_path_factory.mktemp("assessed") / "study")
-    make_crops(tiny_screen, study.crops, layout="bbbc021", config=CropConfig(crop_px=36))
+    make_crops(tiny_screen, study.crops_folder, layout="bbbc021", config=CropConfig(crop_px=36))
     compute = Compute.chosen(device="cpu", precision="float32", threads=1)
-    trained(study.store(), SMALL, compute, study.run("vae-seed0"))
-    write_json(study.run("vae-seed0") / "health.json", {})  # says that it is trained to its end
+    trained(study.crops, SMALL, compute, study.run_folder("vae-seed0"))
+    write_json(study.run_folder("vae-seed0") / "health.json", {})  # says that it is trained to its end
     return study
 
 
 def everything_but_assessments(study):
-    paths = (path for path in study.folder.rglob("*") if path.is_file() and study.assessments not in path.parents)
+    paths = (
+        path for path in study.folder.rglob("*") if path.is_file() and study.assessments_folder not in path.parents
+    )
     return {path: sha256(path) for path in sorted(paths)}
 
 
@@ -105,7 +107,7 @@ def test_setting_up_writes_nothing_but_assessments_and_given_again_adds_only_who
     file = set_up(study, config, ["anna"])
     made, codes = kinds_by_picture_id(file), file.assessors()
     again = set_up(study, config, ["anna", "ben"])
-    assert again.path == file.path == study.assessments / "vae-seed0-n6-seed5.sqlite"
+    assert again.path == file.path == study.assessments_folder / "vae-seed0-n6-seed5.sqlite"
     assert kinds_by_picture_id(again) == made
     assert again.assessors()[:1] == codes
     assert [person.name for person in again.assessors()] == ["anna", "ben"]
@@ -137,11 +139,11 @@ def test_a_name_that_is_taken_by_other_settings_is_refused(study):
     ],
 )
 def test_settings_that_cannot_be_are_refused_in_one_line_and_nothing_is_left(study, config, name, said):
-    before = sorted(study.assessments.glob("*")) if study.assessments.exists() else []
+    before = sorted(study.assessments_folder.glob("*")) if study.assessments_folder.exists() else []
     with pytest.raises(InputError, match=said) as caught:
         set_up(study, config, ["anna"], name=name)
     assert "\n" not in str(caught.value)
-    left = sorted(study.assessments.glob("*")) if study.assessments.exists() else []
+    left = sorted(study.assessments_folder.glob("*")) if study.assessments_folder.exists() else []
     assert [path for path in left if path not in before and path.suffix != ".lock"] == []
 
 
@@ -174,10 +176,10 @@ def test_results_are_printed_and_written_as_tables(tmp_path, capsys):
     assert "synthetic passed as real  40.0 % (95 % interval 1" in said
     assert "real called synthetic     0.0 % (95 % interval 0.0 to" in said
     assert "Fleiss' kappa             1.00" in said
-    names = {path.name for path in study.assessments.glob("*.csv")}
+    names = {path.name for path in study.assessments_folder.glob("*.csv")}
     tables = ("answers", "assessors", "treatments", "mechanisms", "channels", "pictures", "summary")
     assert names == {f"round-1_{table}.csv" for table in tables}
-    answers = (study.assessments / "round-1_answers.csv").read_text().splitlines()
+    answers = (study.assessments_folder / "round-1_answers.csv").read_text().splitlines()
     columns = "assessor,item,treatment,mechanism,shown,is_synthetic,said_synthetic,seconds,cell_id,answered_at"
     assert answers[0] == columns
     assert len(answers) == 41

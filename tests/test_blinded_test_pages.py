@@ -389,7 +389,7 @@ def test_a_test_of_each_channel_says_so_and_has_its_results_by_channel(study, ca
     about |= {"show_score": False, "each_channel": True, "crop_px": SIDE}
     views = ["DNA, actin", "DNA", "actin", "actin"]
     pictures = [replace(one, shown=views[number // 2]) for number, one in enumerate(made_up_pictures(4))]
-    file = AssessmentFile.create(study.assessments / "each.sqlite", pictures, about)
+    file = AssessmentFile.create(study.assessments_folder / "each.sqlite", pictures, about)
     file.add_assessors(["anna"])
     visitor = Visitor(study).entered(codes(file)[0])
     assert "others show one channel in grey" in visitor.get("/begin").text

@@ -114,12 +114,12 @@ def test_of_a_study_half_run_the_command_that_comes_first_is_named(said, tiny_st
         for verb in of:
             assert named in refused(said, *verb)
 
-    tiny_study.crops.rename(study / "aside")
+    tiny_study.crops_folder.rename(study / "aside")
     come_first("`phenolens crop`")
-    (study / "aside").rename(tiny_study.crops)
+    (study / "aside").rename(tiny_study.crops_folder)
     come_first("`phenolens train ")
     assert run("train", study, "--model", "ae", *SHORT) == 0
-    health = tiny_study.run("ae-seed0") / "health.json"
+    health = tiny_study.run_folder("ae-seed0") / "health.json"
     finished = health.read_bytes()
     health.unlink()
     come_first("`phenolens train` command")
@@ -134,7 +134,7 @@ def test_of_a_study_half_run_the_command_that_comes_first_is_named(said, tiny_st
 def test_profiles_that_were_broken_off_are_made_again(said, tiny_study):
     study = tiny_study.folder
     scored_study(study)
-    whole = tiny_study.profiles("ae-seed0") / "wells_mean.h5ad"
+    whole = tiny_study.profiles_folder("ae-seed0") / "wells_mean.h5ad"
     before = whole.read_bytes()
     said()
     assert "cells" in refused(said, "profile", study, "--min-cells", 10_000)
@@ -179,7 +179,7 @@ def test_no_table_of_a_protocol_that_was_not_asked_for_is_left(tiny_study):
 def test_a_lost_history_is_written_again_from_the_checkpoint(tiny_study):
     command = ["train", tiny_study.folder, "--model", "ae", "--record-every", 1, *SHORT]
     assert run(*command) == 0
-    history = tiny_study.run("ae-seed0") / "history.csv"
+    history = tiny_study.run_folder("ae-seed0") / "history.csv"
     before = history.read_bytes()
     history.unlink()
     assert run(*command) == 0
@@ -189,7 +189,7 @@ def test_a_lost_history_is_written_again_from_the_checkpoint(tiny_study):
 def test_a_run_that_is_not_finished_does_not_stand_in_the_way_of_the_others(tiny_study, capsys):
     scored_study(tiny_study.folder)
     (tiny_study.folder / "runs" / "half").mkdir()
-    shutil.copy(tiny_study.run("ae-seed0") / "config.json", tiny_study.folder / "runs" / "half")
+    shutil.copy(tiny_study.run_folder("ae-seed0") / "config.json", tiny_study.folder / "runs" / "half")
     for verb in ("embed", "profile", "evaluate"):
         assert run(verb, tiny_study.folder) == 0
         assert "half" in capsys.readouterr().err
@@ -198,20 +198,20 @@ def test_a_run_that_is_not_finished_does_not_stand_in_the_way_of_the_others(tiny
 def test_a_damaged_table_is_named_and_embed_mends_its_own(said, tiny_study):
     scored_study(tiny_study.folder)
     said()
-    part = next(tiny_study.embeddings("ae-seed0").glob("*.h5ad"))
+    part = next(tiny_study.embeddings_folder("ae-seed0").glob("*.h5ad"))
     whole = part.read_bytes()
     part.write_bytes(whole[:1000])
     assert part.name in refused(said, "profile", tiny_study.folder)
     assert run("embed", tiny_study.folder) == 0
     assert part.read_bytes() == whole
     said()
-    table = tiny_study.treatments("ae-seed0", statistics="mean", whitening="none")
+    table = tiny_study.treatments_path("ae-seed0", statistics="mean", whitening="none")
     table.write_bytes(b"not a table")
     assert "damaged; delete it" in refused(said, "evaluate", tiny_study.folder)
 
 
 def test_two_processes_do_not_train_one_run_or_make_one_studys_crops_at_once(said, tiny_study, tiny_screen):
-    folder = tiny_study.run("ae-seed0")
+    folder = tiny_study.run_folder("ae-seed0")
     with alone(folder / ".lock", doing="training"):
         line = refused(said, "train", tiny_study.folder, "--model", "ae", *SHORT)
     assert "another process is training there" in line
@@ -264,7 +264,7 @@ def test_lists_in_study_toml_do_not_swallow_the_folder(said, tiny_study):
     toml = tiny_study.folder / "study.toml"
     toml.write_text('[evaluate]\nprotocols = ["NSC"]\n')
     scored_study(tiny_study.folder)
-    assert set(pd.read_csv(tiny_study.scores)["protocol"]) == {"NSC"}
+    assert set(pd.read_csv(tiny_study.scores_path)["protocol"]) == {"NSC"}
     said()
     toml.write_text("[train]\nthreads = true\n")
     assert 'setting "threads" is True; expected a value' in refused(said, "train", tiny_study.folder)
@@ -298,7 +298,7 @@ def test_a_missing_source_begins_no_study(said, tmp_path):
 def test_a_bad_number_is_refused_before_any_work(said, tiny_study):
     assert "--steps 0: expected a number of at least 1" in refused(said, "train", tiny_study.folder, "--steps", 0)
     assert "expected 0 to 4 layers" in refused(said, "train", tiny_study.folder, "--feature-layers", 5)
-    assert tiny_study.runs() == []
+    assert tiny_study.runs == []
 
 
 def test_a_device_that_is_not_there_is_refused(said, tiny_study):
@@ -308,7 +308,7 @@ def test_a_device_that_is_not_there_is_refused(said, tiny_study):
 def test_settings_come_from_study_toml_and_flags_by_hand_win(tiny_study, capsys):
     (tiny_study.folder / "study.toml").write_text('[train]\nsteps = 3\nmodel = "ae"\nbeta = 0.5\n')
     assert run("train", tiny_study.folder, *SHORT[2:], "--beta", 0.25) == 0
-    config = json.loads((tiny_study.run("ae-seed0") / "config.json").read_text())["config"]
+    config = json.loads((tiny_study.run_folder("ae-seed0") / "config.json").read_text())["config"]
     assert (config["steps"], config["model"], config["network"]["beta"]) == (3, "ae", 0.25)
 
 
@@ -321,9 +321,9 @@ def test_an_unknown_setting_in_study_toml_is_refused_with_the_nearest(said, tiny
 
 def test_a_runs_own_config_can_be_given_back(tiny_study):
     assert run("train", tiny_study.folder, "--model", "vae", "--beta", 0.5, *SHORT) == 0
-    first = tiny_study.run("vae-seed0") / "config.json"
+    first = tiny_study.run_folder("vae-seed0") / "config.json"
     assert run("train", tiny_study.folder, "--name", "again", "--config", first) == 0
-    second = tiny_study.run("again") / "config.json"
+    second = tiny_study.run_folder("again") / "config.json"
     assert json.loads(first.read_text())["config"] == json.loads(second.read_text())["config"]
 
 

@@ -58,9 +58,9 @@ def test_the_demos_reconstructions_are_nearer_to_their_own_cell_than_to_another(
 
     study = Study.open(demo)
     compute = Compute.chosen(device="cpu", precision="auto", threads=None)
-    model, _ = trained_model(RunFolder(study.run("vaeplus-seed0")))
-    rows = np.flatnonzero(~study.store().cells["is_noise"].to_numpy())[::20]
-    crops = study.store().take(rows)
+    model, _ = trained_model(RunFolder(study.run_folder("vaeplus-seed0")))
+    rows = np.flatnonzero(~study.crops.cells["is_noise"].to_numpy())[::20]
+    crops = study.crops.take(rows)
     redrawn = decode(model, embed_crops(model, crops, compute=compute), compute=compute).reshape(len(rows), -1)
     originals = compute.normalised(crops).numpy().reshape(len(rows), -1)
     distance = np.linalg.norm(redrawn[:, None] - originals[None], axis=2)

@@ -59,12 +59,12 @@ def test_a_run_of_two_processes_begins_as_that_of_one_and_ends_at_the_same_step(
     for name, processes in (("one", 1), ("two", 2)):
         done = phenolens("train", str(tiny_study.folder), "--name", name, *TRAIN.split(), processes=processes)
         assert done.returncode == 0, done.stderr
-    one, two = (pd.read_csv(tiny_study.run(name) / "history.csv") for name in ("one", "two"))
+    one, two = (pd.read_csv(tiny_study.run_folder(name) / "history.csv") for name in ("one", "two"))
     assert list(one["step"]) == list(two["step"]) == [2, 4, 6, 8]
     assert list(one.columns) == list(two.columns)
     terms = [name for name in one if name not in ("seconds", "cells_per_second")]
     np.testing.assert_allclose(two.loc[0, terms], one.loc[0, terms], rtol=1e-3)
-    checkpoints = [tiny_study.run(name) / "checkpoint.pt" for name in ("one", "two")]
+    checkpoints = [tiny_study.run_folder(name) / "checkpoint.pt" for name in ("one", "two")]
     first, second = (torch.load(path, weights_only=True)["model"] for path in checkpoints)
     # Adam moves a weight by up to 1e-3 a step however small its gradient, so weights that rounding alone drives part
     # by some of that in eight steps; what has a direction stays together.
@@ -80,12 +80,12 @@ def test_embeddings_of_two_processes_are_the_same_files(tiny_study):
     for processes in (1, 2):
         done = phenolens("embed", str(folder), "--threads", "1", processes=processes)
         assert done.returncode == 0, done.stderr
-        parts = sorted(tiny_study.embeddings("run").glob("*.h5ad"))
+        parts = sorted(tiny_study.embeddings_folder("run").glob("*.h5ad"))
         files[processes] = {path.name: path.read_bytes() for path in parts}
-        assert sum(anndata.read_h5ad(path).n_obs for path in parts) == len(tiny_study.store())
+        assert sum(anndata.read_h5ad(path).n_obs for path in parts) == len(tiny_study.crops)
         for path in parts:
             path.unlink()
-    assert len(files[1]) == len(tiny_study.store().plates) > 1
+    assert len(files[1]) == len(tiny_study.crops.plates) > 1
     assert files[1] == files[2]
 
 
@@ -96,7 +96,7 @@ def test_two_processes_go_on_after_one_and_speak_once(tiny_study):
     longer = TRAIN.replace("--steps 8", "--steps 12").split()
     done = phenolens("train", study, "--name", "run", *longer)
     assert done.returncode == 0, done.stderr
-    assert torch.load(Study(tiny_study.folder).run("run") / "checkpoint.pt", weights_only=True)["step"] == 12
+    assert torch.load(Study(tiny_study.folder).run_folder("run") / "checkpoint.pt", weights_only=True)["step"] == 12
     assert done.stderr.count("run is trained") == 1
 
 

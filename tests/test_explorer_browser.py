@@ -173,7 +173,7 @@ def test_plates_and_treatments_fit_a_phone(browser, at, study):
         for path in (
             "",
             "plates",
-            f"plates/{study.store().plates[0]}?measure=distance",
+            f"plates/{study.crops.plates[0]}?measure=distance",
             f"treatments/two%2Fdoses%4010?run={RUN}",
         ):
             page.goto(at + path)

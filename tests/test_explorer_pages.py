@@ -44,7 +44,7 @@ def visitor(study):
 
 
 def counted(study):
-    return study.store().cells.query("not is_noise")
+    return study.crops.cells.query("not is_noise")
 
 
 def test_a_maps_numbers_come_as_plain_bytes_a_place_and_a_group_a_point(study, visitor):
@@ -220,13 +220,12 @@ def test_downloads_hold_every_neighbour_and_every_cell_of_the_treatment(study, v
     name = f"{SERIES}@10"
     cells = pd.read_csv(io.BytesIO(visitor.get(address("downloads", "cells.csv", treatment=name, run=RUN)).content))
     rows = StudyView(study).cells().rows_of(name)
-    assert cells["cell_id"].tolist() == study.store().cells["cell_id"].iloc[rows].tolist()
+    assert cells["cell_id"].tolist() == study.crops.cells["cell_id"].iloc[rows].tolist()
     near = pd.read_csv(io.BytesIO(visitor.get(address("downloads", "neighbours.csv", treatment=name, run=RUN)).content))
     assert near["cosine_distance"].is_monotonic_increasing
     assert name not in set(near["treatment"])
     assert (
-        len(near)
-        == study.store().cells.query("role == 'treated'").groupby(["compound", "concentration_um"]).ngroups - 1
+        len(near) == study.crops.cells.query("role == 'treated'").groupby(["compound", "concentration_um"]).ngroups - 1
     )
     picture = visitor.get(address("downloads", "cells.png", treatment=name, run=RUN))
     assert picture.content.startswith(b"\x89PNG")
@@ -244,7 +243,7 @@ def test_a_travel_is_taken_along_as_film_strip_and_numbers(visitor):
 
 def test_plates_stand_side_by_side_and_each_wells_shade_is_the_same_on_its_own_page(study, visitor):
     all_of_them = visitor.get("/plates?measure=distance").text
-    plate = study.store().plates[0]
+    plate = study.crops.plates[0]
     own = visitor.get(address("plates", plate, measure="distance")).text
     small = re.findall(
         r'<td class="(shade-\d) \w*" title="(\w+): ([\d.]+)"',
@@ -252,7 +251,7 @@ def test_plates_stand_side_by_side_and_each_wells_shade_is_the_same_on_its_own_p
     )
     large = re.findall(r'<td class="(shade-\d) \w*"><a href="/wells/[^/]+/(\w+)".*?<b>([\d.]+)</b>', own)
     assert sorted(small) == sorted(large)
-    assert len(small) == study.store().cells.query("plate == @plate")["well"].nunique()
+    assert len(small) == study.crops.cells.query("plate == @plate")["well"].nunique()
 
 
 def test_a_feature_of_the_profile_has_two_sides(visitor):
@@ -422,7 +421,7 @@ def test_a_run_that_is_embedded_anew_shows_the_cells_of_its_new_embeddings(study
     *_, farthest = explorer.nearest_to_mean(RUN, treatment, n=len(rows))
     mean, first = explorer.embedded(RUN, rows).mean(axis=0), 0
     for plate in explorer.cells().store.plates:
-        with h5py.File(explorer.study.embeddings(RUN) / f"{plate}.h5ad", "r+") as file:
+        with h5py.File(explorer.study.embeddings_folder(RUN) / f"{plate}.h5ad", "r+") as file:
             here = farthest - first
             first += len(file["X"])
             if 0 <= here < len(file["X"]):
@@ -436,7 +435,7 @@ def test_without_controls_a_travel_says_what_it_cannot_show_and_why(study, tmp_p
     bare = Study.open(tmp_path / "study")
     for path in bare.crops.glob("*.parquet"):
         write_parquet(path, pd.read_parquet(path).assign(role="treated"), about={})
-    visitor, start = Visitor(bare), study.store().cells["cell_id"].iloc[0]
+    visitor, start = Visitor(bare), study.crops.cells["cell_id"].iloc[0]
     asked = f"/travel?to={quote(SERIES, safe='')}&start={start}"
     assert "no control cells: travels start from one; name another cell" in visitor.get("/travel").text
     assert "in standard deviations of control cells, and this study has none" in visitor.get(asked).text

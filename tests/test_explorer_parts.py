@@ -21,7 +21,7 @@ def study(explored):
 
 
 def embedded(study):
-    tables = [anndata.read_h5ad(study.embeddings(RUN) / f"{plate}.h5ad") for plate in study.store().plates]
+    tables = [anndata.read_h5ad(study.embeddings_folder(RUN) / f"{plate}.h5ad") for plate in study.crops.plates]
     return np.concatenate([np.asarray(table.X) for table in tables]).astype(float)
 
 
@@ -54,7 +54,7 @@ def test_a_plate_is_coloured_by_its_name_whatever_was_on_it():
 
 
 def test_a_map_of_cells_has_each_counted_cell_once_where_its_embedding_lies(study):
-    store, z = study.store(), embedded(study)
+    store, z = study.crops, embedded(study)
     fine = np.flatnonzero(~store.cells["is_noise"].to_numpy(bool))
     made = map_of_cells(study, RUN, store, way="pca")
     assert sorted(made.rows.tolist()) == fine.tolist()
@@ -64,7 +64,7 @@ def test_a_map_of_cells_has_each_counted_cell_once_where_its_embedding_lies(stud
 
 def test_axes_found_in_some_cells_place_all_and_that_is_said(study, monkeypatch):
     monkeypatch.setattr(projection, "AXES_CELLS", 30)
-    store = study.store()
+    store = study.crops
     made = map_of_cells(study, RUN, store, way="pca")
     n = int((~store.cells["is_noise"].astype(bool)).sum())
     assert len(made.rows) == n
@@ -73,7 +73,7 @@ def test_axes_found_in_some_cells_place_all_and_that_is_said(study, monkeypatch)
 
 def test_the_controls_place_on_a_map_of_treatments_is_where_whitening_puts_their_mean(study):
     made = map_of_treatments(study, RUN, way="pca")
-    profiles = anndata.read_h5ad(study.treatments(RUN, statistics="mean", whitening="whitened"))
+    profiles = anndata.read_h5ad(study.treatments_path(RUN, statistics="mean", whitening="whitened"))
     x = np.asarray(profiles.X, float)
     np.testing.assert_allclose(made.control, Plane.of(x).placed(np.zeros_like(x[:1]))[0], rtol=1e-5)
     assert {made.names[row] for row in made.rows} == set(profiles.obs["Metadata_Treatment"])
@@ -81,12 +81,12 @@ def test_the_controls_place_on_a_map_of_treatments_is_where_whitening_puts_their
 
 def test_embeddings_that_are_missing_or_of_other_crops_are_told_with_the_command(study, tmp_path):
     with pytest.raises(InputError, match="phenolens embed"):
-        map_of_cells(study, "none", study.store(), way="pca")
+        map_of_cells(study, "none", study.crops, way="pca")
 
 
 def test_the_median_control_well_is_at_distance_1_and_features_count_the_controls_deviations(study):
     profiles = well_profiles(study, RUN)
-    wells = anndata.read_h5ad(study.profiles(RUN) / "wells_mean.h5ad")
+    wells = anndata.read_h5ad(study.profiles_folder(RUN) / "wells_mean.h5ad")
     control = (wells.obs["Metadata_Role"] == "control").to_numpy()
     assert np.median(profiles.distance.to_numpy()[control]) == pytest.approx(1)
     x = np.asarray(wells.X, float)
@@ -124,7 +124,7 @@ def test_a_channel_that_is_off_is_black_and_twice_as_bright_reaches_white_at_hal
 def test_a_cells_treatment_is_named_as_everywhere(study):
     from phenolens.screens.screen import treatment_name
 
-    store = study.store()
+    store = study.crops
     expected = treatment_name(store.cells["compound"], store.cells["concentration_um"])
     assert Cells.of(store).table["treatment"].astype(str).tolist() == expected.tolist()
 

@@ -36,7 +36,7 @@ FEW = FeaturesConfig(measured_cells=40, strips=3, frames=3, shuffles=19)
 def study(tiny_screen, tmp_path_factory) -> Study:
     """A study of the tiny screen with a VAE and a PCA, embedded."""
     study = Study.create(tmp_path_factory.mktemp("features") / "study")
-    make_crops(tiny_screen, study.crops, layout="bbbc021", config=CropConfig(crop_px=36))
+    make_crops(tiny_screen, study.crops_folder, layout="bbbc021", config=CropConfig(crop_px=36))
     plain = TrainConfig(steps=3, batch_size=6, network=ModelConfig(latent_size=6, width=4), threads=1, watch_every=0)
     for model in ("vae", "pca"):
         config = dataclasses.replace(plain, model=model, device="cpu", precision="float32")
@@ -68,7 +68,7 @@ def used_table(*rows: pd.Series) -> pd.DataFrame:
 
 def test_the_kl_of_a_feature_is_that_of_its_posterior_averaged_over_cells(study):
     run = chosen_run(study, "vae-seed0")
-    crops = study.store().take(np.arange(30))
+    crops = study.crops.take(np.arange(30))
     with torch.inference_mode():
         mean, log_variance = (part.numpy() for part in run.model.encoder(run.compute.normalised(crops)))
     expected = (0.5 * (np.exp(log_variance) + mean**2 - 1 - log_variance)).mean(axis=0)

@@ -20,7 +20,7 @@ CONFIG = CropConfig(crop_px=36)
 
 
 def test_crops_go_out_and_come_back_to_a_float16s_precision(tiny_study, tmp_path):
-    store = tiny_study.store()
+    store = tiny_study.crops
     (tmp_path / "set").mkdir()
     assert main(["export", str(tiny_study.folder), "--out", str(tmp_path / "set" / "crops.h5sc")]) == 0
     again = make_crops(tmp_path / "set", tmp_path / "again", layout="h5sc", config=CONFIG)

@@ -143,7 +143,7 @@ def test_a_study_is_taken_from_its_run_to_the_table(tiny_study, tmp_path, monkey
     config = TrainConfig(model="pca", network=ModelConfig(latent_size=12), threads=1, precision="float32")
     pipeline.train(tiny_study, config, name="pca-seed0")
     pipeline.embed(tiny_study, "pca-seed0", pipeline.EmbedConfig(threads=1))
-    names = sorted(set(tiny_study.store().cells["moa"].dropna()))
+    names = sorted(set(tiny_study.crops.cells["moa"].dropna()))
     shown = ("nucleus_area_px", "cell_area_px", "actin_mean", "actin_spots")
     rows = [(name, "any", 20, measure, 1, 2.0, 60) for name, measure in zip(names, shown, strict=True)]
     pd.DataFrame(rows, columns=ALONE.columns).to_csv(tmp_path / "planted.csv", index=False)
@@ -157,7 +157,7 @@ def test_a_study_is_taken_from_its_run_to_the_table(tiny_study, tmp_path, monkey
     assert table["change"].notna().all()
     assert set(table["rank"]) == {1, 2, 3, 4}
     real = table[(table["way"] == "real cells") & (table["mechanism"] == names[0]) & (table["label"] == names[0])]
-    store = tiny_study.store()
+    store = tiny_study.crops
     found = known.measured(normalised(store.take(np.arange(len(store)))))["nucleus_area_px"]
     control, treated = store.cells["role"] == "control", store.cells["moa"] == names[0]
     change = (found[treated].mean() - found[control].mean()) / found[control].std()

@@ -54,7 +54,7 @@ def test_every_model_is_measured_a_channel_on_cells_it_never_saw(out):
         of_channels = value[model].unstack("measure").loc[list(CHANNELS), list(FIDELITY)]
         assert np.isfinite(of_channels).all(axis=None)
         assert value[model, "all", "error"] == pytest.approx(of_channels["error"].sum())
-        assert 0 < value[model, "all", "measured_cells"] < 0.4 * len(Study.open(out / "study").store())
+        assert 0 < value[model, "all", "measured_cells"] < 0.4 * len(Study.open(out / "study").crops)
     undefined = table[table["value"].isna()]
     assert set(undefined["measure"]) == {"active_features"}
     assert set(undefined["model"]) == {"ae", "pca"}  # without a prior there is nothing to count
@@ -83,5 +83,5 @@ def test_lines_along_the_axes_are_told_from_lines_aslant_and_from_noise(learned,
 
 def error_of_black_pictures(out: Path) -> float:
     """Half the sum of squares of the study's crops, mean over cells."""
-    store = Study.open(out / "study").store()
+    store = Study.open(out / "study").crops
     return float(0.5 * np.square(normalised(store.take(range(len(store))))).sum((1, 2, 3)).mean())

@@ -33,7 +33,7 @@ def test_each_crop_is_told_its_own_planted_fragments_whatever_the_order_of_the_t
     truth["n_fragments"] = np.where(truth["object_number"] % 3 == 0, 2, 1)
     truth.sample(frac=1, random_state=0).to_parquet(tmp_path / "truth.parquet")
     planted = script.planted_fragments(tiny_study, tmp_path / "truth.parquet")
-    np.testing.assert_array_equal(planted, tiny_study.store().cells["object_number"] % 3 == 0)
+    np.testing.assert_array_equal(planted, tiny_study.crops.cells["object_number"] % 3 == 0)
     assert 0 < planted.sum() < len(planted)
     truth.iloc[:5].to_parquet(tmp_path / "truth.parquet")
     with pytest.raises(InputError, match="does not hold every cell"):

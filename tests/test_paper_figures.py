@@ -46,7 +46,7 @@ TINY = TrainConfig(steps=3, batch_size=6, network=NETWORK, threads=1, watch_ever
 def study(tiny_screen, tmp_path_factory) -> Study:
     """A study of the tiny screen with an AE, a VAE and a PCA that are trained, and scored but for the AE."""
     study = Study.create(tmp_path_factory.mktemp("figures") / "study")
-    make_crops(tiny_screen, study.crops, layout="bbbc021", config=CropConfig(crop_px=36))
+    make_crops(tiny_screen, study.crops_folder, layout="bbbc021", config=CropConfig(crop_px=36))
     for model in ("vae", "pca", "ae"):
         config = dataclasses.replace(TINY, model=model, held_out_wells=0.25 if model != "pca" else 0.0)
         pipeline.train(study, config, name=f"{model}-seed0")
@@ -77,7 +77,7 @@ def row_labels(figure) -> list[str]:
 
 
 def test_originals_stand_over_every_model_that_decodes_the_plainest_first_in_one_contrast(study):
-    store = study.store()
+    store = study.crops
     ids = store.cells.loc[~store.cells["is_noise"], "cell_id"].tolist()[3:5]
     figure = reconstructions_figure(study, FigureConfig(cells=tuple(ids)))
     runs = [chosen_run(study, name) for name in ("pca-seed0", "ae-seed0", "vae-seed0")]
@@ -99,7 +99,7 @@ def test_the_same_seed_shows_the_same_cells_and_another_one_others(study):
 
 
 def test_cells_of_held_out_wells_are_shown_before_all_others_and_the_caption_says_so(study):
-    held_out = held_out_cells(study.store().cells, share=0.25, seed=0)
+    held_out = held_out_cells(study.crops.cells, share=0.25, seed=0)
     config = FigureConfig(runs=("vae-seed0", "ae-seed0"), shown_cells=2)
     shown = pictures(reconstructions_figure(study, config))[:2]
     assert held_out.any()
@@ -124,7 +124,7 @@ def test_what_training_saw_is_said_for_the_cells_that_are_shown():
 
 
 def test_random_cells_begin_with_a_control_and_show_each_mechanism_before_any_comes_again(study, rng):
-    store = study.store()
+    store = study.crops
     rows = of_different_mechanisms(Catalogue.of(store.cells), 5, unseen=np.zeros(len(store), bool), random=rng)
     cells = store.cells.iloc[rows]
     assert cells["role"].tolist() == ["control", *["treated"] * 4]
@@ -133,7 +133,7 @@ def test_random_cells_begin_with_a_control_and_show_each_mechanism_before_any_co
 
 
 def test_a_cell_that_is_not_there_offers_the_nearest_and_a_noise_crop_is_refused(study):
-    store = study.store()
+    store = study.crops
     first = store.cells["cell_id"].iloc[0]
     with pytest.raises(InputError, match=f'no cell "{first}x"; did you mean "{first}"'):
         Catalogue.of(store.cells).find_cells([first + "x"])
@@ -164,14 +164,14 @@ def test_an_interpolation_goes_from_the_middle_control_to_the_middle_cell_of_eac
 
 def test_without_compounds_an_interpolation_goes_to_one_treatment_of_each_mechanism(study):
     figure = interpolation_figure(study, FigureConfig(runs=("vae-seed0",), frames=2))
-    mechanisms = set(study.store().cells["moa"].dropna()) - {""}
+    mechanisms = set(study.crops.cells["moa"].dropna()) - {""}
     assert len(row_labels(figure)) == len(mechanisms) == 4
     named = {" ".join(label.split("\n")[1:]) for label in row_labels(figure)}
     assert all(any(mechanism in name for name in named) for mechanism in mechanisms)
 
 
 def test_an_interpolation_starts_from_the_cell_that_is_named(study):
-    store = study.store()
+    store = study.crops
     cell = store.cells.loc[store.cells["role"] == "treated", "cell_id"].iloc[1]
     figure = interpolation_figure(study, FigureConfig(cells=(cell,), frames=2, way="line", runs=("pca-seed0",)))
     assert "The start was named" in caption_of(figure)
@@ -180,7 +180,7 @@ def test_an_interpolation_starts_from_the_cell_that_is_named(study):
 
 def test_a_comparison_says_what_each_model_takes_the_treatment_for_and_shows_real_cells_of_it(study):
     tables = {
-        name: pd.read_csv(study.score_table(f"{name}-seed0", "neighbours", **HEADLINE)).set_index("treatment")
+        name: pd.read_csv(study.score_table_path(f"{name}-seed0", "neighbours", **HEADLINE)).set_index("treatment")
         for name in ("pca", "vae")
     }
     treatment = tables["vae"].index[0]
@@ -204,7 +204,7 @@ def test_a_comparison_without_a_treatment_draws_one_by_the_seed(study):
 
 
 def test_a_comparison_refuses_cells_of_another_treatment_runs_without_scores_and_fewer_than_two_runs(study):
-    store = study.store()
+    store = study.crops
     treated = store.cells[store.cells["role"] == "treated"]
     treatment = f"{treated['compound'].iloc[0]}@{treated['concentration_um'].iloc[0]:g}"
     other = treated.loc[treated["compound"] != treated["compound"].iloc[0], "cell_id"].iloc[0]
@@ -217,7 +217,7 @@ def test_a_comparison_refuses_cells_of_another_treatment_runs_without_scores_and
 
 
 def test_a_name_that_is_not_there_offers_the_nearest_ones(study):
-    compound = study.store().cells.query("role == 'treated'")["compound"].iloc[0]
+    compound = study.crops.cells.query("role == 'treated'")["compound"].iloc[0]
     with pytest.raises(InputError, match=f'no cells of "{compound[:-1]}_"; did you mean "{compound[:-2]}'):
         interpolation_figure(study, FigureConfig(compounds=(f"{compound[:-1]}_",)))
     with pytest.raises(InputError, match='no run "vea"'):
@@ -315,7 +315,7 @@ def sitting(study: Study, name: str, said: dict[str, str]) -> AssessmentFile:
     """An assessment of four synthetic and four real pictures, and what each assessor says of them in order, S or R."""
     pictures = [Picture(b"png", i % 2 == 0, f"cell {i}", "DMSO@0", "control", "DNA") for i in range(8)]
     about = {"title": "VAE+", "each_channel": name == "second"}
-    file = AssessmentFile.create(study.assessments / f"{name}.sqlite", pictures, about)
+    file = AssessmentFile.create(study.assessments_folder / f"{name}.sqlite", pictures, about)
     for assessor, answers in zip(file.add_assessors(list(said)), said.values()):
         for answer in answers:
             turn = file.turn(assessor.number)

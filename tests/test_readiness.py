@@ -30,7 +30,7 @@ def test_every_step_of_a_finished_study_is_done(study):
 
 
 def test_profiles_of_other_embeddings_are_not_ready_for_commands_nor_in_the_explorer(study):
-    changed(study.profiles(RUN) / "about.json", embeddings=["of an earlier training"])
+    changed(study.profiles_folder(RUN) / "about.json", embeddings=["of an earlier training"])
     expected = ALL | {"profiled": False, "scored": False}
     assert steps_done(study, RUN) == expected
     assert Explorer(study).models() == {RUN: expected}
@@ -40,8 +40,8 @@ def test_profiles_of_other_embeddings_are_not_ready_for_commands_nor_in_the_expl
 
 
 def test_embeddings_of_a_shorter_training_are_not_ready_for_commands_nor_in_the_explorer(study):
-    config = read_json(study.run(RUN) / "config.json", mend="")["config"]
-    changed(study.run(RUN) / "config.json", config=config | {"steps": config["steps"] + 1})
+    config = read_json(study.run_folder(RUN) / "config.json", mend="")["config"]
+    changed(study.run_folder(RUN) / "config.json", config=config | {"steps": config["steps"] + 1})
     assert Explorer(study).models()[RUN] == {"trained": True, "embedded": False, "profiled": False, "scored": False}
     with pytest.raises(InputError, match="phenolens embed"):
         ready_runs(study, "embedded")
@@ -55,7 +55,7 @@ def test_scores_of_other_profiles_are_not_ready_for_the_report_nor_in_the_explor
 
 
 def test_an_embedding_that_is_written_again_is_read_again(study):
-    path = study.embeddings(RUN) / f"{study.store().plates[0]}.h5ad"
+    path = study.embeddings_folder(RUN) / f"{study.crops.plates[0]}.h5ad"
     assert steps_done(study, RUN)["embedded"]
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])

@@ -218,7 +218,7 @@ def test_given_again_it_reads_what_it_kept_and_other_settings_are_measured_anew(
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_other_cells(trained_study):
-    store = Study.open(trained_study).store()
+    store = Study.open(trained_study).crops
     tables = [measured_realism(store, [], RealismConfig(cells=60, halvings=2, seed=seed)).table for seed in (0, 0, 1)]
     pd.testing.assert_frame_equal(tables[0], tables[1])
     assert (tables[0]["frechet"] != tables[2]["frechet"]).all()
@@ -249,7 +249,7 @@ def test_a_study_without_runs_says_which_command_comes_first(tiny_study, capsys)
 
 
 def test_a_real_cell_is_compared_with_another_each_cell_once(trained_study):
-    store = Study.open(trained_study).store()
+    store = Study.open(trained_study).crops
     rows = np.arange(0, 90, 3)
     real = drawings(store, [], rows, seed=0)[0]
     drawn = real.draw(np.arange(30)).reshape(30, -1)
@@ -260,7 +260,7 @@ def test_a_real_cell_is_compared_with_another_each_cell_once(trained_study):
 
 
 def test_a_blurred_look_is_the_cells_blurred(trained_study):
-    store = Study.open(trained_study).store()
+    store = Study.open(trained_study).crops
     real, weak, strong = drawings(store, [], np.arange(10), seed=0)
     cells = real.draw(np.arange(10))
     np.testing.assert_allclose(weak.draw(np.array([3]))[0, 1], gaussian_filter(cells[3, 1], 1), atol=1e-6)
@@ -271,7 +271,7 @@ def test_cells_of_wells_that_no_run_has_seen_are_taken_where_there_are_enough(tr
     from phenolens.realism import compute
 
     study = Study.open(trained_study)
-    store = study.store()
+    store = study.crops
     again = ["--name", "held", "--held-out-wells", "0.5", "--model", "ae", *SHORT]
     assert cli.main(["train", str(trained_study), *again]) == 0
     held = pictured_run(study, "held")
@@ -290,21 +290,21 @@ def test_cells_of_wells_that_no_run_has_seen_are_taken_where_there_are_enough(tr
 
 def test_noise_is_never_measured_and_too_few_cells_are_refused(tiny_study):
     def flag_all_but(n):
-        path = tiny_study.crops / f"{tiny_study.store().plates[0]}.parquet"
-        for plate in tiny_study.store().plates:
-            path = tiny_study.crops / f"{plate}.parquet"
+        path = tiny_study.crops_folder / f"{tiny_study.crops.plates[0]}.parquet"
+        for plate in tiny_study.crops.plates:
+            path = tiny_study.crops_folder / f"{plate}.parquet"
             table = pd.read_parquet(path)
             write_parquet(path, table.assign(is_noise=np.arange(len(table)) >= n), about={})
 
     flag_all_but(40)
-    store = tiny_study.store()
+    store = tiny_study.crops
     rows, notes = measured_cells(store, [], RealismConfig())
     assert len(rows) == 80
     assert not store.cells["is_noise"].to_numpy()[rows].any()
     assert "80 cells are few" in notes[1]
     flag_all_but(LEAST_CELLS // 2 - 1)
     with pytest.raises(InputError, match="58 cells that are not noise; expected at least 60"):
-        measured_cells(tiny_study.store(), [], RealismConfig())
+        measured_cells(tiny_study.crops, [], RealismConfig())
 
 
 def test_chunks_hold_every_place_once():

@@ -40,7 +40,7 @@ def test_a_travel_is_kept_whole_with_its_origin_and_comes_out_the_same_again(stu
     assert sorted(kept) == sorted(["about.json", "film.gif", "frames.csv", "measured.csv", "strip.png", "strip.svg"])
     about = json.loads(kept["about.json"])
     assert about["files"] == {name: sha256(part).hexdigest() for name, part in kept.items() if name != "about.json"}
-    assert (about["run"], about["travel"]["frames"], about["crops"]) == (RUN, 3, study.store().identity)
+    assert (about["run"], about["travel"]["frames"], about["crops"]) == (RUN, 3, study.crops.identity)
     assert travel(study, *flags) == 0
     assert files_in(folder) == kept
     assert travel(study, *flags[:6]) == 0  # what is not asked for this time does not stay from before

@@ -86,7 +86,7 @@ def test_killed_at_random_moments_a_run_ends_bit_for_bit_where_the_unkilled_run_
     print(f"exit statuses {statuses} within {duration:.1f} s")
     assert set(statuses) <= {0, -signal.SIGKILL}
     assert command("train", "--name", "killed", *flags).ended()[0] == 0
-    assert different_files(tiny_study.run("whole"), tiny_study.run("killed")) == []
+    assert different_files(tiny_study.run_folder("whole"), tiny_study.run_folder("killed")) == []
 
 
 @pytest.mark.slow
@@ -94,12 +94,12 @@ def test_killed_before_one_of_its_file_operations_a_run_ends_bit_for_bit_the_sam
     flags = ["--model", "vae", "--steps", 6, *OFTEN, *SMALL, *ONE]
     assert command("train", "--name", "whole", *flags).ended()[0] == 0
     for n in range(1, 100, 3):  # most files are opened, then renamed: both kinds come in turn
-        moment = Moment(tiny_study.run(f"killed{n}"), n, (signal.SIGKILL,))
+        moment = Moment(tiny_study.run_folder(f"killed{n}"), n, (signal.SIGKILL,))
         status, _ = command("train", "--name", f"killed{n}", *flags, moment=moment).ended()
         if status != -signal.SIGKILL:
             break
         assert command("train", "--name", f"killed{n}", *flags).ended()[0] == 0
-        assert different_files(tiny_study.run("whole"), tiny_study.run(f"killed{n}")) == []
+        assert different_files(tiny_study.run_folder("whole"), tiny_study.run_folder(f"killed{n}")) == []
     assert (status, n > 15) == (0, True)
 
 
@@ -107,7 +107,7 @@ def test_killed_in_the_middle_of_writing_a_checkpoint_the_half_file_is_no_output
     flags = ["--model", "ae", *UNSEEN, *SMALL, *ONE]
     assert command("train", "--name", "whole", "--steps", 6, *flags).ended()[0] == 0
     assert command("train", "--name", "killed", "--steps", 3, *flags).ended()[0] == 0
-    folder = tiny_study.run("killed")
+    folder = tiny_study.run_folder("killed")
     kept = (folder / "checkpoint.pt").read_bytes()
     status, _ = command(
         "train", "--name", "killed", "--steps", 6, *flags, largest_file=len(kept) // 2, dies_when_full=True
@@ -116,13 +116,13 @@ def test_killed_in_the_middle_of_writing_a_checkpoint_the_half_file_is_no_output
     assert (folder / ".checkpoint.pt.partial").stat().st_size == len(kept) // 2
     assert (folder / "checkpoint.pt").read_bytes() == kept
     assert command("train", "--name", "killed", "--steps", 6, *flags).ended()[0] == 0
-    assert different_files(tiny_study.run("whole"), folder) == []
+    assert different_files(tiny_study.run_folder("whole"), folder) == []
 
 
 def test_what_a_killed_process_left_half_written_goes_at_the_next_start(tiny_study, train):
     flags = ["--model", "ae", "--steps", 3, *SMALL, *ONE]
     trained(train, *flags)
-    folder = tiny_study.run("ae-seed0")
+    folder = tiny_study.run_folder("ae-seed0")
     for name in ("checkpoint.pt", "config.json", "history.csv", "health.json"):
         (folder / f".{name}.partial").write_bytes(b"half")
     trained(train, *flags)
@@ -139,15 +139,15 @@ def test_a_request_to_stop_at_any_of_its_file_operations_is_one_line_and_the_run
     said = []
     for n in range(1, 100):
         name = f"stopped{n}"
-        moment = Moment(tiny_study.run(name), n, ((signal.SIGTERM, signal.SIGINT)[n % 2],))
+        moment = Moment(tiny_study.run_folder(name), n, ((signal.SIGTERM, signal.SIGINT)[n % 2],))
         status, lines = command("train", "--name", name, *flags, moment=moment).ended()
         if status == 0:
             break
         assert (status, len(lines)) == (130, 1), lines
         said.append(lines[0].replace(name, "RUN"))
-        assert not list(tiny_study.run(name).glob(".*.partial"))
+        assert not list(tiny_study.run_folder(name).glob(".*.partial"))
         assert command("train", "--name", name, *flags).ended()[0] == 0
-        assert different_files(tiny_study.run("whole"), tiny_study.run(name)) == []
+        assert different_files(tiny_study.run_folder("whole"), tiny_study.run_folder(name)) == []
     in_the_loop = {
         f"phenolens train: RUN: stopped at step {step} of 6; the same command goes on" for step in range(1, 7)
     }
@@ -158,10 +158,10 @@ def test_a_request_to_stop_at_any_of_its_file_operations_is_one_line_and_the_run
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_while_crops_are_still_opened_is_one_line_and_leaves_no_run(tiny_study, command, number):
-    moment = Moment(tiny_study.crops, 1, (number,))
+    moment = Moment(tiny_study.crops_folder, 1, (number,))
     status, lines = command("train", "--model", "ae", "--steps", 3, *SMALL, *ONE, moment=moment).ended()
     assert (status, lines) == (130, ["phenolens train: stopped; the same command goes on where it stood"])
-    assert tiny_study.runs() == []
+    assert tiny_study.runs == []
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
@@ -170,14 +170,14 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_the_checkpoint_before(tiny_stu
     flags = ["--model", "ae", "--steps", 9, *UNSEEN, *SMALL, *ONE]
     assert command("train", "--name", "whole", *flags).ended()[0] == 0
     assert command("train", *flags, "--steps", 3).ended()[0] == 0
-    folder = tiny_study.run("ae-seed0")
+    folder = tiny_study.run_folder("ae-seed0")
     kept = (folder / "checkpoint.pt").read_bytes()
     moment = Moment(folder / ".checkpoint.pt.partial", 1, (signal.SIGINT, second))
     status, lines = command("train", *flags, moment=moment).ended()
     assert (status, lines) == (130, ["phenolens train: stopped; the same command goes on where it stood"])
     assert (folder / "checkpoint.pt").read_bytes() == kept
     assert command("train", *flags).ended()[0] == 0
-    assert different_files(tiny_study.run("whole"), folder) == []
+    assert different_files(tiny_study.run_folder("whole"), folder) == []
 
 
 @pytest.mark.slow
@@ -190,7 +190,7 @@ def test_the_command_as_a_person_starts_it_saves_on_ctrl_c(tiny_study):
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    folder = tiny_study.run("ae-seed0")
+    folder = tiny_study.run_folder("ae-seed0")
     while not (folder / "history.csv").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -215,7 +215,7 @@ def test_global_random_generators_decide_nothing(tiny_study, train, model):
         np.random.seed(steps_done)  # noqa: NPY002
         torch.manual_seed(steps_done)
         trained(train, "--name", "broken", "--steps", steps_done, *flags)
-    assert different_files(tiny_study.run("whole"), tiny_study.run("broken")) == []
+    assert different_files(tiny_study.run_folder("whole"), tiny_study.run_folder("broken")) == []
 
 
 @pytest.mark.slow
@@ -223,24 +223,24 @@ def test_global_random_generators_decide_nothing(tiny_study, train, model):
 def test_at_the_papers_size_a_killed_run_ends_bit_for_bit_the_same(tiny_screen, tmp_path, threads, precision):
     """68 px, 32 feature maps, kernels laid out channels-last, moments of Adam and momentum of SGD with them."""
     study = Study.create(tmp_path / "study")
-    make_crops(tiny_screen, study.crops, layout="bbbc021", config=CropConfig(crop_px=68))
+    make_crops(tiny_screen, study.crops_folder, layout="bbbc021", config=CropConfig(crop_px=68))
     flags = ["--steps", 3, "--ramp-steps", 1, "--batch-size", 4, "--latent-size", 16, "--threads", threads]
     flags += ["--checkpoint-every", 2, "--record-every", 1, "--precision", precision]
     said = tmp_path / "said"
     assert Command("train", study.folder, "--name", "whole", *flags, said=said).ended()[0] == 0
-    moment = Moment(study.run("killed") / ".checkpoint.pt.partial", 3, (signal.SIGKILL,))
+    moment = Moment(study.run_folder("killed") / ".checkpoint.pt.partial", 3, (signal.SIGKILL,))
     killed = Command("train", study.folder, "--name", "killed", *flags, said=said, moment=moment).ended()[0]
     assert killed == -signal.SIGKILL
-    assert torch.load(study.run("killed") / "checkpoint.pt", weights_only=True)["step"] == 2
+    assert torch.load(study.run_folder("killed") / "checkpoint.pt", weights_only=True)["step"] == 2
     assert Command("train", study.folder, "--name", "killed", *flags, said=said).ended()[0] == 0
-    assert different_files(study.run("whole"), study.run("killed")) == []
+    assert different_files(study.run_folder("whole"), study.run_folder("killed")) == []
 
 
 def test_a_disk_that_fills_while_saving_is_one_line_and_the_run_goes_on_once_there_is_room(tiny_study, command):
     flags = [*UNSEEN, *SMALL, *ONE]
     assert command("train", "--name", "whole", "--steps", 8, *flags).ended()[0] == 0
     assert command("train", "--steps", 3, *flags).ended()[0] == 0
-    folder = tiny_study.run("vaeplus-seed0")
+    folder = tiny_study.run_folder("vaeplus-seed0")
     kept = (folder / "checkpoint.pt").read_bytes()
     for room in (len(kept) - 1, 5000):
         status, lines = command("train", "--steps", 8, *flags, largest_file=room).ended()
@@ -249,7 +249,7 @@ def test_a_disk_that_fills_while_saving_is_one_line_and_the_run_goes_on_once_the
         assert (folder / "checkpoint.pt").read_bytes() == kept
         assert not list(folder.glob(".*.partial"))
     assert command("train", "--steps", 8, *flags).ended()[0] == 0
-    assert different_files(tiny_study.run("whole"), folder) == []
+    assert different_files(tiny_study.run_folder("whole"), folder) == []
 
 
 class Code:
@@ -342,7 +342,7 @@ def refused_by(train, folder: Path, *flags: object, verb: str) -> str:
 def test_a_checkpoint_that_is_damaged_or_something_else_is_one_line_in_every_verb_and_stays_as_it_is(tiny_study, train):
     flags = ["--model", "ae", "--checkpoint-every", 3, *SMALL, *ONE]
     trained(train, *flags, "--steps", 3)
-    folder = tiny_study.run("ae-seed0")
+    folder = tiny_study.run_folder("ae-seed0")
     whole = folder.with_name("whole")
     folder.rename(whole)
     for what, (spoil, found) in SPOILED.items():
@@ -363,7 +363,7 @@ def test_a_checkpoint_that_is_damaged_or_something_else_is_one_line_in_every_ver
 def test_optimisers_that_are_not_the_runs_are_one_line_and_the_checkpoint_stays_as_it_is(tiny_study, train):
     flags = ["--model", "ae", *SMALL, *ONE]
     trained(train, *flags, "--steps", 3)
-    path = tiny_study.run("ae-seed0") / "checkpoint.pt"
+    path = tiny_study.run_folder("ae-seed0") / "checkpoint.pt"
     whole = path.read_bytes()
     for what, change in SPOILED_OPTIMISERS.items():
         path.write_bytes(whole)
@@ -379,7 +379,7 @@ def test_optimisers_that_are_not_the_runs_are_one_line_and_the_checkpoint_stays_
 def test_a_flipped_bit_anywhere_is_noticed_or_makes_no_difference(tiny_study, train, rng):
     """Most bits are weights, which torch.load itself hands out however they are."""
     trained(train, "--model", "ae", "--steps", 3, *SMALL, *ONE)
-    run = RunFolder(tiny_study.run("ae-seed0"))
+    run = RunFolder(tiny_study.run_folder("ae-seed0"))
     origin, whole = run.origin(), run.checkpoint.read_bytes()
     state = run.load(origin)
     positions = [*range(0, len(whole), len(whole) // 200), *range(len(whole) - 100, len(whole))]
@@ -398,7 +398,7 @@ def test_a_flipped_bit_anywhere_is_noticed_or_makes_no_difference(tiny_study, tr
 def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tiny_study, train):
     flags = ["--model", "ae", *SMALL, *ONE]
     trained(train, *flags, "--steps", 3)
-    folder = tiny_study.run("ae-seed0")
+    folder = tiny_study.run_folder("ae-seed0")
     others = {
         "width 6 -> 4": [*flags, "--width", 6],
         "latent_size 5 -> 8": [*flags, "--latent-size", 5],
@@ -408,22 +408,22 @@ def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tiny_study, tr
     }
     for difference, other in others.items():
         trained(train, *other, "--steps", 3, "--name", "other")
-        shutil.copy(tiny_study.run("other") / "checkpoint.pt", folder / "checkpoint.pt")
+        shutil.copy(tiny_study.run_folder("other") / "checkpoint.pt", folder / "checkpoint.pt")
         for verb, given in (("train", [*flags, "--steps", 6]), ("embed", ["--runs", "ae-seed0", *ONE])):
             line = refused_by(train, folder, *given, verb=verb)
             assert f"checkpoint.pt: of a run with other settings ({difference}); put back" in line
-        shutil.rmtree(tiny_study.run("other"))
+        shutil.rmtree(tiny_study.run_folder("other"))
 
 
 def test_a_checkpoint_of_another_data_set_is_refused(tiny_study, tiny_screen, train):
     flags = ["--model", "ae", *SMALL, *ONE]
     trained(train, *flags, "--steps", 3)
-    folder = tiny_study.run("ae-seed0")
+    folder = tiny_study.run_folder("ae-seed0")
     crops = tiny_study.folder / "crops"
     crops.rename(tiny_study.folder / "kept")
     make_crops(tiny_screen, crops, layout="bbbc021", config=CropConfig(crop_px=44))
     trained(train, *flags, "--steps", 3, "--name", "other")
-    shutil.copy(tiny_study.run("other") / "checkpoint.pt", folder / "checkpoint.pt")
+    shutil.copy(tiny_study.run_folder("other") / "checkpoint.pt", folder / "checkpoint.pt")
     shutil.rmtree(crops)
     (tiny_study.folder / "kept").rename(crops)
     for verb, given in (("train", [*flags, "--steps", 6]), ("embed", ["--runs", "ae-seed0", *ONE])):
@@ -434,7 +434,7 @@ def test_a_checkpoint_of_another_data_set_is_refused(tiny_study, tiny_screen, tr
 def test_a_checkpoint_nobody_may_read_is_one_line(tiny_study, train):
     flags = ["--model", "ae", *SMALL, *ONE]
     trained(train, *flags, "--steps", 3)
-    (tiny_study.run("ae-seed0") / "checkpoint.pt").chmod(0)
+    (tiny_study.run_folder("ae-seed0") / "checkpoint.pt").chmod(0)
     done = subprocess.run(
         [sys.executable, "-m", "phenolens.cli", "train", str(tiny_study.folder), *flags, "--steps", "6"],
         capture_output=True,
@@ -456,7 +456,7 @@ def test_a_config_that_is_lost_or_damaged_is_written_anew_since_the_checkpoint_k
     flags = ["--model", "ae", *UNSEEN, *SMALL, *ONE]
     trained(train, *flags, "--steps", 8, "--name", "whole")
     trained(train, *flags, "--steps", 4)
-    folder = tiny_study.run("ae-seed0")
+    folder = tiny_study.run_folder("ae-seed0")
     config = folder / "config.json"
     written = json.loads(config.read_text())
     without = {name: value for name, value in written.items() if name != "config"}
@@ -473,15 +473,15 @@ def test_a_config_that_is_lost_or_damaged_is_written_anew_since_the_checkpoint_k
     assert "of a run with other settings (width 4 -> 6)" in other_width[1][0]
     assert not config.exists()
     trained(train, *flags, "--steps", 8)
-    assert different_files(tiny_study.run("whole"), folder) == []
+    assert different_files(tiny_study.run_folder("whole"), folder) == []
 
 
 def test_a_config_of_another_run_does_not_go_with_the_checkpoint(tiny_study, train):
     flags = ["--model", "ae", *SMALL, *ONE]
     trained(train, *flags, "--steps", 3)
     trained(train, *flags, "--steps", 3, "--width", 6, "--name", "other")
-    folder = tiny_study.run("ae-seed0")
-    shutil.copy(tiny_study.run("other") / "config.json", folder)
+    folder = tiny_study.run_folder("ae-seed0")
+    shutil.copy(tiny_study.run_folder("other") / "config.json", folder)
     assert "trained with other settings (width 6 -> 4)" in refused_by(train, folder, *flags, "--steps", 6, verb="train")
     assert "of a run with other settings (width 4 -> 6)" in refused_by(
         train, folder, "--runs", "ae-seed0", *ONE, verb="embed"
@@ -492,24 +492,24 @@ def test_without_its_checkpoint_a_run_starts_anew_and_ends_the_same(tiny_study, 
     flags = ["--model", "vae", "--steps", 5, *OFTEN, *SMALL, *ONE]
     trained(train, "--name", "whole", *flags)
     trained(train, *flags)
-    (tiny_study.run("vae-seed0") / "checkpoint.pt").unlink()
+    (tiny_study.run_folder("vae-seed0") / "checkpoint.pt").unlink()
     status, lines = train("--runs", "vae-seed0", *ONE, verb="embed")
     assert (status, len(lines)) == (2, 1)
     assert "nothing has been trained there; run `phenolens train` first" in lines[0]
     trained(train, *flags)
-    assert different_files(tiny_study.run("whole"), tiny_study.run("vae-seed0")) == []
+    assert different_files(tiny_study.run_folder("whole"), tiny_study.run_folder("vae-seed0")) == []
 
 
 def test_the_report_says_the_same_line_of_a_damaged_checkpoint(tiny_study, train):
     trained(train, "--model", "ae", "--steps", 3, *SMALL, *ONE)
     for verb, flags in (("embed", ONE), ("profile", []), ("evaluate", ["--bootstraps", 5, "--shuffles", 5])):
         assert train(*flags, verb=verb)[0] == 0
-    path = tiny_study.run("ae-seed0") / "checkpoint.pt"
+    path = tiny_study.run_folder("ae-seed0") / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:-1000])
     status, lines = train(verb="report")
     assert (status, len(lines)) == (2, 1)
     assert f"{path}: not a readable checkpoint" in lines[0]
-    assert not tiny_study.report.exists()
+    assert not tiny_study.report_path.exists()
 
 
 def test_another_memory_layout_of_what_optimisers_gathered_makes_no_difference(tiny_study, train):
@@ -517,10 +517,10 @@ def test_another_memory_layout_of_what_optimisers_gathered_makes_no_difference(t
     flags = [*UNSEEN, *SMALL, *ONE]
     trained(train, "--name", "whole", "--steps", 8, *flags)
     trained(train, "--steps", 4, *flags)
-    path = tiny_study.run("vaeplus-seed0") / "checkpoint.pt"
+    path = tiny_study.run_folder("vaeplus-seed0") / "checkpoint.pt"
     changed(path, lambda state: _make_contiguous(state["optimisers"]))
     trained(train, "--steps", 8, *flags)
-    assert different_files(tiny_study.run("whole"), tiny_study.run("vaeplus-seed0")) == []
+    assert different_files(tiny_study.run_folder("whole"), tiny_study.run_folder("vaeplus-seed0")) == []
 
 
 def _make_contiguous(part: dict) -> None:
@@ -534,7 +534,7 @@ def _make_contiguous(part: dict) -> None:
 def test_weights_that_are_not_finite_are_never_saved(tiny_study, train, monkeypatch):
     flags = ["--model", "ae", *OFTEN, *SMALL, *ONE]
     trained(train, *flags, "--steps", 3)
-    path = tiny_study.run("ae-seed0") / "checkpoint.pt"
+    path = tiny_study.run_folder("ae-seed0") / "checkpoint.pt"
     kept = path.read_bytes()
     monkeypatch.setattr(loop, "decay_kernels", lambda model: next(model.parameters()).data.mul_(float("inf")))
     status, lines = train(*flags, "--steps", 6, "--checkpoint-every", 1)
@@ -551,13 +551,13 @@ def test_a_run_that_is_made_longer_is_the_run_that_was_long_from_the_start(tiny_
     trained(train, "--name", "whole", "--steps", 8, *flags)
     for n_steps in (3, 3, 5, 8):  # 3 and 5 are no multiples of --record-every 2: their last records go
         trained(train, "--steps", n_steps, *flags)
-    assert different_files(tiny_study.run("whole"), tiny_study.run("vae-seed0")) == []
+    assert different_files(tiny_study.run_folder("whole"), tiny_study.run_folder("vae-seed0")) == []
 
 
 def test_other_threads_or_versions_are_told_and_the_run_goes_on(tiny_study, command):
     flags = ["--model", "ae", *SMALL, "--checkpoint-every", 2]
     assert command("train", *flags, "--steps", 3, *ONE).ended()[0] == 0
-    config = tiny_study.run("ae-seed0") / "config.json"
+    config = tiny_study.run_folder("ae-seed0") / "config.json"
     config.write_text(config.read_text().replace(f'"torch": "{torch.__version__}"', '"torch": "1.0"'))
     status, lines = command("train", *flags, "--steps", 6, "--threads", 2, "--device", "cpu").ended()
     assert status == 0
@@ -566,7 +566,7 @@ def test_other_threads_or_versions_are_told_and_the_run_goes_on(tiny_study, comm
         "its last digits will not be those of a run that was never stopped"
     )
     status, lines = command("train", *flags, "--steps", 6, *ONE).ended()  # done: nothing is computed any more
-    assert (status, lines[0]) == (0, f"ae-seed0 is trained: {tiny_study.run('ae-seed0')}")
+    assert (status, lines[0]) == (0, f"ae-seed0 is trained: {tiny_study.run_folder('ae-seed0')}")
 
 
 def test_how_often_is_saved_decides_nothing(tiny_study, train):
@@ -574,13 +574,13 @@ def test_how_often_is_saved_decides_nothing(tiny_study, train):
     trained(train, "--name", "whole", "--steps", 8, "--checkpoint-every", 8, *flags)
     trained(train, "--steps", 4, "--checkpoint-every", 1, *flags)
     trained(train, "--steps", 8, "--checkpoint-every", 8, *flags)
-    assert different_files(tiny_study.run("whole"), tiny_study.run("ae-seed0")) == []
+    assert different_files(tiny_study.run_folder("whole"), tiny_study.run_folder("ae-seed0")) == []
 
 
 def test_other_flags_that_decide_what_is_computed_are_refused_in_one_line(tiny_study, train):
     flags = ["--model", "ae", *SMALL, *ONE]
     trained(train, *flags, "--steps", 4, "--cooldown-steps", 2)
-    folder = tiny_study.run("ae-seed0")
+    folder = tiny_study.run_folder("ae-seed0")
     for given, changed_to in {
         ("--steps", 8): "cooldown_steps 2 -> 0",
         ("--steps", 8, "--cooldown-steps", 2): "steps 4 -> 8",

@@ -236,4 +236,4 @@ def test_without_tensorboard_installed_the_install_line_is_said_before_anything_
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1
     assert 'pip install "phenolens[tensorboard]"' in said[0]
-    assert tiny_study.runs() == []
+    assert tiny_study.runs == []

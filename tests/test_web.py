@@ -54,10 +54,10 @@ class Page(HTMLParser):
 @pytest.fixture
 def study(tiny_study):
     """A study with crops in which one compound has an odd name."""
-    about = json.loads((tiny_study.crops / "about.json").read_text())
-    first = min(tiny_study.store().cells.query("role == 'treated'")["compound"])
+    about = json.loads((tiny_study.crops_folder / "about.json").read_text())
+    first = min(tiny_study.crops.cells.query("role == 'treated'")["compound"])
     for plate in about["plates"]:
-        path = tiny_study.crops / f"{plate}.parquet"
+        path = tiny_study.crops_folder / f"{plate}.parquet"
         table = pd.read_parquet(path)
         write_parquet(path, table.assign(compound=table["compound"].replace(first, ODD)), about={})
     return tiny_study
@@ -71,23 +71,23 @@ def scored(study, rng):
 
 
 def run_of(study, rng):
-    store = study.store()
+    store = study.crops
     cells = store.cells.assign(treatment=treatment_name(store.cells["compound"], store.cells["concentration_um"]))
     config = {"config": {"model": "vae", "seed": 0}}
-    write_json(study.run(RUN) / "config.json", config)
-    write_json(study.run(RUN) / "health.json", {})
+    write_json(study.run_folder(RUN) / "config.json", config)
+    write_json(study.run_folder(RUN) / "health.json", {})
     for plate in store.plates:
         z = rng.normal(size=((cells["plate"] == plate).sum(), 4)).astype(np.float32)
         uns = {"phenolens": json.dumps({"crops": store.identity, "made_from": "a test"})}
-        write_h5ad(study.embeddings(RUN) / f"{plate}.h5ad", anndata.AnnData(X=z, uns=uns))
+        write_h5ad(study.embeddings_folder(RUN) / f"{plate}.h5ad", anndata.AnnData(X=z, uns=uns))
     treated = cells[cells["role"] == "treated"].drop_duplicates("treatment").sort_values("treatment")
     names = {"Treatment": "treatment", "Compound": "compound", "MoA": "moa"}
     obs = pd.DataFrame({f"Metadata_{name}": treated[column].to_numpy() for name, column in names.items()})
     angles = np.linspace(0, 1.5, len(obs))  # profiles on a quarter circle: neighbours are the rows beside
     obs.index = obs.index.astype(str)
     profiles = anndata.AnnData(X=np.stack([np.cos(angles), np.sin(angles)], axis=1), obs=obs)
-    write_h5ad(study.profiles(RUN) / "treatments_mean_whitened.h5ad", profiles)
-    write_json(study.profiles(RUN) / "about.json", {})
+    write_h5ad(study.profiles_folder(RUN) / "treatments_mean_whitened.h5ad", profiles)
+    write_json(study.profiles_folder(RUN) / "about.json", {})
     shifted = treated.assign(
         counted=True,
         reason="",
@@ -100,7 +100,7 @@ def run_of(study, rng):
     shifted.to_csv(study.folder / "scores" / RUN / "neighbours_NSC_mean_whitened.csv", index=False)
     score = dict(accuracy=0.625, n_treatments=8, n_correct=5, ci_low=0.3, ci_high=0.9)
     kind = dict(model="vae", seed=0, statistics="mean", whitening="whitened", protocol="NSC")
-    pd.DataFrame([kind | score]).to_csv(study.scores, index=False)
+    pd.DataFrame([kind | score]).to_csv(study.scores_path, index=False)
 
 
 class Browser:
@@ -213,7 +213,7 @@ def test_a_name_is_one_piece_of_an_address_so_that_browsers_do_not_resolve_its_d
 
 
 def test_a_plates_wells_stand_in_its_shape_with_their_numbers_of_cells(study):
-    cells = study.store().cells
+    cells = study.crops.cells
     plate = cells["plate"].iloc[0]
     html = got(browser(study), address("plates", plate)).text
     counts = cells[cells["plate"] == plate].groupby("well").size().to_dict()
@@ -223,7 +223,7 @@ def test_a_plates_wells_stand_in_its_shape_with_their_numbers_of_cells(study):
 
 def test_a_well_shows_each_of_its_cells_once_over_its_pages(study, monkeypatch):
     monkeypatch.setattr("phenolens.web.plates.WELL_CELLS", 3)
-    cells, client = study.store().cells, browser(study)
+    cells, client = study.crops.cells, browser(study)
     plate, well = cells.iloc[0][["plate", "well"]]
     expected = cells[(cells["plate"] == plate) & (cells["well"] == well)]["cell_id"].tolist()
     n_pages = -(-len(expected) // 3)
@@ -276,8 +276,8 @@ def test_random_cells_are_of_the_treatment_and_the_same_for_the_same_address(stu
 
 
 def test_noise_and_wells_of_positive_controls_are_not_a_treatments_cells(study):
-    path = next(study.crops.glob("*.parquet"))
-    table, about = pd.read_parquet(path), json.loads((study.crops / "about.json").read_text())
+    path = next(study.crops_folder.glob("*.parquet"))
+    table, about = pd.read_parquet(path), json.loads((study.crops_folder / "about.json").read_text())
     name = f"{ODD}@{table.loc[table['compound'] == ODD, 'concentration_um'].iloc[0]:g}"
     ours = table.index[table["compound"] == ODD]
     control = table.index[table["role"] == "control"][0]
@@ -288,13 +288,13 @@ def test_noise_and_wells_of_positive_controls_are_not_a_treatments_cells(study):
     table.loc[well, "role"] = "other"
     write_parquet(path, table, about=about)
     rows = StudyView(study).cells().rows_of(name)
-    shown = set(study.store().cells.iloc[rows]["cell_id"]) & set(table["cell_id"])
+    shown = set(study.crops.cells.iloc[rows]["cell_id"]) & set(table["cell_id"])
     assert shown == set(table.loc[ours[1:], "cell_id"])
 
 
 def test_a_well_says_why_a_cell_is_flagged_and_whether_it_is_left_out(study):
-    path = next(study.crops.glob("*.parquet"))
-    table, about = pd.read_parquet(path), json.loads((study.crops / "about.json").read_text())
+    path = next(study.crops_folder.glob("*.parquet"))
+    table, about = pd.read_parquet(path), json.loads((study.crops_folder / "about.json").read_text())
     well = table["well"].mode()[0]
     first, second = table.index[table["well"] == well][:2]
     table.loc[well == table["well"], "flags"] = ""
@@ -309,7 +309,7 @@ def test_a_well_says_why_a_cell_is_flagged_and_whether_it_is_left_out(study):
 
 
 def test_a_cells_picture_is_its_crop_in_the_colours_of_its_channels(study):
-    store, cells = study.store(), StudyView(study).cells()
+    store, cells = study.crops, StudyView(study).cells()
     crop, contrast = normalised(store.take([5]))[0], cells.contrast
     stretched = np.clip((crop - contrast.black[:, None, None]) / (contrast.white - contrast.black)[:, None, None], 0, 1)
     expected = np.clip(sum(plane[..., None] * colour for plane, colour in zip(stretched, contrast.colours)), 0, 1)
@@ -319,7 +319,7 @@ def test_a_cells_picture_is_its_crop_in_the_colours_of_its_channels(study):
 
 
 def test_one_channel_is_shown_in_grey(study):
-    store = study.store()
+    store = study.crops
     answer = got(browser(study), address("cells", f"{store.cells['cell_id'][0]}.png", channel=store.channels[1]))
     red, green, blue = np.moveaxis(pixels(answer.content)[..., :3], -1, 0)
     np.testing.assert_array_equal(red, green)
@@ -328,7 +328,7 @@ def test_one_channel_is_shown_in_grey(study):
 
 
 def test_a_picture_is_kept_by_the_browser_only_under_an_address_that_names_the_crops(study):
-    store, client = study.store(), browser(study)
+    store, client = study.crops, browser(study)
     cell = f"{store.cells['cell_id'][0]}.png"
     kept = {v: client.get(address("cells", cell, v=v)).headers["cache-control"] for v in ("", "old")}
     assert kept == {"": "no-cache", "old": "no-cache"}
@@ -364,7 +364,7 @@ def test_a_run_or_channel_that_is_none_is_named_with_those_there_are(scored, que
 
 
 def test_a_page_number_that_is_none_is_refused_in_words(study):
-    client, cell = browser(study), study.store().cells.iloc[0]
+    client, cell = browser(study), study.crops.cells.iloc[0]
     for number in ("0", "-1", "x", "1e9", "9" * 5000, "%00", "NaN"):
         html = got(client, f"/wells/{cell.plate}/{cell.well}?page={number}", 422).text
         assert "Take page out of the address" in html
@@ -413,7 +413,7 @@ def test_a_study_without_crops_says_how_to_make_them_and_shows_them_once_they_ar
         "/report",
     ):
         assert f"phenolens crop {study.folder}" in got(client, path, 404).text
-    tiny_study.crops.rename(study.crops)
+    tiny_study.crops_folder.rename(study.crops_folder)
     assert "The screen" in got(client, "/").text
 
 
@@ -428,14 +428,14 @@ def test_each_half_run_state_shows_what_there_is_and_names_the_next_command(stud
     assert home_says("train")
     run_of(study, rng)
     assert home_says("report")
-    study.scores.unlink()
+    study.scores_path.unlink()
     assert home_says("evaluate")
-    (study.profiles(RUN) / "about.json").unlink()
+    (study.profiles_folder(RUN) / "about.json").unlink()
     assert home_says("profile")
-    next(study.embeddings(RUN).glob("*.h5ad")).unlink()
+    next(study.embeddings_folder(RUN).glob("*.h5ad")).unlink()
     assert home_says("embed")
     assert "no embeddings of these cells" in client.get(address("treatments", name)).text
-    (study.run(RUN) / "health.json").unlink()
+    (study.run_folder(RUN) / "health.json").unlink()
     assert home_says("train")
 
 
@@ -446,7 +446,7 @@ def test_embeddings_of_other_crops_are_not_shown(scored):
 
 
 def test_damaged_crops_are_told_in_words(study):
-    next(study.crops.glob("*.npy")).write_bytes(b"short")
+    next(study.crops_folder.glob("*.npy")).write_bytes(b"short")
     answer = got(browser(study), "/plates/x", 500)
     assert "damaged" in answer.text
     assert "damaged" in got(browser(study), "/").text
@@ -474,9 +474,9 @@ def test_every_compounds_control_and_doses_stand_together_by_dose(study):
 
 
 def test_a_screen_without_controls_or_mechanisms_is_shown_too(tmp_path, study):
-    table = study.store().cells.head(3).assign(role="other", moa=None, plate="P", is_noise=True)
-    about = json.loads((study.crops / "about.json").read_text())
-    crops = study.store().take([0, 1, 2])
+    table = study.crops.cells.head(3).assign(role="other", moa=None, plate="P", is_noise=True)
+    about = json.loads((study.crops_folder / "about.json").read_text())
+    crops = study.crops.take([0, 1, 2])
     folder = tmp_path / "bare" / "crops"
     plate = next(iter(about["plates"].values()))
     write_npy(folder / "P.npy", [crops], crops.shape)

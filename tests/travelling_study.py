@@ -19,13 +19,13 @@ RUN = "pca-seed0"
 def travelling_study(cropped: Path, folder: Path) -> Study:
     """Two of the screen's compounds become one at two doses, and one treated cell a compound of its own."""
     study = Study.open(shutil.copytree(cropped, folder))
-    first, second = sorted(study.store().cells.query("role == 'treated'")["compound"].unique())[:2]
-    for plate in study.store().plates:
-        path = study.crops / f"{plate}.parquet"
+    first, second = sorted(study.crops.cells.query("role == 'treated'")["compound"].unique())[:2]
+    for plate in study.crops.plates:
+        path = study.crops_folder / f"{plate}.parquet"
         table = pd.read_parquet(path)
         dose = table["concentration_um"].mask(table["compound"] == first, 1).mask(table["compound"] == second, 10)
         table = table.assign(compound=table["compound"].replace([first, second], SERIES), concentration_um=dose)
-        if plate == study.store().plates[0]:
+        if plate == study.crops.plates[0]:
             table.loc[table.index[table["role"] == "treated"][-1], ["compound", "moa", "well"]] = LONELY, "", "H12"
         write_parquet(path, table, about={})
     config = TrainConfig(model="pca", network=ModelConfig(latent_size=12), threads=1, precision="float32")

@@ -104,7 +104,7 @@ def crop(
     from phenolens.crops.make_crops import make_crops
 
     with alone(study.crops_lock, doing="making crops"):
-        return make_crops(source, study.crops, layout=layout, config=config, reading=reading, at_once=at_once)
+        return make_crops(source, study.crops_folder, layout=layout, config=config, reading=reading, at_once=at_once)
 
 
 def train(study: Study, config: "TrainConfig", *, name: str) -> None:
@@ -119,10 +119,10 @@ def train(study: Study, config: "TrainConfig", *, name: str) -> None:
     from phenolens.training.watch import check_can_watch
 
     check_can_watch(config)
-    store = study.store()
+    store = study.crops
     check_batch_size(config.batch_size or sampled_treatments(store.cells).nunique())
     compute = Compute.chosen(device=config.device, precision=config.precision, threads=config.threads)
-    run = RunFolder(study.run(name))
+    run = RunFolder(study.run_folder(name))
     model = built_model(store, config)
     held = alone(run.folder / ".lock", doing="training") if is_first() else nullcontext()
     with together(compute.device), held:
@@ -150,8 +150,8 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
     from phenolens.training.embed import embed_crops, embedding_table
     from phenolens.training.runs import trained_model, weights_sha256
 
-    store = study.store()
-    run = RunFolder(study.run(name))
+    store = study.crops
+    run = RunFolder(study.run_folder(name))
     model, trained = trained_model(run)
     if (run.about() or {})["crops"] != store.identity:
         raise InputError(f"{run.folder}: trained on other crops than those in {store.folder} now; train it anew")
@@ -167,20 +167,20 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
         "phenolens": __version__,
     }
     cells = store.cells
-    kept = {plate: about_of(study.embeddings(name) / f"{plate}.h5ad").get("made_from") for plate in store.plates}
+    kept = {plate: about_of(study.embeddings_folder(name) / f"{plate}.h5ad").get("made_from") for plate in store.plates}
     todo = [plate for plate in own_share(store.plates) if kept[plate] != source]
     for plate in track(todo, f"embedding with {name}", total=len(todo)):
         z = embed_crops(model, store.crops(plate), compute=compute)
         if not (z == z).all():
             raise InputError(f'{run.folder}: embeds cells of plate "{plate}" as NaN; the run is no good, train it anew')
         table = embedding_table(z, cells[cells["plate"] == plate], about=about)
-        write_h5ad(study.embeddings(name) / f"{plate}.h5ad", table)
+        write_h5ad(study.embeddings_folder(name) / f"{plate}.h5ad", table)
 
 
 def embeddings(study: Study, name: str) -> "Iterator[AnnData]":
     """The embedded cells of a run, plate by plate."""
-    for plate in study.store().plates:
-        path = study.embeddings(name) / f"{plate}.h5ad"
+    for plate in study.crops.plates:
+        path = study.embeddings_folder(name) / f"{plate}.h5ad"
         yield read_h5ad(path, mend=f"run `phenolens embed {study.folder}` again")
 
 
@@ -191,10 +191,10 @@ def profile(study: Study, name: str, config: ProfileConfig) -> None:
 
     sources = embedding_sources(study, name)
     source = made_from(embeddings=sources, config=dataclasses.asdict(config), version=__version__)
-    folder = study.profiles(name)
+    folder = study.profiles_folder(name)
     about = folder / "about.json"
     files = [folder / f"wells_{statistics}.h5ad" for statistics in STATISTICS]
-    files += [study.treatments(name, statistics=s, whitening=w) for s in STATISTICS for w in WHITENINGS]
+    files += [study.treatments_path(name, statistics=s, whitening=w) for s in STATISTICS for w in WHITENINGS]
     whole = about.exists() and all(path.exists() for path in files)
     if whole and read_json(about, mend="delete it and run `phenolens profile` again")["made_from"] == source:
         return
@@ -207,7 +207,7 @@ def profile(study: Study, name: str, config: ProfileConfig) -> None:
             treatments = treatment_profiles(
                 whitened, statistic=config.well_statistic, positive_controls=config.positive_controls
             )
-            write_h5ad(study.treatments(name, statistics=statistics, whitening=whitening), treatments)
+            write_h5ad(study.treatments_path(name, statistics=statistics, whitening=whitening), treatments)
     write_json(about, {"made_from": source, "embeddings": sources, "config": dataclasses.asdict(config)})
 
 
@@ -242,7 +242,7 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
     """Score the treatment profiles of these runs: scores.csv, and each score's neighbours, confusion and chance."""
     import pandas as pd
 
-    check_protocols(study.store(), config)
+    check_protocols(study.crops, config)
     shutil.rmtree(study.scores_folder, ignore_errors=True)  # tables of other protocols or runs are not kept beside
     sources = {name: profile_source(study, name) for name in names}
     kinds = [(name, statistics, whitening) for name in names for statistics in STATISTICS for whitening in WHITENINGS]
@@ -257,8 +257,8 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
             )
             among = {"chance": score.chance, "shuffled": shuffled.shuffled.mean(), "p_value": shuffled.p_value}
             chances.append({"run": name, "protocol": score.protocol, **kind, **among})
-    write_text(study.chance, pd.DataFrame(chances).to_csv(index=False))
-    write_text(study.scores, pd.DataFrame(scores).to_csv(index=False))
+    write_text(study.chance_path, pd.DataFrame(chances).to_csv(index=False))
+    write_text(study.scores_path, pd.DataFrame(scores).to_csv(index=False))
     write_json(study.scores_folder / "about.json", {"profiles": sources, "config": dataclasses.asdict(config)})
 
 
@@ -269,14 +269,14 @@ def _scored(
     from phenolens.profiles.nsc import nsc, nscb
     from phenolens.profiles.permutation import shuffled_label_test
 
-    path = study.treatments(name, statistics=statistics, whitening=whitening)
+    path = study.treatments_path(name, statistics=statistics, whitening=whitening)
     profiles = read_h5ad(path, mend=f"delete it and run `phenolens profile {study.folder}` again")
     functions = {"NSC": (nsc, ("compound",)), "NSCB": (nscb, ("compound", "batch"))}
     for protocol, held_out in (functions[name] for name in config.protocols):
         score = protocol(profiles, n_bootstrap=config.bootstraps, seed=config.bootstrap_seed)
         kind = {"protocol": score.protocol, "statistics": statistics, "whitening": whitening}
-        write_text(study.score_table(name, "neighbours", **kind), score.queries.to_csv(index=False))
-        write_text(study.score_table(name, "confusion", **kind), score.confusion.to_csv())
+        write_text(study.score_table_path(name, "neighbours", **kind), score.queries.to_csv(index=False))
+        write_text(study.score_table_path(name, "confusion", **kind), score.confusion.to_csv())
         yield (
             score,
             shuffled_label_test(

@@ -45,8 +45,8 @@ def ready_runs(study: Study, step: Step) -> list[str]:
 
 def check_trained(study: Study, run: str) -> None:
     """InputError unless a run is trained to its last step."""
-    if not (study.run(run) / "health.json").exists():
-        raise InputError(f"{study.run(run)}: training is not finished; run its `phenolens train` command again")
+    if not (study.run_folder(run) / "health.json").exists():
+        raise InputError(f"{study.run_folder(run)}: training is not finished; run its `phenolens train` command again")
 
 
 def embedding_sources(study: Study, run: str) -> list[str]:
@@ -59,7 +59,7 @@ def embedding_sources(study: Study, run: str) -> list[str]:
     again = f"run `phenolens embed {study.folder}`"
     sources = []
     for plate in crops["plates"]:
-        path = study.embeddings(run) / f"{plate}.h5ad"
+        path = study.embeddings_folder(run) / f"{plate}.h5ad"
         about = about_of(path)
         if not about and path.is_file():
             raise InputError(f"{path}: damaged; {again}")
@@ -74,7 +74,7 @@ def embedding_sources(study: Study, run: str) -> list[str]:
 
 def profile_source(study: Study, run: str) -> str:
     """What a run's profiles are made from; InputError where they are missing or out of date."""
-    path, again = study.profiles(run) / "about.json", f"run `phenolens profile {study.folder}`"
+    path, again = study.profiles_folder(run) / "about.json", f"run `phenolens profile {study.folder}`"
     embedded = embedding_sources(study, run)
     about = read_json(path, mend=again)
     if about["embeddings"] != embedded:
@@ -87,14 +87,14 @@ def check_scored(study: Study, run: str) -> None:
     source, again = profile_source(study, run), f"run `phenolens evaluate {study.folder}`"
     made_from = scores_about(study)["profiles"].get(run)
     if made_from is None:
-        raise InputError(f'{study.scores}: no scores of run "{run}"; {again}')
+        raise InputError(f'{study.scores_path}: no scores of run "{run}"; {again}')
     if made_from != source:
-        raise InputError(f'{study.scores}: out of date (profiles of run "{run}" changed); {again}')
+        raise InputError(f'{study.scores_path}: out of date (profiles of run "{run}" changed); {again}')
 
 
 def check_scores(study: Study) -> None:
     """InputError unless there are scores and all of them are up to date."""
-    if not (study.scores_folder / "about.json").exists() or not study.scores.exists():
+    if not (study.scores_folder / "about.json").exists() or not study.scores_path.exists():
         ready_runs(study, "profiled")  # InputError that names an earlier command where one is missing
     for run in scores_about(study)["profiles"]:
         check_scored(study, run)
@@ -103,8 +103,8 @@ def check_scores(study: Study) -> None:
 def scores_about(study: Study) -> dict[str, Any]:
     """What the scores are made from: `profiles`, the source of each run's, and `config`, of an EvaluateConfig."""
     path, again = study.scores_folder / "about.json", f"run `phenolens evaluate {study.folder}`"
-    if not path.exists() or not study.scores.exists():
-        raise InputError(f"{study.scores}: missing; {again}")
+    if not path.exists() or not study.scores_path.exists():
+        raise InputError(f"{study.scores_path}: missing; {again}")
     about = read_json(path, mend=again)
     if not isinstance(about, dict) or not about.keys() >= {"profiles", "config"}:
         raise InputError(f"{path}: damaged; {again}")
@@ -113,7 +113,7 @@ def scores_about(study: Study) -> dict[str, Any]:
 
 def run_config(study: Study, run: str) -> dict[str, Any]:
     """The settings that a run was trained with."""
-    path, again = study.run(run) / "config.json", "run its `phenolens train` command again"
+    path, again = study.run_folder(run) / "config.json", "run its `phenolens train` command again"
     about = read_json(path, mend=again)
     config = about.get("config") if isinstance(about, dict) else None
     if not isinstance(config, dict) or not {"model", "seed", "steps"} <= config.keys():
@@ -143,10 +143,10 @@ def _about_of(path: Path, version: tuple[int, ...]) -> dict[str, Any]:
 
 def _crops(study: Study) -> dict[str, Any]:
     """Identity and plates of the crops, without opening each plate."""
-    about = read_about(study.crops)
+    about = read_about(study.crops_folder)
     if about is None or not about.get("complete"):
-        study.store()  # InputError that says what is wrong
-    return {"identity": identity_of(study.crops), "plates": (about or {})["plates"]}
+        _ = study.crops  # InputError that says what is wrong
+    return {"identity": identity_of(study.crops_folder), "plates": (about or {})["plates"]}
 
 
 def _passes(check: Callable[[Study, str], object], study: Study, run: str) -> bool:

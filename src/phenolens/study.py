@@ -1,44 +1,78 @@
-"""A study's folder: where each step's output lies, and what it was made from.
+"""A study: the folder that all steps read from and write to, and what lies in it.
 
-study.json                    says that this folder is a study
-crops/                        CropStore: a part a plate
+study.json                    marks the folder as a study
+crops/                        CropStore: a part per plate
 runs/<run>/                   config.json, checkpoint.pt, history.csv, health.json, reconstructions
-embeddings/<run>/<plate>.h5ad a row a cell
-profiles/<run>/               wells_<statistics>.h5ad, treatments_<statistics>[_whitened].h5ad
-scores/<run>/                 neighbours and confusion tables; scores.csv gathers all runs
-assessments/<name>.sqlite     a blinded assessment: pictures, key, assessors, answers; its results as CSV
-travels/<run>/                a folder a travel: strips, films, tables
-realism/                      how real the models' pictures look: tables and a figure
-features/                     a page and tables a run
+embeddings/<run>/<plate>.h5ad a row per cell
+profiles/<run>/               wells_<statistics>.h5ad, treatments_<statistics>_<whitening>.h5ad
+scores/<run>/                 nearest neighbours and confusion matrices; scores.csv gathers all runs
+assessments/<name>.sqlite     a blinded test: pictures, key, assessors, answers; its results as CSV
+travels/<run>/                a folder per travel: strips, films, tables
+realism/                      how realistic decoded images are: tables and a figure
+features/                     a page and tables per run
 report.html
 """
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import pandas as pd
 
 from phenolens.core.errors import InputError
-from phenolens.core.files import read_json, sha256, write_json
+from phenolens.core.files import read_h5ad, read_json, sha256, write_json
 from phenolens.crops.store import CropStore
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 FORMAT = "phenolens study 1"
 MARKER = "study.json"
-# The score that headlines speak of, fixed before any score was seen: METHOD's default whitening of plain means.
+# The score that headlines report, fixed before any score was computed: whitened means, as in the paper.
 HEADLINE = {"statistics": "mean", "whitening": "whitened", "protocol": "NSC"}
 
 
-@dataclass(frozen=True)
-class Study:
-    """The folder that all steps of one study read from and write to."""
+@dataclass(frozen=True, repr=False)
+class Study(os.PathLike[str]):
+    """The folder that all steps of one study read from and write to.
+
+    Args:
+        folder: The study's folder. `Study.open` checks that there is one, `Study.create` begins one.
+    """
 
     folder: Path
 
+    def __post_init__(self) -> None:
+        """Take the folder as text, too."""
+        object.__setattr__(self, "folder", Path(self.folder))
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def __repr__(self) -> str:
+        """The folder and what is in it, a line each."""
+        lines = [f"Study {self.folder}"]
+        try:
+            store = self.crops
+            lines.append(f"  crops: {len(store):,} on {len(store.plates)} plates, channels {', '.join(store.channels)}")
+        except InputError:
+            lines.append("  crops: none")
+        lines += [f"  {name}: {', '.join(self._runs_in(name))}" for name in STEPS if self._runs_in(name)]
+        lines += [f"  {path.name}" for path in (self.scores_path, self.report_path) if path.exists()]
+        return "\n".join(lines)
+
     @classmethod
-    def create(cls, folder: Path) -> Self:
-        """The study in `folder`, begun there if the folder is empty or new; InputError if it holds anything else."""
+    def create(cls, folder: str | Path) -> Self:
+        """The study in `folder`; it is created when the folder is new or empty.
+
+        Raises:
+            InputError: The folder holds something else.
+        """
+        folder = Path(folder)
         if (folder / MARKER).exists():
             return cls.open(folder)
         if folder.exists() and not folder.is_dir():
@@ -51,7 +85,7 @@ class Study:
     @classmethod
     @contextmanager
     def begun(cls, folder: Path) -> Iterator[Self]:
-        """The study in `folder` as `create` gives it; begun anew and then refused its first crops, it is gone again."""
+        """The study in `folder` as `create` gives it; a new one is removed again when its first crops are refused."""
         is_new, was_there = not (folder / MARKER).exists(), folder.exists()
         study = cls.create(folder)
         try:
@@ -66,8 +100,13 @@ class Study:
             raise
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """The study in `folder`; InputError if there is none."""
+    def open(cls, folder: "str | Path | Study") -> Self:
+        """The study in `folder`.
+
+        Raises:
+            InputError: There is no study, or it is of another version.
+        """
+        folder = Path(folder)
         if not (folder / MARKER).exists():
             raise InputError(f"{folder}: no study here (no {MARKER}); make one with `phenolens crop`")
         about = read_json(folder / MARKER, mend="is this a study of phenolens?")
@@ -78,18 +117,80 @@ class Study:
         return cls(folder)
 
     @property
+    def crops(self) -> CropStore:
+        """The crops; InputError when they are missing or incomplete."""
+        return CropStore.open(self.crops_folder)
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """A row per crop: plate, well, site, position, compound, concentration, mechanism, role, quality flags."""
+        return self.crops.cells
+
+    @property
+    def runs(self) -> list[str]:
+        """Names of the runs that were started, sorted."""
+        return sorted(path.parent.name for path in self.folder.glob("runs/*/config.json"))
+
+    def embeddings(self, run: str) -> "AnnData":
+        """The embedded cells of one run, in the order of `cells`.
+
+        Raises:
+            InputError: The run is not embedded.
+        """
+        import anndata
+
+        mend = f"run `phenolens embed {self.folder}`"
+        paths = [self.embeddings_folder(run) / f"{plate}.h5ad" for plate in self.crops.plates]
+        return anndata.concat([read_h5ad(path, mend=mend) for path in paths], uns_merge="same")
+
+    def profiles(
+        self,
+        run: str,
+        *,
+        level: Literal["treatment", "well"] = "treatment",
+        statistics: Literal["mean", "mean+sd"] = "mean",
+        whitening: Literal["none", "whitened", "zscore"] = "whitened",
+    ) -> "AnnData":
+        """The profiles of one run, a row per treatment or well.
+
+        Args:
+            run: Name of the run.
+            level: What a row is. Wells are stored as they are, before whitening.
+            statistics: What is computed over the cells of a well.
+            whitening: What is done to treatment profiles: nothing, whitening or z-scores on the control wells.
+
+        Raises:
+            InputError: The run is not profiled.
+        """
+        path = self.treatments_path(run, statistics=statistics, whitening=whitening)
+        if level == "well":
+            path = self.profiles_folder(run) / f"wells_{statistics}.h5ad"
+        return read_h5ad(path, mend=f"run `phenolens profile {self.folder}`")
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """A row per score of all runs: model, seed, statistics, whitening, protocol, accuracy, interval.
+
+        Raises:
+            InputError: Nothing is scored.
+        """
+        if not self.scores_path.exists():
+            raise InputError(f"{self.scores_path}: not there yet; run `phenolens evaluate {self.folder}` first")
+        return pd.read_csv(self.scores_path, keep_default_na=False)
+
+    @property
     def crops_lock(self) -> Path:
-        """What a process holds while it makes crops."""
+        """Held by the process that makes crops."""
         return self.folder / ".crops.lock"
 
     @property
-    def crops(self) -> Path:
-        """The CropStore."""
+    def crops_folder(self) -> Path:
+        """The folder of the CropStore."""
         return self.folder / "crops"
 
     @property
-    def scores(self) -> Path:
-        """One row a score, all runs."""
+    def scores_path(self) -> Path:
+        """The table with a row per score of all runs."""
         return self.folder / "scores.csv"
 
     @property
@@ -98,12 +199,12 @@ class Study:
         return self.folder / "scores"
 
     @property
-    def chance(self) -> Path:
+    def chance_path(self) -> Path:
         """Scores of permuted mechanism labels, all runs."""
         return self.scores_folder / "chance.csv"
 
     @property
-    def realism(self) -> Path:
+    def realism_folder(self) -> Path:
         """The folder with the realism metrics of all runs."""
         return self.folder / "realism"
 
@@ -113,7 +214,7 @@ class Study:
         return self.folder / ".realism.lock"
 
     @property
-    def travels(self) -> Path:
+    def travels_folder(self) -> Path:
         """The folder with a folder per run of saved travels."""
         return self.folder / "travels"
 
@@ -122,61 +223,59 @@ class Study:
         return self.folder / "features" / f"{run}.html"
 
     @property
-    def report(self) -> Path:
+    def report_path(self) -> Path:
         """The report."""
         return self.folder / "report.html"
 
     @property
-    def assessments(self) -> Path:
-        """The folder with the blinded assessments."""
+    def assessments_folder(self) -> Path:
+        """The folder with the blinded tests."""
         return self.folder / "assessments"
 
-    def store(self) -> CropStore:
-        """The study's crops; InputError when they are not there or not whole."""
-        return CropStore.open(self.crops)
-
-    def run(self, name: str) -> Path:
+    def run_folder(self, name: str) -> Path:
         """The folder of one run; InputError when the name cannot be a folder's."""
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", name):
             raise InputError(f'run name "{name}": expected letters, digits and _ . + - only, such as vaeplus-beta1')
         return self.folder / "runs" / name
 
-    def runs(self) -> list[str]:
-        """Names of the runs that were begun, sorted."""
-        return sorted(path.parent.name for path in self.folder.glob("runs/*/config.json"))
-
-    def embeddings(self, run: str) -> Path:
-        """The folder with one `.h5ad` a plate."""
+    def embeddings_folder(self, run: str) -> Path:
+        """The folder with an `.h5ad` per plate."""
         return self.folder / "embeddings" / run
 
-    def profiles(self, run: str) -> Path:
+    def profiles_folder(self, run: str) -> Path:
         """The folder with the profiles of wells and treatments."""
         return self.folder / "profiles" / run
 
-    def treatments(self, run: str, *, statistics: str, whitening: str) -> Path:
+    def treatments_path(self, run: str, *, statistics: str, whitening: str) -> Path:
         """The treatment profiles of one kind."""
-        return self.profiles(run) / f"treatments_{statistics}_{whitening}.h5ad"
+        return self.profiles_folder(run) / f"treatments_{statistics}_{whitening}.h5ad"
 
-    def score_table(self, run: str, what: str, *, protocol: str, statistics: str, whitening: str) -> Path:
-        """A score's own table: its `neighbours` or its `confusion` matrix."""
+    def score_table_path(self, run: str, what: str, *, protocol: str, statistics: str, whitening: str) -> Path:
+        """A table of one score: its `neighbours` or its `confusion` matrix."""
         return self.scores_folder / run / f"{what}_{protocol}_{statistics}_{whitening}.csv"
 
     def chosen_runs(self, names: tuple[str, ...]) -> list[str]:
         """The runs of these names, all when none is named; InputError when there is none."""
-        known = self.runs()
+        known = self.runs
         for name in names:
             if name not in known:
                 raise InputError(f'{self.folder}: no run "{name}" (there are: {", ".join(known) or "none"})')
         if not known:
-            self.store()  # InputError where there are no crops: they come before training
+            _ = self.crops  # InputError where there are no crops: they come before training
             raise InputError(f"{self.folder}: nothing is trained yet; run `phenolens train {self.folder}` first")
         return list(names) or known
 
+    def _runs_in(self, step: str) -> list[str]:
+        return sorted(path.name for path in (self.folder / step).glob("*") if path.is_dir())
+
+
+STEPS = ("runs", "embeddings", "profiles")  # folders with a folder per run
+
 
 def made_from(**parts: Any) -> str:
-    """One SHA-256 for what a file is made from: paths stand for their content, the rest for its JSON.
+    """One SHA-256 of what a file is made from: paths stand for their content, the rest for its JSON.
 
-    A step writes it into its output and, run again, does nothing when it is still the same.
+    A step writes it into its output; repeated, it does nothing while the value stays the same.
     """
     named = {name: sha256(part) if isinstance(part, Path) else part for name, part in sorted(parts.items())}
     return sha256(named)

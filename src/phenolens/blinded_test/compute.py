@@ -47,7 +47,7 @@ class AssessmentConfig:
 
 def assessments(study: Study) -> dict[str, AssessmentFile]:
     """The study's blinded tests by name."""
-    return {path.stem: AssessmentFile(path) for path in sorted(study.assessments.glob("*.sqlite"))}
+    return {path.stem: AssessmentFile(path) for path in sorted(study.assessments_folder.glob("*.sqlite"))}
 
 
 def find_assessor(study: Study, code: str) -> tuple[AssessmentFile, Assessor] | None:
@@ -91,13 +91,13 @@ def set_up(study: Study, config: AssessmentConfig, assessors: Sequence[str], *, 
     settings = {**asdict(config), "run": run.name, "channels": channels, "crops": run.store.identity}
     settings["weights"] = sha256(run.run.checkpoint)
     name = name or _default_name(run.name, config, channels, run.store)
-    with alone(study.assessments / f".{name}.lock", doing="setting an assessment up"):
+    with alone(study.assessments_folder / f".{name}.lock", doing="setting an assessment up"):
         file = assessments(study).get(name)
         if file is None:
             tell(f"making {2 * config.n} pictures with {run.name}")
             pictures = draw_pictures(run.store, run.redrawn, config, channels=channels)
             about = {**settings, "title": run.title, "model": run.model_name, "crop_px": run.store.crop_px}
-            file = AssessmentFile.create(study.assessments / f"{name}.sqlite", pictures, about)
+            file = AssessmentFile.create(study.assessments_folder / f"{name}.sqlite", pictures, about)
         else:
             about = file.about()
             if changed := [key for key, value in settings.items() if about.get(key) != value]:

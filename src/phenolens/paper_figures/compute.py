@@ -56,7 +56,7 @@ class FigureConfig:
 def reconstructions_figure(study: Study, config: FigureConfig) -> "Figure":
     """Figure 2: originals above what each model that decodes makes of the same cells."""
     runs = decoding_runs(study, config.runs)
-    store = study.store()
+    store = study.crops
     unseen = unseen_cells(store, runs)
     n, random = config.shown_cells or 8, np.random.default_rng(config.picture_seed)
     catalogue = Catalogue.of(store.cells)

@@ -130,7 +130,7 @@ def comparison(
     """Figure 4: cells of one treatment by two models, channel by channel, and the treatment that each finds nearest."""
     check_scores(study)
     runs = _two_runs(study, asked_runs)
-    store, random = study.store(), np.random.default_rng(seed)
+    store, random = study.crops, np.random.default_rng(seed)
     catalogue = Catalogue.of(store.cells)
     answers = {name: _neighbours(study, run.name) for name, run in named_runs(runs).items()}
     treatment = catalogue.find_treatment(asked or _drawn_treatment(list(answers.values()), random))
@@ -163,7 +163,7 @@ def comparison(
 
 def _two_runs(study: Study, asked: Sequence[str]) -> list[PicturedRun]:
     """The two runs asked for; else of the scored ones that decode the VAE+ and the model before it."""
-    scored = list(pd.read_csv(study.chance, keep_default_na=False)["run"].unique())
+    scored = list(pd.read_csv(study.chance_path, keep_default_na=False)["run"].unique())
     for name in study.chosen_runs(tuple(asked)):
         if asked and name not in scored:
             raise InputError(f'run "{name}" has no scores; run `phenolens evaluate {study.folder}` first')
@@ -191,7 +191,7 @@ def _own_cells(catalogue: Catalogue, ids: Sequence[str], treatment: str) -> np.n
 
 def _neighbours(study: Study, name: str) -> pd.DataFrame:
     """What the headline's score says of each treatment, by its name; InputError when it was not scored."""
-    path = study.score_table(name, "neighbours", **HEADLINE)
+    path = study.score_table_path(name, "neighbours", **HEADLINE)
     if not path.exists():
         raise InputError(f"{path}: not there; run `phenolens evaluate {study.folder}` with --protocols NSC first")
     return pd.read_csv(path, keep_default_na=False).set_index("treatment")

@@ -62,7 +62,7 @@ def realism_of_study(study: Study, names: Sequence[str], config: RealismConfig) 
     What is there already, made from the same crops, weights and settings, is read instead. InputError for a run that is
     not there, not trained to its end, of other crops, or whose model does not decode.
     """
-    folder = study.realism
+    folder = study.realism_folder
     runs = runs_of_these_crops(study, names)
     source = _source(study, runs, dataclasses.asdict(config))
     before = _about(study)
@@ -71,10 +71,8 @@ def realism_of_study(study: Study, names: Sequence[str], config: RealismConfig) 
         return _read(study, before)
     about = folder / "about.json"
     with alone(study.realism_lock, doing="measuring realism"):
-        measured = measured_realism(study.store(), runs, config)
-        figure = realism_figure(
-            measured.table, measured.pictures, channels=study.store().channels, notes=measured.notes
-        )
+        measured = measured_realism(study.crops, runs, config)
+        figure = realism_figure(measured.table, measured.pictures, channels=study.crops.channels, notes=measured.notes)
         about.unlink(missing_ok=True)  # it is written last: while it is not there, the folder is not whole
         write_text(folder / "realism.csv", measured.table.to_csv(index=False))
         write_text(folder / "telling.csv", measured.telling.to_csv(index=False))
@@ -95,12 +93,12 @@ def realism_of_study(study: Study, names: Sequence[str], config: RealismConfig) 
 
 def _source(study: Study, runs: Sequence[PicturedRun], config: dict[str, Any]) -> str:
     weights = {run.name: weights_sha256(run.model) for run in runs}
-    return made_from(crops=study.store().identity, weights=weights, config=config, version=__version__)
+    return made_from(crops=study.crops.identity, weights=weights, config=config, version=__version__)
 
 
 def _about(study: Study) -> dict[str, Any]:
     """What is said of the measured realism; empty where it is not whole."""
-    folder = study.realism
+    folder = study.realism_folder
     path = folder / "about.json"
     if not path.exists() or not all((folder / name).exists() for name in FILES):
         return {}
@@ -109,7 +107,7 @@ def _about(study: Study) -> dict[str, Any]:
 
 
 def _read(study: Study, about: dict[str, Any]) -> KeptRealism:
-    folder = study.realism
+    folder = study.realism_folder
     table, telling = pd.read_csv(folder / "realism.csv"), pd.read_csv(folder / "telling.csv")
     config = about["config"]
     flags = ("--runs", *about["runs"], *flags_of(config, dataclasses.asdict(RealismConfig())))
@@ -121,7 +119,7 @@ def runs_of_these_crops(study: Study, names: Sequence[str]) -> list[PicturedRun]
 
     InputError for a named run that does not decode, for one of other crops, and when none is left.
     """
-    crops = study.store().identity
+    crops = study.crops.identity
     runs = decoding_runs(study, names)
     for run in runs:
         if (run.run.about() or {}).get("crops") != crops:

@@ -56,10 +56,10 @@ class ReportConfig:
 def write_report(study: Study, config: ReportConfig) -> None:
     """Write `report.html` from what the study holds."""
     check_scores(study)
-    store = study.store()
+    store = study.crops
     name = _pictured_run(study, config.run)
-    scores = pd.read_csv(study.scores, keep_default_na=False)
-    about = RunFolder(study.run(name)).about() or {}
+    scores = pd.read_csv(study.scores_path, keep_default_na=False)
+    about = RunFolder(study.run_folder(name)).about() or {}
     headline = scores[scores["model"] == score_name(name, about["config"])]
     headline = headline[headline["seed"] == about["config"]["seed"]]
     headline = headline[np.logical_and.reduce([headline[key] == value for key, value in HEADLINE.items()])]
@@ -92,7 +92,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
         ),
         study=shlex.quote(study.folder.resolve().name),
     )
-    write_text(study.report, report_html(contents))
+    write_text(study.report_path, report_html(contents))
 
 
 def _pictured_run(study: Study, asked: str | None) -> str:
@@ -101,7 +101,7 @@ def _pictured_run(study: Study, asked: str | None) -> str:
     if asked is not None and asked not in scored:
         raise InputError(f'{study.folder}: no scores of a run "{asked}" (there are: {", ".join(scored)})')
     order = ["vaeplus", "vae", "ae"]
-    models = {name: (RunFolder(study.run(name)).about() or {})["config"]["model"] for name in scored}
+    models = {name: (RunFolder(study.run_folder(name)).about() or {})["config"]["model"] for name in scored}
     return asked or min(scored, key=lambda n: (order.index(models[n]) if models[n] in order else len(order), n))
 
 
@@ -111,12 +111,12 @@ def _amount(store: CropStore) -> str:
 
 def _headline_profiles(study: Study, name: str) -> anndata.AnnData:
     kind = {key: HEADLINE[key] for key in ("statistics", "whitening")}
-    path = study.treatments(name, **kind)
+    path = study.treatments_path(name, **kind)
     return read_h5ad(path, mend=f"delete it and run `phenolens profile {study.folder}` again")
 
 
 def _headline_table(study: Study, name: str, what: str, protocol: str) -> Path:
-    return study.score_table(name, what, **{**HEADLINE, "protocol": protocol})
+    return study.score_table_path(name, what, **{**HEADLINE, "protocol": protocol})
 
 
 def _verdict(headline: pd.DataFrame, study: Study, name: str) -> str:
@@ -126,7 +126,7 @@ def _verdict(headline: pd.DataFrame, study: Study, name: str) -> str:
 
 
 def _chance(study: Study, name: str) -> dict[str, float]:
-    table = pd.read_csv(study.chance, keep_default_na=False)
+    table = pd.read_csv(study.chance_path, keep_default_na=False)
     wanted = {"run": name, **HEADLINE}
     row = table[np.logical_and.reduce([table[key] == value for key, value in wanted.items()])].iloc[0]
     return {"chance": float(row["chance"]), "shuffled": float(row["shuffled"])}
@@ -165,7 +165,7 @@ def _facts(store: CropStore, about: dict[str, Any], study: Study, name: str) -> 
 
 
 def _history(study: Study, name: str) -> pd.DataFrame:
-    path = study.run(name) / "history.csv"
+    path = study.run_folder(name) / "history.csv"
     if path.stat().st_size < 5:  # a model that is fitted at once has none
         return pd.DataFrame()
     return pd.read_csv(path).rename(columns=lambda column: column.replace("autoencoder.gamma_", "gamma_"))
@@ -214,13 +214,13 @@ def _of_training(study: Study, name: str) -> dict[str, Any]:
             columns=["seconds", "cells_per_second"]
         )  # how fast it was says nothing of how it learned
         curves.append(learning_curves(untimed, title=name))
-    film = study.run(name) / "reconstructions.png"
+    film = study.run_folder(name) / "reconstructions.png"
     if film.exists():
         caption = (
             f"{name} as it learned: a row a cell, first the original, then its reconstruction after so many steps."
         )
         curves.append(SavedPicture(film.read_bytes(), caption, alt="Reconstructions of the same cells, step by step"))
-    health = read_json(study.run(name) / "health.json", mend="give the run's `phenolens train` command again")
+    health = read_json(study.run_folder(name) / "health.json", mend="give the run's `phenolens train` command again")
     warnings = health["warnings"]
     if not warnings and 0 < len(history) < RECORDS:
         warnings = [f"the training is too short to be judged: {len(history)} records, {RECORDS} are needed"]
@@ -229,7 +229,7 @@ def _of_training(study: Study, name: str) -> dict[str, Any]:
 
 def _pictures(study: Study, name: str, config: ReportConfig) -> dict[str, Any]:
     """Real cells; and, of models that decode, originals over reconstructions and the ways to treated cells."""
-    store = study.store()
+    store = study.crops
     shown: dict[str, Any] = {"cells": real_cells(store, n=config.shown_cells, seed=config.picture_seed)}
     decoding = sorted(pictured_runs(study, _scored_runs(study)), key=lambda run: (run.name == name, run.title))
     if decoding:
@@ -250,7 +250,7 @@ def _realism(kept: KeptRealism) -> RealismContents:
 
 def _scored_runs(study: Study) -> list[str]:
     """The runs whose scores are in scores.csv."""
-    return list(pd.read_csv(study.chance, keep_default_na=False)["run"].unique())
+    return list(pd.read_csv(study.chance_path, keep_default_na=False)["run"].unique())
 
 
 def _whitening_words(study: Study, name: str) -> list[str]:
@@ -274,15 +274,15 @@ def certificate_sentence(certificate: dict[str, Any]) -> str:
 
 
 def _left_out(store: CropStore, study: Study, name: str) -> pd.DataFrame:
-    wells = read_h5ad(study.profiles(name) / "wells_mean.h5ad", mend="run `phenolens profile` again")
+    wells = read_h5ad(study.profiles_folder(name) / "wells_mean.h5ad", mend="run `phenolens profile` again")
     about = json.loads(wells.uns["phenolens"])
     table = left_out(store, n_wells=len(about["wells_left_out"]), min_cells=about["min_cells"])
-    unscored = sorted(set(study.runs()) - set(_scored_runs(study)))
+    unscored = sorted(set(study.runs) - set(_scored_runs(study)))
     runs = [(f"run {run}", 1, _why_unscored(study, run)) for run in unscored]
     return pd.concat([table, pd.DataFrame(runs, columns=table.columns)], ignore_index=True) if runs else table
 
 
 def _why_unscored(study: Study, run: str) -> str:
-    if not (study.run(run) / "health.json").exists():
+    if not (study.run_folder(run) / "health.json").exists():
         return "not trained to its end: give its `phenolens train` command again"
     return "no scores: run `phenolens embed`, `profile` and `evaluate` again"

@@ -70,13 +70,13 @@ def pictured_run(study: Study, name: str, *, precision: str | None = None) -> Pi
 
     `precision` is that of its convolutions, left out that of its training.
     """
-    run = RunFolder(study.run(name))
+    run = RunFolder(study.run_folder(name))
     model, trained = trained_model(run)
     if not isinstance(model, Generative):
         return None
     precision = precision or trained.precision
     compute = Compute.chosen(device=trained.device, precision=precision, threads=trained.threads)
-    return PicturedRun(run, trained.model, model, study.store(), compute)
+    return PicturedRun(run, trained.model, model, study.crops, compute)
 
 
 def pictured_runs(study: Study, names: Sequence[str], *, precision: str | None = None) -> list[PicturedRun]:

@@ -33,7 +33,7 @@ def embedded_cells(study: Study, run: str) -> EmbeddedCells:
         InputError: the cells are not embedded, or the embeddings are out of date; the message names the command.
     """
     embedding_sources(study, run)
-    store = study.store()
+    store = study.crops
     z, first = np.empty((0, 0), np.float32), 0
     for part in embedding_rows(study, run, store, np.arange(len(store))):
         if not first:
@@ -57,7 +57,7 @@ def embedding_rows(study: Study, name: str, store: CropStore, rows: np.ndarray) 
         first += n_cells
         if not len(own):
             continue
-        path = study.embeddings(name) / f"{plate}.h5ad"
+        path = study.embeddings_folder(name) / f"{plate}.h5ad"
         try:
             with h5py.File(path) as file:
                 stored, n_embedded = file["X"], len(file["X"])

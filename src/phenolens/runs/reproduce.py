@@ -24,12 +24,12 @@ def commands(study: Study, store: CropStore, runs: list[str], *, measured: list[
     said = [_joined(source.get("reading", {}), {}), _joined(store.about["config"], asdict(CropConfig()))]
     lines = [" ".join(["phenolens crop", folder, "--source SOURCE --layout", source["layout"], *filter(None, said)])]
     for name in runs:
-        config = (RunFolder(study.run(name)).about() or {})["config"]
+        config = (RunFolder(study.run_folder(name)).about() or {})["config"]
         named = [] if name == f"{config['model']}-seed{config['seed']}" else ["--name", name]
         flat, default = ({**c, **c["network"]} for c in (config, asdict(TrainConfig())))
         lines.append(" ".join(["phenolens train", folder, *named, _joined(flat, default)]))
     lines.append(f"phenolens embed {folder}")
-    profile = read_json(study.profiles(runs[0]) / "about.json", mend="run `phenolens profile` again")
+    profile = read_json(study.profiles_folder(runs[0]) / "about.json", mend="run `phenolens profile` again")
     lines.append(f"phenolens profile {folder} {_joined(profile['config'], asdict(ProfileConfig()))}")
     lines.append(f"phenolens evaluate {folder} {_joined(scores_about(study)['config'], asdict(EvaluateConfig()))}")
     lines += [shlex.join(["phenolens", "realism", study.folder.resolve().name, *measured])] if measured else []

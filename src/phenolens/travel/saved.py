@@ -54,18 +54,18 @@ def keep_travel(
     treatment = traveller.catalogue.find_treatment(asked.to)
     journeys = traveller.travel(dataclasses.replace(asked, to=treatment))
     run = traveller.pictured.name
-    folder = study.travels / run / folder_name(treatment, asked)
+    folder = study.travels_folder / run / folder_name(treatment, asked)
     about: dict[str, Any] = {
         "run": run,
         "travel": dataclasses.asdict(asked),
         "films": list(films),
         "embeddings": sha256({"of_plates": embedding_sources(study, run)}),
-        "crops": study.store().identity,
+        "crops": study.crops.identity,
         "phenolens": __version__,
     }
     n_files = len(journeys) * (len(pictures) + len(films)) + (len(pictures) if len(journeys) > 1 else 0) + 2
     content = dict(track(_files(journeys, pictures, films, about), "drawing", total=n_files))
-    with alone(study.travels / ".lock", doing="writing a travel"):
+    with alone(study.travels_folder / ".lock", doing="writing a travel"):
         _replace(folder, content, about)
     return folder, journeys
 

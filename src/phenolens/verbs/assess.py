@@ -118,7 +118,9 @@ def _addresses(study: Study, at: str, token: str, *, loopback: bool) -> list[str
 def _print_results(study: Study, name: str) -> None:
     found = assessments(study)
     if name and name not in found:
-        raise InputError(f'{study.assessments}: no assessment "{name}" (there are: {", ".join(found) or "none"})')
+        raise InputError(
+            f'{study.assessments_folder}: no assessment "{name}" (there are: {", ".join(found) or "none"})'
+        )
     if not found:
         raise InputError(f"{study.folder}: no assessment; start with `phenolens assess {study.folder} --assessors 3`")
     for file in [found[name]] if name else found.values():

@@ -26,5 +26,5 @@ def act(flags: Flags) -> None:
     study = Study.open(flags.study)
     for name in study.chosen_runs(flags.runs) if flags.runs else ready_runs(study, "trained"):
         pipeline.embed(study, name, flags.embed)
-        tell(f"embeddings of {name}: {study.embeddings(name)}")
+        tell(f"embeddings of {name}: {study.embeddings_folder(name)}")
     tell(f"next: phenolens profile {study.folder}")

@@ -188,7 +188,7 @@ def draw_confusions(study: Study) -> None:
 def show_scores(study: Study) -> None:
     """The study's scores as a table on stdout."""
     table = Table("model", "seed", "statistics", "whitening", "score", "right", "accuracy", "95 % interval")
-    for row in pd.read_csv(study.scores, keep_default_na=False).to_dict("records"):
+    for row in pd.read_csv(study.scores_path, keep_default_na=False).to_dict("records"):
         names = [str(row[name]) for name in ("model", "seed", "statistics", "whitening", "protocol")]
         right = f"{row['n_correct']} of {row['n_treatments']}"
         interval = f"{100 * row['ci_low']:.0f} to {100 * row['ci_high']:.0f} %"

@@ -28,6 +28,6 @@ def act(flags: Flags) -> None:
         raise InputError(f"--out {flags.out}: no such folder; make it first")
     if flags.out.exists():
         raise InputError(f"--out {flags.out}: is there already; name a new file, or move that one away")
-    store = Study.open(flags.study).store()
+    store = Study.open(flags.study).crops
     write_h5sc(store, flags.out)
     tell(f"{len(store):,} crops in {flags.out} (float16: 11 bits a pixel)")

@@ -26,5 +26,5 @@ def act(flags: Flags) -> None:
     study = Study.open(flags.study)
     for name in study.chosen_runs(flags.runs) if flags.runs else ready_runs(study, "embedded"):
         pipeline.profile(study, name, flags.profile)
-        tell(f"profiles of {name}: {study.profiles(name)}")
+        tell(f"profiles of {name}: {study.profiles_folder(name)}")
     tell(f"next: phenolens evaluate {study.folder}")

@@ -23,4 +23,4 @@ def act(flags: Flags) -> None:
     study = Study.open(flags.study)
     write_report(study, flags.report)
     tell(f"next: open the report in a browser, or phenolens explore {study.folder}")
-    print(study.report.resolve())
+    print(study.report_path.resolve())

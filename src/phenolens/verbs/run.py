@@ -45,7 +45,7 @@ def act(flags: Flags) -> None:
     show_scores(study)
     write_report(study, replace(flags.report, run=flags.report.run or names[0]))
     tell(f"next: open the report in a browser, or phenolens explore {study.folder}")
-    print(study.report.resolve())
+    print(study.report_path.resolve())
 
 
 def beside(config: TrainConfig, model: Literal["ae", "vae", "vaeplus", "pca"], *, n_crops: int) -> TrainConfig:

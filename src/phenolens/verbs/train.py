@@ -25,5 +25,5 @@ def act(flags: Flags) -> None:
     study = Study.open(flags.study)
     name = flags.name or pipeline.run_name(flags.train)
     pipeline.train(study, flags.train, name=name)
-    tell(f"{name} is trained: {study.run(name)}")
+    tell(f"{name} is trained: {study.run_folder(name)}")
     tell(f"next: phenolens embed {study.folder}")

@@ -105,7 +105,7 @@ def _add_home(app: FastAPI, view: StudyView, pages: Pages) -> None:
             fewest=cells.wells.sort_values("n_cells", kind="stable").iloc[0],
             next_step=view.next_step(),
             damaged=view.damaged(),
-            has_report=view.study.report.is_file(),
+            has_report=view.study.report_path.is_file(),
         )
 
 
@@ -118,7 +118,7 @@ def _add_files(app: FastAPI, view: StudyView) -> None:
 
     @app.get("/report", response_class=HTMLResponse)
     def report() -> Response:
-        path = view.study.report
+        path = view.study.report_path
         if not path.is_file():
             raise NotFoundError(f"There is no report yet. Next: {view.next_step()}")
         try:

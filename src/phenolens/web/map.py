@@ -191,7 +191,9 @@ class Maps:
         study = self._view.study
         if not run:
             return "", "", run, of, way
-        made_of = study.embeddings(run).glob("*.h5ad") if of == "cells" else study.profiles(run).glob("*.h5ad")
+        made_of = (
+            study.embeddings_folder(run).glob("*.h5ad") if of == "cells" else study.profiles_folder(run).glob("*.h5ad")
+        )
         stamps = hashlib.sha256(repr(sorted((path.name, path.stat().st_mtime_ns) for path in made_of)).encode())
         return self._view.cells().store.identity, stamps.hexdigest(), run, of, way
 

@@ -44,8 +44,8 @@ class WellMeasure:
 def well_profiles(study: Study, run: str) -> WellProfiles:
     """The wells of a run, whitened and z-scored on their controls; InputError, naming the command, without profiles."""
     mend = f"run `phenolens profile {study.folder}`"
-    wells = read_h5ad(study.profiles(run) / "wells_mean.h5ad", mend=mend)
-    config = read_json(study.profiles(run) / "about.json", mend=mend).get("config", {})
+    wells = read_h5ad(study.profiles_folder(run) / "wells_mean.h5ad", mend=mend)
+    config = read_json(study.profiles_folder(run) / "about.json", mend=mend).get("config", {})
     whitened = whiten(wells, Recipe(ridge=float(config.get("ridge", Recipe.ridge)), constant_features="left out"))
     scaled = whiten(wells, Recipe(whitening="none", constant_features="left out"))
     index = pd.MultiIndex.from_frame(
@@ -54,7 +54,7 @@ def well_profiles(study: Study, run: str) -> WellProfiles:
     length = np.linalg.norm(np.asarray(whitened.X, float), axis=1)
     control = float(np.median(length[(wells.obs["Metadata_Role"].astype(str) == "control").to_numpy()]))
     if not control > 0:
-        raise InputError(f"{study.profiles(run)}: control wells that are all alike, so nothing is far from them")
+        raise InputError(f"{study.profiles_folder(run)}: control wells that are all alike, so nothing is far from them")
     features = pd.DataFrame(np.asarray(scaled.X, float), index=index, columns=scaled.var_names.astype(str))
     left_out = tuple(name for name in wells.var_names.astype(str) if name not in features)
     return WellProfiles(pd.Series(length / control, index=index), features, left_out)
@@ -135,7 +135,7 @@ def add_plates(app: FastAPI, view: StudyView, pages: Pages) -> None:
 
     def profiles_of(run: str) -> WellProfiles | None:
         """A run's wells, whitened once; None while there are no profiles."""
-        path = view.study.profiles(run) / "wells_mean.h5ad" if run else None
+        path = view.study.profiles_folder(run) / "wells_mean.h5ad" if run else None
         if path is None or not view.models()[run]["profiled"] or not path.is_file():
             return None
         key = (run, str(path.stat().st_mtime_ns))

@@ -129,7 +129,7 @@ def map_of_cells(study: Study, run: str, store: CropStore, *, way: Way, seed: in
 
 def map_of_treatments(study: Study, run: str, *, way: Way, seed: int = 0) -> Map:
     """The treatments of a run, by their whitened mean profiles; InputError when there are no profiles."""
-    path = study.treatments(run, statistics=HEADLINE["statistics"], whitening=HEADLINE["whitening"])
+    path = study.treatments_path(run, statistics=HEADLINE["statistics"], whitening=HEADLINE["whitening"])
     profiles = read_h5ad(path, mend=f"run `phenolens profile {study.folder}`")
     x, control = np.asarray(profiles.X, float), None
     names = tuple(profiles.obs["Metadata_Treatment"].astype(str))

@@ -187,23 +187,23 @@ class StudyView:
 
     def cells(self) -> Cells:
         """The study's cells, opened once; NoCellsError while there are none."""
-        path = self.study.crops / ABOUT
+        path = self.study.crops_folder / ABOUT
         if not path.is_file():
-            raise NoCellsError(f"{self.study.crops}: no crops here yet.")
+            raise NoCellsError(f"{self.study.crops_folder}: no crops here yet.")
         about = path.read_bytes()
         if self._seen is None or self._seen[0] != about:
-            self._seen = (about, Cells.of(self.study.store()))
+            self._seen = (about, Cells.of(self.study.crops))
         return self._seen[1]
 
     def models(self) -> dict[str, dict[Step, bool]]:
         """The runs, and which steps of each are done and up to date."""
-        return {run: steps_done(self.study, run) for run in self.study.runs()}
+        return {run: steps_done(self.study, run) for run in self.study.runs}
 
     def next_step(self, run: str = "") -> str:
         """The command that this study needs next, or that one run of it does; empty when every step is done."""
         folder, models = self.study.folder, self.models()
         models = {run: models[run]} if run in models else models
-        if not (self.study.crops / ABOUT).is_file():
+        if not (self.study.crops_folder / ABOUT).is_file():
             return f"phenolens crop {folder} --source SCREEN --layout bbbc021"
         if not models:
             return f"phenolens train {folder} --model vaeplus"
@@ -211,11 +211,11 @@ class StudyView:
         for done, verb in verbs.items():
             missing = [run for run, steps in models.items() if not steps[done]]
             if missing and verb == "train":
-                config = self.study.run(missing[0]) / "config.json"
+                config = self.study.run_folder(missing[0]) / "config.json"
                 return f"phenolens train {folder} --name {missing[0]} --config {config}"
             if missing:
                 return f"phenolens {verb} {folder}"
-        return "" if self.study.report.is_file() else f"phenolens report {folder}"
+        return "" if self.study.report_path.is_file() else f"phenolens report {folder}"
 
     def run(self, asked: str) -> str:
         """The run asked for; left out, the one that got farthest, VAE+ before VAE before others; empty when none is."""
@@ -241,7 +241,7 @@ class StudyView:
 
     def strongest(self, run: str) -> str:
         """The treatment with a known mechanism farthest from the controls; without profiles, the first treatment."""
-        path = self.study.treatments(run, statistics=HEADLINE["statistics"], whitening=HEADLINE["whitening"])
+        path = self.study.treatments_path(run, statistics=HEADLINE["statistics"], whitening=HEADLINE["whitening"])
         treated = self.cells().treatments.query("role == 'treated'")
         if not path.is_file():
             return str(treated.index[0]) if len(treated) else ""
@@ -253,23 +253,27 @@ class StudyView:
 
     def stamp(self, run: str) -> tuple[str, ...]:
         """Names what a run's cells are made from: it changes when the crops, its training or its embeddings do."""
-        files = [*self.study.embeddings(run).glob("*.h5ad"), self.study.run(run) / "checkpoint.pt"] if run else []
+        files = (
+            [*self.study.embeddings_folder(run).glob("*.h5ad"), self.study.run_folder(run) / "checkpoint.pt"]
+            if run
+            else []
+        )
         times = sorted((path.name, path.stat().st_mtime_ns) for path in files if path.is_file())
         return self.cells().store.identity, run, repr(times)
 
     def scores(self) -> pd.DataFrame | None:
         """scores.csv; None while nothing is scored."""
-        path = self.study.scores
+        path = self.study.scores_path
         return self._table(path, keep_default_na=False, na_values=["", "nan"]) if path.is_file() else None
 
     def verdict(self, run: str) -> str:
         """The main result of a run in one sentence; empty while there is none."""
-        scores, chances = self.scores(), self.study.chance
+        scores, chances = self.scores(), self.study.chance_path
         if scores is None or not run:
             return ""
-        config = read_json(self.study.run(run) / "config.json", mend=f"put it back, or delete {self.study.run(run)}")[
-            "config"
-        ]
+        config = read_json(
+            self.study.run_folder(run) / "config.json", mend=f"put it back, or delete {self.study.run_folder(run)}"
+        )["config"]
         rows = _where(scores, {"model": config["model"], "seed": config["seed"], **HEADLINE})
         if rows.empty:
             return ""
@@ -295,7 +299,7 @@ class StudyView:
 
     def neighbours(self, run: str, treatment: str, *, n: int | None) -> list[Neighbour]:
         """The `n` (None: all) other treatments nearest to one by whitened profiles; empty where it has no profile."""
-        path = self.study.treatments(run, statistics=HEADLINE["statistics"], whitening=HEADLINE["whitening"])
+        path = self.study.treatments_path(run, statistics=HEADLINE["statistics"], whitening=HEADLINE["whitening"])
         if not run or not path.is_file():
             return []
         profiles = read_h5ad(path, mend=f"run `phenolens profile {self.study.folder}`")
@@ -334,7 +338,7 @@ class StudyView:
     def damaged(self) -> list[Path]:
         """Embeddings that exist and cannot be read; their run counts as not embedded."""
         plates = self.cells().store.plates
-        paths = [self.study.embeddings(run) / f"{plate}.h5ad" for run in self.study.runs() for plate in plates]
+        paths = [self.study.embeddings_folder(run) / f"{plate}.h5ad" for run in self.study.runs for plate in plates]
         return [path for path in paths if path.is_file() and not about_of(path)]
 
     def _table(self, path: Path, **how: Any) -> pd.DataFrame:
@@ -346,7 +350,7 @@ class StudyView:
         return table
 
     def _scores_file(self, run: str, protocol: str) -> Path:
-        return self.study.score_table(run, "neighbours", **{**HEADLINE, "protocol": protocol})
+        return self.study.score_table_path(run, "neighbours", **{**HEADLINE, "protocol": protocol})
 
 
 def _where(table: pd.DataFrame, wanted: Mapping[str, object]) -> pd.DataFrame:
