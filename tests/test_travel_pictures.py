@@ -191,7 +191,7 @@ def test_populations_show_the_medoid_first_then_others_and_say_what_tells_them_a
     shown = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     assert len(shown) == 5
     words = " ".join(" ".join(words_in(figure)).split())
-    assert "population 2 of 2, 30 % of 27 cells pieces of the nucleus 2.5, others 1" in words
+    assert "population 2 of 2, 30 % of 27 cells fragments of the nucleus 2.5, others 1" in words
     assert "n = 27 cells" in caption_of(figure)
     with pytest.raises(InputError, match="--targets medoids"):
         populations([journey])

@@ -1,9 +1,7 @@
-"""How near reconstructions are to their originals, a channel: error, structure, sharpness.
+"""Reconstruction metrics per channel: error, structural similarity, sharpness, Fourier ring correlation.
 
-N cells, C channels, S crop side in px; values as models see them, each channel of each crop divided by its own maximum.
-
-Sharpness alone is fooled: invented texture has power too. So the share of power stands beside measures that see
-whether the structure is at its place (SSIM, Fourier ring correlation, error).
+N cells, C channels, S crop side in px; each channel of each crop divided by its own maximum. Sharpness alone can be
+fooled by invented texture, so it comes with metrics of structure at its place.
 """
 
 from collections.abc import Sequence
@@ -13,28 +11,33 @@ import numpy as np
 import pandas as pd
 from skimage.metrics import structural_similarity
 
-# Cycles a pixel. Fine structure of cells at BBBC021's sampling; finer than that is mostly camera noise.
+# Cycles per pixel: fine structure of cells at BBBC021's sampling; higher frequencies are mostly camera noise.
 FINE_BAND = (0.12, 0.2)
 
 
 @dataclass(frozen=True)
 class CellFidelity:
-    """What `fidelity` sums up, each channel of each cell apart, (N, C) each."""
+    """The metrics that `fidelity` averages, (N, C) each."""
 
     error: np.ndarray  # half the sum of squares
     ssim: np.ndarray  # structural similarity
-    power_seen: np.ndarray  # the original's power in FINE_BAND, power_drawn the reconstruction's
-    power_drawn: np.ndarray
-    shared: np.ndarray  # what of it is at its place: the real part of the cross spectrum
+    power_seen: np.ndarray  # the original's power in FINE_BAND
+    power_drawn: np.ndarray  # the reconstruction's
+    shared: np.ndarray  # real part of the cross spectrum in FINE_BAND
 
 
 def fidelity(originals: np.ndarray, reconstructions: np.ndarray, channels: Sequence[str]) -> pd.DataFrame:
-    """A row a channel, means over cells, from originals and reconstructions (N, C, S, S).
+    """Reconstruction metrics, means over cells.
 
-    `error`: half the sum of squares, as in the pixel loss (channels add up to it). `ssim`: structural similarity,
-    Gaussian windows, at most 1 (Wang et al. 2004). `power_ratio`: the reconstructions' power in FINE_BAND over the
-    originals', 1 when as sharp. `ring_correlation`: Fourier ring correlation in FINE_BAND, -1 to 1, 1 when all that
-    is fine is at its place.
+    Args:
+        originals: (N, C, S, S).
+        reconstructions: (N, C, S, S), of the same cells.
+        channels: The C names.
+
+    Returns:
+        A row per channel. `error`: half the sum of squares, as in the pixel loss (channels add up to it). `ssim`:
+        structural similarity, Gaussian windows, at most 1 (Wang et al. 2004). `power_ratio`: power in FINE_BAND over
+        the originals', 1 when equally sharp. `ring_correlation`: Fourier ring correlation in FINE_BAND, -1 to 1.
     """
     cells = cell_fidelity(originals, reconstructions)
     seen, drawn = cells.power_seen.sum(0), cells.power_drawn.sum(0)
@@ -50,7 +53,7 @@ def fidelity(originals: np.ndarray, reconstructions: np.ndarray, channels: Seque
 
 
 def cell_fidelity(originals: np.ndarray, reconstructions: np.ndarray) -> CellFidelity:
-    """The same measures of each cell, from originals and reconstructions (N, C, S, S)."""
+    """The metrics of each cell, from originals and reconstructions (N, C, S, S)."""
     seen, drawn = _fine_spectra(originals), _fine_spectra(reconstructions)
     return CellFidelity(
         error=0.5 * np.square(originals - reconstructions).sum((2, 3)),
@@ -62,12 +65,12 @@ def cell_fidelity(originals: np.ndarray, reconstructions: np.ndarray) -> CellFid
 
 
 def fine_power(crops: np.ndarray) -> np.ndarray:
-    """Power in FINE_BAND of each channel of each crop, (N, C, S, S) to (N, C); from 0, larger is sharper."""
+    """Power in FINE_BAND of each channel of each crop, (N, C, S, S) to (N, C); larger is sharper."""
     return np.square(np.abs(_fine_spectra(crops))).sum(2)
 
 
 def _fine_spectra(crops: np.ndarray) -> np.ndarray:
-    """Fourier coefficients in FINE_BAND (N, C, coefficients), each crop less its mean and faded out at its border."""
+    """Fourier coefficients in FINE_BAND (N, C, coefficients), each crop centred and windowed."""
     side = crops.shape[-1]
     window = np.hanning(side + 2)[1:-1]
     centred = (crops - crops.mean((2, 3), keepdims=True)) * window[:, None] * window
@@ -86,5 +89,5 @@ def _ssim(originals: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Part over whole, NaN where the whole is nothing."""
+    """Part over whole, NaN where the whole is 0."""
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)

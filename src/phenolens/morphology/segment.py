@@ -1,7 +1,7 @@
-"""Where the central cell of a crop is: its nucleus, the pieces of it, its body, and the nuclei of its neighbours.
+"""Segment the central cell of a crop: its nucleus and its fragments, the cell body, and neighbouring nuclei.
 
-n crops of S x S px. Lengths are for crops of 68 px and grow with the side, since a crop's side is chosen for the cells
-in it. Every crop is looked at for itself: what stands beside it in a stack changes nothing.
+n crops of S x S px. Lengths are for crops of 68 px and scale with the side, since a crop's side is chosen for the cells
+in it. Each crop is segmented independently of the others in a stack.
 """
 
 from dataclasses import dataclass
@@ -15,25 +15,25 @@ from skimage.segmentation import watershed
 USUAL_SIDE_PX = 68
 BACKGROUND_PERCENTILE = 2
 LEAST_CONTRAST = 0.05  # of a nucleus over its background, shares of the channel's maximum; noise stays below
-CENTRE_PX, CENTRE_PERCENTILE = 8, 80  # the central nucleus is as bright as this share of the pixels so near the centre
-HALF = 0.5  # a nucleus ends where half of its own light is left: true for sharp and for blurred ones
-SPLIT_BLUR_PX, SPLIT_DEPTH_PX = 1.0, 0.4  # how much deeper each of two pieces is than the neck between them
-PIECES_WITHIN_PX = 18  # centres of the pieces of one nucleus; neighbours' nuclei lie further away
-LEAST_PIECE_PX2, LEAST_NEIGHBOUR_PX2 = 8, 60
+CENTRE_PX, CENTRE_PERCENTILE = 8, 80  # this percentile within this distance of the centre is a nucleus's intensity
+HALF = 0.5  # a nucleus ends at half of its own intensity, sharp or blurred
+SPLIT_BLUR_PX, SPLIT_DEPTH_PX = 1.0, 0.4  # each of two fragments is so much deeper than the neck between them
+FRAGMENTS_WITHIN_PX = 18  # distance of fragments of the nucleus from the centre; neighbours are farther
+LEAST_FRAGMENT_PX2, LEAST_NEIGHBOUR_PX2 = 8, 60
 PERINUCLEAR_PX = 8
-BODY_SHARE, FILLED_SHARE = 0.35, 0.5  # of the light around the nucleus, down to which a body reaches
+BODY_SHARE, FILLED_SHARE = 0.35, 0.5  # shares of the intensity around the nucleus at which a body ends
 IN_PLANE = np.ones((3, 3), bool)
-STACKED = np.stack([0 * IN_PLANE, IN_PLANE, 0 * IN_PLANE]).astype(bool)  # never into the next crop of a stack
+STACKED = np.stack([0 * IN_PLANE, IN_PLANE, 0 * IN_PLANE]).astype(bool)  # connects no two crops of a stack
 
 
 @dataclass(frozen=True)
 class Outlines:
     """The central cell of each crop."""
 
-    nucleus: np.ndarray  # (n, S, S) bool, all pieces together; empty where no nucleus was found
-    body: np.ndarray  # (n, S, S) bool, with the nucleus; cut off at the crop's border
-    n_pieces: np.ndarray  # (n,) pieces of the nucleus; 0 where none was found
-    n_neighbours: np.ndarray  # (n,) nuclei of other cells in the crop, whole or cut off
+    nucleus: np.ndarray  # (n, S, S) bool, all fragments; empty where no nucleus was found
+    body: np.ndarray  # (n, S, S) bool, including the nucleus
+    n_fragments: np.ndarray  # (n,) fragments of the nucleus; 0 where none was found
+    n_neighbours: np.ndarray  # (n,) nuclei of other cells in the crop
 
     @cached_property
     def nucleus_depth(self) -> np.ndarray:
@@ -52,77 +52,79 @@ class Outlines:
 
 
 def length_px(usual_px: float, side: int) -> float:
-    """A length in crops of USUAL_SIDE_PX as it is in crops of this side."""
+    """A length given for crops of USUAL_SIDE_PX, scaled to crops of this side."""
     return usual_px * side / USUAL_SIDE_PX
 
 
 def blurred(images: np.ndarray, sigma_px: float) -> np.ndarray:
-    """Images (n, S, S) each under a Gaussian of this standard deviation."""
+    """Images (n, S, S), each blurred with a Gaussian of this standard deviation."""
     return ndimage.gaussian_filter(images, (0, sigma_px, sigma_px), mode="nearest")
 
 
 def background(images: np.ndarray) -> np.ndarray:
-    """The light (n, 1, 1) that is there without a cell: a low percentile of each image (n, S, S)."""
+    """Background (n, 1, 1): a low percentile of each image (n, S, S)."""
     return np.percentile(images, BACKGROUND_PERCENTILE, axis=(1, 2), keepdims=True)
 
 
 def distance_to(mask: np.ndarray) -> np.ndarray:
-    """Distance (px) of each pixel to the mask (n, S, S) of its own crop; infinite where that is empty."""
+    """Distance (px) of each pixel to the mask (n, S, S) of its own crop; infinite where the mask is empty."""
     away = [ndimage.distance_transform_edt(~one) if one.any() else np.full(one.shape, np.inf) for one in mask]
     return np.reshape(away, mask.shape)
 
 
 def depth_in(mask: np.ndarray) -> np.ndarray:
-    """Distance (px) of each pixel of the mask (n, S, S) to its edge, 0 outside; the crop's border is no edge."""
+    """Distance (px) of each pixel of the mask (n, S, S) to its edge, 0 outside; the crop's border is not an edge."""
     return np.where(mask, distance_to(~mask), 0)
 
 
 def outlines(dna: np.ndarray | None, others: np.ndarray) -> Outlines:
-    """The central cells of n crops: nuclei from `dna` (n, S, S), bodies from the other channels (n, C, S, S).
+    """Segment the central cells of n crops.
 
-    Without a DNA channel nuclei stay empty and bodies are what is bright around the centre. Without other channels the
-    bodies are the nuclei.
+    Args:
+        dna: (n, S, S), the channel of the nuclei. Without it nuclei are empty and bodies are the bright region around
+            the centre.
+        others: (n, C, S, S), the other channels. Without any, bodies are the nuclei.
     """
     n, _, side, _ = others.shape
     if dna is None:
         nucleus, other_nuclei = np.zeros((n, side, side), bool), np.zeros((n, side, side), bool)
-        n_pieces = n_neighbours = np.zeros(n, int)
+        n_fragments = n_neighbours = np.zeros(n, int)
     else:
-        nucleus, other_nuclei, n_pieces, n_neighbours = _nuclei(dna)
-    return Outlines(nucleus, _bodies(others, nucleus, other_nuclei), n_pieces, n_neighbours)
+        nucleus, other_nuclei, n_fragments, n_neighbours = _nuclei(dna)
+    return Outlines(nucleus, _bodies(others, nucleus, other_nuclei), n_fragments, n_neighbours)
 
 
 def _nuclei(dna: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Masks of the central nuclei and of all others (n, S, S), numbers of pieces and of neighbours (n,)."""
+    """Masks of the central nuclei and of all others (n, S, S), numbers of fragments and of neighbours (n,)."""
     n, side, _ = dna.shape
-    light = blurred(dna, length_px(0.8, side))
-    light = light - background(light)
+    intensity = blurred(dna, length_px(0.8, side))
+    intensity = intensity - background(intensity)
     central = _from_centre(side) <= length_px(CENTRE_PX, side)
-    level = np.percentile(light[:, central], CENTRE_PERCENTILE, axis=1)
-    mask = light > HALF * level[:, None, None]
+    level = np.percentile(intensity[:, central], CENTRE_PERCENTILE, axis=1)
+    mask = intensity > HALF * level[:, None, None]
     mask[level < LEAST_CONTRAST] = False
-    mask = np.reshape([ndimage.binary_fill_holes(one) for one in mask], dna.shape)  # nucleoli are nucleus
-    pieces = _split(mask)
-    area, crop_of, y, x = _places(pieces)
+    mask = np.reshape([ndimage.binary_fill_holes(one) for one in mask], dna.shape)  # nucleoli belong to the nucleus
+    fragments = _split(mask)
+    area, crop_of, y, x = _areas_and_centres(fragments)
     unit2 = length_px(1, side) ** 2
     middle = (side - 1) / 2
-    near = np.hypot(y - middle, x - middle) <= length_px(PIECES_WITHIN_PX, side)
-    own = near & (area >= LEAST_PIECE_PX2 * unit2)
+    near = np.hypot(y - middle, x - middle) <= length_px(FRAGMENTS_WITHIN_PX, side)
+    own = near & (area >= LEAST_FRAGMENT_PX2 * unit2)
     other = ~near & (area >= LEAST_NEIGHBOUR_PX2 * unit2)
-    n_pieces, n_neighbours = (np.bincount(crop_of[kind], minlength=n) for kind in (own, other))
+    n_fragments, n_neighbours = (np.bincount(crop_of[kind], minlength=n) for kind in (own, other))
     is_own, is_other = (np.concatenate([np.zeros(1, bool), kind]) for kind in (own, other))  # label 0 is neither
-    return is_own[pieces], is_other[pieces], n_pieces, n_neighbours
+    return is_own[fragments], is_other[fragments], n_fragments, n_neighbours
 
 
 def _split(mask: np.ndarray) -> np.ndarray:
-    """Labels (n, S, S), 1 and up over the whole stack, of the roundish pieces that a mask is made of."""
+    """Labels (n, S, S) from 1 over the stack: touching parts of a mask are split by a distance-transform watershed."""
     depth = blurred(depth_in(mask), length_px(SPLIT_BLUR_PX, mask.shape[-1])) * mask
     labels, n_labels = ndimage.label(mask, STACKED)
     peaks, n_peaks = ndimage.label((depth == ndimage.maximum_filter(depth, (1, 3, 3))) & mask, STACKED)
-    n_tops, n_parts = _number_by_crop(peaks, n_peaks), _number_by_crop(labels, n_labels)
-    for crop in np.flatnonzero(n_tops > n_parts):  # where each part has one top alone there is nothing to split
-        pieces = _pieces(depth[crop], labels[crop], least=length_px(SPLIT_DEPTH_PX, mask.shape[-1]))
-        labels[crop] = np.where(pieces > 0, pieces + labels.max(), 0)
+    n_peaks_in, n_parts_in = _number_by_crop(peaks, n_peaks), _number_by_crop(labels, n_labels)
+    for crop in np.flatnonzero(n_peaks_in > n_parts_in):  # one maximum per part: nothing to split
+        parts = _watershed(depth[crop], labels[crop], least=length_px(SPLIT_DEPTH_PX, mask.shape[-1]))
+        labels[crop] = np.where(parts > 0, parts + labels.max(), 0)
     return labels
 
 
@@ -134,17 +136,17 @@ def _number_by_crop(labels: np.ndarray, n_labels: int) -> np.ndarray:
     return np.bincount(crop_of[1:], minlength=len(labels))
 
 
-def _pieces(depth: np.ndarray, labels: np.ndarray, *, least: float) -> np.ndarray:
-    """Labels (S, S) of the pieces of one crop's parts: tops of depth that stand `least` over the necks to others."""
+def _watershed(depth: np.ndarray, labels: np.ndarray, *, least: float) -> np.ndarray:
+    """Labels (S, S) of one crop's parts: maxima of depth at least `least` above the saddle to any other."""
     flooded = reconstruction(np.maximum(depth - least, 0), depth, footprint=IN_PLANE)
-    tops, n_tops = ndimage.label((depth - flooded >= least * (1 - 1e-6)) & (labels > 0), IN_PLANE)
-    flat = (labels > 0) & ~np.isin(labels, labels[tops > 0])  # parts too shallow for a top are one piece each
-    tops[flat] = labels[flat] + n_tops
-    return watershed(-depth, tops, connectivity=IN_PLANE, mask=labels > 0)
+    maxima, n_maxima = ndimage.label((depth - flooded >= least * (1 - 1e-6)) & (labels > 0), IN_PLANE)
+    flat = (labels > 0) & ~np.isin(labels, labels[maxima > 0])  # parts too shallow for a maximum are not split
+    maxima[flat] = labels[flat] + n_maxima
+    return watershed(-depth, maxima, connectivity=IN_PLANE, mask=labels > 0)
 
 
-def _places(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Area (px2), crop, and centre (y, x) of each label from 1 to the largest; area 0 for one that is not there."""
+def _areas_and_centres(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Area (px²), crop and centre (y, x) of each label from 1 to the largest; area 0 for a missing one."""
     crop, y, x = np.nonzero(labels)
     which = labels[crop, y, x] - 1
     n = int(labels.max(initial=0))
@@ -155,7 +157,7 @@ def _places(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
 
 
 def _bodies(others: np.ndarray, nucleus: np.ndarray, other_nuclei: np.ndarray) -> np.ndarray:
-    """Bodies (n, S, S): bright in the other channels, nearer to the own nucleus than to another, joined to it."""
+    """Bodies (n, S, S): bright in the other channels, nearer to the own nucleus than to another, connected to it."""
     n_channels, side = others.shape[1:3]
     has_nucleus = nucleus.any(axis=(1, 2), keepdims=True)
     centre = np.tile(np.asarray(_from_centre(side) <= length_px(CENTRE_PX, side)), (len(nucleus), 1, 1))
@@ -166,15 +168,15 @@ def _bodies(others: np.ndarray, nucleus: np.ndarray, other_nuclei: np.ndarray) -
     around = (away <= length_px(PERINUCLEAR_PX, side)) & ~nucleus
     share = np.zeros(nucleus.shape)
     for channel in range(n_channels):
-        light = blurred(others[:, channel], length_px(1, side))
-        dark = background(light)[:, 0, 0]
-        # a decoded nucleus may fill its crop: nothing is around it, and the body is the nucleus
-        level = np.array([np.median(image[ring]) if ring.any() else 0.0 for image, ring in zip(light, around)])
-        # a crop that cells fill shows no background: then its darkest pixels are cell too, down to FILLED_SHARE
+        intensity = blurred(others[:, channel], length_px(1, side))
+        dark = background(intensity)[:, 0, 0]
+        # a decoded nucleus may fill its crop: then nothing is around it, and the body is the nucleus
+        level = np.array([np.median(image[ring]) if ring.any() else 0.0 for image, ring in zip(intensity, around)])
+        # a crop filled by cells has no background: its darkest pixels are cell too, down to FILLED_SHARE
         ends = np.minimum(dark + BODY_SHARE * (level - dark), FILLED_SHARE * level)
         ends = np.where(level > 0, ends, np.inf)
-        # 1 where the body ends and more within it; the brightest lines count no more than twice that
-        share += np.clip(light / np.where(ends > 0, ends, np.inf)[:, None, None], 0, 2)
+        # 1 at the body's edge, more inside; clipped so that bright lines do not dominate
+        share += np.clip(intensity / np.where(ends > 0, ends, np.inf)[:, None, None], 0, 2)
     bright = share / n_channels > 1
     own = (bright & (away < distance_to(other_nuclei))) | seed
     labels, _ = ndimage.label(own, STACKED)

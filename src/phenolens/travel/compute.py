@@ -14,7 +14,7 @@ import pandas as pd
 from phenolens.core.errors import InputError
 from phenolens.crops.store import normalised
 from phenolens.morphology.features import measures
-from phenolens.morphology.medoids import medoids
+from phenolens.morphology.medoids import MEASURED_CELLS, MeasuredCells, Populations, medoids
 from phenolens.runs.decoder import PicturedRun, chosen_run
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.latent_path import (
@@ -31,7 +31,6 @@ from phenolens.travel.batch_effect import BatchShare, BatchSpace, batch_space
 from phenolens.travel.config import TravelConfig
 from phenolens.travel.journey import Journey, Measured, Population, RealCell
 from phenolens.travel.out_of_distribution import SAMPLE, Held, Limits, held_against, limits_of, nearest_cells
-from phenolens.travel.populations import MEASURED_CELLS, MeasuredCells, Populations, populations_by_measures
 
 PRECISION = "float32"  # as the embeddings: what is shown should not depend on the processor
 MOST_CELLS = 100_000  # real cells that frames are held against; of more, so many drawn at random
@@ -233,7 +232,7 @@ class Traveller:
             z = self.cells.z[rows]
             parted = Populations(rows, z, medoids(z, asked.medoids, seed=asked.seed))
         else:
-            parted = populations_by_measures(self.measured, rows, asked.medoids, by=asked.medoids_by, seed=asked.seed)
+            parted = self.measured.populations(rows, asked.medoids, by=asked.medoids_by, seed=asked.seed)
         targets = []
         for number in range(asked.medoids):
             ours = parted.rows_of(number)
@@ -241,10 +240,10 @@ class Traveller:
             population = Population(
                 number=number + 1,
                 of=asked.medoids,
-                share=float(parted.found.shares[number]),
+                share=float(parted.medoids.shares[number]),
                 n_cells=n_cells,
                 cells=tuple(self.real_cell(cell) for cell in shown),
-                marks=self._marks(parted.rows, parted.found.population == number),
+                marks=self._marks(parted.rows, parted.medoids.population == number),
             )
             targets.append(Target(parted.medoid(number), ours, population))
         return targets

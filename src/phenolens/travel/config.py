@@ -6,9 +6,9 @@ from typing import Literal
 import numpy as np
 
 from phenolens.core.errors import InputError, at_least, at_most
+from phenolens.morphology.medoids import MedoidsBy
 from phenolens.runs.latent_path import Way
 
-MedoidsBy = Literal["nucleus", "measures", "embedding"]
 MOST_FRAMES = 1000  # more than an eye tells apart
 
 

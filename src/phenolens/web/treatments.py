@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from phenolens.core.errors import InputError
 from phenolens.crops.store import normalised
-from phenolens.travel.populations import MEASURED_CELLS, MeasuredCells, populations_by_measures
+from phenolens.morphology.medoids import MEASURED_CELLS, MeasuredCells
 from phenolens.web.base import NotFoundError, Pages, download
 from phenolens.web.study_view import Cells, StudyView, known, pictures_of
 
@@ -50,12 +50,12 @@ class Searched:
         if len(rows) < LEAST_CELLS:
             return [], f"Too few cells to look for populations: {len(rows)}, and at least {LEAST_CELLS} are needed."
         try:
-            parted = populations_by_measures(self._measured, rows, POPULATIONS)
+            parted = self._measured.populations(rows, POPULATIONS)
         except InputError as reason:  # no control cells, no channel of nuclei, or cells that are all alike
             return [], f"No populations: {reason}."
         return [
             {
-                "share": float(parted.found.shares[number]),
+                "share": float(parted.medoids.shares[number]),
                 "n": len(parted.rows_of(number)),
                 "cells": cells.shown(parted.typical(number, POPULATION_CELLS)),
             }
