@@ -108,7 +108,7 @@ def shown(
     if len(rows) < k:
         return
     targets = traveller.targets(treatment, asked)
-    pieces = [traveller.measured_cells(target.rows)[PIECES].mean() for target in targets]
+    pieces = [traveller.measured.of(target.rows)[PIECES].mean() for target in targets]
     fragmented = targets[int(np.nanargmax(pieces))]
     random = np.random.default_rng(flags.seed)
     of_all = planted[rows]

@@ -235,7 +235,7 @@ def test_downloads_hold_every_neighbour_and_every_cell_of_the_treatment(study, v
 def test_a_travel_is_taken_along_as_film_strip_and_numbers(visitor):
     asked = {"to": f"{SERIES}@10", "frames": 3}
     numbers = pd.read_csv(io.BytesIO(visitor.get(address("travel", "numbers.csv", **asked)).content))
-    assert numbers["frame"].tolist() == [0, 1, 2]
+    assert numbers["frame"].tolist() == [1, 2, 3]
     assert {"cosine", "nearest_cell", "nucleus_area_px"} <= set(numbers)
     assert visitor.get(address("travel", "film.gif", **asked)).content.startswith(b"GIF8")
     assert visitor.get(address("travel", "strip.png", **asked)).content.startswith(b"\x89PNG")

@@ -47,13 +47,14 @@ class MadeUp:
         self.pictured = SimpleNamespace(name="made-up")
         self.catalogue = SimpleNamespace(rows_of=lambda treatment: np.arange(10))
         self.script = script
+        self.measured = self
 
     def targets(self, treatment, asked):
         if asked.targets == "mean":
             return [SimpleNamespace(row=0, rows=np.arange(10))]
         return [SimpleNamespace(row=0, rows=np.arange(6)), SimpleNamespace(row=7, rows=np.arange(6, 10))]
 
-    def measured_cells(self, rows):
+    def of(self, rows):
         return pd.DataFrame({self.script.PIECES: np.where(np.asarray(rows) >= 6, 2.0, 1.0)})
 
 

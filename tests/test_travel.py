@@ -1,159 +1,247 @@
-"""Phenotype travel: known answers first, then what must hold for any two cells."""
+"""Travel in a study: to treatments up their doses and to their populations, by known answers and naive twins."""
+
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from phenolens import pipeline
 from phenolens.core.errors import InputError
-from phenolens.runs.latent_path import (
-    along_direction,
-    cosines_to,
-    decode_frames,
-    feature_swap,
-    straight_line,
-    target_cell,
-    through,
-)
+from phenolens.models import ModelConfig
+from phenolens.morphology.features import measures
+from phenolens.runs.latent_path import feature_swap
+from phenolens.training.config import TrainConfig
+from phenolens.training.embed import decode
+from phenolens.travel.batch_effect import batch_space
+from phenolens.travel.compute import TravelConfig, Traveller
+from travelling_study import LONELY, SERIES
 
 
-def test_the_target_is_the_cell_nearest_to_the_mean_of_its_treatment():
-    z = np.array([[0.0, 0.0], [1.0, 0.0], [3.0, 1.0], [12.0, 3.0]])  # mean (4, 1), median (2, 0.5)
-    assert target_cell(z) == 2
-    assert target_cell(z[::-1]) == 1
+@pytest.fixture(scope="module")
+def study(travelling):
+    return travelling
 
 
-def test_of_two_cells_equally_near_the_first_is_the_target():
-    assert target_cell(np.array([[-1.0], [1.0]])) == 0
+@pytest.fixture(scope="module")
+def traveller(study):
+    return Traveller.open(study)
 
 
-@pytest.mark.parametrize("z", [np.zeros((0, 3)), np.zeros(3), np.array([[np.nan, 1.0]])])
-def test_a_treatment_without_finite_cells_has_no_target(z):
-    with pytest.raises(InputError, match="at least one cell"):
-        target_cell(z)
+def table_of(traveller):
+    return traveller.pictured.store.cells.set_index("cell_id", drop=False)
 
 
-def test_features_that_differ_most_are_copied_first_in_equal_shares_of_the_squared_difference():
-    z0, z1 = np.array([1.0, 0.0, 0.0, 5.0, 0.0]), np.array([0.0, -2.0, 1.0, 5.0, 1.0])
-    travel = feature_swap(z0, z1, 3)  # squares 1 4 1 0 1: half of 7 is 3.5, met by feature 1 alone
-    np.testing.assert_array_equal(travel.embeddings, [[1, 0, 0, 5, 0], [1, -2, 0, 5, 0], [0, -2, 1, 5, 1]])
-    np.testing.assert_array_equal(travel.n_copied, [0, 1, 5])
+def cells_of(traveller, compound, dose):
+    table = table_of(traveller)
+    chosen = (table["compound"] == compound) & (table["concentration_um"] == dose) & ~table["is_noise"].astype(bool)
+    return np.flatnonzero(chosen)
 
 
-def test_equal_differences_are_shared_out_evenly_and_in_their_own_order():
-    travel = feature_swap(np.zeros(6), np.full(6, 0.1), 4)
-    np.testing.assert_array_equal(travel.n_copied, [0, 2, 4, 6])
-    np.testing.assert_array_equal(travel.embeddings[1], [0.1, 0.1, 0, 0, 0, 0])
-    # the sum of nine 0.01 is rounded: a third of it must still be three of them
-    np.testing.assert_array_equal(feature_swap(np.zeros(9), np.full(9, 0.1), 4).n_copied, [0, 3, 6, 9])
+def nearest_to_mean(z, rows):
+    return rows[np.linalg.norm(z[rows] - z[rows].mean(axis=0), axis=1).argmin()]
 
 
-def test_one_feature_that_holds_several_shares_makes_neighbouring_frames_equal():
-    travel = feature_swap(np.zeros(2), np.array([0.1, 10.0]), 4)
-    np.testing.assert_array_equal(travel.embeddings, [[0, 0], [0, 10], [0, 10], [0.1, 10]])
-
-
-@pytest.mark.parametrize("way", [feature_swap, straight_line])
-def test_every_way_starts_at_the_start_and_ends_at_the_target_exactly(way, rng):
-    z0, z1 = rng.normal(size=(2, 256))
-    travel = way(z0, z1, 9)
-    np.testing.assert_array_equal(travel.embeddings[0], z0)
-    np.testing.assert_array_equal(travel.embeddings[-1], z1)
-    assert travel.cosines[-1] == pytest.approx(1, abs=1e-12)
-    assert travel.cosines[0] == pytest.approx(z0 @ z1 / np.sqrt(z0 @ z0 * (z1 @ z1)), abs=1e-12)
-
-
-@pytest.mark.parametrize("way", [feature_swap, straight_line])
-def test_every_step_brings_the_cell_nearer_to_the_target(way, rng):
-    z0, z1 = rng.normal(size=(2, 256))
-    distances = np.square(way(z0, z1, 12).embeddings - z1).sum(axis=1)
-    assert (np.diff(distances) < 0).all()
-
-
-def test_each_swap_covers_its_share_and_less_than_one_feature_more(rng):
-    z0, z1 = rng.normal(size=(2, 256))
-    squares = np.square(z1 - z0)
-    travel = feature_swap(z0, z1, 9)
-    covered = squares.sum() - np.square(travel.embeddings - z1).sum(axis=1)
-    shares = squares.sum() * np.arange(9) / 8
-    assert (covered >= shares - 1e-9).all()
-    assert (covered[:-1] < shares[:-1] + squares.max()).all()
-
-
-def test_a_frame_holds_only_values_of_the_start_and_the_target(rng):
-    z0, z1 = rng.normal(size=(2, 64))
-    embeddings = feature_swap(z0, z1, 5).embeddings
-    assert ((embeddings == z0) | (embeddings == z1)).all()
-    np.testing.assert_array_equal((embeddings == z1).sum(axis=1), feature_swap(z0, z1, 5).n_copied)
-
-
-def test_the_straight_line_passes_through_the_middle():
-    np.testing.assert_allclose(straight_line(np.array([0.0, 2.0]), np.array([1.0, 4.0]), 3).embeddings[1], [0.5, 3.0])
-
-
-def test_a_direction_is_added_to_the_start_and_goes_beyond_when_asked():
-    z0, direction = np.array([1.0, 0.0]), np.array([0.0, 2.0])
-    np.testing.assert_allclose(along_direction(z0, direction, 3).embeddings, [[1, 0], [1, 1], [1, 2]])
-    beyond = along_direction(z0, direction, 5, beyond=2)
-    np.testing.assert_allclose(beyond.embeddings[:, 1], [0, 1, 2, 3, 4])
-    np.testing.assert_allclose(beyond.distances, [2, 1, 0, 1, 2])  # to the start and the direction, not to the end
-    assert beyond.cosines[2] == pytest.approx(1, abs=1e-12)
-
-
-@pytest.mark.parametrize("beyond", [0.0, -1.0, np.inf, np.nan])
-def test_a_direction_goes_forwards_and_not_for_ever(beyond):
-    with pytest.raises(InputError, match="above 0"):
-        along_direction(np.zeros(2), np.ones(2), 5, beyond=beyond)
-
-
-@pytest.mark.parametrize("way", ["swap", "line"])
-def test_a_way_through_the_doses_stands_at_each_of_them_and_ends_at_the_last(way, rng):
-    z0, *doses = rng.normal(size=(4, 32))
-    travel = through(z0, doses, 8, way=way)  # three legs in seven steps: 2, 3 and 2
-    np.testing.assert_array_equal(travel.embeddings[[0, 2, 5, 7]], [z0, *doses])
-    np.testing.assert_array_equal(travel.leg, [0, 0, 0, 1, 1, 1, 2, 2])
-    np.testing.assert_allclose(travel.distances, np.linalg.norm(travel.embeddings - doses[-1], axis=1))
-    one_leg = {"swap": feature_swap, "line": straight_line}[way](doses[0], doses[1], 4)
-    np.testing.assert_array_equal(travel.embeddings[2:6], one_leg.embeddings)
-
-
-def test_a_way_through_doses_has_a_frame_for_each():
+def test_a_swap_leads_from_the_control_nearest_to_their_mean_to_the_treated_cell_nearest_to_theirs(traveller):
+    (trajectory,) = traveller.travel(TravelConfig(f"{SERIES}@10", frames=5))
+    z, obs = traveller.cells.z.astype(float), table_of(traveller)
+    start = nearest_to_mean(z, np.flatnonzero((obs["role"] == "control").to_numpy()))
+    target = nearest_to_mean(z, cells_of(traveller, SERIES, 10))
+    assert (trajectory.start.cell_id, trajectory.target.cell_id) == (obs.index[start], obs.index[target])
+    naive = feature_swap(z[start], z[target], 5)
+    np.testing.assert_allclose(trajectory.embeddings, naive.embeddings)
+    np.testing.assert_allclose(trajectory.frames["cosine"], naive.cosines)
+    np.testing.assert_allclose(trajectory.frames["distance"], np.linalg.norm(naive.embeddings - z[target], axis=1))
+    pictured = traveller.pictured
     np.testing.assert_array_equal(
-        through(np.zeros(1), [np.ones(1), np.full(1, 3.0)], 3, way="line").embeddings[:, 0], [0, 1, 3]
+        trajectory.pictures, decode(pictured.model, naive.embeddings, compute=pictured.compute)
     )
-    with pytest.raises(InputError, match="2 frames through 2 targets: expected at least 3"):
-        through(np.zeros(1), [np.ones(1), np.full(1, 3.0)], 2, way="line")
+    np.testing.assert_array_equal(trajectory.difference, trajectory.pictures[-1] - trajectory.pictures[0])
+    crop = traveller.pictured.store.take([target])[0].astype(float)
+    np.testing.assert_allclose(trajectory.target.crop, crop / crop.max(axis=(1, 2), keepdims=True), rtol=1e-6)
 
 
-def test_a_cell_that_is_already_there_stays_there():
-    z = np.array([1.0, -2.0, 3.0])
-    np.testing.assert_array_equal(feature_swap(z, z, 4).embeddings, np.tile(z, (4, 1)))
+def test_a_direction_is_the_treated_mean_less_that_of_the_controls_of_their_plates(traveller):
+    start = table_of(traveller).index[cells_of(traveller, "DMSO", 0)[3]]
+    asked = TravelConfig(f"{SERIES}@1", start=start, way="direction", frames=4)
+    (trajectory,) = traveller.travel(asked)
+    z, rows, controls = traveller.cells.z.astype(float), cells_of(traveller, SERIES, 1), cells_of(traveller, "DMSO", 0)
+    plates = table_of(traveller)["plate"].to_numpy()
+    assert len(set(plates[rows])) < len(set(plates))  # the compound lies on one plate of several
+    beside = controls[np.isin(plates[controls], plates[rows])]
+    direction = z[rows].mean(axis=0) - z[beside].mean(axis=0)
+    z0 = z[table_of(traveller).index.get_loc(start)]
+    np.testing.assert_allclose(trajectory.embeddings, [z0 + share * direction for share in (0, 1 / 3, 2 / 3, 1)])
+    assert trajectory.n_controls == len(beside)
+    (beyond,) = traveller.travel(replace(asked, beyond=2.0))
+    np.testing.assert_allclose(beyond.embeddings[-1], z0 + 2 * direction)
 
 
-def test_cosines_have_their_known_values_and_none_for_an_empty_embedding():
-    rows = np.array([[2.0, 0.0], [0.0, 3.0], [1.0, 1.0], [-1.0, 0.0], [0.0, 0.0]])
-    np.testing.assert_allclose(cosines_to(rows, np.array([5.0, 0.0])), [1, 0, np.sqrt(0.5), -1, np.nan])
+def test_up_the_doses_a_frame_stands_at_the_target_of_each_dose(traveller):
+    (trajectory,) = traveller.travel(TravelConfig(SERIES, way="line", up_the_doses=True, frames=7))
+    z = traveller.cells.z
+    low, high = (nearest_to_mean(z, cells_of(traveller, SERIES, dose)) for dose in (1, 10))
+    np.testing.assert_allclose(trajectory.embeddings[[3, 6]], z[[low, high]])
+    assert trajectory.stops == (f"{SERIES} 1 µM", f"{SERIES} 10 µM")
+    assert trajectory.frames["towards"].tolist() == [f"{SERIES}@1"] * 4 + [f"{SERIES}@10"] * 3
+
+
+@pytest.mark.parametrize("by", ["nucleus", "measures", "embedding"])
+def test_with_medoids_each_population_has_a_trajectory_and_their_shares_add_up(traveller, by):
+    trajectorys = traveller.travel(TravelConfig(f"{SERIES}@10", targets="medoids", medoids=2, medoids_by=by))
+    rows = cells_of(traveller, SERIES, 10)
+    assert [trajectory.population.number for trajectory in trajectorys] == [1, 2]
+    assert sum(trajectory.population.share for trajectory in trajectorys) == pytest.approx(1)
+    assert trajectorys[0].population.share >= trajectorys[1].population.share
+    assert {trajectory.population.n_cells for trajectory in trajectorys} == {len(rows)}
+    shown = [cell.cell_id for trajectory in trajectorys for cell in trajectory.population.cells]
+    assert len(shown) == len(set(shown))  # no cell is of two populations
+    assert set(shown) <= set(table_of(traveller).index[rows])
+    targets = {trajectory.target.cell_id for trajectory in trajectorys}
+    assert len(targets & set(table_of(traveller).index[rows])) == 2
+
+
+def test_nuclei_planted_in_pieces_are_a_population_of_their_own(study):
+    """A third of a treatment's cells are measured as cells with two nuclei side by side, the others with one."""
+    whole, pieces = (np.zeros((2, 3, 36, 36), np.uint16) for _ in range(2))
+    y, x = np.mgrid[:36, :36]
+    whole[:, 0] = 3000 * (np.hypot(y - 18, x - 18) < 9)
+    pieces[:, 0] = 3000 * ((np.hypot(y - 18, x - 11) < 6) | (np.hypot(y - 18, x - 24) < 6))
+    for crops in (whole, pieces):
+        crops[:, 1:] = 2000 * (np.hypot(y - 18, x - 18) < 15)
+    traveller = Traveller.open(study)
+    rows = cells_of(traveller, SERIES, 10)
+    planted = np.arange(len(rows)) % 3 == 0
+    noise = np.random.default_rng(0).integers(0, 60, (len(rows), 3, 36, 36))
+    shown = (np.where(planted[:, None, None, None], pieces[:1], whole[:1]) + noise).astype(float)
+    traveller.measured.known = dict(zip(rows.tolist(), (row for _, row in measures(
+        shown / shown.max(axis=(2, 3), keepdims=True), channels=traveller.channels).iterrows())))  # fmt: skip
+    asked = TravelConfig(f"{SERIES}@10", targets="medoids", medoids=2)
+    first, second = traveller.targets(f"{SERIES}@10", asked)
+    assert set(second.rows) == set(rows[planted])
+    assert set(first.rows) == set(rows[~planted])
+    assert (traveller.measured.of(second.rows)["n_nuclear_fragments"] == 2).all()
+    sds = traveller.measured.controls.std()
+    for name, ours, others in second.population.marks:
+        means = [traveller.measured.of(target.rows)[name].mean() for target in (second, first)]
+        assert (ours, others) == pytest.approx(tuple(means))
+        assert abs(ours - others) > 3 * sds[name]
+
+
+def test_the_nearest_real_cell_is_the_nearest_one_but_start_and_target(traveller):
+    (trajectory,) = traveller.travel(TravelConfig(f"{SERIES}@10", frames=5))
+    obs = table_of(traveller)
+    others = np.flatnonzero(
+        ~obs.index.isin([trajectory.start.cell_id, trajectory.target.cell_id]) & ~obs["is_noise"].to_numpy(bool)
+    )
+    away = np.linalg.norm(trajectory.embeddings[:, None] - traveller.cells.z[others], axis=2)
+    assert trajectory.frames["nearest_cell"].tolist() == obs.index[others[away.argmin(axis=1)]].tolist()
+    np.testing.assert_allclose(trajectory.frames["nearest_distance"], away.min(axis=1), rtol=1e-6)
+    assert [cell.treatment for cell in trajectory.nearest] == trajectory.frames["nearest_treatment"].tolist()
+
+
+def test_what_is_measured_is_measured_on_the_pictures_and_on_the_real_cells(traveller):
+    (trajectory,) = traveller.travel(TravelConfig(f"{SERIES}@10", frames=3))
+    pictures = np.maximum(trajectory.pictures, 0)
+    naive = measures(pictures / pictures.max(axis=(2, 3), keepdims=True), channels=trajectory.channels)
+    pd.testing.assert_frame_equal(trajectory.measured.frames, naive, check_exact=False, rtol=1e-6)
+    ends = measures(np.stack([trajectory.start.crop, trajectory.target.crop]), channels=trajectory.channels)
+    np.testing.assert_allclose(trajectory.measured.ends, ends, rtol=1e-6)
+    moved = trajectory.measured.most_moved(3)
+    sds = ((naive.iloc[-1] - naive.iloc[0]) / trajectory.measured.control_sd).abs()
+    of_cells = sds[~sds.index.str.endswith("_sharpness")].dropna()
+    assert sorted(of_cells[moved]) == sorted(of_cells)[-3:]
+
+
+def test_what_nobody_asked_to_measure_is_not_and_what_was_measured_is_not_made_again(traveller):
+    asked = TravelConfig(f"{SERIES}@10", frames=4)
+    (plain,) = traveller.travel(asked, measured=False)
+    (measured,) = traveller.travel(asked)
+    assert plain.measured is None
+    assert measured.measured is not None
+    np.testing.assert_array_equal(plain.pictures, measured.pictures)
+    assert traveller.travel(asked, measured=False)[0] is measured
+
+
+def test_a_frame_far_beyond_the_data_is_flagged_and_one_at_a_real_cell_is_not(traveller):
+    (trajectory,) = traveller.travel(TravelConfig(f"{SERIES}@1", way="direction", beyond=200.0, frames=5))
+    assert trajectory.frames["flag"].iloc[0] == ""
+    assert "as far from the real cells" in trajectory.frames["flag"].iloc[-1]
+    assert trajectory.frames["far"].iloc[-1] > 1
+
+
+def test_the_share_in_the_batch_space_is_that_of_the_treated_mean_less_the_mean_of_all_controls(traveller):
+    (trajectory,) = traveller.travel(TravelConfig(f"{SERIES}@1", frames=3))
+    z, obs = traveller.cells.z.astype(float), table_of(traveller)
+    controls = cells_of(traveller, "DMSO", 0)
+    direction = z[cells_of(traveller, SERIES, 1)].mean(axis=0) - z[controls].mean(axis=0)
+    naive = batch_space(z[controls], obs["batch"].to_numpy(str)[controls]).share(direction)
+    assert trajectory.batch_share.share == pytest.approx(naive.share)
+    assert 0 < naive.share < 1
+
+
+def test_a_treatment_of_one_cell_is_travelled_to_but_has_no_populations(traveller):
+    (trajectory,) = traveller.travel(TravelConfig(LONELY))
+    assert trajectory.target.treatment.startswith(f"{LONELY}@")
+    assert trajectory.population.n_cells == 1
+    with pytest.raises(InputError, match="has 1 cell"):
+        traveller.travel(TravelConfig(LONELY, targets="medoids"))
+
+
+def test_the_same_question_is_answered_once(traveller):
+    asked = TravelConfig(f"{SERIES}@10", frames=4)
+    assert traveller.travel(asked) is traveller.travel(replace(asked))
 
 
 @pytest.mark.parametrize(
-    ("z0", "z1", "frames", "message"),
+    ("asked", "names"),
     [
-        (np.zeros(3), np.zeros(4), 5, "same model"),
-        (np.zeros(0), np.zeros(0), 5, "same model"),
-        (np.zeros(3), np.array([0, np.inf, 0]), 5, "not finite"),
-        (np.zeros(3), np.ones(3), 1, "at least 2"),
+        (TravelConfig("two/dozes"), ["two/dozes", "two/doses"]),
+        (TravelConfig(f"{SERIES}@3"), ["two/doses at 3 µM", "two/doses@1", "two/doses@10"]),
+        (TravelConfig(f"{SERIES}@high"), ["two/doses", "high"]),
+        (TravelConfig("DMSO"), ["DMSO@0"]),
+        (TravelConfig(SERIES, start="nobody"), ["nobody"]),
+        (TravelConfig(SERIES, up_the_doses=True, frames=2), ["2 frames", "2 targets", "3"]),
     ],
 )
-def test_a_way_needs_two_embeddings_of_one_model_and_two_frames(z0, z1, frames, message):
-    with pytest.raises(InputError, match=message):
-        feature_swap(z0, z1, frames)
+def test_an_impossible_travel_is_refused_in_one_line_that_names_it(traveller, asked, names):
+    with pytest.raises(InputError) as error:
+        traveller.travel(asked)
+    assert [name for name in names if name not in str(error.value)] == []
+    assert "\n" not in str(error.value)
 
 
-def test_frames_are_decoded_in_their_order():
-    travel = straight_line(np.zeros(2), np.array([1.0, 3.0]), 4)
-    crops = decode_frames(travel, lambda z: np.broadcast_to(z[:, :, None, None], (len(z), 2, 6, 6)))
-    np.testing.assert_allclose(crops[:, 1, 2, 2], [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "settings",
+    [{"frames": 1}, {"frames": 10**9}, {"medoids": 0}, {"beyond": 0.0, "way": "direction"}, {"beyond": 2.0},
+     {"seed": -1}, {"beyond": 2.0, "way": "direction", "up_the_doses": True},
+     {"up_the_doses": True, "targets": "medoids"}],
+)  # fmt: skip
+def test_settings_that_cannot_be_or_do_not_go_together_are_refused(settings):
+    with pytest.raises(InputError, match="--"):
+        TravelConfig(SERIES, **settings)
 
 
-@pytest.mark.parametrize("crops", [np.zeros((3, 1, 4, 4)), np.zeros((4, 4)), np.full((4, 1, 4, 4), np.nan)])
-def test_a_decoder_that_gives_no_pictures_is_refused(crops):
-    with pytest.raises(InputError, match="decoded frames"):
-        decode_frames(straight_line(np.zeros(2), np.ones(2), 4), lambda z: crops)
+def test_decoded_pictures_are_embedded_anew_as_pictures_not_as_zeros(traveller):
+    """PCA projects: what it drew comes back to where it was, but for 16 bits and the maximum of each channel."""
+    pictured, z = traveller.pictured, traveller.cells.z[:20]
+    pictures = pictured.decoded(z)
+    scaled = np.maximum(pictures, 0)
+    scaled = scaled / scaled.max(axis=(2, 3), keepdims=True)
+    mean, components = (getattr(pictured.model, name).numpy() for name in ("mean", "components"))
+    naive = (scaled.reshape(20, -1) - mean) @ components.T
+    np.testing.assert_allclose(pictured.embedded(pictures), naive, atol=1e-2)
+
+
+def test_a_study_half_run_says_which_command_comes_first(tmp_path, tiny_study):
+    with pytest.raises(InputError, match="run `phenolens train"):
+        Traveller.open(tiny_study)
+    config = TrainConfig(model="pca", network=ModelConfig(latent_size=4), threads=1)
+    pipeline.train(tiny_study, config, name="pca-seed0")
+    with pytest.raises(InputError, match="run `phenolens embed"):
+        Traveller.open(tiny_study)
+
+
+@pytest.mark.parametrize("dose", ["10", "10.0", "1e1"])
+def test_a_dose_is_found_however_its_number_is_written(traveller, dose):
+    assert traveller.catalogue.find_treatment(f"{SERIES}@{dose}") == f"{SERIES}@10"

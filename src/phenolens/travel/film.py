@@ -1,6 +1,6 @@
-"""A journey as a film, GIF or MP4: the cell on its way between its two real cells, with its numbers drawn in.
+"""A trajectory as a film, GIF or MP4: decoded frames between the two real cells, with their numbers.
 
-F frames, H x W px of the film. The same journey gives the same bytes with the same version of the library that writes.
+F frames, H x W px of the film. A trajectory gives the same bytes with the same version of the writing library.
 """
 
 import io
@@ -18,37 +18,38 @@ from PIL import Image
 
 from phenolens.core.colours import Contrast, cell_image, colour_words, shared_contrast
 from phenolens.core.errors import InputError
-from phenolens.morphology.features import describe as words_of
+from phenolens.morphology.features import describe
 from phenolens.plotting.cell_images import wrapped
 from phenolens.plotting.style import QUIET, bare, figure_style
 from phenolens.travel.figure import FLAG, destination, in_three_digits
-from phenolens.travel.journey import Journey
+from phenolens.travel.trajectory import Trajectory
 
 FilmKind = Literal["gif", "mp4"]
 
 WIDTH_IN, HEIGHT_IN, DPI = 6.4, 4.0, 120  # 768 x 480 px: multiples of 16, as codecs like them
-SIDE_IN, SMALL_IN = 2.4, 1.5  # of the moving picture, and of the real cells beside it
+SIDE_IN, SMALL_IN = 2.4, 1.5  # of the frame, and of the real cells beside it
 MARGIN_IN = 0.1  # left and right of a text at least
-ON_THE_WAY_S = 4.0  # for all frames together
+FRAMES_S = 4.0  # all frames together
 LEAST_FRAME_S = 0.08
-AT_THE_ENDS_S = 1.0  # the first and the last frame stay so long
+AT_THE_ENDS_S = 1.0  # the first and the last frame
 FPS = 25  # of an MP4
 N_MEASURES = 2
 INSTALL = 'imageio-ffmpeg is not installed; --film mp4 needs: pip install "phenolens[film]"'
 
 
-def film(journey: Journey, kind: FilmKind, *, contrast: Contrast | None = None, comment: str = "") -> bytes:
-    """The journey as a film of this kind; `comment`, where it comes from, is kept in the file.
+def film(trajectory: Trajectory, kind: FilmKind, *, contrast: Contrast | None = None, comment: str = "") -> bytes:
+    """Encode a trajectory as a film, with `comment` in the file's metadata.
 
-    InputError where the library that writes MP4 is not installed.
+    Raises:
+        InputError: the library that writes MP4 is not installed.
     """
-    frames = film_frames(journey, contrast=contrast)
+    frames = film_frames(trajectory, contrast=contrast)
     seconds = frame_seconds(len(frames))
     return _gif(frames, seconds, comment) if kind == "gif" else _mp4(frames, seconds, comment)
 
 
 def check_can_film(kind: FilmKind) -> None:
-    """InputError where the library that writes MP4, or its program, is not installed."""
+    """InputError where the library that writes MP4, or its ffmpeg, is not installed."""
     if kind == "mp4":
         try:
             import imageio_ffmpeg
@@ -62,13 +63,15 @@ def check_can_film(kind: FilmKind) -> None:
 
 def frame_seconds(n_frames: int) -> list[float]:
     """How long each frame is shown."""
-    between = max(ON_THE_WAY_S / n_frames, LEAST_FRAME_S)
+    between = max(FRAMES_S / n_frames, LEAST_FRAME_S)
     return [AT_THE_ENDS_S, *[between] * (n_frames - 2), AT_THE_ENDS_S]
 
 
-def film_frames(journey: Journey, *, contrast: Contrast | None = None) -> np.ndarray:
-    """The film's pictures (F, H, W, 3) uint8: real start, frame, real target, and under them the frame's numbers."""
-    contrast = contrast or shared_contrast(np.stack([journey.start.crop, journey.target.crop]), journey.channels)
+def film_frames(trajectory: Trajectory, *, contrast: Contrast | None = None) -> np.ndarray:
+    """The film's pictures (F, H, W, 3) uint8: real start, frame, real target, with the frame's numbers below."""
+    contrast = contrast or shared_contrast(
+        np.stack([trajectory.start.crop, trajectory.target.crop]), trajectory.channels
+    )
     with figure_style():
         figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), dpi=DPI)
         canvas = FigureCanvasAgg(figure)
@@ -77,43 +80,43 @@ def film_frames(journey: Journey, *, contrast: Contrast | None = None) -> np.nda
         small_top = top + (SIDE_IN - SMALL_IN) / 2
 
         sides = (
-            (0.2, journey.start.crop, "real start"),
-            (WIDTH_IN - 0.2 - SMALL_IN, journey.target.crop, "real target"),
+            (0.2, trajectory.start.crop, "real start"),
+            (WIDTH_IN - 0.2 - SMALL_IN, trajectory.target.crop, "real target"),
         )
-        for x, crop, words in sides:
+        for x, crop, label in sides:
             _put(axes, cell_image(crop, contrast), x, small_top, SMALL_IN)
             below = small_top + SMALL_IN + 0.06
-            axes.text(x + SMALL_IN / 2, below, words, ha="center", va="top", fontsize=8, color=QUIET)
-        title = f"{journey.start.label} to {destination(journey)}, decoded by {journey.model}"
+            axes.text(x + SMALL_IN / 2, below, label, ha="center", va="top", fontsize=8, color=QUIET)
+        title = f"{trajectory.start.label} to {destination(trajectory)}, decoded by {trajectory.model}"
         _fit(
             axes.text(middle, 0.24, wrapped(title, 84), ha="center", va="center", fontsize=9, fontweight="bold"), canvas
         )
         colours = f"{colour_words(contrast)}; one contrast for all"
         _fit(axes.text(middle, HEIGHT_IN - 0.14, colours, ha="center", va="bottom", fontsize=8, color=QUIET), canvas)
-        moving = _put(axes, cell_image(journey.pictures[0], contrast), middle - SIDE_IN / 2, top, SIDE_IN)
-        axes.set(xlim=(0, WIDTH_IN), ylim=(HEIGHT_IN, 0))  # pictures have moved them
+        moving = _put(axes, cell_image(trajectory.pictures[0], contrast), middle - SIDE_IN / 2, top, SIDE_IN)
+        axes.set(xlim=(0, WIDTH_IN), ylim=(HEIGHT_IN, 0))  # imshow changed them
         numbers = axes.text(middle, top + SIDE_IN + 0.12, "", ha="center", va="top", fontsize=8, linespacing=1.4)
         pictures = []
-        for number, picture in enumerate(journey.pictures):
+        for number, picture in enumerate(trajectory.pictures):
             moving.set_data(cell_image(picture, contrast))
-            numbers.set(text="\n".join(frame_words(journey, number)), fontsize=8)
+            numbers.set(text="\n".join(frame_lines(trajectory, number)), fontsize=8)
             _fit(numbers, canvas)
             canvas.draw()
             pictures.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     return np.stack(pictures)
 
 
-def frame_words(journey: Journey, number: int) -> list[str]:
-    """What is written under a frame: its distance, the measures that move most, and whether it leaves the data."""
-    row = journey.frames.iloc[number]
+def frame_lines(trajectory: Trajectory, number: int) -> list[str]:
+    """The text under a frame: its distance, the measures that change most, whether it is out of distribution."""
+    row = trajectory.frames.iloc[number]
     lines = [
-        f"frame {number + 1} of {len(journey.frames)}: cosine to the target {row['cosine']:.2f}, "
+        f"frame {number + 1} of {len(trajectory.frames)}: cosine to the target {row['cosine']:.2f}, "
         f"distance {row['distance']:.1f}".replace("-", "−")
     ]
-    if journey.measured is not None:
-        for name in journey.measured.most_moved(N_MEASURES):
-            lines.append(f"{words_of(name)}: {in_three_digits(journey.measured.frames[name].iloc[number])}")
-    return [*lines, f"{FLAG} leaves the data" if row["flag"] else "within what 99 % of real cells show"]
+    if trajectory.measured is not None:
+        for name in trajectory.measured.most_moved(N_MEASURES):
+            lines.append(f"{describe(name)}: {in_three_digits(trajectory.measured.frames[name].iloc[number])}")
+    return [*lines, f"{FLAG} out of distribution" if row["flag"] else "within 99 % of real cells"]
 
 
 def _put(axes: Axes, picture: np.ndarray, x: float, y: float, side: float) -> AxesImage:
@@ -121,14 +124,14 @@ def _put(axes: Axes, picture: np.ndarray, x: float, y: float, side: float) -> Ax
 
 
 def _fit(text: Text, canvas: FigureCanvasAgg) -> None:
-    """Make a text smaller until it is no wider than the film."""
+    """Shrink a text until it fits the film."""
     widest = (WIDTH_IN - 2 * MARGIN_IN) * DPI
-    while text.get_window_extent(canvas.get_renderer()).width > widest:  # letters shrink by whole pixels, not evenly
+    while text.get_window_extent(canvas.get_renderer()).width > widest:  # letters shrink by whole pixels
         text.set_fontsize(0.95 * float(text.get_fontsize()))
 
 
 def _gif(frames: np.ndarray, seconds: list[float], comment: str) -> bytes:
-    # one palette for all frames, or colours flicker; of Pillow's ways this one keeps the cells' dark colours best
+    # one palette for all frames avoids flicker; this method keeps the cells' dark colours best
     every = Image.fromarray(frames.reshape(-1, frames.shape[2], 3))
     palette = every.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     pictures = [Image.fromarray(frame).quantize(palette=palette) for frame in frames]
@@ -149,7 +152,7 @@ def _mp4(frames: np.ndarray, seconds: list[float], comment: str) -> bytes:
     check_can_film("mp4")
     import imageio_ffmpeg
 
-    # one thread and no dates, or the same film would have other bytes
+    # one thread and no dates, for reproducible bytes
     plain = ["-threads", "1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-metadata", f"comment={comment}"]
     with TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"

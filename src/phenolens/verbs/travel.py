@@ -1,4 +1,4 @@
-"""`phenolens travel`: a real cell on its way to a treatment, as pictures that carry numbers."""
+"""`phenolens travel`: interpolate a real cell towards a treatment in latent space, as pictures with numbers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,24 +23,24 @@ class Flags:
 
 
 def act(flags: Flags) -> None:
-    """Travel and keep what was seen; the folder's path is the last line."""
+    """Travel and save the result; the folder's path is the last line."""
     from phenolens.travel.compute import Traveller
     from phenolens.travel.film import check_can_film
-    from phenolens.travel.saved import journey_words, keep_travel, travel_command
+    from phenolens.travel.saved import save_travel, summary, travel_command
 
-    study, asked = Study.open(flags.study), flags.travel
+    study, config = Study.open(flags.study), flags.travel
     for kind in flags.film:
         check_can_film(kind)
     traveller = Traveller.open(study, flags.run)
-    tell(f"travelling with {traveller.pictured.name}")
-    folder, journeys = keep_travel(study, traveller, asked, pictures=flags.pictures, films=flags.film)
-    for journey in journeys:
-        tell(journey_words(journey))
+    tell(f"decoding with {traveller.pictured.name}")
+    folder, trajectories = save_travel(study, traveller, config, pictures=flags.pictures, films=flags.film)
+    for trajectory in trajectories:
+        tell(summary(trajectory))
     if not flags.pictures:
-        tell("next: read measured.csv, which holds every number; with --pictures png there is a strip to look at")
-    elif asked.targets == "mean":
-        other = travel_command(study, asked, "--targets", "medoids")
-        tell(f"next: look at the strip; where the treated cells are of several kinds: {other}")
+        tell("next: open measured.csv, which holds every number; --pictures png draws the strip")
+    elif config.targets == "mean":
+        other = travel_command(study, config, "--targets", "medoids")
+        tell(f"next: open the strip; if the treated cells are a mixture: {other}")
     else:
-        tell("next: look at the populations, then at the strip of each population")
+        tell("next: open the populations, then the strip of each population")
     print(folder.resolve())

@@ -19,7 +19,7 @@ from phenolens.core.colours import Contrast, colour_words
 from phenolens.core.errors import InputError
 from phenolens.morphology.features import describe
 from phenolens.screens.screen import treatment_label
-from phenolens.travel.journey import Journey, RealCell
+from phenolens.travel.trajectory import RealCell, Trajectory
 from phenolens.web.base import NotFoundError, Pages, address, download, policy
 from phenolens.web.study_view import Cells, StudyView, adjusted, known, png
 
@@ -54,7 +54,7 @@ class Curves:
     ticks: tuple[tuple[float, str], ...]  # heights and their labels
 
     @classmethod
-    def of(cls, journey: Journey, n: int) -> "Curves | None":
+    def of(cls, journey: Trajectory, n: int) -> "Curves | None":
         """The curves of a journey's `n` measures that move most; None where nothing was measured or nothing moves."""
         measured = journey.measured
         names = measured.most_moved(n) if measured is not None else []
@@ -183,11 +183,11 @@ class Travels:
                 self._open[key] = Traveller.open(self._view.study, run or None)
             return self._open[key]
 
-    def journeys(self, asked: Asked, *, measured: bool = True) -> tuple[Journey, ...]:
+    def journeys(self, asked: Asked, *, measured: bool = True) -> tuple[Trajectory, ...]:
         """The journey to each population that was asked for; without `measured` sooner."""
         return self.open(asked.run).travel(asked.config(), measured=measured)
 
-    def journey(self, asked: Asked, *, measured: bool = True) -> Journey:
+    def journey(self, asked: Asked, *, measured: bool = True) -> Trajectory:
         """The one journey that the address means; NotFoundError, with the reason, where there is none."""
         try:
             journeys = self.journeys(asked, measured=measured)
@@ -221,7 +221,7 @@ def add_travel(app: FastAPI, view: StudyView, pages: Pages) -> Travels:
         if asked.run:
             view.run(asked.run)
         words = ""
-        journeys: tuple[Journey, ...] = ()
+        journeys: tuple[Trajectory, ...] = ()
         try:
             asked = travels.completed(asked)
             traveller = travels.open(asked.run)
@@ -300,10 +300,10 @@ def add_travel(app: FastAPI, view: StudyView, pages: Pages) -> Travels:
     return travels
 
 
-def numbers_of(journey: Journey) -> pd.DataFrame:
+def numbers_of(journey: Trajectory) -> pd.DataFrame:
     """A row a frame: its place on the way, its limits, its nearest real cell, and its measures."""
     table = journey.frames.reset_index(drop=True)
-    table.insert(0, "frame", np.arange(len(table)))
+    table.insert(0, "frame", np.arange(1, len(table) + 1))
     if journey.measured is None:
         return table
     return pd.concat([table, journey.measured.frames.reset_index(drop=True)], axis=1)

@@ -1,16 +1,22 @@
 """Batch or biology: directions of which it is known how much is a batch difference."""
 
+import re
+
 import numpy as np
 import pytest
 
 from phenolens.core.errors import InputError
-from phenolens.travel.batch_effect import batch_space, share_in_batch_space
+from phenolens.travel.batch_effect import batch_space
 
 
 def controls(rng: np.random.Generator, offsets: np.ndarray, *, n: int = 400, spread: np.ndarray | float = 1.0):
     """Control cells (b n, Z) whose batches are moved by these offsets (b, Z), and the batch of each."""
     z = np.concatenate([offset + spread * rng.normal(size=(n, len(offset))) for offset in offsets])
     return z, np.repeat([f"week {k}" for k in range(len(offsets))], n)
+
+
+def share_in_batch_space(direction, z, batches):
+    return batch_space(z, batches).share(direction)
 
 
 def test_a_pure_batch_difference_is_one_and_what_is_across_it_is_none(rng):
@@ -76,11 +82,12 @@ def test_a_share_is_said_in_words_with_its_chance(rng):
     z, batch = controls(rng, offsets)
     direction = np.zeros(20)
     direction[:2] = [1, 2]
-    assert share_in_batch_space(direction, z, batch).words() == (
-        "20 % of this direction is what batches differ by (chance 5 %)"
-    )
-    alone = share_in_batch_space(offsets[1], z, batch)
-    assert alone.words("plates").startswith("100 % of this direction is what plates differ by (chance 5 %): a diff")
+    mixed = share_in_batch_space(direction, z, batch).sentence()
+    assert re.findall(r"\d+ %", mixed) == ["20 %", "5 %"]
+    alone = share_in_batch_space(offsets[1], z, batch).sentence()
+    assert re.findall(r"\d+ %", alone) == ["100 %", "5 %"]
+    assert "batch effect" in alone
+    assert "batch effect" not in mixed
 
 
 def test_what_has_no_batch_space_is_told(rng):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from phenolens.core.errors import InputError
-from phenolens.travel.out_of_distribution import held_against, limits_of, nearest_cells
+from phenolens.travel.out_of_distribution import fit_limits, frame_scores, nearest_cells
 
 
 def on_a_plane(z):
@@ -19,38 +19,38 @@ def cells(rng):
 
 
 def test_a_frame_among_the_cells_is_inside_and_one_far_away_outside(cells):
-    limits = limits_of(cells, on_a_plane)
+    limits = fit_limits(cells, on_a_plane)
     frames = np.array([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
-    held = held_against(limits, frames, on_a_plane(frames))
-    np.testing.assert_array_equal(held.flagged, [False, True, True])
-    assert held.flags[0] == ""
-    assert "as far from the real cells nearest to it as 99 % of real cells" in held.flags[1]
-    assert "moves" not in held.flags[1]  # the model can draw it: only the cells are far away
-    assert "embedded anew it moves" in held.flags[2]
+    scores = frame_scores(limits, frames, on_a_plane(frames))
+    np.testing.assert_array_equal(scores.flagged, [False, True, True])
+    assert scores.flags[0] == ""
+    assert "as far from the real cells nearest to it as 99 % of real cells" in scores.flags[1]
+    assert "moves" not in scores.flags[1]  # the model can draw it: only the cells are far away
+    assert "embedded again it moves" in scores.flags[2]
 
 
 def test_by_its_making_one_real_cell_in_a_hundred_is_beyond_each_limit(cells):
-    limits = limits_of(cells, on_a_plane, sample=len(cells))
+    limits = fit_limits(cells, on_a_plane, sample=len(cells))
     away = np.sort(np.linalg.norm(cells[:, None] - cells, axis=2), axis=1)[:, 1:6].mean(axis=1)  # of its 5 nearest
     assert (away > limits.far).mean() == pytest.approx(0.01)
     assert (np.abs(cells[:, 2]) > limits.moved).mean() == pytest.approx(0.01)
 
 
 def test_a_ratio_of_two_is_twice_the_limit(cells):
-    limits = limits_of(cells, on_a_plane)
+    limits = fit_limits(cells, on_a_plane)
     frames = np.array([[0.0, 0.0, 2 * limits.moved]])
-    assert held_against(limits, frames, on_a_plane(frames)).moved[0] == pytest.approx(2)
+    assert frame_scores(limits, frames, on_a_plane(frames)).moved[0] == pytest.approx(2)
     nearest_five = np.sort(np.linalg.norm(cells - [7.0, 0, 0], axis=1))[:5].mean()
     frames = np.array([[7.0, 0.0, 0.0]])
-    assert held_against(limits, frames, on_a_plane(frames)).far[0] == pytest.approx(nearest_five / limits.far)
+    assert frame_scores(limits, frames, on_a_plane(frames)).far[0] == pytest.approx(nearest_five / limits.far)
 
 
 def test_a_model_that_draws_everything_truly_flags_whatever_moves_at_all(cells):
-    limits = limits_of(cells, lambda z: z)
+    limits = fit_limits(cells, lambda z: z)
     frames = cells[:2]
     assert limits.moved == 0
-    assert "moves inf times" in held_against(limits, frames, frames + np.array([[0, 0, 0], [0, 0, 1]])).flags[1]
-    np.testing.assert_array_equal(held_against(limits, frames, frames).moved, [0, 0])
+    assert "moves inf times" in frame_scores(limits, frames, frames + np.array([[0, 0, 0], [0, 0, 1]])).flags[1]
+    np.testing.assert_array_equal(frame_scores(limits, frames, frames).moved, [0, 0])
 
 
 def test_the_nearest_cells_are_those_of_the_definition_in_whatever_parts_they_are_read(cells, rng, monkeypatch):
@@ -70,6 +70,6 @@ def test_of_cells_equally_near_the_first_comes_first(monkeypatch):
 
 def test_too_few_cells_set_no_limit(cells):
     with pytest.raises(InputError, match="5 cells: expected more than 5"):
-        limits_of(cells[:5], on_a_plane)
+        fit_limits(cells[:5], on_a_plane)
     with pytest.raises(InputError, match="finite"):
-        limits_of(np.full((9, 2), np.nan), on_a_plane)
+        fit_limits(np.full((9, 2), np.nan), on_a_plane)

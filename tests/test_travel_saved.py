@@ -35,7 +35,7 @@ def test_a_travel_is_kept_whole_with_its_origin_and_comes_out_the_same_again(stu
     said = capsys.readouterr()
     folder = study.folder / "travels" / RUN / folder_name(f"{SERIES}@10", TravelConfig(SERIES))
     assert said.out.strip() == str(folder.resolve())
-    assert "next: look at the strip" in said.err
+    assert "--targets medoids" in said.err  # the next command
     kept = files_in(folder)
     assert sorted(kept) == sorted(["about.json", "film.gif", "frames.csv", "measured.csv", "strip.png", "strip.svg"])
     about = json.loads(kept["about.json"])
@@ -47,22 +47,22 @@ def test_a_travel_is_kept_whole_with_its_origin_and_comes_out_the_same_again(stu
     assert sorted(files_in(folder)) == ["about.json", "frames.csv", "measured.csv", "strip.png"]
 
 
-def test_the_numbers_are_those_of_the_journey(study):
+def test_the_numbers_are_those_of_the_trajectory(study):
     assert travel(study, "--to", f"{SERIES}@1", "--frames", 4, "--way", "line", "--pictures", "png") == 0
     folder = study.folder / "travels" / RUN / folder_name(f"{SERIES}@1", TravelConfig(SERIES, way="line"))
-    (journey,) = Traveller.open(study).travel(TravelConfig(f"{SERIES}@1", frames=4, way="line"))
+    (trajectory,) = Traveller.open(study).travel(TravelConfig(f"{SERIES}@1", frames=4, way="line"))
     frames = pd.read_csv(folder / "frames.csv", keep_default_na=False)
     assert frames["frame"].tolist() == [1, 2, 3, 4]
-    np.testing.assert_allclose(frames["cosine"], journey.frames["cosine"])
-    assert frames["nearest_cell"].tolist() == journey.frames["nearest_cell"].tolist()
+    np.testing.assert_allclose(frames["cosine"], trajectory.frames["cosine"])
+    assert frames["nearest_cell"].tolist() == trajectory.frames["nearest_cell"].tolist()
     measured = pd.read_csv(folder / "measured.csv").set_index(["of", "measure"]).sort_index(kind="stable")
     area = "nucleus_area_px"
-    np.testing.assert_allclose(measured.loc[("frame", area), "value"], journey.measured.frames[area])
-    np.testing.assert_allclose(measured.loc[("frame", area), "change_sd"], journey.measured.change[area])
-    start, target = journey.measured.ends[area]
+    np.testing.assert_allclose(measured.loc[("frame", area), "value"], trajectory.measured.frames[area])
+    np.testing.assert_allclose(measured.loc[("frame", area), "change_sd"], trajectory.measured.change[area])
+    start, target = trajectory.measured.ends[area]
     real = measured.loc[("real target", area)].iloc[0]
-    assert (real["value"], real["cell"]) == (pytest.approx(target), journey.target.cell_id)
-    assert real["change_sd"] == pytest.approx((target - start) / journey.measured.control_sd[area])
+    assert (real["value"], real["cell"]) == (pytest.approx(target), trajectory.target.cell_id)
+    assert real["change_sd"] == pytest.approx((target - start) / trajectory.measured.control_sd[area])
     assert real["words"] == "nucleus area, px²"
 
 
@@ -79,19 +79,19 @@ def test_with_medoids_each_population_has_a_strip_and_all_stand_beside_each_othe
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("flags", "names"),
     [
-        (("--to", "two/dozes"), "did you mean"),
-        (("--to", "lonely", "--targets", "medoids"), "has 1 cell, fewer than --medoids 3"),
-        (("--to", SERIES, "--run", "nobody"), 'no run "nobody"'),
-        (("--to", SERIES, "--beyond", "2"), "--beyond 2.0: goes with --way direction"),
+        (("--to", "two/dozes"), ["two/doses"]),
+        (("--to", "lonely", "--targets", "medoids"), ["lonely", "--medoids"]),
+        (("--to", SERIES, "--run", "nobody"), ["nobody"]),
+        (("--to", SERIES, "--beyond", "2"), ["--beyond", "--way direction"]),
     ],
 )
-def test_bad_input_is_one_line_and_code_2_and_writes_nothing(study, capsys, flags, message):
+def test_bad_input_is_one_line_and_code_2_and_writes_nothing(study, capsys, flags, names):
     before = sorted((study.folder / "travels").rglob("*"))
     assert travel(study, *flags) == 2
     line = capsys.readouterr().err.strip().split("\n")[-1]
-    assert message in line
+    assert [name for name in names if name not in line] == []
     assert sorted((study.folder / "travels").rglob("*")) == before
 
 

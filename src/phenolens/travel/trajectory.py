@@ -1,0 +1,130 @@
+"""A trajectory: a control cell interpolated towards a treatment in latent space, with everything that is shown of it.
+
+F frames, Z features, C channels, S crop side in px. Crops of real cells are floats, each channel divided by its own
+maximum; `pictures` are decoded. Lafarge et al. 2019, Figure 3.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from phenolens.travel.batch_effect import BatchShare
+
+NOTICEABLE_SDS = 2.0  # least change from the real start to the real target, standard deviations of control cells
+FOLLOWED = 1 / 3  # least share of that change that the decoded frames must show to follow it
+OF_THE_DECODER = "_sharpness"  # measures with this ending describe the decoder, not the cell
+OF_THE_OUTLINE = ("cell_eccentricity", "cell_solidity")
+FILLS = 0.9  # share of the crop; the outline of a cell that fills more is the crop's own square
+
+
+@dataclass(frozen=True)
+class RealCell:
+    """An imaged cell."""
+
+    cell_id: str
+    treatment: str  # `taxol@0.3`
+    label: str  # `taxol 0.3 µM`
+    crop: np.ndarray  # (C, S, S)
+
+
+@dataclass(frozen=True)
+class Population:
+    """The cells of a treatment that a target represents: all of them, or those of one medoid."""
+
+    number: int  # from 1, the largest first
+    of: int  # populations
+    share: float  # of the treatment's cells
+    n_cells: int  # of the treatment
+    cells: tuple[RealCell, ...] = ()  # a random sample; none where there is one population
+    # what differs most from the treatment's other cells: measure, mean of its cells, mean of the others
+    marks: tuple[tuple[str, float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Measures of frames and of real cells, a column each; see `morphology.features.describe`."""
+
+    frames: pd.DataFrame  # (F rows) the decoded pictures
+    nearest: pd.DataFrame  # (F rows) the real cell nearest to each frame
+    ends: pd.DataFrame  # the real cells "start" and "target", in this order
+    control_sd: pd.Series  # standard deviation over real control cells; index: the measures
+    crop_px: int  # S
+
+    @property
+    def change(self) -> pd.DataFrame:
+        """Each frame minus the first, in standard deviations of real control cells."""
+        return (self.frames - self.frames.iloc[0]) / self.control_sd.where(self.control_sd > 0)
+
+    @property
+    def real_change(self) -> pd.Series:
+        """The real target minus the real start, in standard deviations of real control cells."""
+        return (self.ends.iloc[1] - self.ends.iloc[0]) / self.control_sd.where(self.control_sd > 0)
+
+    def most_moved(self, n: int) -> list[str]:
+        """The `n` measures of the cell that change most from the first frame to the last."""
+        change = self._of_the_cell(self.change.iloc[-1], self.frames.iloc[[0, -1]]).abs()
+        return change.sort_values(ascending=False, kind="stable").index[:n].tolist()
+
+    def not_drawn(self, n: int) -> list[str]:
+        """At most `n` measures of the cell that change between the real cells but hardly between the frames.
+
+        The real target is NOTICEABLE_SDS or more from the real start, and the frames show less than FOLLOWED of it;
+        the largest change first.
+        """
+        real = self._of_the_cell(self.real_change, self.ends)
+        real = real[real.abs() >= NOTICEABLE_SDS]
+        shown = self.change.iloc[-1].reindex(real.index) / real
+        left_out = real[~(shown >= FOLLOWED)]
+        return left_out.abs().sort_values(ascending=False, kind="stable").index[:n].tolist()
+
+    def _of_the_cell(self, change: pd.Series, ends: pd.DataFrame) -> pd.Series:
+        """The changes between two pictures that describe the cell.
+
+        Without sharpness, and without the outline where a cell fills the crop at either end: it is then a square.
+        """
+        fills = (ends["cell_area_px"] > FILLS * self.crop_px**2).any()
+        kept = ~change.index.str.endswith(OF_THE_DECODER) & ~(fills & change.index.isin(OF_THE_OUTLINE))
+        return change[kept].dropna()
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One control cell interpolated towards a treatment, or towards one population of it."""
+
+    run: str
+    model: str  # its title: VAE+
+    way: str  # swap, line or direction
+    beyond: float  # how far along a direction, 1 being its whole length; 1 for swap and line
+    channels: tuple[str, ...]
+    start: RealCell
+    target: RealCell
+    population: Population
+    stops: tuple[str, ...]  # labels of the treatments passed, the last one the destination
+    n_controls: int  # control cells in the mean that a direction starts from
+    frames: pd.DataFrame  # a row a frame, see FRAME_COLUMNS
+    embeddings: np.ndarray  # (F, Z)
+    pictures: np.ndarray  # (F, C, S, S)
+    nearest: tuple[RealCell, ...]  # (F,) the real cell nearest to each frame, other than start and target
+    measured: Measured | None  # None where it was not requested
+    batch_share: BatchShare | None  # of the cells' mean minus that of all controls; None where there is one batch
+
+    @property
+    def difference(self) -> np.ndarray:
+        """The last picture minus the first, (C, S, S): above 0 where it became brighter."""
+        return self.pictures[-1] - self.pictures[0]
+
+
+# The columns of a trajectory's `frames`.
+FRAME_COLUMNS = {
+    "towards": "the treatment that this part leads to",
+    "n_copied": "features copied from the target so far; 0 unless --way swap",
+    "cosine": "cosine similarity of the frame's embedding to the target's",
+    "distance": "Euclidean distance of the frame's embedding to the target's",
+    "far": "mean distance to the nearest real cells; 99 % of real cells are below 1",
+    "moved": "how far the embedding moves when decoded and embedded again; 99 % of real cells are below 1",
+    "flag": "why the frame is out of distribution; empty where it is not",
+    "nearest_cell": "id of the real cell nearest to the frame, other than start and target",
+    "nearest_treatment": "its treatment",
+    "nearest_distance": "its Euclidean distance",
+}
