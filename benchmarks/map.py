@@ -138,14 +138,12 @@ def ours(obs: pd.DataFrame, features: np.ndarray, flags: Flags) -> tuple[list[fl
     """The package's two functions: seconds of each, and what they say."""
     from anndata import AnnData
 
-    from phenolens.profiles.average_precision import average_precision, mean_average_precision
+    from phenolens.profiles.average_precision import average_precision, mean_by_group
 
     table = AnnData(features, obs=obs)
     design = {"positive_same": ["treatment"], "positive_different": ["plate"], "negative_different": ["treatment"]}
     first, scores = timed(lambda: average_precision(table, **design))  # type: ignore[arg-type]
-    second, means = timed(
-        lambda: mean_average_precision(scores, by=["treatment"], n_draws=flags.draws, seed=flags.seed)
-    )
+    second, means = timed(lambda: mean_by_group(scores, by=["treatment"], n_draws=flags.draws, seed=flags.seed))
     return [first, second], numbers(scores, means, n_positive="n_positive", n_total="n_total")
 
 

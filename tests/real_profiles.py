@@ -6,7 +6,7 @@ import pandas as pd
 from anndata import AnnData
 
 VIGNETTE = "derived_vignette_features_used.txt"  # 178 features of the published vignette
-ALL_MEASURED = "features_449.txt"  # METHOD 5
+ALL_MEASURED = "features_449.txt"
 
 
 def ljosa_wells(folder: Path, *, features: str = ALL_MEASURED) -> AnnData:

@@ -49,8 +49,7 @@ APART = {
 }
 # Whole libraries, and the rooms or files that alone may import them.
 LIBRARIES = {
-    "torch": {"models", "training", "profiles/harmony.py"},
-    "harmony": {"profiles/harmony.py"},
+    "torch": {"models", "training"},
     "matplotlib": {"plotting", "figure.py", "film.py", "page.py", "paper_figures", "report"},
     "fastapi": {"web"},
     "uvicorn": {"web", "verbs"},

@@ -17,7 +17,7 @@ from phenolens.core.files import write_h5ad
 from phenolens.profiles.columns import Columns, feature_columns
 from phenolens.profiles.evaluate import TableConfig, profiles_of
 from phenolens.profiles.read_table import ForeignTable
-from phenolens.profiles.recipe import UNTOUCHED, Recipe
+from phenolens.profiles.whitening import UNTOUCHED, Recipe
 from table_source import FEATURES, NAMED, cells_of, wells
 
 BY_DOSE = Columns(

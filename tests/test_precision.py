@@ -8,16 +8,14 @@ from copairs.map import average_precision as copairs_average_precision
 from copairs.map import mean_average_precision as copairs_mean_average_precision
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy.stats import false_discovery_control
 
 from naive_scores import average_precision as naive_average_precision
 from naive_scores import exact_nearness, exact_p_value
 from phenolens.core.errors import InputError
 from phenolens.profiles.average_precision import (
     average_precision,
-    benjamini_hochberg,
     mean_average_precision,
-    precision_p_values,
+    mean_by_group,
     random_average_precision,
 )
 
@@ -115,7 +113,7 @@ def test_mean_average_precision_and_p_values_agree_with_copairs():
     centres = rng.normal(size=(12, 10))
     features = np.array([centres[row % 12] for row in range(96)]) * 0.5 + rng.normal(size=(96, 10))
     profiles = profiles_of(compounds, features)
-    ours = mean_average_precision(average_precision(profiles, **SAME_COMPOUND), by=["compound"], n_draws=100_000)
+    ours = mean_by_group(average_precision(profiles, **SAME_COMPOUND), by=["compound"], n_draws=100_000)
     scores = copairs_average_precision(
         profiles.obs, features, ["Metadata_Compound"], [], [], ["Metadata_Compound"], progress_bar=False
     )
@@ -130,8 +128,9 @@ def test_mean_average_precision_and_p_values_agree_with_copairs():
 @pytest.mark.parametrize(("n_positive", "n_total"), [(1, 5), (2, 7), (3, 9), (2, 12)])
 def test_p_values_are_those_of_all_rankings(n_positive, n_total):
     drawn = np.unique(random_average_precision(n_positive, n_total, n_draws=200, seed=3))
-    table = pd.DataFrame({"average_precision": drawn, "n_positive": n_positive, "n_total": n_total})
-    p_values = precision_p_values(table, n_draws=40_000, seed=1)
+    table = pd.DataFrame({"row": range(len(drawn)), "average_precision": drawn})
+    table = table.assign(n_positive=n_positive, n_total=n_total)
+    p_values = mean_by_group(table, by=["row"], n_draws=40_000, seed=1)["p_value"]
     expected = [exact_p_value(value, n_positive, n_total) for value in drawn]
     np.testing.assert_allclose(p_values, expected, atol=0.015)  # 40,000 draws: 0.0025 standard error
 
@@ -140,15 +139,17 @@ def test_p_values_of_noise_are_not_small_more_often_than_they_say():
     rng = np.random.default_rng(8)
     compounds = [f"c{row % 100}" for row in range(400)]
     table = average_precision(profiles_of(compounds, rng.normal(size=(400, 20))), **SAME_COMPOUND)
-    found = mean_average_precision(table, by=["compound"], n_draws=5000)
+    found = mean_by_group(table, by=["compound"], n_draws=5000)
     assert (found["p_value"] < 0.05).mean() < 0.12
     assert not (found["corrected_p_value"] < 0.05).any()
 
 
-def test_the_correction_is_that_of_benjamini_and_hochberg(rng):
-    assert benjamini_hochberg(np.array([0.01, 0.04, 0.03, 0.5])).tolist() == pytest.approx([0.04, 4 / 75, 4 / 75, 0.5])
-    p_values = rng.random(200) ** 2
-    np.testing.assert_allclose(benjamini_hochberg(p_values), false_discovery_control(p_values))
+def test_corrected_p_values_are_benjamini_and_hochbergs(rng):
+    table = pd.DataFrame({"row": range(60), "average_precision": rng.random(60), "n_positive": 2, "n_total": 9})
+    found = mean_by_group(table, by=["row"], n_draws=2000)
+    p = np.sort(found["p_value"])
+    largest_first = np.minimum.accumulate((p * 60 / np.arange(1, 61))[::-1])[::-1]
+    np.testing.assert_allclose(np.sort(found["corrected_p_value"]), np.minimum(largest_first, 1))
 
 
 def test_draws_are_the_same_for_the_same_seed_and_few_or_many_positives_are_drawn_alike():
@@ -177,3 +178,25 @@ def test_nothing_to_find_is_refused():
         average_precision(profiles, **SAME_COMPOUND)
     with pytest.raises(InputError, match="no metadata column Metadata_Batch"):
         average_precision(profiles, positive_same=["batch"], negative_different=["batch"])
+
+
+def test_mean_average_precision_of_mechanisms_and_of_treatments(rng):
+    obs = pd.DataFrame(
+        [
+            (compound, f"{compound}@1", moa, "treated" if moa else "control")
+            for compound, moa in [("a", "m"), ("b", "m"), ("c", "k"), ("d", "k"), ("DMSO", "")]
+            for _ in range(3)
+        ],
+        columns=["Metadata_Compound", "Metadata_Treatment", "Metadata_MoA", "Metadata_Role"],
+        index=[f"row{row}" for row in range(15)],
+    )
+    axes = {"m": [5.0, 0, 0], "k": [0, 5.0, 0], "": [0, 0, 5.0]}
+    wells = AnnData(np.array([axes[moa] for moa in obs["Metadata_MoA"]]) + 0.1 * rng.normal(size=(15, 3)), obs=obs)
+    for of, names in (("treatments", ["a@1", "b@1", "c@1", "d@1"]), ("mechanisms", ["k", "m"])):
+        found = mean_average_precision(wells, of=of, n_draws=500)
+        assert found.iloc[:, 0].tolist() == names
+        np.testing.assert_array_equal(found["mean_average_precision"], 1)
+    with pytest.raises(InputError, match="treatments"):
+        mean_average_precision(wells[:12].copy(), of="treatments")
+    with pytest.raises(InputError, match="mechanisms"):
+        mean_average_precision(wells[:6].copy(), of="mechanisms")

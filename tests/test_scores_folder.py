@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from phenolens.core.files import alone
-from phenolens.profiles import evaluate_table
+from phenolens.profiles import evaluate, scores_folder
 from phenolens.profiles.scores_folder import beside, put_in_place, score_folder
 from table_source import FLAGS, wells
 from test_cli import refused, run, said  # noqa: F401  # a fixture
@@ -30,7 +30,7 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def uncomputed(monkeypatch):
     """Whatever is refused now was refused before computing."""
-    monkeypatch.setattr(evaluate_table, "evaluate_table", lambda *_, **__: pytest.fail("it was computed first"))
+    monkeypatch.setattr(evaluate, "evaluate_table", lambda *_, **__: pytest.fail("it was computed first"))
 
 
 def score(*flags: object) -> int:
@@ -64,13 +64,13 @@ def test_a_file_browsers_own_files_are_in_nobodys_way(here):
 
 def test_a_file_that_comes_while_scores_are_computed_is_kept_too(here, monkeypatch, said):  # noqa: F811
     assert score("--out", "out") == 0
-    real = evaluate_table.evaluate_table
+    real = evaluate.evaluate_table
 
     def meanwhile(*given, **flags):
         (here / "out" / "notes.txt").write_text("mine")
         return real(*given, **flags)
 
-    monkeypatch.setattr(evaluate_table, "evaluate_table", meanwhile)
+    monkeypatch.setattr(evaluate, "evaluate_table", meanwhile)
     assert 'holds "notes.txt"' in refused(said, "evaluate", "t.csv", *FLAGS, *QUICK, "--out", "out")
     assert (here / "out" / "notes.txt").read_text() == "mine"
     assert names(here) == {"t.csv", "out"}
@@ -140,11 +140,11 @@ def test_ctrl_c_says_that_nothing_was_written_and_older_scores_stay(here, monkey
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    for module, function in ((evaluate_table, "scores_of"), (evaluate_table, "write_h5ad")):
+    for module, function in ((evaluate, "scored"), (scores_folder, "write_h5ad")):
         with monkeypatch.context() as patched:
             patched.setattr(module, function, stopped)
             assert score("--out", "out") == 130
-        assert said() == ["phenolens evaluate: stopped; nothing was written; the same command starts anew"]
+        assert said() == ["phenolens evaluate: stopped; nothing was written; the same command starts again"]
         assert (here / "out" / "about.json").stat().st_ino == before
         assert names(here) == {"t.csv", "out"}
 

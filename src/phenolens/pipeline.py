@@ -3,30 +3,30 @@
 Run again, a step does nothing when nothing changed.
 """
 
-import dataclasses
 import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from phenolens import __version__
+from phenolens.core.bounds import Bounded, Count, NotNegative
 from phenolens.core.errors import InputError, at_least
 from phenolens.core.files import alone, read_h5ad, read_json, write_h5ad, write_json, write_text
-from phenolens.core.progress import track
+from phenolens.core.progress import tell, track
 from phenolens.core.workers import ONE, AtOnce
 from phenolens.crops.config import CropConfig
 from phenolens.crops.store import CropStore
+from phenolens.profiles.evaluate import EvaluateConfig
 from phenolens.readiness import about_of, embedding_sources, profile_source, run_config
 from phenolens.screens.config import LayoutConfig
-from phenolens.study import Study, made_from
+from phenolens.study import HEADLINE, Study, made_from
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from phenolens.profiles.nsc import Score
-    from phenolens.profiles.permutation import ShuffledLabels
+    from phenolens.profiles.whitening import Recipe
     from phenolens.training.config import TrainConfig
 
 # The columns of the paper's table: statistics of a well's cells, and what is done to the profiles before scoring.
@@ -48,36 +48,13 @@ class EmbedConfig:
 
 
 @dataclass(frozen=True)
-class ProfileConfig:
+class ProfileConfig(Bounded):
     """How cells become profiles of wells and treatments."""
 
-    min_cells: int = 1  # wells with fewer cells are left out and listed
+    min_cells: Count = 1  # wells with fewer cells are left out and listed
     well_statistic: Literal["median", "mean"] = "median"  # over the wells of a treatment
     positive_controls: Literal["left out", "counted"] = "left out"  # wells of a treated dose that are positive controls
-    ridge: float = 1.0  # added to the eigenvalues when whitening; fixed beforehand, never chosen on the score
-
-    def __post_init__(self) -> None:
-        """InputError on a number that cannot be."""
-        at_least("--min-cells", self.min_cells, 1)
-        at_least("--ridge", self.ridge, 0)
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """How treatments are matched and how sure that is."""
-
-    protocols: tuple[Literal["NSC", "NSCB"], ...] = ("NSC", "NSCB")  # NSCB needs treatments of several batches
-    bootstraps: int = 2000  # resamplings of compounds for the 95 % interval
-    shuffles: int = 200  # permutations of mechanisms over compounds: the chance level of this very screen
-    bootstrap_seed: int = 0  # of the resampling and the shuffles
-
-    def __post_init__(self) -> None:
-        """InputError on a number that cannot be."""
-        at_least("--bootstraps", self.bootstraps, 1)
-        at_least("--shuffles", self.shuffles, 1)
-        at_least("--bootstrap-seed", self.bootstrap_seed, 0)
-        if not self.protocols:
-            raise InputError("--protocols: expected NSC, NSCB or both")
+    ridge: NotNegative = 1.0  # added to the eigenvalues when whitening; fixed in advance, never chosen on the score
 
 
 def check_source(source: Path) -> None:
@@ -163,7 +140,7 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
         "made_from": source,
         "crops": store.identity,
         "run": name,
-        "config": dataclasses.asdict(trained),
+        "config": asdict(trained),
         "phenolens": __version__,
     }
     cells = store.cells
@@ -185,20 +162,20 @@ def embeddings(study: Study, name: str) -> "Iterator[AnnData]":
 
 
 def profile(study: Study, name: str, config: ProfileConfig) -> None:
-    """Profiles of wells and treatments, raw, z-scored and whitened on the controls."""
+    """Profiles of wells and treatments: raw, z-scored, and whitened on the control wells."""
     from phenolens.profiles.profiles import treatment_profiles, well_profiles
     from phenolens.profiles.whitening import apply_whitening, fit_whitening
 
     sources = embedding_sources(study, name)
-    source = made_from(embeddings=sources, config=dataclasses.asdict(config), version=__version__)
+    source = made_from(embeddings=sources, config=asdict(config), version=__version__)
     folder = study.profiles_folder(name)
     about = folder / "about.json"
     files = [folder / f"wells_{statistics}.h5ad" for statistics in STATISTICS]
     files += [study.treatments_path(name, statistics=s, whitening=w) for s in STATISTICS for w in WHITENINGS]
-    whole = about.exists() and all(path.exists() for path in files)
-    if whole and read_json(about, mend="delete it and run `phenolens profile` again")["made_from"] == source:
+    is_complete = about.exists() and all(path.exists() for path in files)
+    if is_complete and read_json(about, mend="delete it and run `phenolens profile` again")["made_from"] == source:
         return
-    about.unlink(missing_ok=True)  # it is written last: while it is not there, the profiles are not whole
+    about.unlink(missing_ok=True)  # written last: without it the profiles are incomplete
     for statistics in track(STATISTICS, f"profiles of {name}", total=len(STATISTICS)):
         wells = well_profiles(embeddings(study, name), statistics=statistics, min_cells=config.min_cells)
         write_h5ad(folder / f"wells_{statistics}.h5ad", wells)
@@ -208,13 +185,13 @@ def profile(study: Study, name: str, config: ProfileConfig) -> None:
                 whitened, statistic=config.well_statistic, positive_controls=config.positive_controls
             )
             write_h5ad(study.treatments_path(name, statistics=statistics, whitening=whitening), treatments)
-    write_json(about, {"made_from": source, "embeddings": sources, "config": dataclasses.asdict(config)})
+    write_json(about, {"made_from": source, "embeddings": sources, "config": asdict(config)})
 
 
-def _recipes(config: ProfileConfig) -> dict[str, Any]:
-    from phenolens.profiles.recipe import UNTOUCHED, Recipe
+def _recipes(config: ProfileConfig) -> "dict[str, Recipe]":
+    """The recipe of each of WHITENINGS; constant features (collapsed ones of an embedding) are left out and listed."""
+    from phenolens.profiles.whitening import UNTOUCHED, Recipe
 
-    # an embedding may have features that say nothing (collapsed ones): they are left out and listed
     return {
         "none": UNTOUCHED,
         "zscore": Recipe(whitening="none", constant_features="left out"),
@@ -229,6 +206,12 @@ def score_name(name: str, config: dict[str, Any]) -> str:
 
 def check_protocols(store: CropStore, config: EvaluateConfig) -> None:
     """InputError when a protocol that is asked for is impossible on this screen."""
+    other = [protocol for protocol in config.protocols if protocol not in ("NSC", "NSCB")]
+    if other:
+        raise InputError(
+            f'--protocols "{other[0]}": a study is scored by NSC and NSCB; other protocols score its profiles as a '
+            "table (docs/scoring.md)"
+        )
     treated = store.cells[store.cells["role"] == "treated"]
     batches = sorted(treated["batch"].unique())
     if "NSCB" in config.protocols and len(batches) == 1:
@@ -242,47 +225,33 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
     """Score the treatment profiles of these runs: scores.csv, and each score's neighbours, confusion and chance."""
     import pandas as pd
 
+    from phenolens.profiles.evaluate import ScoreConfig, matchings_of, scored
+    from phenolens.profiles.scores_folder import draw_confusion, file_name, write_score
+
     check_protocols(study.crops, config)
     shutil.rmtree(study.scores_folder, ignore_errors=True)  # tables of other protocols or runs are not kept beside
     sources = {name: profile_source(study, name) for name in names}
     kinds = [(name, statistics, whitening) for name in names for statistics in STATISTICS for whitening in WHITENINGS]
+    score_config = ScoreConfig(**asdict(config))
     scores, chances = [], []
     for name, statistics, whitening in track(kinds, "scoring", total=len(kinds)):
-        run = run_config(study, name)
-        kind = {"statistics": statistics, "whitening": whitening}
-        for score, shuffled in _scored(study, name, config, **kind):
-            counts = ("protocol", "accuracy", "n_treatments", "n_correct", "ci_low", "ci_high")
-            scores.append(
-                {"model": score_name(name, run), "seed": run["seed"], **kind} | {c: getattr(score, c) for c in counts}
+        run, kind = run_config(study, name), {"statistics": statistics, "whitening": whitening}
+        path = study.treatments_path(name, **kind)
+        profiles = read_h5ad(path, mend=f"delete it and run `phenolens profile {study.folder}` again")
+        for matching in matchings_of(profiles, score_config):
+            found = scored(matching, score_config)
+            protocol = {"protocol": file_name(found.score)}
+            confusion = study.score_table_path(name, "confusion", **kind, **protocol)
+            write_score(
+                found, queries=study.score_table_path(name, "neighbours", **kind, **protocol), confusion=confusion
             )
-            among = {"chance": score.chance, "shuffled": shuffled.shuffled.mean(), "p_value": shuffled.p_value}
-            chances.append({"run": name, "protocol": score.protocol, **kind, **among})
+            if kind.items() <= HEADLINE.items():
+                title = f"{name}: {found.score.protocol}, {statistics}, {whitening}"
+                draw_confusion(found, confusion.with_suffix(".png"), title=title)
+            scores.append({"model": score_name(name, run), "seed": run["seed"], **kind} | found.row)
+            chances.append({"run": name, **protocol, **kind} | found.by_chance)
     write_text(study.chance_path, pd.DataFrame(chances).to_csv(index=False))
     write_text(study.scores_path, pd.DataFrame(scores).to_csv(index=False))
-    write_json(study.scores_folder / "about.json", {"profiles": sources, "config": dataclasses.asdict(config)})
-
-
-def _scored(
-    study: Study, name: str, config: EvaluateConfig, *, statistics: str, whitening: str
-) -> "Iterator[tuple[Score, ShuffledLabels]]":
-    """NSC, and NSCB where there are batches, of one kind of profile; neighbours and confusion are written too."""
-    from phenolens.profiles.nsc import nsc, nscb
-    from phenolens.profiles.permutation import shuffled_label_test
-
-    path = study.treatments_path(name, statistics=statistics, whitening=whitening)
-    profiles = read_h5ad(path, mend=f"delete it and run `phenolens profile {study.folder}` again")
-    functions = {"NSC": (nsc, ("compound",)), "NSCB": (nscb, ("compound", "batch"))}
-    for protocol, held_out in (functions[name] for name in config.protocols):
-        score = protocol(profiles, n_bootstrap=config.bootstraps, seed=config.bootstrap_seed)
-        kind = {"protocol": score.protocol, "statistics": statistics, "whitening": whitening}
-        write_text(study.score_table_path(name, "neighbours", **kind), score.queries.to_csv(index=False))
-        write_text(study.score_table_path(name, "confusion", **kind), score.confusion.to_csv())
-        yield (
-            score,
-            shuffled_label_test(
-                profiles,
-                held_out=held_out,  # type: ignore[arg-type]
-                n_shuffles=config.shuffles,
-                seed=config.bootstrap_seed,
-            ),
-        )
+    write_json(study.scores_folder / "about.json", {"profiles": sources, "config": asdict(config)})
+    if not config.protocols and "NSCB" not in {row["protocol"] for row in scores}:
+        tell("NSCB is not scored: without its own batch no treatment has another of its mechanism left")

@@ -17,6 +17,8 @@ from phenolens.core.errors import InputError
 
 # Verbs that begin with something else than a study's folder, and read no study.toml: what they begin with.
 BEGINS_WITH = {"fetch": "bbbc021 OUT", "figure": "FIGURE STUDY"}
+# Settings of older versions, and where to read what to do instead.
+REMOVED = {"harmony": "docs/scoring.md, Batch correction with Harmony", "harmony_seed": "docs/scoring.md"}
 # The tables of study.toml that a verb reads.
 TABLES = {"run": ("crop", "train", "profile", "evaluate", "run"), "demo": ()}
 
@@ -43,6 +45,9 @@ def with_file_settings(verb: str, arguments: list[str], flags: type) -> list[str
     if toml.is_file():
         from_files += _toml_arguments(toml, TABLES.get(verb, (verb,)), kinds)
     by_hand = [part for word in by_hand for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    for word in by_hand:
+        if word.startswith("--"):
+            _refuse_removed(word[2:].replace("-", "_").split("=")[0], source=word.split("=")[0])
     if "--config" in by_hand:
         position = by_hand.index("--config")
         if position + 1 == len(by_hand):
@@ -83,9 +88,15 @@ def _json_arguments(path: Path, kinds: Mapping[str, Any]) -> list[str]:
     return _as_arguments(flat, kinds, source=path)
 
 
+def _refuse_removed(key: str, *, source: str | Path) -> None:
+    if key in REMOVED:
+        raise InputError(f'{source}: "{key}" is no setting any more; see {REMOVED[key]}')
+
+
 def _as_arguments(settings: Mapping[str, Any], kinds: Mapping[str, Any], *, source: Path) -> list[str]:
     arguments: list[str] = []
     for key, value in settings.items():
+        _refuse_removed(key, source=source)
         if key not in kinds:
             near = get_close_matches(key, kinds, n=1)
             hint = f'did you mean "{near[0]}"?' if near else f"expected one of {', '.join(sorted(kinds))}"

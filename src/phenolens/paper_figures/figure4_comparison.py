@@ -33,7 +33,8 @@ from phenolens.readiness import check_scores
 from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.decoder import PicturedRun, decoding_runs, named_runs, pictured_runs, place
 from phenolens.runs.example_cells import chosen_words, drawn_cells, seen_words, unseen_cells
-from phenolens.study import HEADLINE, Study
+from phenolens.runs.scores import queries_of, scored_runs
+from phenolens.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -163,7 +164,7 @@ def comparison(
 
 def _two_runs(study: Study, asked: Sequence[str]) -> list[PicturedRun]:
     """The two runs asked for; else of the scored ones that decode the VAE+ and the model before it."""
-    scored = list(pd.read_csv(study.chance_path, keep_default_na=False)["run"].unique())
+    scored = scored_runs(study)
     for name in study.chosen_runs(tuple(asked)):
         if asked and name not in scored:
             raise InputError(f'run "{name}" has no scores; run `phenolens evaluate {study.folder}` first')
@@ -191,15 +192,17 @@ def _own_cells(catalogue: Catalogue, ids: Sequence[str], treatment: str) -> np.n
 
 def _neighbours(study: Study, name: str) -> pd.DataFrame:
     """What the headline's score says of each treatment, by its name; InputError when it was not scored."""
-    path = study.score_table_path(name, "neighbours", **HEADLINE)
-    if not path.exists():
-        raise InputError(f"{path}: not there; run `phenolens evaluate {study.folder}` with --protocols NSC first")
-    return pd.read_csv(path, keep_default_na=False).set_index("treatment")
+    queries = queries_of(study, name)
+    if queries is None:
+        raise InputError(
+            f'run "{name}" has no NSC score; run `phenolens evaluate {study.folder} --protocols NSC` first'
+        )
+    return queries
 
 
 def _drawn_treatment(tables: Sequence[pd.DataFrame], random: np.random.Generator) -> str:
     """A treatment that every one of these runs was asked about."""
-    counted = [set(table.index[table["counted"].astype(str) == "True"]) for table in tables]
+    counted = [set(table.index[table["counted"]]) for table in tables]
     both = sorted(set.intersection(*counted))
     if not both:
         raise InputError("no treatment was scored by both runs; name one with --treatment")
@@ -208,9 +211,9 @@ def _drawn_treatment(tables: Sequence[pd.DataFrame], random: np.random.Generator
 
 def _answer(table: pd.DataFrame, treatment: str, catalogue: Catalogue) -> tuple[str, str]:
     """The nearest treatment, and in words what a run takes this one for; itself where the run was not asked."""
-    row = table.loc[treatment].astype(str).to_dict() if treatment in table.index else {}
+    row = table.loc[treatment].to_dict() if treatment in table.index else {}
     if not row.get("neighbour"):
         return treatment, f"was not asked ({row.get('reason', 'it is not in its scores')})"
-    right = {"True": "right", "False": "wrong"}[row["right"]] if row["counted"] == "True" else "not counted"
-    nearest = f"nearest: {catalogue.label(row['neighbour'])} (distance {float(row['distance']):.2f})"
+    right = ("right" if row["right"] else "wrong") if row["counted"] else "not counted"
+    nearest = f"nearest: {catalogue.label(row['neighbour'])} (distance {row['distance']:.2f})"
     return row["neighbour"], f"{row['predicted']} ({right})\n{nearest}"

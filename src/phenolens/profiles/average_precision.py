@@ -1,19 +1,19 @@
-"""mAP: do profiles that belong together find each other before all others?
+"""Mean average precision: do profiles that belong together rank each other before all others?
 
-N profiles, Z features; every profile is a query once. Kalinin et al. 2025, and equal to copairs.
+N profiles, Z features; every profile is a query once. Kalinin et al. 2025; equal to copairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.profiles.nsc import Similarity, directions, distances
-from phenolens.profiles.profiles import METADATA
+from phenolens.profiles.profiles import METADATA, metadata
 from phenolens.profiles.uncertainty import share_reached
 
 if TYPE_CHECKING:
@@ -21,6 +21,69 @@ if TYPE_CHECKING:
 
 VALUES_AT_A_TIME = 4_000_000  # distances held at once, so that memory does not grow with the square of N
 DRAWS_AT_A_TIME = 2_000_000
+Of = Literal["treatments", "mechanisms"]
+# Positives and negatives of each kind of group, and the column of the group.
+PAIRS: dict[Of, dict[str, Any]] = {
+    "treatments": {"positive_same": ["treatment"], "negative_different": ["role"]},
+    "mechanisms": {
+        "positive_same": ["moa"],
+        "positive_different": ["compound"],
+        "negative_different": ["moa", "compound"],
+    },
+}
+GROUP: dict[Of, str] = {"treatments": "treatment", "mechanisms": "moa"}
+
+
+def mean_average_precision(
+    profiles: AnnData,
+    *,
+    of: Of = "mechanisms",
+    similarity: Similarity = "cosine",
+    n_draws: int = 10_000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Mean average precision of each treatment or mechanism.
+
+    Args:
+        profiles: whitened profiles with the columns Metadata_Role, Metadata_Treatment and so on.
+        of: `treatments`: rows are wells; do the wells of a treatment rank each other before the control wells?
+            `mechanisms`: rows are treatments; do those of a mechanism rank those of its other compounds before
+            treatments of other mechanisms and compounds?
+        similarity: of two profiles.
+        n_draws: random rankings for the p-values.
+        seed: of the rankings.
+
+    Returns:
+        A row per treatment or mechanism: `mean_average_precision` (0 to 1), `n_profiles`, `p_value` and
+        `corrected_p_value` (Benjamini and Hochberg over all rows), as `mean_by_group` computes them.
+
+    Raises:
+        InputError: NaN, a missing column, or no group with two members and others to rank them against.
+    """
+    rows = rankable(profiles, of)
+    if rows is None:
+        needed = {
+            "treatments": "control wells, and a treatment with two wells",
+            "mechanisms": "two mechanisms, and one of them with two compounds",
+        }
+        raise InputError(f"profiles: nothing to rank for the mAP of {of}; expected {needed[of]}")
+    precisions = average_precision(rows, similarity=similarity, **PAIRS[of])
+    treated = precisions[(metadata(rows, ("role",))["role"] == "treated").to_numpy()]
+    return mean_by_group(treated, by=[GROUP[of]], n_draws=n_draws, seed=seed)
+
+
+def rankable(profiles: AnnData, of: Of) -> AnnData | None:
+    """The rows that `mean_average_precision` compares; None where no row has a positive or none has a negative."""
+    obs = metadata(profiles, ("role", "treatment") if of == "treatments" else ("role", "moa", "compound"))
+    treated = obs["role"] == "treated"
+    if of == "treatments":
+        compared = treated | (obs["role"] == "control")
+        possible = (obs["role"] == "control").any() and not obs["treatment"][treated].is_unique
+    else:
+        compared = treated & (obs["moa"] != "")
+        compounds = obs[compared].groupby("moa")["compound"].nunique()
+        possible = len(compounds) > 1 and (compounds > 1).any()
+    return profiles[compared.to_numpy()] if possible else None
 
 
 def average_precision(
@@ -32,13 +95,26 @@ def average_precision(
     negative_different: Sequence[str],
     similarity: Similarity = "cosine",
 ) -> pd.DataFrame:
-    """A row a profile: `average_precision` of finding its positives before its negatives, and how many there are.
+    """Average precision of ranking each profile's positives before its negatives.
 
     Two profiles are positives (negatives) of each other if they agree in all columns of `..._same` and differ in all of
-    `..._different`; columns by their name in obs or in METADATA. Distances are compared in single precision, which
-    makes profiles that differ by rounding alone a tie, and in a tie positives come first (as in copairs). NaN for a
-    profile without positives, or with an empty value in a named column, which is nobody's positive or negative.
-    InputError on a missing column, on NaN, and where no profile has a positive or a negative.
+    `..._different`. Distances are compared in single precision, which makes profiles that differ by rounding alone a
+    tie, and in a tie positives come first (as in copairs).
+
+    Args:
+        profiles: rows x features.
+        positive_same: columns that positives share, by their name in obs or in METADATA.
+        positive_different: columns in which positives differ.
+        negative_same: columns that negatives share with the query.
+        negative_different: columns in which negatives differ from the query.
+        similarity: of two profiles.
+
+    Returns:
+        `obs` with `average_precision`, `n_positive` and `n_total`. NaN for a profile without positives, or with an
+        empty value in a named column, which is a positive or negative of none.
+
+    Raises:
+        InputError: a missing column, NaN, or no profile with a positive or a negative.
     """
     rows = directions(profiles, similarity)
     given = (positive_same, positive_different, negative_same, negative_different)
@@ -63,22 +139,34 @@ def average_precision(
     ):
         if not counts.any():
             raise InputError(
-                f"profiles: no profile has a {kind}, that is one with the same {', '.join(same) or 'anything'} and "
+                f"profiles: no profile has a {kind}, that is, one with the same {', '.join(same) or 'anything'} and "
                 f"another {', '.join(different) or 'row'}; choose other columns"
             )
     return profiles.obs.assign(average_precision=scores, n_positive=n_positive, n_total=n_positive + n_negative)
 
 
-def mean_average_precision(
-    precisions: pd.DataFrame, *, by: Sequence[str], n_draws: int = 10_000, seed: int = 0
-) -> pd.DataFrame:
-    """A row a group: the mean of its profiles' average precision, its p-value and that corrected over all groups.
+def mean_by_group(precisions: pd.DataFrame, *, by: Sequence[str], n_draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
+    """Mean of the average precision of each group's profiles, with p-values against random rankings.
 
-    `precisions` as `average_precision` makes it; profiles without positives are left out. The p-value is the share of
-    random rankings (of as many positives among as many profiles) that reach the mean, 1 added above and below.
-    Profiles of a group with equal counts share their draws (as in copairs), since their scores are not independent: the
-    cautious side. Corrected by Benjamini and Hochberg, so that a threshold on it is a rate of false discoveries.
+    The p-value is the share of random rankings (of as many positives among as many profiles) that reach the mean, 1
+    added above and below. Profiles of a group with equal counts share their draws (as in copairs), since their scores
+    are not independent: the cautious side. Profiles without positives are left out.
+
+    Args:
+        precisions: the table of `average_precision`.
+        by: columns that make a group.
+        n_draws: random rankings.
+        seed: of the rankings.
+
+    Returns:
+        A row per group: `mean_average_precision`, `n_profiles`, `p_value`, `corrected_p_value` (Benjamini and
+        Hochberg).
+
+    Raises:
+        InputError: a missing column.
     """
+    from scipy.stats import false_discovery_control  # slow to import, and only needed here
+
     names = [METADATA.get(name, name) for name in by]
     missing = [name for name in names if name not in precisions.columns]
     if missing:
@@ -96,28 +184,7 @@ def mean_average_precision(
         null = sum(n * drawn[k] for n, k in zip(times, kinds_here)) / len(group)
         groups.append((*values, observed, len(group), share_reached(null, observed)))
     table = pd.DataFrame(groups, columns=[*names, "mean_average_precision", "n_profiles", "p_value"])
-    return table.assign(corrected_p_value=benjamini_hochberg(table["p_value"].to_numpy()))
-
-
-def precision_p_values(precisions: pd.DataFrame, *, n_draws: int = 10_000, seed: int = 0) -> pd.Series:
-    """The p-value of each profile's own average precision against random rankings; NaN where there is none."""
-    sizes = precisions[["n_positive", "n_total"]].to_numpy(dtype=int)
-    scores = precisions["average_precision"].to_numpy()
-    p_values = np.full(len(scores), np.nan)
-    for n_positive, n_total in np.unique(sizes[sizes[:, 0] > 0], axis=0):
-        null = random_average_precision(int(n_positive), int(n_total), n_draws=n_draws, seed=seed)
-        for row in np.flatnonzero((sizes == (n_positive, n_total)).all(axis=1)):
-            p_values[row] = share_reached(null, scores[row])
-    return pd.Series(p_values, index=precisions.index, name="p_value")
-
-
-def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
-    """p-values corrected for their number, in the order given. Benjamini and Hochberg 1995."""
-    n = len(p_values)
-    falling = np.argsort(p_values, kind="stable")[::-1]
-    corrected = np.empty(n)
-    corrected[falling] = np.minimum.accumulate(p_values[falling] * n / np.arange(n, 0, -1)).clip(max=1)
-    return corrected
+    return table.assign(corrected_p_value=false_discovery_control(table["p_value"]) if len(table) else [])
 
 
 def random_average_precision(n_positive: int, n_total: int, *, n_draws: int, seed: int) -> np.ndarray:
@@ -135,7 +202,7 @@ def random_average_precision(n_positive: int, n_total: int, *, n_draws: int, see
 
 def _random_ranks(rng: np.random.Generator, n: int, n_positive: int, n_total: int) -> np.ndarray:
     """`n` times `n_positive` different ranks of 1..n_total, rising: (n, n_positive)."""
-    if n_positive**2 < n_total:  # repeats are rare: draw such rows again
+    if n_positive**2 < n_total:  # repeats are rare: redraw such rows
         ranks = np.sort(rng.integers(1, n_total + 1, size=(n, n_positive)), axis=1)
         while (again := (np.diff(ranks, axis=1) == 0).any(axis=1)).any():
             ranks[again] = np.sort(rng.integers(1, n_total + 1, size=(int(again.sum()), n_positive)), axis=1)

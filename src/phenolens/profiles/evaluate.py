@@ -1,140 +1,202 @@
-"""From anybody's table to scores: wells, scale and whitening, treatments, neighbours, precision; each choice named.
+"""Score profiles by mechanism: the one scorer of studies and tables, and how a table becomes profiles.
 
-N rows, Z features. Nothing is read or written here.
+N rows, Z features. Nothing is written here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import pandas as pd
 
-from phenolens.core.errors import InputError, at_least
+from phenolens.core.bounds import Bounded, Count, Seed
+from phenolens.core.errors import InputError
+from phenolens.core.progress import tell, track
 from phenolens.core.provenance import provenance
-from phenolens.profiles.average_precision import average_precision, mean_average_precision
-from phenolens.profiles.nsc import HeldOut, Score, Similarity, can_be_counted, neighbour_score, nsc, nscb
-from phenolens.profiles.permutation import ShuffledLabels, shuffled_label_test
+from phenolens.profiles.average_precision import Of, mean_average_precision, rankable
+from phenolens.profiles.columns import Columns
+from phenolens.profiles.nsc import (
+    NSC,
+    NSCB,
+    DroppedMechanisms,
+    HeldOut,
+    Matching,
+    Score,
+    Similarity,
+    labelled_rows,
+    match,
+    one_row_a_treatment,
+    refuse_uncountable,
+    score_of,
+)
 from phenolens.profiles.profiles import METADATA, metadata, named_summaries, treatment_profiles, well_profiles
-from phenolens.profiles.recipe import Recipe
+from phenolens.profiles.read_table import ForeignTable
+from phenolens.profiles.uncertainty import AveragedOver, ShuffledLabels, shuffled_labels
 from phenolens.profiles.validate import feature_matrix, repeated_rows, without_non_finite
-from phenolens.profiles.whitening import Whitening, apply_whitening, fit_whitening
+from phenolens.profiles.whitening import Recipe, Whitening, apply_whitening, fit_whitening
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 Rows = Literal["cells", "wells", "treatments"]
-SEPARATOR = "+"  # between what a further protocol holds out
-BOOTSTRAPS, SHUFFLES = 10_000, 1_000  # where no number is given
+COUNTS = ("protocol", "accuracy", "n_treatments", "n_correct", "ci_low", "ci_high")
+NAMED: dict[str, tuple[HeldOut, ...]] = {"NSC": NSC, "NSCB": NSCB}
 
 
 @dataclass(frozen=True)
-class TableConfig:
-    """How the rows of a table become profiles of treatments."""
-
-    rows: Literal["auto", "cells", "wells", "treatments"] = "auto"  # what a row is; auto: told by plate and well
-    statistics: str = "mean"  # of a well's cells: mean, median, sd, mad, trimmed, q25 ..., joined by +
-    min_cells: int = 1  # wells with fewer cells are left out and listed
-    well_statistic: Literal["median", "mean", "trimmed"] = "median"  # over the wells of a treatment
-    positive_controls: Literal["left out", "counted"] = "left out"  # rows of role other that hold a treated dose
-    non_finite: Literal["refused", "features", "rows"] = "refused"  # what is left out on a NaN or infinity
-    duplicates: Literal["refused", "left out"] = "refused"  # rows that repeat another, number for number
-    harmony: Literal["none", "batch", "plate"] = "none"  # Harmony over these, after whitening; an extra
-    harmony_seed: int = 0  # of Harmony's first clusters
-
-    def __post_init__(self) -> None:
-        """InputError on a choice that cannot be."""
-        at_least("--min-cells", self.min_cells, 1)
-        at_least("--harmony-seed", self.harmony_seed, 0)
-        named_summaries(self.statistics)
-
-
-@dataclass(frozen=True)
-class ScoreConfig:
-    """How treatments are matched, by which convention, and how sure that is."""
+class EvaluateConfig(Bounded):
+    """Which scores are computed, and how their uncertainty is estimated."""
 
     protocols: tuple[str, ...] = ()  # NSC, NSCB, or what is held out (compound+plate); left out: NSC, NSCB if possible
-    queries: Literal["treatments", "wells"] = "treatments"  # what is matched
-    similarity: Similarity = "cosine"
-    dropped_mechanisms: Literal["stay", "leave"] = "stay"  # candidates of mechanisms that no query can find
-    averaged_over: Literal["treatments", "compounds"] = "treatments"
-    bootstraps: int | None = None  # resamplings of compounds for the interval; left out: 10,000 (a study: 2,000)
-    shuffles: int | None = None  # permutations of mechanisms over compounds; left out: 1,000 (a study: 200)
-    null_draws: int = 10_000  # random rankings for the p-values of mean average precision
-    bootstrap_seed: int = 0  # of all draws
+    bootstraps: Count = 10_000  # resamplings of compounds for the 95 % interval
+    shuffles: Count = 1_000  # permutations of mechanisms across compounds: the chance level of this screen
+    bootstrap_seed: Seed = 0  # of all draws
 
     def __post_init__(self) -> None:
-        """InputError on a choice that cannot be."""
-        for flag, value in (
-            ("bootstraps", self.bootstraps),
-            ("shuffles", self.shuffles),
-            ("null-draws", self.null_draws),
-        ):
-            at_least(f"--{flag}", 1 if value is None else value, 1)
-        at_least("--bootstrap-seed", self.bootstrap_seed, 0)
+        """Validate the settings."""
+        super().__post_init__()
         for protocol in self.protocols:
             held_out(protocol)
 
 
+@dataclass(frozen=True)
+class ScoreConfig(EvaluateConfig):
+    """The scores of a table: EvaluateConfig with the conventions, which a study keeps at their defaults."""
+
+    queries: Literal["treatments", "wells"] = "treatments"  # what is matched
+    similarity: Similarity = "cosine"
+    dropped_mechanisms: DroppedMechanisms = "stay"  # candidates of mechanisms that no query can find
+    averaged_over: AveragedOver = "treatments"
+    null_draws: Count = 10_000  # random rankings for the p-values of mean average precision
+
+
+@dataclass(frozen=True)
+class TableConfig(Bounded):
+    """How the rows of a table become profiles of treatments."""
+
+    rows: Literal["auto", "cells", "wells", "treatments"] = "auto"  # what a row is; auto: from plate and well
+    statistics: str = "mean"  # of a well's cells: mean, median, sd, mad, trimmed, q25 ..., joined by +
+    min_cells: Count = 1  # wells with fewer cells are left out and listed
+    well_statistic: Literal["median", "mean", "trimmed"] = "median"  # over the wells of a treatment
+    positive_controls: Literal["left out", "counted"] = "left out"  # rows of role other that hold a treated dose
+    non_finite: Literal["refused", "features", "rows"] = "refused"  # what is left out on a NaN or infinity
+    duplicates: Literal["refused", "left out"] = "refused"  # rows that repeat another, number for number
+
+    def __post_init__(self) -> None:
+        """Validate the settings."""
+        super().__post_init__()
+        named_summaries(self.statistics)
+
+
 def held_out(protocol: str) -> tuple[HeldOut, ...]:
     """What a protocol leaves out: NSC, NSCB, or names joined by +; InputError on any other word."""
-    named: dict[str, tuple[HeldOut, ...]] = {"NSC": ("compound",), "NSCB": ("compound", "batch")}
-    words = protocol.split(SEPARATOR)
-    if protocol in named:
-        return named[protocol]
+    words = protocol.split("+")
+    if protocol in NAMED:
+        return NAMED[protocol]
     if not set(words) <= set(get_args(HeldOut)) or len(set(words)) < len(words):
         raise InputError(
             f'--protocols "{protocol}": expected NSC, NSCB, or what is held out, of {", ".join(get_args(HeldOut))}, '
-            f"joined by {SEPARATOR}, such as compound+plate"
+            "joined by +, such as compound+plate"
         )
     return cast("tuple[HeldOut, ...]", tuple(words))
 
 
 @dataclass(frozen=True)
-class Profiles:
-    """A table on its way: wells as given, whitened, and treatments of them."""
-
-    rows: Rows  # what a row of the table was
-    wells: AnnData | None  # as they were before scaling; None where a row is a treatment
-    whitened: AnnData  # the rows that scale and whitening were learnt on and applied to
-    treatments: AnnData
-    whitening: Whitening
-    left_out: dict[str, list[str]] = field(default_factory=dict)  # by why: names of features, rows, wells
-
-
-@dataclass(frozen=True)
 class Scored:
-    """A score beside its shuffled labels."""
+    """A score and its shuffled labels."""
 
     score: Score
     shuffled: ShuffledLabels
     queries: str  # what was matched: treatments or wells
 
+    @property
+    def row(self) -> dict[str, Any]:
+        """The score as a row of scores.csv."""
+        return {name: getattr(self.score, name) for name in COUNTS}
+
+    @property
+    def by_chance(self) -> dict[str, float]:
+        """What the same profiles score by chance and with shuffled labels."""
+        shuffled = float(self.shuffled.shuffled.mean())
+        return {"chance": self.score.chance, "shuffled": shuffled, "p_value": self.shuffled.p_value}
+
+
+def matchings_of(profiles: AnnData, config: ScoreConfig) -> list[Matching]:
+    """The nearest neighbours by each protocol, all distances computed once; InputError where one cannot be scored."""
+    if config.queries == "treatments" and (not config.protocols or set(config.protocols) & NAMED.keys()):
+        one_row_a_treatment(profiles)
+    labelled = labelled_rows(profiles, config.similarity)
+    asked = [held_out(protocol) for protocol in config.protocols] or [NSC, NSCB]
+    once = {frozenset(names): names for names in reversed(asked)}
+    matchings = [
+        match(labelled, names, dropped_mechanisms=config.dropped_mechanisms) for names in reversed(once.values())
+    ]
+    if not config.protocols and not matchings[1].answer(labelled.mechanism).eligible.any():
+        matchings = matchings[:1]
+    for matching in matchings:
+        refuse_uncountable(matching)
+    return matchings
+
+
+def scored(matching: Matching, config: ScoreConfig) -> Scored:
+    """The score of one protocol with its interval and its shuffled labels."""
+    return Scored(
+        score=score_of(
+            matching, averaged_over=config.averaged_over, n_bootstrap=config.bootstraps, seed=config.bootstrap_seed
+        ),
+        shuffled=shuffled_labels(
+            matching, averaged_over=config.averaged_over, n_shuffles=config.shuffles, seed=config.bootstrap_seed
+        ),
+        queries=config.queries,
+    )
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """The profiles of a table: wells as given, whitened, and the treatments made of them."""
+
+    rows: Rows  # what a row of the table was
+    wells: AnnData | None  # before scaling; None where a row is a treatment
+    whitened: AnnData  # the rows that scaling and whitening were fitted on and applied to
+    treatments: AnnData
+    whitening: Whitening
+    left_out: dict[str, list[str]] = field(default_factory=dict)  # by why: names of features, rows, wells
+
+    def queries(self, config: ScoreConfig) -> AnnData:
+        """The rows to match."""
+        if config.queries == "treatments":
+            return self.treatments
+        if self.wells is None:
+            raise InputError("--queries wells: a row of this table is a treatment; expected rows of wells or cells")
+        return self.whitened
+
 
 def profiles_of(parts: Iterable[AnnData], config: TableConfig, recipe: Recipe) -> Profiles:
     """Profiles of wells and treatments from a table that comes in parts, each of whole wells.
 
-    InputError on what cannot be computed with, in words that name the row and feature; nothing is dropped unasked.
+    InputError on anything that cannot be computed with, naming the row and feature; nothing is left out unasked.
     """
     rows, parts = kind_of_rows(iter(parts), config.rows)
     left_out: dict[str, list[str]] = {}
+    parts = _without_repeated_rows(parts, config, left_out)
     if rows == "cells":
+        as_asked = {"refused": "refused", "features": "features left out", "rows": "cells left out"}
         given = well_profiles(
-            _checked(parts, config, left_out),
+            parts,
             statistics=config.statistics,
             min_cells=config.min_cells,
-            non_finite={"refused": "refused", "features": "features left out", "rows": "cells left out"}[
-                config.non_finite
-            ],  # type: ignore[arg-type]
+            non_finite=as_asked[config.non_finite],  # type: ignore[arg-type]
         )
         about = provenance(given)
         left_out["wells with too few cells"] = [f"{well['plate']}_{well['well']}" for well in about["wells_left_out"]]
         left_out["features that are not finite"] = about["features_left_out"]
     else:
-        given = _one_table(_checked(parts, config, left_out))
+        given = _one_table(parts)
         if config.non_finite != "refused":
             what: Literal["features", "rows"] = config.non_finite
             given, left_out[f"{what} that are not finite"] = without_non_finite(given, left_out=what)
@@ -142,10 +204,6 @@ def profiles_of(parts: Iterable[AnnData], config: TableConfig, recipe: Recipe) -
     whitening = fit_whitening(given, recipe)
     left_out["features without spread"] = list(whitening.constant_features)
     whitened = apply_whitening(given, whitening)
-    if config.harmony != "none":
-        from phenolens.profiles.harmony import harmonise
-
-        whitened = harmonise(whitened, over=config.harmony, seed=config.harmony_seed)
     if rows == "treatments":
         treatments = whitened
     else:
@@ -157,9 +215,9 @@ def profiles_of(parts: Iterable[AnnData], config: TableConfig, recipe: Recipe) -
 
 
 def kind_of_rows(parts: Iterator[AnnData], asked: str) -> tuple[Rows, Iterator[AnnData]]:
-    """What a row is, and all parts again: cells where most wells have several rows in the first part, else wells.
+    """What a row is, and all parts again: cells where most wells of the first part have several rows, else wells.
 
-    Rows are treatments where no column tells wells apart and no treatment stands twice in any part.
+    Rows are treatments where there is no well column and every treatment is in one row.
     """
     first = next(parts, None)
     if first is None:
@@ -173,96 +231,16 @@ def kind_of_rows(parts: Iterator[AnnData], asked: str) -> tuple[Rows, Iterator[A
         return "cells", again
     if (obs["well"] != obs.index).any():
         return "wells", again
-    whole = list(again)  # of a table without wells, which is put together anyway: a treatment may be on another plate
-    told = pd.concat([metadata(part, ("treatment", "role"), what="table") for part in whole])
-    unique = told.loc[told["role"] == "treated", "treatment"].is_unique
+    whole = list(again)  # a table without wells is held whole anyway: a treatment may be on another plate
+    known = pd.concat([metadata(part, ("treatment", "role"), what="table") for part in whole])
+    unique = known.loc[known["role"] == "treated", "treatment"].is_unique
     return ("treatments" if unique else "wells"), iter(whole)
 
 
-def scores_of(profiles: Profiles, config: ScoreConfig) -> Iterator[Scored]:
-    """Each protocol's score with its shuffled labels; errors as in `neighbour_score`."""
-    table = profiles.treatments if config.queries == "treatments" else _wells_to_match(profiles)
-    for protocol in protocols_of(profiles, config):
-        left_out = held_out(protocol)
-        conventions = {
-            "similarity": config.similarity,
-            "dropped_mechanisms": config.dropped_mechanisms,
-            "averaged_over": config.averaged_over,
-        }
-        drawn = {"n_bootstrap": config.bootstraps or BOOTSTRAPS, "seed": config.bootstrap_seed}
-        if config.queries == "treatments" and protocol in ("NSC", "NSCB"):
-            score = (nsc if protocol == "NSC" else nscb)(table, **conventions, **drawn)  # type: ignore[arg-type]
-        else:
-            score = neighbour_score(table, held_out=left_out, **conventions, **drawn)  # type: ignore[arg-type]
-        shuffled = shuffled_label_test(
-            table,
-            held_out=left_out,
-            n_shuffles=config.shuffles or SHUFFLES,
-            seed=config.bootstrap_seed,
-            **conventions,  # type: ignore[arg-type]
-        )
-        yield Scored(score, shuffled, config.queries)
-
-
-def protocols_of(profiles: Profiles, config: ScoreConfig) -> tuple[str, ...]:
-    """The protocols that were asked for; else NSC, and NSCB where some treatment can be counted by it."""
-    if config.protocols:
-        return config.protocols
-    table = profiles.treatments if config.queries == "treatments" else _wells_to_match(profiles)
-    return ("NSC", "NSCB") if can_be_counted(table, held_out("NSCB")) else ("NSC",)
-
-
-def replicate_precision(profiles: Profiles, config: ScoreConfig) -> pd.DataFrame | None:
-    """mAP of each treatment: do its wells find each other before the control wells? None without wells or controls.
-
-    Positives of a treated well: other wells of its treatment. Negatives: control wells. On whitened wells.
-    """
-    if profiles.wells is None:
-        return None
-    role = metadata(profiles.whitened, ("role",))["role"]
-    treatments = metadata(profiles.whitened, ("treatment",))["treatment"][role == "treated"]
-    if not (role == "control").any() or treatments.is_unique:
-        return None
-    wells = profiles.whitened[role.isin(["treated", "control"]).to_numpy()]
-    precisions = average_precision(
-        wells, positive_same=["treatment"], negative_different=["role"], similarity=config.similarity
-    )
-    treated = precisions[precisions[METADATA["role"]] == "treated"]
-    return mean_average_precision(treated, by=["treatment"], n_draws=config.null_draws, seed=config.bootstrap_seed)
-
-
-def mechanism_precision(profiles: Profiles, config: ScoreConfig) -> pd.DataFrame | None:
-    """mAP of each mechanism: do its treatments find each other before those of other mechanisms?
-
-    Positives: same mechanism, another compound. Negatives: another mechanism, another compound. None where no
-    mechanism has two compounds.
-    """
-    obs = metadata(profiles.treatments, ("moa", "role", "compound"))
-    labelled = (obs["role"] == "treated") & (obs["moa"] != "")
-    compounds = obs[labelled].groupby("moa")["compound"].nunique()
-    if (compounds < 2).all() or len(compounds) < 2:
-        return None
-    precisions = average_precision(
-        profiles.treatments[labelled.to_numpy()],
-        positive_same=["moa"],
-        positive_different=["compound"],
-        negative_different=["moa", "compound"],
-        similarity=config.similarity,
-    )
-    return mean_average_precision(precisions, by=["moa"], n_draws=config.null_draws, seed=config.bootstrap_seed)
-
-
-def _wells_to_match(profiles: Profiles) -> AnnData:
-    if profiles.wells is None:
-        raise InputError("--queries wells: a row of this table is a treatment; expected rows of wells or cells")
-    return profiles.whitened
-
-
-def _checked(parts: Iterable[AnnData], config: TableConfig, left_out: dict[str, list[str]]) -> Iterator[AnnData]:
-    """Each part without rows that repeat another number for number; InputError on such rows unless they may go.
-
-    Another is a row of this part or of any before it: the same rows under two plates are found, too.
-    """
+def _without_repeated_rows(
+    parts: Iterable[AnnData], config: TableConfig, left_out: dict[str, list[str]]
+) -> Iterator[AnnData]:
+    """Each part without rows that repeat an earlier one number for number, on any plate; InputError unless asked."""
     seen: set[bytes] = set()
     n_rows = 0
     for part in parts:
@@ -295,7 +273,103 @@ def _one_table(parts: Iterable[AnnData]) -> AnnData:
     return table
 
 
-def sentence(names: Sequence[str]) -> str:
-    """Up to three of the names, and how many more there are."""
-    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+def precision_of(profiles: Profiles, of: Of, config: ScoreConfig) -> pd.DataFrame | None:
+    """mAP of treatments (on whitened wells) or of mechanisms (on treatments); None where nothing can be ranked."""
+    table = profiles.treatments if of == "mechanisms" else profiles.whitened
+    if (of == "treatments" and profiles.wells is None) or rankable(table, of) is None:
+        return None
+    return mean_average_precision(
+        table, of=of, similarity=config.similarity, n_draws=config.null_draws, seed=config.bootstrap_seed
+    )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A table's scores and everything they were made with."""
+
+    table: ForeignTable
+    config: TableConfig
+    recipe: Recipe
+    score: ScoreConfig  # with the protocols that were scored
+    profiles: Profiles
+    scores: list[Scored]
+    precision: dict[Of, pd.DataFrame]  # mAP per treatment and per mechanism, where it could be computed
+
+    def as_table(self) -> pd.DataFrame:
+        """A row per score, as scores.csv holds it."""
+        rows = [{"queries": one.queries} | one.row | one.by_chance | one.score.conventions for one in self.scores]
+        return pd.DataFrame(rows)
+
+    @property
+    def source(self) -> str:
+        """The name of the table's file or folder."""
+        return self.table.path.resolve().name
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """The table and all settings, for about.json."""
+        return {
+            "source": self.source,
+            "sha256": self.table.sha256,
+            "columns": asdict(self.table.columns),
+            "table": asdict(self.config),
+            "recipe": asdict(self.recipe),
+            "scores": asdict(self.score),
+        }
+
+
+def evaluate_table(
+    path: Path, *, columns: Columns, config: TableConfig, recipe: Recipe, score: ScoreConfig
+) -> Evaluation:
+    """Read a table, make profiles and score them; nothing is written.
+
+    What cannot be scored is refused before anything is reported of the table.
+    """
+    for protocol in score.protocols:
+        if "well" in held_out(protocol) and score.queries == "treatments":
+            raise InputError(
+                f'--protocols "{protocol}": a treatment has several wells, so holding out the well goes with '
+                "--queries wells; add that, or hold out compound, batch or plate"
+            )
+    table = ForeignTable(path, columns)
+    profiles = profiles_of(table.parts(), config, recipe)
+    matchings = matchings_of(profiles.queries(score), score)
+    _report(table, profiles)
+    names = tuple(m.protocol if m.held_out in NAMED.values() else "+".join(m.held_out) for m in matchings)
+    if not score.protocols and "NSCB" not in names:
+        tell("NSCB is not scored: without its own batch no treatment has another of its mechanism left (--batch)")
+    score = replace(score, protocols=names)
+    scores = [scored(matching, score) for matching in track(matchings, "scoring", total=len(matchings))]
+    precision = {of: precision_of(profiles, of, score) for of in get_args(Of)}
+    return Evaluation(
+        table=table,
+        config=config,
+        recipe=recipe,
+        score=score,
+        profiles=profiles,
+        scores=scores,
+        precision={of: found for of, found in precision.items() if found is not None},
+    )
+
+
+def _report(table: ForeignTable, profiles: Profiles) -> None:
+    """Report what was assumed, what was left out, and the size of the table."""
+    for note in sorted(table.notes):
+        tell(f"note: {note}")
+    for why, names in profiles.left_out.items():
+        tell(f"left out: {len(names):,} {why} ({shortened(names)})")
+    role = profiles.whitened.obs[METADATA["role"]].astype(str).value_counts()
+    obs = profiles.treatments.obs
+    treated = set(obs.loc[obs[METADATA["role"]] != "control", METADATA["treatment"]])
+    features = profiles.whitening.features
+    tell(
+        f"{profiles.whitened.n_obs:,} {'treatments' if profiles.rows == 'treatments' else 'wells'} "
+        f"({', '.join(f'{n:,} {name}' for name, n in role.items())}), {len(treated):,} treatments, "
+        f"{len(features):,} features ({shortened(features)})"
+    )
+
+
+def shortened(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

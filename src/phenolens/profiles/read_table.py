@@ -8,9 +8,11 @@ comma-separated values.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from phenolens.core.errors import InputError
+from phenolens.core.files import sha256
 from phenolens.core.provenance import KEY, provenance_text
 from phenolens.profiles.columns import (
     OWN_NAMES,
@@ -263,6 +266,14 @@ class ForeignTable:
         for file in self.files:
             if not kind_of(file):
                 raise InputError(f"{file}: not a kind of table that is read; expected {', '.join(KINDS)}")
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the file, as sha256sum gives it; of a folder, that of the digests of its files in order."""
+        if self.path.is_dir():
+            return sha256(*self.files)
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def parts(self) -> Iterator[AnnData]:
         """Each part in turn; `notes` grow on the way and are complete after the last.

@@ -1,29 +1,146 @@
-"""The folder of a table's scores: held by one process, put in place whole, never in place of somebody's own files.
+"""The files of scores: written and read, and the folder of a table's scores, replaced as a whole or not at all.
 
-Beside `out` lie, while it is written: `.out.lock` (held), `.out.partial` (the new), `.out.old`, `.out.gone` (older).
+While a folder `out` is written, `.out.lock` (held), `.out.partial` (the new one), `.out.old` and `.out.gone` (older
+ones) lie beside it.
 """
+
+from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import pandas as pd
+
+from phenolens import __version__
 from phenolens.core.errors import InputError, Interrupted
-from phenolens.core.files import alone, read_json
+from phenolens.core.files import alone, read_json, write_h5ad, write_json, write_text, write_whole
+from phenolens.profiles.evaluate import Evaluation, Scored, held_out
+from phenolens.profiles.protocol import protocol_text
+from phenolens.profiles.score_table import LEFT_OUT
+
+if TYPE_CHECKING:
+    from phenolens.profiles.nsc import Score
 
 FORMAT = "phenolens scores 1"
 ABOUT = "about.json"
-OF_THE_SYSTEM = (".DS_Store", "Thumbs.db", "desktop.ini")  # what a file browser leaves in a folder that was looked at
+OF_THE_SYSTEM = (".DS_Store", "Thumbs.db", "desktop.ini")  # files that a file browser leaves in a folder
+QUERY_COLUMNS = ("treatment", "compound", "concentration_um", "moa", "counted", "right", "neighbour", "predicted")
+
+
+def save_evaluation(evaluation: Evaluation, out: Path) -> None:
+    """Keep the evaluation in `out`, which `score_folder` holds, in place of older scores."""
+    folder = beside(out, "partial")
+    write_text(folder / "scores.csv", evaluation.as_table().to_csv(index=False))
+    write_text(folder / "protocol.md", protocol_text(evaluation))
+    for scored in evaluation.scores:
+        name = file_name(scored.score)
+        title = f"{evaluation.source}: {scored.queries} by their nearest neighbour ({scored.score.protocol})"
+        confusion = folder / f"confusion_{name}.csv"
+        write_score(scored, queries=folder / f"neighbours_{name}.csv", confusion=confusion)
+        draw_confusion(scored, confusion.with_suffix(".png"), title=title)
+    for of, name in (("treatments", "replicates"), ("mechanisms", "mechanisms")):
+        if of in evaluation.precision:
+            write_text(folder / f"precision_{name}.csv", evaluation.precision[of].to_csv(index=False))
+    if evaluation.profiles.wells is not None:
+        write_h5ad(folder / "wells.h5ad", evaluation.profiles.wells)
+        write_h5ad(folder / "wells_scaled.h5ad", evaluation.profiles.whitened)
+    write_h5ad(folder / "treatments.h5ad", evaluation.profiles.treatments)
+    files = sorted([path.name for path in folder.iterdir()] + [ABOUT])
+    write_json(folder / ABOUT, {"format": FORMAT, "version": __version__} | evaluation.made_with | {"files": files})
+    put_in_place(out)
+
+
+def write_score(scored: Scored, *, queries: Path, confusion: Path) -> None:
+    """Write a score's table of queries, as `read_queries` reads it, and its confusion matrix."""
+    write_text(queries, scored.score.queries.to_csv(index_label="row"))
+    write_text(confusion, scored.score.confusion.to_csv())
+
+
+def draw_confusion(scored: Scored, path: Path, *, title: str) -> None:
+    """Write the confusion matrix as a PNG with its caption."""
+    from phenolens.plotting.charts import confusion_matrix
+    from phenolens.plotting.style import png
+
+    figure = confusion_matrix(scored.score.confusion, title=title, what=scored.queries, how=caption(scored))
+    with write_whole(path) as file:
+        file.write(png(figure))
+
+
+def caption(scored: Scored) -> str:
+    """Accuracy with its interval and chance, and which candidates are excluded."""
+    score, what = scored.score, scored.queries
+    vote = ", each compound one vote" if score.conventions["averaged_over"] == "compounds" else ""
+    left_out = LEFT_OUT.get(
+        score.protocol, f"those of the same {' or '.join(score.conventions['held_out'].split('+'))} are left out"
+    )
+    return (
+        f"Accuracy{vote}: {100 * score.accuracy:.1f} % (95 % interval {100 * score.ci_low:.0f} to "
+        f"{100 * score.ci_high:.0f} %; by chance {100 * score.chance:.1f} %). Neighbours are sought among the other "
+        f"{what} with a mechanism; {left_out}."
+    )
+
+
+def file_name(score: Score) -> str:
+    """A protocol as part of a file's name: NSC, NSCB, or what is held out."""
+    return score.protocol if score.protocol in ("NSC", "NSCB") else score.conventions["held_out"]
+
+
+def read_queries(path: Path) -> pd.DataFrame:
+    """Read a `neighbours_*.csv` of a table or a study: a row per query by its name, `counted` and `right` as booleans.
+
+    InputError on a file that is no such table, naming the row where it is one row's fault.
+    """
+    renew = "run `phenolens evaluate` again"
+    try:
+        table = pd.read_csv(path, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged ({error}); {renew}") from error
+    missing = [name for name in QUERY_COLUMNS if name not in table]
+    if missing:
+        raise InputError(f"{path}: no column {missing[0]}; expected a neighbours_*.csv of `phenolens evaluate`")
+    for name in ("counted", "right"):
+        text = table[name].astype(str)
+        bad = ~text.isin(["True", "False"])
+        if bad.any():
+            raise InputError(
+                f'{path}, row {int(bad.to_numpy().argmax()) + 2}: {name} is "{text[bad].iloc[0]}", expected True or '
+                f"False; {renew}"
+            )
+        table[name] = text == "True"
+    if "distance" in table:
+        table["distance"] = pd.to_numeric(table["distance"], errors="coerce")
+    named_by = "treatment" if table["treatment"].is_unique or "row" not in table else "row"
+    twice = table[named_by][table[named_by].duplicated()]
+    if len(twice):
+        unnamed = ", and there is no column row" if named_by == "treatment" else ""
+        raise InputError(
+            f'{path}: {named_by} "{twice.iloc[0]}" is listed twice{unnamed}; expected each query once: {renew}'
+        )
+    return table.set_index(table[named_by].astype(str).rename("row")).drop(columns="row", errors="ignore")
+
+
+def protocol_of(path: Path) -> str:
+    """The protocol of a `neighbours_*.csv` by its name: what is held out, sorted; empty where the file is renamed."""
+    words = path.stem.split("_")
+    if words[0] != "neighbours" or len(words) < 2:
+        return ""
+    try:
+        return "+".join(sorted(held_out(words[1])))
+    except InputError:
+        return ""
 
 
 @contextmanager
 def score_folder(out: Path, *, source: Path) -> Iterator[Path]:
-    """Hold `out` for one evaluation of the table `source`: its real path, checked and put right before any computing.
+    """Hold `out` for one evaluation of the table `source`; gives its real path, checked before anything is computed.
 
-    InputError where it may not be replaced, cannot be written, or is another process's. What a killed process left
-    half-way is put right first; folders that were made for it go again when nothing was kept in them. Interrupted
-    where it was stopped with the new scores in place already.
+    Files that a killed process left are cleaned up first, and folders made for `out` are removed again when nothing
+    was kept in them. InputError where `out` may not be replaced, cannot be written, or another process holds it.
+    Interrupted where the process was stopped with the new scores already in place.
     """
     folder = _place(out, source)
     lock = beside(folder, "lock")
@@ -57,7 +174,7 @@ def check_folder(out: Path) -> None:
         return
     ours = _files_of(out)
     if not ours:
-        raise InputError(f"--out {out}: is there and holds no scores of phenolens; name a new or empty folder")
+        raise InputError(f"--out {out}: exists and holds no scores of phenolens; name a new or empty folder")
     others = [name for name in there if name not in ours or not (out / name).is_file()]
     if others:
         more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
@@ -70,7 +187,7 @@ def check_folder(out: Path) -> None:
 
 
 def settle(out: Path) -> None:
-    """Put right what a killed process left beside `out`: older scores come back unless newer ones are in place."""
+    """Clean up what a killed process left beside `out`: older scores are restored unless newer ones are in place."""
     old, gone = beside(out, "old"), beside(out, "gone")
     for leftover in (gone, beside(out, "partial")):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -84,9 +201,9 @@ def settle(out: Path) -> None:
 
 
 def put_in_place(out: Path) -> None:
-    """Let `.out.partial` take the name `out`; older scores are moved aside before and removed after.
+    """Rename `.out.partial` to `out`; older scores are moved aside before and removed after.
 
-    InputError where somebody's own files have come into `out` meanwhile.
+    InputError where other files have been put into `out` meanwhile.
     """
     check_folder(out)
     if out.exists():
@@ -96,20 +213,20 @@ def put_in_place(out: Path) -> None:
 
 
 def beside(out: Path, what: str) -> Path:
-    """Where `what` of the folder lies: hidden, beside it, on the same disk."""
+    """The hidden path beside a folder, on the same disk."""
     return out.with_name(f".{out.name}.{what}")
 
 
 def _place(out: Path, source: Path) -> Path:
-    """The real path of `out`; InputError where a folder cannot or should not be put in place of it."""
+    """The real path of `out`; InputError where a folder must not be put in its place."""
     try:
         folder = out.resolve()
     except (OSError, RuntimeError) as error:
-        raise InputError(f"--out {out}: leads nowhere ({error}); name another folder") from error
+        raise InputError(f"--out {out}: cannot be resolved ({error}); name another folder") from error
     if Path.cwd().is_relative_to(folder):
         raise InputError(
-            f"--out {out}: is or holds the folder you are in, and scores are put in place as a whole folder; name a "
-            "new one, such as --out scores"
+            f"--out {out}: is or holds the folder you are in, and scores replace a whole folder; name a new one, "
+            "such as --out scores"
         )
     if source.resolve().is_relative_to(folder):
         raise InputError(f"--out {out}: holds the table itself, which would be replaced; name another folder")
@@ -119,7 +236,7 @@ def _place(out: Path, source: Path) -> Path:
 
 
 def _inode(out: Path) -> int:
-    """Which folder stands under the name; -1 for none."""
+    """The inode of a folder; -1 where there is none."""
     return out.stat().st_ino if out.exists() else -1
 
 
@@ -131,7 +248,7 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 
 def _files_of(out: Path) -> frozenset[str]:
-    """The files that an evaluation wrote into `out`, as its about.json lists them; none where it is not ours."""
+    """The files that an evaluation wrote into `out`, as its about.json lists them; none in any other folder."""
     try:
         content = read_json(out / ABOUT, mend="")
     except (InputError, OSError):

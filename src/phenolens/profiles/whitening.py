@@ -1,61 +1,165 @@
-"""Whiten profiles so that controls have no preferred direction.
+"""Scale and whiten profiles so that control wells have no preferred direction.
 
-N profiles, Z features, n controls. Learnt on control wells, applied to all: scaling, then rotation and division by
-the controls' spread, then (TVN) alignment of the batches. METHOD 5.
+N profiles, Z features, n controls. Fitted on the control wells, applied to all rows: scaling, then rotation and
+division by the controls' spread, x (V / sqrt(s + ridge)) with V and s the eigenvectors and eigenvalues of their
+covariance (divided by n), then the alignment of batches (TVN, Ando et al. 2017). docs/scoring.md, "From cells to
+treatments".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
+from phenolens.core.bounds import Bounded, Count, NotNegative
 from phenolens.core.errors import InputError
 from phenolens.core.provenance import KEY, provenance, provenance_text
 from phenolens.profiles.profiles import metadata
-from phenolens.profiles.recipe import TVN, UNWHITENED, Recipe
-from phenolens.profiles.rotation import Certificate, fit_rotation, matrix_power, second_moment
 from phenolens.profiles.validate import SMALLEST_SPREAD, constant_features, feature_matrix, refuse_too_large
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+Extent = Literal["all", "batch", "plate"]
 SCALED = " after scaling on the controls"  # where a number became too large
+NOT_WHITENED = "not whitened"
 
-__all__ = [
-    "TVN",
-    "UNWHITENED",
-    "Certificate",
-    "Recipe",
-    "Whitening",
-    "apply_whitening",
-    "fit_whitening",
-    "whiten",
-]
+
+@dataclass(frozen=True)
+class Recipe(Bounded):
+    """How profiles are scaled and whitened.
+
+    PCA and ZCA after `scaling="zscore"` are the correlation forms, after `scaling="centre"` the covariance forms.
+    """
+
+    scaling: Literal["zscore", "robust", "centre", "none"] = "zscore"  # robust: median and 1.4826 x MAD
+    scaled_over: Extent = "all"  # rows that share one centre and one scale
+    whitening: Literal["pca", "zca", "none"] = "pca"  # zca is rotated back, so that features keep their names
+    whitened_over: Extent = "all"  # rows that share one whitening
+    learnt_on: Literal["controls", "everything"] = "controls"
+    ridge: NotNegative = 1.0  # added to each eigenvalue; fixed in advance, never chosen on the score
+    ridge_unit: Literal["absolute", "relative"] = "absolute"  # relative: times the mean eigenvalue
+    estimate: Literal["sample", "ledoit-wolf"] = "sample"  # of the covariance
+    n_components: Count | None = None  # number of leading directions to keep; left out: all
+    constant_features: Literal["refused", "left out"] = "refused"  # those without spread among a group's controls
+    coral: Literal["none", "batch", "plate"] = "none"  # align the controls of each with all controls (TVN)
+
+    @property
+    def needs_learning(self) -> bool:
+        """Whether any parameter is fitted; otherwise profiles stay as they are."""
+        return (self.scaling, self.whitening, self.coral) != ("none", "none", "none")
+
+
+UNTOUCHED = Recipe(scaling="none", whitening="none")
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What one whitening achieved on the rows it was fitted on."""
+
+    group: str  # "all", or the batch or plate
+    n_rows: int  # rows fitted on (controls)
+    n_features: int
+    rank: int  # directions in which those rows themselves vary, whatever the estimate of their covariance
+    ridge: float  # absolute, as added to the eigenvalues
+    condition_number: float  # of the regularised covariance over the directions kept
+    largest_deviation: float  # of those rows' covariance from identity, after the transform
+    remarks: tuple[str, ...]  # limits of this fit, one sentence each
+    # Smallest and largest variance after the transform along the kept directions that those rows span; 1 is white. For
+    # the sample covariance with a ridge it is s / (s + ridge), s the variance before. None in files of older versions.
+    spanned_variance: tuple[float, float] | None = None
+
+    def __str__(self) -> str:
+        """The certificate as one line."""
+        whitened = NOT_WHITENED not in self.remarks
+        line = f"{self.group}: fitted on {self.n_rows} rows, {self.n_features} features, rank {self.rank}"
+        if whitened:
+            line += f", ridge {self.ridge:g}, condition number {self.condition_number:.3g}, "
+        else:
+            line += f"; {NOT_WHITENED}: "
+        line += f"covariance deviates from identity by at most {self.largest_deviation:.3g}"
+        if self.spanned_variance is not None:
+            least, most = self.spanned_variance
+            line += f"; along the kept directions that they span, variance is {least:.3g} to {most:.3g} (white: 1)"
+        return "; ".join((line, *(self.remarks if whitened else ())))
 
 
 @dataclass(frozen=True)
 class Whitening:
-    """A recipe as learnt: what `apply_whitening` does to rows, and how well it does it."""
+    """A fitted recipe: the parameters that `apply_whitening` uses, and the certificate of each fit."""
 
     recipe: Recipe
     features: tuple[str, ...]  # kept, in this order
     constant_features: tuple[str, ...]  # left out: without spread among the controls of some group
     centre_and_scale: dict[str, tuple[np.ndarray, np.ndarray]]  # group -> (Z,), (Z,)
     centre_and_matrix: dict[str, tuple[np.ndarray, np.ndarray]]  # group -> (Z,), (Z, components); empty: not whitened
-    alignment: dict[str, np.ndarray]  # batch or plate -> (components, components); empty: no CORAL
+    alignment: dict[str, tuple[np.ndarray]]  # batch or plate -> (components, components); empty: no CORAL
     certificates: tuple[Certificate, ...]
 
 
-def fit_whitening(profiles: AnnData, recipe: Recipe | None = None) -> Whitening:
-    """Learn a recipe on the controls of `profiles` (the default recipe is METHOD 5's).
+def whiten(
+    profiles: AnnData,
+    *,
+    method: Literal["pca", "zca", "none"] = "pca",
+    ridge: float = 1.0,
+    per: Extent = "all",
+    scaling: Literal["zscore", "robust", "centre", "none"] = "zscore",
+    scaled_over: Extent = "all",
+    learnt_on: Literal["controls", "everything"] = "controls",
+    ridge_unit: Literal["absolute", "relative"] = "absolute",
+    estimate: Literal["sample", "ledoit-wolf"] = "sample",
+    n_components: int | None = None,
+    constant_features: Literal["refused", "left out"] = "refused",
+    coral: Literal["none", "batch", "plate"] = "none",
+) -> AnnData:
+    """Scale and whiten profiles with parameters fitted on their control rows.
 
-    InputError on NaN, on no control at all, on a plate or batch without the controls it needs, on fewer controls than
-    features without a ridge, and on features without spread among the controls of any group, unless the recipe leaves
-    these out (they are listed then). A recipe that neither scales nor whitens learns nothing and needs no controls.
+    Args:
+        profiles: rows x features; `obs["Metadata_Role"]` marks the controls.
+        method: `pca`, `zca` (rotated back, so that features keep their names) or `none` (scale only).
+        ridge: added to each eigenvalue of the controls' covariance; 0 or more.
+        per: rows that share one whitening: all, those of a batch, or those of a plate.
+        scaling: before whitening. `zscore`: mean and standard deviation (n - 1); `robust`: median and 1.4826 MAD.
+        scaled_over: rows that share one centre and one scale.
+        learnt_on: the rows that parameters are fitted on.
+        ridge_unit: `relative` multiplies the ridge by the mean eigenvalue.
+        estimate: of the covariance; `ledoit-wolf` shrinks it.
+        n_components: number of leading directions to keep; None keeps all.
+        constant_features: what to do with features without spread among the controls of any group.
+        coral: align the controls of each batch or plate with all controls afterwards (TVN).
+
+    Returns:
+        A new table of the same rows and obs. `uns["phenolens"]` holds the settings and, for each fit, its rank and how
+        far the controls' covariance is from identity.
+
+    Raises:
+        InputError: NaN, no controls (or none in a group), fewer controls than features without a ridge, features
+            without spread unless they are left out.
+    """
+    recipe = Recipe(
+        scaling=scaling,
+        scaled_over=scaled_over,
+        whitening=method,
+        whitened_over=per,
+        learnt_on=learnt_on,
+        ridge=ridge,
+        ridge_unit=ridge_unit,
+        estimate=estimate,
+        n_components=n_components,
+        constant_features=constant_features,
+        coral=coral,
+    )
+    return apply_whitening(profiles, fit_whitening(profiles, recipe))
+
+
+def fit_whitening(profiles: AnnData, recipe: Recipe | None = None) -> Whitening:
+    """Fit a recipe on the controls of `profiles`; errors as in `whiten`.
+
+    A recipe that neither scales nor whitens fits nothing and needs no controls.
     """
     recipe = recipe or Recipe()
     numbers = feature_matrix(profiles)
@@ -67,8 +171,8 @@ def fit_whitening(profiles: AnnData, recipe: Recipe | None = None) -> Whitening:
         learn = (metadata(profiles, ("role",))["role"] == "control").to_numpy()
     if not learn.any():
         raise InputError(
-            "profiles: no row is a control (Metadata_Role) to learn from; name the controls (--control DMSO), learn on "
-            "all rows (--learnt-on everything), or learn nothing (--scaling none --whitening none)"
+            "profiles: no row is a control (Metadata_Role); name the controls (--control DMSO), fit on all rows "
+            "(--learnt-on everything), or neither scale nor whiten (--scaling none --whitening none)"
         )
     constant = np.zeros(numbers.shape[1], dtype=bool)
     for group, rows in _learning_rows(learn, groups[recipe.scaled_over], at_least=2):
@@ -79,22 +183,21 @@ def fit_whitening(profiles: AnnData, recipe: Recipe | None = None) -> Whitening:
         constant |= without
     if constant.all():
         raise InputError(
-            f"profiles: all {len(constant)} features are constant among the controls; nothing is left to score: "
-            "are these rows the controls?"
+            f"profiles: all {len(constant)} features are constant among the controls; are these rows the controls?"
         )
     names = np.asarray(profiles.var_names, dtype=object)
     centre_and_scale = {
         group: _centre_and_scale(numbers[rows][:, ~constant], recipe)
         for group, rows in _learning_rows(learn, groups[recipe.scaled_over], at_least=2)
     }
-    scaled = _scaled(numbers[:, ~constant], groups[recipe.scaled_over], centre_and_scale)
+    scaled = _by_group(numbers[:, ~constant], groups[recipe.scaled_over], centre_and_scale, _scale)
     refuse_too_large(scaled, names[~constant], what="profiles", after=SCALED)
     fits = [
-        (group, *fit_rotation(scaled[rows], recipe, group))
+        (group, *_fit_rotation(scaled[rows], recipe, group))
         for group, rows in _learning_rows(learn, groups[recipe.whitened_over], at_least=2)
     ]
     centre_and_matrix = {} if recipe.whitening == "none" else {group: transform for group, transform, _ in fits}
-    whitened = _rotated(scaled, groups[recipe.whitened_over], centre_and_matrix)
+    whitened = _by_group(scaled, groups[recipe.whitened_over], centre_and_matrix, _rotate)
     return Whitening(
         recipe=recipe,
         features=tuple(names[~constant]),
@@ -107,26 +210,23 @@ def fit_whitening(profiles: AnnData, recipe: Recipe | None = None) -> Whitening:
 
 
 def apply_whitening(profiles: AnnData, whitening: Whitening) -> AnnData:
-    """The profiles as the recipe makes them: a new table of the same rows, obs and index.
+    """Apply a fitted recipe: a new table of the same rows and obs.
 
-    InputError on a missing feature and on a plate or batch that the recipe was not learnt on.
+    InputError on a missing feature and on a plate or batch that the recipe was not fitted on.
     """
     from anndata import AnnData
 
     missing = sorted(set(whitening.features) - set(profiles.var_names))
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise InputError(f'profiles: feature "{missing[0]}"{more} is missing, which the whitening was learnt on')
+        raise InputError(f'profiles: feature "{missing[0]}"{more} is missing, which the whitening was fitted on')
     recipe = whitening.recipe
     numbers = feature_matrix(profiles[:, list(whitening.features)])
     groups = _groups(profiles, recipe)
-    numbers = _scaled(numbers, groups[recipe.scaled_over], whitening.centre_and_scale)
+    numbers = _by_group(numbers, groups[recipe.scaled_over], whitening.centre_and_scale, _scale)
     refuse_too_large(numbers, whitening.features, what="profiles", after=SCALED)
-    numbers = _rotated(numbers, groups[recipe.whitened_over], whitening.centre_and_matrix)
-    for group, matrix in whitening.alignment.items():
-        rows = (groups[recipe.coral] == group).to_numpy()
-        numbers[rows] = numbers[rows] @ matrix
-    _check_known(groups[recipe.coral], whitening.alignment)
+    numbers = _by_group(numbers, groups[recipe.whitened_over], whitening.centre_and_matrix, _rotate)
+    numbers = _by_group(numbers, groups[recipe.coral], whitening.alignment, np.matmul)
     named = recipe.whitening != "pca"  # zca is rotated back to the features
     names = whitening.features if named else [f"white_{axis}" for axis in range(numbers.shape[1])]
     white = AnnData(numbers, obs=profiles.obs.copy(), var=pd.DataFrame(index=pd.Index(list(names), dtype=object)))
@@ -140,13 +240,8 @@ def apply_whitening(profiles: AnnData, whitening: Whitening) -> AnnData:
     return white
 
 
-def whiten(profiles: AnnData, recipe: Recipe | None = None) -> AnnData:
-    """Learn a recipe on the controls of `profiles` and apply it to all of them; the certificates are in `uns`."""
-    return apply_whitening(profiles, fit_whitening(profiles, recipe))
-
-
 def _groups(profiles: AnnData, recipe: Recipe) -> dict[str, pd.Series]:
-    """The name of each row's group, for each extent that the recipe speaks of."""
+    """The name of each row's group, for each extent that the recipe uses."""
     everything = pd.Series("all", index=range(profiles.n_obs))
     extents = {recipe.scaled_over, recipe.whitened_over, recipe.coral} - {"all", "none"}
     return {"all": everything, "none": everything} | {
@@ -155,13 +250,13 @@ def _groups(profiles: AnnData, recipe: Recipe) -> dict[str, pd.Series]:
 
 
 def _learning_rows(learn: np.ndarray, groups: pd.Series, *, at_least: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Each group in sorted order and its rows to learn on; InputError on a group with too few."""
+    """Each group in sorted order and its rows to fit on; InputError on a group with too few."""
     for group in sorted(set(groups)):
         rows = np.flatnonzero(learn & (groups == group).to_numpy())
         if len(rows) < at_least:
             raise InputError(
-                f'profiles: "{group}" has {len(rows)} control rows; at least {at_least} are needed to learn from: '
-                "learn over all rows instead, or leave that group out"
+                f'profiles: "{group}" has {len(rows)} control rows; at least {at_least} are needed: fit over '
+                "all rows instead, or leave that group out"
             )
         yield group, rows
 
@@ -181,7 +276,7 @@ def _refuse_small_spread(learnt_on: np.ndarray, names: pd.Index, group: str) -> 
     if bad.any():
         raise InputError(
             f'profiles: feature "{names[int(bad.argmax())]}" has a spread of {spread[bad.argmax()]:.3g} in the rows of '
-            f'"{group}" to learn from ({int(bad.sum()):,} such features of {len(bad):,}), too small to be squared in '
+            f'"{group}" ({int(bad.sum()):,} such features of {len(bad):,}), too small to be squared in '
             "float64; bring it to another unit, or remove it"
         )
 
@@ -207,47 +302,147 @@ def _centre_and_scale(controls: np.ndarray, recipe: Recipe) -> tuple[np.ndarray,
 
 def _alignment(
     whitened: np.ndarray, learn: np.ndarray, groups: dict[str, pd.Series], recipe: Recipe
-) -> dict[str, np.ndarray]:
-    """CORAL matrices: (S_group + I)^(-1/2) (S_all + I)^(1/2), second moments of controls about 0 (METHOD 5)."""
+) -> dict[str, tuple[np.ndarray]]:
+    """CORAL matrices: (S_group + I)^(-1/2) (S_all + I)^(1/2), second moments of controls about 0 (Ando et al. 2017)."""
     if recipe.coral == "none":
         return {}
     identity = np.eye(whitened.shape[1])
     to_all = matrix_power(second_moment(whitened[learn]) + identity, 0.5)
     return {
-        group: matrix_power(second_moment(whitened[rows]) + identity, -0.5) @ to_all
+        group: (matrix_power(second_moment(whitened[rows]) + identity, -0.5) @ to_all,)
         for group, rows in _learning_rows(learn, groups[recipe.coral], at_least=1)
     }
 
 
-def _scaled(numbers: np.ndarray, groups: pd.Series, learnt: dict[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    _check_known(groups, learnt)
-    if not learnt:
+def _scale(rows: np.ndarray, centre: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # refused by the caller, who knows the feature
+        return (rows - centre) / scale
+
+
+def _rotate(rows: np.ndarray, centre: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    return (rows - centre) @ matrix
+
+
+def _by_group(
+    numbers: np.ndarray,
+    groups: pd.Series,
+    fitted: Mapping[str, tuple[np.ndarray, ...]],
+    transform: Callable[..., np.ndarray],
+) -> np.ndarray:
+    """Transform each group's rows (N, Z) with its own parameters; InputError on a group that has none."""
+    if not fitted:
         return numbers
-    scaled = np.empty_like(numbers)
-    for group in sorted(set(groups)):
-        rows = (groups == group).to_numpy()
-        centre, scale = learnt[group]
-        with np.errstate(over="ignore"):  # refused by the caller, who knows the feature
-            scaled[rows] = (numbers[rows] - centre) / scale
-    return scaled
-
-
-def _rotated(numbers: np.ndarray, groups: pd.Series, learnt: dict[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    _check_known(groups, learnt)
-    if not learnt:
-        return numbers
-    n_components = next(iter(learnt.values()))[1].shape[1]
-    rotated = np.empty((len(numbers), n_components))
-    for group in sorted(set(groups)):
-        rows = (groups == group).to_numpy()
-        centre, matrix = learnt[group]
-        rotated[rows] = (numbers[rows] - centre) @ matrix
-    return rotated
-
-
-def _check_known(groups: pd.Series, learnt: Mapping[str, Any]) -> None:
-    unknown = sorted(set(groups) - set(learnt)) if learnt else []
+    unknown = sorted(set(groups) - set(fitted))
     if unknown:
         raise InputError(
-            f'profiles: the whitening was not learnt on "{unknown[0]}" (known: {", ".join(sorted(learnt))})'
+            f'profiles: the whitening was not fitted on "{unknown[0]}" (known: {", ".join(sorted(fitted))})'
         )
+    members = {group: (groups == group).to_numpy() for group in sorted(set(groups))}
+    parts = {group: transform(numbers[rows], *fitted[group]) for group, rows in members.items()}
+    transformed = np.empty((len(numbers), next(iter(parts.values())).shape[1]))
+    for group, rows in members.items():
+        transformed[rows] = parts[group]
+    return transformed
+
+
+def covariance(rows: np.ndarray) -> np.ndarray:
+    """Sample covariance about the mean: (n, Z) -> (Z, Z)."""
+    return second_moment(rows - rows.mean(axis=0))
+
+
+def second_moment(rows: np.ndarray) -> np.ndarray:
+    """Sample covariance about 0: (n, Z) -> (Z, Z)."""
+    return rows.T @ rows / len(rows)
+
+
+def _ledoit_wolf(rows: np.ndarray) -> np.ndarray:
+    """Covariance shrunk towards a multiple of identity (Ledoit and Wolf 2004): (n, Z) -> (Z, Z)."""
+    from sklearn.covariance import ledoit_wolf  # slow to import, and rarely needed
+
+    return ledoit_wolf(rows)[0]
+
+
+def matrix_power(symmetric: np.ndarray, power: float) -> np.ndarray:
+    """A power of a symmetric positive definite matrix (Z, Z), such as -1/2."""
+    values, vectors = np.linalg.eigh(symmetric)
+    return (vectors * values**power) @ vectors.T
+
+
+def _fit_rotation(
+    controls: np.ndarray, recipe: Recipe, group: str
+) -> tuple[tuple[np.ndarray, np.ndarray], Certificate]:
+    """The centre (Z,) and matrix (Z, components) of one group from its scaled controls (n, Z), with the certificate."""
+    n, n_features = controls.shape
+    sample = covariance(controls)
+    values, vectors = np.linalg.eigh(sample if recipe.estimate == "sample" else _ledoit_wolf(controls))
+    values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
+    rank = _rank(values if recipe.estimate == "sample" else np.linalg.eigvalsh(sample)[::-1], n)
+    n_kept = min(recipe.n_components or n_features, n_features)
+    ridge = recipe.ridge * (values.mean() if recipe.ridge_unit == "relative" else 1.0)
+    if recipe.whitening != "none":
+        _refuse_undetermined(group, n=n, n_features=n_features, rank=rank, with_spread=_rank(values, n), recipe=recipe)
+    kept = values[:n_kept] + ridge
+    if recipe.whitening == "none":
+        matrix = np.eye(n_features)
+    else:
+        matrix = vectors[:, :n_kept] / np.sqrt(kept)
+        if recipe.whitening == "zca":
+            matrix = matrix @ vectors[:, :n_kept].T
+    centre = controls.mean(axis=0)
+    achieved = covariance((controls - centre) @ matrix)
+    spanned = np.linalg.eigvalsh(achieved)[::-1][: min(rank, n_kept)]
+    certificate = Certificate(
+        group=group,
+        n_rows=n,
+        n_features=n_features,
+        rank=rank,
+        ridge=float(ridge),
+        condition_number=float(kept[0] / kept[-1]) if kept[-1] > 0 else float("inf"),
+        largest_deviation=float(np.abs(achieved - np.eye(len(achieved))).max()),
+        remarks=_remarks(n, n_features, rank, n_kept, float(ridge), float(values[-1]), recipe),
+        spanned_variance=(float(spanned[-1]), float(spanned[0])) if len(spanned) else None,
+    )
+    return (centre, matrix), certificate
+
+
+def _rank(falling: np.ndarray, n: int) -> int:
+    """How many of the eigenvalues (Z,), from large to small, of a covariance of n rows are more than rounding."""
+    return int((falling > falling[0] * max(n, len(falling)) * np.finfo(np.float64).eps).sum())
+
+
+def _refuse_undetermined(group: str, *, n: int, n_features: int, rank: int, with_spread: int, recipe: Recipe) -> None:
+    """InputError where the directions to keep are not determined by the controls, or have no spread to divide by."""
+    asked = recipe.n_components
+    if asked is not None and asked > n_features:
+        raise InputError(f"profiles: --n-components {asked}: expected at most {n_features}, the number of features")
+    if asked is not None and asked > rank:
+        raise InputError(
+            f'profiles: {n} controls of "{group}" vary in {rank} directions of {n_features}, so the axes of '
+            f"--n-components {asked} are arbitrary beyond these; keep at most {rank} components, or all of them with a "
+            "ridge (leave --n-components out)"
+        )
+    if recipe.ridge <= 0 and with_spread < (asked or n_features):
+        raise InputError(
+            f'profiles: {n} controls of "{group}" vary in {rank} directions of {n_features}, which cannot be whitened '
+            f"without a ridge; give a ridge (1 is the usual), pool all plates, or keep at most {rank} components"
+        )
+
+
+def _remarks(
+    n: int, n_features: int, rank: int, n_kept: int, ridge: float, least: float, recipe: Recipe
+) -> tuple[str, ...]:
+    """The limits of a fit, one sentence each; `least` is the smallest eigenvalue of the estimate."""
+    if recipe.whitening == "none":
+        return (NOT_WHITENED,)
+    if rank >= n_kept:
+        return ()
+    divided = f"the root of the ridge ({ridge:g})"
+    if recipe.estimate == "ledoit-wolf":
+        divided = f"the root of the Ledoit-Wolf estimate plus the ridge ({least:.3g} + {ridge:g})"
+    unknown = (
+        f"{n} controls vary in {rank} of {n_features} directions: the spread in the other {n_kept - rank} is "
+        f"unknown, so they are only divided by {divided}"
+    )
+    if recipe.whitening == "zca":
+        return (unknown,)
+    return unknown, "the axes of those directions are arbitrary, so a median over wells depends on them; zca does not"

@@ -28,6 +28,7 @@ from phenolens.report.page import RealismContents, ReportContents, report_html
 from phenolens.report.pictures import matched_cells, real_cells, redrawn_cells, travel_strips
 from phenolens.runs.decoder import pictured_runs
 from phenolens.runs.reproduce import commands, flags_of
+from phenolens.runs.scores import chance_of, queries_of, scored_runs
 from phenolens.study import HEADLINE, Study
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.health import RECORDS
@@ -65,7 +66,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
     headline = headline[np.logical_and.reduce([headline[key] == value for key, value in HEADLINE.items()])]
     treated = store.cells[store.cells["role"] == "treated"]
     is_bbbc021 = set(treated["compound"]) == COMPOUNDS
-    queries, measured = _queries(study, name), kept_realism(study)
+    queries, measured = queries_of(study, name), kept_realism(study)
     contents = ReportContents(
         title=f"{study.folder.resolve().name}: what the treatments do to the cells",
         verdict=_verdict(headline, study, name),
@@ -86,7 +87,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
         commands=commands(
             study,
             store,
-            _scored_runs(study),
+            scored_runs(study),
             measured=[] if measured is None else list(measured.flags),
             report=flags_of(asdict(config), asdict(ReportConfig())),
         ),
@@ -97,7 +98,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
 
 def _pictured_run(study: Study, asked: str | None) -> str:
     """The run asked for; else the first VAE+ run that is scored, else the first VAE, else the first."""
-    scored = _scored_runs(study)
+    scored = scored_runs(study)
     if asked is not None and asked not in scored:
         raise InputError(f'{study.folder}: no scores of a run "{asked}" (there are: {", ".join(scored)})')
     order = ["vaeplus", "vae", "ae"]
@@ -122,14 +123,7 @@ def _headline_table(study: Study, name: str, what: str, protocol: str) -> Path:
 def _verdict(headline: pd.DataFrame, study: Study, name: str) -> str:
     if headline.empty:
         return "NSC, the headline of this report, was not scored; run phenolens evaluate with --protocols NSC."
-    return verdict_sentence(headline, **_chance(study, name))
-
-
-def _chance(study: Study, name: str) -> dict[str, float]:
-    table = pd.read_csv(study.chance_path, keep_default_na=False)
-    wanted = {"run": name, **HEADLINE}
-    row = table[np.logical_and.reduce([table[key] == value for key, value in wanted.items()])].iloc[0]
-    return {"chance": float(row["chance"]), "shuffled": float(row["shuffled"])}
+    return verdict_sentence(headline, **chance_of(study, name))
 
 
 def _facts(store: CropStore, about: dict[str, Any], study: Study, name: str) -> dict[str, dict[str, object]]:
@@ -186,16 +180,10 @@ def _map(study: Study, name: str) -> Picture:
     return treatment_map(np.asarray(labelled.X), labelled.obs["Metadata_MoA"].astype(str).tolist())
 
 
-def _queries(study: Study, name: str) -> pd.DataFrame | None:
-    """Who each treatment's neighbour was, by the headline's score; None where that was not scored."""
-    path = _headline_table(study, name, "neighbours", "NSC")
-    return pd.read_csv(path, keep_default_na=False) if path.exists() else None
-
-
 def _wrong(queries: pd.DataFrame) -> pd.DataFrame:
     """A row a treatment whose neighbour has another mechanism."""
-    counted = queries[queries["counted"].astype(str) == "True"]
-    wrong = counted[counted["right"].astype(str) != "True"]
+    counted = queries[queries["counted"]]
+    wrong = counted[~counted["right"]]
     columns = {
         "treatment": "treatment",
         "moa": "its mechanism",
@@ -231,7 +219,7 @@ def _pictures(study: Study, name: str, config: ReportConfig) -> dict[str, Any]:
     """Real cells; and, of models that decode, originals over reconstructions and the ways to treated cells."""
     store = study.crops
     shown: dict[str, Any] = {"cells": real_cells(store, n=config.shown_cells, seed=config.picture_seed)}
-    decoding = sorted(pictured_runs(study, _scored_runs(study)), key=lambda run: (run.name == name, run.title))
+    decoding = sorted(pictured_runs(study, scored_runs(study)), key=lambda run: (run.name == name, run.title))
     if decoding:
         drawn = redrawn_cells(store, decoding, n=config.shown_cells, seed=config.picture_seed)
         shown["reconstructions"] = [drawn]
@@ -246,11 +234,6 @@ def _realism(kept: KeptRealism) -> RealismContents:
     """What `phenolens realism` measured of the crops and runs as they are now."""
     picture = SavedPicture((kept.folder / "realism.png").read_bytes(), "", kept.alt)
     return RealismContents(kept.table, kept.sentences(), picture)
-
-
-def _scored_runs(study: Study) -> list[str]:
-    """The runs whose scores are in scores.csv."""
-    return list(pd.read_csv(study.chance_path, keep_default_na=False)["run"].unique())
 
 
 def _whitening_words(study: Study, name: str) -> list[str]:
@@ -268,7 +251,7 @@ def _certificate_words(about: dict[str, Any]) -> Sequence[str]:
 
 def certificate_sentence(certificate: dict[str, Any]) -> str:
     """A whitening certificate as one or two sentences."""
-    from phenolens.profiles.rotation import Certificate
+    from phenolens.profiles.whitening import Certificate
 
     return str(Certificate(**certificate))
 
@@ -277,7 +260,7 @@ def _left_out(store: CropStore, study: Study, name: str) -> pd.DataFrame:
     wells = read_h5ad(study.profiles_folder(name) / "wells_mean.h5ad", mend="run `phenolens profile` again")
     about = json.loads(wells.uns["phenolens"])
     table = left_out(store, n_wells=len(about["wells_left_out"]), min_cells=about["min_cells"])
-    unscored = sorted(set(study.runs) - set(_scored_runs(study)))
+    unscored = sorted(set(study.runs) - set(scored_runs(study)))
     runs = [(f"run {run}", 1, _why_unscored(study, run)) for run in unscored]
     return pd.concat([table, pd.DataFrame(runs, columns=table.columns)], ignore_index=True) if runs else table
 

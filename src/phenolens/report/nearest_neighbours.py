@@ -116,8 +116,8 @@ def shown_matches(queries: pd.DataFrame, cells: EmbeddedCells, store: CropStore,
     `queries` is a score's neighbours table as it is written: a row a treatment. The most alike pairs come first, so a
     wrong one is one that the profiles were sure of. Cells are those nearest to their treatment's mean embedding.
     """
-    counted = queries[queries["counted"].astype(str) == "True"]
-    right = counted["right"].astype(str) == "True"
+    counted = queries[queries["counted"]]
+    right = counted["right"]
     chosen = pd.concat([_varied(counted[~right], SHOWN_WRONG), _varied(counted[right], SHOWN_RIGHT)])
 
     def typical(treatment: str) -> np.ndarray:

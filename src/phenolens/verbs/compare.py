@@ -1,4 +1,4 @@
-"""`phenolens compare`: which queries two scores answer differently, and whether that could be luck."""
+"""`phenolens compare`: which queries two scores answer differently, and whether that could be chance."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,32 +7,28 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from phenolens.core.errors import InputError, at_least
+from phenolens.core.bounds import Bounded, Count, Seed
+from phenolens.core.errors import InputError
 from phenolens.core.files import write_text
 from phenolens.core.progress import tell
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(Bounded):
     """What `phenolens compare` takes."""
 
     a: Positional[Path]  # a neighbours_*.csv of `phenolens evaluate`, or the folder of a table's scores
     b: Positional[Path]  # the other, of the same treatments
     protocol: str = "NSC"  # of two folders: which score
     out: Path | None = None  # a CSV for the queries that changed
-    draws: int = 10_000  # of signs, for the p-value
-    draw_seed: int = 0  # of the draws
-
-    def __post_init__(self) -> None:
-        """InputError on a number that cannot be."""
-        at_least("--draws", self.draws, 1)
-        at_least("--draw-seed", self.draw_seed, 0)
+    draws: Count = 10_000  # of signs, for the p-value
+    draw_seed: Seed = 0  # of the draws
 
 
 def act(flags: Flags) -> None:
     """Compare two scores query by query and print what changed."""
-    from phenolens.profiles.comparison import compare_queries
-    from phenolens.profiles.evaluate_table import protocol_of, read_queries
+    from phenolens.profiles.scores_folder import protocol_of, read_queries
+    from phenolens.profiles.uncertainty import compare_queries
 
     a, b = (_file(path, flags.protocol) for path in (flags.a, flags.b))
     held_out = [protocol_of(path) for path in (a, b)]
@@ -51,7 +47,7 @@ def act(flags: Flags) -> None:
         Console(width=140).print(table)
     print(
         f"{compared.n_treatments} queries are counted in both: {compared.only_a_right} right in a alone, "
-        f"{compared.only_b_right} in b alone; p = {compared.p_value:.3g} (signs of whole compounds drawn anew, "
+        f"{compared.only_b_right} in b alone; p = {compared.p_value:.3g} (signs of whole compounds flipped, "
         f"{flags.draws:,} times), {compared.p_value_mcnemar:.3g} (McNemar's exact test, as if queries were independent)"
     )
     tell(f"a is {a}, b is {b}" + (f"; the changed queries are in {flags.out}" if flags.out else ""))

@@ -1,9 +1,9 @@
-"""`phenolens evaluate`: how well treatments match by mechanism, in a study or in anybody's table."""
+"""`phenolens evaluate`: how well treatments match by mechanism, in a study or in any table."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -12,20 +12,14 @@ from tyro.conf import Positional
 
 from phenolens import pipeline
 from phenolens.core.errors import InputError, Interrupted
-from phenolens.core.files import write_whole
 from phenolens.core.progress import tell
-from phenolens.pipeline import EvaluateConfig
+from phenolens.profiles import evaluate, scores_folder
 from phenolens.profiles.columns import Columns
-from phenolens.profiles.evaluate import ScoreConfig, TableConfig
-from phenolens.profiles.harmony import certificate_of
+from phenolens.profiles.evaluate import EvaluateConfig, Evaluation, ScoreConfig, TableConfig
 from phenolens.profiles.read_table import KINDS, kind_of
-from phenolens.profiles.recipe import Recipe
+from phenolens.profiles.whitening import Recipe, Whitening
 from phenolens.readiness import ready_runs
-from phenolens.study import HEADLINE, MARKER, Study
-
-if TYPE_CHECKING:
-    from phenolens.profiles.evaluate_table import Evaluation
-    from phenolens.profiles.whitening import Whitening
+from phenolens.study import MARKER, Study
 
 
 @dataclass(frozen=True)
@@ -46,12 +40,11 @@ def act(flags: Flags) -> None:
         try:
             of_table(flags)
         except KeyboardInterrupt:
-            raise Interrupted("stopped; nothing was written; the same command starts anew") from None
+            raise Interrupted("stopped; nothing was written; the same command starts again") from None
         return
     study = Study.open(flags.source)
     config = _of_study(flags)
     pipeline.evaluate(study, ready_runs(study, "profiled"), config)
-    draw_confusions(study)
     show_scores(study)
     tell(f"next: phenolens report {study.folder}")
 
@@ -78,47 +71,40 @@ def is_table(source: Path) -> bool:
 
 def of_table(flags: Flags) -> None:
     """Score a table, keep everything in a folder, and print what was found."""
-    from phenolens.profiles import evaluate_table
-    from phenolens.profiles.scores_folder import score_folder
-
     named = flags.out or Path(f"{flags.source.resolve().name.split('.')[0]}_scores")
-    with score_folder(named, source=flags.source) as out:
-        evaluation = evaluate_table.evaluate_table(
+    with scores_folder.score_folder(named, source=flags.source) as out:
+        evaluation = evaluate.evaluate_table(
             flags.source, columns=flags.columns, config=flags.table, recipe=flags.recipe, score=flags.score
         )
-        evaluate_table.save_evaluation(evaluation, out)
-    show_evaluation(evaluation, harmonised=flags.table.harmony != "none")
+        scores_folder.save_evaluation(evaluation, out)
+    show_evaluation(evaluation)
     print(out)
     tell(f"next: open {out / 'protocol.md'} (how it was made) and the confusion_*.png beside it")
 
 
-def show_evaluation(evaluation: "Evaluation", *, harmonised: bool) -> None:
-    """The scores as a table, what the whitening could do, and mAP."""
+def show_evaluation(evaluation: Evaluation) -> None:
+    """Print the scores as a table, what the whitening achieved, and mAP."""
     scores = Table("score", "of", "right", "accuracy", "95 % interval", "chance", "shuffled", "p")
-    for row in evaluation.table().to_dict("records"):
+    for row in evaluation.as_table().to_dict("records"):
         right = f"{row['n_correct']} of {row['n_treatments']}"
         shares = [f"{100 * row[name]:.1f} %" for name in ("accuracy", "chance", "shuffled")]
         interval = f"{100 * row['ci_low']:.0f} to {100 * row['ci_high']:.0f} %"
         scores.add_row(
             row["protocol"], row["queries"], right, shares[0], interval, *shares[1:], f"{row['p_value']:.2g}"
         )
-    console = Console(width=110)
-    console.print(scores)
-    if said := whitening_in_short(evaluation.profiles.whitening):
-        tell(said)
-    if harmonised:
-        tell(f"Harmony: {certificate_of(evaluation.profiles.treatments)}")
-    for what, table in (("treatments", evaluation.replicates), ("mechanisms", evaluation.mechanisms)):
-        if table is not None:
-            found = int((table["corrected_p_value"] < 0.05).sum())
-            question = "wells find each other before controls" if what == "treatments" else "find their own kind"
-            print(
-                f"mAP of {what} ({question}): mean {table['mean_average_precision'].mean():.3f}; "
-                f"{found} of {len(table)} with a corrected p below 0.05"
-            )
+    Console(width=110).print(scores)
+    if achieved := whitening_in_short(evaluation.profiles.whitening):
+        tell(achieved)
+    questions = {"treatments": "wells find each other before controls", "mechanisms": "find their own kind"}
+    for of, table in evaluation.precision.items():
+        found = int((table["corrected_p_value"] < 0.05).sum())
+        print(
+            f"mAP of {of} ({questions[of]}): mean {table['mean_average_precision'].mean():.3f}; "
+            f"{found} of {len(table)} with a corrected p below 0.05"
+        )
 
 
-def whitening_in_short(whitening: "Whitening") -> str:
+def whitening_in_short(whitening: Whitening) -> str:
     """Whether the controls vary in all directions, and what to do where not; empty where nothing was whitened."""
     recipe, certificates = whitening.recipe, whitening.certificates
     if recipe.whitening == "none" or not certificates:
@@ -145,44 +131,23 @@ def _from_to(numbers: Iterable[int]) -> str:
 
 
 def _of_study(flags: Flags) -> EvaluateConfig:
-    """The settings of a study's scores; InputError on a flag that speaks of a table."""
-    for part, own in ((flags.columns, Columns()), (flags.table, TableConfig()), (flags.recipe, Recipe())):
-        _refuse_table_flags(part, own, flags.source)
-    shared = ("protocols", "bootstraps", "shuffles", "bootstrap_seed")
+    """The settings of a study's scores; InputError on a flag that goes with a table."""
+    shared = [part.name for part in fields(EvaluateConfig)]
+    for given, own in ((flags.columns, Columns()), (flags.table, TableConfig()), (flags.recipe, Recipe())):
+        _refuse_table_flags(given, own, flags.source)
     _refuse_table_flags(flags.score, ScoreConfig(), flags.source, but=shared)
     if flags.out is not None:
         raise InputError("--out: goes with a table; a study keeps its scores in its own folder")
-    given = {name: getattr(flags.score, name) for name in shared if getattr(flags.score, name) not in (None, ())}
-    for protocol in flags.score.protocols:
-        if protocol not in ("NSC", "NSCB"):
-            raise InputError(f'--protocols "{protocol}": a study is scored by NSC and NSCB; {_as_table(flags.source)}')
-    return EvaluateConfig(**given)
+    return EvaluateConfig(**{name: getattr(flags.score, name) for name in shared})
 
 
-def _refuse_table_flags(given: Any, default: Any, study: Path, *, but: tuple[str, ...] = ()) -> None:
+def _refuse_table_flags(given: Any, default: Any, study: Path, *, but: Sequence[str] = ()) -> None:
     for part in fields(given):
         if part.name not in but and getattr(given, part.name) != getattr(default, part.name):
-            raise InputError(f"--{part.name.replace('_', '-')}: goes with a table; {_as_table(study)}")
-
-
-def _as_table(study: Path) -> str:
-    return f"score a study's profiles as a table: phenolens evaluate {study}/profiles/<run>/wells_mean.h5ad ..."
-
-
-def draw_confusions(study: Study) -> None:
-    """A figure beside each confusion matrix of the kind of profile that headlines speak of."""
-    from phenolens.plotting.charts import confusion_matrix
-    from phenolens.plotting.style import png
-    from phenolens.profiles.score_table import LEFT_OUT
-
-    kind = f"{HEADLINE['statistics']}_{HEADLINE['whitening']}"
-    for path in sorted(study.scores_folder.glob(f"*/confusion_*_{kind}.csv")):
-        protocol = path.name.split("_")[1]
-        title = f"{path.parent.name}: {protocol}, {HEADLINE['statistics']}, {HEADLINE['whitening']}"
-        how = f"Neighbours are sought among the other treatments with a mechanism; {LEFT_OUT[protocol]}."
-        with write_whole(path.with_suffix(".png")) as file:
-            matrix = pd.read_csv(path, index_col=0, keep_default_na=False)
-            file.write(png(confusion_matrix(matrix, title=title, how=how)))
+            raise InputError(
+                f"--{part.name.replace('_', '-')}: goes with a table; score a study's profiles as a table: "
+                f"phenolens evaluate {study}/profiles/<run>/wells_mean.h5ad ..."
+            )
 
 
 def show_scores(study: Study) -> None:

@@ -11,7 +11,7 @@ from phenolens.report.compute import ReportConfig, write_report
 from phenolens.training.config import TrainConfig
 from phenolens.training.watch import check_can_watch
 from phenolens.verbs import crop
-from phenolens.verbs.evaluate import draw_confusions, show_scores
+from phenolens.verbs.evaluate import show_scores
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,6 @@ def act(flags: Flags) -> None:
         names.append(name)
         tell(f"{name}: trained, embedded, profiled")
     pipeline.evaluate(study, ready_runs(study, "profiled"), flags.evaluate)
-    draw_confusions(study)
     show_scores(study)
     write_report(study, replace(flags.report, run=flags.report.run or names[0]))
     tell(f"next: open the report in a browser, or phenolens explore {study.folder}")

@@ -13,8 +13,7 @@ from fastapi.responses import HTMLResponse
 
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_h5ad, read_json
-from phenolens.profiles.recipe import Recipe
-from phenolens.profiles.whitening import whiten
+from phenolens.profiles.whitening import Recipe, whiten
 from phenolens.study import Study
 from phenolens.web.base import NotFoundError, Pages
 from phenolens.web.study_view import Cells, StudyView, known, pictures_of
@@ -46,8 +45,8 @@ def well_profiles(study: Study, run: str) -> WellProfiles:
     mend = f"run `phenolens profile {study.folder}`"
     wells = read_h5ad(study.profiles_folder(run) / "wells_mean.h5ad", mend=mend)
     config = read_json(study.profiles_folder(run) / "about.json", mend=mend).get("config", {})
-    whitened = whiten(wells, Recipe(ridge=float(config.get("ridge", Recipe.ridge)), constant_features="left out"))
-    scaled = whiten(wells, Recipe(whitening="none", constant_features="left out"))
+    whitened = whiten(wells, ridge=float(config.get("ridge", Recipe.ridge)), constant_features="left out")
+    scaled = whiten(wells, method="none", constant_features="left out")
     index = pd.MultiIndex.from_frame(
         wells.obs[["Metadata_Plate", "Metadata_Well"]].astype(str), names=["plate", "well"]
     )

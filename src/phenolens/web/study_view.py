@@ -27,6 +27,7 @@ from phenolens.profiles.nsc import directions, distances
 from phenolens.profiles.score_table import verdict_sentence
 from phenolens.readiness import Step, about_of, steps_done
 from phenolens.runs.embeddings import embedding_rows
+from phenolens.runs.scores import chance_of, queries_of
 from phenolens.screens.screen import treatment_name
 from phenolens.study import HEADLINE, Study
 from phenolens.web.base import NotFoundError, address
@@ -268,7 +269,7 @@ class StudyView:
 
     def verdict(self, run: str) -> str:
         """The main result of a run in one sentence; empty while there is none."""
-        scores, chances = self.scores(), self.study.chance_path
+        scores = self.scores()
         if scores is None or not run:
             return ""
         config = read_json(
@@ -277,25 +278,19 @@ class StudyView:
         rows = _where(scores, {"model": config["model"], "seed": config["seed"], **HEADLINE})
         if rows.empty:
             return ""
-        beside = _where(self._table(chances), {"run": run, **HEADLINE}) if chances.is_file() else pd.DataFrame()
-        among = {} if beside.empty else {name: float(beside[name].iloc[0]) for name in ("chance", "shuffled")}
-        return verdict_sentence(rows, **among)
+        return verdict_sentence(rows, **chance_of(self.study, run))
 
     def judged(self, run: str) -> dict[str, pd.DataFrame]:
         """Of NSC and NSCB, those that were scored: a row a treatment, its neighbour, and whether that was right."""
-        paths = {protocol: self._scores_file(run, protocol) for protocol in PROTOCOLS if run}
-        tables = {
-            protocol: self._table(path, dtype=str, keep_default_na=False)
-            for protocol, path in paths.items()
-            if path.is_file()
-        }
-        return {protocol: table.set_index("treatment") for protocol, table in tables.items()}
+        tables = {protocol: queries_of(self.study, run, protocol) for protocol in PROTOCOLS if run}
+        return {protocol: table for protocol, table in tables.items() if table is not None}
 
     def wrong(self, run: str) -> pd.DataFrame:
-        """Treatments whose neighbour under NSC has another mechanism, the most alike first."""
-        table = self.judged(run).get("NSC", pd.DataFrame(columns=["counted", "right", "distance"]))
-        table = table[(table["counted"] == "True") & (table["right"] != "True")]
-        return table.assign(distance=table["distance"].astype(float)).sort_values("distance", kind="stable")
+        """Treatments whose neighbour under NSC has another mechanism, the most similar first."""
+        table = self.judged(run).get("NSC")
+        if table is None:
+            return pd.DataFrame()
+        return table[table["counted"] & ~table["right"]].sort_values("distance", kind="stable")
 
     def neighbours(self, run: str, treatment: str, *, n: int | None) -> list[Neighbour]:
         """The `n` (None: all) other treatments nearest to one by whitened profiles; empty where it has no profile."""
@@ -348,9 +343,6 @@ class StudyView:
         except ValueError as error:  # no columns, no text, or rows of other lengths
             raise InputError(f"{path}: damaged; run `phenolens evaluate {self.study.folder}`") from error
         return table
-
-    def _scores_file(self, run: str, protocol: str) -> Path:
-        return self.study.score_table_path(run, "neighbours", **{**HEADLINE, "protocol": protocol})
 
 
 def _where(table: pd.DataFrame, wanted: Mapping[str, object]) -> pd.DataFrame:

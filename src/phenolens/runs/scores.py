@@ -1,0 +1,36 @@
+"""The scores of a study's runs, read from the files that `phenolens evaluate` wrote."""
+
+import pandas as pd
+
+from phenolens.core.errors import InputError
+from phenolens.profiles.scores_folder import read_queries
+from phenolens.study import HEADLINE, Study
+
+
+def scored_runs(study: Study) -> list[str]:
+    """The runs that have scores, in the order of scores.csv."""
+    return list(_chance(study)["run"].unique())
+
+
+def chance_of(study: Study, run: str) -> dict[str, float]:
+    """The `chance` level of a run's headline score and its accuracy with `shuffled` labels; empty where unknown."""
+    if not study.chance_path.is_file():
+        return {}
+    table = _chance(study)
+    for column, value in {"run": run, **HEADLINE}.items():
+        table = table[table[column] == value]
+    return {} if table.empty else {name: float(table[name].iloc[0]) for name in ("chance", "shuffled")}
+
+
+def queries_of(study: Study, run: str, protocol: str = "NSC") -> pd.DataFrame | None:
+    """The headline score's queries by treatment, as `read_queries` reads them; None where it was not scored."""
+    path = study.score_table_path(run, "neighbours", **{**HEADLINE, "protocol": protocol})
+    return read_queries(path) if path.is_file() else None
+
+
+def _chance(study: Study) -> pd.DataFrame:
+    try:
+        return pd.read_csv(study.chance_path, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        again = f"run `phenolens evaluate {study.folder}`"
+        raise InputError(f"{study.chance_path}: missing or damaged ({error}); {again}") from error
