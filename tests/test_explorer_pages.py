@@ -433,14 +433,14 @@ def test_a_run_that_is_embedded_anew_shows_the_cells_of_its_new_embeddings(study
 def test_without_controls_a_travel_says_what_it_cannot_show_and_why(study, tmp_path):
     shutil.copytree(study.folder, tmp_path / "study")
     bare = Study.open(tmp_path / "study")
-    for path in bare.crops.glob("*.parquet"):
+    for path in bare.crops_folder.glob("*.parquet"):
         write_parquet(path, pd.read_parquet(path).assign(role="treated"), about={})
     visitor, start = Visitor(bare), study.crops.cells["cell_id"].iloc[0]
     asked = f"/travel?to={quote(SERIES, safe='')}&start={start}"
-    assert "no control cells: travels start from one; name another cell" in visitor.get("/travel").text
+    assert "no control cells to start from" in visitor.get("/travel").text
     assert "in standard deviations of control cells, and this study has none" in visitor.get(asked).text
-    assert "no control cells: a direction leads away" in visitor.get(f"{asked}&way=direction").text
-    assert "no control cells, in whose standard deviations" in visitor.get(f"{asked}&populations=2").text
+    assert "no control cells: a direction starts from their mean" in visitor.get(f"{asked}&way=direction").text
+    assert "no control cells, whose standard deviations" in visitor.get(f"{asked}&populations=2").text
     many = StudyView(bare).cells().treatments["n_cells"].idxmax()
     assert "No populations: no control cells" in visitor.get(address("treatments", many, populations="true")).text
 
