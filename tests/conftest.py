@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 
 from explored_study import explored_study
@@ -34,6 +35,12 @@ def real_data() -> Path:
     if not (folder / "bbbc021" / "README.md").is_file():
         pytest.skip(f"no real data at {folder} (set PHENOLENS_REAL_DATA to the folder that holds bbbc021/)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """A test that sets the number of threads does not leave it to the next, whose workers would wait for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

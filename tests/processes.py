@@ -16,8 +16,10 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(  # torch._dynamo comes with the first optimiser and takes seconds
     [
         "torch._dynamo",
+        "matplotlib.figure",
         "phenolens.settings",
         "phenolens.verbs.fetch",
+        "phenolens.verbs.run",
         "phenolens.verbs.train",
         "phenolens.training.loop",
         "phenolens.training.runs",
@@ -57,6 +59,10 @@ class Command:
         self._process.join(seconds)
         self._process.kill()
         return self.ended()[0]
+
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.is_alive()
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal now."""

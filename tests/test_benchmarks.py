@@ -112,6 +112,7 @@ def test_no_two_distances_of_the_map_benchmark_differ_by_rounding_alone():
     assert (wells_of.drop("t00000") == 6).all(axis=None)
 
 
+@pytest.mark.slow
 def test_the_profile_benchmark_finds_the_wells_of_pandas_with_a_last_plate_that_is_not_full():
     sizes = ["--cells", 2450, "--wells", 6, "--cells-of-a-well", 100, "--features", 8]
     text = told("profile", *sizes, "--statistics", "median+mad")
@@ -139,6 +140,7 @@ def test_the_profile_benchmark_notices_a_wrong_well_and_a_missing_one():
 TINY_FIELDS = {"wells": 2, "sites": 1, "width_px": 240, "height_px": 200, "cells": 5}
 
 
+@pytest.mark.slow
 def test_the_crop_benchmark_holds_crops_against_the_plain_read_of_the_same_fields():
     sizes = [word for name, value in TINY_FIELDS.items() for word in ("--" + name.replace("_", "-"), value)]
     text = told("crop", *sizes, "--plates", 1, 2, "--rounds", 1, "--sides", "centres given")

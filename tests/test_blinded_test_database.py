@@ -206,6 +206,7 @@ def assert_of_this_machine_alone(port):
     assert f"00000000:{port:04X}" not in sockets
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="kill -9 is a signal of POSIX, /proc is Linux")
 def test_nothing_is_lost_when_the_server_is_killed_between_two_clicks(study):
     file = made_up(study, "anna", n=6)
@@ -232,6 +233,7 @@ def test_nothing_is_lost_when_the_server_is_killed_between_two_clicks(study):
     assert file.turn(1).place == 7
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a signal of POSIX")
 def test_a_server_killed_while_answers_stream_in_keeps_every_confirmed_one(study):
     file = made_up(study, *(f"a{number}" for number in range(6)), n=40)

@@ -222,6 +222,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, pd.
     return measures(crops / crops.max(axis=(2, 3), keepdims=True), channels=store.channels), truth
 
 
+@pytest.mark.slow
 def test_measures_of_simulated_cells_follow_what_was_planted(planted: tuple[pd.DataFrame, pd.DataFrame]):
     found, truth = planted
     interphase = (truth["state"] == "interphase").to_numpy()
@@ -236,6 +237,7 @@ def test_measures_of_simulated_cells_follow_what_was_planted(planted: tuple[pd.D
     assert found["tubulin_fibres"].corr(truth["tubulin_diffuse"], method="spearman") < -0.5
 
 
+@pytest.mark.slow
 def test_fragmented_nuclei_of_simulated_cells_are_told_from_whole_ones(planted: tuple[pd.DataFrame, pd.DataFrame]):
     found, truth = planted
     interphase = truth["state"] == "interphase"

@@ -145,6 +145,7 @@ def test_profiles_that_were_broken_off_are_made_again(said, tiny_study):
     assert whole.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_scores_hold_every_run_and_a_named_run_keeps_its_name(tiny_study):
     study = tiny_study.folder
     scored_study(study)
@@ -164,6 +165,7 @@ def test_scores_hold_every_run_and_a_named_run_keeps_its_name(tiny_study):
     assert "phenolens train study --name wide --model ae" in text
 
 
+@pytest.mark.slow
 def test_no_table_of_a_protocol_that_was_not_asked_for_is_left(tiny_study):
     scored_study(tiny_study.folder)
     assert list((tiny_study.folder / "scores").rglob("*NSCB*"))
@@ -327,6 +329,7 @@ def test_a_runs_own_config_can_be_given_back(tiny_study):
     assert json.loads(first.read_text())["config"] == json.loads(second.read_text())["config"]
 
 
+@pytest.mark.slow
 def test_one_batch_makes_nscb_impossible_which_is_said_before_training(tmp_path, tiny_screen, said):
     source = one_batch(tiny_screen, tmp_path / "screen")
     flags = ["--source", source, "--layout", "bbbc021", "--crop-px", 36, "--model", "ae", "--also", "vae", *SHORT]

@@ -1,8 +1,6 @@
 """A whole run, killed in the middle of every step, ends with the files of the run that was never killed."""
 
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from processes import Command
 from whole_files import different_files
 
 pytestmark = pytest.mark.slow
@@ -34,54 +33,52 @@ MOMENTS = [
 ]
 
 
-def start(study: Path, source: Path) -> subprocess.Popen:
-    """`phenolens run` in a process of its own."""
-    command = [sys.executable, "-m", "phenolens.cli", "run", str(study), "--source", str(source), *FLAGS.split()]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def run(study: Path, source: Path) -> Command:
+    """`phenolens run` in a process of its own, beside the study's folder."""
+    return Command("run", study, "--source", source, *FLAGS.split(), said=study.with_name("said"))
 
 
-def finish(study: Path, source: Path) -> str:
-    """Run to the end; the last line of stdout."""
-    out, err = (process := start(study, source)).communicate(timeout=300)
-    assert process.returncode == 0, err
-    return out.splitlines()[-1]
+def finish(study: Path, source: Path) -> None:
+    """Run to the end."""
+    status, lines = run(study, source).ended()
+    assert status == 0, lines
 
 
 def kill_when(study: Path, source: Path, moment: str) -> int:
     """Start, kill with SIGKILL as soon as a file of this pattern is there; the exit status."""
-    process = start(study, source)
+    process = run(study, source)
     deadline = time.monotonic() + 120
-    while not list(study.glob(moment)) and process.poll() is None and time.monotonic() < deadline:
+    while not list(study.glob(moment)) and process.is_running() and time.monotonic() < deadline:
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return process.returncode
+    return process.kill_after(0)
 
 
-def test_killed_in_the_middle_of_any_step_the_same_command_ends_with_the_same_files(tiny_screen, tmp_path):
-    whole, killed = tmp_path / "whole" / "study", tmp_path / "killed" / "study"
-    report = finish(whole, tiny_screen)
-    assert report == str((whole / "report.html").resolve())
+@pytest.fixture(scope="module")
+def finished(tiny_screen, tmp_path_factory) -> Path:
+    """A study that was never killed."""
+    study = tmp_path_factory.mktemp("whole") / "study"
+    finish(study, tiny_screen)
+    return study
+
+
+def test_killed_in_the_middle_of_any_step_the_same_command_ends_with_the_same_files(finished, tiny_screen, tmp_path):
+    killed = tmp_path / "study"
     statuses = [kill_when(killed, tiny_screen, moment) for moment in MOMENTS]
     assert statuses == [-signal.SIGKILL] * len(MOMENTS)
     finish(killed, tiny_screen)
-    assert different_files(whole, killed) == []
+    assert different_files(finished, killed) == []
 
 
-def test_a_finished_run_given_again_changes_no_file(tiny_screen, tmp_path):
-    study = tmp_path / "study"
-    finish(study, tiny_screen)
-    before = {path: path.stat().st_mtime_ns for path in study.rglob("*") if path.suffix in (".npy", ".pt", ".h5ad")}
+def test_a_finished_run_given_again_changes_no_file(finished, tiny_screen):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.suffix in (".npy", ".pt", ".h5ad")}
     assert len(before) > 10
-    finish(study, tiny_screen)
+    finish(finished, tiny_screen)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_what_is_written_is_readable_by_others(tiny_screen, tmp_path):
+def test_what_is_written_is_readable_by_others(finished):
     """AnnData files open with h5py's own reader and hold finite numbers and CellProfiler-style names."""
-    study = tmp_path / "study"
-    finish(study, tiny_screen)
-    for path in (study / "embeddings" / "vaeplus-seed0").glob("*.h5ad"):
+    for path in (finished / "embeddings" / "vaeplus-seed0").glob("*.h5ad"):
         with h5py.File(path) as file:
             assert {"Metadata_Plate", "Metadata_Well", "Metadata_Compound"} <= set(file["obs"])
             assert np.isfinite(file["X"][()]).all()

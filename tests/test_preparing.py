@@ -222,6 +222,7 @@ def test_damaged_nuclei_are_found_again(untouched, made, tmp_path, monkeypatch, 
     pd.testing.assert_frame_equal(again, table, check_exact=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_killed_in_the_middle_of_searching_the_same_command_ends_with_the_same_files(untouched, made, tmp_path):
     command = [sys.executable, "-c", KILLED_AT, untouched, tmp_path, *MOMENTS]
@@ -252,6 +253,7 @@ def killed_in(plate, find):
     return search
 
 
+@pytest.mark.slow
 def test_two_processes_find_and_estimate_the_same_bytes(untouched, made_corrected, tmp_path):
     screen = read_screen(untouched, layout="bbbc021")
     two = AtOnce(processes=2)

@@ -159,6 +159,7 @@ def kept(trained_study):
     return trained_study / "realism"
 
 
+@pytest.mark.slow
 def test_a_study_shows_real_cells_blurred_ones_and_what_each_model_draws(kept):
     table = pd.read_csv(kept / "realism.csv")
     names = [REAL, "originals, blurred 1 px", "originals, blurred 2 px", "AE", "VAE", "VAE, samples"]
@@ -167,6 +168,7 @@ def test_a_study_shows_real_cells_blurred_ones_and_what_each_model_draws(kept):
         assert [name for name in table if str(name).startswith(metric)], metric
 
 
+@pytest.mark.slow
 def test_every_metric_moves_with_blur_as_it_should(kept):
     table = pd.read_csv(kept / "realism.csv").set_index("look")
     real, weak, strong = (table.loc[name] for name in list(table.index)[:3])
@@ -183,12 +185,14 @@ def test_every_metric_moves_with_blur_as_it_should(kept):
     assert weak["auc"] > 0.6
 
 
+@pytest.mark.slow
 def test_samples_have_no_original_to_be_like(kept):
     samples = pd.read_csv(kept / "realism.csv").set_index("look").loc["VAE, samples"]
     assert samples.filter(like="ssim").isna().all()
     assert samples["sharpness DNA"] >= 0
 
 
+@pytest.mark.slow
 def test_the_report_shows_realism_while_it_is_of_the_crops_and_runs_that_are_there(kept):
     study = Study.open(kept.parent)
     found = kept_realism(study)
@@ -204,6 +208,7 @@ def test_the_report_shows_realism_while_it_is_of_the_crops_and_runs_that_are_the
     assert kept_realism(study) is not None
 
 
+@pytest.mark.slow
 def test_given_again_it_reads_what_it_kept_and_other_settings_are_measured_anew(kept, capsys):
     before = {path.name: path.stat().st_mtime_ns for path in kept.iterdir()}
     assert set(before) == {"realism.csv", "telling.csv", "realism.png", "about.json"}
@@ -217,6 +222,7 @@ def test_given_again_it_reads_what_it_kept_and_other_settings_are_measured_anew(
     assert about["notes"][0].startswith("n = 200 cells that runs have seen in training")
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_other_cells(trained_study):
     store = Study.open(trained_study).crops
     tables = [measured_realism(store, [], RealismConfig(cells=60, halvings=2, seed=seed)).table for seed in (0, 0, 1)]
@@ -224,6 +230,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_other_cells(train
     assert (tables[0]["frechet"] != tables[2]["frechet"]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -248,6 +255,7 @@ def test_a_study_without_runs_says_which_command_comes_first(tiny_study, capsys)
     assert "phenolens train" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_real_cell_is_compared_with_another_each_cell_once(trained_study):
     store = Study.open(trained_study).crops
     rows = np.arange(0, 90, 3)
@@ -259,6 +267,7 @@ def test_a_real_cell_is_compared_with_another_each_cell_once(trained_study):
     assert (partner != np.arange(30)).all()
 
 
+@pytest.mark.slow
 def test_a_blurred_look_is_the_cells_blurred(trained_study):
     store = Study.open(trained_study).crops
     real, weak, strong = drawings(store, [], np.arange(10), seed=0)
@@ -267,6 +276,7 @@ def test_a_blurred_look_is_the_cells_blurred(trained_study):
     np.testing.assert_allclose(strong.draw(np.array([3]))[0, 2], gaussian_filter(cells[3, 2], 2), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_cells_of_wells_that_no_run_has_seen_are_taken_where_there_are_enough(trained_study, monkeypatch):
     from phenolens.realism import compute
 
@@ -315,6 +325,7 @@ def test_chunks_hold_every_place_once():
 # in a table and a figure
 
 
+@pytest.mark.slow
 def test_the_figure_has_a_row_of_cells_a_look_and_says_what_is_to_be_seen(kept, rng):
     table = pd.read_csv(kept / "realism.csv")
     pictures = {name: rng.random((4, 3, 12, 12)) for name in table["look"]}

@@ -201,6 +201,7 @@ def test_the_same_contents_give_the_same_bytes(full):
     assert report_html(full) == report_html(full)
 
 
+@pytest.mark.slow
 def test_the_same_contents_give_the_same_bytes_in_another_process():
     program = """
 import numpy as np, pandas as pd

@@ -98,6 +98,7 @@ def test_truth_has_a_row_for_each_nucleus_and_says_how_its_plate_was_imaged(smal
     assert truth.groupby("batch")["gain_dna"].first().nunique() == 2
 
 
+@pytest.mark.slow
 def test_same_settings_give_the_same_bytes_whatever_the_number_of_processes(small: Path, tmp_path: Path):
     simulate(tmp_path / "again", SMALL, processes=2)
     assert content(tmp_path / "again") == content(small)
@@ -145,6 +146,7 @@ def test_going_on_keeps_what_is_whole_and_ends_with_the_same_bytes(small: Path, 
     assert kept.stat().st_mtime == 1
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(small: Path, tmp_path: Path):
     out = tmp_path / "killed"
     program = (

@@ -29,6 +29,7 @@ def files_in(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_travel_is_kept_whole_with_its_origin_and_comes_out_the_same_again(study, capsys):
     flags = ("--to", f"{SERIES}@10", "--frames", 3, "--pictures", "png", "svg", "--film", "gif")
     assert travel(study, *flags) == 0
