@@ -1,7 +1,8 @@
-"""The report: whole, self-contained, escaped, honest about what is missing, and the same bytes each time."""
+"""The report: complete, self-contained, escaped, names the command for what is missing, the same bytes each time."""
 
 import base64
 import os
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -17,7 +18,9 @@ from phenolens.plotting.page import SavedPicture
 from phenolens.plotting.quality_figures import flagged_crops
 from phenolens.plotting.style import caption_of, png
 from phenolens.profiles.score_table import SCORE_COLUMNS, TABLE_1, outside_table, score_rows, verdict_sentence
-from phenolens.report.page import GLOSSARY, QualityContents, RealismContents, ReportContents, report_html
+from phenolens.realism.saved import SavedRealism
+from phenolens.report.crop_quality import CropQuality
+from phenolens.report.page import ReportContents, report_html
 
 VOID = {"meta", "link", "img", "br", "hr"}
 
@@ -57,7 +60,7 @@ def score(model="vaeplus", seed=1, statistics="mean", whitening="none", protocol
     return (model, seed, statistics, whitening, protocol, accuracy, n_treatments, n_correct, 0.75, 0.92)
 
 
-REALISM_ROW = {"look": "VAE <small>", "sharpness actin": 0.514, "in place actin": 0.4, "ssim actin": 0.6}
+REALISM_ROW = {"images": "VAE <small>", "sharpness actin": 0.514, "in place actin": 0.4, "ssim actin": 0.6}
 REALISM_ROW |= {"frechet": 3.14, "frechet_sd": 0.2, "kernel": -0.001, "kernel_sd": 0.01, "precision": 0.5}
 REALISM_ROW |= {"precision_sd": 0.05, "recall": 1.0, "recall_sd": 0.0, "accuracy": 0.5, "accuracy_low": 0.4}
 REALISM_ROW |= {"accuracy_high": 0.6, "auc": np.nan}
@@ -68,7 +71,8 @@ def scores(*rows) -> pd.DataFrame:
 
 
 @pytest.fixture
-def full(rng) -> ReportContents:
+def full(rng, tmp_path) -> ReportContents:
+    (tmp_path / "realism.png").write_bytes(png(confusion_matrix(pd.DataFrame([[1]], index=["a"], columns=["a"]), "t")))
     crops = rng.uniform(size=(4, 3, 10, 10))
     channels = ("DAPI", "actin", "tubulin")
     names = ["Actin disruptors", "DNA damage"]
@@ -77,33 +81,37 @@ def full(rng) -> ReportContents:
         verdict="VAE+ matches 61 of 72 treatments.",
         facts={"Screen": {"plates": 55, "wells": 12345, "n/a": None}, "Machine": {"threads": 2, "seconds": 0.51234}},
         scores=scores(score(), score(whitening="controls, ridge 1"), score("pca", protocol="NSCB", n_correct=20)),
-        is_bbbc021=True,
-        amount_of_data="1,940 of some 488,000 cells",
+        n_cells_of_bbbc021=1940,
         confusion=[confusion_matrix(pd.DataFrame([[3, 1], [0, 2]], index=names, columns=names), "VAE+")],
         wrong=pd.DataFrame(
             {"treatment": ["mevinolin/lovastatin@15", "<b>AZ</b>@3"], "nearest_treatment": ["a&b@1", '"c"@2']}
         ),
         learning_curves=[learning_curves(pd.DataFrame({"step": [1, 2, 3], "autoencoder.pixel": [9.0, 5.0, 1.0]}))],
         warnings=["the discriminator has won"],
-        reconstructions=[reconstructions(crops, {"VAE+": crops}, list("abcd"), channels=channels)],
+        reconstructions=reconstructions(crops, {"VAE+": crops}, list("abcd"), channels=channels),
         interpolations=[contact_sheet([crops], ["DMSO to taxol <0.3>"], channels=channels)],
-        realism=RealismContents(
+        realism=SavedRealism(
+            tmp_path,
             pd.DataFrame([REALISM_ROW]),
-            ["n = 12 cells that runs have <seen>."],
-            SavedPicture(
-                png(confusion_matrix(pd.DataFrame([[1]], index=["a"], columns=["a"]), "t")),
-                "",
-                "a row of <cells> for each look",
-            ),
+            ["n = 12 cells from wells <seen>."],
+            alt="a row of <cells> for each set of images",
+            flags=[],
         ),
         cells=contact_sheet([crops], ["DMSO"], channels=channels),
-        quality=QualityContents(
-            ["Of 12 crops, <3> are flagged."],
-            pd.DataFrame({"plate": ["all 1"], "crops": [12345], "noise": [3]}),
-            [flagged_crops({"noise": np.ones((1, 3, 8, 8))}, {"noise": 3}, n_crops=12, n_flagged=3, channels=channels)],
+        quality=CropQuality(
+            n_crops=12,
+            n_flagged=3,
+            n_left_out=2,
+            kept_out=["noise"],
+            n_plates=1,
+            n_unusual=0,
+            by_plate=pd.DataFrame({"plate": ["all 1"], "crops": [12345], "noise": [3]}),
+            example_crops=flagged_crops(
+                {"noise": np.ones((1, 3, 8, 8))}, {"noise": 3}, n_crops=12, n_flagged=3, channels=channels
+            ),
         ),
         whitening=["Learnt on 330 DMSO wells with ridge 1."],
-        left_out=pd.DataFrame({"what": ["camera noise"], "cells": [56], "why": ["blank fields"]}),
+        excluded=pd.DataFrame({"what": ["camera noise"], "cells": [56], "why": ["blank fields"]}),
         commands=["phenolens crop 'my study' --source <folder>", "phenolens report 'my study'"],
     )
 
@@ -120,7 +128,7 @@ def test_the_page_is_well_formed_and_loads_nothing(full):
     assert "@import" not in report_html(full)
 
 
-def test_every_picture_has_words_for_those_who_cannot_see_it_and_is_the_figure_itself(full):
+def test_every_picture_has_an_alternative_text_and_is_the_figure_itself(full):
     images = Page(report_html(full)).every("img")
     assert all(len(image["alt"]) > 20 for image in images)
     drawn = base64.b64decode(images[0]["src"].removeprefix("data:image/png;base64,"))
@@ -128,7 +136,7 @@ def test_every_picture_has_words_for_those_who_cannot_see_it_and_is_the_figure_i
     assert caption_of(full.confusion[0]) in Page(report_html(full)).text
 
 
-def test_the_page_says_everything_it_was_given(full):
+def test_the_page_shows_everything_it_was_given(full):
     text = Page(report_html(full)).text
     for words in (
         "A <small> screen & more",
@@ -139,62 +147,71 @@ def test_the_page_says_everything_it_was_given(full):
         "seconds 0.512",
         "mevinolin/lovastatin@15 a&b@1",
         '<b>AZ</b>@3 "c"@2',
-        "2 treatments, each with the treatment it was most similar to",
+        "2 treatments with",
         "the discriminator has won",
         "Learnt on 330 DMSO wells with ridge 1.",
-        "Of 12 crops, <3> are flagged.",
+        "3 (25.0 %) of 12 crops",
         "all 1 12,345 3",
         "camera noise 56 blank fields",
         "phenolens crop 'my study' --source <folder>",
-        "1,940 of some 488,000 cells",
-        *(word for line in GLOSSARY for word in line),
+        "1,940 of 488,396 cells",
     ):
         assert words in text
 
 
-def test_the_sections_stand_in_their_order(full):
+def test_the_sections_are_in_order_and_linked_by_their_titles(full):
     order = (
-        "run scores confusion matches wrong travel reconstructions realism cells learning quality whitening left-out "
-        "repeat glossary"
+        "run scores confusion neighbours wrong travel reconstructions realism cells learning quality whitening "
+        "left-out repeat glossary"
     )
     page = Page(report_html(full))
     assert " ".join(section["id"] for section in page.every("section")) == order
     links = [link["href"] for link in page.every("a") if str(link["href"]).startswith("#")]
     assert links == [f"#{name}" for name in order.split()]
+    titles = re.findall(r'<a href="#[^"]*">([^<]*)</a>', report_html(full))
+    assert titles == re.findall(r"<h2>([^<]*)</h2>", report_html(full))
 
 
-def test_realism_stands_a_row_a_look_with_its_picture_and_how_to_read_it(full):
+def test_realism_has_a_row_for_each_set_of_images_and_its_notes(full):
     text = Page(report_html(full)).text
     assert "VAE <small> 0.51 0.40 0.60 3.1 ± 0.2 0.00 ± 0.01 0.50 ± 0.05 1.00 ± 0.00 0.50 (0.40 to 0.60) –" in text
-    assert "n = 12 cells that runs have <seen>." in text
-    assert "0.5 is never better than chance" in text
+    assert "n = 12 cells from wells <seen>." in text
 
 
-def test_what_is_missing_is_said_with_the_command_that_would_make_it():
-    page = Page(report_html(ReportContents(title="t", verdict="Nothing yet.", study="my-study")))
-    assert page.every("img") == []
-    for words in (
-        "Scores are not in this report. To add: phenolens evaluate my-study",
-        "The confusion matrix is not in this report. To add: phenolens evaluate my-study",
-        "Learning curves are not in this report. To add: phenolens train my-study --model vaeplus",
-        "Reconstructions are not in this report.",
-        "The way from control to compound is not in this report. To add: phenolens embed my-study",
-        "How real the redrawn cells look is not in this report. To add: phenolens realism my-study",
-        "Cells of matched treatments are not in this report. To add: phenolens evaluate my-study",
-        "The crops' quality is not in this report. To add: phenolens crop my-study",
-        "What was left out is not in this report.",
-    ):
-        assert words in page.text
+def test_a_missing_section_names_the_command_that_makes_it():
+    html = report_html(ReportContents(title="t", study="s"))
+    assert Page(html).every("img") == []
+    commands = {
+        part.split('"')[1]: re.findall(r"<code>(phenolens \w+) s", part) for part in html.split("<section ")[1:]
+    }
+    assert commands == {
+        "run": ["phenolens run"],
+        "scores": ["phenolens evaluate"],
+        "confusion": ["phenolens evaluate"],
+        "neighbours": ["phenolens evaluate"],
+        "wrong": ["phenolens evaluate"],
+        "travel": ["phenolens embed"],
+        "reconstructions": ["phenolens train"],
+        "realism": ["phenolens realism"],
+        "cells": ["phenolens crop"],
+        "learning": ["phenolens train"],
+        "quality": ["phenolens crop"],
+        "whitening": ["phenolens evaluate"],
+        "left-out": ["phenolens crop"],
+        "repeat": ["phenolens report"],
+        "glossary": [],
+    }
 
 
-def test_nothing_wrong_and_nothing_left_out_are_said_and_not_taken_for_missing():
+def test_nothing_wrong_and_nothing_excluded_are_not_missing():
     contents = ReportContents(
-        title="t", verdict="v", wrong=pd.DataFrame({"treatment": []}), left_out=pd.DataFrame({"what": []}), warnings=[]
+        title="t", verdict="v", wrong=pd.DataFrame({"treatment": []}), excluded=pd.DataFrame({"what": []}), warnings=[]
     )
-    text = Page(report_html(contents)).text
-    assert "None: every treatment's nearest neighbour had its mechanism." in text
-    assert "No warning: the training's checks found nothing wrong." in text
-    assert "What was left out, and why Nothing." in text
+    page = report_html(contents)
+    sections = {part.split('"')[1]: part for part in page.split("<section ")[1:]}
+    assert [name for name in ("wrong", "left-out") if 'class="missing"' in sections[name]] == []
+    assert 'class="warnings"' not in sections["learning"]
+    assert "7 records" in Page(report_html(ReportContents(title="t", warnings=[], too_few_records=7))).text
 
 
 def test_the_same_contents_give_the_same_bytes(full):
@@ -275,7 +292,7 @@ def test_a_score_that_could_not_be_made_is_a_dash():
     assert [cell.value for cell in score_rows(table, with_published=False)[0].cells] == ["–"] * 4
 
 
-def test_published_rows_stand_below_ours_and_are_marked():
+def test_published_rows_are_below_ours_and_are_marked():
     rows = score_rows(scores(score(), score(protocol="NSCB")), with_published=True)
     assert [row.published for row in rows] == [False, *[True] * 5, False, *[True] * 5]
     vaeplus = rows[1]
@@ -285,7 +302,7 @@ def test_published_rows_stand_below_ours_and_are_marked():
     assert {row.protocol for row in TABLE_1} == {"NSC", "NSCB"}
 
 
-def test_published_numbers_are_not_shown_beside_another_screen(full):
+def test_published_numbers_are_not_shown_for_another_screen(full):
     contents = ReportContents(title="t", verdict="v", scores=full.scores)
     assert "Lafarge" not in report_html(contents)
     assert "Lafarge" in report_html(full)
@@ -296,7 +313,7 @@ def test_a_second_whitening_is_listed_below_the_table():
     further = outside_table(table)
     assert further["whitening"].tolist() == ["per plate"]
     assert further["% right"].tolist() == ["50.0"]
-    assert "Scores under other settings" in report_html(ReportContents(title="t", verdict="v", scores=table))
+    assert "per plate" in report_html(ReportContents(title="t", verdict="v", scores=table))
 
 
 def test_the_verdict_says_the_main_score_in_plain_words():

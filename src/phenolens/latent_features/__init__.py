@@ -1,1 +1,1 @@
-"""What each latent feature is used for and correlates with."""
+"""What the latent features of a model stand for."""

@@ -1,78 +1,121 @@
-"""What each latent feature of a run is used for and goes with, as a page and a table.
+"""Describe each latent feature of a run: its use, the measures it follows, and whether batches differ in it.
 
-N cells of a study, n that are measured, Z features, M measures, F frames.
+N cells of a study, n measured cells, Z features, M measures, F frames.
 """
 
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 
+from phenolens.core.bounds import Bounded, Bounds, Count, Seed
 from phenolens.core.colours import Contrast, shared_contrast
-from phenolens.core.errors import InputError, at_least
+from phenolens.core.errors import InputError
 from phenolens.core.files import write_text
 from phenolens.core.progress import track
 from phenolens.latent_features import conclusions
-from phenolens.latent_features.correlations import Correlations, between_groups, controlled, correlations, traversal
+from phenolens.latent_features.correlations import (
+    Correlations,
+    between_groups,
+    correlations,
+    false_discovery_rates,
+    traversal,
+)
 from phenolens.latent_features.figure import traversal_strip
-from phenolens.latent_features.page import FeaturesContents, FeatureSection, features_html
 from phenolens.models.vaeplus import ACTIVE_NATS
-from phenolens.morphology.features import measures
-from phenolens.runs.decoder import PicturedRun, chosen_run
+from phenolens.morphology.features import describe, measures
+from phenolens.plotting.page import InlinePicture, inline_pictures, render_page
+from phenolens.runs.decoder import PicturedRun
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.latent_path import target_cell
 from phenolens.study import Study
 from phenolens.training.embed import mean_kl
 
-CHUNK = 256  # cells measured between two signs of progress
+TEMPLATES = Path(__file__).parent / "templates"
+CHUNK = 256  # cells measured between two steps of the progress bar
 LEAST_CELLS = 20
-STRONGEST = 3  # measures of a feature that the table names
+STRONGEST = 3  # measures of a feature in the table
 PERCENTILES = 2, 98  # of real cells, between which a feature is moved
-USED_SHARE = 0.01  # of the largest variance: what a feature of a model without a prior needs to count as used
+USED_SHARE = 0.01  # of the largest variance, from which a feature of a model without a prior counts as used
 CONTRAST_CELLS = 64
+LIMITS = {  # that the page names
+    "follows": conclusions.FOLLOWS,
+    "leans": conclusions.LEANS,
+    "named": conclusions.NAMED,
+    "significant": conclusions.SIGNIFICANT,
+    "least_share": conclusions.LEAST_SHARE,
+    "least_change": conclusions.LEAST_CHANGE,
+    "active_nats": ACTIVE_NATS,
+}
 
 
 @dataclass(frozen=True)
-class FeaturesConfig:
-    """How latent features are looked at."""
+class FeaturesConfig(Bounded):
+    """How latent features are described."""
 
-    measured_cells: int = 2000  # cells drawn for KL and correlations; fewer is faster and less sure
-    strips: int = 24  # features that get a strip of pictures: those that conclusions name, then the most used
-    frames: int = 5  # of a strip
-    shuffles: int = 999  # of whole wells, for what plates and treatments differ by chance
-    feature_seed: int = 0  # draws the cells and the shuffles
-
-    def __post_init__(self) -> None:
-        """InputError on a number that cannot be."""
-        at_least("--measured-cells", self.measured_cells, LEAST_CELLS)
-        at_least("--strips", self.strips, 1)
-        at_least("--frames", self.frames, 2)
-        at_least("--shuffles", self.shuffles, 19)
-        at_least("--feature-seed", self.feature_seed, 0)
+    measured_cells: Annotated[int, Bounds(ge=LEAST_CELLS)] = 2000  # random cells for KL and correlations
+    strips: Count = 24  # features with a strip of images: those that conclusions name, then the most used
+    frames: Annotated[int, Bounds(ge=2)] = 5  # of a strip
+    shuffles: Annotated[int, Bounds(ge=19)] = 999  # of whole wells: differences of plates and treatments by chance
+    feature_seed: Seed = 0  # chooses the cells and the shuffles
 
 
-def write_features(study: Study, run: PicturedRun, config: FeaturesConfig) -> tuple[Path, str]:
-    """Write `features/<run>.html`, `.csv` and `_correlations.csv`; the page's path, and its verdict."""
+@dataclass(frozen=True)
+class Moved:
+    """What a feature's strongest measure does in the decoded cell as the feature is moved."""
+
+    measure: str
+    first: float
+    last: float
+    agrees: bool | None  # with the correlation in real cells; None: hardly changes
+
+
+@dataclass(frozen=True)
+class FeatureSection:
+    """One feature's part of the page."""
+
+    name: str  # Z017
+    differs_between: str | None  # batches or plates, if it is a batch feature
+    measure: str  # its strongest correlation
+    rho: float
+    correlated: list[tuple[str, float, int]]  # measure, rho, number of cells
+    kl: float | None  # nats; None for a model without a prior
+    variance: float
+    shares: list[tuple[str, float, float]]  # between which groups, share of the variance, share by chance
+    moved: Moved | None  # None where it could not be measured
+    strip: list[InlinePicture]
+
+
+def write_features(study: Study, run: PicturedRun, config: FeaturesConfig) -> tuple[Path, pd.DataFrame]:
+    """Write `features/<run>.html`, `.csv` and `_correlations.csv`.
+
+    Args:
+        study: The study.
+        run: A run that decodes and whose embeddings are up to date.
+        config: How many cells, strips and shuffles.
+
+    Returns:
+        The page's path, and the table of `feature_table`.
+
+    Raises:
+        InputError: If there are no embeddings, or too few cells.
+    """
     cells = embedded_cells(study, run.name)
-    rows = _drawn(cells, config)
+    rows = _random_cells(cells, config)
     measured = _measured(run, rows)
     names = list(map(str, measured.columns))
     found = correlations(cells.z[rows], measured)
     table = feature_table(run, cells, rows, found, names, config)
-    contents = _contents(study, run, cells, table, names, config)
+    html = _page(study, run, cells, table, n_measures=len(names), n_cells=len(rows), config=config)
     page = study.features_page(run.name)
     write_text(page.with_suffix(".csv"), table.to_csv(float_format="%.6g"))
-    write_text(page.with_name(f"{run.name}_correlations.csv"), _long(found, list(table.index), names))
-    write_text(page, features_html(contents))
-    return page, contents.verdict
-
-
-def run_of(study: Study, asked: str | None) -> PicturedRun:
-    """The run whose features are looked at: it must decode, since each feature is shown."""
-    return chosen_run(study, asked)
+    write_text(page.with_name(f"{run.name}_correlations.csv"), _pairs(found, list(table.index), names))
+    write_text(page, html)
+    return page, table
 
 
 def feature_table(
@@ -83,21 +126,30 @@ def feature_table(
     names: Sequence[str],
     config: FeaturesConfig,
 ) -> pd.DataFrame:
-    """A row a feature (Z rows), index `Z000`: use, the measures it goes with, shares between groups of wells.
+    """Use, strongest measures and variance shares of each feature.
 
-    `used`: more than ACTIVE_NATS of KL, or of a model without a prior USED_SHARE of the largest variance. The
-    false-discovery rate of shares is controlled over the used features.
+    Args:
+        run: The run.
+        cells: All its embedded cells.
+        rows: The measured cells (n,).
+        found: Their correlations.
+        names: The M measures.
+        config: Shuffles and seed.
+
+    Returns:
+        A row a feature (Z rows), index `Z000`. `used`: more than ACTIVE_NATS of KL, or without a prior more than
+        USED_SHARE of the largest variance. False-discovery rates of shares are over the used features.
     """
-    fine = cells.z[cells.catalogue.counted]
+    z = cells.z[cells.catalogue.counted]
     kl = mean_kl(run.model, run.store.take(rows), compute=run.compute)
-    variance = fine.var(axis=0)
+    variance = z.var(axis=0)
     used = variance >= USED_SHARE * variance.max() if kl is None else kl > ACTIVE_NATS
     table = pd.DataFrame(
         {
             "used": used & (variance > 0),
             "kl_nats": np.nan if kl is None else kl,
             "variance": variance,
-            "mean": fine.mean(axis=0),
+            "mean": z.mean(axis=0),
         },
         index=pd.Index([f"Z{i:03d}" for i in range(cells.z.shape[1])], name="feature"),
     )
@@ -108,11 +160,8 @@ def feature_table(
         table[f"measure_{place}"] = np.array(names)[column]
         table[f"rho_{place}"], table[f"q_{place}"] = found.rho[which], found.q[which]
         table[f"n_{place}"] = found.n[column]
-    for kind, counted in (
-        ("treatment", cells.catalogue.counted),
-        ("batch", _controls(cells)),
-        ("plate", _controls(cells)),
-    ):
+    controls = _controls(cells)
+    for kind, counted in (("treatment", cells.catalogue.counted), ("batch", controls), ("plate", controls)):
         _add_shares(table, cells, kind, counted, config)
     return table
 
@@ -120,7 +169,7 @@ def feature_table(
 def _add_shares(
     table: pd.DataFrame, cells: EmbeddedCells, kind: str, counted: np.ndarray, config: FeaturesConfig
 ) -> None:
-    """Add `<kind>_share`, `_by_chance`, `_p` and `_q` to the table; NaN where they cannot be told."""
+    """Add `<kind>_share`, `_by_chance`, `_p` and `_q` to the table; NaN where they could not be tested."""
     obs = cells.catalogue.cells[counted].astype({"plate": str, "well": str})
     shares = None
     if len(obs):
@@ -133,21 +182,21 @@ def _add_shares(
         )
     for name in ("share", "by_chance", "p"):
         table[f"{kind}_{name}"] = np.nan if shares is None else getattr(shares, name)
-    table[f"{kind}_q"] = controlled(np.where(table["used"], table[f"{kind}_p"], np.nan))
+    table[f"{kind}_q"] = false_discovery_rates(np.where(table["used"], table[f"{kind}_p"], np.nan))
 
 
 def _controls(cells: EmbeddedCells) -> np.ndarray:
-    """Which cells (N,) are of control wells, where a treatment cannot be why plates differ."""
+    """Which cells (N,) are controls, in which differences between plates are not due to treatments."""
     return cells.catalogue.counted & (cells.catalogue.cells["role"] == "control").to_numpy()
 
 
-def _drawn(cells: EmbeddedCells, config: FeaturesConfig) -> np.ndarray:
-    """Rows (n,) of random counted cells; InputError when there are too few for a correlation."""
-    fine = np.flatnonzero(cells.catalogue.counted)
-    if len(fine) < LEAST_CELLS:
-        raise InputError(f"{len(fine)} cells that are not noise: expected at least {LEAST_CELLS} to tell features by")
+def _random_cells(cells: EmbeddedCells, config: FeaturesConfig) -> np.ndarray:
+    """Rows (n,) of random counted cells; InputError if there are too few for a correlation."""
+    counted = np.flatnonzero(cells.catalogue.counted)
+    if len(counted) < LEAST_CELLS:
+        raise InputError(f"{len(counted)} cells that are not noise: expected at least {LEAST_CELLS} for correlations")
     random = np.random.default_rng(config.feature_seed)
-    return np.sort(random.choice(fine, min(config.measured_cells, len(fine)), replace=False))
+    return np.sort(random.choice(counted, min(config.measured_cells, len(counted)), replace=False))
 
 
 def _measured(run: PicturedRun, rows: np.ndarray) -> pd.DataFrame:
@@ -160,56 +209,63 @@ def _measured(run: PicturedRun, rows: np.ndarray) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _contents(
+def _page(
     study: Study,
     run: PicturedRun,
     cells: EmbeddedCells,
     table: pd.DataFrame,
-    names: list[str],
+    *,
+    n_measures: int,
+    n_cells: int,
     config: FeaturesConfig,
-) -> FeaturesContents:
-    by = "variance" if table["kl_nats"].isna().all() else "kl_nats"
-    used = table[table["used"]].sort_values(by, ascending=False, kind="stable")
-    named = conclusions.named_features(used)
-    shown = used.loc[[*named, *used.index.difference(named, sort=False)][: config.strips]]
-    n_cells = min(config.measured_cells, int(cells.catalogue.counted.sum()))
-    sections, agree = _sections(run, cells, shown, config)
-    return FeaturesContents(
-        title=f"{study.folder.resolve().name}: the latent features of {run.name} ({run.title})",
-        verdict=conclusions.verdict(table),
-        conclusions=[
-            *conclusions.conclusions(used, n_measures=len(names)),
-            *conclusions.of_strips(agree, n_unshown=len(used) - len(shown)),
-        ],
+) -> str:
+    """The HTML page."""
+    has_kl = bool(table["kl_nats"].notna().any())
+    used = table[table["used"]].sort_values("kl_nats" if has_kl else "variance", ascending=False, kind="stable")
+    found = conclusions.conclude(used)
+    shown = used.loc[[*found.named, *used.index.difference(found.named, sort=False)][: config.strips]]
+    sections = _sections(run, cells, shown, config)
+    folder = study.folder.resolve().name
+    return render_page(
+        TEMPLATES,
+        "features.html",
+        title=f"{folder}: the latent features of {run.name} ({run.title})",
+        n_used=len(used),
+        n_features=len(table),
+        total_nats=table["kl_nats"].sum() if has_kl else None,
+        used_share=USED_SHARE,
+        found=found,
+        strips=conclusions.strip_counts([section.moved.agrees if section.moved else None for section in sections]),
+        n_unshown=len(used) - len(shown),
         sections=sections,
-        table=conclusions.listed_table(used),
-        how=conclusions.how(n_cells=n_cells, shuffles=config.shuffles, frames=config.frames),
-        commands=[f"phenolens features {shlex.quote(study.folder.resolve().name)} --run {run.name}"],
+        table=conclusions.page_table(used),
+        limits=LIMITS,
+        n_measures=n_measures,
+        n_cells=n_cells,
+        config=config,
+        command=f"phenolens features {shlex.quote(folder)} --run {run.name}",
     )
 
 
 def _sections(
     run: PicturedRun, cells: EmbeddedCells, shown: pd.DataFrame, config: FeaturesConfig
-) -> tuple[list[FeatureSection], list[bool | None]]:
-    """Each shown feature with its strip, decoded from the control cell nearest to the controls' mean.
-
-    And of each whether the decoded cell changes the way that real cells go, as `agrees` says it.
-    """
+) -> list[FeatureSection]:
+    """Each shown feature with its strip, decoded from the control cell nearest to the controls' mean."""
+    counted = np.flatnonzero(cells.catalogue.counted)
     controls = np.flatnonzero(_controls(cells))
-    start_among = controls if len(controls) else np.flatnonzero(cells.catalogue.counted)
-    start = int(start_among[target_cell(cells.z[start_among])])
+    candidates = controls if len(controls) else counted
+    start = int(candidates[target_cell(cells.z[candidates])])
     real = run.originals(np.array([start]))[0]
-    contrast = _contrast(run, cells, real)
+    contrast = _contrast(run, counted, real)
     features = [int(str(name)[1:]) for name in shown.index]
-    low, high = np.percentile(cells.z[cells.catalogue.counted][:, features], PERCENTILES, axis=0)
+    low, high = np.percentile(cells.z[counted][:, features], PERCENTILES, axis=0)
     values_of = np.linspace(low, high, config.frames).T
     frames_of = [run.decoded(traversal(cells.z[start], *moved)) for moved in zip(features, values_of)]
-    limit = _limit(frames_of)
-    sections, agree = [], []
-    shown_rows = zip(shown.iterrows(), features, values_of, frames_of)
-    for (name, row), feature, values, frames in track(shown_rows, f"strips of {run.name}", total=len(shown)):
+    limit = _difference_limit(frames_of)
+    sections = []
+    strips = zip(shown.iterrows(), features, values_of, frames_of)
+    for (name, row), feature, values, frames in track(strips, f"strips of {run.name}", total=len(shown)):
         deviation = float(np.sqrt(row["variance"]))
-        moved = measures(frames[[0, -1]], channels=run.store.channels)[row["measure_1"]]
         strip = traversal_strip(
             frames,
             (values - row["mean"]) / deviation,
@@ -220,27 +276,42 @@ def _sections(
             own=float((cells.z[start, feature] - row["mean"]) / deviation),
             limit=limit,
         )
-        said = [*conclusions.sentences_of(row), conclusions.moved_words(row, *map(float, moved))]
-        sections.append(FeatureSection(str(name), conclusions.title_of(row), list(filter(None, said)), strip))
-        agree += [conclusions.agrees(row, *map(float, moved))]
-    return sections, agree
+        first, last = measures(frames[[0, -1]], channels=run.store.channels)[row["measure_1"]]
+        sections.append(_section(str(name), row, first=float(first), last=float(last), strip=inline_pictures(strip)))
+    return sections
 
 
-def _limit(frames_of: Sequence[np.ndarray]) -> float:
-    """The difference in full colour, for all strips: twice what one pixel in a hundred exceeds in the median."""
+def _section(name: str, row: pd.Series, *, first: float, last: float, strip: list[InlinePicture]) -> FeatureSection:
+    """A feature's part of the page, from its row of the table and its measure in the first and last frame."""
+    moved = Moved(describe(row["measure_1"]), first, last, conclusions.agrees(row["rho_1"], first, last))
+    return FeatureSection(
+        name=name,
+        differs_between=conclusions.differs_between(row),
+        measure=conclusions.short_name(row["measure_1"]),
+        rho=row["rho_1"],
+        correlated=conclusions.correlated_measures(row),
+        kl=row["kl_nats"] if np.isfinite(row["kl_nats"]) else None,
+        variance=row["variance"],
+        shares=conclusions.variance_shares(row),
+        moved=moved if np.isfinite(first + last) else None,
+        strip=strip,
+    )
+
+
+def _difference_limit(frames_of: Sequence[np.ndarray]) -> float:
+    """The difference shown in full colour in all strips: twice the median strip's 99th percentile."""
     changes = [np.percentile(np.abs(frames[-1] - frames[0]), 99) for frames in frames_of]
     return max(2 * float(np.median(changes)), 1e-6) if changes else 1.0
 
 
-def _contrast(run: PicturedRun, cells: EmbeddedCells, real: np.ndarray) -> Contrast:
-    """One contrast for all strips, that of real cells evenly over the study and of the cell that is shown."""
-    fine = np.flatnonzero(cells.catalogue.counted)
-    spread = fine[np.unique(np.linspace(0, len(fine) - 1, CONTRAST_CELLS).astype(int))]
+def _contrast(run: PicturedRun, counted: np.ndarray, real: np.ndarray) -> Contrast:
+    """One contrast for all strips: that of cells spread evenly over the study, and of the cell that is shown."""
+    spread = counted[np.unique(np.linspace(0, len(counted) - 1, CONTRAST_CELLS).astype(int))]
     return shared_contrast(np.concatenate([real[None], run.originals(spread)]), run.store.channels)
 
 
-def _long(found: Correlations, features: list[str], names: list[str]) -> str:
-    """Every correlation as CSV, a row a pair."""
+def _pairs(found: Correlations, features: list[str], names: list[str]) -> str:
+    """Every correlation as CSV, a row a pair of feature and measure."""
     pairs = pd.MultiIndex.from_product([features, names], names=["feature", "measure"])
     columns = {
         "rho": found.rho.ravel(),

@@ -1,4 +1,4 @@
-"""What a latent feature stands for: how it goes with measured features, and whether plates or treatments differ in it.
+"""Statistics of latent features: correlation with measures, and differences between plates or treatments.
 
 n cells, Z latent features, M measures, W wells, G groups of wells, F frames.
 """
@@ -19,71 +19,83 @@ class Correlations:
     """Spearman's rank correlation of each latent feature with each measure; NaN where a column is constant."""
 
     rho: np.ndarray  # (Z, M) -1 to 1
-    n: np.ndarray  # (M,) cells in which the measure could be measured
-    p: np.ndarray  # (Z, M) two-sided, as if cells were independent; those of a well are not, so it is too small
-    q: np.ndarray  # (Z, M) p with the false-discovery rate controlled over all pairs (Benjamini and Hochberg 1995)
+    n: np.ndarray  # (M,) cells in which the measure is known
+    p: np.ndarray  # (Z, M) two-sided; treats cells as independent, which cells of a well are not, so it is too small
+    q: np.ndarray  # (Z, M) false-discovery rates of p over all pairs
 
 
 @dataclass(frozen=True)
 class BetweenGroups:
-    """How much of each latent feature's variance lies between groups of wells, beside what shuffled wells give."""
+    """Share of each latent feature's variance that lies between groups of wells, and the share by chance."""
 
     share: np.ndarray  # (Z,) eta squared, 0 to 1: sum of squares between groups over the total
-    by_chance: np.ndarray  # (Z,) its mean when whole wells are dealt to the groups at random
-    p: np.ndarray  # (Z,) share of shuffles that reach `share`, 1 added above and below
+    by_chance: np.ndarray  # (Z,) its mean when whole wells are assigned to the groups at random
+    p: np.ndarray  # (Z,) share of shuffles that reach `share`, with 1 added above and below
     n_groups: int
     n_wells: int
 
-    @property
-    def excess(self) -> np.ndarray:
-        """The share (Z,) beyond chance: many small groups differ in anything."""
-        return self.share - self.by_chance
-
 
 def correlations(z: np.ndarray, measured: pd.DataFrame) -> Correlations:
-    """Spearman's correlation of embeddings (n, Z) with measures (n, M), each over the cells where it was measured.
+    """Spearman's correlation of embeddings with measures, each over the cells in which the measure is known.
 
-    NaN where fewer than FEWEST cells were measured, or where a column does not vary.
+    Args:
+        z: Embeddings (n, Z).
+        measured: Measures (n rows, M columns).
+
+    Returns:
+        Correlations; NaN where fewer than FEWEST cells are known, or where a column is constant.
+
+    Raises:
+        InputError: If the two do not have the same cells, or embeddings are not finite.
     """
     z = np.asarray(z, float)
     if z.ndim != 2 or len(z) != len(measured) or not np.isfinite(z).all():
         raise InputError(f"embeddings {z.shape}, measures of {len(measured)} cells: expected the same cells, finite")
     values = measured.to_numpy(float)
-    finite = np.isfinite(values)
+    known = np.isfinite(values)
     rho = np.full((z.shape[1], values.shape[1]), np.nan)
-    ranked: dict[bytes, np.ndarray] = {}  # most measures are there in the same cells
-    for column, there in enumerate(finite.T):
-        if there.sum() < FEWEST:
-            continue
-        key = there.tobytes()
-        if key not in ranked:
-            ranked[key] = _standard_ranks(z[there])
-        rho[:, column] = ranked[key].T @ _standard_ranks(values[there, column][:, None])[:, 0]
-    n = finite.sum(axis=0)
-    freedom = np.maximum(n - 2, 1)
+    patterns, pattern_of = np.unique(known.T, axis=0, return_inverse=True)  # most measures are known in the same cells
+    for pattern, cells in enumerate(patterns):
+        if cells.sum() >= FEWEST:
+            columns = np.flatnonzero(pattern_of.ravel() == pattern)
+            rho[:, columns] = _standard_ranks(z[cells]).T @ _standard_ranks(values[cells][:, columns])
+    n = known.sum(axis=0)
     rho = np.clip(rho, -1, 1)
+    freedom = np.maximum(n - 2, 1)
     with np.errstate(divide="ignore"):  # a perfect correlation has an infinite t
-        t = np.abs(rho) * np.sqrt(freedom / (1 - np.square(rho)))
-    p = 2 * stats.t.sf(t, freedom)
-    return Correlations(rho, n, p, controlled(p))
+        p = 2 * stats.t.sf(np.abs(rho) * np.sqrt(freedom / (1 - np.square(rho))), freedom)
+    return Correlations(rho, n, p, false_discovery_rates(p))
 
 
-def controlled(p: np.ndarray) -> np.ndarray:
-    """p-values, of any shape, with the false-discovery rate controlled (Benjamini and Hochberg 1995); NaN stay NaN."""
+def false_discovery_rates(p: np.ndarray) -> np.ndarray:
+    """Benjamini and Hochberg's adjusted p-values, in the shape of p; NaN stay NaN."""
     q = np.full(p.shape, np.nan)
-    there = np.isfinite(p)
-    if there.any():
-        q[there] = stats.false_discovery_control(p[there])
+    known = np.isfinite(p)
+    if known.any():
+        q[known] = stats.false_discovery_control(p[known])
     return q
 
 
 def between_groups(
     z: np.ndarray, *, wells: np.ndarray, groups: np.ndarray, n_shuffles: int, seed: int
 ) -> BetweenGroups | None:
-    """The share of variance of embeddings (n, Z) between `groups` (n,), whole `wells` (n,) dealt anew for the chance.
+    """The share of the variance of embeddings that lies between groups of wells.
 
-    Cells of a well are alike, so cells dealt one by one would make any plate look different. None where that cannot be
-    told: one group, or hardly more wells than groups. InputError for a well in two groups.
+    Whole wells are shuffled for the share by chance: cells of a well are similar, so shuffling single cells would make
+    any plate look different.
+
+    Args:
+        z: Embeddings (n, Z).
+        wells: The well of each cell (n,), unique over plates.
+        groups: The group of each cell (n,): its treatment, batch or plate.
+        n_shuffles: Random assignments of wells to groups.
+        seed: Of the shuffles.
+
+    Returns:
+        The shares; None with one group, or hardly more wells than groups.
+
+    Raises:
+        InputError: If a well is in two groups.
     """
     z = np.asarray(z, float)
     well_of, well_names = pd.factorize(np.asarray(wells), sort=True)
@@ -108,21 +120,21 @@ def between_groups(
     observed = share(group_of)
     random = np.random.default_rng(seed)
     shuffled = np.array([share(random.permutation(group_of)) for _ in range(n_shuffles)])
-    # a share that a shuffle meets exactly is met: sums in another order differ in the last digits
+    # sums in another order differ in the last digits, so an equal share counts as reached
     reached = (shuffled >= observed * (1 - 1e-9)).sum(axis=0)
     return BetweenGroups(observed, shuffled.mean(axis=0), (reached + 1) / (n_shuffles + 1), len(names), len(well_names))
 
 
 def traversal(z: np.ndarray, feature: int, values: np.ndarray) -> np.ndarray:
-    """Embeddings (F, Z): one cell's (Z,), the feature set to each of the values (F,), all others as they are."""
+    """Embeddings (F, Z): one cell's (Z,) with the feature set to each of the values (F,), the others unchanged."""
     moved = np.repeat(np.asarray(z, float)[None], len(values), axis=0)
     moved[:, feature] = values
     return moved
 
 
 def _standard_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks of each column of (n, K), equal values sharing their mean rank, centred, of length 1; NaN of a constant."""
+    """Ranks of each column of (n, K), ties sharing their mean rank, centred, of length 1; NaN for a constant."""
     ranks = stats.rankdata(values, axis=0)
     ranks -= ranks.mean(axis=0)
-    length = np.sqrt(np.square(ranks).sum(axis=0))
+    length = np.linalg.norm(ranks, axis=0)
     return np.divide(ranks, length, out=np.full_like(ranks, np.nan), where=length > 0)

@@ -1,4 +1,4 @@
-"""What a page that opens offline is made of: pictures inside it, one style, no script, every string escaped."""
+"""HTML pages that open offline: pictures embedded, one style sheet, no script, every value escaped."""
 
 import base64
 import math
@@ -6,10 +6,11 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -21,7 +22,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class SavedPicture:
-    """A picture that is a PNG already, with its caption and what is to be seen in words."""
+    """A PNG with its caption and its alternative text."""
 
     png: bytes
     caption: str
@@ -33,7 +34,7 @@ Picture = Figure | SavedPicture
 
 @dataclass(frozen=True)
 class InlinePicture:
-    """A picture as the template needs it."""
+    """A picture as the templates use it."""
 
     source: str
     alt: str
@@ -42,27 +43,33 @@ class InlinePicture:
     height: int
 
 
-def page_environment() -> Environment:
-    """Templates whose values are escaped, with the filter `value`: a table's value as a person writes it."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["value"] = _value
-    return environment
+def render_page(folder: Path, name: str, **values: Any) -> str:
+    """Render an HTML template.
+
+    Args:
+        folder: The feature's own templates; these extend and import the shared ones.
+        name: The template's file name.
+        values: What the template shows; strings are escaped.
+
+    Returns:
+        The page. The same values give the same text.
+    """
+    style = Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
+    return _environment(folder).get_template(name).render(style=style, **values)
 
 
-def page_style() -> Markup:
-    """The style that all pages have."""
-    return Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
+def text_lines(folder: Path, name: str, **values: Any) -> list[str]:
+    """Render a text template, one sentence or paragraph a line, without empty lines."""
+    text = _environment(folder).get_template(name).render(**values)
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def inline_pictures(pictures: Sequence[Picture] | Picture | None) -> list[InlinePicture]:
-    """The pictures, none, one or several, as templates need them; InputError for one that is no PNG."""
+    """Any number of pictures as the templates use them.
+
+    Raises:
+        InputError: If a saved picture is not a PNG.
+    """
     if pictures is None:
         return []
     if isinstance(pictures, Figure | SavedPicture):
@@ -70,8 +77,26 @@ def inline_pictures(pictures: Sequence[Picture] | Picture | None) -> list[Inline
     return [_inline(picture) for picture in pictures]
 
 
+def _environment(folder: Path) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader([folder, TEMPLATES]),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"value": _value, "signed": signed, "label": lambda name: str(name).replace("_", " ")}
+    return environment
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """`+0.31`, with a proper minus sign."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
 def _inline(picture: Picture) -> InlinePicture:
-    """The picture inside the page; a figure's caption becomes text of the page, which wraps and can be read aloud."""
+    """Embed a picture; a figure's caption becomes text of the page, which wraps and can be read aloud."""
     if isinstance(picture, Figure):
         picture = SavedPicture(png(picture, with_caption=False), caption_of(picture), alt_of(picture))
     if picture.png[:8] != b"\x89PNG\r\n\x1a\n":
@@ -82,7 +107,7 @@ def _inline(picture: Picture) -> InlinePicture:
 
 
 def _value(value: object) -> str:
-    """A table's value as a person writes it: 1,996; 0.871; yes; – for what is missing."""
+    """A value as people write it: 1,996; 0.871; yes; – if missing."""
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, bool | np.bool_):

@@ -1,1 +1,1 @@
-"""How real a model's pictures look, beside real and blurred cells."""
+"""How realistic a model's images are, next to real and blurred cells."""

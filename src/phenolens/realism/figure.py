@@ -1,4 +1,4 @@
-"""Realism to be seen: each look's cells, and beside them what was measured of it, a row a look.
+"""The realism figure: cells of each set of images next to their metrics.
 
 n shown cells, C channels, S crop side in px.
 """
@@ -20,14 +20,20 @@ from phenolens.plotting.cell_images import contrast_words, draw_cell, key_above,
 from phenolens.plotting.charts import ORANGE, SKY
 from phenolens.plotting.style import INK, QUIET, RULE, add_caption, figure_style, new_figure
 
-CELL_IN = 0.64  # side of a picture
+CELL_IN = 0.64  # side of a crop
 LABEL_IN = 1.15
 PANEL_IN = 1.1
 BETWEEN_IN = 0.1
 KIND_COLOURS = {"control": QUIET, "reconstruction": SKY, "samples": ORANGE}
-KIND_WORDS = {"control": "real cells, blurred cells", "reconstruction": "redrawn by a model", "samples": "sampled"}
+KIND_LABELS = {"control": "real and blurred cells", "reconstruction": "reconstructions", "samples": "samples"}
 MARKERS = "osD^vPX*"
 DASHED = (0, (4, 3))
+CAPTION = (
+    "Left: {n} of the cells, the same in every row except for samples, which are decoded from the normal distribution "
+    "of the embeddings. Right: bars are 95 % intervals over wells (classifier) or the standard deviation over random "
+    "halves of the cells; dashed: no difference, or the value of other real cells. Other real cells are compared with "
+    "another cell in place and SSIM, so both are low there."
+)
 
 
 @dataclass(frozen=True)
@@ -36,22 +42,32 @@ class Panel:
 
     title: str
     metrics: tuple[str, ...]
-    best: str  # what is good, in words
-    reference: float | None = None  # where there is no difference; None: what the first row reaches
+    best: str  # which values are good
+    reference: float | None = None  # the value without a difference; None: the first row's
     range: tuple[float, float] | None = (-0.04, 1.06)  # None: logarithmic, as wide as the values
 
 
 def realism_figure(
-    table: pd.DataFrame, pictures: Mapping[str, np.ndarray], *, channels: Sequence[str], notes: Sequence[str]
+    table: pd.DataFrame, examples: Mapping[str, np.ndarray], *, channels: Sequence[str], notes: Sequence[str] = ()
 ) -> Figure:
-    """A row a look of the table: its cells (n, C, S, S), all in the real cells' contrast, and its metrics.
+    """Example cells of each set of images next to its realism metrics.
 
-    The first row is the real cells. `notes` are said in the caption. InputError when a look has no pictures.
+    Args:
+        table: A row a set of images, the first the real cells, as `measure_realism` returns it.
+        examples: Crops (n, C, S, S) of each set; all are drawn in the real cells' contrast.
+        channels: C names.
+        notes: Sentences for the caption.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: If a set has no examples.
     """
-    lacking = [str(name) for name in table["look"] if name not in pictures]
-    if lacking or table.empty:
-        raise InputError(f"pictures: none of {', '.join(lacking) or 'any look'}; expected crops for each row")
-    real = checked_crops(pictures[table["look"].iloc[0]], channels, what="real cells")
+    missing = [str(name) for name in table["images"] if name not in examples]
+    if missing or table.empty:
+        raise InputError(f"examples: no crops of {', '.join(missing) or 'any set'}; expected crops for each row")
+    real = checked_crops(examples[table["images"].iloc[0]], channels, what="real cells")
     contrast = shared_contrast(real, channels)
     panels = panels_of(channels)
     n_cells = len(real)
@@ -59,8 +75,8 @@ def realism_figure(
     with figure_style():
         figure = new_figure(LABEL_IN + sum(widths), 0.95 + (CELL_IN + 0.03) * len(table), pad_in=0.01)
         grid = figure.add_gridspec(len(table), len(widths), width_ratios=widths)
-        for row, name in enumerate(table["look"]):
-            crops = checked_crops(pictures[name], channels, what=name)
+        for row, name in enumerate(table["images"]):
+            crops = checked_crops(examples[name], channels, what=name)
             axes_row = [figure.add_subplot(grid[row, column]) for column in range(n_cells)]
             for axes, crop in zip(axes_row, crops):
                 draw_cell(axes, crop, contrast)
@@ -68,29 +84,22 @@ def realism_figure(
         for index, panel in enumerate(panels):
             _draw(figure.add_subplot(grid[:, n_cells + 1 + 2 * index]), table, panel)
         _key(figure, channels, table)
-        return add_caption(
-            figure,
-            caption=f"{' '.join(notes)} Left: {n_cells} of the cells, the same in every row but for samples, which are "
-            "drawn from the normal distribution of the embeddings. Right: bars are 95 % intervals over wells (told "
-            "apart) or the deviation over random halvings of the cells; dashed: no difference, or what real cells "
-            "reach against other real cells. Place and SSIM of real cells are those of another cell: no likeness. "
-            f"{contrast_words(contrast, real)}",
-            alt=_alt(table),
-        )
+        caption = " ".join([*notes, CAPTION.format(n=n_cells), contrast_words(contrast, real)])
+        return add_caption(figure, caption=caption, alt=_alt(table))
 
 
 def panels_of(channels: Sequence[str]) -> list[Panel]:
-    """The columns of dots, from a cell's own detail to whether it passes as real."""
+    """The columns of dots, from the detail of a cell to the whole distribution."""
     sharpness, in_place, ssim = (
         tuple(f"{metric} {name}" for name in channels) for metric in ("sharpness", "in place", "ssim")
     )
     return [
-        Panel("sharpness:\nfine power", sharpness, "1 as sharp", 1.0, None),
-        Panel("fine detail\nin its place", in_place, "1 all of it", 1.0),
-        Panel("SSIM to the\noriginal", ssim, "1 the same", 1.0),
-        Panel("Fréchet\ndistance", ("frechet",), "smaller: nearer", None, None),
+        Panel("sharpness:\nfine power", sharpness, "1: as sharp", 1.0, None),
+        Panel("fine detail\nin its place", in_place, "1: all of it", 1.0),
+        Panel("SSIM to the\noriginal", ssim, "1: identical", 1.0),
+        Panel("Fréchet\ndistance", ("frechet",), "smaller: closer", None, None),
         Panel("precision,\nrecall", ("precision", "recall"), "larger: better"),
-        Panel("told apart\nfrom real cells", ("accuracy",), "0.5 by chance", 0.5, (0.38, 1.04)),
+        Panel("accuracy of\na classifier", ("accuracy",), "0.5: chance", 0.5, (0.38, 1.04)),
     ]
 
 
@@ -127,17 +136,17 @@ def _draw(axes: Axes, table: pd.DataFrame, panel: Panel) -> None:
 
 
 def _bar(table: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """From where to where a value's bar goes: its interval where it has one, else one deviation to each side."""
+    """Both ends of each value's bar: its interval if it has one, else one standard deviation to each side."""
     if f"{metric}_low" in table:
         return table[f"{metric}_low"].to_numpy(float), table[f"{metric}_high"].to_numpy(float)
     values, deviations = table[metric].to_numpy(float), table[f"{metric}_sd"].to_numpy(float)
-    return values - np.minimum(deviations, 0.9 * np.abs(values)), values + deviations  # 0.9: a logarithm stays one
+    return values - np.minimum(deviations, 0.9 * np.abs(values)), values + deviations  # 0.9: above 0 on a log axis
 
 
 def _key(figure: Figure, channels: Sequence[str], table: pd.DataFrame) -> None:
-    """Which colour is which kind of row, which marker which channel or share."""
+    """Legend of the colours (kinds of set) and markers (channels, precision and recall)."""
     handles = [
-        _mark(KIND_WORDS[kind], "|", KIND_COLOURS[kind], markeredgewidth=4) for kind in dict.fromkeys(table["kind"])
+        _mark(KIND_LABELS[kind], "|", KIND_COLOURS[kind], markeredgewidth=4) for kind in dict.fromkeys(table["kind"])
     ]
     handles += [_mark(name, MARKERS[index % len(MARKERS)], INK) for index, name in enumerate(channels)]
     handles += [_mark("precision", "o", INK), _mark("recall", "s", INK, markerfacecolor="white")]
@@ -150,6 +159,6 @@ def _mark(label: str, marker: str, colour: str, **more: Any) -> Line2D:
 
 def _alt(table: pd.DataFrame) -> str:
     known = table[table["accuracy"].notna()]
-    said = [f"{name} {share:.2f}" for name, share in zip(known["look"], known["accuracy"])]
-    told = f" Told apart from real cells: {', '.join(said)}." if said else ""
-    return f"Cells of {len(table)} ways of drawing, real ones first, and their measures of realism.{told}"
+    values = ", ".join(f"{name} {share:.2f}" for name, share in zip(known["images"], known["accuracy"]))
+    accuracy = f" Accuracy of a classifier against real cells: {values}." if values else ""
+    return f"Cells of {len(table)} sets of images, real ones first, and their realism metrics.{accuracy}"

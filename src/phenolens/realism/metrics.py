@@ -1,12 +1,9 @@
-"""How real drawn cells look: each way of drawing beside the others, and beside real cells and blurred ones.
+"""Realism metrics of a set of images, next to other real cells and blurred cells.
 
-N cells, C channels, K ways of halving, D measures. A look is one way of drawing the same N cells (or N others, for
-samples): as they are, blurred, redrawn by a model. Row i of each look is drawn from cell i, so halves keep a cell's
-real and drawn face apart: real cells of the one half are held against drawn ones of the other. The look "other real
-cells" is thus held against real cells that it does not contain, and says what each metric can reach with so many cells.
-
-n real cells, m drawn cells, D measures, standardised on the real cells by `standardised`. No cell is paired with
-another: a model that draws other cells, but cells, is near.
+N cells, C channels, K random halves, D measures; n real and m decoded cells. A set holds one image of each of the
+same N cells (or N other cells, for samples): the real cell, blurred, or reconstructed. Real cells of one half are
+compared with decoded cells of the other half, so no cell is on both sides. The set of real cells is compared in the
+same way, which gives the value that each metric can reach with this number of cells.
 """
 
 from dataclasses import dataclass
@@ -18,90 +15,237 @@ from scipy.spatial.distance import cdist
 from phenolens.core.errors import InputError
 from phenolens.realism.two_sample_test import area_under_curve, two_sample_test
 
-MOST_MISSING = 0.1  # of the real cells; a measure that more of them lack is left out
-FURTHEST = 10.0  # real standard deviations; a value beyond is set there, so that one odd cell does not rule a distance
+MOST_MISSING = 0.1  # of the real cells; a measure that is missing more often is left out
+FURTHEST = 10.0  # real standard deviations; values are clipped there, so that one outlier does not rule a distance
 NEIGHBOURS = 3  # Kynkäänniemi et al. 2019
 ROWS_AT_A_TIME = 1024  # of a matrix of distances
+# Range and direction of each metric, in a sentence
+METRICS = {
+    "sharpness": "fine power over that of the originals; from 0, 1 is as sharp, above 1 is invented texture",
+    "in place": "fine detail at the place of the original's (Fourier ring correlation); -1 to 1, larger is better",
+    "ssim": "structural similarity to the cell's own original; at most 1, larger is more similar",
+    "frechet": "Fréchet distance of the measures, in real standard deviations, squared; from 0, smaller is closer",
+    "kernel": "kernel distance (unbiased MMD) of the measures; about 0 for the same distribution, smaller is closer",
+    "precision": "share of decoded cells within the distribution of real ones; 0 to 1, larger is better",
+    "recall": "share of real cells within the distribution of decoded ones; 0 to 1, larger is better",
+    "accuracy": "accuracy of a classifier of real against decoded cells on unseen plates; 0.5 is chance, 1 is always",
+    "auc": "area under that classifier's ROC curve; 0.5 is chance, 1 is always",
+}
+
+
+@dataclass(frozen=True)
+class MeasuredImages:
+    """The measures of one set of images of N cells."""
+
+    name: str  # such as `VAE+`
+    measures: pd.DataFrame  # a row a cell, N rows
+    fine_power: np.ndarray  # (N, C) power in the fine band
+    ssim: np.ndarray  # (N, C) structural similarity to the cell's own original; NaN where it has none
+    shared: np.ndarray  # (N, C) power in the fine band at the place of the original's; NaN where it has none
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Means and standard deviations of real cells, by which every cloud is measured."""
+    """Means and standard deviations of real cells, which standardise every set."""
 
-    names: tuple[str, ...]  # the measures that count, D of them
+    names: tuple[str, ...]  # the D measures that are used
     mean: np.ndarray  # (D,)
     deviation: np.ndarray  # (D,) n - 1, above 0
 
     @classmethod
     def of(cls, real: pd.DataFrame) -> "Scale":
-        """The scale of real cells, a row a cell; measures that are constant or often missing are left out.
+        """The scale of real cells, a row a cell, without measures that are constant or often missing.
 
-        InputError when none is left.
+        Raises:
+            InputError: If no measure is left.
         """
         values = real.astype(float).replace([np.inf, -np.inf], np.nan)
         known = values.columns[values.isna().mean() <= MOST_MISSING]
         deviation = values[known].std()
         names = deviation.index[deviation > 1e-9 * (1 + values[known].mean().abs())]
         if not len(names):
-            raise InputError(f"{len(real)} real cells: no measure differs between them; expected cells of a screen")
+            raise InputError(f"{len(real)} real cells: every measure is constant; expected cells of a screen")
         return cls(tuple(names), values[names].mean().to_numpy(), deviation[names].to_numpy())
 
 
 def standardised(cells: pd.DataFrame, scale: Scale) -> np.ndarray:
-    """Cells as rows (n, D) in standard deviations of the real ones, within ±FURTHEST; NaN where not measured."""
+    """Cells (n, D) in standard deviations of the real ones, clipped to ±FURTHEST; NaN where not measured."""
     values = cells[list(scale.names)].to_numpy(float)
     values = np.where(np.isfinite(values), values, np.nan)
     return np.clip((values - scale.mean) / scale.deviation, -FURTHEST, FURTHEST)
 
 
-def frechet_distance(real: np.ndarray, drawn: np.ndarray) -> float:
-    """Squared Fréchet distance between the normal distributions of real (n, D) and drawn (m, D) cells.
+def frechet_distance(real: np.ndarray, decoded: np.ndarray) -> float:
+    """Squared Fréchet distance between normal distributions fitted to real (n, D) and decoded (m, D) cells.
 
-    |mean difference|^2 + trace(A + B - 2 (A B)^(1/2)) of the covariances A, B. From 0, without an end; smaller is
-    nearer. Cells are few, so it is above 0 between two samples of the same cells too: read it beside theirs. NaN with
-    fewer than D + 1 rows on a side, whose covariances are not known. Dowson & Landau 1982; as a score of
-    generated images, on features of a network, Heusel et al. 2017.
+    |mean difference|^2 + trace(A + B - 2 (A B)^(1/2)) of the covariances A and B. With few cells it is above 0 even
+    between two samples of the same cells, so compare it with that of other real cells. Dowson & Landau 1982; for
+    generated images Heusel et al. 2017.
+
+    Returns:
+        The distance, from 0; NaN with fewer than D + 1 cells on a side.
     """
-    if min(len(real), len(drawn)) <= real.shape[1]:
+    if min(len(real), len(decoded)) <= real.shape[1]:
         return float("nan")
-    a, b = (np.atleast_2d(np.cov(side, rowvar=False)) for side in (real, drawn))
-    values, vectors = np.linalg.eigh(a)
-    root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
-    # the eigenvalues of A B are those of A^(1/2) B A^(1/2), which is symmetric
-    shared = np.sqrt(np.clip(np.linalg.eigvalsh(root @ b @ root), 0, None)).sum()
-    return float(np.square(real.mean(0) - drawn.mean(0)).sum() + np.trace(a) + np.trace(b) - 2 * shared)
+    a, b = (np.atleast_2d(np.cov(side, rowvar=False)) for side in (real, decoded))
+    # the trace of a root is the sum of the roots of the eigenvalues, which are real and not negative for A B
+    root = np.sqrt(np.clip(np.linalg.eigvals(a @ b).real, 0, None)).sum()
+    return float(np.square(real.mean(0) - decoded.mean(0)).sum() + np.trace(a) + np.trace(b) - 2 * root)
 
 
-def kernel_distance(real: np.ndarray, drawn: np.ndarray) -> float:
-    """Squared maximum mean discrepancy of real (n, D) and drawn (m, D) cells, kernel (x·y / D + 1)^3, unbiased.
+def kernel_distance(real: np.ndarray, decoded: np.ndarray) -> float:
+    """Squared maximum mean discrepancy of real (n, D) and decoded (m, D) cells, kernel (x·y / D + 1)^3, unbiased.
 
-    About 0 for cells of one kind, whatever their number (so it can be a little below 0), without an end above; smaller
-    is nearer. NaN with fewer than 2 rows on a side. Gretton et al. 2012; Bińkowski et al. 2018 (KID).
+    Gretton et al. 2012; Bińkowski et al. 2018 (KID).
+
+    Returns:
+        The distance; about 0 for the same distribution, so it can be slightly negative. NaN with fewer than 2 cells
+        on a side.
     """
-    n, m = len(real), len(drawn)
+    n, m = len(real), len(decoded)
     if min(n, m) < 2:
         return float("nan")
     within_real = (_kernel_sum(real, real) - _kernel_of_self(real)) / (n * (n - 1))
-    within_drawn = (_kernel_sum(drawn, drawn) - _kernel_of_self(drawn)) / (m * (m - 1))
-    return within_real + within_drawn - 2 * _kernel_sum(real, drawn) / (n * m)
+    within_decoded = (_kernel_sum(decoded, decoded) - _kernel_of_self(decoded)) / (m * (m - 1))
+    return within_real + within_decoded - 2 * _kernel_sum(real, decoded) / (n * m)
 
 
-def precision_recall(real: np.ndarray, drawn: np.ndarray, *, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
-    """Precision and recall of drawn cells (m, D), 0 to 1, larger is better.
+def precision_recall(real: np.ndarray, decoded: np.ndarray, *, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
+    """Precision and recall of decoded cells (m, D), 0 to 1. Kynkäänniemi et al. 2019.
 
-    Precision: the share of drawn cells that lie among the real ones, nearer to one of them than its own third-nearest
-    (`neighbours`) real neighbour. Recall: the share of real cells that lie so among the drawn ones. A model that draws
-    one good cell again and again has precision and no recall; one that draws noise of every kind, neither. Between two
-    samples of the same cells both stay below 1: read them beside theirs. NaN with too few rows for
-    a neighbour. Kynkäänniemi et al. 2019.
+    Precision is the share of decoded cells that are closer to a real cell than that cell's third-nearest real
+    neighbour; recall swaps the roles. Both stay below 1 between two samples of the same cells.
+
+    Returns:
+        Precision and recall; NaN with no more than `neighbours` cells on a side.
     """
-    if min(len(real), len(drawn)) <= neighbours:
+    if min(len(real), len(decoded)) <= neighbours:
         return float("nan"), float("nan")
-    return _share_among(drawn, real, neighbours), _share_among(real, drawn, neighbours)
+    return _share_among(decoded, real, neighbours), _share_among(real, decoded, neighbours)
+
+
+def random_halves(n_cells: int, *, n: int, seed: int) -> np.ndarray:
+    """Random halves (K = n, N) of cells: True for the half that is compared as real.
+
+    Cells are not split within wells: halves that are similar by design are closer than two samples are, and the
+    kernel distance between real cells would be below 0.
+    """
+    random = np.random.default_rng(seed)
+    halves = np.zeros((n, n_cells), bool)
+    for half in halves:
+        half[random.permutation(n_cells)[: n_cells // 2]] = True
+    return halves
+
+
+def realism_row(
+    images: MeasuredImages,
+    real: MeasuredImages,
+    halves: np.ndarray,
+    *,
+    channels: tuple[str, ...],
+    plates: np.ndarray,
+    wells: np.ndarray,
+    seed: int,
+) -> dict[str, float]:
+    """Every metric of METRICS for one set of images.
+
+    Args:
+        images: The set.
+        real: The set of real cells.
+        halves: Random halves (K, N).
+        channels: C names.
+        plates: Plate of each cell (N,).
+        wells: Well of each cell (N,), unique over plates.
+        seed: Of the two-sample test.
+
+    Returns:
+        `sharpness`, `in place` and `ssim` for each channel (`sharpness <channel>`) and the distances, means over the
+        halves, each with `_sd`. `accuracy` and `auc` of the first half, with `_low` and `_high` over wells: the
+        classifier is slow. `unmeasured`: share of images that lack a measure (mostly no nucleus found); distances
+        leave these out, the classifier does not.
+    """
+    scale = Scale.of(real.measures)
+    real_z, decoded_z = standardised(real.measures, scale), standardised(images.measures, scale)
+    table = pd.DataFrame([_half_metrics(images, real, real_z, decoded_z, half, channels) for half in halves])
+    row: dict[str, float] = {}
+    for name in table:
+        row[str(name)] = float(table[name].mean())
+        row[f"{name}_sd"] = float(table[name].std())
+    half = halves[0]
+    test = two_sample_test(
+        real_z[half],
+        decoded_z[~half],
+        real_plates=plates[half],
+        decoded_plates=plates[~half],
+        real_wells=wells[half],
+        decoded_wells=wells[~half],
+        seed=seed,
+    )
+    row |= {"accuracy": test.accuracy, "accuracy_low": test.accuracy_interval[0]}
+    row |= {"accuracy_high": test.accuracy_interval[1], "auc": test.auc}
+    row |= {"auc_low": test.auc_interval[0], "auc_high": test.auc_interval[1]}
+    return row | {"unmeasured": float(np.isnan(decoded_z).any(axis=1).mean())}
+
+
+def measure_differences(images: MeasuredImages, real: MeasuredImages, half: np.ndarray) -> pd.DataFrame:
+    """How each measure differs between real cells of a half (N,) and images of the other half, the strongest first.
+
+    Returns:
+        A row a measure. `auc`: how often the image has the larger value, 0 to 1, 0.5 without a difference. `shift`:
+        the images' mean minus the real cells', in real standard deviations. Cells without the measure are left out.
+    """
+    scale = Scale.of(real.measures)
+    real_z, decoded_z = standardised(real.measures, scale)[half], standardised(images.measures, scale)[~half]
+    rows = []
+    for column, name in enumerate(scale.names):
+        a, b = (side[:, column][~np.isnan(side[:, column])] for side in (real_z, decoded_z))
+        auc = area_under_curve(np.concatenate([a, b]), np.repeat([False, True], [len(a), len(b)]))
+        rows.append({"measure": name, "auc": auc, "shift": b.mean() - a.mean() if len(a) and len(b) else np.nan})
+    table = pd.DataFrame(rows)
+    return table.iloc[np.argsort(-(table["auc"] - 0.5).abs(), kind="stable")].reset_index(drop=True)
+
+
+def normal_samples(z: np.ndarray, *, n: int, random: np.random.Generator) -> np.ndarray:
+    """Embeddings (n, Z) drawn from the normal distribution with the mean and covariance of these (N, Z).
+
+    Embeddings do not fill a VAE's prior, so samples of the prior would be a different question. A mixture of the
+    centred rows with independent normal weights has exactly their covariance.
+    """
+    centred = z - z.mean(axis=0)
+    return z.mean(axis=0) + random.normal(size=(n, len(z))) @ centred / np.sqrt(max(len(z) - 1, 1))
+
+
+def _half_metrics(
+    images: MeasuredImages,
+    real: MeasuredImages,
+    real_z: np.ndarray,
+    decoded_z: np.ndarray,
+    half: np.ndarray,
+    channels: tuple[str, ...],
+) -> dict[str, float]:
+    """The metrics that need no classifier, for one half (N,)."""
+    power, power_real = images.fine_power[~half].mean(axis=0), real.fine_power[half].mean(axis=0)
+    row = {f"sharpness {c}": _ratio(a, b) for c, a, b in zip(channels, power, power_real)}
+    # against each cell's own original
+    shared, power_own = images.shared[~half].mean(axis=0), real.fine_power[~half].mean(axis=0)
+    row |= {f"in place {c}": _ratio(s, np.sqrt(a * b)) for c, s, a, b in zip(channels, shared, power, power_own)}
+    row |= {f"ssim {c}": float(value) for c, value in zip(channels, images.ssim[~half].mean(axis=0))}
+    a, b = _complete(real_z[half]), _complete(decoded_z[~half])
+    precision, recall = precision_recall(a, b)
+    distances = {"frechet": frechet_distance(a, b), "kernel": kernel_distance(a, b)}
+    return row | distances | {"precision": precision, "recall": recall}
+
+
+def _complete(cells: np.ndarray) -> np.ndarray:
+    return cells[~np.isnan(cells).any(axis=1)]
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole > 0 else float("nan")
 
 
 def _share_among(points: np.ndarray, cloud: np.ndarray, neighbours: int) -> float:
-    """Share of points (n, D) that are nearer to a row of the cloud (m, D) than that row's own k-th neighbour."""
+    """Share of points (n, D) that are closer to a row of the cloud (m, D) than that row's own k-th neighbour."""
     # a row's nearest is itself
     radius = np.concatenate(
         [np.partition(cdist(rows, cloud), neighbours, axis=1)[:, neighbours] for rows in _chunks(cloud)]
@@ -118,136 +262,5 @@ def _kernel_of_self(a: np.ndarray) -> float:
 
 
 def _chunks(rows: np.ndarray) -> list[np.ndarray]:
-    """The rows in parts, so that memory does not grow with their square."""
+    """The rows in chunks, so that memory does not grow with their square."""
     return [rows[start : start + ROWS_AT_A_TIME] for start in range(0, len(rows), ROWS_AT_A_TIME)]
-
-
-# metric: range, direction, in a sentence each
-METRICS = {
-    "sharpness": "fine power over that of the originals; from 0, 1 is as sharp, above 1 is texture that cells have not",
-    "in place": "fine detail that is where the original has it (Fourier ring correlation); -1 to 1, larger is better",
-    "ssim": "structural similarity to the cell's own original; at most 1, larger is nearer",
-    "frechet": "Fréchet distance of the measures, in real standard deviations, squared; from 0, smaller is nearer",
-    "kernel": "kernel distance (unbiased MMD) of the measures; about 0 for cells of one kind, smaller is nearer",
-    "precision": "share of drawn cells that lie among real ones; 0 to 1, larger is better",
-    "recall": "share of real cells that lie among drawn ones; 0 to 1, larger is better",
-    "accuracy": "share told apart from real cells on unseen plates; 0.5 cannot be told apart, 1 always",
-    "auc": "how often a drawn cell looks more drawn than a real one; 0.5 cannot be told apart, 1 always",
-}
-
-
-@dataclass(frozen=True)
-class Look:
-    """One way of drawing N cells, measured."""
-
-    name: str  # such as `VAE+ (vaeplus-seed0)`
-    measures: pd.DataFrame  # a row a cell, N rows
-    fine_power: np.ndarray  # (N, C) power in the fine band
-    ssim: np.ndarray  # (N, C) structural similarity to the cell's own original; NaN where it has none
-    shared: np.ndarray  # (N, C) power in the fine band that is where the original has it; NaN where it has none
-
-
-def halves(n_cells: int, *, n: int, seed: int) -> np.ndarray:
-    """Random ways (K = n, N) of halving cells: True for the half that stays real.
-
-    Wells are not halved each: halves that are alike by design lie nearer to each other than two samples do, and the
-    kernel distance between real cells would be below 0.
-    """
-    random = np.random.default_rng(seed)
-    ways = np.zeros((n, n_cells), bool)
-    for way in ways:
-        way[random.permutation(n_cells)[: n_cells // 2]] = True
-    return ways
-
-
-def realism_row(
-    look: Look,
-    real: Look,
-    ways: np.ndarray,
-    *,
-    channels: tuple[str, ...],
-    plates: np.ndarray,
-    wells: np.ndarray,
-    seed: int,
-) -> dict[str, float]:
-    """Each metric of METRICS for one look, with `_sd`, its deviation over the ways of halving (K, N).
-
-    `sharpness`, `in place` and `ssim` are a channel each: `sharpness <channel>`. `accuracy` and `auc` are of the first
-    way alone, with `_low` and `_high`: a classifier takes long, and an interval over wells says more. `unmeasured`: the
-    share of drawn cells that lack a measure (no nucleus found, mostly); the distances leave them out, the classifier
-    does not.
-    """
-    scale = Scale.of(real.measures)
-    of_real, of_drawn = standardised(real.measures, scale), standardised(look.measures, scale)
-    by_way = [_of_way(look, real, of_real, of_drawn, way, channels) for way in ways]
-    table = pd.DataFrame(by_way)
-    row: dict[str, float] = {}
-    for name in table:
-        row[str(name)] = float(table[name].mean())
-        row[f"{name}_sd"] = float(table[name].std()) if len(table) > 1 else float("nan")
-    kept = ways[0]
-    test = two_sample_test(
-        of_real[kept],
-        of_drawn[~kept],
-        real_plates=plates[kept],
-        drawn_plates=plates[~kept],
-        real_wells=wells[kept],
-        drawn_wells=wells[~kept],
-        seed=seed,
-    )
-    row |= {"accuracy": test.accuracy, "accuracy_low": test.accuracy_interval[0]}
-    row |= {"accuracy_high": test.accuracy_interval[1], "auc": test.auc}
-    row |= {"auc_low": test.auc_interval[0], "auc_high": test.auc_interval[1]}
-    return row | {"unmeasured": float(np.isnan(of_drawn).any(axis=1).mean())}
-
-
-def what_tells(look: Look, real: Look, way: np.ndarray) -> pd.DataFrame:
-    """Each measure alone, the most telling first: real cells of one half against drawn ones of the other.
-
-    `auc`: how often the drawn cell has the larger value, 0 to 1, 0.5 when it tells nothing. `shift`: the drawn cells'
-    mean less the real ones', in real standard deviations. Cells without the measure are left out.
-    """
-    scale = Scale.of(real.measures)
-    of_real, of_drawn = standardised(real.measures, scale)[way], standardised(look.measures, scale)[~way]
-    rows = []
-    for column, name in enumerate(scale.names):
-        a, b = (side[:, column][~np.isnan(side[:, column])] for side in (of_real, of_drawn))
-        auc = area_under_curve(np.concatenate([a, b]), np.repeat([False, True], [len(a), len(b)]))
-        rows.append({"measure": name, "auc": auc, "shift": b.mean() - a.mean() if len(a) and len(b) else np.nan})
-    table = pd.DataFrame(rows)
-    return table.iloc[np.argsort(-(table["auc"] - 0.5).abs(), kind="stable")].reset_index(drop=True)
-
-
-def normal_samples(z: np.ndarray, *, n: int, random: np.random.Generator) -> np.ndarray:
-    """Embeddings (n, Z) drawn from the normal distribution with the mean and covariance of these (N, Z).
-
-    The prior of a VAE is not where its embeddings lie; this is. No covariance is kept: a mixture of the centred rows
-    with independent normal weights has it exactly.
-    """
-    centred = z - z.mean(axis=0)
-    return z.mean(axis=0) + random.normal(size=(n, len(z))) @ centred / np.sqrt(max(len(z) - 1, 1))
-
-
-def _of_way(
-    look: Look, real: Look, of_real: np.ndarray, of_drawn: np.ndarray, way: np.ndarray, channels: tuple[str, ...]
-) -> dict[str, float]:
-    """The metrics that need no classifier, for one way of halving."""
-    power_drawn, power_real = look.fine_power[~way].mean(axis=0), real.fine_power[way].mean(axis=0)
-    row = {f"sharpness {c}": _over(a, b) for c, a, b in zip(channels, power_drawn, power_real)}
-    # of a cell and its own original
-    shared, power_own = look.shared[~way].mean(axis=0), real.fine_power[~way].mean(axis=0)
-    in_place = [_over(part, np.sqrt(a * b)) for part, a, b in zip(shared, power_drawn, power_own)]
-    row |= {f"in place {c}": value for c, value in zip(channels, in_place)}
-    row |= {f"ssim {c}": float(value) for c, value in zip(channels, look.ssim[~way].mean(axis=0))}
-    a, b = _measured(of_real[way]), _measured(of_drawn[~way])
-    row |= {"frechet": frechet_distance(a, b), "kernel": kernel_distance(a, b)}
-    precision, recall = precision_recall(a, b)
-    return row | {"precision": precision, "recall": recall}
-
-
-def _measured(cells: np.ndarray) -> np.ndarray:
-    return cells[~np.isnan(cells).any(axis=1)]
-
-
-def _over(part: float, whole: float) -> float:
-    return float(part / whole) if whole > 0 else float("nan")

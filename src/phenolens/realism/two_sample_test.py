@@ -1,6 +1,6 @@
-"""Can a classifier tell drawn cells from real ones? On plates that it has not seen.
+"""Classifier two-sample test: can decoded cells be distinguished from real ones on unseen plates?
 
-n real cells, m drawn cells, D measures.
+n real cells, m decoded cells, D measures. Lopez-Paz & Oquab 2017.
 """
 
 from collections.abc import Iterator
@@ -13,81 +13,96 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from phenolens.core.errors import InputError
 
 MOST_FOLDS = 5
-LEAST_CELLS = 10  # of each kind, to be learnt from
-DRAWS = 1000  # of wells, for the intervals
+LEAST_CELLS = 10  # of each class, to train on
+RESAMPLES = 1000  # of wells, for the intervals
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class TwoSampleTest:
-    """How well real and drawn cells of unseen plates are told apart; NaN where it could not be asked."""
+    """How well a classifier separates real from decoded cells; NaN where it could not be tested."""
 
-    accuracy: float  # share of cells told rightly, real and drawn counted alike; 0.5 when they cannot be told apart
+    accuracy: float  # balanced, 0 to 1; 0.5 is chance
     accuracy_interval: tuple[float, float]  # 95 %
-    auc: float  # how often a drawn cell looks more drawn than a real one, 0 to 1; 0.5 when they cannot be told apart
+    auc: float  # probability that a decoded cell scores above a real one, 0 to 1; 0.5 is chance
     auc_interval: tuple[float, float]
-    n_folds: int  # times a classifier was trained
+    n_folds: int  # classifiers trained
 
 
-NOT_ASKED = TwoSampleTest(np.nan, (np.nan, np.nan), np.nan, (np.nan, np.nan), 0)
+NOT_TESTED = TwoSampleTest(np.nan, (np.nan, np.nan), np.nan, (np.nan, np.nan), 0)
 
 
 def two_sample_test(
     real: np.ndarray,
-    drawn: np.ndarray,
+    decoded: np.ndarray,
     *,
     real_plates: np.ndarray,
-    drawn_plates: np.ndarray,
+    decoded_plates: np.ndarray,
     real_wells: np.ndarray,
-    drawn_wells: np.ndarray,
+    decoded_wells: np.ndarray,
     seed: int,
 ) -> TwoSampleTest:
-    """Train a classifier on cells of some plates, real (n, D) against drawn (m, D), and ask it about the others.
+    """Train a classifier on cells of some plates, and test it on the cells of the other plates.
 
-    Plates are dealt into at most MOST_FOLDS groups; each is asked about by a classifier trained on the others. So each
-    cell is asked about once, by a classifier that has seen no cell of its plate. The caller sees to it that no
-    cell is there both as real and as drawn. Gradient-boosted trees, which take NaN as a value of its own: how often no
-    nucleus is found in drawn cells is a difference too. Settings are fixed beforehand.
+    Plates are split into at most MOST_FOLDS folds, so each cell is tested once, by a classifier that saw no cell of
+    its plate. Gradient-boosted trees treat NaN as a value of its own, because missing nuclei are a difference too.
+    The intervals resample wells with replacement; the classifiers are not retrained, so they leave out the variation
+    from the choice of training plates.
 
-    Wells stand for their cells in the intervals: they are drawn with replacement, DRAWS times, the classifiers staying
-    as they are. What another choice of plates to learn from would do is not in them. Nothing is asked
-    with fewer than two plates, or too few cells to learn from. Lopez-Paz & Oquab 2017.
+    Args:
+        real: Measures of real cells (n, D).
+        decoded: Measures of decoded cells (m, D). No cell may be in both sets.
+        real_plates: Plate of each real cell (n,); likewise for decoded cells (m,).
+        decoded_plates: See `real_plates`.
+        real_wells: Well of each real cell (n,), unique over plates; likewise for decoded cells (m,).
+        decoded_wells: See `real_wells`.
+        seed: Of the folds, the classifier and the resampling.
+
+    Returns:
+        The test; all NaN with fewer than two plates or too few cells to train on.
+
+    Raises:
+        InputError: If real and decoded cells do not have the same measures.
     """
-    if real.ndim != 2 or drawn.shape[1:] != real.shape[1:]:
-        raise InputError(f"real cells {real.shape}, drawn cells {drawn.shape}: expected rows of the same measures")
-    cells = np.concatenate([real, drawn])
-    is_drawn = np.repeat([False, True], [len(real), len(drawn)])
-    group = _plate_groups(np.concatenate([real_plates, drawn_plates]).astype(str), seed)
-    wells = np.concatenate([real_wells, drawn_wells]).astype(str)
-    if group.max(initial=0) < 1:
-        return NOT_ASKED
-    looks_drawn = np.full(len(cells), np.nan)
-    for fold in range(group.max() + 1):
-        asked = group == fold
-        if min(np.sum(is_drawn & ~asked), np.sum(~is_drawn & ~asked)) < LEAST_CELLS:
-            return NOT_ASKED
-        classifier = _classifier(seed).fit(cells[~asked], is_drawn[~asked])
-        looks_drawn[asked] = classifier.predict_proba(cells[asked])[:, 1]
-    measured = _accuracy_and_auc(looks_drawn, is_drawn)
-    drawn_again = [_accuracy_and_auc(looks_drawn[rows], is_drawn[rows]) for rows in _well_draws(wells, seed)]
-    low, high = np.nanquantile(drawn_again, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    intervals = [(float(a), float(b)) for a, b in zip(low, high)]
-    return TwoSampleTest(measured[0], intervals[0], measured[1], intervals[1], int(group.max()) + 1)
+    if real.ndim != 2 or decoded.shape[1:] != real.shape[1:]:
+        raise InputError(f"real cells {real.shape}, decoded cells {decoded.shape}: expected rows of the same measures")
+    cells = np.concatenate([real, decoded])
+    is_decoded = np.repeat([False, True], [len(real), len(decoded)])
+    fold_of = _plate_folds(np.concatenate([real_plates, decoded_plates]).astype(str), seed)
+    wells = np.concatenate([real_wells, decoded_wells]).astype(str)
+    n_folds = int(fold_of.max(initial=0)) + 1
+    if n_folds < 2:
+        return NOT_TESTED
+    scores = np.full(len(cells), np.nan)
+    for fold in range(n_folds):
+        tested = fold_of == fold
+        if min(np.sum(is_decoded & ~tested), np.sum(~is_decoded & ~tested)) < LEAST_CELLS:
+            return NOT_TESTED
+        classifier = _classifier(seed).fit(cells[~tested], is_decoded[~tested])
+        scores[tested] = classifier.predict_proba(cells[tested])[:, 1]
+    accuracy, auc = _accuracy_and_auc(scores, is_decoded)
+    resampled = [_accuracy_and_auc(scores[rows], is_decoded[rows]) for rows in _resampled_wells(wells, seed)]
+    low, high = np.nanquantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).tolist()
+    return TwoSampleTest(accuracy, (low[0], high[0]), auc, (low[1], high[1]), n_folds)
 
 
-def area_under_curve(scores: np.ndarray, is_drawn: np.ndarray) -> float:
-    """How often a drawn cell's score is above a real one's, ties counting half; NaN without both kinds."""
-    n_drawn = int(is_drawn.sum())
-    n_real = len(is_drawn) - n_drawn
-    if not n_drawn or not n_real:
+def area_under_curve(scores: np.ndarray, is_decoded: np.ndarray) -> float:
+    """Probability that a decoded cell's score is above a real one's, ties counting half; NaN without both classes.
+
+    From ranks (Mann-Whitney U): scikit-learn's `roc_auc_score` gives the same value 20 times as slowly, and each test
+    needs a thousand of them.
+    """
+    n_decoded = int(is_decoded.sum())
+    n_real = len(is_decoded) - n_decoded
+    if not n_decoded or not n_real:
         return float("nan")
-    return float((rankdata(scores)[is_drawn].sum() - n_drawn * (n_drawn + 1) / 2) / (n_drawn * n_real))
+    return float((rankdata(scores)[is_decoded].sum() - n_decoded * (n_decoded + 1) / 2) / (n_decoded * n_real))
 
 
-def _accuracy_and_auc(looks_drawn: np.ndarray, is_drawn: np.ndarray) -> tuple[float, float]:
-    told = looks_drawn > 0.5
-    kinds = [np.mean(told[is_drawn == kind] == kind) for kind in (False, True) if (is_drawn == kind).any()]
-    return float(np.mean(kinds)), area_under_curve(looks_drawn, is_drawn)
+def _accuracy_and_auc(scores: np.ndarray, is_decoded: np.ndarray) -> tuple[float, float]:
+    right = (scores > 0.5) == is_decoded
+    by_class = [right[is_decoded == kind].mean() for kind in (False, True) if (is_decoded == kind).any()]
+    return float(np.mean(by_class)), area_under_curve(scores, is_decoded)
 
 
 def _classifier(seed: int) -> HistGradientBoostingClassifier:
@@ -96,18 +111,17 @@ def _classifier(seed: int) -> HistGradientBoostingClassifier:
     )
 
 
-def _plate_groups(plates: np.ndarray, seed: int) -> np.ndarray:
-    """Which group of plates each cell is in, from 0: plates at random, the groups as even in plates as can be."""
+def _plate_folds(plates: np.ndarray, seed: int) -> np.ndarray:
+    """The fold of each cell, from 0: plates at random, folds with as equal numbers of plates as possible."""
     names, plate = np.unique(plates, return_inverse=True)
     order = np.random.default_rng([seed, 1]).permutation(len(names))
     return (np.argsort(order) % MOST_FOLDS)[plate]
 
 
-def _well_draws(wells: np.ndarray, seed: int) -> Iterator[np.ndarray]:
-    """Rows of as many wells as there are, drawn with replacement, DRAWS times."""
+def _resampled_wells(wells: np.ndarray, seed: int) -> Iterator[np.ndarray]:
+    """Rows of as many wells as there are, drawn with replacement, RESAMPLES times."""
     _, well = np.unique(wells, return_inverse=True)
-    order = np.argsort(well, kind="stable")
-    rows_of = np.split(order, np.cumsum(np.bincount(well))[:-1])
+    rows_of = np.split(np.argsort(well, kind="stable"), np.cumsum(np.bincount(well))[:-1])
     rng = np.random.default_rng([seed, 2])
-    for _ in range(DRAWS):
+    for _ in range(RESAMPLES):
         yield np.concatenate([rows_of[i] for i in rng.integers(len(rows_of), size=len(rows_of))])

@@ -1,9 +1,10 @@
-"""What the report says of the crops' quality: how many are flagged, where they stand out, what they look like.
+"""Crop quality in the report: how many crops are flagged, on which plates that is unusual, and examples.
 
-N crops; a kind is one of FLAGS. Counts are those of the crops; nothing is measured anew.
+N crops; a kind is one of FLAGS. The counts come from the crops' own records.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,140 +14,138 @@ from phenolens.crops.config import FLAGS
 from phenolens.crops.store import CropStore
 from phenolens.plotting.page import Picture
 from phenolens.plotting.quality_figures import MOST_SHOWN, flagged_crops
-from phenolens.report.page import QualityContents
 
 KINDS: list[str] = list(FLAGS)
-UNUSUAL_TIMES = 3  # a plate stands out with more than so many times the median plate's share of a kind ...
-LEAST_UNUSUAL = 10  # ... and at least so many crops: a third of that expected, ten come by chance once in 400 (Poisson)
-LEAST_PLATES = 3  # of fewer, none can have three times the median
-MOST_LISTED = 12  # plates in the table; of more, only those that stand out are listed
-KEPT = (
-    "Dividing cells are among the saturated and the out-of-focus ones, since they round up and are bright. These kinds "
-    "are therefore kept by default: leaving them out biases profiles towards cells that do not divide."
-)
+UNUSUAL_TIMES = 3  # a plate is unusual with more than this many times the median plate's share of a kind ...
+LEAST_UNUSUAL = 10  # ... and at least this many crops: a third expected, ten happen by chance once in 400 (Poisson)
+LEAST_PLATES = 3  # with fewer, none can have three times the median
+MOST_LISTED = 12  # plates in the table; with more, only unusual ones are listed
+DIVIDING = ("saturated", "out of focus")  # dividing cells are often flagged as these: they round up and are bright
 
 
-def quality(store: CropStore, *, seed: int) -> QualityContents:
-    """How many crops are flagged as what, on which plates that is unusual, and random examples chosen by `seed`."""
+@dataclass(frozen=True)
+class FoundNuclei:
+    """How cells' centres were found, where no table gave them."""
+
+    by_cellpose: bool
+    channel: str
+    n: int
+    n_at_border: int  # left out, because their crop would leave the field
+
+
+@dataclass(frozen=True)
+class CropQuality:
+    """What the report says about the crops."""
+
+    n_crops: int
+    n_flagged: int
+    n_left_out: int  # of training and profiles
+    kept_out: list[str]  # the kinds of --leave-out
+    n_plates: int
+    n_unusual: int  # plates
+    by_plate: pd.DataFrame  # a row a plate, the first all plates together
+    found: FoundNuclei | None = None
+    example_crops: Picture | None = None
+
+    @property
+    def n_unlisted(self) -> int:
+        """Plates that are not in the table, because there are many and they are not unusual."""
+        return self.n_plates + 1 - len(self.by_plate)
+
+    @property
+    def biasing(self) -> list[str]:
+        """The kinds left out that include dividing cells."""
+        return [kind for kind in self.kept_out if kind in DIVIDING]
+
+
+def crop_quality(store: CropStore, *, seed: int) -> CropQuality:
+    """Counts of flagged crops, unusual plates, and random examples chosen by `seed`."""
     counts = flag_counts(store)
-    return QualityContents(
-        sentences=(*_counted(store.cells, counts, store.about["config"]["leave_out"]), *_found(store)),
+    flagged = store.cells["flags"].ne("")
+    return CropQuality(
+        n_crops=len(store),
+        n_flagged=int(flagged.sum()),
+        n_left_out=int(store.cells["is_noise"].sum()),
+        kept_out=list(store.about["config"]["leave_out"]),
+        n_plates=len(counts),
+        n_unusual=int(unusual_shares(counts).ne("").sum()),
         by_plate=_listed(counts),
-        examples=_examples(store, counts, seed),
+        found=_found(store),
+        example_crops=_examples(store, counts, seed) if flagged.any() else None,
     )
 
 
 def flag_counts(store: CropStore) -> pd.DataFrame:
     """Crops by plate: `crops`, a column a kind of FLAGS, `left out`; a crop can have several flags."""
-    plates = store.about["plates"]
-    rows = [{"crops": plate["n_crops"], **_kinds(plate), "left out": plate["n_noise"]} for plate in plates.values()]
+    plates: Mapping[str, Any] = store.about["plates"]
+    rows = [
+        {
+            "crops": plate["n_crops"],
+            **{kind: int(plate["n_flagged"][kind]) for kind in KINDS},
+            "left out": plate["n_noise"],
+        }
+        for plate in plates.values()
+    ]
     return pd.DataFrame(rows, index=pd.Index(plates, name="plate"))
 
 
-def standing_out(counts: pd.DataFrame) -> pd.Series:
-    """Where a plate has an unusual share of a kind, in words; empty where it has not, or plates are too few."""
+def unusual_shares(counts: pd.DataFrame) -> pd.Series:
+    """The unusual kinds of each plate with their shares, as text; empty where nothing is unusual."""
     n = counts[KINDS].to_numpy()
     shares = n / counts["crops"].clip(lower=1).to_numpy()[:, None]
-    usual = np.median(shares, axis=0)
-    unusual = (shares > UNUSUAL_TIMES * usual) & (n >= LEAST_UNUSUAL) & (len(counts) >= LEAST_PLATES)
-    words = [
+    median = np.median(shares, axis=0)
+    unusual = (shares > UNUSUAL_TIMES * median) & (n >= LEAST_UNUSUAL) & (len(counts) >= LEAST_PLATES)
+    texts = [
         "; ".join(
-            f"{KINDS[k]}: {100 * shares[plate, k]:.2g} %, the median plate {100 * usual[k]:.2g} %"
+            f"{KINDS[k]}: {100 * shares[plate, k]:.2g} %, the median plate {100 * median[k]:.2g} %"
             for k in np.flatnonzero(unusual[plate])
         )
         for plate in range(len(counts))
     ]
-    return pd.Series(words, index=counts.index, dtype=object)
+    return pd.Series(texts, index=counts.index, dtype=object)
 
 
-def left_out(store: CropStore, *, n_wells: int, min_cells: int) -> pd.DataFrame:
+def excluded_crops(store: CropStore, *, n_wells: int, min_cells: int) -> pd.DataFrame:
     """What is in no batch and no profile, a row a kind: what, how many, why."""
     plates = store.about["plates"].values()
     kinds = " or ".join(store.about["config"]["leave_out"])
     rows = [
         ("cells at a border", sum(plate["n_at_border"] for plate in plates), "their crop would leave the field"),
-        (
-            f"crops flagged as {kinds}",
-            sum(plate["n_noise"] for plate in plates),
-            "in no batch, no profile: --leave-out",
-        ),
+        (f"crops flagged as {kinds}", sum(plate["n_noise"] for plate in plates), "--leave-out"),
+        *((str(what), count, "--skip-missing") for what, count in store.about["left_out"].items()),
+        ("wells", n_wells, f"fewer than --min-cells {min_cells} cells"),
     ]
-    rows += [(str(what), count, "asked for with --skip-missing") for what, count in store.about["left_out"].items()]
-    rows.append(("wells", n_wells, f"fewer than --min-cells {min_cells} cells"))
     return pd.DataFrame([row for row in rows if row[1]], columns=["what", "how many", "why"])
 
 
-def _kinds(plate: Mapping[str, Any]) -> dict[str, int]:
-    return {kind: int(plate["n_flagged"][kind]) for kind in KINDS}
-
-
 def _listed(counts: pd.DataFrame) -> pd.DataFrame:
-    """The table that is shown: all plates together, then each, or of many the unusual ones."""
-    stands_out = standing_out(counts)
-    listed = counts if len(counts) <= MOST_LISTED else counts[stands_out != ""]
+    """The table that is shown: all plates together, then each, or only the unusual ones of many."""
+    unusual = unusual_shares(counts)
+    listed = counts if len(counts) <= MOST_LISTED else counts[unusual != ""]
     total = pd.DataFrame(counts.sum().to_dict(), index=[f"all {len(counts)}"])
     table = pd.concat([total, listed])
-    if stands_out.any():
-        table["stands out"] = ["", *stands_out[listed.index]]
+    if unusual.any():
+        table["unusual"] = ["", *unusual[listed.index]]
     return table.rename_axis("plate").reset_index()
 
 
-def _counted(cells: pd.DataFrame, counts: pd.DataFrame, leave_out: list[str]) -> list[str]:
-    """What was flagged, what of it was left out, and how plates compare."""
-    n, flagged, out = len(cells), cells["flags"].ne(""), cells["is_noise"].astype(bool)
-    if not flagged.any():
-        return [f"None of {n:,} crops is flagged as {', '.join(KINDS[:-1])} or {KINDS[-1]}."]
-    chosen = f"chosen with --leave-out: {', '.join(leave_out) or 'nothing'}"
-    sentences = [
-        f"Of {n:,} crops, {_share(int(flagged.sum()), n)} are flagged: {int(out.sum()):,} are left out of training and "
-        f"profiles ({chosen}), {int((flagged & ~out).sum()):,} are only flagged and stay in.",
-        KEPT,
-    ]
-    biasing = [kind for kind in leave_out if kind in ("saturated", "out of focus")]
-    if biasing:
-        sentences.append(f"Here crops that are {' or '.join(biasing)} were left out (--leave-out), so this bias is in.")
-    if len(counts) < LEAST_PLATES:
-        return [*sentences, f"With fewer than {LEAST_PLATES} plates none can be said to stand out."]
-    n_out = int(standing_out(counts).ne("").sum())
-    rule = f"more than {UNUSUAL_TIMES} times the median plate's share of a kind, and at least {LEAST_UNUSUAL} crops"
-    unlisted = len(counts) > MOST_LISTED
-    others = (
-        f" The other {len(counts) - n_out} plates are not listed; crops/about.json counts them." if unlisted else ""
-    )
-    stand = f"{n_out} of {len(counts)} plates stand{'s' if n_out == 1 else ''} out" if n_out else "No plate stands out"
-    return [*sentences, f"{stand} ({rule}).{others}"]
-
-
-def _found(store: CropStore) -> list[str]:
-    """What is said where the cells' centres were found here, not given."""
+def _found(store: CropStore) -> FoundNuclei | None:
     how = store.about["source"].get("cells")
     if not how:
-        return []
-    at_border = sum(plate["n_at_border"] for plate in store.about["plates"].values())
-    n = len(store) + at_border
-    by = " by Cellpose" if how == "cellpose" else ""
-    return [
-        f"No table gave the cells' centres: they were found here{by}, in the channel {store.channels[0]}, {n:,} "
-        f"nuclei. Of these, {_share(at_border, n)} lie so near a border that their crop would leave the field, and "
-        "were left out."
-    ]
+        return None
+    n_at_border = sum(plate["n_at_border"] for plate in store.about["plates"].values())
+    return FoundNuclei(how == "cellpose", store.channels[0], len(store) + n_at_border, n_at_border)
 
 
-def _examples(store: CropStore, counts: pd.DataFrame, seed: int) -> tuple[Picture, ...]:
+def _examples(store: CropStore, counts: pd.DataFrame, seed: int) -> Picture:
     flags = store.cells["flags"]
     random = np.random.default_rng(seed)
-    shown: dict[str, np.ndarray] = {}
-    for kind in KINDS:
-        rows = np.flatnonzero(flags.str.contains(kind, regex=False))
-        if len(rows):
-            shown[kind] = store.take(np.sort(random.choice(rows, min(MOST_SHOWN, len(rows)), replace=False)))
-    if not shown:
-        return ()
+    rows_of = {kind: np.flatnonzero(flags.str.contains(kind, regex=False)) for kind in KINDS}
+    shown = {
+        kind: store.take(np.sort(random.choice(rows, min(MOST_SHOWN, len(rows)), replace=False)))
+        for kind, rows in rows_of.items()
+        if len(rows)
+    }
     totals = {kind: int(counts[kind].sum()) for kind in shown}
     n_flagged = int(flags.ne("").sum())
-    figure = flagged_crops(shown, totals, n_crops=len(store), n_flagged=n_flagged, channels=store.channels)
-    return (figure,)
-
-
-def _share(n: int, of: int) -> str:
-    return f"{n:,} ({100 * n / max(of, 1):.1f} %)"
+    return flagged_crops(shown, totals, n_crops=len(store), n_flagged=n_flagged, channels=store.channels)

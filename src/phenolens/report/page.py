@@ -1,142 +1,78 @@
-"""The report: one HTML page that holds everything and loads nothing.
+"""The report as one HTML page that opens offline.
 
-It is made of values that other steps computed; a section whose content is None says which command would make it. The
-same contents give the same bytes.
+A section whose content is None names the command that makes it. The same contents give the same bytes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
-from phenolens.plotting.page import Picture, inline_pictures, page_environment, page_style
-from phenolens.profiles.score_table import (
-    COLUMN_TITLES,
-    MODEL_NAMES,
-    OTHERS,
-    first_whitening,
-    outside_table,
-    score_rows,
-)
-from phenolens.realism.table import HEADINGS, READING, realism_rows
+from phenolens.plotting.page import Picture, SavedPicture, inline_pictures, render_page
+from phenolens.profiles.score_table import COLUMN_TITLES, OTHERS, first_whitening, outside_table, score_rows
+from phenolens.realism.saved import SavedRealism
+from phenolens.realism.table import HEADINGS, realism_rows
+from phenolens.report import crop_quality
 
-SECTIONS = (
-    ("run", "What was run"),
-    ("scores", "Scores"),
-    ("confusion", "Taken for what"),
-    ("matches", "Matches to look at"),
-    ("wrong", "Wrong ones"),
-    ("travel", "From control to compound"),
-    ("reconstructions", "Redrawn cells"),
-    ("realism", "How real they look"),
-    ("cells", "Real cells"),
-    ("learning", "How it learned"),
-    ("quality", "Quality"),
-    ("whitening", "Whitening"),
-    ("left-out", "Left out"),
-    ("repeat", "To repeat it"),
-    ("glossary", "Words"),
-)
-
-GLOSSARY = (
-    (
-        "Embedding",
-        "the numbers, 256 by default, into which a model compresses one cell's picture, and from which it redraws it.",
-    ),
-    (
-        "Profile",
-        "a treatment's signature: the embeddings of its cells, averaged (Mean) or with their spread beside it "
-        "(Mean+S.D.) over each well, then the median over wells. A treatment is a compound at one concentration.",
-    ),
-    (
-        "Whitened",
-        "rescaled so that untreated control wells vary equally in every direction; what differs anyway between "
-        "untreated wells then counts for less.",
-    ),
-    (
-        "NSC",
-        "not same compound: a treatment is right when the most similar profile of any other compound has its "
-        "mechanism.",
-    ),
-    (
-        "NSCB",
-        "not same compound or batch: the same, with everything of the treatment's own batches left out as well; "
-        "harder, because likeness by batch cannot help.",
-    ),
-)
-
-
-@dataclass(frozen=True)
-class QualityContents:
-    """How good the crops are: what was flagged, where, and what it looks like."""
-
-    sentences: Sequence[str]
-    by_plate: pd.DataFrame  # a row a plate, the first all plates together
-    examples: Sequence[Picture] = ()  # crops of each kind of flag; none where nothing is flagged
-
-
-@dataclass(frozen=True)
-class RealismContents:
-    """How real the models' pictures look."""
-
-    table: pd.DataFrame  # a row a look, as realism_table.cell_texts makes it of
-    notes: Sequence[str]  # what was measured
-    picture: Picture
+TEMPLATES = Path(__file__).parent / "templates"
+FULL_BBBC021_CROPS = 488_396  # the public crop set, to say how much of it a study holds
 
 
 @dataclass(frozen=True)
 class ReportContents:
-    """What the report says, section by section in the page's order; None (or nothing inside) leaves a section out."""
+    """The report section by section, in the page's order; None means missing."""
 
     title: str
-    verdict: str  # one sentence in plain words; scoretable.verdict_sentence makes one
-    facts: Mapping[str, Mapping[str, object]] | None = None  # what was run on what: group -> name -> value
+    verdict: str | None = None  # the headline in one sentence
+    facts: Mapping[str, Mapping[str, object]] | None = None  # group -> name -> value
     scores: pd.DataFrame | None = None  # the layout of scores.csv
-    is_bbbc021: bool = False  # puts the published scores beside ours
-    amount_of_data: str = ""  # what ours was measured on, where it is not the full data: "1,996 of some 488,000 cells"
+    n_cells_of_bbbc021: int | None = None  # for a study of BBBC021, whose published scores are shown too
     confusion: Sequence[Picture] | None = None
     treatment_map: Picture | None = None
-    matches: Picture | None = None  # treatments beside the one each was most like, with cells of both
-    wrong: pd.DataFrame | None = None  # a row a wrong treatment and its neighbour; empty: all were right
-    learning_curves: Sequence[Picture] | None = None
-    warnings: Sequence[str] | None = None  # the health of the training in sentences; empty: nothing was wrong
-    reconstructions: Sequence[Picture] | None = None
+    neighbours: Picture | None = None  # nearest-neighbour pairs
+    wrong: pd.DataFrame | None = None  # a row a treatment whose neighbour has another mechanism
     interpolations: Sequence[Picture] | None = None
-    realism: RealismContents | None = None
+    reconstructions: Picture | None = None
+    realism: SavedRealism | None = None
     cells: Picture | None = None  # real cells by mechanism
-    quality: QualityContents | None = None
-    whitening: Sequence[str] | None = None  # what was whitened on what, and how well, in sentences
-    left_out: pd.DataFrame | None = None  # a row a kind: what, how many, why; empty: nothing was
-    commands: Sequence[str] | None = None  # every command that repeats this, in order
-    study: str = "STUDY"  # the study's folder as it stands in the commands
-    glossary: Sequence[tuple[str, str]] = field(default=GLOSSARY)
+    learning_curves: Sequence[Picture] | None = None
+    warnings: Sequence[str] | None = None  # of the training, in sentences; empty: no warning
+    too_few_records: int | None = None  # records of a training that is too short to judge
+    quality: crop_quality.CropQuality | None = None
+    whitening: Sequence[str] | None = None  # a certificate each
+    excluded: pd.DataFrame | None = None  # a row a kind: what, how many, why
+    commands: Sequence[str] | None = None  # that repeat all this, in order
+    study: str = "STUDY"  # the study's folder, as in the commands
 
 
 def report_html(contents: ReportContents) -> str:
-    """The whole page as text: images inline, no script, nothing loaded from anywhere, every string escaped."""
-    environment = page_environment()
-    environment.filters["label"] = lambda name: str(name).replace("_", " ")
-    scores = contents.scores
-    return environment.get_template("report.html").render(
+    """The whole page as text: pictures embedded, no script, nothing loaded, every string escaped."""
+    scores, realism, quality = contents.scores, contents.realism, contents.quality
+    figure = SavedPicture(realism.figure.read_bytes(), "", realism.alt) if realism else None
+    return render_page(
+        TEMPLATES,
+        "report.html",
+        title=contents.title,
         contents=contents,
-        style=page_style(),
+        rows=None if scores is None else score_rows(scores, with_published=contents.n_cells_of_bbbc021 is not None),
         column_titles=COLUMN_TITLES,
-        rows=None if scores is None else score_rows(scores, with_published=contents.is_bbbc021),
         whitening_name="" if scores is None else first_whitening(scores),
         further_scores=None if scores is None else outside_table(scores),
-        model_names=MODEL_NAMES,
         others=OTHERS,
-        confusion=inline_pictures(contents.confusion),
-        treatment_map=inline_pictures(contents.treatment_map),
-        matches=inline_pictures(contents.matches),
-        learning_curves=inline_pictures(contents.learning_curves),
-        reconstructions=inline_pictures(contents.reconstructions),
-        interpolations=inline_pictures(contents.interpolations),
-        realism_rows=[] if contents.realism is None else realism_rows(contents.realism.table),
+        full_bbbc021=FULL_BBBC021_CROPS,
+        realism_rows=realism_rows(realism.table) if realism else [],
         realism_headings=HEADINGS,
-        realism_reading=READING,
-        realism=inline_pictures(None if contents.realism is None else contents.realism.picture),
-        sections=SECTIONS,
-        cells=inline_pictures(contents.cells),
-        flagged=inline_pictures(None if contents.quality is None else contents.quality.examples),
+        limits=crop_quality,
+        pictures={
+            "confusion": inline_pictures(contents.confusion),
+            "map": inline_pictures(contents.treatment_map),
+            "neighbours": inline_pictures(contents.neighbours),
+            "interpolations": inline_pictures(contents.interpolations),
+            "reconstructions": inline_pictures(contents.reconstructions),
+            "realism": inline_pictures(figure),
+            "cells": inline_pictures(contents.cells),
+            "learning": inline_pictures(contents.learning_curves),
+            "flagged": inline_pictures(quality.example_crops if quality else None),
+        },
     )

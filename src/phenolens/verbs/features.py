@@ -1,4 +1,4 @@
-"""`phenolens features`: what each latent feature of a run is used for and goes with."""
+"""`phenolens features`: describe each latent feature of a run."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from phenolens.core.progress import tell
-from phenolens.latent_features.compute import FeaturesConfig, run_of, write_features
+from phenolens.latent_features.compute import FeaturesConfig, write_features
+from phenolens.runs.decoder import chosen_run
 from phenolens.study import Study
 
 
@@ -22,7 +23,7 @@ class Flags:
 def act(flags: Flags) -> None:
     """Write the page and its tables; the page's path is the last line."""
     study = Study.open(flags.study)
-    page, verdict = write_features(study, run_of(study, flags.run), flags.features)
-    tell(verdict)
-    tell(f"next: open the page in a browser; {page.with_suffix('.csv').name} beside it holds the same numbers")
+    page, table = write_features(study, chosen_run(study, flags.run), flags.features)
+    tell(f"{int(table['used'].sum())} of {len(table)} features are used")
+    tell(f"next: open the page in a browser; {page.with_suffix('.csv').name} in the same folder has its numbers")
     print(page.resolve())

@@ -1,4 +1,4 @@
-"""What the report says of flagged crops: counts by plate, plates that stand out, what was left out, examples."""
+"""Crop quality in the report: counts by plate, unusual plates, what was left out, examples."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ from phenolens.core.files import write_json, write_parquet
 from phenolens.crops.config import FLAGS
 from phenolens.crops.store import FORMAT, VERSION, CropStore, write_npy
 from phenolens.plotting.style import alt_of
-from phenolens.report.crop_quality import KEPT, flag_counts, left_out, quality, standing_out
+from phenolens.report.crop_quality import FoundNuclei, crop_quality, excluded_crops, flag_counts, unusual_shares
 from phenolens.report.page import ReportContents, report_html
 
 FOUR = {
@@ -52,8 +52,8 @@ def test_a_crop_with_two_flags_counts_under_both(store_of):
     assert counts.loc["p4"].tolist() == [100, 0, 30, 30, 0, 0]
 
 
-def test_a_plate_with_more_than_three_times_the_median_share_stands_out(store_of):
-    words = standing_out(flag_counts(store_of(FOUR)))
+def test_a_plate_with_more_than_three_times_the_median_share_is_unusual(store_of):
+    words = unusual_shares(flag_counts(store_of(FOUR)))
     # debris: 2, 3, 2 and 30 %; saturated: 0, 0, 9 and 30 %, where nine crops are too few to tell
     saturated, debris = "saturated: 30 %, the median plate 4.5 %", "debris: 30 %, the median plate 2.5 %"
     assert words.to_dict() == {"p1": "", "p2": "", "p3": "", "p4": f"{saturated}; {debris}"}
@@ -61,51 +61,44 @@ def test_a_plate_with_more_than_three_times_the_median_share_stands_out(store_of
 
 def test_three_times_the_median_is_not_yet_more(store_of):
     plates = {f"p{k}": ["debris in DNA"] * n + [""] * (80 - n) for k, n in enumerate([10, 10, 30, 31])}
-    words = standing_out(flag_counts(store_of(plates | {"p4": plates["p0"]})))
+    words = unusual_shares(flag_counts(store_of(plates | {"p4": plates["p0"]})))
     assert words[words != ""].index.tolist() == ["p3"]
 
 
-def test_of_two_plates_none_stands_out(store_of):
+def test_of_two_plates_none_is_unusual(store_of):
     store = store_of({"p1": [""] * 1000, "p2": ["debris in DNA"] * 100})
-    assert standing_out(flag_counts(store)).tolist() == ["", ""]
-    contents = quality(store, seed=0)
-    assert contents.sentences[-1] == "With fewer than 3 plates none can be said to stand out."
-    assert "stands out" not in contents.by_plate
+    assert unusual_shares(flag_counts(store)).tolist() == ["", ""]
+    found = crop_quality(store, seed=0)
+    assert found.n_unusual == 0
+    assert "unusual" not in found.by_plate
 
 
-def test_what_was_left_out_and_what_was_only_flagged_are_told_apart(store_of):
-    contents = quality(store_of(FOUR), seed=0)
-    assert contents.sentences == (
-        "Of 400 crops, 48 (12.0 %) are flagged: 2 are left out of training and profiles (chosen with --leave-out: "
-        "noise), 46 are only flagged and stay in.",
-        KEPT,
-        "1 of 4 plates stands out (more than 3 times the median plate's share of a kind, and at least 10 crops).",
-    )
-    table = contents.by_plate.set_index("plate")
+def test_crops_left_out_and_crops_only_flagged_are_counted_apart(store_of):
+    found = crop_quality(store_of(FOUR), seed=0)
+    assert (found.n_crops, found.n_flagged, found.n_left_out) == (400, 48, 2)
+    assert (found.n_plates, found.n_unusual, found.n_unlisted) == (4, 1, 0)
+    assert (found.kept_out, found.biasing, found.found) == (["noise"], [], None)
+    table = found.by_plate.set_index("plate")
     assert table.loc["all 4"].tolist() == [400, 2, 39, 37, 1, 2, ""]
     assert table.index.tolist() == ["all 4", *FOUR]
 
 
-def test_that_dividing_cells_were_left_out_is_said_where_they_were(store_of):
-    contents = quality(store_of(FOUR, leave_out=("noise", "saturated")), seed=0)
-    assert (
-        "41 are left out of training and profiles (chosen with --leave-out: noise, saturated)" in contents.sentences[0]
-    )
-    assert "Here crops that are saturated were left out (--leave-out), so this bias is in." in contents.sentences
+def test_leaving_out_saturated_crops_biases_against_dividing_cells(store_of):
+    found = crop_quality(store_of(FOUR, leave_out=("noise", "saturated")), seed=0)
+    assert (found.n_left_out, found.biasing) == (41, ["saturated"])
+    page = report_html(ReportContents(title="t", quality=found))
+    assert "saturated, so it has this bias" in page
+    assert "has this bias" not in report_html(ReportContents(title="t", quality=crop_quality(store_of(FOUR), seed=0)))
 
 
-def test_where_cells_were_found_here_the_number_of_nuclei_and_what_was_at_borders_are_said(store_of):
-    found = quality(store_of(FOUR, source={"cells": "found"}), seed=0).sentences[-1]
-    assert found == (
-        "No table gave the cells' centres: they were found here, in the channel DNA, 500 nuclei. Of these, 100 (20.0 %)"
-        " lie so near a border that their crop would leave the field, and were left out."
-    )
-    assert not any("found here" in sentence for sentence in quality(store_of(FOUR), seed=0).sentences)
+def test_nuclei_that_were_found_here_are_counted_with_those_at_borders(store_of):
+    found = crop_quality(store_of(FOUR, source={"cells": "found"}), seed=0).found
+    assert found == FoundNuclei(by_cellpose=False, channel="DNA", n=500, n_at_border=100)
 
 
 def test_each_example_is_a_crop_with_its_flag(store_of):
     store = store_of(FOUR)
-    (figure,) = quality(store, seed=3).examples
+    figure = crop_quality(store, seed=3).example_crops
     shown: dict[str, list[int]] = {}
     for axes in figure.axes:
         if axes.get_ylabel():
@@ -123,33 +116,34 @@ def test_each_example_is_a_crop_with_its_flag(store_of):
     assert "noise (2 of 400), saturated (39 of 400), debris (37 of 400), out of focus (1 of 400)" in alt_of(figure)
 
 
-def test_of_many_plates_only_those_that_stand_out_are_listed(store_of):
+def test_of_many_plates_only_unusual_ones_are_listed(store_of):
     plates = {f"p{k:02}": ["debris in DNA"] * (1 if k else 20) + [""] * 40 for k in range(13)}
-    contents = quality(store_of(plates), seed=0)
-    assert contents.by_plate["plate"].tolist() == ["all 13", "p00"]
-    assert contents.sentences[-1].endswith("The other 12 plates are not listed; crops/about.json counts them.")
+    found = crop_quality(store_of(plates), seed=0)
+    assert found.by_plate["plate"].tolist() == ["all 13", "p00"]
+    assert found.n_unlisted == 12
 
 
-def test_nothing_flagged_is_one_sentence_and_no_picture(store_of):
-    contents = quality(store_of({"p1": [""] * 5}), seed=0)
-    assert contents.sentences == ("None of 5 crops is flagged as noise, saturated, debris or out of focus.",)
-    assert contents.examples == ()
+def test_without_a_flag_there_are_no_examples(store_of):
+    found = crop_quality(store_of({"p1": [""] * 5}), seed=0)
+    assert (found.n_flagged, found.example_crops) == (0, None)
 
 
-def test_the_page_has_the_sentences_the_table_and_the_examples(store_of):
-    page = report_html(ReportContents(title="t", verdict="v", quality=quality(store_of(FOUR), seed=0)))
-    section = page.split('<section id="quality">')[1].split("</section>")[0]
-    assert "46 are only flagged and stay in." in section
+def test_the_page_has_the_counts_the_table_and_the_examples(store_of):
+    source = {"cells": "cellpose"}
+    page = report_html(ReportContents(title="t", quality=crop_quality(store_of(FOUR, source=source), seed=0)))
+    section = " ".join(page.split('<section id="quality">')[1].split("</section>")[0].split())
+    for part in ("48 (12.0 %) of 400 crops", "46 are only flagged", "1 of 4 plates", "500 nuclei", "100 (20.0 %)"):
+        assert part in section
     assert '<td>p2</td><td class="number">100</td><td class="number">1</td>' in section
     assert section.count("<img ") == 1
     assert 'alt="Example crops of each kind of flag: noise (2 of 400)' in section
-    assert "quality is not in this report" not in page
+    assert 'class="missing"' not in section
 
 
-def test_what_is_left_out_is_named_by_its_kind(store_of):
-    table = left_out(store_of(FOUR, leave_out=("noise", "debris")), n_wells=3, min_cells=5)
+def test_excluded_crops_are_named_by_their_kind(store_of):
+    table = excluded_crops(store_of(FOUR, leave_out=("noise", "debris")), n_wells=3, min_cells=5)
     assert table.to_numpy().tolist() == [
         ["cells at a border", 100, "their crop would leave the field"],
-        ["crops flagged as noise or debris", 39, "in no batch, no profile: --leave-out"],
+        ["crops flagged as noise or debris", 39, "--leave-out"],
         ["wells", 3, "fewer than --min-cells 5 cells"],
     ]

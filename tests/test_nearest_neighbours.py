@@ -1,4 +1,4 @@
-"""Matched treatments: which are shown, which cells of them, and that right and wrong are told apart."""
+"""Nearest-neighbour pairs: which are shown, with which cells, marked as right or wrong."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pytest
 
 from phenolens.core.errors import InputError
 from phenolens.plotting.style import alt_of, caption_of, png
-from phenolens.report.nearest_neighbours import Match, matches, shown_matches
+from phenolens.report.nearest_neighbours import Pair, chosen_pairs, nearest_neighbour_pairs
 from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.embeddings import EmbeddedCells
 
@@ -40,16 +40,16 @@ def test_the_cells_shown_are_those_nearest_to_their_treatments_mean():
             return super().take(rows)
 
     embedded = cells(["a@1", "a@1", "a@1", "b@1", "b@1"], [0.0, 10.0, 4.0, 1.0, 1.5])
-    (match,) = shown_matches(queries(("a@1", "x", "b@1", "x", 0.2, True, True)), embedded, Store(), n_cells=2)
+    (pair,) = chosen_pairs(queries(("a@1", "x", "b@1", "x", 0.2, True, True)), embedded, Store(), n_cells=2)
     assert taken == [[2, 0], [3, 4]]  # the mean of a@1 is 4.67, that of b@1 is 1.25 (a tie: the first row)
-    assert match.right
-    assert match.cells.shape == (2, 3, 8, 8)
+    assert pair.right
+    assert pair.cells.shape == (2, 3, 8, 8)
 
 
 def test_positive_control_wells_of_the_same_dose_are_not_shown_as_the_treatments_cells():
     embedded = cells(["a@1", "a@1", "b@1"], [0.0, 9.0, 1.0], roles=["treated", "other", "treated"])
-    (match,) = shown_matches(queries(("a@1", "x", "b@1", "x", 0.2, True, True)), embedded, Crops(), n_cells=2)
-    assert len(match.cells) == 1
+    (pair,) = chosen_pairs(queries(("a@1", "x", "b@1", "x", 0.2, True, True)), embedded, Crops(), n_cells=2)
+    assert len(pair.cells) == 1
 
 
 def test_wrong_ones_come_first_and_each_is_of_another_mechanism_while_there_are_others():
@@ -57,28 +57,27 @@ def test_wrong_ones_come_first_and_each_is_of_another_mechanism_while_there_are_
     rows += [("c@1", "z", "b@1", "y", 0.9, True, False), ("d@1", "y", "b@1", "y", 0.5, True, True)]
     rows += [("e@1", "y", "b@1", "y", 0.0, False, True)]  # not counted: not shown
     embedded = cells([row[0] for row in rows] + ["b@1"], np.arange(10.0))
-    shown = shown_matches(queries(*rows), embedded, Crops(), n_cells=1)
-    assert [match.treatment for match in shown] == ["a0@1", "c@1", "a1@1", "a2@1", "d@1"]
-    assert [match.right for match in shown] == [False, False, False, False, True]
+    shown = chosen_pairs(queries(*rows), embedded, Crops(), n_cells=1)
+    assert [pair.treatment for pair in shown] == ["a0@1", "c@1", "a1@1", "a2@1", "d@1"]
+    assert [pair.right for pair in shown] == [False, False, False, False, True]
 
 
-def match(**changed) -> Match:
+def pair(**changed) -> Pair:
     crops = np.random.default_rng(0).random((3, 3, 12, 12))
     kept = {"treatment": "taxol@0.3", "moa": "stabilizers", "neighbour": "epothilone B@1", "predicted": "stabilizers"}
-    return Match(**{**kept, "distance": 0.125, "cells": crops, "neighbour_cells": crops[:2], **changed})
+    return Pair(**{**kept, "distance": 0.125, "cells": crops, "neighbour_cells": crops[:2], **changed})
 
 
-def test_the_picture_says_right_and_wrong_in_words_and_gives_the_same_bytes_each_time():
-    rows = [match(), match(predicted="destabilizers", neighbour="nocodazole@1")]
-    figure = matches(rows, channels=CHANNELS)
-    said = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert "✓ right, distance 0.12" in said
-    assert "✗ wrong, distance 0.12" in said
-    assert "1 matched to a treatment of their own mechanism and 1 to another's" in caption_of(figure)
+def test_the_figure_marks_right_and_wrong_and_gives_the_same_bytes_each_time():
+    pairs = [pair(), pair(predicted="destabilizers", neighbour="nocodazole@1")]
+    figure = nearest_neighbour_pairs(pairs, channels=CHANNELS)
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert [text for text in texts if "distance" in text] == ["✓ right, distance 0.12", "✗ wrong, distance 0.12"]
+    assert caption_of(figure).startswith("n = 2 treatments: 1 ")
     assert "nocodazole@1 (destabilizers), wrong" in alt_of(figure)
-    assert png(figure) == png(matches(rows, channels=CHANNELS))
+    assert png(figure) == png(nearest_neighbour_pairs(pairs, channels=CHANNELS))
 
 
-def test_no_match_is_no_picture():
-    with pytest.raises(InputError, match="at least one"):
-        matches([], channels=CHANNELS)
+def test_a_figure_needs_a_pair():
+    with pytest.raises(InputError):
+        nearest_neighbour_pairs([], channels=CHANNELS)

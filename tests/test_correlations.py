@@ -1,4 +1,4 @@
-"""What a latent feature stands for: correlations, shares between plates and treatments, and one feature moved."""
+"""Correlations of latent features with measures, variance shares between plates and treatments, traversals."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from phenolens.core.errors import InputError
-from phenolens.latent_features.correlations import between_groups, controlled, correlations, traversal
+from phenolens.latent_features.correlations import between_groups, correlations, false_discovery_rates, traversal
 
 
 def naive_share(z, groups):
@@ -29,7 +29,7 @@ def cells(rng):
     return z, wells, plates
 
 
-def test_a_feature_that_is_a_measure_bent_monotonously_correlates_by_one_and_its_mirror_by_minus_one(rng):
+def test_a_monotonic_function_of_a_measure_correlates_by_one_and_a_falling_one_by_minus_one(rng):
     area = rng.uniform(1, 9, 60)
     found = correlations(np.stack([area**3, -np.log(area), rng.normal(size=60)], axis=1), pd.DataFrame({"area": area}))
     np.testing.assert_allclose(found.rho[:2, 0], [1, -1], atol=1e-12)
@@ -52,7 +52,9 @@ def test_correlations_are_scipys_pair_by_pair_over_the_cells_where_the_measure_w
 
 def test_the_false_discovery_rate_is_benjamini_and_hochbergs():
     p = np.array([[0.01, 0.04], [0.03, np.nan]])
-    np.testing.assert_allclose(controlled(p), [[0.03, 0.04], [0.04, np.nan]])  # 3 tests: 3 p / rank, made monotonous
+    np.testing.assert_allclose(
+        false_discovery_rates(p), [[0.03, 0.04], [0.04, np.nan]]
+    )  # 3 tests: 3 p / rank, monotonic
 
 
 def test_what_does_not_vary_or_was_hardly_measured_has_no_correlation(rng):
@@ -72,14 +74,14 @@ def test_a_feature_that_differs_between_plates_is_found_and_one_that_differs_bet
     found = between_groups(z, wells=wells, groups=plates, n_shuffles=199, seed=0)
     np.testing.assert_allclose(found.share, naive_share(z, plates))
     assert found.p[0] == 1 / 200
-    assert found.excess[0] > 0.7
-    # dealt cell by cell, wells that differ would pass for plates that do; dealt well by well they do not
+    assert found.share[0] - found.by_chance[0] > 0.7
+    # shuffled cell by cell, differences of wells would look like differences of plates; well by well they do not
     assert found.share[1] > 3 * 3 / 239
     assert found.p[1] > 0.05
     assert found.p[2] > 0.05
 
 
-def test_chance_is_the_mean_over_whole_wells_dealt_anew(cells):
+def test_chance_is_the_mean_over_shuffles_of_whole_wells(cells):
     z, wells, plates = cells
     found = between_groups(z, wells=wells, groups=plates, n_shuffles=30, seed=7)
     random = np.random.default_rng(7)
@@ -106,7 +108,7 @@ def test_the_names_of_wells_and_groups_and_the_order_of_cells_do_not_matter(cell
     np.testing.assert_allclose(named.by_chance, plain.by_chance)
 
 
-def test_one_group_or_a_well_a_group_tells_nothing(cells):
+def test_one_group_or_a_well_a_group_cannot_be_tested(cells):
     z, wells, _ = cells
     assert between_groups(z, wells=wells, groups=np.zeros(240), n_shuffles=5, seed=0) is None
     assert between_groups(z, wells=wells, groups=wells, n_shuffles=5, seed=0) is None
@@ -118,7 +120,7 @@ def test_a_well_in_two_groups_is_refused(cells):
         between_groups(z, wells=wells, groups=np.arange(240) % 2, n_shuffles=5, seed=0)
 
 
-def test_a_feature_that_does_not_vary_lies_between_no_groups(cells):
+def test_a_constant_feature_has_no_share_between_groups(cells):
     z, wells, plates = cells
     found = between_groups(np.ones_like(z), wells=wells, groups=plates, n_shuffles=5, seed=0)
     assert found.share.tolist() == [0, 0, 0]

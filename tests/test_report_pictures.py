@@ -1,4 +1,4 @@
-"""Which treatments the report travels to."""
+"""Which treatments the report interpolates to."""
 
 import anndata
 import numpy as np
@@ -33,11 +33,11 @@ def test_the_strongest_treatment_of_each_known_mechanism_is_taken(profiles):
     assert chosen_treatments(profiles, ()) == ["taxol@1", "nocodazole@1"]
 
 
-def test_a_compound_stands_for_its_strongest_dose_and_a_treatment_for_itself(profiles):
+def test_a_compound_means_its_strongest_dose(profiles):
     asked = ("nocodazole", "taxol", "taxol@0.1", "unknown")
     assert chosen_treatments(profiles, asked) == ["nocodazole@1", "taxol@1", "taxol@0.1", "unknown@1"]
 
 
-def test_what_is_not_there_is_refused_with_the_nearest_names(profiles):
+def test_an_unknown_name_is_refused_with_the_nearest_names(profiles):
     with pytest.raises(InputError, match=r'COMPOUND@DOSE "taxol@2"; did you mean "taxol@1"'):
         chosen_treatments(profiles, ("taxol@2",))

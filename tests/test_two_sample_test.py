@@ -15,9 +15,9 @@ def told_apart(real, drawn, *, n_plates=3, plates=None, wells=None, seed=0):
         real,
         drawn,
         real_plates=of(real, plates, n_plates),
-        drawn_plates=of(drawn, plates, n_plates),
+        decoded_plates=of(drawn, plates, n_plates),
         real_wells=of(real, wells, 12),
-        drawn_wells=of(drawn, wells, 12),
+        decoded_wells=of(drawn, wells, 12),
         seed=seed,
     )
 
@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_numbers(rng):
 
 
 def test_the_area_under_the_curve_is_the_share_of_pairs_in_the_right_order(rng):
-    scores, is_drawn = rng.integers(6, size=40).astype(float), rng.random(40) < 0.4
-    pairs = [(a > b) + 0.5 * (a == b) for a in scores[is_drawn] for b in scores[~is_drawn]]
-    assert area_under_curve(scores, is_drawn) == pytest.approx(np.mean(pairs))
+    scores, is_decoded = rng.integers(6, size=40).astype(float), rng.random(40) < 0.4
+    pairs = [(a > b) + 0.5 * (a == b) for a in scores[is_decoded] for b in scores[~is_decoded]]
+    assert area_under_curve(scores, is_decoded) == pytest.approx(np.mean(pairs))
     assert np.isnan(area_under_curve(scores, np.zeros(40, bool)))

@@ -1,4 +1,4 @@
-"""A run's latent features: use, names, shares, strips and the page that says it."""
+"""Latent features of a run: use, strongest measures, variance shares, strips, and the page."""
 
 import dataclasses
 import re
@@ -14,11 +14,12 @@ from phenolens.core.errors import InputError
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
 from phenolens.latent_features import conclusions
-from phenolens.latent_features.compute import FeaturesConfig, feature_table
+from phenolens.latent_features.compute import LIMITS, TEMPLATES, FeaturesConfig, feature_table
 from phenolens.latent_features.correlations import between_groups, correlations
 from phenolens.latent_features.figure import traversal_strip
 from phenolens.models import ModelConfig
 from phenolens.morphology.features import measures
+from phenolens.plotting.page import render_page
 from phenolens.plotting.style import alt_of, caption_of
 from phenolens.runs.decoder import chosen_run
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
@@ -52,7 +53,7 @@ def page(study) -> str:
 
 
 def used_row(**changed) -> pd.Series:
-    """A used feature that goes with nothing and differs in nothing."""
+    """A used feature that follows no measure and differs between no groups."""
     row = {"kl_nats": 0.5, "variance": 1.0, "used": True}
     for place in (1, 2, 3):
         row |= {f"measure_{place}": "cell_area_px", f"rho_{place}": 0.1, f"q_{place}": 0.5, f"n_{place}": 90}
@@ -76,7 +77,7 @@ def test_the_kl_of_a_feature_is_that_of_its_posterior_averaged_over_cells(study)
     assert mean_kl(chosen_run(study, "pca-seed0").model, crops, compute=run.compute) is None
 
 
-def test_the_table_says_of_each_feature_what_the_functions_of_phenotype_say(study):
+def test_the_table_has_the_correlations_and_variance_shares_of_each_feature(study):
     run, cells = chosen_run(study, "vae-seed0"), embedded_cells(study, "vae-seed0")
     rows = np.flatnonzero(cells.catalogue.counted)[:50]
     measured = measures(run.originals(rows), channels=run.store.channels)
@@ -107,10 +108,10 @@ def test_a_feature_that_collapsed_is_counted_and_not_used(study):
     table = feature_table(run, changed, rows, correlations(z[rows], measured), list(measured), FEW)
     assert not table.loc["Z002", "used"]
     assert np.isnan(table.loc["Z002", "rho_1"])
-    assert conclusions.verdict(table).startswith(f"{table['used'].sum()} of 6 features vary")
+    assert table["used"].sum() < 6
 
 
-def test_batches_are_told_from_control_cells_alone(study):
+def test_batches_are_compared_in_control_cells_alone(study):
     """What a treatment on one plate alone does to a feature must not make it a batch feature."""
     run, cells = chosen_run(study, "pca-seed0"), embedded_cells(study, "pca-seed0")
     z = cells.z.copy()
@@ -125,16 +126,14 @@ def test_batches_are_told_from_control_cells_alone(study):
     assert table.loc["Z001", "plate_share"] > 0.9
 
 
-def test_a_feature_is_named_after_the_measure_it_follows_in_plain_words():
+def test_a_feature_is_named_after_the_measure_it_follows():
     area = used_row(measure_1="nucleus_area_px", rho_1=-0.71, q_1=1e-9)
-    assert conclusions.title_of(area) == "Follows nucleus area (ρ −0.71)."
-    assert "Leans towards" in conclusions.title_of(used_row(rho_1=0.4))
-    assert "none of the measures" in conclusions.title_of(used_row())
-    said = conclusions.conclusions(used_table(used_row(), area), n_measures=37)
-    assert "1 of 2 follow a measure closely (|ρ| 0.5 or more): Z001 follows nucleus area (ρ −0.71)." in said[0]
-    assert "1 follow none of the 37 measures" in said[0]
+    found = conclusions.conclude(used_table(used_row(), area))
+    assert (found.n_following, found.n_unrelated) == (1, 1)
+    assert found.following == [("Z001", "nucleus area", -0.71)]
     weaker = used_row(rho_1=0.6)
-    assert conclusions.named_features(used_table(used_row(), weaker, area))[:2] == ["Z002", "Z001"]
+    assert conclusions.conclude(used_table(used_row(), weaker, area)).named[:2] == ["Z002", "Z001"]
+    assert conclusions.correlated_measures(area) == [("nucleus area", -0.71, 90)]
 
 
 def test_a_feature_that_differs_between_batches_more_than_between_treatments_is_a_batch_feature():
@@ -142,49 +141,71 @@ def test_a_feature_that_differs_between_batches_more_than_between_treatments_is_
     also_treated = used_row(batch_share=0.4, batch_q=0.01, treatment_share=0.6)
     unsure = used_row(batch_share=0.4, batch_q=0.2)
     small = used_row(batch_share=0.06, batch_q=0.01)
-    assert [conclusions.is_between(row, "batch") for row in (batch, also_treated, unsure, small)] == [
-        *(True, False, False, False)
-    ]
-    said = conclusions.conclusions(used_table(also_treated, batch), n_measures=37)[1]
-    assert said.startswith("Z001 differs between batches more than between treatments, beyond chance: 1 batch feature.")
-    none = conclusions.conclusions(used_table(used_row()), n_measures=37)[1]
-    assert none.startswith("No feature is seen to differ between batches")
+    plate = used_row(plate_share=0.4, plate_q=0.01)
+    found = [conclusions.differs_between(row) for row in (batch, also_treated, unsure, small, plate)]
+    assert found == ["batches", None, None, None, "plates"]
+    found = conclusions.conclude(used_table(also_treated, batch))
+    assert (found.groups, found.batch_features) == ("batches", ["Z001"])
+    assert conclusions.conclude(used_table(used_row())).batch_features == []
 
 
-def test_what_cannot_be_told_is_said_so():
+def test_what_could_not_be_tested_is_empty():
     shares = {
         f"{kind}_{what}": np.nan for kind in ("batch", "plate", "treatment") for what in ("share", "by_chance", "q")
     }
-    said = conclusions.conclusions(used_table(used_row(**shares)), n_measures=37)
-    assert "cannot be told: too few control wells" in said[1]
-    assert "cannot be told against chance" in said[2]
-    assert "collapsed" in conclusions.conclusions(used_table(used_row()).iloc[:0], n_measures=37)[0]
+    row = used_row(**shares)
+    found = conclusions.conclude(used_table(row))
+    assert (found.groups, found.most_treated) == (None, {})
+    assert conclusions.variance_shares(row) == []
+    assert conclusions.variance_shares(used_row())[0] == ("treatments", 0.03, 0.03)
 
 
-def test_a_decoded_cell_that_goes_the_other_way_is_said():
-    row = used_row(measure_1="nucleus_area_px", rho_1=0.6)
-    assert conclusions.moved_words(row, 800, 950) == (
-        "Moved as below, the decoded cell's nucleus area, px²: from 800 to 950."
-    )
-    assert "not the way real cells go" in conclusions.moved_words(row, 950, 800)
-    assert conclusions.moved_words(row, np.nan, 800) == ""
-    assert conclusions.moved_words(row, 800, 802).endswith("from 800 to 802, so hardly at all.")
+def test_a_decoded_cell_that_changes_against_the_correlation_disagrees():
     ends = ((1, 2), (2, 1), (1, 1), (0, 0), (100, 100.5), (100, 102), (np.nan, 1))
-    assert [conclusions.agrees(row, *pair) for pair in ends] == [True, False, None, None, None, True, None]
+    found = [conclusions.agrees(0.6, *pair) for pair in ends]
+    assert found == [True, False, None, None, None, True, None]
+    assert conclusions.agrees(-0.6, 2, 1) is True
+    assert conclusions.strip_counts(found) == {"n_agree": 2, "n_changed": 3, "n_unchanged": 4}
 
 
-def test_the_page_begins_with_what_to_conclude_and_shows_the_features_it_names(study, page):
+PAGE = {"title": "t", "n_used": 2, "n_features": 6, "total_nats": 12.0, "used_share": 0.01, "n_unshown": 1}
+PAGE |= {"sections": [], "n_measures": 37, "n_cells": 90, "config": FEW, "limits": LIMITS, "command": "phenolens"}
+
+
+def page_text(used: pd.DataFrame, **changed) -> str:
+    strips = conclusions.strip_counts([True, False, None])
+    found = {"found": conclusions.conclude(used), "strips": strips, "table": conclusions.page_table(used)}
+    return Page(render_page(TEMPLATES, "features.html", **(PAGE | found | changed))).text
+
+
+def test_the_page_puts_the_conclusions_into_sentences():
+    area = used_row(measure_1="nucleus_area_px", rho_1=-0.71)
+    text = page_text(used_table(area, used_row(batch_share=0.4, batch_q=0.01)))
+    for part in (
+        "2 of 6",
+        "12 nats",
+        "Z000 follows nucleus area (ρ −0.71)",
+        "1 batch feature",
+        "Z001",
+        "1 of 2",
+        "--strips",
+    ):
+        assert part in text
+    assert "--beta" in page_text(used_table(area).iloc[:0], n_used=0)  # collapsed
+
+
+def test_the_page_begins_with_conclusions_and_shows_the_features_it_names(study, page):
     read = Page(page)
     table = pd.read_csv(study.folder / "features" / "vae-seed0.csv").set_index("feature")
     assert f"{table['used'].sum()} of 6 features are used" in read.text
-    assert read.text.index("What to conclude") < read.text.index("Feature by feature")
+    assert page.index('<section id="conclusions">') < page.index('<section id="features">')
     shown = re.findall(r'<article id="(Z\d+)">', page)
     assert len(shown) == min(3, table["used"].sum())
     assert set(shown) <= set(table.index[table["used"]])
     assert "phenolens features study --run vae-seed0" in read.text
 
 
-def test_the_page_loads_nothing_has_no_script_and_words_for_every_picture(page):
+def test_the_page_loads_nothing_has_no_script_and_a_text_for_every_picture(page):
     read = Page(page)
     assert {tag for tag, _ in read.tags} & {"script", "iframe", "object", "form", "base"} == set()
     assert [
@@ -214,15 +235,15 @@ def test_the_page_fits_a_phone_and_a_screen_and_its_tables_scroll_within(browser
     tab.close()
 
 
-def test_a_study_half_run_says_which_command_comes_first(tiny_study, study):
-    with pytest.raises(InputError, match=r"run `phenolens train .*` first"):
+def test_an_unfinished_study_names_the_command_that_comes_first(tiny_study, study):
+    with pytest.raises(InputError, match=r"phenolens train"):
         act(Flags(tiny_study.folder))
     with pytest.raises(InputError, match='no run "vea"'):
         act(Flags(study.folder, run="vea"))
 
 
 @pytest.mark.parametrize("number", [{"measured_cells": 5}, {"strips": 0}, {"frames": 1}, {"shuffles": 3}])
-def test_numbers_that_cannot_be_are_refused(number):
+def test_settings_out_of_bounds_are_refused(number):
     with pytest.raises(InputError, match="expected a number of at least"):
         FeaturesConfig(**number)
 
@@ -239,7 +260,5 @@ def test_a_strip_shows_the_real_cell_the_frames_and_what_changed_in_each_channel
     np.testing.assert_allclose(shown[4:], crops[3] - crops[1])
     labels = [axes.get_xlabel() for axes in figure.axes if axes.images]
     assert labels == ["real cell", "−2.0 SD", "+0.1 SD", "+2.0 SD", *CHANNELS]
-    assert "full colour at 0.3 of a channel's maximum" in caption_of(figure)
-    assert alt_of(figure).startswith(
-        "A real cell and 3 frames decoded from it as Z017 is moved from −2.0 SD to +2.0 SD"
-    )
+    assert "0.3 of a channel's maximum" in caption_of(figure)
+    assert [part for part in ("3 frames", "Z017", "−2.0 SD", "+2.0 SD") if part not in alt_of(figure)] == []

@@ -1,4 +1,4 @@
-"""The figure of defects draws the crops it was given, channel by channel, with the counts in words."""
+"""The figure of flagged crops draws the crops it was given, channel by channel, with their counts."""
 
 import matplotlib
 import numpy as np
