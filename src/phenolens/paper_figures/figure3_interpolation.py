@@ -1,6 +1,6 @@
-"""Figure 3 for several compounds: from one control cell to a cell of each, a row a compound.
+"""Figure 3: one control cell interpolated towards a cell of each compound, a row a compound. Lafarge et al. 2019.
 
-F frames, C channels, S crop side in px. Crops are floats, each channel divided by its own maximum. Lafarge et al. 2019.
+F frames, C channels, S crop side in px. Crops are floats, each channel divided by its own maximum.
 """
 
 from collections.abc import Sequence
@@ -11,74 +11,164 @@ from matplotlib.figure import Figure
 
 from phenolens.core.colours import Contrast, checked_crops, colour_words, shared_contrast
 from phenolens.core.errors import InputError
+from phenolens.core.progress import track
+from phenolens.paper_figures.config import FigureConfig
 from phenolens.plotting.cell_images import PAD_IN, SPACE, WIDTH_IN, cell_grid, channel_key, draw_cell, label_row, listed
 from phenolens.plotting.style import QUIET, add_caption, bare, figure_style, new_figure
+from phenolens.runs.decoder import PicturedRun, chosen_run
+from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
+from phenolens.runs.example_cells import seen_words, unseen_cells
+from phenolens.runs.latent_path import decode_frames, feature_swap, straight_line, target_cell
+from phenolens.study import Study
 
 LABEL_IN = 1.35  # left of the pictures, for the compounds
 NUMBER_IN = 0.2  # under each picture, for its cosine
+MOST_COMPOUNDS = 6  # where none is named
+ORDER = {"swap": "the features that differ most first", "line": "all features at once, in equal steps"}
 
 
 @dataclass(frozen=True)
-class Way:
-    """What lies between the start and one treated cell."""
+class Interpolation:
+    """The frames between the start and one treated cell."""
 
-    label: str  # the treatment, and its mechanism where that is known
+    label: str  # the treatment, and its mechanism where known
     frames: np.ndarray  # (F, C, S, S) decoded
     cosines: np.ndarray  # (F,) of each frame's embedding to the target's
     target: np.ndarray  # (C, S, S) the real treated cell
 
 
+def interpolation_figure(study: Study, config: FigureConfig) -> Figure:
+    """Figure 3: from one control cell to a cell of each chosen compound, a row a compound."""
+    run = _one_run(study, config.runs)
+    if len(config.cells) > 1:
+        raise InputError(f"--cells: {len(config.cells)} cells are named; an interpolation starts from one")
+    cells = embedded_cells(study, run.name)
+    catalogue, unseen = cells.catalogue, unseen_cells(run.store, [run])
+    chosen = config.compounds or strongest_treatments(cells)[:MOST_COMPOUNDS]
+    treatments = list(dict.fromkeys(catalogue.find_treatment(name) for name in chosen))
+    start = _start(cells, config.cells, unseen)
+    interpolate = {"swap": feature_swap, "line": straight_line}[config.way]
+    rows = []
+    for treatment in track(treatments, f"interpolations by {run.name}", total=len(treatments)):
+        treated = _unseen_first(catalogue.rows_of(treatment), unseen)
+        target = int(treated[target_cell(cells.z[treated])])
+        path = interpolate(cells.z[start], cells.z[target], config.frames)
+        moa = str(catalogue.cells["moa"].iloc[target])
+        label = catalogue.label(treatment) + (f"\n{moa}" if moa else "")
+        (original,) = run.originals(np.array([target]))
+        rows.append(Interpolation(label, decode_frames(path, run.decoded), path.cosines, original))
+    how_start = "was named" if config.cells else "is the one nearest to the controls' mean embedding"
+    (original,) = run.originals(np.array([start]))
+    return interpolations(
+        original,
+        str(catalogue.cells["compound"].iloc[start]),
+        rows,
+        channels=run.store.channels,
+        model=run.title,
+        order=ORDER[config.way],
+        note=f"The start {how_start}, each target the one nearest to its treatment's; other cells of a treatment may "
+        f"look different. {seen_words(np.array([start]), unseen)}",
+    )
+
+
 def interpolations(
     start: np.ndarray,
     start_label: str,
-    ways: Sequence[Way],
+    rows: Sequence[Interpolation],
     *,
     channels: Sequence[str],
     model: str,
-    how: str = "the features that differ most first",
+    order: str = ORDER["swap"],
     note: str = "",
     contrast: Contrast | None = None,
 ) -> Figure:
-    """From one real cell (C, S, S) to a real cell of each treatment, a row a way, a cosine under each frame.
+    """Draw interpolations from one real cell to a real cell of each treatment, with a cosine under each frame.
 
-    The contrast is that of the real cells, or the one that is given. `how` says in what order features change, `note`
-    in sentences how the cells were chosen.
+    Args:
+        start: (C, S, S), the real control cell.
+        start_label: Its treatment.
+        rows: One interpolation a row.
+        channels: The C names.
+        model: The title of the model.
+        order: For the caption: in what order features change.
+        note: For the caption: how the cells were chosen.
+        contrast: Of all pictures; left out: that of the real cells.
     """
-    if not ways:
-        raise InputError("no way to show: expected at least one treatment")
-    real = checked_crops(np.stack([start, *(way.target for way in ways)]), channels, what="real cells")
-    n_frames = len(ways[0].frames)
-    for way in ways:
-        checked_crops(way.frames, channels, what=f"frames to {way.label}")
-        if not len(way.frames) == len(way.cosines) == n_frames:
+    if not rows:
+        raise InputError("no interpolation to show: expected at least one treatment")
+    real = checked_crops(np.stack([start, *(row.target for row in rows)]), channels, what="real cells")
+    n_frames = len(rows[0].frames)
+    for row in rows:
+        checked_crops(row.frames, channels, what=f"frames to {row.label}")
+        if not len(row.frames) == len(row.cosines) == n_frames:
             raise InputError(
-                f"{len(way.frames)} frames and {len(way.cosines)} cosines to {way.label}: expected {n_frames} of each"
+                f"{len(row.frames)} frames and {len(row.cosines)} cosines to {row.label}: expected {n_frames} of each"
             )
     contrast = contrast or shared_contrast(real, channels)
     ratios = [1.0, SPACE, *[1.0] * n_frames, SPACE, 1.0]
     with figure_style():
         side = (WIDTH_IN - LABEL_IN) / sum(ratios)
-        figure = new_figure(WIDTH_IN, 0.62 + (side + NUMBER_IN) * len(ways), pad_in=PAD_IN)
-        grid = cell_grid(figure, len(ways), len(ratios), width_ratios=ratios)
-        for axes_row, way in zip(grid, ways):
+        figure = new_figure(WIDTH_IN, 0.62 + (side + NUMBER_IN) * len(rows), pad_in=PAD_IN)
+        grid = cell_grid(figure, len(rows), len(ratios), width_ratios=ratios)
+        for axes_row, row in zip(grid, rows):
             shown = axes_row[np.array(ratios) == 1]
             for axes in axes_row:
                 bare(axes).set_visible(axes in shown)
-            for axes, crop in zip(shown, [start, *way.frames, way.target]):
+            for axes, crop in zip(shown, [start, *row.frames, row.target]):
                 draw_cell(axes, crop, contrast)
-            for axes, cosine in zip(shown[1:], way.cosines):
+            for axes, cosine in zip(shown[1:], row.cosines):
                 axes.set_xlabel(f"{cosine:.2f}".replace("-", "−"), fontsize=8.5, labelpad=2)
-            label_row(shown[0], way.label, characters=20)
+            label_row(shown[0], row.label, characters=20)
         grid[0, 0].set_title("real cell", fontsize=8.5, loc="center", color=QUIET)
         grid[0, -1].set_title("real cell", fontsize=8.5, loc="center", color=QUIET)
         grid[0, 2].set_title(f"decoded by {model}", fontsize=8.5, color=QUIET)
         channel_key(figure, contrast)
         return add_caption(
             figure,
-            caption=f"n = 1 cell of {start_label} (left), on its way to 1 cell of each of {len(ways)} treatments, "
-            f"{n_frames} decoded frames ({how}); under each, the cosine similarity of its embedding to the target's. "
-            f"Nothing between the ends was imaged. {note + ' ' if note else ''}{colour_words(contrast)}; one contrast "
-            "for all.",
+            caption=f"n = 1 cell of {start_label} (left), interpolated towards 1 cell of each of {len(rows)} "
+            f"treatments, {n_frames} decoded frames ({order}); under each, the cosine similarity of its embedding to "
+            f"the target's. Nothing between the ends was imaged. {note + ' ' if note else ''}{colour_words(contrast)}; "
+            "one contrast for all.",
             alt=f"Frames decoded by {model} from a cell of {start_label} to a cell of "
-            f"{listed([' '.join(way.label.split()) for way in ways])}, a row each, real cells at both ends",
+            f"{listed([' '.join(row.label.split()) for row in rows])}, a row each, real cells at both ends",
         )
+
+
+def strongest_treatments(cells: EmbeddedCells) -> list[str]:
+    """Of each mechanism the treatment whose mean embedding is farthest from the controls', the farthest first.
+
+    By squared distance minus its expectation by chance for so few cells. Where no mechanism is known, of each compound.
+    """
+    catalogue = cells.catalogue
+    controls = catalogue.rows(role="control")
+    if not len(controls):
+        raise InputError("no control cells; an interpolation starts from one")
+    middle, variance = cells.z[controls].mean(axis=0), float(cells.z[controls].var(axis=0).sum())
+    treated = catalogue.treatments.query("role == 'treated' and n_cells > 0")
+    far = [np.square(cells.z[catalogue.rows_of(name)].mean(axis=0) - middle).sum() for name in treated.index]
+    treated = treated.assign(far=np.array(far) - variance / treated["n_cells"])
+    by = "moa" if (treated["moa"] != "").any() else "compound"
+    treated = treated[treated[by] != ""].sort_values("far", ascending=False, kind="stable")
+    return treated.drop_duplicates(by).index.tolist()
+
+
+def _one_run(study: Study, names: Sequence[str]) -> PicturedRun:
+    if len(names) > 1:
+        raise InputError(f"--runs {' '.join(names)}: an interpolation is decoded by one run; name one")
+    return chosen_run(study, names[0] if names else None)
+
+
+def _start(cells: EmbeddedCells, ids: Sequence[str], unseen: np.ndarray) -> int:
+    """The row of the named cell; else of the control cell nearest to the controls' mean."""
+    if ids:
+        return int(cells.catalogue.find_cells(ids)[0])
+    controls = cells.catalogue.rows(role="control")
+    if not len(controls):
+        raise InputError("no control cells; name a start with --cells")
+    controls = _unseen_first(controls, unseen)
+    return int(controls[target_cell(cells.z[controls])])
+
+
+def _unseen_first(rows: np.ndarray, unseen: np.ndarray) -> np.ndarray:
+    """Those of these rows that were held out of training; all where none was."""
+    return rows[unseen[rows]] if unseen[rows].any() else rows

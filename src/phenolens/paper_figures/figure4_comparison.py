@@ -1,13 +1,11 @@
-"""Figure 4 of a study: one treatment by two models, and the treatment that each finds nearest to it.
+"""Figure 4: one treatment by two models, and the treatment that each finds nearest to it. Lafarge et al. 2019.
 
-Lafarge et al. 2019, Figure 4. A treatment's nearest is that of the headline's score.
-
-n cells, C channels, S crop side in px. Crops are floats, each channel divided by its own maximum. Lafarge et al. 2019.
+The nearest treatment is that of the headline score. n cells, C channels, S crop side in px. Crops are floats, each
+channel divided by its own maximum.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,6 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from phenolens.core.colours import Contrast, checked_crops, shared_contrast
 from phenolens.core.errors import InputError
+from phenolens.paper_figures.config import FigureConfig
 from phenolens.plotting.cell_images import (
     PAD_IN,
     cell_grid,
@@ -36,26 +35,58 @@ from phenolens.runs.example_cells import chosen_words, drawn_cells, seen_words, 
 from phenolens.runs.scores import queries_of, scored_runs
 from phenolens.study import Study
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 SIDE_IN = 0.82  # of a real cell
 LABEL_IN, KEY_IN = 0.75, 0.55  # left of the pictures, for the models' names; above them, for the channels
 ANSWER_IN = 0.17  # a line of text above each group of real cells
 REAL_COLUMNS = 5
 GAP_IN = 0.3  # between the two
+REAL_CELLS = 10  # random real cells of a group
+SHOWN_CELLS = 2  # by default
 LETTERS = 60  # in a line above real cells
 
 
 @dataclass(frozen=True)
 class RealCells:
-    """Random real cells, and what is said above them: the treatment, or what a model takes it for."""
+    """Random real cells, and their title: the treatment, and the answers of models."""
 
     title: str
     crops: np.ndarray  # (n, C, S, S)
 
 
-def versus(
+def comparison_figure(study: Study, config: FigureConfig) -> Figure:
+    """Figure 4: cells of one treatment by two models, channel by channel, and the treatment that each finds nearest."""
+    check_scores(study)
+    runs = _two_runs(study, config.runs)
+    store, random = study.crops, np.random.default_rng(config.picture_seed)
+    catalogue, unseen = Catalogue.of(store.cells), unseen_cells(store, runs)
+    answers = {name: _neighbours(study, run.name) for name, run in named_runs(runs).items()}
+    treatment = catalogue.find_treatment(config.treatment or _random_treatment(list(answers.values()), random))
+    rows = _own_cells(catalogue, config.cells, treatment)
+    if not len(rows):
+        rows = drawn_cells(catalogue.rows_of(treatment), config.shown_cells or SHOWN_CELLS, unseen, random)
+    label, moa = catalogue.label(treatment), str(catalogue.treatments.loc[treatment, "moa"])
+    groups = {treatment: f"{label}: {moa or 'mechanism not known'}"}
+    for name, table in answers.items():
+        neighbour, sentence = _answer(table, treatment, catalogue)
+        groups[neighbour] = "\n".join(filter(None, [groups.get(neighbour, ""), f"{name}: {sentence}"]))
+    real = []
+    for nearest, title in groups.items():
+        others = np.setdiff1d(catalogue.rows_of(nearest), rows)
+        drawn = drawn_cells(others if len(others) else rows, REAL_CELLS, unseen, random)
+        real.append(RealCells(title, runs[0].originals(drawn)))
+    chosen = "" if config.treatment else "The treatment was drawn at random. "
+    return comparison(
+        runs[0].originals(rows),
+        {name: run.redrawn(rows) for name, run in named_runs(runs).items()},
+        real,
+        label,
+        channels=store.channels,
+        note=f"{chosen}{chosen_words(config.cells, config.picture_seed)} {seen_words(rows, unseen)} A model's answer "
+        "is the mechanism of the nearest treatment of another compound (whitened mean profiles, cosine).",
+    )
+
+
+def comparison(
     originals: np.ndarray,
     by_model: Mapping[str, np.ndarray],
     real: Sequence[RealCells],
@@ -65,10 +96,16 @@ def versus(
     note: str = "",
     contrast: Contrast | None = None,
 ) -> Figure:
-    """Originals (n, C, S, S) of one treatment over each model's reconstructions, channels apart; real cells beside.
+    """Draw originals of one treatment over each model's reconstructions, channels apart, beside real cells.
 
-    `by_model`: the model's name and its reconstructions (n, C, S, S). `real`: groups of random real cells, such as
-    those of the treatment that each model takes for the nearest. `note` says in sentences how cells were chosen.
+    Args:
+        originals: (n, C, S, S).
+        by_model: A model's name and its reconstructions (n, C, S, S).
+        real: Groups of random real cells, such as those of each model's nearest treatment.
+        treatment: Its label.
+        channels: The C names.
+        note: For the caption: how the cells were chosen.
+        contrast: Of all pictures; left out: that of the real cells.
     """
     originals = checked_crops(originals, channels, what="originals")
     for name, crops in by_model.items():
@@ -122,55 +159,15 @@ def versus(
         )
 
 
-REAL_CELLS = 10  # random real cells of a group
-
-
-def comparison(
-    study: Study, asked_runs: Sequence[str], asked: str | None, cells: Sequence[str], *, n_cells: int, seed: int
-) -> "Figure":
-    """Figure 4: cells of one treatment by two models, channel by channel, and the treatment that each finds nearest."""
-    check_scores(study)
-    runs = _two_runs(study, asked_runs)
-    store, random = study.crops, np.random.default_rng(seed)
-    catalogue = Catalogue.of(store.cells)
-    answers = {name: _neighbours(study, run.name) for name, run in named_runs(runs).items()}
-    treatment = catalogue.find_treatment(asked or _drawn_treatment(list(answers.values()), random))
-    unseen = unseen_cells(store, runs)
-    rows = _own_cells(catalogue, cells, treatment)
-    if not len(rows):
-        rows = drawn_cells(catalogue.rows_of(treatment), n_cells, unseen, random)
-    label, moa = catalogue.label(treatment), str(catalogue.treatments.loc[treatment, "moa"])
-    groups = {treatment: f"{label}: {moa or 'mechanism not known'}"}
-    for name, table in answers.items():
-        neighbour, words = _answer(table, treatment, catalogue)
-        groups[neighbour] = "\n".join(filter(None, [groups.get(neighbour, ""), f"{name}: {words}"]))
-    real = []
-    for nearest, title in groups.items():
-        others = np.setdiff1d(catalogue.rows_of(nearest), rows)
-        drawn = drawn_cells(others if len(others) else rows, REAL_CELLS, unseen, random)
-        real.append(RealCells(title, runs[0].originals(drawn)))
-    by_model = {name: run.redrawn(rows) for name, run in named_runs(runs).items()}
-    chosen = "" if asked else "The treatment was drawn by the seed. "
-    return versus(
-        runs[0].originals(rows),
-        by_model,
-        real,
-        label,
-        channels=store.channels,
-        note=f"{chosen}{chosen_words(cells, seed)} {seen_words(rows, unseen)} A model's answer is the mechanism "
-        "of the nearest treatment of another compound (whitened mean profiles, cosine).",
-    )
-
-
-def _two_runs(study: Study, asked: Sequence[str]) -> list[PicturedRun]:
-    """The two runs asked for; else of the scored ones that decode the VAE+ and the model before it."""
+def _two_runs(study: Study, names: Sequence[str]) -> list[PicturedRun]:
+    """The two named runs; else the two best models among the scored runs that decode."""
     scored = scored_runs(study)
-    for name in study.chosen_runs(tuple(asked)):
-        if asked and name not in scored:
+    for name in study.chosen_runs(tuple(names)):
+        if names and name not in scored:
             raise InputError(f'run "{name}" has no scores; run `phenolens evaluate {study.folder}` first')
-    runs = decoding_runs(study, asked) if asked else sorted(pictured_runs(study, scored), key=place)
-    first_of_model = list({run.model_name: run for run in reversed(runs)}.values()) if not asked else runs
-    chosen = sorted(first_of_model, key=place)[-2:] if not asked else runs
+    runs = decoding_runs(study, names) if names else sorted(pictured_runs(study, scored), key=place)
+    first_of_model = {run.model_name: run for run in reversed(runs)}.values()
+    chosen = runs if names else sorted(first_of_model, key=place)[-2:]
     if len(chosen) != 2:
         there = listed([run.name for run in runs]) or "none"
         raise InputError(
@@ -191,7 +188,7 @@ def _own_cells(catalogue: Catalogue, ids: Sequence[str], treatment: str) -> np.n
 
 
 def _neighbours(study: Study, name: str) -> pd.DataFrame:
-    """What the headline's score says of each treatment, by its name; InputError when it was not scored."""
+    """The headline score's queries by treatment; InputError where there are none."""
     queries = queries_of(study, name)
     if queries is None:
         raise InputError(
@@ -200,8 +197,8 @@ def _neighbours(study: Study, name: str) -> pd.DataFrame:
     return queries
 
 
-def _drawn_treatment(tables: Sequence[pd.DataFrame], random: np.random.Generator) -> str:
-    """A treatment that every one of these runs was asked about."""
+def _random_treatment(tables: Sequence[pd.DataFrame], random: np.random.Generator) -> str:
+    """A random treatment that both runs are scored on."""
     counted = [set(table.index[table["counted"]]) for table in tables]
     both = sorted(set.intersection(*counted))
     if not both:
@@ -210,10 +207,10 @@ def _drawn_treatment(tables: Sequence[pd.DataFrame], random: np.random.Generator
 
 
 def _answer(table: pd.DataFrame, treatment: str, catalogue: Catalogue) -> tuple[str, str]:
-    """The nearest treatment, and in words what a run takes this one for; itself where the run was not asked."""
+    """The nearest treatment by a run, and its answer as text; the treatment itself where it was not scored."""
     row = table.loc[treatment].to_dict() if treatment in table.index else {}
     if not row.get("neighbour"):
-        return treatment, f"was not asked ({row.get('reason', 'it is not in its scores')})"
+        return treatment, f"not scored ({row.get('reason', 'it is not in its scores')})"
     right = ("right" if row["right"] else "wrong") if row["counted"] else "not counted"
     nearest = f"nearest: {catalogue.label(row['neighbour'])} (distance {row['distance']:.2f})"
     return row["neighbour"], f"{row['predicted']} ({right})\n{nearest}"

@@ -1,0 +1,34 @@
+"""Figure 2: cells above their reconstructions by each model that decodes. Lafarge et al. 2019."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from phenolens.core.progress import track
+from phenolens.paper_figures.config import FigureConfig
+from phenolens.plotting.cell_images import reconstructions
+from phenolens.runs.catalogue import Catalogue
+from phenolens.runs.decoder import decoding_runs, named_runs
+from phenolens.runs.example_cells import chosen_words, of_different_mechanisms, seen_words, unseen_cells
+from phenolens.study import Study
+
+SHOWN_CELLS = 8  # by default
+
+
+def reconstructions_figure(study: Study, config: FigureConfig) -> Figure:
+    """Figure 2: originals above the reconstructions of the same cells by each model, the plainest first."""
+    runs, store = decoding_runs(study, config.runs), study.crops
+    unseen, catalogue = unseen_cells(store, runs), Catalogue.of(store.cells)
+    rows = catalogue.find_cells(config.cells)
+    if not len(rows):
+        random = np.random.default_rng(config.picture_seed)
+        rows = of_different_mechanisms(catalogue, config.shown_cells or SHOWN_CELLS, unseen=unseen, random=random)
+    decoding = track(named_runs(runs).items(), "decoding cells", total=len(runs))
+    by_model = {name: run.redrawn(rows) for name, run in decoding}
+    return reconstructions(
+        runs[0].originals(rows),
+        by_model,
+        catalogue.labels(rows),
+        channels=store.channels,
+        apart=config.apart,
+        note=f"{chosen_words(config.cells, config.picture_seed)} {seen_words(rows, unseen)}",
+    )
