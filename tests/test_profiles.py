@@ -145,7 +145,7 @@ def test_features_or_cells_that_are_not_finite_are_left_out_when_asked():
 def test_text_in_a_feature_column_is_named():
     cells = cells_of({"B02": [[1, 2]]})
     cells.X = np.array([[1, "many"]], dtype=object)
-    with pytest.raises(InputError, match=r'feature "z1" holds "many", which is no number'):
+    with pytest.raises(InputError, match=r'feature "z1" holds "many", which is not a number'):
         well_profiles(cells)
 
 

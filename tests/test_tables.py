@@ -112,7 +112,7 @@ def test_without_a_compound_it_is_said_that_doses_count_as_neighbours(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        (Columns(), "no column says what was given"),
+        (Columns(), "--treatment or --compound"),
         (Columns(treatment="drug_dos"), 'no column "drug_dos" (--treatment); did you mean "drug_dose"'),
         (Columns(treatment="drug_dose", plate="Barcode"), 'did you mean "barcode"'),
         (Columns(treatment="drug_dose", metadata=("nosuch*",)), 'no column "nosuch*" (--metadata)'),
@@ -134,7 +134,7 @@ def test_a_column_that_cannot_be_is_named(tmp_path, columns, words):
 def test_a_row_without_a_treatment_is_named(tmp_path):
     table = wells()
     table.loc[3, "drug_dose"] = None
-    with pytest.raises(InputError, match="row 4 says no treatment \\(1 such rows of 68\\)"):
+    with pytest.raises(InputError, match="row 4 has no treatment \\(1 such rows of 68\\)"):
         read(written(table, tmp_path / "t.csv"))
 
 
@@ -149,7 +149,7 @@ def test_what_is_no_table_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         ForeignTable(tmp_path / "no.csv", NAMED)
     (tmp_path / "a.xlsx").write_text("")
-    with pytest.raises(InputError, match="not a kind of table that is read"):
+    with pytest.raises(InputError, match="unsupported file type"):
         ForeignTable(tmp_path / "a.xlsx", NAMED)
     with pytest.raises(InputError, match="no table in this folder"):
         ForeignTable(tmp_path, NAMED)

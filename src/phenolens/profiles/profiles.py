@@ -1,8 +1,7 @@
-"""From cells to wells to treatments: one row of summaries each.
+"""Well profiles of cells, and treatment profiles of wells.
 
-N rows, Z features. A table is an AnnData: X (N, Z), obs with the columns of METADATA under CellProfiler's names.
-
-n cells, Z features; every summary takes (n, Z) and gives (Z,).
+A table is an AnnData: X (N rows, Z features), obs with the columns of METADATA under CellProfiler's names. A summary of
+n cells maps (n, Z) to (Z,).
 """
 
 from __future__ import annotations
@@ -29,26 +28,6 @@ Summary = Callable[[np.ndarray], np.ndarray]
 TRIMMED_SHARE = 0.1  # of the cells, left out at each end of each feature
 
 
-def mean(cells: np.ndarray) -> np.ndarray:
-    """Mean over cells."""
-    return cells.mean(axis=0)
-
-
-def median(cells: np.ndarray) -> np.ndarray:
-    """Median over cells."""
-    return np.median(cells, axis=0)
-
-
-def standard_deviation(cells: np.ndarray) -> np.ndarray:
-    """Standard deviation over cells, divided by n, so that a well of one cell has 0."""
-    return cells.std(axis=0)
-
-
-def median_absolute_deviation(cells: np.ndarray) -> np.ndarray:
-    """Median of the distances from the median, not rescaled to a normal deviation."""
-    return np.median(np.abs(cells - np.median(cells, axis=0)), axis=0)
-
-
 def trimmed_mean(cells: np.ndarray) -> np.ndarray:
     """Mean without the lowest and the highest tenth of the cells (rounded down) of each feature."""
     n_trimmed = int(TRIMMED_SHARE * len(cells))
@@ -56,15 +35,15 @@ def trimmed_mean(cells: np.ndarray) -> np.ndarray:
 
 
 def quantile(percent: int) -> Summary:
-    """The summary that gives this percentile over cells, linear between neighbours."""
+    """The percentile over cells, linear between neighbours."""
     return lambda cells: np.quantile(cells, percent / 100, axis=0)
 
 
 SUMMARIES: dict[str, Summary] = {
-    "mean": mean,
-    "median": median,
-    "sd": standard_deviation,
-    "mad": median_absolute_deviation,
+    "mean": lambda cells: cells.mean(axis=0),
+    "median": lambda cells: np.median(cells, axis=0),
+    "sd": lambda cells: cells.std(axis=0),  # divided by n, so that a well of one cell has 0
+    "mad": lambda cells: np.median(np.abs(cells - np.median(cells, axis=0)), axis=0),  # not rescaled
     "trimmed": trimmed_mean,
 }
 
@@ -85,14 +64,14 @@ def named_summaries(statistics: str) -> dict[str, Summary]:
 
 METADATA = {**SCREEN_METADATA, "cell_count": "Metadata_Cell_Count", "well_count": "Metadata_Well_Count"}
 OF_A_WELL = ("plate", "well", "batch", "compound", "concentration_um", "moa", "role", "treatment")
-JOINED_BY = "|"  # between the batches (plates) of a treatment that was given in several
+JOINED_BY = "|"  # between the batches (plates) of a treatment that has several
 
 
 def metadata(table: AnnData, columns: Sequence[str], *, what: str = "profiles") -> pd.DataFrame:
     """The named columns of METADATA as plain text ("" where empty), concentrations and counts as numbers.
 
-    The index is that of `table`. `treatment` is made from compound and concentration where it is not there, `moa` may
-    be absent (nothing is known then). InputError on any other missing column.
+    The index is that of `table`. `treatment` is made from compound and concentration where it is missing, and a missing
+    `moa` is empty. InputError on any other missing column.
     """
     obs = table.obs
     plain = pd.DataFrame(index=obs.index)
@@ -132,12 +111,22 @@ def well_profiles(
     noise: Literal["left out", "counted"] = "left out",
     non_finite: Literal["refused", "features left out", "cells left out"] = "refused",
 ) -> AnnData:
-    """One row a well: summaries of its cells, named `<feature>_mean`, `<feature>_sd` and so on.
+    """Summarise the cells of each well, feature by feature.
 
-    `cells` is a table of cells or an iterable of such parts, each holding whole wells (a plate, say); only one part is
-    in memory at a time. `statistics` joins names of SUMMARIES or quantiles by +. Rows: plate, then well. Left out and
-    listed in `uns`: noise cells, wells with fewer than `min_cells` cells, what `non_finite` says. InputError on a well
-    in two parts or with two treatments, on parts with other features, and on NaN unless they are to be left out.
+    Args:
+        cells: a table of cells, or parts of one that each hold whole wells (a plate, say) and of which only one is in
+            memory at a time. Cells with a true Metadata_Is_Noise are flagged.
+        statistics: names of SUMMARIES or quantiles (q25), joined by +.
+        min_cells: wells with fewer cells are left out.
+        noise: what to do with flagged cells.
+        non_finite: what to do with NaN and infinite values.
+
+    Returns:
+        A row per well, by plate and well; features are named `<feature>_mean`, `<feature>_sd` and so on.
+        `uns["phenolens"]` lists what was left out.
+
+    Raises:
+        InputError: a well in two parts or with two treatments, parts with different features, NaN unless left out.
     """
     from anndata import AnnData
 
@@ -178,7 +167,7 @@ def well_profiles(
 
 @dataclass
 class _Wells:
-    """What has been gathered so far while the parts go by."""
+    """What has been found in the parts so far."""
 
     features: list[str] = field(default_factory=list)
     rows: list[np.ndarray] = field(default_factory=list)  # (statistics, Z) a well
@@ -214,7 +203,7 @@ def _wells_of(
     keep = _kept_cells(part, wells, noise=noise)
     numbers = number_matrix(part, what="cells")
     finite = np.isfinite(numbers)
-    if not finite.all() and (bad := ~finite & keep[:, None]).any():  # mostly all are, and no mask is made
+    if not finite.all() and (bad := ~finite & keep[:, None]).any():  # usually all are, and no mask is made
         if non_finite == "refused":
             raise InputError(first_bad_place(numbers, bad, part, what="cells"))
         if non_finite == "cells left out":
@@ -248,11 +237,11 @@ def _kept_cells(part: AnnData, wells: _Wells, *, noise: str) -> np.ndarray:
 
 
 def _flags(values: pd.Series, *, what: str) -> np.ndarray:
-    """True or false (N,), from truths, 0 and 1, or the words; InputError that names the row where it is neither."""
+    """Booleans (N,) from booleans, 0 and 1, or text; InputError that names the row where it is neither."""
     if values.dtype == bool:
         return values.to_numpy()
-    words = values.astype(object).map(lambda value: str(value).strip().casefold())
-    known = words.map({"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False})
+    text = values.astype(object).map(lambda value: str(value).strip().casefold())
+    known = text.map({"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False})
     if known.isna().any():
         row = int(known.isna().to_numpy().argmax())
         held = "empty" if pd.isna(values.iloc[row]) else f'"{values.iloc[row]}"'
@@ -281,12 +270,19 @@ def treatment_profiles(
     statistic: Literal["median", "mean", "trimmed"] = "median",
     positive_controls: Literal["left out", "counted"] = "left out",
 ) -> AnnData:
-    """One row a treatment (compound at a concentration): the median over its wells with the role `treated`.
+    """Summarise the wells of each treatment (a compound at a concentration).
 
-    Controls are in no treatment. `positive_controls="counted"` adds wells of the role `other` that hold the same
-    treatment as a treated well (BBBC021: taxol 0.3 uM from 333 wells in place of 3; METHOD 6). Batches and plates are
-    joined by | in sorted order. Rows: compound, then concentration. InputError on no treated well, on a well listed
-    twice, on a treatment with two compounds or mechanisms, and on NaN.
+    Args:
+        wells: a row per well, as `well_profiles` makes them. Controls are in no treatment.
+        statistic: over the wells of a treatment, feature by feature.
+        positive_controls: `counted` adds wells of the role `other` that hold the treatment of a treated well (BBBC021:
+            taxol 0.3 uM then comes from 333 wells instead of 3).
+
+    Returns:
+        A row per treatment, by compound and concentration; its batches and plates are joined by |.
+
+    Raises:
+        InputError: no treated well, a well listed twice, a treatment with two compounds or mechanisms, or NaN.
     """
     from anndata import AnnData
 

@@ -1,9 +1,7 @@
-"""Anybody's table of cells, wells or treatments as parts with phenolens's own names for what is known of each row.
+"""Read any table of cells, wells or treatments, part by part, with phenolens's own names for the metadata.
 
-N rows, Z features. A part holds whole wells and is in memory alone.
-
-N rows, Z features. A part is what is in memory at once: a plate of a Parquet or AnnData file, or a whole file of
-comma-separated values.
+N rows, Z features. A part holds whole wells, and only one part is in memory: a plate of a Parquet or AnnData file, or a
+whole file of comma-separated values.
 """
 
 from __future__ import annotations
@@ -23,13 +21,13 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
 from phenolens.core.provenance import KEY, provenance_text
 from phenolens.profiles.columns import (
+    LIKE_METADATA,
     OWN_NAMES,
     Columns,
     KnownRows,
     case_note,
     feature_columns,
     known_rows,
-    like_metadata,
     nearest,
     of_columns,
     text_of,
@@ -45,7 +43,7 @@ if TYPE_CHECKING:
 
 KINDS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".h5ad")
 SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
-ROWS_AT_A_TIME = 16_384  # read from a file before a plate's own are picked
+ROWS_AT_A_TIME = 16_384  # read from a file before those of a plate are picked
 
 
 def kind_of(file: Path) -> str | None:
@@ -55,10 +53,10 @@ def kind_of(file: Path) -> str | None:
 
 @dataclass(frozen=True)
 class RawPart:
-    """Some rows of a file as they stand there."""
+    """Some rows of a file, unchanged."""
 
-    obs: pd.DataFrame  # what is known of the rows
-    numbers: np.ndarray  # (N, Z); of dtype object where some are no numbers
+    obs: pd.DataFrame  # all columns that are not features
+    numbers: np.ndarray  # (N, Z); of dtype object where some are not numbers
     features: list[str]
     places: np.ndarray  # (N,) the rows' places in the file, from 0
 
@@ -75,8 +73,8 @@ def raw_parts(file: Path, columns: Columns) -> Iterator[RawPart]:
     for part in parts:
         if not len(part.obs) == len(part.numbers) == len(part.places):
             raise InputError(
-                f"{file}: {len(part.places):,} rows of a plate were looked for and {len(part.obs):,} read; expected "
-                "as many: the file is damaged or was changed while it was read"
+                f"{file}: {len(part.obs):,} of {len(part.places):,} rows of a plate could be read: the file is damaged "
+                "or was changed while it was read"
             )
         yield part
 
@@ -86,7 +84,7 @@ def _delimited(file: Path, columns: Columns, separator: str) -> pd.DataFrame:
     other = next((mark for mark in SEPARATORS if mark != separator and len(names) == 1 and mark in names[0]), None)
     if other is not None:
         raise InputError(
-            f"{file}: its columns are parted by {SEPARATORS[other]}s; expected {SEPARATORS[separator]}s: save it with "
+            f"{file}: columns are separated by {SEPARATORS[other]}s; expected {SEPARATORS[separator]}s: save it with "
             f"{'commas, or name it .tsv' if other == chr(9) else SEPARATORS[separator] + 's'}"
         )
     _refuse_repeated([name for name in names if name], "column", source=file)
@@ -97,7 +95,7 @@ def _delimited(file: Path, columns: Columns, separator: str) -> pd.DataFrame:
 def _refuse_repeated(names: list[str], what: str, *, source: Path) -> None:
     if len(set(names)) < len(names):
         twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise InputError(f'{source}: {what} "{twice}" stands twice; expected each name once')
+        raise InputError(f'{source}: {what} "{twice}" is there twice; expected each name once')
 
 
 def _split(raw: pd.DataFrame, columns: Columns, *, source: Path, places: np.ndarray | None = None) -> RawPart:
@@ -124,9 +122,9 @@ def _numbers(values: pd.Series) -> np.ndarray:
 
 
 def _plates(names: pd.Series | None, n_rows: int) -> list[np.ndarray]:
-    """The places of each plate's rows, the plates in the order in which they first stand; without a column one plate.
+    """The places of each plate's rows, plates in order of appearance; without a plate column, all rows.
 
-    By place and never by asking the file for a name, so that a row whose plate is NaN is in a part as any other.
+    Rows are chosen by place, not by the plate's name, so that rows whose plate is NaN are read too.
     """
     if names is None:
         return [np.arange(n_rows)]
@@ -146,8 +144,8 @@ def _parquet_parts(file: Path, columns: Columns) -> Iterator[RawPart]:
             plate = of_columns(names, columns, source=file)["plate"]
             if not stored.metadata.num_rows:
                 raise InputError(f"{file}: no rows; expected at least one")
-            said = None if plate is None else stored.read(columns=[plate]).column(plate).to_pandas()
-            for places in _plates(said, stored.metadata.num_rows):
+            plates = None if plate is None else stored.read(columns=[plate]).column(plate).to_pandas()
+            for places in _plates(plates, stored.metadata.num_rows):
                 yield _split(_parquet_rows(stored, places), columns, source=file, places=places)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{file}: not readable as Parquet ({str(error).splitlines()[0]}); replace it") from error
@@ -193,24 +191,24 @@ def _h5ad_parts(file: Path, columns: Columns) -> Iterator[RawPart]:
         raise InputError(f"{file}: not readable as an AnnData file ({error}); replace it") from error
     with stored:
         try:
-            if "encoding-type" in stored.attrs:  # obs and var alone; rows of X are read when they are wanted
+            if "encoding-type" in stored.attrs:  # obs and var only; rows of X are read when needed
                 obs, var, matrix = *(anndata.io.read_elem(stored[name]) for name in ("obs", "var")), _matrix(stored)
-            else:  # as anndata before 0.7 wrote it, which anndata itself turns into its own tables
+            else:  # written by anndata before 0.7, which anndata converts
                 whole = anndata.read_h5ad(file)
                 obs, var, matrix = whole.obs, whole.var, whole.X
-        except Exception as error:  # anndata raises many kinds, some of its own that have no public name
-            words = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(f"{file}: not readable as an AnnData file ({words}); replace it") from error
+        except Exception as error:  # anndata raises many types, some of them private
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f"{file}: not readable as an AnnData file ({reason}); replace it") from error
         if not len(obs) or not len(var):
             raise InputError(f"{file}: {len(obs)} rows and {len(var)} features; expected at least one of each")
         if matrix is None:
             raise InputError(f"{file}: the table has no features (X is empty); expected rows x features")
         names = [str(name) for name in var.index]
         _refuse_repeated(names, "feature", source=file)
-        beside = [str(name) for name in obs.columns]
-        features = feature_columns(names, columns, source=file, beside=beside)
+        in_obs = [str(name) for name in obs.columns]
+        features = feature_columns(names, columns, source=file, also=in_obs)
         position = pd.Index(names).get_indexer(pd.Index(features))
-        plate = of_columns(beside, columns, source=file)["plate"]
+        plate = of_columns(in_obs, columns, source=file)["plate"]
         for places in _plates(None if plate is None else obs[plate], len(obs)):
             try:
                 numbers = _matrix_rows(matrix, places)
@@ -220,7 +218,7 @@ def _h5ad_parts(file: Path, columns: Columns) -> Iterator[RawPart]:
 
 
 def _matrix(stored: h5py.File) -> Any:
-    """X as it lies in the file, dense or sparse; None where there is none."""
+    """X in the file, dense or sparse; None where there is no X."""
     import anndata
     import h5py
 
@@ -246,15 +244,15 @@ NAMED = 3  # rows that a note names
 
 @dataclass
 class ForeignTable:
-    """A table file, or a folder of such files, each a part or more of the whole."""
+    """A table file, or a folder of such files. InputError when there is no such table."""
 
     path: Path
     columns: Columns
-    notes: set[str] = field(default_factory=set)  # what was taken for granted so far, in plain words
-    of: dict[str, str | None] = field(default_factory=dict)  # which column said what in the first part
+    notes: set[str] = field(default_factory=set)  # assumptions so far, one sentence each
+    of: dict[str, str | None] = field(default_factory=dict)  # which column holds what, from the first part
 
     def __post_init__(self) -> None:
-        """InputError when there is no such table."""
+        """Find the files."""
         self.path = Path(self.path)
         if not self.path.exists():
             raise InputError(f"{self.path}: no such file; expected a table ({', '.join(KINDS)}) or a folder of them")
@@ -265,7 +263,7 @@ class ForeignTable:
                 raise InputError(f"{self.path}: no table in this folder; expected files named *{', *'.join(KINDS)}")
         for file in self.files:
             if not kind_of(file):
-                raise InputError(f"{file}: not a kind of table that is read; expected {', '.join(KINDS)}")
+                raise InputError(f"{file}: unsupported file type; expected {', '.join(KINDS)}")
 
     @cached_property
     def sha256(self) -> str:
@@ -276,10 +274,10 @@ class ForeignTable:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def parts(self) -> Iterator[AnnData]:
-        """Each part in turn; `notes` grow on the way and are complete after the last.
+        """Each part in turn; `notes` are complete after the last one.
 
-        Features stand in the order of the first part. InputError on a column that is not there, on columns that stand
-        twice, and on a control that no row matches.
+        Features are in the order of the first part. InputError on a missing column, on a duplicated column, and on a
+        control that no row matches.
         """
         found = _Found(control_rows=dict.fromkeys(self.columns.control, 0))
         for file in self.files:
@@ -289,10 +287,11 @@ class ForeignTable:
                 found.add(known, where=where)
                 self.of = self.of or known.of
                 self.notes |= known.notes
-                if not self.columns.features and (odd := like_metadata(raw.features)):
+                odd = [name for name in raw.features if name.strip().casefold() in LIKE_METADATA]
+                if odd and not self.columns.features:
                     self.notes.add(
-                        f"columns that are taken as features, though their names are mostly those of metadata: "
-                        f"{', '.join(odd)}; name them with --metadata if they are none"
+                        f"features with names that are usually metadata: {', '.join(odd)}; name them with --metadata "
+                        "if they are not features"
                     )
                 yield self._part(known.table, raw, found, where=where, source=file)
         for control, n_rows in found.control_rows.items():
@@ -300,7 +299,7 @@ class ForeignTable:
                 near = nearest(
                     control.rpartition("=")[2].strip(), sorted(found.names["compound"] | found.names["treatment"])
                 )
-                raise InputError(f'{self.path}: --control "{control}" is in no row; {near}')
+                raise InputError(f'{self.path}: no row has --control "{control}"; {near}')
         self.notes |= found.notes(self.columns)
 
     def _part(self, known: pd.DataFrame, raw: RawPart, found: _Found, *, where: str, source: Path) -> AnnData:
@@ -328,7 +327,7 @@ class ForeignTable:
 
 @dataclass
 class _Found:
-    """What has been found so far while the parts go by."""
+    """What has been found in the parts so far."""
 
     control_rows: dict[str, int]  # rows that each --control matched
     names: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # of compounds, batches ...
@@ -344,22 +343,22 @@ class _Found:
             self.control_rows[control] += n_rows
         for control, rows in known.only_by_case.items():
             self.only_by_case[control] += [(f"{where}row {row}", name) for row, name in rows.items()]
-        for column, words in known.emptied.items():
-            self.emptied[column] += words
+        for column, counts in known.emptied.items():
+            self.emptied[column] += counts
 
     def notes(self, columns: Columns) -> set[str]:
-        """What only the whole table shows, in plain words."""
+        """Notes that need the whole table, one sentence each."""
         notes = set()
-        for column, words in self.emptied.items():
-            if words:
-                held = ", ".join(f'"{word}" ({n:,})' for word, n in sorted(words.items()))
-                notes.add(f"{words.total():,} rows are taken as empty in column {column}, which hold {held}")
+        for column, counts in self.emptied.items():
+            if counts:
+                held = ", ".join(f'"{text}" ({n:,})' for text, n in sorted(counts.items()))
+                notes.add(f"{counts.total():,} rows count as empty in column {column}: {held}")
         for control, rows in self.only_by_case.items():
             if rows:
                 more = f" and {len(rows) - NAMED:,} more" if len(rows) > NAMED else ""
                 held = ", ".join(f'{row} ("{name}")' for row, name in rows[:NAMED])
                 notes.add(
-                    f'--control "{control}": {len(rows):,} rows match it but for capitals and are no controls: '
+                    f'--control "{control}": {len(rows):,} rows differ from it by case only and are not controls: '
                     f"{held}{more}"
                 )
         for what in ("treatment", "compound", "mechanism", "batch", "plate", "well"):
@@ -369,7 +368,7 @@ class _Found:
 
 
 def _row_names(known: pd.DataFrame, places: np.ndarray, *, where: str) -> list[str]:
-    """The rows' own names, or plate and well (and a number where these repeat), or their number in the file from 1."""
+    """The rows' own names, else plate and well (numbered where these repeat), else the number in the file from 1."""
     index = known.index
     if not isinstance(index, pd.RangeIndex) and index.is_unique and index.dtype == object:
         return [str(name) for name in index]

@@ -1,6 +1,4 @@
-"""Lay scores out as the paper's Table 1 does, and say the main one in a sentence.
-
-Nothing is computed here but the mean and deviation over seeds of scores that were made elsewhere.
+"""Scores in the layout of the paper's Table 1, and the main score as a sentence.
 
 Lafarge et al. 2019, Table 1: mean ± standard deviation of 3 runs; the rows of Ando and Singh are quoted there.
 """
@@ -37,7 +35,7 @@ TABLE_1 = (
     PublishedRow("NSCB", "Singh 2014", ((85.0, None), None, None, None)),
 )
 
-# method, NSC, NSCB, whether it can decode its representations back into pictures
+# method, NSC, NSCB, whether it can decode its representations into images
 OTHERS = (
     ("CytoGAN (Goldsborough 2017)", "68", "–", "no"),
     ("Factor analysis (Ljosa 2013)", "94", "77", "no"),
@@ -48,61 +46,17 @@ OTHERS = (
 
 # The compounds with a published mechanism: a screen whose treatments are of exactly these is BBBC021.
 COMPOUNDS = frozenset(
-    {
-        "ALLN",
-        "AZ-A",
-        "AZ-C",
-        "AZ-J",
-        "AZ-U",
-        "AZ138",
-        "AZ258",
-        "AZ841",
-        "MG-132",
-        "PD-169316",
-        "PP-2",
-        "alsterpaullone",
-        "anisomycin",
-        "bryostatin",
-        "camptothecin",
-        "chlorambucil",
-        "cisplatin",
-        "colchicine",
-        "cyclohexamide",
-        "cytochalasin B",
-        "cytochalasin D",
-        "demecolcine",
-        "docetaxel",
-        "emetine",
-        "epothilone B",
-        "etoposide",
-        "floxuridine",
-        "lactacystin",
-        "latrunculin B",
-        "methotrexate",
-        "mevinolin/lovastatin",
-        "mitomycin C",
-        "mitoxantrone",
-        "nocodazole",
-        "proteasome inhibitor I",
-        "simvastatin",
-        "taxol",
-        "vincristine",
-    }
+    (
+        "ALLN, AZ-A, AZ-C, AZ-J, AZ-U, AZ138, AZ258, AZ841, MG-132, PD-169316, PP-2, alsterpaullone, anisomycin, "
+        "bryostatin, camptothecin, chlorambucil, cisplatin, colchicine, cyclohexamide, cytochalasin B, cytochalasin D, "
+        "demecolcine, docetaxel, emetine, epothilone B, etoposide, floxuridine, lactacystin, latrunculin B, "
+        "methotrexate, mevinolin/lovastatin, mitomycin C, mitoxantrone, nocodazole, proteasome inhibitor I, "
+        "simvastatin, taxol, vincristine"
+    ).split(", ")
 )
 
 
-SCORE_COLUMNS = (
-    "model",
-    "seed",
-    "statistics",
-    "whitening",
-    "protocol",
-    "accuracy",
-    "n_treatments",
-    "n_correct",
-    "ci_low",
-    "ci_high",
-)
+SCORE_COLUMNS = "model seed statistics whitening protocol accuracy n_treatments n_correct ci_low ci_high".split()
 MODEL_NAMES = {"vaeplus": "VAE+", "vae": "VAE", "ae": "AE", "pca": "PCA of pixels"}
 PROTOCOLS = ("NSC", "NSCB")
 STATISTICS = ("mean", "mean+sd")
@@ -111,7 +65,7 @@ LEFT_OUT = {"NSC": "their own compound is left out", "NSCB": "their own compound
 
 @dataclass(frozen=True)
 class ScoreCell:
-    """What stands in one cell of the table."""
+    """One cell of the table."""
 
     value: str  # percent, with ± over seeds where there are several
     detail: str = ""  # interval, counts
@@ -172,10 +126,9 @@ def first_whitening(scores: pd.DataFrame) -> str:
 
 
 def verdict_sentence(scores: pd.DataFrame, *, chance: float | None = None, shuffled: float | None = None) -> str:
-    """The main result in plain words, from the score rows of one model, statistic, whitening and protocol.
+    """The main result as a sentence, from the score rows (one per seed) of one kind of score.
 
-    One row a seed. `chance` and `shuffled` are accuracies 0 to 1: of guessing, and of the same profiles with shuffled
-    labels. Which rows are the main ones is the caller's choice, made before the scores were seen.
+    `chance` and `shuffled` are accuracies (0 to 1) of guessing, and of the same profiles with shuffled labels.
     """
     checked_scores(scores)
     kinds = scores[["model", "statistics", "whitening", "protocol"]].drop_duplicates()

@@ -1,4 +1,4 @@
-"""The numbers of a table of profiles, checked: all of them finite, none of them text.
+"""Check that the features of a table are finite numbers.
 
 N rows (cells, wells or treatments), Z features.
 """
@@ -23,10 +23,10 @@ ROWS_AT_A_TIME = 4096  # of which a copy is made
 
 
 def feature_matrix(table: AnnData, *, what: str = "profiles") -> np.ndarray:
-    """The features of `table` as a new float64 array (N, Z); InputError on anything that cannot be computed with.
+    """The features of `table` as a new float64 array (N, Z).
 
-    `what` names the rows in the message: an empty table, text, a NaN or an infinite number, named with the first
-    place and the count.
+    InputError on an empty table, text, and numbers that are NaN, infinite or too large, with the first place and their
+    count; `what` names the rows in the message.
     """
     numbers = number_matrix(table, what=what)
     bad = ~np.isfinite(numbers)
@@ -37,7 +37,7 @@ def feature_matrix(table: AnnData, *, what: str = "profiles") -> np.ndarray:
 
 
 def number_matrix(table: AnnData, *, what: str) -> np.ndarray:
-    """The features of `table` (N, Z) as numbers, not copied where they are; NaN and infinity may still stand."""
+    """The features of `table` (N, Z) as numbers, NaN and infinity included; not copied where they are numbers."""
     if table.n_obs == 0 or table.n_vars == 0:
         raise InputError(f"{what}: {table.n_obs} rows and {table.n_vars} features; expected at least one of each")
     if table.isbacked:
@@ -56,7 +56,7 @@ def number_matrix(table: AnnData, *, what: str) -> np.ndarray:
         row, more = int(text[:, column].argmax()), int(text.any(axis=0).sum()) - 1
         raise InputError(
             f'{what}: row "{table.obs_names[row]}", feature "{table.var_names[column]}" holds "{dense[row, column]}", '
-            f"which is no number{_and_more(table.var_names[text.any(axis=0)])}; name "
+            f"which is not a number{_and_more(table.var_names[text.any(axis=0)])}; name "
             f"{'such columns' if more else 'that column'} as metadata (--metadata), or remove "
             f"{'them' if more else 'it'}"
         )
@@ -64,14 +64,14 @@ def number_matrix(table: AnnData, *, what: str) -> np.ndarray:
 
 
 def _and_more(names: Sequence[str]) -> str:
-    """Of names of which the first has been said: how many there are, and the next ones."""
+    """How many such names there are, and the first of them; empty for one."""
     if len(names) < 2:
         return ""
     return f" ({len(names):,} columns hold text: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''})"
 
 
 def refuse_too_large(numbers: np.ndarray, names: Sequence[str] | np.ndarray, *, what: str, after: str = "") -> None:
-    """InputError that names the first feature with a number beyond LARGEST (N, Z); `after` says what was done to it."""
+    """InputError that names the first feature with a number beyond LARGEST (N, Z); `after` is what was done to it."""
     if not numbers.size or numbers.dtype.kind in "iub":
         return
     largest = np.maximum(numbers.max(axis=0), -numbers.min(axis=0)).astype(np.float64)

@@ -35,12 +35,12 @@ def act(flags: Flags) -> None:
     if all(held_out) and held_out[0] != held_out[1]:
         raise InputError(
             f"{a} holds out {held_out[0]}, {b} {held_out[1]}: their queries choose among other candidates, so a "
-            "difference would say nothing of the profiles; compare scores of one protocol"
+            "difference does not come from the profiles; compare scores of one protocol"
         )
     compared = compare_queries(read_queries(a), read_queries(b), n_draws=flags.draws, seed=flags.draw_seed)
     if flags.out is not None:
         write_text(flags.out, compared.changed.to_csv(index_label="row"))
-    table = Table("query", "mechanism", "a says", "b says", "right")
+    table = Table("query", "mechanism", "a", "b", "right")
     for name, row in compared.changed.iterrows():
         table.add_row(str(name), row["moa"], row["predicted_a"], row["predicted_b"], "a" if row["right_a"] else "b")
     if len(compared.changed):
@@ -54,7 +54,7 @@ def act(flags: Flags) -> None:
 
 
 def _file(path: Path, protocol: str) -> Path:
-    """The table of queries that is meant; InputError when there is none."""
+    """The table of queries; InputError when there is none."""
     file = path / f"neighbours_{protocol}.csv" if path.is_dir() else path
     if not file.is_file():
         there = ", ".join(sorted(found.name for found in path.glob("neighbours_*.csv"))) if path.is_dir() else "nothing"

@@ -50,10 +50,7 @@ def act(flags: Flags) -> None:
 
 
 def is_table(source: Path) -> bool:
-    """Whether this is a table rather than a study: a file, or a folder of tables that is no study.
-
-    InputError where it is neither, in words that say what is read.
-    """
+    """Whether this is a table (a file or a folder of tables) rather than a study; InputError where it is neither."""
     if (source / MARKER).exists():
         return False
     if source.is_dir():
@@ -61,7 +58,7 @@ def is_table(source: Path) -> bool:
             return True
     elif kind_of(source) or source.exists():
         if not kind_of(source):
-            raise InputError(f"{source}: not a kind of table that is read; save it as one of {', '.join(KINDS)}")
+            raise InputError(f"{source}: unsupported file type; save it as one of {', '.join(KINDS)}")
         return True
     found = "no study here and no table" if source.exists() else "not there: no study here and no table"
     raise InputError(
@@ -70,7 +67,7 @@ def is_table(source: Path) -> bool:
 
 
 def of_table(flags: Flags) -> None:
-    """Score a table, keep everything in a folder, and print what was found."""
+    """Score a table, save everything in a folder, and print the scores."""
     named = flags.out or Path(f"{flags.source.resolve().name.split('.')[0]}_scores")
     with scores_folder.score_folder(named, source=flags.source) as out:
         evaluation = evaluate.evaluate_table(
@@ -105,7 +102,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
 
 
 def whitening_in_short(whitening: Whitening) -> str:
-    """Whether the controls vary in all directions, and what to do where not; empty where nothing was whitened."""
+    """Whether the controls span all directions, and what to do if not; empty where nothing was whitened."""
     recipe, certificates = whitening.recipe, whitening.certificates
     if recipe.whitening == "none" or not certificates:
         return ""
