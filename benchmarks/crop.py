@@ -31,7 +31,7 @@ from phenolens.core.progress import tell, track
 from phenolens.core.workers import AtOnce
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
-from phenolens.crops.nuclei import BBBC021_PIXEL_UM
+from phenolens.screens.bbbc021 import PIXEL_UM
 from phenolens.screens.layouts import read_screen
 
 CHANNELS = ("DNA", "tubulin", "actin")
@@ -134,9 +134,7 @@ def work_as_side(flags: Flags) -> dict[str, Any]:
             flags.source,
             flags.out,
             layout=flags.layout,
-            config=CropConfig(
-                crop_px=flags.crop_px, plates=plates, pixel_size_um=BBBC021_PIXEL_UM, least_fields=1, **asked
-            ),
+            config=CropConfig(crop_px=flags.crop_px, plates=plates, pixel_size_um=PIXEL_UM, least_fields=1, **asked),
             at_once=AtOnce(processes),
         )
         n_cells, crops = len(store), store.identity

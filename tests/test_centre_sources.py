@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from phenolens.core.errors import InputError
-from phenolens.crops.read_image import read_field
 from phenolens.screens.centres import centres_from, read_centres
+from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import Screen, checked_screen
 
 FIELDS = [("007", "B02", 1), ("007", "B02", 2), ("007", "B03", 1)]  # ImageNumber 1, 2, 3

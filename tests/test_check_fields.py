@@ -13,9 +13,11 @@ from PIL import Image
 from scipy import ndimage
 
 from phenolens.cli import main
+from phenolens.core.workers import ONE
 from phenolens.crops.check import check_source, count_nuclei, found_nuclei, median_field, sampled_fields
 from phenolens.crops.config import CropConfig
-from phenolens.crops.nuclei import find_cells
+from phenolens.crops.prepare_plate import found_centres
+from phenolens.crops.quality_control import detector_maximum
 from phenolens.plotting.quality_figures import nuclei_overlay
 from phenolens.plotting.style import png
 from phenolens.screens.layouts import read_screen
@@ -64,14 +66,14 @@ def refused(capsys, source, *more) -> str:
 
 
 def test_sharp_fields_are_not_flagged_and_a_blurred_one_is_named(tiny_screen, tmp_path):
-    assert quality_of(tiny_screen) == "20 fields looked at, none flagged"
+    assert quality_of(tiny_screen) == "20 fields checked, none flagged"
     blurred = shutil.copytree(tiny_screen, tmp_path / "blurred")
     field = read_screen(blurred, layout="bbbc021", treatments="all").table.iloc[7]
     for channel in ("DNA", "tubulin", "actin"):
         path = blurred / field[f"file_{channel}"]
         tifffile.imwrite(path, ndimage.gaussian_filter(tifffile.imread(path), 5))
     where = f"plate {field['plate']}, well {field['well']}, site {field['site']}"
-    assert quality_of(blurred) == f"20 fields looked at, 1 flagged:\n{where}: out of focus"
+    assert quality_of(blurred) == f"20 fields checked, 1 flagged:\n{where}: out of focus"
 
 
 def quality_of(source) -> str:
@@ -84,7 +86,7 @@ def test_empty_fields_are_flagged_and_only_the_first_four_are_named(source, rng)
         tifffile.imwrite(source / "p" / f"{well}_DNA.tif", noise)
     lines = dict(check_source(source, layout="table").there)["quality"].split("\n")
     assert lines == [
-        "5 fields looked at, 5 flagged:",
+        "5 fields checked, 5 flagged:",
         *[f"plate p, well {well}, site 1: empty field" for well in WELLS[:4]],
         "and 1 more",
     ]
@@ -93,7 +95,7 @@ def test_empty_fields_are_flagged_and_only_the_first_four_are_named(source, rng)
 def test_as_many_fields_are_looked_at_as_are_asked_for(source, capsys):
     assert check(source, "--sample", 2) == 0
     said = capsys.readouterr().out
-    assert row(said, "quality").startswith("2 fields looked at, ")
+    assert row(said, "quality").startswith("2 fields checked, ")
     assert "(read: 2 of 5 fields)" in row(said, "images")
 
 
@@ -103,6 +105,17 @@ def test_sampled_fields_are_the_first_the_last_and_evenly_between(source):
     assert sampled_fields(screen, 99)["well"].tolist() == list(WELLS)
 
 
+@pytest.mark.parametrize(("largest", "full_scale"), [(1_000, 1_023), (16_000, 16_383), (60_000, 65_535)])
+def test_check_reports_the_detectors_maximum_that_crop_judges_saturation_by(source, largest, full_scale):
+    for well in WELLS:
+        pixels = np.arange(80 * 80, dtype=np.uint16).reshape(80, 80) % largest
+        pixels[:20] = largest + 1
+        tifffile.imwrite(source / "p" / f"{well}_DNA.tif", pixels)
+    images = dict(check_source(source, layout="table").there)["images"]
+    assert f"full scale {full_scale:,}," in images
+    assert detector_maximum([pixels]) == full_scale
+
+
 def test_fields_smaller_than_a_tile_are_not_judged(source):
     for well in WELLS:
         tifffile.imwrite(source / "p" / f"{well}_DNA.tif", np.arange(63 * 70, dtype=np.uint16).reshape(63, 70))
@@ -110,12 +123,13 @@ def test_fields_smaller_than_a_tile_are_not_judged(source):
     assert quality == "not judged: fields have less than 64 px a side"
 
 
-def test_nuclei_are_counted_as_crop_finds_them(source):
+def test_nuclei_are_counted_as_crop_finds_them(source, tmp_path):
     screen = read_screen(source, layout="table", treatments="all")
     config = CropConfig(nucleus_px=20).nuclei(usual_pixel_um=None)
     counted = count_nuclei(screen, sample=8, config=config)
     assert dict(zip(counted["well"], counted["n_nuclei"])) == N_NUCLEI
-    assert find_cells(screen, config=config)["well"].value_counts().to_dict() == N_NUCLEI
+    found = found_centres(screen, tmp_path / "crops", config, at_once=ONE)
+    assert found["well"].value_counts().to_dict() == N_NUCLEI
     assert median_field(counted)["well"] == "B05"
     assert median_field(counted.iloc[:4])["well"] == "B02"  # of 1, 2, 3 and 6: the lower of the two in the middle
 
@@ -190,7 +204,7 @@ def test_what_makes_no_sense_together_is_refused(source, tmp_path, capsys):
     assert "give --overlay too" in refused(capsys, source, "--overlay-field", "p", "B02", 1)
     more = ["--layout", "cropset", "--overlay", str(tmp_path / "nuclei.png")]
     assert main(["check", str(source), *more]) == 2
-    assert "a crop set has no fields" in capsys.readouterr().err
+    assert "--layout cropset" in capsys.readouterr().err
 
 
 def test_a_damaged_image_leaves_the_earlier_picture_as_it_was(source, tmp_path, capsys):
@@ -216,6 +230,6 @@ def test_real_nuclei_are_outlined(real_data, tmp_path, capsys):
     pattern = ["--layout", "pattern", "--pattern", "{plate}/{well}_w{channel}.tif", "--pixel-size-um", "0.496296"]
     assert main(["check", str(source), *pattern, "--overlay", str(tmp_path / "nuclei.png")]) == 0
     said = capsys.readouterr().out
-    assert row(said, "quality") == "2 fields looked at, none flagged"
+    assert row(said, "quality") == "2 fields checked, none flagged"
     assert "159 to 195 a field" in row(said, "nuclei")  # by eye on the overlays none is missed
     assert "well B03" in row(said, "overlay")

@@ -3,7 +3,7 @@ import pytest
 import tifffile
 
 from phenolens.core.errors import InputError
-from phenolens.crops.read_image import field_size, read_field
+from phenolens.screens.read_image import open_plane, read_field
 
 WHERE = 'plate "Week1_22123", well "B02", site 3'
 
@@ -47,7 +47,8 @@ def test_eight_bit_values_are_taken_as_they_are(paths):
 
 
 def test_the_size_is_height_then_width(paths):
-    assert field_size(paths["DNA"], where=WHERE) == (30, 40)
+    with open_plane(paths["DNA"], named=WHERE) as plane:
+        assert plane.header.shape == (30, 40)
 
 
 def test_the_real_field_is_read(real_data):
@@ -78,7 +79,7 @@ def test_a_file_cut_anywhere_is_refused(paths, compression, kept_share):
 def test_how_much_is_missing_is_told(paths):
     paths["actin"].write_bytes(paths["actin"].read_bytes()[:-100])
     n_bytes = paths["actin"].stat().st_size
-    assert f"is cut short ({paths['actin']} has {n_bytes:,} of {n_bytes + 100:,} bytes)" in refusal(paths)
+    assert f"is truncated ({paths['actin']} has {n_bytes:,} of {n_bytes + 100:,} bytes)" in refusal(paths)
 
 
 def test_a_foreign_file_is_refused(paths):

@@ -84,7 +84,7 @@ def test_scportraits_own_file_is_read_without_its_masks_and_with_a_plate_map(the
     ("spoil", "words"),
     [
         (lambda file: file.__delitem__("obsm/single_cell_images"), "not a set of single-cell images"),
-        (lambda file: file["obs"].move("well", "hole"), "not a set|says the well"),
+        (lambda file: file["obs"].move("well", "hole"), "not a set|the well"),
         (lambda file: file["obsm/single_cell_images"].__setitem__((0, 3, 0, 0), 7), "grey values"),
     ],
 )

@@ -13,7 +13,6 @@ import pytest
 from conftest import TINY
 from phenolens.core.errors import InputError
 from phenolens.crops.illumination import (
-    FieldSums,
     Illumination,
     IlluminationConfig,
     block_means,
@@ -21,13 +20,12 @@ from phenolens.crops.illumination import (
     corrected,
     estimate_illumination,
     illumination_function,
-    illumination_of,
     load_illumination,
     save_illumination,
 )
-from phenolens.crops.read_image import read_field
 from phenolens.plotting.quality_figures import illumination
 from phenolens.plotting.style import caption_of, png
+from phenolens.screens.read_image import read_field
 from phenolens.simulation.bodies import Light
 from phenolens.simulation.cells import MARGIN_PX
 from phenolens.simulation.microscope import PlateOptics, illumination_field, photograph
@@ -133,25 +131,6 @@ def test_a_field_is_divided_and_rounded_and_the_offset_taken_off_first():
     np.testing.assert_array_equal(correct(pixels, dark), np.array([[[80, 42, 0]]], np.uint16))
     np.testing.assert_array_equal(corrected(pixels, dark), np.array([[[80, 41.5, -2.5]]], np.float32))
     assert correct(pixels, dark).dtype == np.uint16
-
-
-def test_processes_that_share_a_plate_get_the_same_bits_in_any_order(photographs):
-    fields, _ = photographs
-    config = IlluminationConfig(smooth_px=24, offset="subtract")
-    light = estimate_illumination(fields, channels=CHANNELS, config=config)
-    parts = []
-    for start in (0, 10, 30):
-        part = FieldSums(CHANNELS)
-        for field in fields[start : {0: 10, 10: 30, 30: N_FIELDS}[start]]:
-            part.add(field)
-        parts.append(part)
-    first, second, third = parts
-    empty = FieldSums(CHANNELS)
-    for merged in (first.merged(second).merged(third), empty.merged(third).merged(first.merged(second)).merged(empty)):
-        again = illumination_of(merged, config=config)
-        assert again.n_fields == N_FIELDS
-        np.testing.assert_array_equal(again.offset, light.offset)
-        np.testing.assert_array_equal(again.functions, light.functions)
 
 
 def test_one_field_is_in_memory_at_a_time():
@@ -260,14 +239,6 @@ def test_fields_of_unequal_size_are_refused(fields):
         'plate "P1": field 3 of those averaged is 3 x 192 x 255 px, those before are 3 x 192 x 256 px; all fields of a '
         "plate must have one size"
     )
-
-
-def test_parts_of_unlike_fields_are_not_merged(fields):
-    one, other = FieldSums(CHANNELS, "P1"), FieldSums(CHANNELS, "P1")
-    one.add(fields[0])
-    other.add(fields[0][:, 1:])
-    with pytest.raises(InputError, match="all fields of a plate must be alike"):
-        one.merged(other)
 
 
 def test_nan_and_other_pixel_types_are_refused(fields):

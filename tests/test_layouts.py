@@ -21,10 +21,10 @@ from layout_sources import (
     write_table,
 )
 from phenolens.core.errors import InputError
-from phenolens.crops.read_image import read_field
 from phenolens.screens.bbbc021 import read_bbbc021
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.layouts import read_screen
+from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import COLUMNS
 
 PATTERN = LayoutConfig(pattern="{plate}/{well}_s{site}_w{channel}.tif")
@@ -137,7 +137,7 @@ def test_a_plate_map_with_plates_holds_for_each_plate_alone(images):
     ("edit", "message"),
     [
         (lambda t: t.assign(well="B2x"), 'images.csv, row 2: "B2x" is not a well name'),
-        (lambda t: t.assign(site=1), "the same plate, well and site stand in an earlier row"),
+        (lambda t: t.assign(site=1), "the plate, well and site are those of an earlier row"),
         (lambda t: t.assign(site=0), 'images.csv, row 2: site is "0", expected a whole number from 1'),
         (lambda t: t.assign(site=1.5), 'row 2: site is "1.5", expected a whole number'),
         (lambda t: t.drop(columns="well"), "no column for the well"),
@@ -327,7 +327,7 @@ def test_a_folder_that_may_not_be_read_is_named(images, monkeypatch, layout):
         return listed(folder)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert "p-2: cannot be listed (Permission denied); give leave to read it" in refusal(images, layout, PATTERN)
+    assert "p-2: cannot be listed (Permission denied); make it readable" in refusal(images, layout, PATTERN)
 
 
 def test_folders_and_layouts_that_are_not_there_are_refused(tmp_path):

@@ -1,5 +1,4 @@
 import sys
-from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -10,18 +9,19 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from phenolens.core.errors import InputError
+from phenolens.core.workers import ONE
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import cut_crops
 from phenolens.crops.nuclei import (
     CENTRES,
     NucleiConfig,
-    find_cells,
     find_in_field,
     find_nuclei,
     label_nuclei,
     label_with_cellpose,
     load_cellpose,
 )
+from phenolens.crops.prepare_plate import found_centres
 from phenolens.plotting.quality_figures import nuclei_overlay
 from phenolens.plotting.style import caption_of
 from phenolens.screens.bbbc021 import read_bbbc021
@@ -145,8 +145,8 @@ def screen(tiny_screen):
 
 
 @pytest.fixture(scope="module")
-def cells(screen):
-    return find_cells(screen)
+def cells(screen, tmp_path_factory):
+    return found_centres(screen, tmp_path_factory.mktemp("found"), NucleiConfig(), at_once=ONE)
 
 
 def test_simulated_nuclei_are_found_within_ten_pixels_one_to_one(screen, cells, tiny_screen):
@@ -178,17 +178,6 @@ def test_one_field_alone_gives_what_the_screen_gives(screen, cells):
     alone = find_in_field(screen, row, channel=screen.channels[0])
     of_screen = cells[(cells[["plate", "well", "site"]] == row[["plate", "well", "site"]]).all(axis=1)]
     pd.testing.assert_frame_equal(alone, of_screen.reset_index(drop=True))
-
-
-def test_a_channel_that_the_screen_does_not_have_is_refused(screen):
-    with pytest.raises(InputError, match='channel "dapi" is not in the screen; expected one of'):
-        find_cells(screen, dna="dapi")
-
-
-def test_a_screen_without_images_is_refused(screen):
-    bare = replace(screen, table=screen.table.drop(columns=f"file_{screen.channels[0]}"))
-    with pytest.raises(InputError, match="the screen names no images"):
-        find_cells(bare)
 
 
 def test_real_nuclei_are_found_and_the_published_one_is_nine_pixels_from_its_published_centre(real_data):

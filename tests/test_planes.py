@@ -9,10 +9,17 @@ import tifffile
 import zarr
 
 from phenolens.core.errors import InputError
-from phenolens.crops.read_image import as_fraction, field_size, full_scale, open_plane, read_field
+from phenolens.crops.quality_control import detector_maximum
 from phenolens.screens.image_files import ImageReference, file_on_disk, image_reference
+from phenolens.screens.read_image import open_plane, read_field
 
 WHERE = 'plate "p", well "B02", site 1'
+
+
+def size_of(path) -> tuple[int, int]:
+    """Height and width by the header."""
+    with open_plane(path, named=WHERE) as plane:
+        return plane.header.shape
 
 
 @pytest.fixture
@@ -60,7 +67,7 @@ def test_twelve_packed_bits_are_unpacked(tmp_path, picture):
     (tmp_path / "a.tif").write_bytes(header.ljust(200, b"\0") + packed)
     np.testing.assert_array_equal(read(tmp_path / "a.tif"), picture)
     with open_plane(tmp_path / "a.tif", named=WHERE) as plane:
-        assert (plane.bits, plane.shape) == (12, (30, 40))
+        assert (plane.header.bits, plane.header.shape) == (12, (30, 40))
 
 
 def test_a_page_a_channel_is_chosen_by_its_number_from_one(tmp_path, picture):
@@ -68,7 +75,7 @@ def test_a_page_a_channel_is_chosen_by_its_number_from_one(tmp_path, picture):
         for page in range(3):
             file.write(picture + page, contiguous=False)
     np.testing.assert_array_equal(read(f"{tmp_path}/a.tif#page=2"), picture + 1)
-    assert field_size(f"{tmp_path}/a.tif#page=2", where=WHERE) == (30, 40)
+    assert size_of(f"{tmp_path}/a.tif#page=2") == (30, 40)
     assert "holds 3 images" in refusal(tmp_path / "a.tif")
     assert 'asks for page "4"' in refusal(f"{tmp_path}/a.tif#page=4")
     assert 'asks for page "0"' in refusal(f"{tmp_path}/a.tif#page=0")
@@ -108,7 +115,7 @@ def test_png_is_read_bit_for_bit(tmp_path, rng, kind):
     grey = rng.integers(0, np.iinfo(kind).max + 1, (30, 40), dtype=kind)
     (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(grey))
     np.testing.assert_array_equal(read(tmp_path / "a.png"), grey)
-    assert field_size(tmp_path / "a.png", where=WHERE) == (30, 40)
+    assert size_of(tmp_path / "a.png") == (30, 40)
     colours = rng.integers(0, np.iinfo(kind).max + 1, (30, 40, 3), dtype=kind)
     (tmp_path / "b.png").write_bytes(imagecodecs.png_encode(colours))
     np.testing.assert_array_equal(read(f"{tmp_path}/b.png#channel=blue"), colours[..., 2])
@@ -121,7 +128,7 @@ def test_an_ome_zarr_channel_is_read_by_name_or_number(tmp_path, rng, zarr_forma
     write_ome_zarr(tmp_path / "a.zarr", stack, ["DNA", "actin"], zarr_format=zarr_format)
     np.testing.assert_array_equal(read(f"{tmp_path}/a.zarr#channel=actin"), stack[0, 1, 0])
     np.testing.assert_array_equal(read(f"{tmp_path}/a.zarr#channel=1"), stack[0, 0, 0])
-    assert field_size(f"{tmp_path}/a.zarr#channel=1", where=WHERE) == (30, 40)
+    assert size_of(f"{tmp_path}/a.zarr#channel=1") == (30, 40)
     assert "choose a plane after its name" in refusal(tmp_path / "a.zarr")
     assert "its channels are DNA, actin" in refusal(f"{tmp_path}/a.zarr#channel=tubulin")
 
@@ -154,33 +161,21 @@ def test_the_real_kinds_are_read_and_their_full_scale_is_known(real_data):
         65_520: next(plate.glob("*_B02_s2_w1*")),
         4_095: f"{zarr_image}#channel=Dapi&z=118",
     }
-    assert {scale: full_scale([read(path)]) for scale, path in real.items()} == {scale: scale for scale in real}
+    assert {scale: detector_maximum([read(path)]) for scale, path in real.items()} == {scale: scale for scale in real}
     beads = [read(path) for path in (formats / "imagexpress").glob("*E08*") if "_thumb" not in path.name]
-    assert full_scale(beads) == 65_535
+    assert detector_maximum(beads) == 65_535
 
 
 def test_full_scale_follows_from_the_values(rng):
     twelve = rng.integers(0, 4096, (3, 50, 50), dtype=np.uint16)
-    assert full_scale([twelve]) == 4095
-    assert full_scale([twelve * 16]) == 65_520
-    assert full_scale([(twelve // 16).astype(np.uint8)]) == 255
-    assert full_scale([twelve // 16 * 257]) == 65_535
-    assert full_scale([twelve, twelve * 15]) == 65_535
-    assert full_scale([twelve], bits=14) == 16_383
-    assert full_scale([np.full((5, 5), 4096, np.uint16)]) == 65_535  # one value proves no multiple of 16
-    with pytest.raises(InputError, match="more than 8 bits hold"):
-        full_scale([twelve], bits=8)
-    with pytest.raises(InputError, match="no pixel"):
-        full_scale([])
-
-
-def test_a_fraction_is_one_at_full_scale_and_never_more():
-    field = np.array([[0, 4095, 1365]], dtype=np.uint16)
-    fraction = as_fraction(field, 4095)
-    assert fraction.dtype == np.float32
-    np.testing.assert_allclose(fraction, [[0, 1, 1 / 3]], rtol=1e-6)
-    with pytest.raises(InputError, match="a pixel has the value 4,095 at a full scale of 255"):
-        as_fraction(field, 255)
+    assert detector_maximum([twelve]) == 4095
+    assert detector_maximum([twelve * 16]) == 65_520
+    assert detector_maximum([(twelve // 16).astype(np.uint8)]) == 255
+    assert detector_maximum([twelve // 16 * 257]) == 65_535
+    assert detector_maximum([twelve, twelve * 15]) == 65_535
+    assert detector_maximum([twelve // 4]) == 1023
+    assert detector_maximum([twelve], bits=14) == 16_383
+    assert detector_maximum([np.full((5, 5), 4096, np.uint16)]) == 16_383  # no detector has steps of 4,096
 
 
 def test_files_that_are_not_what_their_name_says_are_refused_in_one_line(tmp_path, picture):
@@ -192,7 +187,7 @@ def test_files_that_are_not_what_their_name_says_are_refused_in_one_line(tmp_pat
     tifffile.imwrite(tmp_path / "tiff.png", picture)
     assert "is not a whole PNG" in refusal(tmp_path / "tiff.png")
     (tmp_path / "cut.png").write_bytes(png[: len(png) // 2])
-    assert "is cut short" in refusal(tmp_path / "cut.png")
+    assert "is truncated" in refusal(tmp_path / "cut.png")
     (tmp_path / "damaged.png").write_bytes(png[:100] + bytes(50) + png[150:])
     assert "cannot be decoded" in refusal(tmp_path / "damaged.png")
     assert "has no file" in refusal(tmp_path / "absent.png")

@@ -75,7 +75,7 @@ def test_what_is_no_well_name_is_refused(raw):
         (changed(1, role="dosed"), "the role is none of treated, control, other"),
         (changed(1, concentration_um=-1), "the concentration is not a number of at least 0"),
         (changed(1, concentration_um=float("inf")), "the concentration is not a number of at least 0"),
-        (changed(2, well="C03"), "the same plate, well and site stand in an earlier row"),
+        (changed(2, well="C03"), "the plate, well and site are those of an earlier row"),
         (changed(2, well="C03", site=2), 'one well, two treatments: plate "P1", well "C03"'),
         (changed(1, concentration_um=3.0, moa="Eg5 inhibitors"), 'one treatment, two mechanisms: compound "taxol"'),
         (changed(1, batch="b"), 'one plate, two batches: plate "P1"'),

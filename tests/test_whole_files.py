@@ -11,13 +11,16 @@ import zarr
 from layout_sources import fields, say, write_images, write_plate_map, write_plates, write_table
 from phenolens.cli import main
 from phenolens.core.errors import InputError
-from phenolens.crops.check import UNREADABLE, check_source, missing_chunks
+from phenolens.crops.check import check_source
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
-from phenolens.crops.read_image import read_field
-from phenolens.crops.read_zarr import Chunks, plane_chunks
+from phenolens.crops.source import UNREADABLE, open_source
 from phenolens.screens.layouts import read_screen
+from phenolens.screens.ome_zarr import Chunks, plane_chunks
+from phenolens.screens.read_image import read_field
+from phenolens.screens.screen import Selection
 
+ALL = Selection(treatments="all")
 CONFIG = CropConfig(crop_px=10, treatments="all", skip_missing=True)
 
 
@@ -44,7 +47,7 @@ def halved(path: Path) -> None:
 
 
 DAMAGE = {
-    "cut short": halved,
+    "truncated": halved,
     "not a whole TIFF": lambda path: path.write_text("<html>404 Not Found</html>"),
     "0 bytes": lambda path: path.write_bytes(b""),
 }
@@ -72,7 +75,7 @@ def test_without_leave_to_skip_check_names_the_first_such_file_and_counts_them(s
         halved(source / "p-2" / f"{well}_s2_wDNA.tif")
     assert main(["check", str(source), "--layout", "table", "--sample", "1"]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert 'plate "p-2", well "B02", site 2: channel "DNA" is cut short' in line
+    assert 'plate "p-2", well "B02", site 2: channel "DNA" is truncated' in line
     assert line.endswith("(2 of 12 fields have such a file)")
     checked = check_source(source, layout="table", skip_missing=True)
     assert dict(checked.missing)[UNREADABLE] == "2"
@@ -95,7 +98,7 @@ def test_a_png_that_is_cut_is_seen_without_being_decoded(tmp_path, rng):
     assert read_field({"DNA": path}, where="here").shape == (1, 200, 200)
     for n_bytes in (len(whole) - 1, len(whole) // 2, 40):
         path.write_bytes(whole[:n_bytes])
-        with pytest.raises(InputError, match="is cut short"):
+        with pytest.raises(InputError, match="is truncated"):
             read_field({"DNA": path}, where="here")
 
 
@@ -155,7 +158,7 @@ def chunk(source: Path, number: int) -> Path:
 
 
 def test_a_lost_chunk_is_said_and_the_rest_is_taken(plates, tmp_path, capsys):
-    assert missing_chunks(read_screen(plates, layout="ome-zarr", treatments="all")) is None
+    assert open_source(plates, layout="ome-zarr", selection=ALL).missing_chunks is None
     chunk(plates, 1).unlink()
     said = 'plate "p-2", well "B02", site 1: channel "DNA" lacks 1 of 2'
     assert said in dict(check_source(plates, layout="ome-zarr").missing)["chunks"]
@@ -181,7 +184,7 @@ def test_crops_are_not_begun_before_every_file_was_looked_at(source, tmp_path, c
     command = ["crop", str(study), "--source", str(source), "--layout", "table", "--treatments", "all"]
     assert main([*command, "--nucleus-px", "8", "--crop-px", "10"]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert 'plate "p-2", well "C11", site 2: channel "actin" is cut short' in line
+    assert 'plate "p-2", well "C11", site 2: channel "actin" is truncated' in line
     assert line.endswith("or run with --skip-missing (1 of 12 fields have such a file)")
     assert not (study / "crops").exists()
 

@@ -1,7 +1,7 @@
-"""Build a CropStore a plate at a time; a killed build goes on at the plate where it stood.
+"""Build a CropStore plate by plate; an interrupted build resumes at its first unfinished plate.
 
-A plate's table is written after its crops and carries a fingerprint of what they were made from. A plate whose
-fingerprint is still right, and whose images are no newer than its crops, is kept.
+A plate's table is written after its crops and has a fingerprint of what they were made from. A plate whose fingerprint
+still matches, and whose images are no newer than its crops, is kept.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -21,9 +21,10 @@ from phenolens.core.files import read_parquet_about, sha256, write_json, write_p
 from phenolens.core.progress import track
 from phenolens.core.workers import ONE, AtOnce, done_by_workers
 from phenolens.crops.config import FLAGS, CropConfig
-from phenolens.crops.prepare_plate import LIGHT_FOLDER, NUCLEI_FOLDER
+from phenolens.crops.prepare_plate import ILLUMINATION_FOLDER, NUCLEI_FOLDER
 from phenolens.crops.quality_control import Saturation, crop_quality, is_constant, quality_flags
 from phenolens.crops.store import ABOUT, FORMAT, VERSION, CropStore, UInt16Array, read_about, whole_npy, write_npy
+from phenolens.screens.cropset import CropReader
 from phenolens.screens.image_files import content_sha256, part_name, sizes_and_newest
 from phenolens.screens.screen import COLUMNS, FIELD, Screen, treatment_name
 
@@ -31,16 +32,6 @@ CELL_COLUMNS = ["cell_id", "field", "object_number", "y", "x", *COLUMNS]  # and 
 UNFINISHED = {"format": FORMAT, "version": VERSION, "complete": False}
 QUALITY_FOLDER = "quality"  # a table a plate: cell_id, and what crop_quality measures
 PARTS = ("*.npy", "*.parquet", "*/*.parquet", "*/*.npz")  # files that are named after a plate
-
-
-class CropReader(Protocol):
-    """Where the crops of a field's cells come from; it can travel to another process."""
-
-    def __call__(self, rows: pd.DataFrame) -> tuple[UInt16Array, UInt16Array]:
-        """The rows of one field's cells -> their crops (n, C, S, S), and these as the camera gave them."""
-
-    def files(self, rows: pd.DataFrame) -> list[Path]:
-        """The files that the crops of these rows are read from."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +70,11 @@ def build_store(
     origin: Mapping[str, Any],
     at_once: AtOnce = ONE,
 ) -> CropStore:
-    """Write the crops of `cells` (a row a crop, field by field) and say in about.json what they are.
+    """Write the crops of `cells` (a row a crop, field by field) and describe them in about.json.
 
     `n_at_border` counts, by plate, the cells that are not in `cells` because their crop would leave the field;
-    `origin` says how the source was read, for about.json. Raises
-    InputError when `folder` holds something else, and for a channel that is constant in a plate's every crop. The bytes
-    do not depend on how many plates are done `at_once`.
+    `origin` describes the source in about.json. The bytes do not depend on how many plates are processed `at_once`.
+    Raises InputError when `folder` holds something else, and for a channel that is constant in all crops of a plate.
     """
     folder = Path(folder)
     refuse_other_folder(folder)
@@ -102,7 +92,7 @@ def build_store(
     if due or leftovers:
         write_json(folder / ABOUT, UNFINISHED)
     for path in leftovers:
-        path.unlink(missing_ok=True)  # writing about.json has taken away its own
+        path.unlink(missing_ok=True)  # writing about.json has removed its own
     for emptied in unused:
         if emptied.is_dir() and not any(emptied.iterdir()):
             emptied.rmdir()
@@ -132,7 +122,7 @@ def refuse_other_folder(folder: Path) -> None:
 
 
 def begin(folder: Path) -> None:
-    """Say that `folder` is a crop store that is not finished, unless it is one already; InputError as above."""
+    """Mark `folder` as an unfinished crop store, unless it is a store already; InputError as above."""
     refuse_other_folder(folder)
     if read_about(folder) is None:
         write_json(folder / ABOUT, UNFINISHED)
@@ -141,7 +131,7 @@ def begin(folder: Path) -> None:
 def _fingerprint(
     rows: pd.DataFrame, sizes: list[int], n_at_border: int, channels: tuple[str, ...], config: CropConfig
 ) -> str:
-    """SHA-256 of all that a plate's crops and table follow from, but for the images: of these, names and sizes."""
+    """SHA-256 of everything that a plate's crops and table follow from; of the images, names and sizes."""
     settings = {
         "version": VERSION,
         "channels": channels,
@@ -168,13 +158,13 @@ def _is_kept(job: PlateJob, *, newest_ns: int) -> bool:
 
 
 def _unused_folders(folder: Path, config: CropConfig, origin: Mapping[str, Any]) -> list[Path]:
-    """The folders that crops of other settings had made and these do not read."""
-    light = [LIGHT_FOLDER] if config.illumination == "as it is" else []
+    """Folders that crops of other settings had made and these do not use."""
+    light = [ILLUMINATION_FOLDER] if config.illumination == "as it is" else []
     return [folder / name for name in ([] if origin.get("cells") else [NUCLEI_FOLDER]) + light]
 
 
 def _leftovers(folder: Path, *, keep: set[str], unused: Collection[Path]) -> list[Path]:
-    """Parts of plates or folders that are no longer asked for, and files that a killed run had begun."""
+    """Files of plates or folders that are no longer needed, and partial files of an interrupted run."""
     parts = [
         path for pattern in PARTS for path in folder.glob(pattern) if path.stem not in keep or path.parent in unused
     ]
@@ -182,7 +172,7 @@ def _leftovers(folder: Path, *, keep: set[str], unused: Collection[Path]) -> lis
 
 
 def _write_one_by_one(jobs: list[PlateJob]) -> None:
-    """Plate after plate in this process, with progress by fields."""
+    """Plate by plate in this process, with progress by fields."""
     n_fields = [job.cells.groupby(FIELD).ngroups for job in jobs]
     tracked = track((rows for job in jobs for rows in job.fields()), "Fields cropped", total=sum(n_fields))
     with closing(cast(Any, tracked)):
@@ -191,7 +181,7 @@ def _write_one_by_one(jobs: list[PlateJob]) -> None:
 
 
 def write_plate(job: PlateJob, fields: Iterable[pd.DataFrame] | None = None) -> None:
-    """A plate's crops, their quality, then its table: a table that is there speaks of the crops that are there.
+    """Write a plate's crops, their quality, then its table, so that a table always describes the crops on disk.
 
     `fields` are those of the job, for a caller that counts them.
     """
@@ -199,8 +189,9 @@ def write_plate(job: PlateJob, fields: Iterable[pd.DataFrame] | None = None) -> 
     varies = np.zeros(len(channels), dtype=bool)
     saturation = Saturation(shape[0])
 
-    def looked_at() -> Iterator[UInt16Array]:
-        for batch, as_given in map(job.read, job.fields() if fields is None else fields):
+    def batches() -> Iterator[UInt16Array]:
+        for rows in job.fields() if fields is None else fields:
+            batch, as_given = job.read(rows, job.config.crop_px)
             saturation.add(as_given)
             np.logical_or(varies, ~is_constant(batch).all(axis=0), out=varies)
             yield batch
@@ -208,11 +199,11 @@ def write_plate(job: PlateJob, fields: Iterable[pd.DataFrame] | None = None) -> 
             channel = channels[int(np.argmin(varies))]
             raise InputError(
                 f'plate "{plate}": channel "{channel}" has one value in all pixels of all {shape[0]:,} crops; '
-                "mend its images, or leave the plate out with --plates"
+                "replace its images, or leave the plate out with --plates"
             )
 
     (folder / f"{plate}.parquet").unlink(missing_ok=True)
-    npy_sha256 = write_npy(folder / f"{plate}.npy", looked_at(), shape)
+    npy_sha256 = write_npy(folder / f"{plate}.npy", batches(), shape)
     crops = np.load(folder / f"{plate}.npy", mmap_mode="r")
     config = job.config.quality()
     saturated = saturation.shares(maximum=config.detector_maximum)
@@ -233,12 +224,12 @@ def write_plate(job: PlateJob, fields: Iterable[pd.DataFrame] | None = None) -> 
 
 
 def _is_same(about: dict[str, Any], before: dict[str, Any] | None) -> bool:
-    """Whether only the version of this program differs: then the crops, and runs made from them, stay what they are."""
+    """Whether only the version of this program differs: then the crops, and runs made from them, stay valid."""
     return before is not None and {**before, "phenolens": about["phenolens"]} == about
 
 
 def _only_noise(folder: Path, plates: list[str], config: CropConfig) -> int:
-    """How many treatments have no crop but noise; without skip_missing an InputError that names the first."""
+    """How many treatments have only noise crops; without skip_missing an InputError that names the first."""
     columns = ["compound", "concentration_um", "role", "is_noise"]
     cells = pd.concat([pd.read_parquet(folder / f"{plate}.parquet", columns=columns) for plate in plates])
     cells = cells[cells["role"] != "other"]
@@ -246,8 +237,8 @@ def _only_noise(folder: Path, plates: list[str], config: CropConfig) -> int:
     without = list(is_empty.index[is_empty])
     if without and not config.skip_missing:
         raise InputError(
-            f"treatment {without[0]} has no crop but camera noise ({len(without)} such treatments). Look at its "
-            "images, run with --skip-missing to go on without it, or with a smaller --noise-correlation"
+            f"treatment {without[0]} has only crops of camera noise ({len(without)} such treatments). Check its "
+            "images, run with --skip-missing to leave it out, or with a smaller --noise-correlation"
         )
     return len(without)
 
@@ -262,11 +253,11 @@ def _about(
     config: CropConfig,
     origin: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What about.json says; no path of this machine, so that the same source gives the same file anywhere."""
+    """The content of about.json; without local paths, so that the same source gives the same file anywhere."""
     parts = {plate: read_parquet_about(folder / f"{plate}.parquet") or {} for plate in plates}
     for part in parts.values():
         part.pop("fingerprint")
-    about = {
+    return {
         "format": FORMAT,
         "version": VERSION,
         "complete": True,
@@ -279,4 +270,3 @@ def _about(
         "config": {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()},
         "plates": parts,
     }
-    return about

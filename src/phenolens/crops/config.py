@@ -1,4 +1,4 @@
-"""What a person may choose about crops."""
+"""Settings of the crops."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,10 +8,10 @@ from phenolens.core.errors import InputError
 from phenolens.crops.illumination import FilterPx, IlluminationConfig
 from phenolens.crops.nuclei import NucleiConfig
 from phenolens.crops.quality_control import Correlation, QualityConfig, Slope
-from phenolens.screens.bbbc021 import Treatments
+from phenolens.screens.screen import Selection, Treatments
 
 Flag = Literal["noise", "saturated", "debris", "out of focus"]
-FLAGS: tuple[Flag, ...] = ("noise", "saturated", "debris", "out of focus")  # as quality_flags words them
+FLAGS: tuple[Flag, ...] = ("noise", "saturated", "debris", "out of focus")  # as in quality_flags
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,12 @@ class CropConfig(Bounded):
         super().__post_init__()
         self.nuclei(usual_pixel_um=1.0)
 
+    def selection(self) -> Selection:
+        """The part of the source that is taken."""
+        return Selection(self.treatments, self.plates, self.wells, self.sites, self.skip_missing)
+
     def quality(self) -> QualityConfig:
-        """From where on a crop is flagged."""
+        """Thresholds from which a crop is flagged."""
         return QualityConfig(
             noise_correlation=self.noise_correlation,
             focus_slope=self.focus_slope,

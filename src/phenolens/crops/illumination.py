@@ -1,17 +1,13 @@
-"""Correct uneven illumination: divide each field by what the mean of its plate's fields looks like when smoothed.
+"""Correct uneven illumination: divide each field by an illumination function of its plate.
 
-C channels, H x W pixels. Singh et al. 2014, J. Microscopy 256:231: per plate and channel the mean of all fields,
+C channels, H x W pixels. Singh et al. 2014, J. Microscopy 256:231: for each plate and channel the mean of all fields,
 smoothed by a wide median filter, scaled by its robust minimum and clipped below it, is the illumination function. It is
-at least 1, so that dividing by it makes no pixel brighter.
+at least 1, so that dividing by it makes no pixel brighter. Cells average out over many fields and light does not; a
+treatment that is always at the same place of the field would count as light.
 
-Cells average out over fields and light does not, so many fields are needed; a treatment that always stands in the same
-place of the field would be taken for light. With `average` "lit" (lit.py) the mean is that of lit pixels alone, so that
-it does not matter how many cells lie at a place.
-
-H x W pixels; a spot is a block of SPOT_PX pixels a side, a place one of PLACE_PX. The mean of all pixels at a place is
-the light times how much of it cells cover, and cells that happened to lie there are taken for light. Here each place
-has a histogram of its spots' brightness over all fields, and the light is the mean of the spots that are lit, of which
-it does not matter how many there are. Which are lit depends on the light, so both are found in turns.
+With `average` "lit" the mean is over foreground alone: each place of PLACE_PX a side has a histogram of the brightness
+of its spots (blocks of SPOT_PX a side) over all fields, and its light is the mean of the spots that belong to cells. So
+it does not matter how many cells lie at a place. Foreground depends on the light, so both are estimated in turns.
 """
 
 import io
@@ -30,148 +26,74 @@ from phenolens.core.bounds import Bounded, Bounds, Count
 from phenolens.core.errors import InputError
 from phenolens.core.files import write_whole
 
-
-def block_means(image: npt.NDArray[np.generic], *, block_px: int) -> npt.NDArray[np.float64]:
-    """Means of square blocks of an image (H, W); the last row and column of blocks may be of fewer pixels."""
-    starts = [np.arange(0, side, block_px) for side in image.shape]
-    sums = np.add.reduceat(np.add.reduceat(image, starts[0], axis=0, dtype=np.float64), starts[1], axis=1)
-    sides = [np.minimum(block_px, side - first) for first, side in zip(starts, image.shape)]
-    return sums / np.outer(*sides)
-
-
-def between_blocks(
-    blocks: npt.NDArray[np.float64], shape: tuple[int, ...], *, block_px: int
-) -> npt.NDArray[np.float64]:
-    """The image (H, W) that is linear between the blocks' centres, and constant beyond the outermost."""
-    for axis, side in enumerate(shape):
-        starts = np.arange(0, side, block_px)
-        centres = (starts + np.minimum(starts + block_px, side) - 1) / 2
-        places = np.arange(side)
-        blocks = np.apply_along_axis(lambda line: np.interp(places, centres, line), axis, blocks)  # noqa: B023
-    return blocks
-
-
-SPOT_PX = 8  # side of a spot: camera noise is averaged over it, and it is smaller than a cell
-PLACE_PX = 32  # side of a place: a field of any number of spots becomes few histograms, in memory that does not grow
-N_BINS = 512  # of brightness, equal on a logarithmic scale: each is 2.2 % wide
-BRIGHTEST = 65_536
-LIT = 1.0  # a spot is lit above this share of the mean of all spots, times the light at its place
-MOST_TURNS, SAME = 20, 1e-3  # light and lit spots are found in turns until the light changes by less than this share
-
-EDGES = BRIGHTEST ** (np.arange(N_BINS + 1) / N_BINS)
-BRIGHTNESS = np.sqrt(EDGES[1:] * EDGES[:-1])  # (N_BINS,) the middle of each bin, counts
-
-Counts = npt.NDArray[np.int32]
-Floats = npt.NDArray[np.float64]
-
-
-def spot_counts(image: npt.NDArray[np.generic]) -> Counts:
-    """How many spots of an image (H, W) have each brightness, a place: (places down, places across, N_BINS)."""
-    spots = block_means(image, block_px=SPOT_PX)
-    bins = np.clip(np.searchsorted(EDGES, spots, side="right") - 1, 0, N_BINS - 1)
-    down, across = (np.arange(n) // (PLACE_PX // SPOT_PX) for n in spots.shape)
-    shape = (int(down[-1]) + 1, int(across[-1]) + 1, N_BINS)
-    places = down[:, None] * shape[1] + across
-    return np.bincount((places * N_BINS + bins).ravel(), minlength=int(np.prod(shape))).reshape(shape).astype(np.int32)
-
-
-def lit_mean(counts: Counts, *, offset: float, smooth_px: int, named: str) -> Floats:
-    """The mean brightness above `offset` of lit spots, a place (down, across), relative to its own mean.
-
-    Sums and numbers of lit spots are smoothed (Gaussian, standard deviation a quarter of `smooth_px`, edges reflected)
-    before one is divided by the other. InputError, beginning with `named`, where nothing is lit.
-    """
-    above = BRIGHTNESS - offset
-    usual = float((counts * above).sum() / counts.sum())
-    light = np.ones(counts.shape[:2])
-    for _ in range(MOST_TURNS):
-        is_lit = above > LIT * usual * light[..., None]
-        lit = np.where(is_lit, counts, 0)
-        n = _smooth(lit.sum(axis=-1), smooth_px)
-        if not usual > 0 or not n.min() > 0:
-            raise InputError(
-                f"{named} has places where nothing is lit in any field; give more fields, or a larger --illumination-px"
-            )
-        before, light = light, _smooth(lit @ above, smooth_px) / n
-        light = light / light.mean()
-        if np.abs(light / before - 1).max() < SAME:
-            break
-    return light
-
-
-def _smooth(values: npt.NDArray[np.generic], smooth_px: int) -> Floats:
-    return ndimage.gaussian_filter(values.astype(np.float64), smooth_px / 4 / PLACE_PX, mode="reflect")
-
-
-BLOCK_PX = 4  # side of the block means that camera noise is averaged over, and the least on which is smoothed
-BLOCKS_A_WINDOW = 24  # the median filter's diameter in blocks, so that a wide one costs no more than a narrow one
+BLOCK_PX = 4  # side of the block means over which camera noise is averaged, and the least on which is smoothed
+BLOCKS_PER_WINDOW = 24  # the median filter's diameter in blocks, so that a wide one costs no more than a narrow one
 N_VALUES = 65_536  # of a uint16 pixel
+SPOT_PX = 8  # side of a spot: camera noise is averaged over it, and it is smaller than a cell
+PLACE_PX = 32  # side of a place: a field of any number of spots becomes few histograms, in bounded memory
+N_BINS = 512  # of brightness, equal on a logarithmic scale: each is 2.2 % wide
+EDGES = N_VALUES ** (np.arange(N_BINS + 1) / N_BINS)
+BRIGHTNESS = np.sqrt(EDGES[1:] * EDGES[:-1])  # (N_BINS,) the middle of each bin, counts
+FOREGROUND = 1.0  # a spot is foreground above this share of the mean of all spots, times the light at its place
+MOST_ROUNDS, CONVERGED = 20, 1e-3  # light and foreground are estimated until the light changes by less than this share
 FORMAT = "phenolens illumination"
 VERSION = 1
 
 UInt16Array = npt.NDArray[np.uint16]
 FloatArray = npt.NDArray[np.float32]
-
-
+Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int32]
 Percentile = Annotated[float, Bounds(ge=0, lt=100)]
 FilterPx = Annotated[int, Bounds(ge=BLOCK_PX)]
 
 
 @dataclass(frozen=True)
 class IlluminationConfig(Bounded):
-    """How illumination functions follow from a plate's fields; the defaults are the plain method.
+    """How illumination functions are estimated from a plate's fields; the defaults are the published method.
 
-    What limits the plain mean is how many cells a window of `smooth_px` sees over all fields: where few lie is taken
-    for dark. Where they happen to lie does not mislead the mean of lit pixels: on simulated plates of 240 fields of
-    1280 x 1024 px light 7.2 % uneven is known to 2.2 % by it, to 5.2 % by the defaults (benchmarks/illumination.py).
+    The plain mean is limited by how many cells a window of `smooth_px` has over all fields: where few lie counts as
+    dark. The foreground mean is not: on simulated plates of 240 fields of 1280 x 1024 px, light that is 7.2 % uneven is
+    estimated to 2.2 % by it, to 5.2 % by the defaults (benchmarks/illumination.py).
     """
 
     smooth_px: FilterPx = 96  # diameter of the median filter over the mean of all fields, pixels
     robust_minimum: Percentile = 2.0  # percentile of the smoothed mean that becomes 1; what is below becomes 1 too
-    average: Literal["all", "lit"] = "all"  # of all pixels, or of the lit ones; lit needs the offset subtracted
+    average: Literal["all", "lit"] = "all"  # of all pixels, or of the foreground, which needs the offset subtracted
     offset: Literal["keep", "subtract"] = "keep"  # whether the camera's counts without light are subtracted first
-    offset_percentile: Percentile = 0.1  # of all 8 x 8 block means of the plate: taken for the counts without light
+    offset_percentile: Percentile = 0.1  # of all 8 x 8 block means of the plate: the counts without light
     least_fields: Count = 60  # a plate with fewer is refused: measured, from 24 fields light is 8.5 % wrong
 
     def __post_init__(self) -> None:
         """Check the bounds, and that the foreground mean has its offset subtracted."""
         super().__post_init__()
         if self.average == "lit" and self.offset == "keep":
-            raise InputError("the mean of lit pixels needs the offset subtracted; give both")
+            raise InputError('average "lit", the mean of the foreground, needs offset "subtract"; give both')
 
 
 @dataclass(frozen=True)
 class Illumination:
-    """What the fields of a plate are corrected with.
+    """What the fields of a plate are corrected with."""
 
-    `functions` (C, H, W) float32, at least 1. `offset` (C,) float32: counts that are subtracted before dividing; zeros
-    unless the config says so. `n_fields` is how many it was estimated from.
-    """
-
-    functions: FloatArray
-    offset: FloatArray
-    n_fields: int
+    functions: FloatArray  # (C, H, W), at least 1
+    offset: FloatArray  # (C,) counts that are subtracted before dividing; zeros unless the config subtracts
+    n_fields: int  # from which it was estimated
 
 
 @dataclass
 class FieldSums:
-    """The sums over a plate's fields that its illumination follows from; one field in memory at a time.
-
-    Sums of whole numbers below 2^53 are exact in float64, so processes that share a plate's fields get, merged in any
-    order, the very sums of one process.
-    """
+    """The sums over a plate's fields from which its illumination follows; one field in memory at a time."""
 
     channels: tuple[str, ...]  # names, for messages
     where: str = "this plate"  # for messages
     n_fields: int = 0
-    total: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0, 0)))  # (C, H, W) sum over fields
-    block_counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, N_VALUES), np.int64))
+    total: Floats = field(default_factory=lambda: np.zeros((0, 0, 0)))  # (C, H, W)
     # (C, 65536) how many 8 x 8 block means, rounded, have each value
-    spots: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.int32))
-    # (C, places down, places across, bins) how many of them at each place are how bright: spot_counts
+    block_counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, N_VALUES), np.int64))
+    # (C, places down, places across, bins) how many spots at each place have each brightness
+    spots: Counts = field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.int32))
 
     def add(self, pixels: UInt16Array) -> None:
-        """Count one more field (C, H, W) in; InputError when it is not uint16, or unlike those before."""
+        """Add a field (C, H, W); InputError if it is not uint16, or differs in size from those before."""
         named = f"{self.where}: field {self.n_fields + 1} of those averaged"
         _check_field(pixels, self.channels, named=named)
         if self.n_fields == 0:
@@ -190,24 +112,6 @@ class FieldSums:
             self.spots[channel] += spot_counts(image)
         self.n_fields += 1
 
-    def merged(self, other: "FieldSums") -> "FieldSums":
-        """The sums over the fields of both."""
-        if not self.n_fields or not other.n_fields:
-            return other if other.n_fields else self
-        if self.channels != other.channels or self.total.shape != other.total.shape:
-            raise InputError(
-                f"{self.where}: fields of {_size(self.total.shape)} ({', '.join(self.channels)}) and of "
-                f"{_size(other.total.shape)} ({', '.join(other.channels)}); all fields of a plate must be alike"
-            )
-        return FieldSums(
-            channels=self.channels,
-            where=self.where,
-            n_fields=self.n_fields + other.n_fields,
-            total=self.total + other.total,
-            block_counts=self.block_counts + other.block_counts,
-            spots=self.spots + other.spots,
-        )
-
 
 def estimate_illumination(
     fields: Iterable[UInt16Array],
@@ -216,9 +120,16 @@ def estimate_illumination(
     where: str = "this plate",
     config: IlluminationConfig | None = None,
 ) -> Illumination:
-    """The illumination of a plate from its fields (C, H, W) uint16, which are looked at one by one.
+    """The illumination of a plate from its fields.
 
-    `where` names the plate in the messages. InputError as in `FieldSums.add` and `illumination_of`.
+    Args:
+        fields: (C, H, W) uint16 each; one is in memory at a time.
+        channels: Their names, for messages.
+        where: The plate, for messages.
+        config: How it is estimated.
+
+    Raises:
+        InputError: A field is not uint16 or has another size; or as in `illumination_of`.
     """
     sums = FieldSums(tuple(channels), where)
     for pixels in fields:
@@ -229,16 +140,16 @@ def estimate_illumination(
 def illumination_of(sums: FieldSums, *, config: IlluminationConfig | None = None) -> Illumination:
     """The illumination that follows from a plate's sums.
 
-    With `offset` "subtract" the camera's counts without light are estimated as a low percentile of all block means and
-    taken off the mean before it is scaled, and off each field before it is divided. Left in, as in the paper, they make
-    the functions too flat. Raises InputError for fewer fields than `least_fields`, for a channel that has one value
-    everywhere, and for one whose robust minimum is 0.
+    With `offset` "subtract" the camera's counts without light, a low percentile of all block means, are subtracted from
+    the mean before it is scaled, and from each field before it is divided. Kept, as in the paper, they make the
+    functions too flat. Raises InputError for fewer fields than `least_fields`, for a channel of one value, and for one
+    whose robust minimum is 0.
     """
     config = config or IlluminationConfig()
     if sums.n_fields < config.least_fields:
         raise InputError(
-            f"{sums.where}: {sums.n_fields} fields, expected at least {config.least_fields} to tell the light from the "
-            "cells (--least-fields); leave its fields as they are, or average it with plates of the same light"
+            f"{sums.where}: {sums.n_fields} fields, expected at least {config.least_fields} to separate the light from "
+            "the cells (--least-fields); leave its fields uncorrected, or give more of them"
         )
     offset = _offset(sums, config) if config.offset == "subtract" else np.zeros(len(sums.channels))
     functions = np.empty(sums.total.shape, np.float32)
@@ -247,28 +158,72 @@ def illumination_of(sums: FieldSums, *, config: IlluminationConfig | None = None
         named = f'{sums.where}: channel "{name}"'
         if mean.min() == mean.max():
             raise InputError(
-                f"{named} is {mean.max():g} on average in every pixel of {sums.n_fields} fields; mend its images, or "
-                "leave the plate out with --plates"
+                f"{named} is {mean.max():g} on average in every pixel of {sums.n_fields} fields; replace its images, "
+                "or leave the plate out with --plates"
             )
         if config.average == "lit":
-            lit = lit_mean(sums.spots[channel], offset=offset[channel], smooth_px=config.smooth_px, named=named)
-            functions[channel] = _function_of(lit, mean.shape, block_px=PLACE_PX, named=named, config=config)
+            counts = sums.spots[channel]
+            light = foreground_mean(counts, offset=offset[channel], smooth_px=config.smooth_px, named=named)
+            functions[channel] = _function_of(light, mean.shape, block_px=PLACE_PX, named=named, config=config)
         else:
             functions[channel] = illumination_function(mean - offset[channel], named=named, config=config)
     return Illumination(functions, offset.astype(np.float32), sums.n_fields)
 
 
-def illumination_function(
-    mean: npt.NDArray[np.float64], *, named: str, config: IlluminationConfig | None = None
-) -> FloatArray:
+def block_means(image: npt.NDArray[np.generic], *, block_px: int) -> Floats:
+    """Means of square blocks of an image (H, W); the last row and column of blocks may have fewer pixels."""
+    starts = [np.arange(0, side, block_px) for side in image.shape]
+    sums = np.add.reduceat(np.add.reduceat(image, starts[0], axis=0, dtype=np.float64), starts[1], axis=1)
+    sides = [np.minimum(block_px, side - first) for first, side in zip(starts, image.shape)]
+    return sums / np.outer(*sides)
+
+
+def spot_counts(image: npt.NDArray[np.generic]) -> Counts:
+    """How many spots of an image (H, W) have each brightness, by place: (places down, places across, N_BINS)."""
+    spots = block_means(image, block_px=SPOT_PX)
+    bins = np.clip(np.searchsorted(EDGES, spots, side="right") - 1, 0, N_BINS - 1)
+    down, across = (np.arange(n) // (PLACE_PX // SPOT_PX) for n in spots.shape)
+    shape = (int(down[-1]) + 1, int(across[-1]) + 1, N_BINS)
+    places = down[:, None] * shape[1] + across
+    return np.bincount((places * N_BINS + bins).ravel(), minlength=int(np.prod(shape))).reshape(shape).astype(np.int32)
+
+
+def foreground_mean(counts: Counts, *, offset: float, smooth_px: int, named: str) -> Floats:
+    """The mean brightness above `offset` of foreground spots, by place (down, across), relative to its own mean.
+
+    Sums and numbers of foreground spots are smoothed (Gaussian, standard deviation a quarter of `smooth_px`, edges
+    reflected) before one is divided by the other. InputError, beginning with `named`, where no spot is foreground.
+    """
+    above = BRIGHTNESS - offset
+    usual = float((counts * above).sum() / counts.sum())
+    light = np.ones(counts.shape[:2])
+
+    def smooth(values: npt.NDArray[np.generic]) -> Floats:
+        return ndimage.gaussian_filter(values.astype(np.float64), smooth_px / 4 / PLACE_PX, mode="reflect")
+
+    for _ in range(MOST_ROUNDS):
+        foreground = np.where(above > FOREGROUND * usual * light[..., None], counts, 0)
+        n = smooth(foreground.sum(axis=-1))
+        if not usual > 0 or not n.min() > 0:
+            raise InputError(
+                f"{named} has places without foreground in any field; give more fields, or a larger --illumination-px"
+            )
+        before, light = light, smooth(foreground @ above) / n
+        light = light / light.mean()
+        if np.abs(light / before - 1).max() < CONVERGED:
+            break
+    return light
+
+
+def illumination_function(mean: Floats, *, named: str, config: IlluminationConfig | None = None) -> FloatArray:
     """The illumination function (H, W), at least 1, from the mean (H, W) of one channel's fields.
 
     The median is taken over a disk of `smooth_px` on block means (4 px, with windows from 120 px on a 24th of them),
     with the edges reflected; between the blocks' centres the function is linear. InputError, beginning with `named`,
-    when the robust minimum is 0 or less.
+    if the robust minimum is 0 or less.
     """
     config = config or IlluminationConfig()
-    block_px = max(BLOCK_PX, config.smooth_px // BLOCKS_A_WINDOW)
+    block_px = max(BLOCK_PX, config.smooth_px // BLOCKS_PER_WINDOW)
     radius = config.smooth_px / (2 * block_px)
     reach = np.arange(-int(radius), int(radius) + 1)
     disk = np.hypot(reach[:, None], reach) <= radius
@@ -277,20 +232,25 @@ def illumination_function(
 
 
 def _function_of(
-    smooth: npt.NDArray[np.float64], shape: tuple[int, ...], *, block_px: int, named: str, config: IlluminationConfig
+    blocks: Floats, shape: tuple[int, ...], *, block_px: int, named: str, config: IlluminationConfig
 ) -> FloatArray:
-    """Scaled by its robust minimum, at least 1, and linear between the blocks."""
-    minimum = np.percentile(smooth, config.robust_minimum)
+    """Block means scaled by their robust minimum, at least 1, and linear between the blocks' centres: (H, W)."""
+    minimum = np.percentile(blocks, config.robust_minimum)
     if not minimum > 0:
         raise InputError(
             f"{named} is {minimum:g} on average in the darkest {config.robust_minimum:g} % of the field; expected some "
-            "light everywhere. Cut off a black border, or leave its fields as they are"
+            "light everywhere. Cut off a black border, or leave its fields uncorrected"
         )
-    return between_blocks(np.maximum(smooth / minimum, 1), shape, block_px=block_px).astype(np.float32)
+    function = np.maximum(blocks / minimum, 1)
+    for axis, side in enumerate(shape):
+        starts = np.arange(0, side, block_px)
+        centres = (starts + np.minimum(starts + block_px, side) - 1) / 2
+        function = np.apply_along_axis(lambda line: np.interp(np.arange(side), centres, line), axis, function)  # noqa: B023
+    return function.astype(np.float32)
 
 
 def correct(pixels: UInt16Array, light: Illumination) -> UInt16Array:
-    """A field (C, H, W) less the offset, divided by the illumination functions, rounded; below 0 becomes 0.
+    """A field (C, H, W) minus the offset, divided by the illumination functions, rounded; below 0 becomes 0.
 
     InputError for a field of another size, or illumination that is not finite or below 1.
     """
@@ -322,9 +282,9 @@ def save_illumination(path: Path, light: Illumination, *, about: Mapping[str, An
 
 
 def load_illumination(path: Path) -> tuple[Illumination, dict[str, Any]]:
-    """What `save_illumination` wrote and what it said about it; InputError when it is not there or damaged."""
+    """What `save_illumination` wrote, and its `about`; InputError if the file is missing or damaged."""
     try:
-        with np.load(io.BytesIO(Path(path).read_bytes())) as parts:  # of a damaged file numpy would keep the handle
+        with np.load(io.BytesIO(Path(path).read_bytes())) as parts:  # numpy would keep a damaged file open
             content = json.loads(str(parts["about"]))
             if content["format"] != FORMAT or content["version"] != VERSION:
                 raise InputError(f"{path}: {content['format']} of version {content['version']}; estimate it again")
@@ -336,7 +296,7 @@ def load_illumination(path: Path) -> tuple[Illumination, dict[str, Any]]:
 
 
 def _offset(sums: FieldSums, config: IlluminationConfig) -> npt.NDArray[np.float64]:
-    """A low percentile (C,) of the block means of all fields: 16 pixels' noise averaged, and somewhere no cell is."""
+    """A low percentile (C,) of the block means of all fields: the noise is averaged, and some blocks have no cell."""
     reached = sums.block_counts.cumsum(axis=1)
     wanted = config.offset_percentile / 100 * reached[:, -1:]
     return np.argmax(reached > wanted, axis=1).astype(np.float64)

@@ -1,19 +1,16 @@
-"""Find nuclei in a field's DNA channel without trained weights: threshold, fill, split what touches.
+"""Find nuclei in a field's DNA channel: threshold, fill, split touching nuclei by a watershed; or by Cellpose.
 
 H x W pixels, n nuclei. A centre (y, x) is in pixels of the field, the centre of the first pixel is 0, 0. Nothing is
 random: the same field and settings give the same nuclei.
 
-H x W pixels. Cellpose downloads its weights itself, on first use, and keeps them in its own folder; they have terms
-of their own. This was written from the code of Cellpose 4.2.1 and has not been run with its weights: its tests put a
-stand-in in its place.
+Cellpose downloads its weights on first use and keeps them in its own folder; they have their own licence. Its use here
+follows the code of Cellpose 4.2.1 and has not been run with its weights: the tests replace its model.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,17 +23,15 @@ from skimage.segmentation import watershed
 
 from phenolens.core.bounds import Bounded, Bounds, NotNegative, Positive
 from phenolens.core.errors import InputError
-from phenolens.core.progress import track
-from phenolens.crops.read_image import read_field
+from phenolens.screens.bbbc021 import PIXEL_UM
+from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import FIELD, Screen, where_of
 
 Labels = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating]
 CENTRES = [*FIELD, "object_number", "y", "x"]
-# MetaMorph's XCalibration in the TIFFs of BBBC021 (plate Week2_24381)
-BBBC021_PIXEL_UM = 0.496296
-MOST_NESTED = 3  # how often what is left beside the bright nuclei of a blob is looked at again
+MOST_NESTED = 3  # how often the rest beside the bright nuclei of a blob is searched again
 NUCLEUS_COLUMNS = {
     "area_px": "area",
     "eccentricity": "eccentricity",
@@ -50,19 +45,19 @@ class NucleiConfig(Bounded):
     """How nuclei are found. Lengths are in diameters of a usual nucleus, so that one number fits a microscope."""
 
     nucleus_um: Positive = 15.0  # diameter of a usual nucleus, micrometres (MCF-7)
-    pixel_size_um: Positive = BBBC021_PIXEL_UM  # side of a pixel in the specimen, micrometres
-    nucleus_px: Positive | None = None  # diameter of a usual nucleus, pixels; stands instead of the two above
+    pixel_size_um: Positive = PIXEL_UM  # side of a pixel in the specimen, micrometres
+    nucleus_px: Positive | None = None  # diameter of a usual nucleus, pixels; replaces the two above
     smooth: Positive = 0.04  # standard deviation of the smoothing before the threshold, diameters
     background: Positive = 5.0  # side of the window whose darkest tenth is the background, diameters
     least_contrast: Positive = 4.0  # least light above the background, standard deviations of a pixel's noise
     core: Annotated[float, Bounds(ge=0, lt=1)] = (
-        0.5  # share of a blob's own brightness (90th percentile) above which its shape tells nuclei apart
+        0.5  # share of a blob's own brightness (90th percentile) above which its shape separates nuclei
     )
     split_smooth: NotNegative = 0.04  # standard deviation of the smoothing of that shape's depth, diameters
     split_depth: Positive = 0.04  # how much deeper each of two nuclei is than the neck between them, diameters
     least_area: Positive = 0.1  # smallest nucleus, areas of a usual one
     most_area: Positive = 8.0  # largest nucleus, areas of a usual one
-    by: Literal["shape", "cellpose"] = "shape"  # the method below, or Cellpose, which is told the diameter alone
+    by: Literal["shape", "cellpose"] = "shape"  # the method below, or Cellpose, which gets the diameter alone
 
     def __post_init__(self) -> None:
         """Check the bounds, the order of the two areas, and the diameter in pixels."""
@@ -107,7 +102,7 @@ def label_nuclei(dna: npt.NDArray[Any], *, config: NucleiConfig | None = None) -
     if not np.isfinite(image).all():
         n = int((~np.isfinite(image)).sum())
         raise InputError(
-            f"the DNA channel has {n:,} pixels that are not finite; expected camera counts: mend the image"
+            f"the DNA channel has {n:,} pixels that are not finite; expected camera counts: replace the image"
         )
     if image.min() == image.max():
         return np.zeros(image.shape, np.int32)
@@ -136,55 +131,24 @@ def nucleus_table(labels: npt.NDArray[np.integer], dna: npt.NDArray[Any]) -> pd.
 
 
 def pixel_noise(image: Floats) -> float:
-    """Standard deviation of what is new in every pixel, from the diagonal differences of 2 x 2 pixels; robust."""
+    """Robust standard deviation of the noise that is independent in every pixel, from 2 x 2 diagonal differences."""
     height, width = (length // 2 * 2 for length in image.shape)
     even = image[:height, :width]
     detail = (even[::2, ::2] - even[1::2, ::2] - even[::2, 1::2] + even[1::2, 1::2]) / 2
     return 1.4826 * float(np.median(np.abs(detail))) if detail.size else 0.0
 
 
-def find_cells(screen: Screen, *, dna: str | None = None, config: NucleiConfig | None = None) -> pd.DataFrame:
-    """The centres of all nuclei in a screen's fields, as `read_centres` gives them and `cut_crops` takes them.
-
-    `dna` names the channel (the screen's first by default). One field is in memory at a time; progress is told. Raises
-    InputError for a channel or images that the screen does not have, a file that cannot be read, and when no field has
-    a nucleus.
-    """
-    parts = list(each_field(screen, dna=dna, config=config))
-    centres = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
-    if centres.empty:
-        raise InputError(
-            f"no nucleus in any of {len(parts):,} fields; look at the DNA channel, give nucleus_px as seen there, or "
-            "lower least_contrast"
-        )
-    return centres.sort_values([*FIELD, "object_number"]).reset_index(drop=True)
-
-
-def each_field(screen: Screen, *, dna: str | None = None, config: NucleiConfig | None = None) -> Iterator[pd.DataFrame]:
-    """The centres of one field after the other, in the screen's order; errors as in `find_cells`."""
-    channel = screen.channels[0] if dna is None else dna
-    if channel not in screen.channels:
-        raise InputError(f'channel "{channel}" is not in the screen; expected one of {", ".join(screen.channels)}')
-    if f"file_{channel}" not in screen.table.columns:
-        raise InputError(f"the screen names no images (no column file_{channel}); read it with its folder of images")
-    fields = (row for _, row in screen.table.iterrows())
-    tracked = track(fields, "Fields searched for nuclei", total=len(screen.table))
-    with closing(cast(Any, tracked)):
-        for field in tracked:
-            yield find_in_field(screen, field, channel=channel, config=config)
-
-
 def find_in_field(
     screen: Screen, field: pd.Series, *, channel: str, config: NucleiConfig | None = None
 ) -> pd.DataFrame:
-    """The centres of one field (a row of the screen's table), whatever the others are: processes can share fields."""
-    dna = read_field({channel: screen.folder / field[f"file_{channel}"]}, where=where_of(field))[0]
+    """The centres of one field (a row of the screen's table); it depends on no other field."""
+    dna = read_field({channel: screen.files(field)[channel]}, where=where_of(field))[0]
     nuclei = find_nuclei(dna, config=config)
     return nuclei.assign(**{name: field[name] for name in FIELD})[CENTRES]
 
 
 def _background(light: Floats, config: NucleiConfig) -> Floats:
-    """The light between nuclei (H, W): the darkest tenth of wide windows, looked at on a coarse grid and smoothed."""
+    """The light between nuclei (H, W): the darkest tenth of wide windows, on a coarse grid, smoothed."""
     step = max(1, int(config.diameter_px / 3))
     grid = light[::step, ::step]
     side = max(3, int(config.background * config.diameter_px / step) | 1)
@@ -198,7 +162,7 @@ def _background(light: Floats, config: NucleiConfig) -> Floats:
 
 
 def _split(mask: Mask, light: Floats, config: NucleiConfig) -> Labels:
-    """Each blob of the mask shared out among the nuclei whose cores are in it."""
+    """Each blob of the mask divided among the nuclei whose cores are in it."""
     blobs, _ = ndimage.label(mask)
     cores = np.zeros(mask.shape, np.int32)
     n = 0
@@ -211,10 +175,10 @@ def _split(mask: Mask, light: Floats, config: NucleiConfig) -> Labels:
 
 
 def _cores(blob: Mask, light: Floats, config: NucleiConfig, *, nested: int) -> Labels:
-    """The middles of the nuclei in one blob, numbered from 1: told apart by its outline, then by that of its core."""
-    pieces = _by_shape(blob, config)
-    if pieces.max() > 1 and nested < MOST_NESTED:
-        return _numbered_on([_cores(pieces == piece, light, config, nested=nested + 1) for piece in _numbers(pieces)])
+    """The cores of the nuclei in one blob, numbered from 1: split by its outline, then by that of its bright part."""
+    split = _by_shape(blob, config)
+    if split.max() > 1 and nested < MOST_NESTED:
+        return _joined([_cores(split == part, light, config, nested=nested + 1) for part in _numbers(split)])
     diameter = config.diameter_px
     bright = blob & (light > config.core * np.percentile(light[blob], 90))
     bright = ndimage.binary_opening(ndimage.binary_fill_holes(bright), _disk(0.08 * diameter))
@@ -227,11 +191,11 @@ def _cores(blob: Mask, light: Floats, config: NucleiConfig, *, nested: int) -> L
         parts, _ = ndimage.label(ndimage.binary_opening(rest, _disk(0.15 * diameter)))
         large = [part for part in _numbers(parts) if (parts == part).sum() >= 0.15 * config.usual_area_px]
         found += [_cores(parts == part, light, config, nested=nested + 1) for part in large]
-    return _numbered_on(found)
+    return _joined(found)
 
 
 def _by_shape(blob: Mask, config: NucleiConfig) -> Labels:
-    """The blob cut at its necks: shared out among the tops of its depth (distance to its outline)."""
+    """The blob split at its necks: a watershed of its depth (distance to its outline)."""
     depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(blob), config.split_smooth * config.diameter_px)
     depth = np.where(blob, depth, 0)
     return watershed(-depth, _tops(depth, config.split_depth * config.diameter_px), mask=blob)
@@ -241,8 +205,8 @@ def _numbers(labels: npt.NDArray[np.integer]) -> range:
     return range(1, int(labels.max()) + 1)
 
 
-def _numbered_on(parts: list[Labels]) -> Labels:
-    """Label images that do not overlap as one, the numbers of each going on where those before it end."""
+def _joined(parts: list[Labels]) -> Labels:
+    """Label images that do not overlap as one, numbered consecutively."""
     together = np.zeros_like(parts[0])
     for part in parts:
         together = np.where(part > 0, part + together.max(), together)
@@ -250,8 +214,8 @@ def _numbered_on(parts: list[Labels]) -> Labels:
 
 
 def _tops(depth: Floats, height: float) -> Labels:
-    """The tops of a landscape that stand `height` or more above the pass to a higher one, numbered from 1."""
-    above_pass = depth - reconstruction(depth - height, depth)  # at most `height`, and only at a top that is one
+    """Maxima of `depth` that are at least `height` above the saddle to a higher one, numbered from 1."""
+    above_pass = depth - reconstruction(depth - height, depth)  # reaches `height` only at such a maximum
     tops, n = ndimage.label(above_pass > 0.8 * height, np.ones((3, 3)))
     reached = np.zeros(n + 1)
     reached[1:] = ndimage.maximum(above_pass, tops, np.arange(1, n + 1))
@@ -259,7 +223,7 @@ def _tops(depth: Floats, height: float) -> Labels:
 
 
 def _of_nuclear_size(labels: Labels, config: NucleiConfig) -> Labels:
-    """What is neither too small nor too large, numbered anew in order of the first pixel."""
+    """Nuclei of a plausible area, renumbered in order of their first pixel."""
     area = np.bincount(labels.ravel())
     fits = (area >= config.least_area * config.usual_area_px) & (area <= config.most_area * config.usual_area_px)
     fits[0] = False
@@ -279,17 +243,17 @@ INSTALL = 'pip install "phenolens[cellpose]"'
 
 
 def label_with_cellpose(dna: npt.NDArray[Any], *, diameter_px: float, model: Any = None) -> npt.NDArray[np.int32]:
-    """The label image (H, W) of a DNA channel as Cellpose sees it: 0 background, 1..n nuclei.
+    """The label image (H, W) of a DNA channel by Cellpose: 0 background, 1..n nuclei.
 
-    `model` is a `cellpose.models.CellposeModel`; without one Cellpose's own default is loaded, once a process. It is
-    told the diameter of a usual nucleus and nothing else. InputError when Cellpose or its weights are not there, and
-    for an array that is not an image.
+    `model` is a `cellpose.models.CellposeModel`; without one Cellpose's default is loaded, once a process. It gets the
+    diameter of a usual nucleus alone. InputError if Cellpose or its weights are missing, and for an array that is not
+    an image.
     """
     image = np.asarray(dna)
     if image.ndim != 2 or not image.size:
         raise InputError(f"the DNA channel has shape {image.shape}; expected one image (height, width)")
     if image.min() == image.max():
-        return np.zeros(image.shape, np.int32)  # black or saturated all over: Cellpose would divide by nothing
+        return np.zeros(image.shape, np.int32)  # black or saturated all over: Cellpose would divide by zero
     model = load_cellpose() if model is None else model
     return np.asarray(model.eval(image.astype(np.float32), diameter=diameter_px)[0]).astype(np.int32)
 
@@ -298,17 +262,17 @@ def label_with_cellpose(dna: npt.NDArray[Any], *, diameter_px: float, model: Any
 def load_cellpose() -> Any:
     """Cellpose's own default model, on a CUDA card where there is one; it downloads the weights the first time.
 
-    InputError, in one line, when it is not installed and when its weights neither lie here nor can be downloaded.
+    InputError if it is not installed, or its weights are neither on this machine nor can be downloaded.
     """
     try:
         from cellpose import models
     except ImportError:
         raise InputError(f"Cellpose is not installed; {INSTALL}, or find nuclei without it (--cells found)") from None
     try:
-        return models.CellposeModel(gpu=True)  # falls back to the processor by itself
-    except Exception as error:  # whatever its download or its file of weights provokes
-        said = " ".join(str(error).split()) or type(error).__name__
+        return models.CellposeModel(gpu=True)  # uses the processor if there is no GPU
+    except Exception as error:  # download and weights raise many kinds
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"Cellpose cannot load its weights ({said}); it downloads them on first use: run it once where the network "
-            "is, or find nuclei without it (--cells found)"
+            f"Cellpose cannot load its weights ({reason}); it downloads them on first use: run it once with a "
+            "network connection, or find nuclei without it (--cells found)"
         ) from error

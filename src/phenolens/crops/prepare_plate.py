@@ -1,6 +1,6 @@
-"""What is made of a plate's fields before its crops: the light that fell on them, and the centres of their cells.
+"""Prepare a plate before its crops are cut: estimate its illumination, find the centres of its cells.
 
-Both are kept beside the crops, a file a plate, and made anew only when the images or the settings changed.
+Both are kept beside the crops, a file a plate, and computed again only when the images or the settings changed.
 """
 
 from __future__ import annotations
@@ -20,50 +20,53 @@ from phenolens.core.files import read_parquet_about, sha256, write_parquet
 from phenolens.core.progress import track
 from phenolens.core.workers import AtOnce, done_by_workers
 from phenolens.crops.illumination import (
-    FieldSums,
     IlluminationConfig,
-    illumination_of,
+    estimate_illumination,
     load_illumination,
     save_illumination,
 )
 from phenolens.crops.nuclei import CENTRES, NucleiConfig, find_in_field
-from phenolens.crops.read_image import read_field
 from phenolens.screens.image_files import content_sha256, part_name, sizes_and_newest
+from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import Screen, where_of
 
-LIGHT_FOLDER, NUCLEI_FOLDER = "illumination", "nuclei"  # in the folder of the crops
+ILLUMINATION_FOLDER, NUCLEI_FOLDER = "illumination", "nuclei"  # in the folder of the crops
 
 
 @dataclass(frozen=True)
-class OfPlate:
-    """A plate's fields, and the file that something is made of them into."""
+class PlateFile:
+    """A plate's fields, and the file of what is computed from them."""
 
     screen: Screen  # its fields alone
     plate: str
     path: Path
-    made_from: str  # of everything it follows from but the images' content; of these, names, sizes and times
-    newest_ns: int  # when the newest of its images was changed
+    made_from: str  # hash of everything it follows from; of the images, names and sizes
+    newest_ns: int  # modification time of its newest image
 
 
-def plates_of(screen: Screen, folder: Path, *, suffix: str, settings: dict[str, Any]) -> list[OfPlate]:
+def plate_files(screen: Screen, folder: Path, *, suffix: str, settings: dict[str, Any]) -> list[PlateFile]:
     """Each plate of the screen with its file in `folder`."""
     plates = []
     for plate, rows in screen.table.groupby("plate", sort=False):
         own = replace(screen, table=rows.reset_index(drop=True))
-        sizes, newest_ns = sizes_and_newest([path for field in rows.index for path in _files(screen, field)])
+        sizes, newest_ns = sizes_and_newest(
+            [path for _, field in rows.iterrows() for path in screen.files(field).values()]
+        )
         made_from = sha256(settings, content_sha256(own.table), ",".join(map(str, sizes)))
-        plates.append(OfPlate(own, str(plate), folder / f"{part_name(str(plate))}{suffix}", made_from, newest_ns))
+        plates.append(PlateFile(own, str(plate), folder / f"{part_name(str(plate))}{suffix}", made_from, newest_ns))
     return plates
 
 
-def plate_lights(screen: Screen, folder: Path, config: IlluminationConfig, *, at_once: AtOnce) -> dict[str, Path]:
+def plate_illuminations(
+    screen: Screen, folder: Path, config: IlluminationConfig, *, at_once: AtOnce
+) -> dict[str, Path]:
     """The illumination of each plate, estimated from all its fields in `screen`: plate -> file of save_illumination.
 
     InputError as in `illumination_of`: a plate with too few fields, above all.
     """
-    plates = plates_of(screen, folder / LIGHT_FOLDER, suffix=".npz", settings={"light": asdict(config)})
-    due = [_LightJob(plate, config) for plate in plates if not _light_is_kept(plate)]
-    results = done_by_workers(_estimate_light, due, at_once)
+    plates = plate_files(screen, folder / ILLUMINATION_FOLDER, suffix=".npz", settings={"light": asdict(config)})
+    due = [_IlluminationJob(plate, config) for plate in plates if not _illumination_is_kept(plate)]
+    results = done_by_workers(_estimate_illumination, due, at_once)
     with closing(results):
         for _ in track(results, "Illumination of plates", total=len(due)):
             pass
@@ -71,7 +74,7 @@ def plate_lights(screen: Screen, folder: Path, config: IlluminationConfig, *, at
 
 
 def check_enough_fields(screen: Screen, config: IlluminationConfig) -> None:
-    """InputError for a plate with too few fields to tell its light from its cells; before any work."""
+    """InputError for a plate with too few fields to separate its light from its cells; before any work."""
     counts = screen.table.groupby("plate").size()
     if (counts < config.least_fields).any():
         plate = counts.index[counts < config.least_fields][0]
@@ -82,20 +85,20 @@ def check_enough_fields(screen: Screen, config: IlluminationConfig) -> None:
 
 
 @dataclass(frozen=True)
-class _LightJob:
-    plate: OfPlate
+class _IlluminationJob:
+    plate: PlateFile
     config: IlluminationConfig
 
 
-def _estimate_light(job: _LightJob) -> None:
+def _estimate_illumination(job: _IlluminationJob) -> None:
     plate = job.plate
-    sums = FieldSums(plate.screen.channels, where=f'plate "{plate.plate}"')
-    for field in plate.screen.table.index:
-        sums.add(_read(plate.screen, field))
-    save_illumination(plate.path, illumination_of(sums, config=job.config), about={"made_from": plate.made_from})
+    screen = plate.screen
+    pixels = (read_field(screen.files(field), where=where_of(field)) for _, field in screen.table.iterrows())
+    light = estimate_illumination(pixels, channels=screen.channels, where=f'plate "{plate.plate}"', config=job.config)
+    save_illumination(plate.path, light, about={"made_from": plate.made_from})
 
 
-def _light_is_kept(plate: OfPlate) -> bool:
+def _illumination_is_kept(plate: PlateFile) -> bool:
     try:
         about = load_illumination(plate.path)[1]
     except InputError:
@@ -105,7 +108,7 @@ def _light_is_kept(plate: OfPlate) -> bool:
 
 def found_centres(screen: Screen, folder: Path, config: NucleiConfig, *, at_once: AtOnce) -> pd.DataFrame:
     """The nuclei found in the screen's first channel, in the columns of `read_centres`; InputError when none is."""
-    plates = plates_of(screen, folder / NUCLEI_FOLDER, suffix=".parquet", settings={"nuclei": asdict(config)})
+    plates = plate_files(screen, folder / NUCLEI_FOLDER, suffix=".parquet", settings={"nuclei": asdict(config)})
     kept = {plate.plate: _kept_centres(plate) for plate in plates}
     due = [plate for plate in plates if kept[plate.plate] is None]
     wells = [_WellJob(well, config) for plate in due for well in _wells(plate)]
@@ -135,7 +138,7 @@ class _WellJob:
     config: NucleiConfig
 
 
-def _wells(plate: OfPlate) -> Iterator[Screen]:
+def _wells(plate: PlateFile) -> Iterator[Screen]:
     for _, rows in plate.screen.table.groupby("well", sort=False):
         yield replace(plate.screen, table=rows.reset_index(drop=True))
 
@@ -149,8 +152,8 @@ def _find_in_well(job: _WellJob) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)
 
 
-def _kept_centres(plate: OfPlate) -> pd.DataFrame | None:
-    """What was found before, or None: not there, of other images or settings, or not what was written."""
+def _kept_centres(plate: PlateFile) -> pd.DataFrame | None:
+    """The centres found before; None if there are none, or they are damaged or of other images or settings."""
     if not plate.path.is_file() or plate.newest_ns > plate.path.stat().st_mtime_ns:
         return None
     try:
@@ -161,14 +164,5 @@ def _kept_centres(plate: OfPlate) -> pd.DataFrame | None:
     return table if about == _about(plate, table) else None
 
 
-def _about(plate: OfPlate, table: pd.DataFrame) -> dict[str, str]:
+def _about(plate: PlateFile, table: pd.DataFrame) -> dict[str, str]:
     return {"made_from": plate.made_from, "centres_sha256": content_sha256(table)}
-
-
-def _files(screen: Screen, field: Any) -> list[Path]:
-    return [screen.folder / str(screen.table.at[field, f"file_{channel}"]) for channel in screen.channels]
-
-
-def _read(screen: Screen, field: Any) -> Any:
-    where = where_of(screen.table.loc[field])
-    return read_field(dict(zip(screen.channels, _files(screen, field))), where=where)

@@ -1,16 +1,13 @@
-"""Tell what is wrong with crops and fields: noise without a cell, blur, saturation, debris, nothing at all.
+"""Flag defects of crops and fields: noise without a cell, blur, saturation, debris, empty fields.
 
-N crops, C channels, S x S pixels; a field is C, H, W. The optics blur a cell's light over several pixels, so that
-neighbouring pixels agree; the camera's noise is made anew in every pixel, so that they do not.
+N crops, C channels, S x S pixels, 16 bit without sign; a field is C, H, W. Frequencies are in cycles a pixel. Optics
+blur a cell's light over several pixels, so that neighbouring pixels agree; camera noise is independent in every pixel.
 
-A flag says what to look at, not what to leave out: dividing cells are the brightest and roundest, and are the first to
-saturate a detector or to leave the plane of focus.
-
-N crops, C channels, S x S pixels, 16 bit without sign. Nothing here decides; quality.py does. Frequencies are in
-cycles a pixel.
+A flag marks a crop for inspection, not for exclusion: dividing cells are the brightest and roundest, and are the first
+to saturate a detector or to leave the plane of focus.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -26,13 +23,14 @@ from phenolens.core.progress import track
 Float = npt.NDArray[np.float32]
 UInt16Array = npt.NDArray[np.uint16]
 
-# From structure of about the size of a nucleus down to what the optics still resolve. At lower frequencies a crop's
-# spectrum says how large the cell is, at higher ones it is mostly camera noise.
+# From structure of about the size of a nucleus down to what the optics still resolve. Lower frequencies reflect how
+# large the cell is, higher ones are mostly camera noise.
 FOCUS_BAND = (0.04, 0.2)
 NOISE_FROM = 0.5  # beyond this, in the corners of the spectrum, there is camera noise alone
 LEAST_RINGS = 4  # a slope needs some points, even where noise begins early
 LEAST_SIDE_PX = 24  # a smaller crop has fewer rings than that in FOCUS_BAND
 DETECTOR_BITS = (8, 10, 12, 14, 16)
+LARGEST_STEP = 256  # of values that were scaled to 16 bits: a detector has at least 8
 # Cameras clip a little below their range once an offset is taken off: BBBC021's at 0.96 of it.
 CLIPS_FROM = 0.9
 BACKGROUND_PERCENTILE, CELL_PERCENTILE = 5, 95
@@ -52,8 +50,8 @@ def power_slope(crops: UInt16Array) -> Float:
     The steeper, the more blurred: about -4 in focus, about 0 for noise (Bray et al. 2012). Their slope over the whole
     spectrum fails where the camera's noise is not blurred with the cell: a blurred crop then reaches the flat noise
     sooner and has the shallower slope. So the noise's power is taken off and the slope ends where noise takes over.
-    Finds blur of 3 px and more in cells; a dim glow of cells far out of focus, with others behind it, it may miss. NaN
-    too for crops of fewer than LEAST_SIDE_PX.
+    It finds blur of 3 px and more in cells, and may miss a dim glow of cells far out of focus before others. NaN too
+    for crops of fewer than LEAST_SIDE_PX.
     """
     if crops.shape[-1] < LEAST_SIDE_PX:
         return np.full(crops.shape[:2], np.nan, dtype=np.float32)
@@ -65,28 +63,37 @@ def power_slope_of_field(tiles: UInt16Array) -> Float:
     return _slope(_ring_power(tiles).mean(axis=0), side=tiles.shape[-1])
 
 
-def detector_maximum(images: UInt16Array) -> int:
-    """The largest value the detector can give, told from the values: 255, 4,095, 65,520, 65,535 and the like.
+def detector_maximum(images: Iterable[UInt16Array], *, bits: int | None = None) -> int:
+    """Estimate the largest value that the detector can give: 255, 4,095, 65,520, 65,535 and the like.
 
     Values that are all multiples of 16 are of 12 bits times 16 (65,520), multiples of 257 are of 8 bits stretched to
     16 (65,535). Else the fewest of 8, 10, 12, 14 and 16 bits that hold them: too few for a dim image of 16 bits, and
-    therefore saturation is asked of pixels that share one value, not of bright ones.
+    therefore saturation is judged by pixels that share one value, not by bright ones.
+
+    Args:
+        images: Bright images of all channels; one of them is in memory at a time.
+        bits: Bits a pixel as the files' headers say; fewer than 16 decide alone.
     """
-    every_bit = int(np.bitwise_or.reduce(images, axis=None)) if images.size else 0
-    step = every_bit & -every_bit  # the largest power of two that divides all values
-    if every_bit == 0 or not np.any(images % 257):
+    if bits is not None and bits < 16:
+        return int(2**bits - 1)
+    every_bit, brightest, is_stretched = 0, 0, True
+    for image in images:
+        every_bit |= int(np.bitwise_or.reduce(image, axis=None)) if image.size else 0
+        brightest = max(brightest, int(image.max(initial=0)))
+        is_stretched = is_stretched and not np.any(image.astype(np.uint16, copy=False) % 257)
+    if every_bit == 0 or is_stretched:
         return 65_535
-    if step > 1:
+    step = every_bit & -every_bit  # the largest power of two that divides all values
+    if 1 < step <= LARGEST_STEP:
         return 65_536 - step
-    brightest = int(images.max())
     return next(2**bits - 1 for bits in DETECTOR_BITS if brightest < 2**bits)
 
 
 def saturated_share(crops: UInt16Array, *, maximum: int) -> Float:
     """Share of pixels at the largest value of their channel of their crop (or field), (N, C, H, W) -> (N, C), 0 to 1.
 
-    0 where that value is below nine tenths of the detector's `maximum`: no camera clips there. A value of its own kind
-    is had by a pixel or two, a clipped one by many. Bray et al. 2012 (percent maximal).
+    0 where that value is below nine tenths of the detector's `maximum`: no camera clips there. An unclipped largest
+    value occurs in a pixel or two, a clipped one in many. Bray et al. 2012 (percent maximal).
     """
     largest = crops.max(axis=(2, 3), keepdims=True)
     share = (crops == largest).mean(axis=(2, 3), dtype=np.float32)
@@ -99,7 +106,7 @@ def clips(largest: UInt16Array, *, maximum: int) -> npt.NDArray[np.bool_]:
 
 
 def brightest_spots(crops: UInt16Array) -> Spots:
-    """How high, how far above the cell and how large the brightest spot of each channel of each crop is."""
+    """Height, contrast and size of the brightest spot of each channel of each crop."""
     n_px = crops.shape[2] * crops.shape[3]
     ranks = [round(n_px * percentile / 100) for percentile in (BACKGROUND_PERCENTILE, CELL_PERCENTILE)]
     ordered = np.partition(crops.reshape(*crops.shape[:2], -1), ranks, axis=2)[..., ranks].astype(np.float32)
@@ -111,10 +118,10 @@ def brightest_spots(crops: UInt16Array) -> Spots:
 
 
 def count_spots(field: UInt16Array, *, times: float, at_most_px: int) -> npt.NDArray[np.int64]:
-    """Spots of a field (C, H, W) as many `times` as bright as its cells and no larger than `at_most_px`: (C,).
+    """Number of spots of a field (C, H, W) that are `times` as bright as its cells and at most `at_most_px`: (C,).
 
     Its cells' brightness is the 99.5th percentile over the background (the 5th): cells cover more of a field than half
-    a percent, debris covers less. What counts as a spot's size is the part that is so bright.
+    a percent, debris covers less. A spot's size is its part that is so bright.
     """
     counts = np.zeros(len(field), dtype=np.int64)
     for channel, image in enumerate(field):
@@ -126,7 +133,7 @@ def count_spots(field: UInt16Array, *, times: float, at_most_px: int) -> npt.NDA
 
 
 def smoothed(crops: UInt16Array) -> Float:
-    """Each pixel's mean with its eight neighbours, so that one hot pixel is no spot."""
+    """Each pixel's mean with its eight neighbours, so that a hot pixel is not a spot."""
     return ndimage.uniform_filter(crops.astype(np.float32), (0, 0, 3, 3))
 
 
@@ -148,7 +155,7 @@ def _rings(side: int) -> tuple[Float, Float]:
 def _ring_power(crops: UInt16Array) -> Float:
     """Mean power in each ring up to FOCUS_BAND's end, and of the noise as the last: (N, C, S, S) -> (N, C, K + 1)."""
     side = crops.shape[-1]
-    window = np.hanning(side + 2)[1:-1].astype(np.float32)  # fades the crop out at its border
+    window = np.hanning(side + 2)[1:-1].astype(np.float32)  # tapers the crop at its border
     pixels = crops.astype(np.float32)
     pixels -= pixels.mean(axis=(2, 3), keepdims=True)
     spectrum = fft.rfft2(pixels * (window[:, None] * window))
@@ -159,7 +166,7 @@ def _ring_power(crops: UInt16Array) -> Float:
 def _slope(ring_power: Float, *, side: int) -> Float:
     """Least-squares slope over the rings of FOCUS_BAND before noise has half the power.
 
-    Where these are fewer than LEAST_RINGS, rings below the band are taken too: little but a glow is left of the cell.
+    Where these are fewer than LEAST_RINGS, rings below the band count too: little but a glow is left of the cell.
     """
     power, noise = ring_power[..., :-1].astype(np.float64), ring_power[..., -1:].astype(np.float64)
     frequencies, _ = _rings(side)
@@ -184,20 +191,15 @@ VERDICTS = ("noise", "saturated", "debris")  # on each channel
 
 
 def neighbour_correlation(crops: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-    """How far each pixel predicts the next one, for each channel of each crop: (N, C, S, S) -> (N, C), -1 to 1.
+    """Correlation of neighbouring pixels, for each channel of each crop: (N, C, S, S) -> (N, C), -1 to 1.
 
-    Pearson's correlation over all pairs of pixels that touch, the mean of the pairs along rows and along columns. A
-    constant channel predicts nothing: 0.
+    Pearson's correlation over all pairs of adjacent pixels, the mean of the pairs along rows and along columns; 0 in a
+    constant channel.
     """
     pixels = crops.astype(np.float32)
     along_x = _correlation(pixels[..., :, :-1], pixels[..., :, 1:])
     along_y = _correlation(pixels[..., :-1, :], pixels[..., 1:, :])
     return (along_x + along_y) * np.float32(0.5)
-
-
-def is_noise(crops: npt.NDArray[np.uint16], *, threshold: float) -> npt.NDArray[np.bool_]:
-    """Which crops have a channel without a picture in it (neighbour correlation below `threshold`): (N,)."""
-    return np.any(neighbour_correlation(crops) < threshold, axis=1)
 
 
 def is_constant(crops: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
@@ -230,13 +232,12 @@ class QualityConfig(Bounded):
 
 
 class Saturation:
-    """The saturated shares of a plate's crops, which come a few at a time, as the camera gave them.
+    """The saturated shares of a plate's crops, added a few at a time, before their light is corrected.
 
-    Once uneven light is divided out, pixels at the detector's limit no longer have one value and are not found.
+    After the correction, pixels at the detector's limit no longer share one value and are not found.
     """
 
     def __init__(self, n_crops: int) -> None:
-        """Of so many crops."""
         self._step = max(1, n_crops // CHUNK)
         self._n = 0
         self._sample: list[npt.NDArray[np.uint16]] = []
@@ -244,15 +245,15 @@ class Saturation:
         self._share: list[npt.NDArray[np.float32]] = []
 
     def add(self, crops: npt.NDArray[np.uint16]) -> None:
-        """Count these crops (n, C, S, S) in."""
+        """Add crops (n, C, S, S)."""
         self._sample.append(crops[-self._n % self._step :: self._step].copy())
         self._largest.append(crops.max(axis=(2, 3)))
         self._share.append(saturated_share(crops, maximum=0))
         self._n += len(crops)
 
     def shares(self, *, maximum: int | None = None) -> npt.NDArray[np.float32]:
-        """`saturated_share` (N, C) of all crops; the detector's limit is told from a sample where it is not given."""
-        limit = maximum or detector_maximum(np.concatenate(self._sample))
+        """`saturated_share` (N, C) of all crops; without `maximum` it is estimated from a sample."""
+        limit = maximum or detector_maximum(self._sample)
         return np.where(clips(np.concatenate(self._largest), maximum=limit), np.concatenate(self._share), np.float32(0))
 
 
@@ -269,14 +270,13 @@ def crop_quality(
     against the channel's median over these crops). For the crop `focus`, the mean slope of its channels that are not
     noise, and `out_of_focus`, where none is noise: the threshold is of three channels, with one or two the mean varies
     more, and crops of fewer than 24 px are not judged. `saturated` (N, C) are the shares of Saturation, of crops whose
-    light was corrected. Crops at a field's border are none: the builder counts them.
-    Holds CHUNK crops in memory at a time, so that a memory map of any length will do. Raises InputError for other than
-    such crops.
+    light was corrected. CHUNK crops are in memory at a time, so `crops` may be a memory map of any length. InputError
+    for another shape or pixel type.
     """
     config = config or QualityConfig()
     _refuse_shape(crops.shape, crops.dtype, channels, axes="N C S S")
     sample = crops[:: max(1, len(crops) // CHUNK)]
-    maximum = config.detector_maximum or detector_maximum(np.asarray(sample))
+    maximum = config.detector_maximum or detector_maximum([np.asarray(sample)])
     starts = range(0, len(crops), CHUNK)
     parts = [
         _measured(np.asarray(crops[start : start + CHUNK]), maximum=maximum)
@@ -309,15 +309,15 @@ def field_quality(
 ) -> dict[str, float | bool]:
     """Measures and verdicts on a field (C, H, W), as a row for a table; names as in crop_quality.
 
-    The field is cut into tiles of TILE_PX (what is left at the right and below is not looked at). `picture_share` is
+    The field is cut into tiles of TILE_PX (what is left at the right and below is not measured). `picture_share` is
     the share of tiles that are not noise; a channel with too few is `noise`, a field of such channels `empty`.
-    `n_debris` counts spots. Raises InputError for other than such a field, or a smaller one than a tile.
+    `n_debris` counts spots. InputError for another shape or pixel type, or a field smaller than a tile.
     """
     config = config or QualityConfig()
     _refuse_shape(field.shape, field.dtype, channels, axes="C H W")
     if min(field.shape[1:]) < TILE_PX:
         raise InputError(f"the field is {field.shape[1]} x {field.shape[2]} px; expected at least {TILE_PX} px a side")
-    maximum = config.detector_maximum or detector_maximum(field)
+    maximum = config.detector_maximum or detector_maximum([field])
     n_debris = count_spots(field, times=config.debris_contrast, at_most_px=config.debris_px)
     saturated = saturated_share(field[None], maximum=maximum)[0]
     noise, slopes = np.zeros(len(channels), dtype=bool), np.zeros(len(channels), dtype=np.float32)
@@ -340,9 +340,9 @@ def field_quality(
 
 
 def quality_flags(table: pd.DataFrame, *, channels: Sequence[str]) -> pd.Series:
-    """Why each row of crop_quality, or of a table of field_quality's rows, is flagged, in words; empty where it is not.
+    """Why each row of crop_quality, or of a table of field_quality's rows, is flagged; empty where it is not.
 
-    Such as `noise in actin, tubulin; out of focus`. Raises InputError when the table has no verdict on a channel.
+    Such as `noise in actin, tubulin; out of focus`. InputError if a channel has no verdict.
     """
     needed = [f"{verdict}_{channel}" for verdict in VERDICTS for channel in channels]
     missing = [name for name in [*needed, "out_of_focus"] if name not in table.columns]

@@ -1,7 +1,7 @@
-"""CropStore: single-cell crops in a folder, a part a plate, read as fast as memory allows.
+"""CropStore: single-cell crops in a folder, a file a plate, read as fast as memory allows.
 
 N crops, C channels, S x S pixels. A plate is `<plate>.npy` (uint16, N x C x S x S) and `<plate>.parquet` (a row a
-crop); `about.json` says what all of it is, and says that it is complete only when all of it is there.
+crop); `about.json` describes them, and is complete only when every plate is.
 """
 
 import json
@@ -34,7 +34,7 @@ class CropStore:
 
     def __init__(self, folder: Path, about: dict[str, Any], *, identity: str) -> None:
         self.folder = folder
-        self.about = about  # what about.json says
+        self.about = about  # the content of about.json
         self.identity = identity  # SHA-256 of about.json, which holds the SHA-256 of every plate's crops and table
         self.channels: tuple[str, ...] = tuple(about["channels"])
         self.crop_px: int = about["crop_px"]
@@ -45,7 +45,7 @@ class CropStore:
 
     @classmethod
     def open(cls, folder: Path) -> "CropStore":
-        """The store in `folder`; InputError when it is none, was not finished, or a part of it is damaged."""
+        """The store in `folder`; InputError if there is none, or it is unfinished or damaged."""
         folder = Path(folder)
         about = read_about(folder)
         if about is None:
@@ -53,7 +53,7 @@ class CropStore:
         if about["version"] != VERSION:
             raise InputError(f"{folder}: crops of version {about['version']}, expected {VERSION}; make them again")
         if not about["complete"]:
-            raise InputError(f"{folder}: the crops were not finished; run the same `phenolens crop` again to go on")
+            raise InputError(f"{folder}: the crops were not finished; run the same `phenolens crop` again to resume")
         return cls(folder, about, identity=identity_of(folder))
 
     def __len__(self) -> int:
@@ -63,10 +63,9 @@ class CropStore:
     def cells(self) -> pd.DataFrame:
         """One row a crop, in the order of the rows of `take`.
 
-        `cell_id` (no other cell has it), `field`, `object_number` (the nucleus within its field), `y`, `x` (its centre
-        in the field, pixels; empty when crops were taken over), the screen's COLUMNS,
-        `is_noise` (flagged as what the crops' config leaves out: camera noise by default), and
-        `flags`, what is wrong with it in words.
+        `cell_id` (unique), `field`, `object_number` (the nucleus within its field), `y`, `x` (its centre in the field,
+        pixels; empty for finished crops), the screen's COLUMNS, `is_noise` (has a flag that the crops' config leaves
+        out: camera noise by default), and `flags` (its defects, as in `quality_flags`).
         """
         tables = [_read_cells(self.folder / f"{plate}.parquet") for plate in self.plates]
         for plate, table in zip(self.plates, tables):
@@ -75,17 +74,17 @@ class CropStore:
         return pa.concat_tables(tables, promote_options="default").to_pandas(ignore_metadata=True)
 
     def crops(self, plate: str) -> UInt16Array:
-        """A plate's crops, (N, C, S, S), read from disk where they are looked at; they cannot be written to."""
+        """A plate's crops, (N, C, S, S), mapped from disk; read-only."""
         return self._parts[self.plates.index(plate)]
 
     def take(self, rows: Iterable[int] | npt.NDArray[np.integer]) -> UInt16Array:
-        """The crops of these rows of `cells`, in the order asked: (n, C, S, S), a copy.
+        """The crops of these rows of `cells`, in the given order: (n, C, S, S), a copy.
 
-        Raises IndexError for a row that is not there; rows do not count from the end.
+        Raises IndexError for a row that does not exist; rows do not count from the end.
         """
         wanted = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows), dtype=np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
-            raise IndexError(f"rows {wanted.min()} to {wanted.max()} were asked for, the store has {len(self)}")
+            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of a store of {len(self)}")
         part_numbers = np.searchsorted(self._first_row, wanted, side="right") - 1
         rows_in_part = wanted - self._first_row[part_numbers]
         taken = np.empty((len(wanted), len(self.channels), self.crop_px, self.crop_px), dtype=np.uint16)
@@ -105,7 +104,7 @@ class CropStore:
 
 
 def normalised(crops: np.ndarray) -> np.ndarray:
-    """Crops (n, C, S, S) as floats 0 to 1, each channel of each divided by its maximum; a channel of zeros stays so."""
+    """Crops (n, C, S, S) as float32 0 to 1: each channel of each crop divided by its maximum (zeros stay zeros)."""
     peak = crops.max(axis=(2, 3), keepdims=True).astype(np.float32)
     return crops / np.where(peak > 0, peak, 1)
 
@@ -116,7 +115,7 @@ def identity_of(folder: Path) -> str:
 
 
 def read_about(folder: Path) -> dict[str, Any] | None:
-    """What about.json in `folder` says, or None when there is none that a crop store wrote."""
+    """The content of about.json in `folder`; None if no crop store wrote one."""
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -125,9 +124,9 @@ def read_about(folder: Path) -> dict[str, Any] | None:
 
 
 def write_npy(path: Path, batches: Iterable[UInt16Array], shape: tuple[int, int, int, int]) -> str:
-    """Write crops (n, C, S, S) that come batch by batch as one `.npy` of `shape`; its SHA-256.
+    """Write batches of crops (n, C, S, S) as one `.npy` of `shape`, whole or not at all; its SHA-256.
 
-    By plain sequential writes, so that a full disk is an OSError; the file is whole or not there.
+    Writes are sequential, so that a full disk is an OSError.
     """
     digest = sha256()
     header = npy_header(shape)
@@ -170,4 +169,4 @@ def _read_cells(path: Path) -> pa.Table:
 
 
 def _damaged(path: Path, found: str) -> InputError:
-    return InputError(f"{path}: damaged ({found}); run the same `phenolens crop` again, which makes this plate anew")
+    return InputError(f"{path}: damaged ({found}); run the same `phenolens crop` again, which makes this plate again")

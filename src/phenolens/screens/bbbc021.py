@@ -1,29 +1,33 @@
-"""Read BBBC021 as it is downloaded: two tables, and a folder a plate of TIFF fields.
+"""Read BBBC021 as downloaded: two tables, and a folder of TIFF fields for each plate.
 
-Also reads whatever is written in the same layout, such as a simulated screen. Ljosa et al. 2012; the roles of the wells
-are those of Ljosa et al. 2013.
+A simulated screen has the same layout. Ljosa et al. 2012; the roles of the wells are those of Ljosa et al. 2013.
 """
 
 import re
 from collections.abc import Iterable
 from dataclasses import replace
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
 from phenolens.screens.csv_table import numbers, read_csv
-from phenolens.screens.image_files import missing_line, with_images
-from phenolens.screens.screen import Screen, checked_screen, select, treatment_name, well_names
-
-Treatments = Literal["labelled", "all"]
+from phenolens.screens.image_files import missing_line, with_files
+from phenolens.screens.screen import (
+    Screen,
+    Treatments,
+    checked_screen,
+    select,
+    treatment_name,
+    well_names,
+)
 
 IMAGE_TABLE = "BBBC021_v1_image.csv"
 LABEL_TABLE = "BBBC021_v1_moa.csv"
 CHANNELS = {"DNA": "DAPI", "tubulin": "Tubulin", "actin": "Actin"}  # our name: the word in the column names
+PIXEL_UM = 0.496296  # MetaMorph's XCalibration in the TIFFs of plate Week2_24381
 CONTROL = "DMSO"
 POSITIVE_CONTROL = ("taxol", 0.3)
 POSITIVE_CONTROL_WELLS = ("E02", "F02", "G02", "B11", "C11", "D11")  # on every plate
@@ -42,6 +46,7 @@ LABEL_COLUMNS = {"compound": "compound", "concentration": "concentration_um", "m
 
 # Week4 has no prefix, Week7 partly `Week7_7__`; what stands before the well says nothing about the plate.
 FIELD_IN_FILE_NAME = re.compile(r"(?:^|_)([A-Z]\d{2})_s(\d+)_w\d", re.IGNORECASE)
+PLATE_FOLDER, WEEK_FOLDER = re.compile(r"Week\d+_\d+"), re.compile(r"Week\d+")
 PLATE = re.compile(r"^(Week\d+)_\w+$")
 
 
@@ -55,16 +60,23 @@ def read_bbbc021(
     sites: Iterable[int] = (),
     skip_missing: bool = False,
 ) -> Screen:
-    """The screen that the image table and the label table in `tables` describe (each may end in .gz).
+    """The screen that BBBC021's image table and label table describe.
 
-    `images` is the folder that holds the plates' folders, as unpacked (`Week1_22123`) or as the table has them
-    (`Week1/Week1_22123`); without it the screen has no files. "labelled" keeps the controls and the treatments with a
-    known mechanism. `plates`, `wells`, `sites` choose fields, all by default. Columns `table_number`, `image_number`:
-    the field's key in CellProfiler's tables.
+    Args:
+        tables: Folder of both tables (each may end in .gz).
+        images: Folder of the plates' folders, as unpacked (`Week1_22123`) or as the table has them
+            (`Week1/Week1_22123`); without it the screen has no files.
+        treatments: "labelled" keeps the controls and the treatments with a known mechanism.
+        plates: Plates to take; all by default, likewise `wells` and `sites`.
+        skip_missing: Leave out, and count in `left_out`, labelled treatments without a well, fields without an image
+            of each channel and images that the table does not name.
 
-    Raises InputError for a table that is missing, lacks a column or contradicts itself, a labelled treatment that no
-    well has, a field without an image of each channel and an image that the table does not name. With `skip_missing`
-    the last three are left out and counted in the screen's `left_out`.
+    Returns:
+        A screen whose table also has `table_number` and `image_number`, the field's key in CellProfiler's tables.
+
+    Raises:
+        InputError: A table is missing, lacks a column or contradicts itself; or, without `skip_missing`, what that
+            would leave out.
     """
     image_path, label_path = _table_path(Path(tables), IMAGE_TABLE), _table_path(Path(tables), LABEL_TABLE)
     fields = _fields(read_csv(image_path, columns=IMAGE_COLUMNS), source=image_path.name)
@@ -75,16 +87,10 @@ def read_bbbc021(
         fields, channels=tuple(CHANNELS), folder=images or tables, source=image_path.name, sources=sources
     )
     whole = replace(whole, left_out={"labelled treatments that no well has": n_unseen} if n_unseen else {})
-    chosen = select(labelled(whole) if treatments == "labelled" else whole, plates=plates, wells=wells, sites=sites)
+    chosen = select(whole, treatments=treatments, plates=plates, wells=wells, sites=sites)
     if images is None:
         return replace(chosen, table=chosen.table.drop(columns=[f"file_{channel}" for channel in CHANNELS]))
-    return with_images(chosen, whole, skip_missing=skip_missing)
-
-
-def labelled(screen: Screen) -> Screen:
-    """The control wells and the wells whose treatment has a known mechanism."""
-    known = (screen.table["role"] == "control") | screen.table["moa"].notna()
-    return replace(screen, table=screen.table[known].reset_index(drop=True))
+    return _with_images(chosen, whole, skip_missing=skip_missing)
 
 
 def roles(fields: pd.DataFrame) -> pd.Series:
@@ -206,3 +212,47 @@ def _with_mechanism(
 def _dose(concentration_um: float) -> str:
     """A concentration as the key of a treatment: 0.3 and 0.300000 are one dose."""
     return f"{concentration_um:.6g}"
+
+
+def _with_images(chosen: Screen, whole: Screen, *, skip_missing: bool) -> Screen:
+    """`chosen` with each `file_<channel>` as it lies on disk, relative to the screen's folder.
+
+    A plate's folder is where the table has it (`Week1/Week1_22123`) or in the folder itself (`Week1_22123`). InputError
+    as in `with_files`, and for an image or plate folder that `whole` does not name; with `skip_missing` they are left
+    out and counted.
+    """
+    table, images = chosen.table.copy(), Path(chosen.folder)
+    if not images.is_dir():
+        raise InputError(f"{images}: no such folder; give the folder that holds the plates' folders of images")
+    columns = [f"file_{channel}" for channel in CHANNELS]
+    is_all = table["plate"].nunique() == whole.table["plate"].nunique()
+    unnamed = _unnamed_plate_folders(images, set(whole.table["plate"])) if is_all else []
+    for plate, fields in table.groupby("plate"):
+        in_table = PurePosixPath(fields[columns[0]].iloc[0]).parent
+        folder = next((path for path in (images / in_table, images / str(plate)) if path.is_dir()), None)
+        if folder is None:
+            continue
+        relative = folder.relative_to(images).as_posix()
+        table.loc[fields.index, columns] = (relative + "/" + fields[columns].map(_basename)).to_numpy()
+        named = set(whole.table.loc[whole.table["plate"] == plate, columns].map(_basename).to_numpy().ravel())
+        strange = sorted({path.name for path in folder.iterdir()} - named)
+        unnamed += [f"{relative}/{name}" for name in strange if name.lower().endswith((".tif", ".tiff"))]
+    found = with_files(replace(chosen, table=table), skip_missing=skip_missing)
+    if not unnamed:
+        return found
+    if not skip_missing:
+        what = f"{images}: an image that the table does not name"
+        raise InputError(missing_line(what, unnamed, instead="Move it away, or run with --skip-missing"))
+    return replace(found, left_out={**found.left_out, "images that the table does not name": len(unnamed)})
+
+
+def _basename(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
+
+
+def _unnamed_plate_folders(images: Path, plates: set[str]) -> list[str]:
+    """Folders, here or in a week's folder, with the name of a plate that the table does not have."""
+    inside = [path for path in images.iterdir() if path.is_dir()]
+    inside += [path for week in inside if WEEK_FOLDER.fullmatch(week.name) for path in week.iterdir() if path.is_dir()]
+    strange = [path for path in inside if PLATE_FOLDER.fullmatch(path.name) and path.name not in plates]
+    return sorted(path.relative_to(images).as_posix() + "/" for path in strange)

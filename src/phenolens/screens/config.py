@@ -1,4 +1,4 @@
-"""What a person may say about a source folder: its table, plate map, pattern, channels, controls, centres."""
+"""Settings of a source folder: its table, plate map, pattern, channels, controls, centres."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,12 @@ from phenolens.screens.plate_map import DEFAULT_NAME
 
 @dataclass(frozen=True)
 class LayoutConfig:
-    """How the images and what was done to them lie in a source; paths are as given, or else within the source."""
+    """Where a source has its images and treatments; paths are as given, or else within the source."""
 
-    table: Path | None = (
-        None  # the CSV of images (table: images.csv in the source; loaddata: load_data.csv; deepprofiler: index.csv)
-    )
-    plate_map: Path | None = (
-        None  # CSV, a row a well: well, compound ... (plate_map.csv in the source when it is there)
-    )
+    # the CSV of images (table: images.csv in the source; loaddata: load_data.csv; deepprofiler: index.csv)
+    table: Path | None = None
+    # CSV, a row a well: well, compound ... (plate_map.csv in the source when it is there)
+    plate_map: Path | None = None
     pattern: str = ""  # of the pattern layout, such as {plate}/{well}_s{site}_w{channel}.tif
     channels: tuple[str, ...] = ()  # channels to take, in this order, also renamed as DNA=w1; all when none is named
     controls: tuple[str, ...] = ("DMSO",)  # compounds that are controls where there is no column role
@@ -32,13 +30,13 @@ class LayoutConfig:
 
 
 def given_path(path: Path, source: Path) -> Path:
-    """A path as it was given when something is there, or else within the source."""
+    """The path as given when it exists, or else within the source."""
     inside = Path(source) / path
     return Path(path) if Path(path).exists() else inside
 
 
 def chosen_channels(found: Sequence[str], wanted: Sequence[str], *, source: str) -> dict[str, str]:
-    """Our name of each channel and the source's own, in the order wanted (`DNA=w1` renames), all of them by default.
+    """Our name of each channel -> the source's own, in the wanted order (`DNA=w1` renames), all of them by default.
 
     Raises InputError for a channel that the source does not have and for one name used twice.
     """
@@ -51,6 +49,6 @@ def chosen_channels(found: Sequence[str], wanted: Sequence[str], *, source: str)
         if theirs not in found:
             raise InputError(f'{source}: no channel "{theirs}" (there are: {", ".join(found)}); correct --channels')
         if ours in chosen:
-            raise InputError(f'--channels: "{ours}" stands there twice; a channel has one name')
+            raise InputError(f'--channels: "{ours}" is named twice; a channel has one name')
         chosen[ours] = theirs
     return chosen

@@ -1,18 +1,25 @@
-"""Read the public set of BBBC021's single cells: a folder a field, an `.npy` a cell, and `metadata.csv`."""
+"""Read BBBC021's public set of single-cell crops: a folder for each field, an `.npy` for each cell, `metadata.csv`.
+
+n crops, C channels, S x S pixels.
+"""
 
 import os
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
-from phenolens.screens.bbbc021 import CHANNELS, FIELD_COLUMNS, FILE_COLUMNS, Treatments, labelled, named_fields, roles
+from phenolens.screens.bbbc021 import CHANNELS, FIELD_COLUMNS, FILE_COLUMNS, named_fields, roles
+from phenolens.screens.config import LayoutConfig
 from phenolens.screens.csv_table import numbers, read_csv
 from phenolens.screens.image_files import missing_line
-from phenolens.screens.screen import Screen, checked_screen, select
+from phenolens.screens.screen import FIELD, Screen, Selection, Treatments, checked_screen, select
 
 METADATA = "metadata.csv"
 CROPS_FOLDER = "singh_cp_pipeline_singlecell_images"
@@ -23,6 +30,58 @@ CELL_COLUMNS = {
     "Single_Cell_Image_Id": "object_number",
     "moa": "moa",
 }
+
+
+UInt16Array = npt.NDArray[np.uint16]
+
+
+class CropReader(Protocol):
+    """Where the crops of a field's cells come from; it can be sent to another process."""
+
+    def __call__(self, rows: pd.DataFrame, crop_px: int | None) -> tuple[UInt16Array, UInt16Array]:
+        """The crops (n, C, S, S) of one field's cells, and the same before their light was corrected.
+
+        `crop_px` is their side; None accepts any. InputError where they cannot be read or have another side.
+        """
+
+    def files(self, rows: pd.DataFrame) -> list[Path]:
+        """The files that the crops of these rows are read from."""
+
+
+@dataclass(frozen=True)
+class FinishedCrops:
+    """Crops cut elsewhere: `cells` has a row a crop (its field, `object_number`, `path`), `read` reads them."""
+
+    cells: pd.DataFrame
+    read: CropReader
+
+
+@dataclass(frozen=True)
+class CropFiles:
+    """Reads crops from one `.npy` file each."""
+
+    folder: Path
+    order: list[int]  # the place on disk of each channel
+
+    def __call__(self, rows: pd.DataFrame, crop_px: int | None) -> tuple[UInt16Array, UInt16Array]:
+        """The crops (n, C, S, S) of these rows, twice: nothing corrects them."""
+        crops: list[UInt16Array] = []
+        for path in self.files(rows):
+            crops.append(_read_crop(path, crop_px))
+            crop_px = len(crops[0])
+        read = np.ascontiguousarray(np.stack(crops)[..., self.order].transpose(0, 3, 1, 2))
+        return read, read
+
+    def files(self, rows: pd.DataFrame) -> list[Path]:
+        """The file of each crop."""
+        return [self.folder / path for path in rows["path"]]
+
+
+def open_cropset(source: Path, config: LayoutConfig, selection: Selection) -> tuple[Screen, FinishedCrops]:
+    """The screen of a crop set and its crops; InputError as in `read_cropset`."""
+    screen, cells = read_cropset(source, **vars(selection))
+    order = [CHANNELS_ON_DISK.index(channel) for channel in screen.channels]
+    return screen, FinishedCrops(cells, CropFiles(screen.folder, order))
 
 
 def read_cropset(
@@ -36,9 +95,20 @@ def read_cropset(
 ) -> tuple[Screen, pd.DataFrame]:
     """The screen of a crop set, and one row a crop: `plate`, `well`, `site`, `object_number`, `path` under `source`.
 
-    The screen has the fields that have crops, and no files. Raises InputError for a missing column, a row that
-    contradicts itself, a row without its `.npy` and an `.npy` that no row names; with `skip_missing` the last two are
-    left out and counted in the screen's `left_out`. Only folders are listed, no crop is opened.
+    Only folders are listed, no crop is opened.
+
+    Args:
+        source: Folder of `metadata.csv` and the crops.
+        treatments: "labelled" keeps the controls and the treatments with a known mechanism.
+        plates: Plates to take; all by default, likewise `wells` and `sites`.
+        skip_missing: Leave out, and count in `left_out`, rows without a crop and crops without a row.
+
+    Returns:
+        The screen of the fields that have crops, without files, and the crops.
+
+    Raises:
+        InputError: A column is missing or a row contradicts itself; or, without `skip_missing`, what that would leave
+            out.
     """
     source = Path(source)
     table_path = source / METADATA
@@ -55,9 +125,9 @@ def read_cropset(
         fields, channels=tuple(CHANNELS), folder=source, source=METADATA, sources={METADATA: sha256(table_path)}
     )
     screen = replace(screen, left_out=left_out)
-    screen = select(labelled(screen) if treatments == "labelled" else screen, plates=plates, wells=wells, sites=sites)
-    cells = rows[["plate", "well", "site", "object_number", "path"]].merge(screen.table[["plate", "well", "site"]])
-    return screen, cells.sort_values(["plate", "well", "site", "object_number"]).reset_index(drop=True)
+    screen = select(screen, treatments=treatments, plates=plates, wells=wells, sites=sites)
+    cells = rows[[*FIELD, "object_number", "path"]].merge(screen.table[FIELD])
+    return screen, cells.sort_values([*FIELD, "object_number"]).reset_index(drop=True)
 
 
 def _crops_folder(source: Path) -> Path:
@@ -68,11 +138,11 @@ def _crops_folder(source: Path) -> Path:
 
 
 def _refuse_twice(rows: pd.DataFrame) -> None:
-    for keys, words in ((["path"], "crop"), (["plate", "well", "site", "object_number"], "object of a field")):
+    for keys, words in ((["path"], "crop"), ([*FIELD, "object_number"], "object of a field")):
         twice = rows.duplicated(keys)
         if twice.any():
             raise InputError(
-                f"{METADATA}, row {int(twice.to_numpy().argmax()) + 2}: the same {words} stands in an earlier row "
+                f"{METADATA}, row {int(twice.to_numpy().argmax()) + 2}: the {words} is that of an earlier row "
                 f"({rows['path'][twice].iloc[0]}; {int(twice.sum()):,} such rows); correct the table"
             )
 
@@ -107,3 +177,22 @@ def _npy_files(source: Path) -> Iterable[str]:
                     yield from (
                         f"{CROPS_FOLDER}/{folder.name}/{file.name}" for file in files if file.name.endswith(".npy")
                     )
+
+
+def _read_crop(path: Path, crop_px: int | None) -> UInt16Array:
+    try:
+        crop = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such crop; bring it, or run with --skip-missing") from error
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{path}: not a whole .npy ({error}); replace the file") from error
+    if crop.ndim != 3 or crop.shape[2] != len(CHANNELS_ON_DISK) or crop.dtype != np.uint16:
+        found = f"{crop.dtype} {' x '.join(map(str, crop.shape))}"
+        raise InputError(f"{path}: found {found}, expected uint16 S x S x 3 ({', '.join(CHANNELS_ON_DISK)})")
+    side = crop_px or len(crop)
+    if crop.shape[:2] != (side, side):
+        raise InputError(
+            f"{path}: the crop is {crop.shape[0]} x {crop.shape[1]} px, expected {side} x {side}; give its side "
+            "with --crop-px (all crops must have one)"
+        )
+    return crop

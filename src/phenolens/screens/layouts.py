@@ -1,30 +1,71 @@
-"""Read a screen by the name of its layout, and find its cells' centres. The one place that knows all layouts."""
+"""The layouts in which a source may lie on disk. Flags, help, messages and readers follow from this one table."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from phenolens.core.errors import InputError
-from phenolens.screens.bbbc021 import Treatments, labelled, read_bbbc021
+from phenolens.screens.bbbc021 import PIXEL_UM, read_bbbc021
 from phenolens.screens.centres import DEFAULT_NAME, centres_from
 from phenolens.screens.config import LayoutConfig, given_path
+from phenolens.screens.cropset import FinishedCrops, open_cropset
 from phenolens.screens.deepprofiler import locations_folder, read_deepprofiler
 from phenolens.screens.filename_pattern import read_pattern
 from phenolens.screens.image_files import with_files
 from phenolens.screens.image_table import read_table
 from phenolens.screens.loaddata import read_loaddata
 from phenolens.screens.ome_zarr import read_ome_zarr
-from phenolens.screens.screen import Screen, select
+from phenolens.screens.scportrait import open_h5sc
+from phenolens.screens.screen import Screen, Selection, Treatments
 
-READERS: dict[str, Callable[..., Screen]] = {
-    "table": read_table,
-    "loaddata": read_loaddata,
-    "pattern": read_pattern,
-    "ome-zarr": read_ome_zarr,
-    "deepprofiler": read_deepprofiler,
+Opened = tuple[Screen, FinishedCrops | None]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a source lies on disk."""
+
+    title: str
+    open: Callable[[Path, LayoutConfig, Selection], Opened]  # finished crops: None where they are cut from fields
+    pixel_um: float | None = None  # side of a pixel in the specimen, where all sources of this layout have the same
+    has_fields: bool = True  # whether it holds fields of view, not finished crops
+
+
+def _bbbc021(source: Path, config: LayoutConfig, selection: Selection) -> Opened:
+    return read_bbbc021(source, images=source, **vars(selection)), None
+
+
+def _fields(read: Callable[..., Screen]) -> Callable[[Path, LayoutConfig, Selection], Opened]:
+    """Open a layout whose reader returns the whole screen, its files not yet searched."""
+
+    def opened(source: Path, config: LayoutConfig, selection: Selection) -> Opened:
+        if not source.is_dir():
+            raise InputError(f"{source}: no such folder; give the folder that holds the images")
+        whole = read(source, config=config, skip_missing=selection.skip_missing)
+        return with_files(selection.of(whole), skip_missing=selection.skip_missing), None
+
+    return opened
+
+
+LAYOUTS = {
+    "bbbc021": Layout("a BBBC021 download, or a simulated screen", _bbbc021, pixel_um=PIXEL_UM),
+    "cropset": Layout("BBBC021's public set of single-cell crops", open_cropset, has_fields=False),
+    "table": Layout("images.csv, a row a field", _fields(read_table)),
+    "loaddata": Layout("CellProfiler's load_data.csv or Image.csv", _fields(read_loaddata)),
+    "pattern": Layout("file names of a --pattern, and a plate map", _fields(read_pattern)),
+    "ome-zarr": Layout("OME-Zarr plates, and a plate map", _fields(read_ome_zarr)),
+    "deepprofiler": Layout("a project of DeepProfiler", _fields(read_deepprofiler)),
+    "h5sc": Layout("scPortrait's single-cell images", open_h5sc, has_fields=False),
 }
+
+
+def layout_named(name: str) -> Layout:
+    """The layout of this name; InputError with all names for another."""
+    if name not in LAYOUTS:
+        raise InputError(f'layout "{name}" is not known; expected {" or ".join(LAYOUTS)}')
+    return LAYOUTS[name]
 
 
 def read_screen(
@@ -38,44 +79,19 @@ def read_screen(
     sites: Iterable[int] = (),
     skip_missing: bool = False,
 ) -> Screen:
-    """The screen of a source folder in the layout bbbc021 or one of READERS, each image known to be there.
+    """The screen of a source folder in one of LAYOUTS, each of its images known to exist.
 
-    The choices and what they refuse are those of read_bbbc021. "labelled" keeps the controls and the treatments with a
-    known mechanism, and is refused where none is known.
+    Raises InputError as the layout's reader, `select` and `with_files` do.
     """
-    source, config = Path(source), config or LayoutConfig()
-    if layout == "bbbc021":
-        return read_bbbc021(
-            source,
-            images=source,
-            treatments=treatments,
-            plates=plates,
-            wells=wells,
-            sites=sites,
-            skip_missing=skip_missing,
-        )
-    if layout not in READERS:
-        raise InputError(f'layout "{layout}" is not known; expected bbbc021 or {" or ".join(READERS)}')
-    if not source.is_dir():
-        raise InputError(f"{source}: no such folder; give the folder that holds the images")
-    whole = READERS[layout](source, config=config, skip_missing=skip_missing)
-    if treatments == "labelled" and not whole.table["moa"].notna().any():
-        raise InputError(
-            f"{source}: no treatment has a mechanism (no column moa, or an empty one); run with --treatments all, or "
-            f"add "
-            "the mechanisms that are known"
-        )
-    kept = labelled(whole) if treatments == "labelled" else whole
-    chosen = select(kept, plates=plates, wells=wells, sites=sites)
-    return with_files(chosen, skip_missing=skip_missing)
+    selection = Selection(treatments, tuple(plates), tuple(wells), tuple(sites), skip_missing)
+    return layout_named(layout).open(Path(source), config or LayoutConfig(), selection)[0]
 
 
 def read_screen_centres(
     source: Path, screen: Screen, *, config: LayoutConfig | None = None, skip_missing: bool = False
 ) -> tuple[pd.DataFrame, Screen]:
     """The cells' centres, as read_centres gives them, and the screen with what was left out counted in it."""
-    path = centres_path(source, config)
-    centres, counts = centres_from(path, screen, skip_missing=skip_missing)
+    centres, counts = centres_from(centres_path(source, config), screen, skip_missing=skip_missing)
     return centres, replace(screen, left_out={**screen.left_out, **counts})
 
 

@@ -1,23 +1,39 @@
-"""Read a screen from OME-Zarr plates (HCS): plate.zarr/row/column/field, versions 0.1 to 0.5; treatments from a "
-"plate map.
+"""OME-Zarr (OME-NGFF 0.1 to 0.5, zarr 2 and 3): read a screen from HCS plates, and the planes of an image.
 
-Only the JSON is read, no array. OME-NGFF specification: in zarr 3 the attributes stand under "ome" in zarr.json.
+A plate is plate.zarr/row/column/field; treatments come from a plate map. In zarr 3 the attributes stand under "ome" in
+zarr.json. A writer may leave out a chunk that is the fill value everywhere, and an interrupted copy lacks chunks too;
+the two cannot be distinguished.
 """
 
 import json
-from dataclasses import replace
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
 from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig, chosen_channels
-from phenolens.screens.image_files import ImageReference
+from phenolens.screens.image_files import ImageReference, chosen_indices
 from phenolens.screens.plate_map import read_plate_map, with_defaults, with_plate_map
 from phenolens.screens.screen import Screen, checked_screen, well_name
+
+ENTRY_BYTES = 16  # offset and length of a chunk within its shard, as uint64
+CHECKSUM_BYTES = 4  # crc32c behind the entries
+NOWHERE = np.uint64(2**64 - 1)  # both, for a chunk that was not written. Zarr 3 specification, sharding codec
+
+
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+BRING = "bring the whole image, or run with --skip-missing"
+PIXEL_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16))
 
 
 def group_attributes(folder: Path) -> dict[str, Any] | None:
@@ -119,7 +135,7 @@ def _fields(
     wells = [
         (path, plate, well) for path, plate in plates.items() for well in _named(plate.get("wells", []), where=path)
     ]
-    for path, plate, well in track(wells, "Wells looked at", total=len(wells)):
+    for path, plate, well in track(wells, "Wells read", total=len(wells)):
         name = _well(plate, well, where=str(path))
         at_well = path / str(well["path"])
         attributes = group_attributes(at_well)
@@ -190,3 +206,140 @@ def _one_set_of_channels(rows: list[dict[str, Any]], config: LayoutConfig) -> li
             f"{rows[0]['path'].as_posix()}: its channels have no labels (omero); name them with --channels"
         )
     return first or list(config.channels)
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """How many chunks a plane has, how many of them are not on disk, and the first empty file among them."""
+
+    n: int
+    n_missing: int
+    empty: Path | None = None
+
+
+def plane_chunks(array: Any, folder: Path, index: tuple[int, ...]) -> Chunks:
+    """The chunks of the plane `array[index]`: `index` has a place on every axis but the last two.
+
+    `array` is a zarr.Array in `folder`. A shard with another index than zarr's own counts as whole.
+    """
+    chunk_px = array.chunks
+    files_px = array.shards or chunk_px  # what one file covers
+    n = n_missing = 0
+    empty: Path | None = None
+    for place in product(*_places(index, array.shape, files_px)):
+        inside = _inside(place, index, array.shape, chunk_px, files_px)
+        n += len(inside)
+        file = folder / array.metadata.encode_chunk_key(place)
+        if not file.is_file():
+            n_missing += len(inside)
+        elif file.stat().st_size == 0:
+            empty = empty or file
+        elif array.shards:
+            n_missing += _missing_in_shard(file, array, inside)
+    return Chunks(n, n_missing, empty)
+
+
+def _places(index: tuple[int, ...], shape: tuple[int, ...], cell: tuple[int, ...]) -> list[Iterable[int]]:
+    """The cells of a grid that the plane touches, for each axis."""
+    leading: list[Iterable[int]] = [[at // side] for at, side in zip(index, cell)]
+    return leading + [range(-(-length // side)) for length, side in zip(shape[-2:], cell[-2:])]
+
+
+def _inside(
+    place: tuple[int, ...],
+    index: tuple[int, ...],
+    shape: tuple[int, ...],
+    chunk_px: tuple[int, ...],
+    files_px: tuple[int, ...],
+) -> list[tuple[int, ...]]:
+    """The chunks of the plane in one file, as indices within the file."""
+    per_file = [whole // part for whole, part in zip(files_px, chunk_px)]
+    first = [at * n for at, n in zip(place, per_file)]
+    wanted = _places(index, shape, chunk_px)
+    return list(
+        product(
+            *([at - start for at in axis if start <= at < start + n] for axis, start, n in zip(wanted, first, per_file))
+        )
+    )
+
+
+def _missing_in_shard(file: Path, array: Any, inside: list[tuple[int, ...]]) -> int:
+    codec = array.metadata.codecs[0]
+    per_shard = tuple(whole // part for whole, part in zip(array.shards, array.chunks))
+    if [type(part).__name__ for part in codec.index_codecs] != ["BytesCodec", "Crc32cCodec"]:
+        return 0
+    n_bytes = ENTRY_BYTES * prod(per_shard)
+    if file.stat().st_size < n_bytes + CHECKSUM_BYTES:
+        return 0  # truncated: reading it says so
+    with file.open("rb") as shard:
+        if codec.index_location.value == "end":
+            shard.seek(-(n_bytes + CHECKSUM_BYTES), 2)
+        entries = np.frombuffer(shard.read(n_bytes), "<u8").reshape(*per_shard, 2)
+    return sum(bool((entries[at] == NOWHERE).all()) for at in inside)
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a path lies in a zarr folder."""
+    return any(part.lower().endswith(".zarr") for part in path.parts)
+
+
+def zarr_plane(reference: ImageReference, *, named: str) -> tuple[Any, Chunks, Callable[[], Pixels]]:
+    """The zarr array of an image, the chunks of the chosen plane, and a function that reads it.
+
+    A plane without any chunk on disk would read as zeros: it is refused, and so is one with an empty chunk file. One
+    that lacks some chunks is read, since a writer may leave out chunks of zeros.
+    """
+    array, index = _opened(reference, named=named)
+    path = reference.file
+    chunks = plane_chunks(array, Path(array.store.root) / array.path, index)
+    if chunks.n_missing == chunks.n:
+        raise InputError(f"{named} has no pixels ({path}: none of the plane's {chunks.n} chunks is on disk); {BRING}")
+    if chunks.empty is not None:
+        raise InputError(f"{named} is not whole ({chunks.empty}: the file is empty, 0 bytes); {BRING}")
+
+    def pixels() -> Pixels:
+        try:
+            return np.asarray(array[index])
+        except Exception as error:  # a chunk that is truncated or damaged
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # zarr still reads other chunks when this one fails
+            line = " ".join(str(error).split())
+            raise InputError(f"{named} cannot be decoded ({path}: {line}); replace the image") from error
+
+    return array, chunks, pixels
+
+
+def _opened(reference: ImageReference, *, named: str) -> tuple[Any, tuple[int, ...]]:
+    """The array that holds the chosen plane, and its place on every axis but the last two."""
+    import zarr  # takes half a second to import
+
+    path = reference.file
+    if not path.is_dir():
+        raise InputError(f"{named} has no image (expected the folder {path}); bring it, or run with --skip-missing")
+    attributes = image_attributes(path, named=named)
+    level = str(attributes["multiscales"][0]["datasets"][0]["path"])
+    try:
+        array = zarr.open_array(path / level, mode="r")
+    except Exception as error:  # zarr raises several kinds
+        raise InputError(
+            f"{named} has no pixels at level {level} of {path}, which its metadata names "
+            f"({' '.join(str(error).split())}); {BRING}"
+        ) from error
+    if array.dtype not in PIXEL_TYPES:
+        raise InputError(f"{named} has pixels of type {array.dtype} ({path}); expected 8 or 16 bits without sign")
+    axes = axes_of(attributes, array.ndim)
+    if axes[-2:] != "YX" or len(axes) != array.ndim:
+        raise InputError(f"{named} has the axes {axes.lower()} for {array.ndim} dimensions ({path}); expected ... y, x")
+    return array, _index(axes, array.shape, reference, channels_of(attributes), named=named)
+
+
+def _index(
+    axes: str, shape: tuple[int, ...], reference: ImageReference, names: list[str], *, named: str
+) -> tuple[int, ...]:
+    stack = list(zip(axes[:-2], shape[:-2]))
+    choice: Mapping[str, str] = reference.choice
+    if not choice and prod(n for _, n in stack) > 1:
+        raise InputError(
+            f"{named} holds an image of shape {' x '.join(map(str, shape))} ({reference.file}); choose a plane after "
+            "its name, such as #channel=1"
+        )
+    return chosen_indices(stack, choice, names, named=named, path=reference.file)

@@ -1,6 +1,6 @@
 """Screen: a checked table of what was done to which well, a row a field of view.
 
-Any screen has this shape; readers make it, every later step takes it.
+The reader of a layout makes it, every later step takes it.
 """
 
 import re
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ COLUMNS = {
     "moa": "mechanism of action; empty where it is not known",
     "role": "treated, control or other (other: positive controls, blanks; in no profile score unless asked for)",
 }
-# The names under which these and a cell's own columns stand in AnnData tables, in CellProfiler's manner.
+# Names of these and of a cell's own columns in AnnData tables, as CellProfiler names metadata.
 METADATA = {
     "cell_id": "Metadata_Cell",
     "plate": "Metadata_Plate",
@@ -41,9 +42,10 @@ METADATA = {
     "x": "Metadata_X",
     "is_noise": "Metadata_Is_Noise",
 }
-FIELD = ["plate", "well", "site"]  # what tells a field from all others
+FIELD = ["plate", "well", "site"]  # what identifies a field
 ROLES = ("treated", "control", "other")
 WELL = re.compile(r"^[A-Z]{1,2}\d{2}$")
+Treatments = Literal["labelled", "all"]
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,9 @@ class Screen:
     """A screen's fields and the channels they were imaged in.
 
     `table` has the columns of COLUMNS, one row a field, and for each channel c a column `file_c` with the path of its
-    image relative to `folder` (no such columns when the images are not at hand). Row order: plate, well, site.
-    A reader may add columns of its own. `sources` are the SHA-256 of the tables it was read from, by file name;
-    `left_out` counts what the reader was allowed to leave out, by what it was.
+    image relative to `folder` (no such columns without images). Row order: plate, well, site. A reader may add columns.
+    `sources` are the SHA-256 of the tables it was read from, by file name; `left_out` counts what the reader was
+    allowed to leave out, by what it was.
     """
 
     table: pd.DataFrame
@@ -75,15 +77,47 @@ class Screen:
         columns = ["compound", "concentration_um", "moa"]
         return treated[columns].drop_duplicates().sort_values(columns[:2]).reset_index(drop=True)
 
+    def files(self, field: pd.Series) -> dict[str, Path]:
+        """The image of each channel of a field (a row of `table`)."""
+        return {channel: self.folder / field[f"file_{channel}"] for channel in self.channels}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The part of a source that is taken."""
+
+    treatments: Treatments = "labelled"  # controls and treatments of known mechanism only, or all
+    plates: tuple[str, ...] = ()  # all when none is named; likewise below
+    wells: tuple[str, ...] = ()
+    sites: tuple[int, ...] = ()
+    skip_missing: bool = False  # leave out, and count, what has no image or no label
+
+    def of(self, screen: Screen) -> Screen:
+        """The selected fields of a screen; InputError as in `select`."""
+        return select(screen, treatments=self.treatments, plates=self.plates, wells=self.wells, sites=self.sites)
+
 
 def select(
-    screen: Screen, *, plates: Iterable[str] = (), wells: Iterable[str] = (), sites: Iterable[int] = ()
+    screen: Screen,
+    *,
+    treatments: Treatments = "all",
+    plates: Iterable[str] = (),
+    wells: Iterable[str] = (),
+    sites: Iterable[int] = (),
 ) -> Screen:
-    """The fields of these plates, wells and sites alone; an empty choice takes all.
+    """The fields of these treatments, plates, wells and sites; an empty choice takes all.
 
-    Raises InputError for a plate, well or site that the screen does not have, and when nothing is left.
+    Raises InputError for a plate, well or site that the screen does not have, for "labelled" where no mechanism is
+    known, and when nothing is left.
     """
     table = screen.table
+    if treatments == "labelled":
+        if not table["moa"].notna().any():
+            raise InputError(
+                f"{screen.folder}: no treatment has a mechanism (no column moa, or an empty one); run with "
+                "--treatments all, or add the known mechanisms"
+            )
+        table = table[(table["role"] == "control") | table["moa"].notna()]
     chosen = np.ones(len(table), dtype=bool)
     for name, wanted in (("plate", list(plates)), ("well", list(wells)), ("site", list(sites))):
         for value in wanted:
@@ -101,12 +135,12 @@ def select(
 
 
 def where_of(field: pd.Series) -> str:
-    """A field, or what lies in it, as messages name its place."""
+    """The place of a field, or of a cell in it, for messages."""
     return f'plate "{field["plate"]}", well "{field["well"]}", site {field["site"]}'
 
 
 def treatment_name(compound: pd.Series, concentration_um: pd.Series) -> pd.Series:
-    """`taxol@0.3`: the name of a treatment, also used for the control (`DMSO@0`); each is written once."""
+    """`taxol@0.3`: the name of each row's treatment, also used for the control (`DMSO@0`)."""
     of_compound, compounds = pd.factorize(compound, use_na_sentinel=False)
     of_dose, doses = pd.factorize(concentration_um, use_na_sentinel=False)
     pair, pairs = pd.factorize(of_compound * len(doses) + of_dose)
@@ -125,7 +159,7 @@ def treatment_label(compound: str, concentration_um: float, role: str) -> str:
 
 
 def cell_metadata(cells: pd.DataFrame) -> pd.DataFrame:
-    """What is known of cells (n rows) under the names of METADATA; index: the cell's id; a text not known is empty."""
+    """The metadata of cells (n rows) under the names of METADATA; index: the cell's id; an unknown text is empty."""
     cells = cells.assign(treatment=treatment_name(cells["compound"], cells["concentration_um"]))
     table = pd.DataFrame({name: cells[column].to_numpy() for column, name in METADATA.items()}, index=cells["cell_id"])
     table.index.name = None
@@ -135,7 +169,7 @@ def cell_metadata(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def well_name(raw: str) -> str:
-    """`b2` or `B2` or `B002` as `B02`; InputError where it is no well name."""
+    """`b2` or `B2` or `B002` as `B02`; InputError for any other text."""
     match = re.fullmatch(r"\s*([A-Za-z]{1,2})0*(\d{1,2})\s*", str(raw))
     if match is None or int(match[2]) == 0:
         raise InputError(f'"{raw}" is not a well name: expected row letter(s) and a column number, such as B02')
@@ -143,7 +177,7 @@ def well_name(raw: str) -> str:
 
 
 def well_names(wells: pd.Series, *, source: str) -> dict[str, str]:
-    """The name as B02 of each kind of cell in a column; InputError that names the first row where it is none."""
+    """Each distinct value of a column -> its well name (B02); InputError names the first row with another text."""
     names = {}
     for raw in wells.unique():
         try:
@@ -162,12 +196,19 @@ def checked_screen(
     source: str,
     sources: Mapping[str, str] | None = None,
 ) -> Screen:
-    """A Screen from a table that a reader made, every promise of COLUMNS checked.
+    """A Screen from a table that a reader made, checked against COLUMNS.
 
-    `source` names the file the table came from, for the error messages; `sources` is what Screen says. Raises
-    InputError with row and column on: a missing column, an empty cell, a well name that is none, a role that is none, a
-    concentration that is not a finite number of at least 0, a field listed twice, a well with two treatments, a
-    treatment with two mechanisms, a plate in two batches, no control well.
+    Args:
+        table: A row a field.
+        channels: Names of the channels, in order.
+        folder: What the paths in `file_<channel>` are relative to.
+        source: The file that the table came from, for messages.
+        sources: SHA-256 of the tables, by file name.
+
+    Raises:
+        InputError: A column is missing; a cell is empty; a well name, role or concentration is not valid; a field is
+            listed twice; a well has two treatments, a treatment two mechanisms or a plate two batches; no well is a
+            control.
     """
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
@@ -189,7 +230,7 @@ def checked_screen(
     _fail_on(
         table.duplicated(["plate", "well", "site"]),
         table,
-        "the same plate, well and site stand in an earlier row",
+        "the plate, well and site are those of an earlier row",
         source,
     )
     for group, value, words in (

@@ -1,6 +1,6 @@
 """`phenolens check`: what a source holds, what is missing, and which command comes next.
 
-Nothing is written but, where it is asked for, one picture of the nuclei found in a field.
+Nothing is written but, with --overlay, one picture of the nuclei found in a field.
 """
 
 import shlex
@@ -18,20 +18,21 @@ from phenolens.core.files import write_whole
 from phenolens.core.progress import tell
 from phenolens.crops.check import SAMPLE, Checked, check_source, count_nuclei, field_of, found_nuclei, median_field
 from phenolens.crops.config import CropConfig
-from phenolens.crops.nuclei import BBBC021_PIXEL_UM, NucleiConfig
-from phenolens.screens.bbbc021 import Treatments
+from phenolens.crops.nuclei import NucleiConfig
 from phenolens.screens.config import LayoutConfig
-from phenolens.verbs.crop import Layout
+from phenolens.screens.layouts import LAYOUTS
+from phenolens.screens.screen import Treatments
+from phenolens.verbs.crop import LayoutName
 
-OF_NUCLEI = ("pixel_size_um", "nucleus_um", "nucleus_px", "least_contrast")  # flags that CropConfig has too
+NUCLEI_FLAGS = ("pixel_size_um", "nucleus_um", "nucleus_px", "least_contrast")  # flags that CropConfig has too
 
 
 @dataclass(frozen=True)
 class Flags(Bounded):
-    """What `phenolens check` takes."""
+    """Flags of `phenolens check`."""
 
     source: Positional[Path]  # folder with the images and tables, or with the crop set
-    layout: Layout  # how the source lies on disk; docs/formats.md says what each holds
+    layout: LayoutName
     reading: LayoutConfig = field(default_factory=LayoutConfig)
     treatments: Treatments = "all"  # controls and treatments of known mechanism only, or all
     skip_missing: bool = False  # count what has no image or no label instead of stopping at the first
@@ -47,12 +48,14 @@ class Flags(Bounded):
     least_contrast: float = CropConfig.least_contrast  # least light of a nucleus, deviations of a pixel's noise
 
     def __post_init__(self) -> None:
-        """InputError on what cannot be, before anything is read."""
+        """Check the flags before anything is read."""
         super().__post_init__()
         if self.overlay is None and self.overlay_field is not None:
-            raise InputError("--overlay-field says which field --overlay FILE.png shows; give --overlay too")
-        if self.searches and self.layout == "cropset":
-            raise InputError("a crop set has no fields to find nuclei in; leave --overlay and the nucleus' size away")
+            raise InputError("--overlay-field names the field that --overlay FILE.png shows; give --overlay too")
+        if self.searches and not LAYOUTS[self.layout].has_fields:
+            raise InputError(
+                f"--layout {self.layout} has no fields to find nuclei in; leave out --overlay and the nucleus' size"
+            )
         if self.overlay is not None:
             _refuse_path(self.overlay, self.source)
         if self.searches:
@@ -60,18 +63,18 @@ class Flags(Bounded):
 
     @property
     def searches(self) -> bool:
-        """Whether nuclei are looked for: for a picture of them, or because something is said about them."""
-        return self.overlay is not None or bool(self.said_of_nuclei()) or self.cells != "auto"
+        """Whether nuclei are searched: for a picture of them, or because a flag describes them."""
+        return self.overlay is not None or bool(self.nuclei_flags()) or self.cells != "auto"
 
-    def said_of_nuclei(self) -> dict[str, float]:
-        """What is said about nuclei that is not a default."""
-        said = {name: getattr(self, name) for name in OF_NUCLEI}
-        return {name: value for name, value in said.items() if value != getattr(CropConfig, name)}
+    def nuclei_flags(self) -> dict[str, float]:
+        """The flags of nuclei that are not defaults."""
+        given = {name: getattr(self, name) for name in NUCLEI_FLAGS}
+        return {name: value for name, value in given.items() if value != getattr(CropConfig, name)}
 
     def nuclei(self) -> NucleiConfig:
         """How nuclei are found, as `phenolens crop` would; InputError where their size is not known."""
-        usual_um = BBBC021_PIXEL_UM if self.layout == "bbbc021" else None
-        return CropConfig(cells=self.cells, **self.said_of_nuclei()).nuclei(usual_pixel_um=usual_um)  # type: ignore[arg-type]
+        pixel_um = LAYOUTS[self.layout].pixel_um
+        return CropConfig(cells=self.cells, **self.nuclei_flags()).nuclei(usual_pixel_um=pixel_um)  # type: ignore[arg-type]
 
 
 def act(flags: Flags) -> None:
@@ -98,7 +101,7 @@ def act(flags: Flags) -> None:
 
 
 def next_command(flags: Flags, checked: Checked) -> str:
-    """The whole `phenolens crop` line for what was checked; only what is not a default is said."""
+    """The `phenolens crop` line for what was checked, with the flags that are not defaults."""
     words = ["phenolens", "crop", "STUDY", "--source", str(flags.source), "--layout", flags.layout]
     reading, usual = flags.reading, LayoutConfig()
     for name in ("table", "plate_map", "pattern", "channels", "controls", "centres"):
@@ -112,15 +115,15 @@ def next_command(flags: Flags, checked: Checked) -> str:
     if flags.cells != "auto":
         words += ["--cells", flags.cells]
     if not checked.has_cells or flags.cells != "auto":
-        for name, number in flags.said_of_nuclei().items():
+        for name, number in flags.nuclei_flags().items():
             words += [f"--{name.replace('_', '-')}", f"{number:g}"]
-        if not flags.said_of_nuclei() and flags.layout != "bbbc021":
+        if not flags.nuclei_flags() and LAYOUTS[flags.layout].pixel_um is None:
             words += ["--nucleus-px", "PIXELS"]
     return shlex.join(words)
 
 
 def _nuclei(flags: Flags, checked: Checked) -> list[tuple[str, str]]:
-    """How many nuclei are found in the sample, in words; the picture of one field is written where it is asked for."""
+    """How many nuclei are found in the sample; with --overlay the picture of one field is written."""
     config, screen = flags.nuclei(), checked.screen
     shown = None if flags.overlay_field is None else field_of(screen, *flags.overlay_field)
     counted = count_nuclei(screen, sample=flags.sample, config=config)
@@ -145,7 +148,7 @@ def _nuclei(flags: Flags, checked: Checked) -> list[tuple[str, str]]:
 
 
 def _refuse_path(overlay: Path, source: Path) -> None:
-    """InputError where no picture should be written; the source is only ever read."""
+    """InputError where no picture can be written; the source is never written to."""
     if overlay.suffix.lower() != ".png":
         raise InputError(f"--overlay {overlay}: expected the name of a picture that ends in .png")
     if not overlay.parent.is_dir() or overlay.is_dir():

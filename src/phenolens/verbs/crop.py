@@ -3,8 +3,9 @@
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import tyro
 from tyro.conf import Positional
 
 from phenolens import pipeline
@@ -13,31 +14,37 @@ from phenolens.core.workers import AtOnce
 from phenolens.crops.config import FLAGS, CropConfig
 from phenolens.crops.store import CropStore
 from phenolens.screens.config import LayoutConfig
+from phenolens.screens.layouts import LAYOUTS
 from phenolens.study import Study
 
-Layout = Literal["bbbc021", "cropset", "table", "loaddata", "pattern", "ome-zarr", "deepprofiler", "h5sc"]
+if TYPE_CHECKING:
+    LayoutName = str
+else:
+    KINDS = "; ".join(f"{name}: {layout.title}" for name, layout in LAYOUTS.items())
+    HELP = f"how the source lies on disk (docs/formats.md). {KINDS}"
+    LayoutName = Annotated[Literal[tuple(LAYOUTS)], tyro.conf.arg(help=HELP)]
 
 
 @dataclass(frozen=True)
 class Flags:
-    """What `phenolens crop` takes."""
+    """Flags of `phenolens crop`."""
 
-    study: Positional[Path]  # the study's folder; it is begun there when it is new or empty
+    study: Positional[Path]  # the study's folder, new, empty or with a study
     source: Path  # folder with the images and tables, or with the crop set
-    layout: Layout  # how the source lies on disk (docs/formats.md): a BBBC021 download, the public crop set, ...
+    layout: LayoutName
     reading: LayoutConfig = field(default_factory=LayoutConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     at_once: AtOnce = field(default_factory=AtOnce)
 
 
 def act(flags: Flags) -> None:
-    """Cut or take over the crops."""
+    """Make the crops."""
     study, _ = cropped(flags)
     tell(f"next: phenolens train {shlex.quote(str(study.folder))}")
 
 
 def cropped(flags: Flags) -> tuple[Study, CropStore]:
-    """The study and its crops, made unless they are there."""
+    """The study and its crops, made unless they exist."""
     pipeline.check_source(flags.source)
     with Study.begun(flags.study) as study:
         store = pipeline.crop(

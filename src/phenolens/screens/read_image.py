@@ -1,13 +1,12 @@
-"""Find one grey image in a file: TIFF of any kind, PNG, OME-Zarr; its header first, its pixels when asked.
+"""Read one grey image of a file (TIFF of any kind, PNG, OME-Zarr): its header first, its pixels when asked.
 
-H x W pixels of 8 or 16 bits without sign (12-bit files are unpacked to 16). A file with more than one image, or in
-colour, needs a choice (`path#page=2`, `path#channel=green`, see screens/image_files.py); none is made in silence.
-
-C channels, H x W pixels, 16 bit without sign. An 8-bit file is taken as it is (its values stay 0..255).
+C channels, H x W pixels of 8 or 16 bits without sign; 12-bit files are unpacked to 16, 8-bit values stay 0 to 255. A
+file with several images or colours needs a choice (`path#page=2`, `path#channel=green`, see image_files.py); none is
+made silently.
 """
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -18,45 +17,59 @@ from xml.etree import ElementTree
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import tifffile
 
 from phenolens.core.errors import InputError
-from phenolens.crops.read_zarr import chosen_indices, chosen_number, is_zarr, zarr_plane
-from phenolens.screens.image_files import ImageReference, image_reference
+from phenolens.screens.image_files import ImageReference, chosen_indices, chosen_number, image_reference
+from phenolens.screens.ome_zarr import PIXEL_TYPES, Pixels, is_zarr, zarr_plane
+from phenolens.screens.screen import Screen, where_of
 
-PIXEL_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16))
 COLOURS = ("red", "green", "blue")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MEND = "replace the file, or run with --skip-missing"
+REPLACE = "replace the file, or run with --skip-missing"
 PNG_END = b"IEND"
 PNG_COLOUR = {0: "grey", 2: "red-green-blue", 3: "a palette", 4: "grey with alpha", 6: "red-green-blue with alpha"}
 
-Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about one grey image before its pixels are decoded."""
+
+    shape: tuple[int, int]  # H, W
+    pixel_type: np.dtype[Any]
+    bits: int  # a pixel, as the file says
+    n_chunks: int = 0  # of an OME-Zarr plane
+    n_missing_chunks: int = 0  # of these, not on disk
 
 
 @dataclass(frozen=True)
 class Plane:
-    """One grey image whose header has been read: `shape` (H, W), `pixel_type`, `bits` a pixel as the file says."""
+    """One grey image of an open file."""
 
-    shape: tuple[int, int]
-    pixel_type: np.dtype[Any]
-    bits: int
+    header: Header
     pixels: Callable[[], Pixels]
 
 
 @contextmanager
 def open_plane(text: str | Path, *, named: str) -> Iterator[Plane]:
-    """The image that a reference means, open while the block lasts.
+    """Open the image that a reference means; it stays open while the block lasts.
 
-    `named` begins each message (plate, well, site, channel). Raises InputError for a file that is missing, empty, cut
-    short or of another kind than its name says, for several images or colours without a choice, a choice that the file
-    does not have, and pixels of other than 8 to 16 bits without sign.
+    Args:
+        text: A file, or a file with a choice such as `#page=2`.
+        named: Plate, well, site and channel, with which each message begins.
+
+    Raises:
+        InputError: The file is missing, empty, truncated or of another kind than its name says; it holds several
+            images or colours and none is chosen, or not the chosen one; its pixels are not 8 to 16 bits without sign.
     """
     reference = image_reference(text)
     path = reference.file
     _refuse_empty(path, named=named)
     if is_zarr(path):
-        yield Plane(*zarr_plane(reference, named=named))
+        array, chunks, pixels = zarr_plane(reference, named=named)
+        shape = (int(array.shape[-2]), int(array.shape[-1]))
+        yield Plane(Header(shape, array.dtype, 8 * array.dtype.itemsize, chunks.n, chunks.n_missing), pixels)
     elif path.suffix.lower() == ".png":
         yield _png_plane(reference, named=named)
     else:
@@ -64,13 +77,30 @@ def open_plane(text: str | Path, *, named: str) -> Iterator[Plane]:
             yield _tiff_plane(tiff, reference, named=named)
 
 
+class Headers:
+    """The headers of a screen's images; each image is opened once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, Header] = {}
+
+    def of_field(self, screen: Screen, field: pd.Series) -> dict[str, Header]:
+        """The header of each channel of a field (a row of the screen's table); InputError as in `open_plane`."""
+        headers = {}
+        for channel, path in screen.files(field).items():
+            if path not in self._known:
+                with open_plane(path, named=f'{where_of(field)}: channel "{channel}"') as plane:
+                    self._known[path] = plane.header
+            headers[channel] = self._known[path]
+        return headers
+
+
 def _refuse_empty(path: Path, *, named: str) -> None:
     try:
         is_empty = path.is_file() and path.stat().st_size == 0
-    except OSError as error:  # a name that is too long, a folder without leave
+    except OSError as error:  # a name that is too long, a folder that is not readable
         raise InputError(f"{named} cannot be opened ({path}: {error.strerror})") from error
     if is_empty:
-        raise InputError(f"{named} is not a whole image ({path}: the file is empty, 0 bytes); {MEND}")
+        raise InputError(f"{named} is not a whole image ({path}: the file is empty, 0 bytes); {REPLACE}")
 
 
 def _opened(path: Path, *, named: str) -> tifffile.TiffFile:
@@ -79,9 +109,9 @@ def _opened(path: Path, *, named: str) -> tifffile.TiffFile:
     except FileNotFoundError as error:
         raise InputError(f"{named} has no file (expected {path}); bring it, or run with --skip-missing") from error
     except PermissionError as error:
-        raise InputError(f"{named} cannot be opened ({path}: {error.strerror}); give leave to read it") from error
-    except Exception as error:  # an empty, foreign or cut header: tifffile raises several kinds
-        raise InputError(f"{named} is not a whole TIFF ({path}: {_line(error)}); {MEND}") from error
+        raise InputError(f"{named} cannot be opened ({path}: {error.strerror}); make it readable") from error
+    except Exception as error:  # an empty, foreign or truncated header: tifffile raises several kinds
+        raise InputError(f"{named} is not a whole TIFF ({path}: {_line(error)}); {REPLACE}") from error
 
 
 def _tiff_plane(tiff: tifffile.TiffFile, reference: ImageReference, *, named: str) -> Plane:
@@ -94,7 +124,7 @@ def _tiff_plane(tiff: tifffile.TiffFile, reference: ImageReference, *, named: st
     except InputError:
         raise
     except Exception as error:  # the list of images or strips is damaged
-        raise InputError(f"{named} is not a whole TIFF ({path}: {_line(error)}); {MEND}") from error
+        raise InputError(f"{named} is not a whole TIFF ({path}: {_line(error)}); {REPLACE}") from error
     colour: int | None = None
     if "S" in axes and len(shape) == 3:
         colour = _colour(reference, shape[axes.index("S")], shape, named=named)
@@ -107,23 +137,23 @@ def _tiff_plane(tiff: tifffile.TiffFile, reference: ImageReference, *, named: st
         raise InputError(f"{named} has pixels of type {pixel_type} ({path}); expected 8 or 16 bits without sign")
     n_bytes = path.stat().st_size
     if end > n_bytes:
-        raise InputError(f"{named} is cut short ({path} has {n_bytes:,} of {end:,} bytes); {MEND}")
+        raise InputError(f"{named} is truncated ({path} has {n_bytes:,} of {end:,} bytes); {REPLACE}")
 
     def pixels() -> Pixels:
         try:
             image = page.asarray() if index is None else tiff.series[0].asarray()[index]
-        except Exception as error:  # a decoder's own error, of whatever kind the file provokes
+        except Exception as error:  # decoders raise many kinds
             raise InputError(f"{named} cannot be decoded ({path}: {_line(error)}); replace the file") from error
         return image if colour is None else np.take(image, colour, axis=axes.index("S"))
 
     size = shape if colour is None else tuple(n for n, axis in zip(shape, axes) if axis != "S")
-    return Plane((size[0], size[1]), np.dtype(pixel_type), int(page.bitspersample), pixels)
+    return Plane(Header((size[0], size[1]), np.dtype(pixel_type), int(page.bitspersample)), pixels)
 
 
 def _chosen_page(
     tiff: tifffile.TiffFile, reference: ImageReference, n_images: int, *, named: str
 ) -> tuple[tifffile.TiffPage, tuple[int, ...] | None]:
-    """The page that is meant; an index into the first series instead where its planes have no pages of their own."""
+    """The chosen page; an index into the first series instead where its planes have no pages of their own."""
     choice, path = dict(reference.choice), reference.file
     if "page" in choice:
         number = chosen_number(choice["page"], n_images, what="page", named=named, path=path)
@@ -148,7 +178,7 @@ def _chosen_page(
 
 
 def _ome_channels(tiff: tifffile.TiffFile) -> list[str]:
-    """The channels' names in an OME-TIFF's first image; none where it has no such description."""
+    """Channel names of an OME-TIFF's first image; none where it has no such description."""
     if not tiff.is_ome or tiff.ome_metadata is None:
         return []
     image = next(
@@ -183,8 +213,8 @@ def _png_plane(reference: ImageReference, *, named: str) -> Plane:
     except OSError as error:
         raise InputError(f"{named} cannot be opened ({path}: {error.strerror})") from error
     if not header.startswith(PNG_SIGNATURE) or len(header) < 33:
-        raise InputError(f"{named} is not a whole PNG ({path}); {MEND}")
-    _refuse_cut_png(path, named=named)
+        raise InputError(f"{named} is not a whole PNG ({path}); {REPLACE}")
+    _refuse_truncated_png(path, named=named)
     width, height, bits, kind = struct.unpack(">IIBB", header[16:26])
     if bits not in (8, 16) or kind == 3:
         raise InputError(
@@ -198,26 +228,26 @@ def _png_plane(reference: ImageReference, *, named: str) -> Plane:
     def pixels() -> Pixels:
         try:
             image = imagecodecs.png_decode(path.read_bytes())
-        except Exception as error:  # libpng's own words
+        except Exception as error:  # libpng's own message
             raise InputError(f"{named} cannot be decoded ({path}: {_line(error)}); replace the file") from error
         image = image[..., colour or 0] if image.ndim == 3 else image
         return np.ascontiguousarray(image)
 
-    return Plane((height, width), np.dtype(np.uint8 if bits == 8 else np.uint16), bits, pixels)
+    return Plane(Header((height, width), np.dtype(np.uint8 if bits == 8 else np.uint16), bits), pixels)
 
 
-def _refuse_cut_png(path: Path, *, named: str) -> None:
-    """InputError unless each of a PNG's parts is followed by another, up to the one that ends it."""
+def _refuse_truncated_png(path: Path, *, named: str) -> None:
+    """InputError unless a PNG's chunks follow each other up to its end."""
     n_bytes, at = path.stat().st_size, len(PNG_SIGNATURE)
     with path.open("rb") as file:
         kind = b""
         while kind != PNG_END:
             file.seek(at)
-            head = file.read(8)  # length of the part and its kind; behind the part is a checksum of four bytes
+            head = file.read(8)  # length and kind of the chunk; a checksum of four bytes follows it
             length, kind = struct.unpack(">I4s", head) if len(head) == 8 else (0, b"")
             at += 12 + length
             if not kind or at > n_bytes:
-                raise InputError(f"{named} is cut short ({path}, of {n_bytes:,} bytes); {MEND}")
+                raise InputError(f"{named} is truncated ({path}, of {n_bytes:,} bytes); {REPLACE}")
 
 
 def _line(error: Exception) -> str:
@@ -230,28 +260,29 @@ def _by(shape: Sequence[int]) -> str:
 
 UInt16Array = npt.NDArray[np.uint16]
 
-EIGHT_BITS, TWELVE_BITS, SIXTEEN_BITS = 255, 4095, 65_535
-SHIFTED_12_BIT, STRETCHED_8_BIT = 16, 257  # what each value is a multiple of in files that were scaled to 16 bits
-MIN_KINDS_OF_VALUES = 8  # fewer different values could all be multiples of 16 by chance: 16 ** -8 for eight
-
 
 def read_field(
     paths: Mapping[str, str | Path], *, where: str, pixel_types: Mapping[str, str] | None = None
 ) -> UInt16Array:
-    """The channels of a field, (C, H, W), in the order of `paths` (channel name: file, or `file#page=2`).
+    """The pixels of a field, (C, H, W), its channels in the order of `paths`.
 
-    `where` names plate, well and site in the messages. Raises InputError for a file that is missing, cut short, no
-    image, more than one grey image without a choice, of other than 8 to 16 bits a pixel, or of another size than the
-    first channel; with `pixel_types` also for a channel with pixels of another type (uint8 beside uint16: other scale).
+    Args:
+        paths: Channel name -> file, or `file#page=2`.
+        where: Plate, well and site, for messages.
+        pixel_types: Channel name -> the type that its pixels have in all fields (uint8 beside uint16: another scale).
+
+    Raises:
+        InputError: As in `open_plane`; or a channel has another size than the first, or another pixel type.
     """
     field: UInt16Array | None = None
     for number, (channel, path) in enumerate(paths.items()):
         named = f'{where}: channel "{channel}"'
         with open_plane(path, named=named) as plane:
-            expected = pixel_types[channel] if pixel_types is not None else str(plane.pixel_type)
-            if str(plane.pixel_type) != expected:
+            pixel_type = str(plane.header.pixel_type)
+            expected = pixel_types[channel] if pixel_types is not None else pixel_type
+            if pixel_type != expected:
                 raise InputError(
-                    f"{named} has pixels of type {plane.pixel_type}, in other fields {expected} ({path}); all images "
+                    f"{named} has pixels of type {pixel_type}, in other fields {expected} ({path}); all images "
                     "of a channel must have one type"
                 )
             image = plane.pixels()
@@ -267,64 +298,6 @@ def read_field(
     if field is None:
         raise InputError(f"{where}: no channel is named; a field has at least one")
     return field
-
-
-def field_size(path: str | Path, *, where: str) -> tuple[int, int]:
-    """Height and width in pixels from an image's header alone; InputError as in read_field."""
-    with open_plane(path, named=where) as plane:
-        return plane.shape
-
-
-def pixel_types(paths: Mapping[str, str | Path], *, where: str) -> dict[str, str]:
-    """Each channel's pixel type, from its image's header alone; InputError as in read_field."""
-    types = {}
-    for channel, path in paths.items():
-        with open_plane(path, named=f'{where}: channel "{channel}"') as plane:
-            types[channel] = str(plane.pixel_type)
-    return types
-
-
-def full_scale(images: Iterable[npt.NDArray[np.unsignedinteger]], *, bits: int | None = None) -> int:
-    """The largest value that a pixel of these images could have had, as far as their values tell.
-
-    255 where none is brighter; 65,520 where every value is a multiple of 16 (12 bits x 16, as BBBC021); 4,095 where
-    none is brighter; else 65,535, also where every value is a multiple of 257 (8 bits stretched to 16). `bits` is what
-    the files' headers say, and counts where it is less than 16. Give bright images of all channels: a dim 16-bit image
-    is not told from a 12-bit one, and images of 14 bits count as 16. Raises InputError without a pixel and for a pixel
-    that has more than `bits`.
-    """
-    brightest, divisor, n_pixels = 0, 0, 0
-    kinds: set[int] = set()
-    for image in images:
-        values = np.unique(image).astype(np.int64)
-        n_pixels += image.size
-        brightest = max(brightest, int(values.max(initial=0)))
-        divisor = int(np.gcd.reduce(values, initial=divisor))
-        kinds.update(values[:MIN_KINDS_OF_VALUES].tolist())
-    if n_pixels == 0:
-        raise InputError("no pixel to tell the full scale from; give at least one image")
-    if bits is not None and bits < 16:
-        if brightest > 2**bits - 1:
-            raise InputError(f"a pixel has the value {brightest:,}, more than {bits} bits hold; state the right bits")
-        return 2**bits - 1
-    if brightest <= EIGHT_BITS:
-        return EIGHT_BITS
-    if len(kinds) >= MIN_KINDS_OF_VALUES:
-        if divisor % STRETCHED_8_BIT == 0:
-            return SIXTEEN_BITS
-        if divisor % SHIFTED_12_BIT == 0:
-            return TWELVE_BITS * SHIFTED_12_BIT
-    return TWELVE_BITS if brightest <= TWELVE_BITS else SIXTEEN_BITS
-
-
-def as_fraction(field: npt.NDArray[np.unsignedinteger], full_scale: int) -> npt.NDArray[np.float32]:
-    """Pixels as a share of the full scale, float32 in 0 to 1; InputError where a pixel is brighter than that."""
-    if full_scale < 1:
-        raise InputError(f"a full scale of {full_scale}; expected at least 1")
-    brightest = int(field.max(initial=0))
-    if brightest > full_scale:
-        raise InputError(f"a pixel has the value {brightest:,} at a full scale of {full_scale:,}; state the right one")
-    return field.astype(np.float32) / np.float32(full_scale)
 
 
 def _size(shape: tuple[int, ...]) -> str:
