@@ -80,7 +80,7 @@ def test_nuclei_and_images_are_joined_by_image_number(tmp_path, screen, nuclei, 
 
 def test_a_table_that_says_the_field_itself_is_read_as_ever(tmp_path, screen, nuclei, images, expected):
     nuclei.merge(images).drop(columns="ImageNumber").to_csv(tmp_path / "Nuclei.csv", index=False)
-    (tmp_path / "Image.csv").write_text("this is not looked at")
+    (tmp_path / "Image.csv").write_text("this is not read")
     pd.testing.assert_frame_equal(centres_from(tmp_path / "Nuclei.csv", screen)[0], expected)
     pd.testing.assert_frame_equal(read_centres(tmp_path / "Nuclei.csv", screen), expected)
 
@@ -92,7 +92,7 @@ def test_without_plates_the_names_of_files_say_which_field_it_is(tmp_path, nucle
     names.to_csv(tmp_path / "Image.csv", index=False)
     pd.testing.assert_frame_equal(centres_from(tmp_path / "Nuclei.csv", screen)[0], expected)
     screen = screen_of(FIELDS, file_DNA=["x/a.tif", "y/a.tif", "z/c.tif"])
-    assert "does not say which field an image is of" in refusal(tmp_path / "Nuclei.csv", screen)
+    assert "does not name the field of an image" in refusal(tmp_path / "Nuclei.csv", screen)
 
 
 @pytest.mark.parametrize("names", [("Per_Image", "Per_Nuclei"), ("Image", "Nuclei"), ("Per_Image", "Per_Object")])
@@ -141,11 +141,11 @@ def test_nuclei_without_their_images_are_refused(tmp_path, screen, nuclei, image
     images[:2].to_csv(tmp_path / "Image.csv", index=False)
     assert "Image.csv: no row for ImageNumber 3, of 1 nuclei" in refusal(tmp_path / "Nuclei.csv", screen)
     pd.concat([images, images]).to_csv(tmp_path / "Image.csv", index=False)
-    assert "ImageNumber 1 stands there twice" in refusal(tmp_path / "Nuclei.csv", screen)
+    assert "ImageNumber 1 is there twice" in refusal(tmp_path / "Nuclei.csv", screen)
 
 
 def test_what_is_no_table_of_centres_is_refused(tmp_path, screen, nuclei, images):
-    (tmp_path / "a.sqlite").write_text("not a database, though it is long enough to be looked at")
+    (tmp_path / "a.sqlite").write_text("not a database, though it is long enough")
     assert "a.sqlite: not a whole SQLite database" in refusal(tmp_path / "a.sqlite", screen)
     assert "b.sqlite: no such file" in refusal(tmp_path / "b.sqlite", screen)
     assert "no table Per_Image or Image" in refusal(write_sqlite(tmp_path / "c.db", {"Nuclei": nuclei}), screen)

@@ -144,7 +144,7 @@ def test_a_plate_map_with_plates_holds_for_each_plate_alone(images):
         (lambda t: t.drop(columns="plate"), "no column for the plate"),
         (lambda t: t.drop(columns="compound"), "no column for the compound"),
         (lambda t: t.drop(columns=["file_DNA", "file_actin"]), "no column file_<channel>"),
-        (lambda t: t.assign(Metadata_Well="B02"), "the columns well and Metadata_Well both say the well"),
+        (lambda t: t.assign(Metadata_Well="B02"), "the columns well and Metadata_Well both give the well"),
         (lambda t: t.assign(compound="x"), "no control well: no compound is DMSO"),
         (lambda t: t.assign(concentration_um="much"), 'row 2: concentration_um is "much", expected a number'),
         (lambda t: t.assign(concentration_um=[None] * len(t)), "the concentration is not a number of at least 0"),
@@ -255,7 +255,7 @@ def test_a_pattern_that_two_files_of_a_channel_match_is_refused(images):
         ("{well}.tif", "it has no {channel}"),
         ("", "it has no {well}"),
         ("{well}_{dye}_{channel}.tif", "{dye} is not known"),
-        ("{well}_{well}_{channel}", "{well} is not known or stands there twice"),
+        ("{well}_{well}_{channel}", "{well} is not known or is there twice"),
         ("{well}_w{channel}.png", "no file has the pattern"),
     ],
 )

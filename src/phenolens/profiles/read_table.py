@@ -89,7 +89,7 @@ def _delimited(file: Path, columns: Columns, separator: str) -> pd.DataFrame:
         )
     _refuse_repeated([name for name in names if name], "column", source=file)
     text = {getattr(columns, what) or own for what, own in OWN_NAMES.items() if what != "concentration"}
-    return read_csv(file, columns=(), text=text & set(names), separator=separator, words_as_written=True)
+    return read_csv(file, columns=(), text=text & set(names), separator=separator, as_written=True)
 
 
 def _refuse_repeated(names: list[str], what: str, *, source: Path) -> None:

@@ -1,12 +1,12 @@
 """Read a table of nucleus centres, as CellProfiler writes it, and join it to a screen's fields.
 
 A column may have the object's name, `Image_` or `Metadata_` before its own (`Nuclei_Location_Center_X`,
-`Image_Metadata_Plate`, `Metadata_ImageNumber`), and `_x` or `_y` behind it where tables were joined.
+`Image_Metadata_Plate`, `Metadata_ImageNumber`), and `_x` or `_y` after it where tables were joined.
 """
 
 import re
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -24,6 +24,13 @@ from phenolens.screens.screen import FIELD, Screen, well_names
 DEFAULT_NAME = "Nuclei.csv"  # in a source folder
 NUMBER_KEYS = {"TableNumber": "table_number", "ImageNumber": "image_number"}
 CENTRE_COLUMNS = {"ObjectNumber": "object_number", "Location_Center_Y": "y", "Location_Center_X": "x"}
+OBJECT = "Nuclei"
+SQLITE = (".sqlite", ".sqlite3", ".db")
+IMAGE_KEYS = ("TableNumber", "ImageNumber")
+FIELD_KEYS = ("Metadata_Plate", "Metadata_Well", "Metadata_Site")
+LOCATION = re.compile(rf"^(?P<well>[A-Za-z]{{1,2}}\d+)-(?P<site>.+)-{OBJECT}\.csv$")
+IMAGE_COLUMN = re.compile(r"Number|Metadata|FileName")
+EMPTY = "site folders or files without centres"
 PLATE_COLUMNS = ("Metadata_Plate", "Image_Metadata_Plate", "plate")  # read as text: plate 007 is not 7
 
 
@@ -84,15 +91,7 @@ def _refuse_twice(table: pd.DataFrame, keys: list[str], source: str, expected: s
     if twice.any():
         row = table[twice].iloc[0]
         where = ", ".join(f"{key} {row[key]}" for key in keys)
-        raise InputError(f"{source}: {where} stands there twice ({int(twice.sum()):,} such rows); expected {expected}")
-
-
-OBJECT = "Nuclei"
-SQLITE = (".sqlite", ".sqlite3", ".db")
-IMAGE_KEYS = ("TableNumber", "ImageNumber")
-FIELD_KEYS = ("Metadata_Plate", "Metadata_Well", "Metadata_Site")
-LOCATION = re.compile(rf"^(?P<well>[A-Za-z]{{1,2}}\d+)-(?P<site>.+)-{OBJECT}\.csv$")
-EMPTY = "site folders or files without centres"
+        raise InputError(f"{source}: {where} is there twice ({int(twice.sum()):,} such rows); expected {expected}")
 
 
 def centres_from(path: Path, screen: Screen, *, skip_missing: bool = False) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -105,12 +104,12 @@ def centres_from(path: Path, screen: Screen, *, skip_missing: bool = False) -> t
     read_centres does.
     """
     path = Path(path)
-    if path.is_dir() and ((path / "locations").is_dir() or path.name == "locations"):
-        nuclei, n_empty = _locations(path if path.name == "locations" else path / "locations", screen, skip_missing)
-        return _joined(nuclei, screen, source=str(path)), _counted(n_empty)
     if path.is_dir():
-        nuclei, n_empty = _site_folders(path, screen, skip_missing)
-        return _joined(nuclei, screen, source=str(path)), _counted(n_empty)
+        locations = path if path.name == "locations" else path / "locations"
+        is_deepprofiler = locations.is_dir()
+        found = _locations(locations, skip_missing) if is_deepprofiler else _site_folders(path, screen, skip_missing)
+        nuclei, counts = found
+        return _joined(nuclei, screen, source=str(path)), counts
     if path.suffix.lower() in SQLITE:
         return _joined(_sqlite(path, screen), screen, source=path.name), {}
     if path.suffix.lower() == ".parquet":
@@ -118,7 +117,7 @@ def centres_from(path: Path, screen: Screen, *, skip_missing: bool = False) -> t
     images = _beside(path.parent, "Image.csv") if path.is_file() else None
     if images is not None:
         raw = read_csv(path, columns=CENTRE_COLUMNS, text=PLATE_COLUMNS)
-        if not _says_the_field(raw, screen):
+        if not _names_the_field(raw, screen):
             return _joined(_with_image_table(raw, images, screen), screen, source=path.name), {}
     return read_centres(path, screen), {}
 
@@ -127,18 +126,14 @@ def _joined(nuclei: pd.DataFrame, screen: Screen, source: str) -> pd.DataFrame:
     return joined_centres(nuclei, dict(zip(FIELD_KEYS, FIELD)), screen, source=source)
 
 
-def _counted(n_empty: int) -> dict[str, int]:
-    return {EMPTY: n_empty} if n_empty else {}
-
-
-def _says_the_field(raw: pd.DataFrame, screen: Screen) -> bool:
-    """Whether read_centres can join it as it is."""
+def _names_the_field(raw: pd.DataFrame, screen: Screen) -> bool:
+    """Whether read_centres can join the table."""
     has_numbers = set(IMAGE_KEYS) <= set(raw.columns) and {"table_number", "image_number"} <= set(screen.table.columns)
     return has_numbers or set(FIELD_KEYS) <= set(raw.columns) or set(FIELD) <= set(raw.columns)
 
 
 def _beside(folder: Path, name: str) -> Path | None:
-    """The file of that name in a folder, whatever its case."""
+    """The file of that name in a folder, in any case."""
     return next((path for path in sorted(folder.iterdir()) if path.name.lower() == name.lower()), None)
 
 
@@ -157,7 +152,7 @@ def _with_fields(nuclei: pd.DataFrame, images: pd.DataFrame, screen: Screen, *, 
     if twice.any():
         row = table[twice].iloc[0]
         raise InputError(
-            f"{source}: {', '.join(f'{key} {row[key]}' for key in keys)} stands there twice ({int(twice.sum())} such "
+            f"{source}: {', '.join(f'{key} {row[key]}' for key in keys)} is there twice ({int(twice.sum())} such "
             "rows); expected one row an image"
         )
     joined = nuclei[[*keys, *CENTRE_COLUMNS]].merge(table, on=keys, how="left", indicator="found")
@@ -166,17 +161,16 @@ def _with_fields(nuclei: pd.DataFrame, images: pd.DataFrame, screen: Screen, *, 
         row = joined[lost].iloc[0]
         raise InputError(
             f"{source}: no row for {', '.join(f'{key} {row[key]}' for key in keys)}, of {int(lost.sum()):,} nuclei; "
-            f"bring "
-            "the table of images that belongs to the nuclei"
+            "bring the table of images that belongs to the nuclei"
         )
     return joined[joined["Metadata_Plate"].notna()].drop(columns="found")
 
 
 def _fields_of(images: pd.DataFrame, screen: Screen, *, source: str) -> pd.DataFrame:
-    """Plate, well and site of each image: as it says, or as its files' names say; empty for another screen's images."""
-    said = _columns(images, {key: ("Image_", "Metadata_", "") for key in FIELD_KEYS})
-    if len(said) == len(FIELD_KEYS):
-        return images[list(said.values())].set_axis(list(FIELD_KEYS), axis=1)
+    """Plate, well and site of each image, from its columns or its files' names; empty for another screen's images."""
+    named = _columns(images, {key: ("Image_", "Metadata_", "") for key in FIELD_KEYS})
+    if len(named) == len(FIELD_KEYS):
+        return images[list(named.values())].set_axis(list(FIELD_KEYS), axis=1)
     for channel in screen.channels:
         column = _columns(images, {f"FileName_{channel}": ("Image_", "")}).get(f"FileName_{channel}")
         if column is None or f"file_{channel}" not in screen.table:
@@ -186,14 +180,13 @@ def _fields_of(images: pd.DataFrame, screen: Screen, *, source: str) -> pd.DataF
             by_name = screen.table[FIELD].set_index(names).rename(columns=dict(zip(FIELD, FIELD_KEYS)))
             return by_name.reindex(images[column]).reset_index(drop=True).set_axis(images.index)
     raise InputError(
-        f"{source}: does not say which field an image is of: expected {', '.join(FIELD_KEYS)}, or FileName_<channel> "
-        f"with "
+        f"{source}: does not name the field of an image: expected {', '.join(FIELD_KEYS)}, or FileName_<channel> with "
         "the names of the screen's files, each once"
     )
 
 
 def _columns(table: pd.DataFrame | Iterable[str], wanted: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    """For each wanted name the column that has it behind one of its prefixes, perhaps with _x or _y at the end."""
+    """Wanted name -> the column with one of its prefixes before it, and perhaps _x or _y after it."""
     names = list(table.columns if isinstance(table, pd.DataFrame) else table)
     found = {}
     for name, prefixes in wanted.items():
@@ -205,7 +198,7 @@ def _columns(table: pd.DataFrame | Iterable[str], wanted: dict[str, tuple[str, .
 
 
 def _centre_columns(names: Iterable[str], *, source: str) -> dict[str, str]:
-    """The columns of a nucleus's number and centre; InputError where one is not there."""
+    """The columns of a nucleus's number and centre; InputError where one is missing."""
     before = (f"{OBJECT}_", f"Metadata_{OBJECT}_", "")
     wanted = {name: before for name in CENTRE_COLUMNS if name != "ObjectNumber"}
     found = _columns(names, {**wanted, "Number_Object_Number": before, "ObjectNumber": (*before, "Metadata_")})
@@ -232,10 +225,8 @@ def _sqlite(path: Path, screen: Screen) -> pd.DataFrame:
             keys = {key: key for key in IMAGE_KEYS if key in columns}
             nuclei = _selected(database, object_table, {**keys, **wanted})
             # not the hundreds of measurements of an image
-            said = [
-                name for name in _sqlite_columns(database, image_table) if re.search(r"Number|Metadata|FileName", name)
-            ]
-            images = _selected(database, image_table, {name: name for name in said})
+            of_images = [name for name in _sqlite_columns(database, image_table) if IMAGE_COLUMN.search(name)]
+            images = _selected(database, image_table, {name: name for name in of_images})
     except sqlite3.Error as error:
         raise InputError(f"{path}: not a whole SQLite database ({error}); replace it") from error
     return _with_fields(nuclei, images, screen, source=f"{path.name}, {image_table}")
@@ -253,7 +244,7 @@ def _sqlite_columns(database: sqlite3.Connection, table: str) -> list[str]:
 
 
 def _selected(database: sqlite3.Connection, table: str, columns: dict[str, str]) -> pd.DataFrame:
-    """These columns alone (our name: theirs); a database of many gigabytes is never held."""
+    """These columns alone (our name: theirs), so that a database of many gigabytes is never in memory."""
     names = ", ".join(f'"{name}"' for name in columns.values())
     rows = database.execute(f'select {names} from "{table}"').fetchall()
     return pd.DataFrame(rows, columns=list(columns))
@@ -280,66 +271,69 @@ def _parquet(path: Path, screen: Screen) -> pd.DataFrame:
     return both[both["Metadata_Plate"].notna()]
 
 
-def _site_folders(folder: Path, screen: Screen, skip_missing: bool) -> tuple[pd.DataFrame, int]:
-    """The nuclei of every folder with Nuclei.csv and Image.csv, and how many of them hold none."""
-    sites = sorted(path.parent for path in folder.rglob(f"{OBJECT}.csv"))
-    if not sites:
+def _site_folders(folder: Path, screen: Screen, skip_missing: bool) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The nuclei of every folder with Nuclei.csv and Image.csv, and the count of those without any."""
+    tables = sorted(folder.rglob(f"{OBJECT}.csv"))
+    if not tables:
         raise InputError(
             f"{folder}: no folder in it holds {OBJECT}.csv; give a table, or the folder of CellProfiler's output"
         )
-    parts, n_empty = [], 0
-    for site in track(sites, "Folders of centres read", total=len(sites)):
-        images = _beside(site, "Image.csv")
-        try:
-            if images is None:
-                raise InputError(f"{site}: {OBJECT}.csv without Image.csv beside it; bring it")
-            for table in (site / f"{OBJECT}.csv", images):
-                if table.stat().st_size == 0:
-                    raise InputError(f"{table}: an empty file of 0 bytes; replace it")
-            parts.append(
-                _with_image_table(
-                    read_csv(site / f"{OBJECT}.csv", columns=CENTRE_COLUMNS, text=PLATE_COLUMNS), images, screen
-                )
-            )
-        except InputError as error:
-            if not skip_missing:
-                raise InputError(f"{error}, or run with --skip-missing to leave such sites out") from None
-            n_empty += 1
-    return _together(parts, folder), n_empty
+
+    def nuclei_of(path: Path) -> pd.DataFrame:
+        images = _beside(path.parent, "Image.csv")
+        if images is None:
+            raise InputError(f"{path.parent}: {OBJECT}.csv without Image.csv beside it; bring it")
+        _refuse_empty(images)
+        raw = read_csv(path, columns=CENTRE_COLUMNS, text=PLATE_COLUMNS)
+        return _with_image_table(raw, images, screen)
+
+    return _from_many(tables, nuclei_of, folder, skip_missing=skip_missing)
 
 
-def _locations(folder: Path, screen: Screen, skip_missing: bool) -> tuple[pd.DataFrame, int]:
+def _locations(folder: Path, skip_missing: bool) -> tuple[pd.DataFrame, dict[str, int]]:
     """DeepProfiler's `<plate>/<well>-<site>-Nuclei.csv`; an object's number is its row, from 1."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected locations/<plate>/<well>-<site>-{OBJECT}.csv")
-    files = [(path, LOCATION.match(path.name)) for path in sorted(folder.glob("*/*.csv"))]
-    matched = [(path, match) for path, match in files if match]
+    files = sorted(folder.glob("*/*.csv"))
+    matched = {path: match for path in files if (match := LOCATION.match(path.name))}
     if not matched:
         raise InputError(
             f"{folder}: no file <plate>/<well>-<site>-{OBJECT}.csv (there are {len(files)} other CSV files)"
         )
+
+    def nuclei_of(path: Path) -> pd.DataFrame:
+        raw = read_csv(path, columns=())
+        raw = raw.assign(ObjectNumber=range(1, len(raw) + 1))
+        wanted = _centre_columns(raw.columns, source=f"{path.parent.name}/{path.name}")
+        nuclei = raw[[wanted[name] for name in CENTRE_COLUMNS]].set_axis(list(CENTRE_COLUMNS), axis=1)
+        place = dict(zip(FIELD_KEYS, (path.parent.name, matched[path]["well"], matched[path]["site"])))
+        return nuclei.assign(**place)
+
+    return _from_many(list(matched), nuclei_of, folder, skip_missing=skip_missing)
+
+
+def _from_many(
+    tables: list[Path], nuclei_of: Callable[[Path], pd.DataFrame], folder: Path, *, skip_missing: bool
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The nuclei of many tables, and the count of those without any; without skip_missing these are refused."""
     parts, n_empty = [], 0
-    for path, match in track(matched, "Locations read", total=len(matched)):
+    for path in track(tables, "Tables of centres read", total=len(tables)):
         try:
-            if path.stat().st_size == 0:
-                raise InputError(f"{path}: an empty file of 0 bytes; replace it")
-            raw = read_csv(path, columns=())
-            raw = raw.assign(ObjectNumber=range(1, len(raw) + 1))
-            wanted = _centre_columns(raw.columns, source=f"{path.parent.name}/{path.name}")
-            nuclei = raw[[wanted[name] for name in CENTRE_COLUMNS]].set_axis(list(CENTRE_COLUMNS), axis=1)
-            place = dict(zip(FIELD_KEYS, (path.parent.name, match["well"], match["site"])))
+            _refuse_empty(path)
+            nuclei = nuclei_of(path)
         except InputError as error:
             if not skip_missing:
                 raise InputError(f"{error}, or run with --skip-missing to leave such sites out") from None
             n_empty += 1
         else:
             for name in CENTRE_COLUMNS:
-                numbers(nuclei, name, source=str(path))  # said here, where the file is known
-            parts.append(nuclei.assign(**place))
-    return _together(parts, folder), n_empty
-
-
-def _together(parts: list[pd.DataFrame], folder: Path) -> pd.DataFrame:
+                numbers(nuclei, name, source=str(path))  # while the file is known
+            parts.append(nuclei[[*FIELD_KEYS, *CENTRE_COLUMNS]])
     if not parts:
         raise InputError(f"{folder}: no site has a centre; give the folder of the segmentation's output")
-    return pd.concat([part[[*FIELD_KEYS, *CENTRE_COLUMNS]] for part in parts], ignore_index=True)
+    return pd.concat(parts, ignore_index=True), {EMPTY: n_empty} if n_empty else {}
+
+
+def _refuse_empty(path: Path) -> None:
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: an empty file of 0 bytes; replace it")

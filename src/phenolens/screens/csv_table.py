@@ -1,4 +1,4 @@
-"""Read a table of comma-separated values, and say in one line what is wrong with it."""
+"""Read a table of comma-separated values; what is wrong with it is one line."""
 
 import zlib
 from collections.abc import Collection, Iterable
@@ -17,24 +17,23 @@ def read_csv(
     columns: Iterable[str],
     text: Collection[str] = (),
     separator: str = ",",
-    words_as_written: bool = False,
+    as_written: bool = False,
 ) -> pd.DataFrame:
     """The table in `path` (may end in .gz; its lines in LF, CRLF or CR alone), which has at least `columns`.
 
-    Columns named in `text` stay as they are written (plate 007 is not 7); with `words_as_written` also where they say
-    nothing ("", "None", "nan"), which else are missing values. Raises InputError when it is missing, no such table,
-    empty, or lacks a column.
+    Columns named in `text` stay as written (plate 007 is not 7); with `as_written` also "", "None" and "nan", which
+    are otherwise missing values. Raises InputError if the file is missing, not a table, empty, or lacks a column.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a table with the columns {', '.join(columns)}")
-    kinds = {name: _as_written for name in text} if words_as_written else None
+    kinds = {name: _as_written for name in text} if as_written else None
     table = _parsed(
         path,
         low_memory=False,
         sep=separator,
         converters=kinds,
-        dtype=None if words_as_written else dict.fromkeys(text, str),
+        dtype=None if as_written else dict.fromkeys(text, str),
     )
     missing = [name for name in columns if name not in table.columns]
     if missing:
@@ -45,7 +44,7 @@ def read_csv(
 
 
 def column_names(path: Path, *, separator: str = ",") -> list[str]:
-    """The names in a table's first line as they stand there, one that stands twice too ("" where there is none)."""
+    """The names in a table's first line as written, duplicates too ("" where there is none)."""
     first = _parsed(Path(path), header=None, nrows=1, dtype=str, keep_default_na=False, sep=separator)
     return [str(name) for name in first.iloc[0]]
 
@@ -60,12 +59,12 @@ def _parsed(path: Path, **how: Any) -> pd.DataFrame:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
     except (ValueError, EOFError, OSError, zlib.error) as error:
-        words = " ".join(str(error).split())
-        raise InputError(f"{path}: not a table of comma-separated values ({words}); replace it") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a table of comma-separated values ({reason}); replace it") from error
 
 
 def numbers(table: pd.DataFrame, column: str, *, source: str) -> pd.Series:
-    """A column as finite numbers; InputError that names the first row where it is none (the first row is 2)."""
+    """A column as finite numbers; InputError names the first row with another value (the first row is 2)."""
     values = pd.to_numeric(table[column], errors="coerce")
     bad = ~np.isfinite(values.to_numpy(float))
     if bad.any():

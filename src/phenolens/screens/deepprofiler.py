@@ -14,15 +14,15 @@ from phenolens.screens.screen import Screen
 INPUTS, INDEX, IMAGES, LOCATIONS = "inputs", Path("metadata", "index.csv"), "images", "locations"
 OUTLINES = "Outlines"  # masks of the cells, not a channel
 OTHER_PICTURES = (".jpg", ".jpeg", ".jp2", ".bmp", ".gif", ".webp")  # kinds that are not read, most of them lossy
-SAYS_THE_DOSE_TOO = "treatment"  # beside a column for the compound it is the compound at its dose, in one word
+WITH_DOSE = "treatment"  # beside a column for the compound it is the compound with its dose
 
 
 def read_deepprofiler(source: Path, *, config: LayoutConfig, skip_missing: bool = False) -> Screen:
     """The screen of a project folder, or of its `inputs`: a row a field in `metadata/index.csv`.
 
-    `Metadata_Plate`, `Metadata_Well` and `Metadata_Site` say the field; a column whose every value is the name of an
-    image is a channel, its paths lie within `images` (as DeepProfiler joins them). What was done stands in columns as
-    in plate_map.py, or in a plate map. Raises InputError as read_table does.
+    `Metadata_Plate`, `Metadata_Well` and `Metadata_Site` name the field; a column whose every value is the name of an
+    image is a channel, its paths lie within `images` (as DeepProfiler joins them). Treatments are in columns as in
+    plate_map.py, or in a plate map. Raises InputError as read_table does.
     """
     source = Path(source)
     inputs = inputs_folder(source)
@@ -41,7 +41,7 @@ def read_deepprofiler(source: Path, *, config: LayoutConfig, skip_missing: bool 
     within = PurePosixPath(inputs.relative_to(source).as_posix()) / IMAGES
     every = raw[found].map(lambda name: str(within / str(name).replace("\\", "/")), na_action="ignore")
     return described_screen(
-        known_columns(_said_once(raw.drop(columns=found)), source=path.name),
+        known_columns(_without_repeat(raw.drop(columns=found)), source=path.name),
         every,
         source=source,
         table=path,
@@ -58,7 +58,7 @@ def inputs_folder(source: Path) -> Path:
 
 
 def locations_folder(source: Path) -> Path | None:
-    """Where a project has its cells' centres; None where there are none."""
+    """Where a project has its cells' centres; None where it has none."""
     folder = inputs_folder(source) / LOCATIONS
     return folder if folder.is_dir() else None
 
@@ -95,8 +95,8 @@ def _refuse_other_pictures(others: pd.DataFrame, *, source: str) -> None:
                 )
 
 
-def _said_once(raw: pd.DataFrame) -> pd.DataFrame:
-    """Without a column `Treatment` where another one says the compound."""
+def _without_repeat(raw: pd.DataFrame) -> pd.DataFrame:
+    """Without a column `Treatment` where another one gives the compound."""
     plain = {str(name): str(name).lower().removeprefix("metadata_") for name in raw.columns}
-    twice = [name for name, word in plain.items() if word == SAYS_THE_DOSE_TOO]
+    twice = [name for name, short in plain.items() if short == WITH_DOSE]
     return raw.drop(columns=twice) if {"compound", "compound_name"} & set(plain.values()) else raw

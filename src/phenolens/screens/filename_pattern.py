@@ -14,9 +14,9 @@ from phenolens.core.files import sha256
 from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig, chosen_channels
 from phenolens.screens.plate_map import read_plate_map, with_defaults, with_plate_map
-from phenolens.screens.screen import Screen, checked_screen, well_name
+from phenolens.screens.screen import Screen, checked_screen, well_name, where_of
 
-# A channel has no underscore, so that `w1_thumb` is none. An identifier is what ImageXpress puts at the end.
+# A channel has no underscore, which excludes `w1_thumb`. ImageXpress puts an identifier (guid) at the end.
 PLACES = {
     "plate": r"[^/]+?",
     "well": r"[A-Za-z]{1,2}\d{1,3}",
@@ -31,8 +31,8 @@ def read_pattern(source: Path, *, config: LayoutConfig, skip_missing: bool = Fal
     """The screen of the files under `source` whose path, or its end, has the pattern; treatments from the plate map.
 
     Without `{site}` each well has site 1; without `{plate}` the plate is the source folder's name. Files that do not
-    match are counted in `left_out` (but CSV), thumbnails (`_thumb`) by themselves. Files are not yet looked at (see
-    files_on_disk). Raises InputError for a pattern without `{well}` or `{channel}`, when no file matches, for two files
+    match are counted in `left_out` (but CSV), thumbnails (`_thumb`) separately. Files are not yet searched (see
+    with_files). Raises InputError for a pattern without `{well}` or `{channel}`, when no file matches, for two files
     of one plate, well, site and channel, for a site without a file of each channel (with `skip_missing` left out and
     counted) and as the plate map does.
     """
@@ -46,9 +46,8 @@ def read_pattern(source: Path, *, config: LayoutConfig, skip_missing: bool = Fal
         again = table[twice].iloc[0]
         first = table[(table[[*key, "channel"]] == again[[*key, "channel"]]).all(axis=1)].iloc[0]
         raise InputError(
-            f'plate "{again["plate"]}", well "{again["well"]}", site {again["site"]}: channel "{again["channel"]}" '
-            f"has two "
-            f"files, {first['path']} and {again['path']} ({int(twice.sum())} such files); make the pattern narrower"
+            f'{where_of(again)}: channel "{again["channel"]}" has two files, {first["path"]} and {again["path"]} '
+            f"({int(twice.sum())} such files); make the pattern narrower"
         )
     channels = chosen_channels(sorted(table["channel"].unique()), config.channels, source=str(source))
     wide = table.pivot(index=key, columns="channel", values="path")[list(channels.values())]
@@ -58,7 +57,7 @@ def read_pattern(source: Path, *, config: LayoutConfig, skip_missing: bool = Fal
         left_out["fields without an image of each channel"] = n_incomplete
     map_path = config.plate_map_path(source)
     if map_path is None:
-        raise InputError(f"{source}: names of files do not say what was done to a well; give a CSV with --plate-map")
+        raise InputError(f"{source}: file names do not give the treatment of a well; give a CSV with --plate-map")
     fields, more = with_plate_map(fields, read_plate_map(map_path), source=map_path.name, skip_missing=skip_missing)
     fields = with_defaults(fields, controls=config.controls, source=map_path.name)
     sources = {map_path.name: sha256(map_path)}
@@ -76,11 +75,10 @@ def pattern_expression(pattern: str) -> re.Pattern[str]:
     strange = [name for name in names if name not in PLACES or names.count(name) > 1]
     lacking = [name for name in ("well", "channel") if name not in names]
     if strange or lacking:
-        found = f"{{{strange[0]}}} is not known or stands there twice" if strange else f"it has no {{{lacking[0]}}}"
+        found = f"{{{strange[0]}}} is not known or is there twice" if strange else f"it has no {{{lacking[0]}}}"
         raise InputError(
             f'--pattern "{pattern}": {found}; expected such as {{plate}}/{{well}}_s{{site}}_w{{channel}}.tif, with * '
-            f"for "
-            "what changes and {guid} for an identifier"
+            "for what changes and {guid} for an identifier"
         )
     written = "".join(
         f"(?P<{part[1:-1]}>{PLACES[part[1:-1]]})"
@@ -127,7 +125,7 @@ def _files(source: Path) -> list[str]:
         raise InputError(f"{source}: no such folder; give the folder that holds the images")
 
     def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot be listed ({error.strerror}); give leave to read it") from error
+        raise InputError(f"{error.filename}: cannot be listed ({error.strerror}); make it readable") from error
 
     return sorted(
         (Path(folder) / name).relative_to(source).as_posix()
@@ -144,8 +142,8 @@ def _complete(fields: pd.DataFrame, channels: list[str], *, skip_missing: bool) 
         row = fields[incomplete].iloc[0]
         channel = channels[int(lacking[incomplete][0].argmax())]
         raise InputError(
-            f'plate "{row["plate"]}", well "{row["well"]}", site {row["site"]}: channel "{channel}" has no file that '
-            f"matches the pattern; {int(incomplete.sum()):,} such fields. Bring it, choose --channels, or run with "
+            f'{where_of(row)}: channel "{channel}" has no file that matches the pattern; '
+            f"{int(incomplete.sum()):,} such fields. Bring it, choose --channels, or run with "
             "--skip-missing; no crop was written."
         )
     if incomplete.all():

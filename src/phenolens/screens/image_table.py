@@ -1,6 +1,6 @@
 """Read a screen from a table of its images in plain columns: plate, well, site, file_<channel>, compound ...
 
-The columns and their defaults are those of plate_map.py; a plate map may say what was done instead.
+The columns and their defaults are those of plate_map.py; a plate map may give the treatments instead.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ FILE = "file_"
 def read_table(source: Path, *, config: LayoutConfig, skip_missing: bool = False) -> Screen:
     """The screen of a CSV with a row a field: `plate`, `well`, `file_<channel>` at least (paths within `source`).
 
-    Files are not yet looked at (see files_on_disk). Raises InputError for a missing column, no `file_` column, and a
+    Files are not yet searched (see with_files). Raises InputError for a missing column, no `file_` column, and a
     field without the name of a file for each channel (with `skip_missing` left out and counted).
     """
     source = Path(source)
@@ -70,8 +70,7 @@ def described_screen(
         if not skip_missing or lacking.all():
             raise InputError(
                 f'{table.name}, row {row + 2}: channel "{channel}" has no file ({int(lacking.sum()):,} such rows); '
-                f"fill "
-                "it in, choose --channels, or run with --skip-missing; no crop was written."
+                "fill it in, choose --channels, or run with --skip-missing; no crop was written."
             )
         left_out["fields without an image of each channel"] = int(lacking.sum())
     joined = pd.concat([fields, files], axis=1)[~lacking].reset_index(drop=True)

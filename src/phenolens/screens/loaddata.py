@@ -18,16 +18,16 @@ from phenolens.screens.screen import Screen
 DEFAULT_TABLE = "load_data.csv"
 FILE_COLUMN = re.compile(r"^(?:Image_)?FileName_(?P<channel>.+)$")
 URL_COLUMN = re.compile(r"^(?:Image_)?URL_(?P<channel>.+)$")
-ILLUMINATION = re.compile(r"^Illum", re.IGNORECASE)  # correction functions stand beside the images, as .npy
+ILLUMINATION = re.compile(r"^Illum", re.IGNORECASE)  # correction functions beside the images, as .npy
 
 
 def read_loaddata(source: Path, *, config: LayoutConfig, skip_missing: bool = False) -> Screen:
     """The screen of `FileName_X` and `PathName_X` (or `URL_X`) columns, also with `Image_` before them.
 
-    Plate, well, site and what was done are columns as in plate_map.py (`Metadata_Plate` ...), or come from the plate
-    map. A folder that is not where the table has it is looked for within `source` by the end of its path, and last in
-    `source` itself. Channels whose name begins with Illum are left out. A `Frame_X` column that is not all 0 says the
-    page, from 0. Raises InputError as read_table does, and for an address that is no file of this machine.
+    Plate, well, site and treatment are columns as in plate_map.py (`Metadata_Plate` ...), or come from the plate map. A
+    folder that does not exist where the table has it is searched within `source` by the end of its path, and last in
+    `source` itself. Channels whose name begins with Illum are left out. A `Frame_X` column that is not all 0 is the
+    page, from 0. Raises InputError as read_table does, and for an address that is not a file of this machine.
     """
     source = Path(source)
     path = given_path(config.table or Path(DEFAULT_TABLE), source)
@@ -53,7 +53,7 @@ def read_loaddata(source: Path, *, config: LayoutConfig, skip_missing: bool = Fa
 
 
 def _file_columns(raw: pd.DataFrame) -> dict[str, str]:
-    """Channel -> the column with its file's name, or else its address, in the table's order."""
+    """Channel -> the column of its file's name, or else of its address, in the table's order."""
     found: dict[str, str] = {}
     for expression in (FILE_COLUMN, URL_COLUMN):
         for name in map(str, raw.columns):
@@ -66,7 +66,7 @@ def _file_columns(raw: pd.DataFrame) -> dict[str, str]:
 def _references(
     raw: pd.DataFrame, channel: str, column: str, folder_of: Callable[[str], Path], *, source: str
 ) -> pd.Series:
-    """Each row's file as `file_<channel>` has it; empty where the table has none."""
+    """Each row's file as in `file_<channel>`; empty where the table has none."""
     if URL_COLUMN.match(column):
         parts = raw[column].map(lambda url: _local(url, column, source=source), na_action="ignore")
         folders = parts.map(lambda text: text.rpartition("/")[0], na_action="ignore")
@@ -93,7 +93,7 @@ def _references(
 
 
 def _folders(source: Path) -> Callable[[str], Path]:
-    """Where a PathName lies on this machine, relative to `source` when it is in there."""
+    """A function from a PathName to its folder on this machine, relative to `source` if it is inside."""
 
     @cache
     def folder_of(path_name: str) -> Path:

@@ -24,7 +24,7 @@ from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig, chosen_channels
 from phenolens.screens.image_files import ImageReference, chosen_indices
 from phenolens.screens.plate_map import read_plate_map, with_defaults, with_plate_map
-from phenolens.screens.screen import Screen, checked_screen, well_name
+from phenolens.screens.screen import Screen, checked_screen, well_name, where_of
 
 ENTRY_BYTES = 16  # offset and length of a chunk within its shard, as uint64
 CHECKSUM_BYTES = 4  # crc32c behind the entries
@@ -98,7 +98,7 @@ def read_ome_zarr(source: Path, *, config: LayoutConfig, skip_missing: bool = Fa
     map_path = config.plate_map_path(source)
     if map_path is None:
         raise InputError(
-            f"{source}: an OME-Zarr plate does not say what was done to a well; give a CSV with --plate-map"
+            f"{source}: an OME-Zarr plate does not give the treatment of a well; give a CSV with --plate-map"
         )
     fields, left_out = with_plate_map(fields, read_plate_map(map_path), source=map_path.name, skip_missing=skip_missing)
     fields = with_defaults(fields, controls=config.controls, source=map_path.name)
@@ -148,8 +148,7 @@ def _fields(
         if len(acquisitions) > 1:
             raise InputError(
                 f'{path}: well "{name}" has {len(acquisitions)} acquisitions; expected one, as a site is a place: '
-                f"write a "
-                "table of the images and read it with --layout table"
+                "write a table of the images and read it with --layout table"
             )
         for site, image in enumerate(images, start=1):
             at = at_well / str(image["path"])
@@ -163,8 +162,7 @@ def _fields(
     if missing and (not skip_missing or not rows):
         raise InputError(
             f"{missing[0]}: not there, though the plate's metadata names it ({len(missing)} such wells or fields). "
-            f"Bring "
-            "it, or run with --skip-missing; no crop was written."
+            "Bring it, or run with --skip-missing; no crop was written."
         )
     if not rows:
         raise InputError(f"{next(iter(plates))}: the plate names no field; expected wells with images")
@@ -198,7 +196,7 @@ def _one_set_of_channels(rows: list[dict[str, Any]], config: LayoutConfig) -> li
         if row["labels"] != first:
             found, expected = (", ".join(labels) or "none" for labels in (row["labels"], first))
             raise InputError(
-                f'plate "{row["plate"]}", well "{row["well"]}", site {row["site"]} has the channels {found}; '
+                f"{where_of(row)} has the channels {found}; "
                 f"{rows[0]['path'].as_posix()} has {expected}; all fields must have the same"
             )
     if not first and not config.channels:

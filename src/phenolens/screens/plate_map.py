@@ -1,6 +1,6 @@
-"""What was done to which well, from a plate map or from columns beside the images; defaults where nothing is said.
+"""The treatment of each well, from a plate map or from columns beside the images, with defaults for missing columns.
 
-The columns may have any of the names below; case, spaces, and a leading `Metadata_` or `Image_Metadata_` do not count.
+Columns may have any of the names below; case, spaces, and a leading `Metadata_` or `Image_Metadata_` do not matter.
 """
 
 import re
@@ -29,8 +29,7 @@ DEFAULT_NAME = "plate_map.csv"  # in a source folder
 
 
 def read_as_text(path: Path, *, columns: Collection[str] = ()) -> pd.DataFrame:
-    """A table with every cell as it is written (plate 007 is not 7), an empty cell as NaN; InputError as in "
-    "read_csv."""
+    """A table with every cell as written (plate 007 is not 7), an empty cell as NaN; InputError as in read_csv."""
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; give the right one, or bring it")
     header = read_csv(path, columns=columns).columns
@@ -40,14 +39,14 @@ def read_as_text(path: Path, *, columns: Collection[str] = ()) -> pd.DataFrame:
 def known_columns(raw: pd.DataFrame, *, source: str) -> pd.DataFrame:
     """The columns of `raw` that NAMES knows, under our names; wells as B02, site and concentration as numbers.
 
-    Raises InputError for two columns of one meaning, a well name that is none and a value that is no number.
+    Raises InputError for two columns of one meaning, an invalid well name and a value that is not a number.
     """
     found: dict[str, str] = {}
     for name in map(str, raw.columns):
         plain = re.sub(r"^(image_)?metadata_", "", re.sub(r"[\s-]+", "_", name.strip().lower()))
         ours = next((ours for ours, names in NAMES.items() if plain in names), None)
         if ours in found:
-            raise InputError(f"{source}: the columns {found[ours]} and {name} both say the {ours}; keep one of them")
+            raise InputError(f"{source}: the columns {found[ours]} and {name} both give the {ours}; keep one of them")
         if ours is not None:
             found[ours] = name
     known = raw[list(found.values())].set_axis(list(found), axis=1)
@@ -65,10 +64,10 @@ def known_columns(raw: pd.DataFrame, *, source: str) -> pd.DataFrame:
 
 
 def read_plate_map(path: Path) -> pd.DataFrame:
-    """One row a well: `well`, `compound` and, as far as the file has them, `plate` and the rest of TREATMENT.
+    """One row a well: `well`, `compound` and, if the file has them, `plate` and the rest of TREATMENT.
 
-    Without `plate` it holds for every plate. Raises InputError without a well or compound column and for a well that
-    stands there twice.
+    Without `plate` it applies to every plate. Raises InputError without a well or compound column and for a well that
+    is listed twice.
     """
     path = Path(path)
     known = known_columns(read_as_text(path), source=path.name)
@@ -76,8 +75,7 @@ def read_plate_map(path: Path) -> pd.DataFrame:
         if name not in known:
             raise InputError(
                 f"{path}: no column for the {name} (it may be called {', '.join(NAMES[name])}); a plate map has one "
-                f"row a "
-                "well"
+                "row a well"
             )
     keys = ["plate", "well"] if "plate" in known else ["well"]
     twice = known.duplicated(keys)
@@ -85,7 +83,7 @@ def read_plate_map(path: Path) -> pd.DataFrame:
         row = known[twice].iloc[0]
         where = ", ".join(f'{key} "{row[key]}"' for key in keys)
         raise InputError(
-            f"{path.name}: {where} stands there twice ({int(twice.sum())} such rows); expected one row a well"
+            f"{path.name}: {where} is listed twice ({int(twice.sum())} such rows); expected one row a well"
         )
     return known.drop(columns="site", errors="ignore")
 
@@ -93,15 +91,15 @@ def read_plate_map(path: Path) -> pd.DataFrame:
 def with_plate_map(
     fields: pd.DataFrame, plate_map: pd.DataFrame, *, source: str, skip_missing: bool
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """The fields with what the plate map says of their wells; what it says of a treatment replaces nothing.
+    """The fields with the plate map's treatment of their wells, and counts of what was left out.
 
     Raises InputError for a column that both have, a well with images that the map does not have, and a well of the map
-    without images; with `skip_missing` the last two are left out and counted. Wells of the map whose compound is empty
-    are empty wells: with images they are refused, or left out, as if they were not there.
+    without images; with `skip_missing` the last two are left out and counted. A well of the map without a compound
+    counts as missing.
     """
     both = [name for name in TREATMENT if name in fields and name in plate_map]
     if both:
-        raise InputError(f"{source}: the table of images says the {both[0]} too; leave it out of one of them")
+        raise InputError(f"{source}: the table of images gives the {both[0]} too; leave it out of one of them")
     keys = ["plate", "well"] if "plate" in plate_map else ["well"]
     used = plate_map[plate_map["compound"].notna()]
     joined = fields.merge(used, on=keys, how="left", indicator="found")
@@ -130,15 +128,14 @@ def with_plate_map(
 def with_defaults(fields: pd.DataFrame, *, controls: Collection[str], source: str) -> pd.DataFrame:
     """Site 1, batch = plate, no mechanism, concentration 0 in controls (everywhere when there is no such column).
 
-    The role is `control` where the compound is one of `controls` (case does not count), else `treated`. An empty cell
-    counts as no cell for role, batch and moa; a treated well without its concentration is refused by checked_screen.
+    The role is `control` where the compound is one of `controls` (in any case), else `treated`. An empty cell of role,
+    batch or moa gets its default; a treated well without its concentration is refused by checked_screen.
     """
     fields = fields.copy()
     if "compound" not in fields:
         raise InputError(
             f"{source}: no column for the compound (it may be called {', '.join(NAMES['compound'])}); add it, or give "
-            f"a "
-            "plate map with --plate-map"
+            "a plate map with --plate-map"
         )
     if "site" not in fields:
         fields["site"] = 1
@@ -162,14 +159,14 @@ def with_defaults(fields: pd.DataFrame, *, controls: Collection[str], source: st
 
 
 def whole_numbers(values: pd.Series, *, source: str, column: str) -> pd.Series:
-    """A column as whole numbers of at least 1; InputError that names the first row where it is none."""
+    """A column as whole numbers of at least 1; InputError names the first row with another value."""
     parsed = numbers(pd.DataFrame({column: values}), column, source=source)
     bad = ((parsed % 1 != 0) | (parsed < 1)).to_numpy()
     if bad.any():
         row = int(bad.argmax())
         raise InputError(
-            f'{source}, row {row + 2}: {column} is "{values.iloc[row]}", expected a whole number from 1; correct the '
-            f"table"
+            f'{source}, row {row + 2}: {column} is "{values.iloc[row]}", expected a whole number from 1; correct '
+            "the table"
         )
     return parsed.astype(int)
 

@@ -193,8 +193,7 @@ def _colour(reference: ImageReference, n_samples: int, shape: Sequence[int], *, 
     if wanted is None:
         raise InputError(
             f"{named} holds an image of shape {_by(shape)}, in colour ({reference.file}); expected one grey image, or "
-            f"a "
-            "choice after the file's name: #channel=red, #channel=green or #channel=blue"
+            "a choice after the file's name: #channel=red, #channel=green or #channel=blue"
         )
     if wanted in COLOURS and COLOURS.index(wanted) < n_samples:
         return COLOURS.index(wanted)

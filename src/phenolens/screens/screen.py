@@ -134,7 +134,7 @@ def select(
     return replace(screen, table=table[chosen].reset_index(drop=True))
 
 
-def where_of(field: pd.Series) -> str:
+def where_of(field: pd.Series | Mapping[str, object]) -> str:
     """The place of a field, or of a cell in it, for messages."""
     return f'plate "{field["plate"]}", well "{field["well"]}", site {field["site"]}'
 
@@ -255,6 +255,6 @@ def _fail_on(bad: pd.Series, table: pd.DataFrame, what: str, source: str) -> Non
         row = table[bad.to_numpy()].iloc[0]
         more = f" (and {int(bad.sum()) - 1} more rows)" if bad.sum() > 1 else ""
         raise InputError(
-            f'{source}: {what} at plate "{row["plate"]}", well "{row["well"]}", site {row["site"]}, '
+            f"{source}: {what} at {where_of(row)}, "
             f'compound "{row["compound"]}", concentration "{row["concentration_um"]}", role "{row["role"]}"{more}'
         )
