@@ -35,7 +35,7 @@ LONG_AGO = 10**18  # ns since 1970
 
 KILLED_AT = """
 import os, pathlib, signal, sys
-from phenolens.images import preparing
+from phenolens.crops import prepare_plate as preparing
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
 source, folder = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
@@ -258,7 +258,7 @@ def test_two_processes_find_and_estimate_the_same_bytes(untouched, made_correcte
     screen = read_screen(untouched, layout="bbbc021")
     two = AtOnce(processes=2)
     prepare_plate.found_centres(screen, tmp_path, BOTH.nuclei(usual_pixel_um=nuclei.PIXEL_UM), at_once=two)
-    prepare_plate.plate_lights(screen, tmp_path, BOTH.light(), at_once=two)
+    prepare_plate.plate_illuminations(screen, tmp_path, BOTH.light(), at_once=two)
     by_one = files(made_corrected.folder)
     assert files(tmp_path) == {name: by_one[name] for name in by_one if name.startswith(("nuclei", "illumination"))}
 
@@ -314,7 +314,7 @@ def test_damaged_light_is_estimated_again(untouched, made_corrected, tmp_path):
 
 
 def test_too_few_fields_to_tell_the_light_are_refused_before_anything_is_written(untouched, tmp_path):
-    with pytest.raises(InputError, match="10 fields, expected at least 60 .*--least-fields") as error:
+    with pytest.raises(InputError, match=r"10 fields, expected at least 60 .*--least-fields") as error:
         make(untouched, tmp_path / "crops", replace(BOTH, least_fields=60))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "crops").exists()
