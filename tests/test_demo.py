@@ -28,7 +28,7 @@ def phenolens(*arguments: object) -> list[str]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo with fewer steps than it takes by default; its study."""
     out = tmp_path_factory.mktemp("demo") / "out"
-    last_line = phenolens("demo", out, "--steps", 120)[-1]
+    last_line = phenolens("demo", out, "--steps", 120, "--threads", 1)[-1]
     assert last_line == str((out / "study" / "report.html").resolve())
     return out / "study"
 
