@@ -65,12 +65,12 @@ def test_from_home_to_a_playing_film_are_two_clicks_and_its_frame_stands_in_the_
         page.get_by_role("link", name="Travel", exact=True).click()
         first = page.locator("#now").get_attribute("src")
         page.get_by_role("button", name="Play").click()
-        expect(page.locator("#words")).to_contain_text("frame 3 of 9")
+        expect(page.locator("#caption")).to_contain_text("frame 3 of 9")
         page.get_by_role("button", name="Pause").click()
         assert page.locator("#now").get_attribute("src") != first
-        shown = page.locator("#words").text_content()
+        shown = page.locator("#caption").text_content()
         page.goto(page.url)
-        assert page.locator("#words").text_content() == shown
+        assert page.locator("#caption").text_content() == shown
         assert page.evaluate("document.getElementById('now').naturalWidth") == 36
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         assert wrong(said) == []
@@ -81,7 +81,7 @@ def test_keys_move_the_film_and_a_channel_that_is_off_is_off_in_every_picture(br
         page.goto(f"{at}travel?to={SERIES}")
         page.locator("#frame").focus()
         page.keyboard.press("ArrowRight")
-        assert "frame 2 of 9" in page.locator("#words").text_content()
+        assert "frame 2 of 9" in page.locator("#caption").text_content()
         page.get_by_role("checkbox", name="tubulin").uncheck()
         page.wait_for_url("**channels=DNA&channels=actin**")
         sources = page.eval_on_selector_all("img[data-picture]", "all => all.map(one => one.src)")
@@ -91,13 +91,13 @@ def test_keys_move_the_film_and_a_channel_that_is_off_is_off_in_every_picture(br
             assert "channels=DNA&channels=actin" in page.get_by_role("link", name=name).get_attribute("href")
         assert "channels=DNA&channels=actin" in page.locator("#starts a").first.get_attribute("href")
         page.get_by_role("button", name="Travel", exact=True).click()
-        page.wait_for_url(re.compile("channels=DNA&channels=actin&frame=0"))
+        page.wait_for_url(re.compile("channels=DNA&channels=actin&frame=1"))
         assert page.get_by_role("checkbox", name="tubulin").is_checked() is False
         assert wrong(said) == []
 
 
 def test_the_map_draws_every_cell_and_a_lasso_counts_what_lies_in_it(browser, at, study):
-    places = httpx.get(f"{at}map/places.bin?run={RUN}&of=cells&way=pca").content
+    places = httpx.get(f"{at}map/places.bin?run={RUN}&of=cells&projection=pca").content
     places = np.frombuffer(places, "<f4").reshape(2, -1).T
     with page_of(browser, viewport=WIDE) as (page, said):
         page.goto(f"{at}map?of=cells")
@@ -112,20 +112,20 @@ def test_the_map_draws_every_cell_and_a_lasso_counts_what_lies_in_it(browser, at
                 *[box[a] + share * box[b] for a, b, share in zip("xy", ("width", "height"), corner)], steps=4
             )
         page.mouse.up()
-        page.wait_for_function("document.querySelector('#chosen h2').textContent.includes('cells')")
+        page.wait_for_function("document.querySelector('#selection h2').textContent.includes('cells')")
         around = np.array(
             [at.split(",") for at in page.evaluate("new URL(location).searchParams.get('lasso')").split(" ")], float
         )
         expected = int(Path(around).contains_points(places).sum())
-        said_count = page.locator("#chosen h2").text_content()
+        said_count = page.locator("#selection h2").text_content()
         assert 0 < expected < len(places)
         counted = int(said_count.removeprefix("In the lasso: ").removesuffix(" cells"))
         assert counted == pytest.approx(expected, abs=2)  # corners in the address are rounded
         page.goto(page.url)  # as a colleague would
         drawn(page)
-        page.wait_for_function("document.querySelector('#chosen h2').textContent.includes('cells')")
-        assert page.locator("#chosen h2").text_content() == said_count
-        expect(page.locator("#chosen ul.cells img")).to_have_count(min(counted, 24), timeout=30_000)
+        page.wait_for_function("document.querySelector('#selection h2').textContent.includes('cells')")
+        assert page.locator("#selection h2").text_content() == said_count
+        expect(page.locator("#selection ul.cells img")).to_have_count(min(counted, 24), timeout=30_000)
         assert wrong(said) == []
 
 
@@ -136,7 +136,7 @@ def test_the_crop_of_the_cell_under_the_pointer_is_shown(browser, at, study):
         where = page.evaluate(
             """async () => {
               const map = document.getElementById("map"), axes = map._fullLayout, box = map.getBoundingClientRect();
-              const bytes = await (await fetch(`/map/places.bin?${map.dataset.asked}`)).arrayBuffer();
+              const bytes = await (await fetch(`/map/places.bin?${map.dataset.query}`)).arrayBuffer();
               const places = new Float32Array(bytes), n = places.length / 2;
               return [box.left + axes.xaxis._offset + axes.xaxis.d2p(places[5]),
                 box.top + axes.yaxis._offset + axes.yaxis.d2p(places[n + 5])];
@@ -144,7 +144,7 @@ def test_the_crop_of_the_cell_under_the_pointer_is_shown(browser, at, study):
         )
         page.mouse.move(*where)
         page.wait_for_selector("#card:not([hidden]) img")
-        (point,) = httpx.get(f"{at}map/points.json?run={RUN}&of=cells&way=pca&numbers=5").json()
+        (point,) = httpx.get(f"{at}map/points.json?run={RUN}&of=cells&projection=pca&numbers=5").json()
         assert page.locator("#card img").get_attribute("src") == point["picture"]
         assert point["where"] in page.locator("#card").text_content()
         assert wrong(said) == []
@@ -160,7 +160,7 @@ def test_the_map_of_treatments_is_searched_and_coloured_by_keyboard(browser, at,
         )
         page.get_by_role("searchbox").fill(SERIES)
         page.keyboard.press("Enter")
-        page.wait_for_function("document.querySelector('#chosen h2').textContent.includes('2 treatments')")
+        page.wait_for_function("document.querySelector('#selection h2').textContent.includes('2 treatments')")
         assert "find=two%2Fdoses" in page.url
         page.get_by_label("Colour").select_option("dose")
         page.wait_for_function("document.getElementById('legend').textContent.includes('10 µM')")
@@ -184,7 +184,7 @@ def test_plates_and_treatments_fit_a_phone(browser, at, study):
 def test_the_list_of_groups_can_be_used_as_soon_as_it_is_there_and_while_the_rest_is_drawn(browser, at):
     def in_two_parts(route):
         script = httpx.get(f"{at}static/map.js").text.replace("AT_ONCE = 100000,", "AT_ONCE = 2,")
-        held = script.replace("await seen();", "await new Promise((go) => { window.goOn = go; });")
+        held = script.replace("await painted();", "await new Promise((go) => { window.goOn = go; });")
         assert held != script
         route.fulfill(body=held, content_type="text/javascript")
 
@@ -203,7 +203,7 @@ def test_the_list_of_groups_can_be_used_as_soon_as_it_is_there_and_while_the_res
         page.wait_for_function("!!window.goOn")
         page.evaluate("goOn()")
         drawn(page)
-        expect(page.locator("#chosen")).to_be_visible()
+        expect(page.locator("#selection")).to_be_visible()
         assert page.evaluate("document.getElementById('map').data.filter((one) => one.visible === false).length") > 0
         assert wrong(said) == []
 
@@ -249,5 +249,5 @@ def test_names_on_the_map_have_a_font_that_can_be_drawn_and_what_is_waited_for_s
         )
         assert fonts
         assert [font for font in fonts if not font.startswith("31px")] == []
-        assert page.locator("#said").bounding_box()["y"] < page.locator("#map").bounding_box()["y"]
+        assert page.locator("#status").bounding_box()["y"] < page.locator("#map").bounding_box()["y"]
         assert wrong(said) == []

@@ -21,6 +21,7 @@ from described import try_every_operation
 from explored_study import Visitor
 from phenolens.core.colours import cell_image
 from phenolens.core.files import write_parquet
+from phenolens.runs.embeddings import embedding_rows
 from phenolens.study import Study
 from phenolens.travel.compute import TravelConfig, Traveller
 from phenolens.web import projection, treatments
@@ -30,7 +31,7 @@ from phenolens.web.study_view import StudyView
 from test_web import TRICKS, everything
 from travelling_study import LONELY, RUN, SERIES
 
-ASKED = f"run={RUN}&of=cells&way=pca"
+ASKED = f"run={RUN}&of=cells&projection=pca"
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +69,11 @@ def test_a_point_of_the_map_is_the_cell_that_its_group_says(study, visitor):
 
 
 def test_a_point_of_the_map_of_treatments_shows_the_cell_nearest_to_its_mean(study, visitor):
-    (point,) = visitor.get(f"/map/points.json?run={RUN}&of=treatments&way=pca&numbers=0").json()
+    (point,) = visitor.get(f"/map/points.json?run={RUN}&of=treatments&projection=pca&numbers=0").json()
     name = re.search(r"/treatments/([^?]+)", point["link"])[1].replace("%40", "@").replace("%2F", "/")
     explorer = StudyView(study)
     nearest = next(iter(explorer.nearest_to_mean(RUN, name, n=1)))
-    assert explorer.cells().table["cell_id"].iloc[nearest] in point["picture"]
+    assert explorer.cells().catalogue.cells["cell_id"].iloc[nearest] in point["picture"]
 
 
 def test_what_is_looked_for_is_found_by_compound_mechanism_well_or_cell(study, visitor):
@@ -110,14 +111,14 @@ def test_only_the_map_may_compile_scripts_and_no_page_may_take_any_from_elsewher
 def test_a_frame_is_the_travellers_picture_in_the_contrast_of_all_cells(study, visitor):
     traveller = Traveller.open(study, RUN)
     (journey,) = traveller.travel(TravelConfig(to=f"{SERIES}@10", way="line", frames=5))
-    path = address("travel", "frame-2.png", to=f"{SERIES}@10", way="line", frames=5, run=RUN)
+    path = address("travel", "frame-3.png", to=f"{SERIES}@10", way="line", frames=5, run=RUN)
     shown = matplotlib.image.imread(io.BytesIO(visitor.get(path).content), format="png")[..., :3]
     expected = cell_image(journey.pictures[2], StudyView(study).cells().contrast)
     np.testing.assert_allclose(shown, expected, atol=0.5 / 255 + 1e-6)
 
 
 def test_a_channel_alone_leaves_the_other_channels_black(study, visitor):
-    path = address("travel", "frame-0.png", to=SERIES, channels=["DNA"])
+    path = address("travel", "frame-1.png", to=SERIES, channels=["DNA"])
     shown = matplotlib.image.imread(io.BytesIO(visitor.get(path).content), format="png")[..., :3]
     assert shown[..., 0].max() > 0.3
     assert shown[..., 1:].max() == 0
@@ -144,7 +145,7 @@ def test_a_travel_with_channels_switched_off_has_an_address_that_opens(visitor, 
 def test_the_travels_page_shows_every_frame_its_nearest_real_cell_and_what_was_measured(study, visitor):
     html = visitor.get(address("travel", to=f"{SERIES}@10", frames=4)).text
     (journey,) = Traveller.open(study, RUN).travel(TravelConfig(to=f"{SERIES}@10", frames=4))
-    assert len(re.findall(r"data-go=", html)) == 4
+    assert len(re.findall(r"<a [^>]*data-frame=", html)) == 4
     for cell in journey.nearest:
         assert f"cell_id={cell.cell_id}" in html
     change = journey.measured.change[journey.measured.most_moved(1)[0]].iloc[-1]
@@ -164,7 +165,7 @@ def test_a_treatments_populations_are_those_that_a_travel_to_medoids_leads_to(st
         html = visitor.get(re.search(r'href="(/travel[^"]+)"', group)[1].replace("&amp;", "&")).text
         assert f"The real cell at the end: {traveller.real_cell(target.row).label}, {medoids[number - 1]}" in html
     lonely = visitor.get(address("treatments", traveller.catalogue.find_treatment(LONELY))).text
-    assert "Too few cells to look for populations: 1," in lonely
+    assert "Too few cells to find populations: 1," in lonely
 
 
 def test_a_travel_can_start_from_the_id_of_any_cell(study, visitor):
@@ -185,12 +186,21 @@ def test_a_treatment_of_one_cell_and_all_doses_can_be_travelled_to(visitor):
 def test_a_travel_that_cannot_be_is_told_in_words_on_its_page(visitor, query):
     html = visitor.get(f"/travel?{query}").text
     assert 'class="missing"' in html
-    assert "Travel: what a treatment does to a cell" in html
+    assert "Travel: the effect of a treatment on a cell" in html
 
 
 @pytest.mark.parametrize(
     "query",
-    ["frames=1", "frames=9999999999", "way=fly", "bright=0", "bright=1e9", "populations=x", "frame=-1", "doses=%00"],
+    [
+        "frames=1",
+        "frames=9999999999",
+        "way=fly",
+        "brightness=0",
+        "brightness=1e9",
+        "populations=x",
+        "frame=-1",
+        "doses=%00",
+    ],
 )
 def test_numbers_and_ways_that_cannot_be_are_refused(visitor, query):
     assert f"Take {query.partition('=')[0]} out of the address" in visitor.get(f"/travel?{query}", 422).text
@@ -219,7 +229,7 @@ def test_a_name_that_is_none_is_refused_in_words_wherever_it_stands(visitor, pat
 def test_downloads_hold_every_neighbour_and_every_cell_of_the_treatment(study, visitor):
     name = f"{SERIES}@10"
     cells = pd.read_csv(io.BytesIO(visitor.get(address("downloads", "cells.csv", treatment=name, run=RUN)).content))
-    rows = StudyView(study).cells().rows_of(name)
+    rows = StudyView(study).cells().catalogue.rows_of(name)
     assert cells["cell_id"].tolist() == study.crops.cells["cell_id"].iloc[rows].tolist()
     near = pd.read_csv(io.BytesIO(visitor.get(address("downloads", "neighbours.csv", treatment=name, run=RUN)).content))
     assert near["cosine_distance"].is_monotonic_increasing
@@ -234,7 +244,7 @@ def test_downloads_hold_every_neighbour_and_every_cell_of_the_treatment(study, v
 
 def test_a_travel_is_taken_along_as_film_strip_and_numbers(visitor):
     asked = {"to": f"{SERIES}@10", "frames": 3}
-    numbers = pd.read_csv(io.BytesIO(visitor.get(address("travel", "numbers.csv", **asked)).content))
+    numbers = pd.read_csv(io.BytesIO(visitor.get(address("travel", "frames.csv", **asked)).content))
     assert numbers["frame"].tolist() == [1, 2, 3]
     assert {"cosine", "nearest_cell", "nucleus_area_px"} <= set(numbers)
     assert visitor.get(address("travel", "film.gif", **asked)).content.startswith(b"GIF8")
@@ -274,9 +284,9 @@ def test_a_study_without_models_says_on_every_page_what_comes_next(tiny_study):
         html = visitor.get(path).text
         assert "phenolens train" in html
         assert "<script" not in html
-    answer = visitor.get("/map/places.bin?run=&of=cells&way=pca", 404)
+    answer = visitor.get("/map/places.bin?run=&of=cells&projection=pca", 404)
     assert "phenolens train" in answer.text
-    assert "phenolens train" in visitor.get("/travel/frame-0.png", 404).text
+    assert "phenolens train" in visitor.get("/travel/frame-1.png", 404).text
 
 
 @pytest.mark.slow
@@ -300,9 +310,9 @@ def test_whatever_its_description_allows_is_answered_without_an_error(study, mon
 def test_a_run_that_is_not_embedded_is_told_its_own_next_command_not_another_runs(study, tmp_path):
     shutil.copytree(study.folder, tmp_path / "study")
     half = Study.open(tmp_path / "study")
-    shutil.rmtree(half.embeddings(RUN))
-    shutil.copytree(half.run(RUN), half.run("unfinished"))
-    (half.run("unfinished") / "health.json").unlink()
+    shutil.rmtree(half.embeddings_folder(RUN))
+    shutil.copytree(half.run_folder(RUN), half.run_folder("unfinished"))
+    (half.run_folder("unfinished") / "health.json").unlink()
     visitor = Visitor(half)
     for path in (f"/map?run={RUN}&of=cells", f"/treatments/{quote(SERIES + '@10', safe='')}?run={RUN}"):
         html = visitor.get(path).text
@@ -333,7 +343,7 @@ def test_what_nobody_foresaw_is_a_page_with_all_headers(study, monkeypatch):
 def test_an_embedding_that_cannot_be_read_is_named_and_stops_nothing(study, tmp_path, capsys):
     shutil.copytree(study.folder, tmp_path / "study")
     broken = Study.open(tmp_path / "study")
-    path = min(broken.embeddings(RUN).glob("*.h5ad"))
+    path = min(broken.embeddings_folder(RUN).glob("*.h5ad"))
     visitor = Visitor(broken)
     for content in (path.read_bytes()[:3000], b"", _empty_hdf5(tmp_path)):
         path.write_bytes(content)
@@ -357,7 +367,7 @@ def _empty_hdf5(folder):
 def test_whatever_is_damaged_is_named_with_the_command_that_mends_it(study, tmp_path, name, content):
     shutil.copytree(study.folder, tmp_path / "study")
     broken = Study.open(tmp_path / "study")
-    broken.report.write_bytes(b"")
+    broken.report_path.write_bytes(b"")
     damaged = list(broken.folder.glob(name))
     assert damaged
     for path in damaged:
@@ -370,11 +380,14 @@ def test_whatever_is_damaged_is_named_with_the_command_that_mends_it(study, tmp_
 
 def test_populations_of_many_cells_are_looked_for_when_asked(study, monkeypatch):
     monkeypatch.setattr(treatments, "QUICK_CELLS", 2)
-    visitor, path = Visitor(study), address("treatments", StudyView(study).cells().treatments["n_cells"].idxmax())
+    visitor, path = (
+        Visitor(study),
+        address("treatments", StudyView(study).cells().catalogue.treatments["n_cells"].idxmax()),
+    )
     html = visitor.get(path).text
-    assert "stands for them" not in html
-    link = re.search(r'href="([^"]+)#populations">Look for them', html)[1].replace("&amp;", "&")
-    assert "stands for them" in visitor.get(link).text
+    assert "is their medoid" not in html
+    link = re.search(r'href="([^"]+)#populations">Find them', html)[1].replace("&amp;", "&")
+    assert "is their medoid" in visitor.get(link).text
 
 
 def test_a_map_that_takes_long_keeps_no_other_map_waiting(study, monkeypatch):
@@ -402,6 +415,7 @@ def test_a_map_that_takes_long_keeps_no_other_map_waiting(study, monkeypatch):
 def test_a_process_that_ends_lets_the_opening_of_travels_come_to_its_end(study):
     ends_meanwhile = f"""
 import pathlib, time
+from phenolens.runs.embeddings import embedding_rows
 from phenolens.study import Study
 from phenolens.web.app import create_app, prepare
 app = create_app(Study.open(pathlib.Path({str(study.folder)!r})))
@@ -415,11 +429,12 @@ prepare(app)
 def test_a_run_that_is_embedded_anew_shows_the_cells_of_its_new_embeddings(study, tmp_path):
     shutil.copytree(study.folder, tmp_path / "study")
     explorer = StudyView(Study.open(tmp_path / "study"))
-    treatment = explorer.cells().treatments["n_cells"].idxmax()
+    treatment = explorer.cells().catalogue.treatments["n_cells"].idxmax()
     before = explorer.typical_cell(RUN, treatment)
-    rows = explorer.cells().rows_of(treatment)
+    rows = explorer.cells().catalogue.rows_of(treatment)
     *_, farthest = explorer.nearest_to_mean(RUN, treatment, n=len(rows))
-    mean, first = explorer.embedded(RUN, rows).mean(axis=0), 0
+    store, first = explorer.cells().store, 0
+    mean = np.concatenate(list(embedding_rows(explorer.study, RUN, store, rows))).mean(axis=0)
     for plate in explorer.cells().store.plates:
         with h5py.File(explorer.study.embeddings_folder(RUN) / f"{plate}.h5ad", "r+") as file:
             here = farthest - first
@@ -438,14 +453,14 @@ def test_without_controls_a_travel_says_what_it_cannot_show_and_why(study, tmp_p
     visitor, start = Visitor(bare), study.crops.cells["cell_id"].iloc[0]
     asked = f"/travel?to={quote(SERIES, safe='')}&start={start}"
     assert "no control cells to start from" in visitor.get("/travel").text
-    assert "in standard deviations of control cells, and this study has none" in visitor.get(asked).text
+    assert "standard deviations of control cells, and this study has none" in visitor.get(asked).text
     assert "no control cells: a direction starts from their mean" in visitor.get(f"{asked}&way=direction").text
-    assert "no control cells, whose standard deviations" in visitor.get(f"{asked}&populations=2").text
-    many = StudyView(bare).cells().treatments["n_cells"].idxmax()
+    assert "no control cells" in visitor.get(f"{asked}&populations=2").text
+    many = StudyView(bare).cells().catalogue.treatments["n_cells"].idxmax()
     assert "No populations: no control cells" in visitor.get(address("treatments", many, populations="true")).text
 
 
 def test_choices_that_do_not_go_together_are_told_in_the_pages_words(visitor):
     html = visitor.get("/travel?populations=2&doses=true").text
-    assert "take 1 of them, or not “up the doses”" in html
+    assert "use 1 population, or no “up the doses”" in html
     assert "--targets" not in html

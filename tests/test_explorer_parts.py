@@ -8,10 +8,10 @@ import pytest
 from phenolens.core.colours import Contrast
 from phenolens.core.errors import InputError
 from phenolens.web import projection
-from phenolens.web.map import COLOURS, CONTROL, SIGNS, UNKNOWN, grouped
-from phenolens.web.plates import DISTANCE, NOISE, SHADES, Heat, well_measure, well_profiles
-from phenolens.web.projection import Plane, map_of_cells, map_of_treatments
-from phenolens.web.study_view import Cells, adjusted
+from phenolens.web.map import COLOURS, CONTROL, SYMBOLS, UNKNOWN, grouped
+from phenolens.web.plates import DISTANCE, NOISE, SHADES, Heat, WellProfiles
+from phenolens.web.projection import fit_pca, map_of_cells, map_of_treatments, pca_places
+from phenolens.web.study_view import adjusted
 from travelling_study import RUN
 
 
@@ -35,9 +35,9 @@ def test_controls_come_first_and_unknown_mechanisms_last():
 
 
 def test_as_many_compounds_as_there_are_colours_and_signs_are_all_drawn_differently():
-    n = len(COLOURS) * len(SIGNS)
+    n = len(COLOURS) * len(SYMBOLS)
     groups = grouped(pd.DataFrame({"role": "treated", "compound": [f"c{i:02d}" for i in range(n)]}), "compound")
-    assert len(set(zip(groups.colours, groups.signs))) == n == 48
+    assert len(set(zip(groups.colours, groups.symbols))) == n == 48
 
 
 def test_doses_stand_in_their_order_from_light_to_dark():
@@ -56,36 +56,36 @@ def test_a_plate_is_coloured_by_its_name_whatever_was_on_it():
 def test_a_map_of_cells_has_each_counted_cell_once_where_its_embedding_lies(study):
     store, z = study.crops, embedded(study)
     fine = np.flatnonzero(~store.cells["is_noise"].to_numpy(bool))
-    made = map_of_cells(study, RUN, store, way="pca")
+    made = map_of_cells(study, RUN, store, projection="pca")
     assert sorted(made.rows.tolist()) == fine.tolist()
     assert made.rows.tolist() != fine.tolist()
-    np.testing.assert_allclose(made.places, Plane.of(z[fine]).placed(z)[made.rows], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(made.places, pca_places(fit_pca(z[fine]), z)[made.rows], rtol=1e-3, atol=1e-4)
 
 
 def test_axes_found_in_some_cells_place_all_and_that_is_said(study, monkeypatch):
-    monkeypatch.setattr(projection, "AXES_CELLS", 30)
+    monkeypatch.setattr(projection, "PCA_CELLS", 30)
     store = study.crops
-    made = map_of_cells(study, RUN, store, way="pca")
+    made = map_of_cells(study, RUN, store, projection="pca")
     n = int((~store.cells["is_noise"].astype(bool)).sum())
     assert len(made.rows) == n
-    assert f"found in 30 of {n:,} cells, evenly over the wells" in made.words
+    assert f"30 of {n:,} cells, evenly over the wells" in made.caption
 
 
 def test_the_controls_place_on_a_map_of_treatments_is_where_whitening_puts_their_mean(study):
-    made = map_of_treatments(study, RUN, way="pca")
+    made = map_of_treatments(study, RUN, projection="pca")
     profiles = anndata.read_h5ad(study.treatments_path(RUN, statistics="mean", whitening="whitened"))
     x = np.asarray(profiles.X, float)
-    np.testing.assert_allclose(made.control, Plane.of(x).placed(np.zeros_like(x[:1]))[0], rtol=1e-5)
+    np.testing.assert_allclose(made.control, pca_places(fit_pca(x), np.zeros_like(x[:1]))[0], rtol=1e-5)
     assert {made.names[row] for row in made.rows} == set(profiles.obs["Metadata_Treatment"])
 
 
 def test_embeddings_that_are_missing_or_of_other_crops_are_told_with_the_command(study, tmp_path):
     with pytest.raises(InputError, match="phenolens embed"):
-        map_of_cells(study, "none", study.crops, way="pca")
+        map_of_cells(study, "none", study.crops, projection="pca")
 
 
 def test_the_median_control_well_is_at_distance_1_and_features_count_the_controls_deviations(study):
-    profiles = well_profiles(study, RUN)
+    profiles = WellProfiles.read(study, RUN)
     wells = anndata.read_h5ad(study.profiles_folder(RUN) / "wells_mean.h5ad")
     control = (wells.obs["Metadata_Role"] == "control").to_numpy()
     assert np.median(profiles.distance.to_numpy()[control]) == pytest.approx(1)
@@ -98,16 +98,16 @@ def test_the_median_control_well_is_at_distance_1_and_features_count_the_control
 
 def test_noise_is_a_share_of_the_wells_cells_and_unknown_measures_are_refused():
     wells = pd.DataFrame({"plate": ["P", "P"], "well": ["B02", "B03"], "n_cells": [40, 10], "n_noise": [1, 5]})
-    assert well_measure(wells, None, NOISE).values.tolist() == [2.5, 50]
+    assert Heat.of(wells, None, NOISE).values.tolist() == [2.5, 50]
     with pytest.raises(KeyError):
-        well_measure(wells, None, DISTANCE)
+        Heat.of(wells, None, DISTANCE)
 
 
 def test_shades_have_one_scale_for_all_plates_and_two_sides_where_0_is_the_controls():
     wells = pd.DataFrame(
         {"plate": ["P", "P", "Q"], "well": ["B02", "B03", "B02"], "n_cells": [0, 50, 100], "n_noise": 0}
     )
-    heat = Heat.of(well_measure(wells, None, "cells"))
+    heat = Heat.of(wells, None, "cells")
     assert heat.of_plate("P")["B03"] == {"text": "50", "shade": f"shade-{round(SHADES * 50 / heat.full)}"}
     assert heat.of_plate("Q")["B02"]["shade"] == "shade-5"
     assert heat.of_plate("nowhere") == {}
@@ -115,18 +115,10 @@ def test_shades_have_one_scale_for_all_plates_and_two_sides_where_0_is_the_contr
 
 def test_a_channel_that_is_off_is_black_and_twice_as_bright_reaches_white_at_half():
     contrast = Contrast(("a", "b"), np.eye(2, 3), np.array([0.1, 0.0]), np.array([0.9, 1.0]))
-    shown = adjusted(contrast, channels=["b"], bright=200)
+    shown = adjusted(contrast, channels=["b"], brightness=200)
     np.testing.assert_array_equal(shown.colours, [[0, 0, 0], [0, 1, 0]])
     np.testing.assert_allclose(shown.white, [0.5, 0.5])
     np.testing.assert_array_equal(adjusted(contrast, channels=None).colours, contrast.colours)
-
-
-def test_a_cells_treatment_is_named_as_everywhere(study):
-    from phenolens.screens.screen import treatment_name
-
-    store = study.crops
-    expected = treatment_name(store.cells["compound"], store.cells["concentration_um"])
-    assert Cells.of(store).table["treatment"].astype(str).tolist() == expected.tolist()
 
 
 def test_eighteen_mechanisms_and_the_controls_have_a_colour_each():

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from phenolens.core.errors import InputError
-from phenolens.web.projection import Plane, umap_places
+from phenolens.web.projection import fit_pca, pca_places, umap_places
 
 
 def test_points_on_a_line_lie_in_their_order_and_the_line_holds_all_the_variance():
     along = np.array([3.0, -1.0, 0.0, 7.0])
-    plane = Plane.of(np.outer(along, [0, 2, 0, 1]) + 5)
-    assert plane.shares == pytest.approx((1, 0))
+    pca = fit_pca(np.outer(along, [0, 2, 0, 1]) + 5)
+    assert pca.explained_variance_ratio_ == pytest.approx((1, 0))
     np.testing.assert_allclose(
-        plane.placed(np.outer(along, [0, 2, 0, 1]) + 5)[:, 0], (along - 2.25) * 5**0.5, rtol=1e-5
+        pca_places(pca, np.outer(along, [0, 2, 0, 1]) + 5)[:, 0], (along - 2.25) * 5**0.5, rtol=1e-5
     )
 
 
@@ -22,25 +22,25 @@ def test_places_are_those_of_the_singular_value_decomposition(rng):
     rows = rng.normal(size=(60, 7)) * [5, 1, 1, 3, 1, 1, 1] + 10
     u, s, vt = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
     signs = [np.sign(axis[np.abs(axis).argmax()]) for axis in vt[:2]]
-    np.testing.assert_allclose(Plane.of(rows).placed(rows), u[:, :2] * s[:2] * signs, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(Plane.of(rows).shares, (s**2 / (s**2).sum())[:2], rtol=1e-9)
+    np.testing.assert_allclose(pca_places(fit_pca(rows), rows), u[:, :2] * s[:2] * signs, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(fit_pca(rows).explained_variance_ratio_, (s**2 / (s**2).sum())[:2], rtol=1e-9)
 
 
 def test_a_map_never_flips(rng):
     rows = rng.normal(size=(30, 4)) * [4, 2, 1, 1]
-    np.testing.assert_allclose(Plane.of(rows).axes, Plane.of(rows[::-1]).axes, atol=1e-9)
+    np.testing.assert_allclose(fit_pca(rows).components_, fit_pca(rows[::-1]).components_, atol=1e-9)
 
 
 def test_one_feature_has_a_plane_too():
-    plane = Plane.of(np.array([[1.0], [2.0], [4.0]]))
-    assert plane.shares == (1, 0)
-    assert plane.placed(np.array([[1.0], [4.0]]))[:, 1].tolist() == [0, 0]
+    pca = fit_pca(np.array([[1.0], [2.0], [4.0]]))
+    assert pca.explained_variance_ratio_ == pytest.approx([1])
+    assert pca_places(pca, np.array([[1.0], [4.0]]))[:, 1].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("rows", [np.zeros((2, 3)), np.zeros(5), np.full((4, 2), np.nan), np.ones((9, 3))])
 def test_rows_without_a_direction_are_refused_in_words(rows):
     with pytest.raises(InputError, match=r"expected finite values|no direction"):
-        Plane.of(rows)
+        fit_pca(rows)
 
 
 @pytest.mark.slow

@@ -73,12 +73,13 @@ def scored(study, rng):
 def run_of(study, rng):
     store = study.crops
     cells = store.cells.assign(treatment=treatment_name(store.cells["compound"], store.cells["concentration_um"]))
-    config = {"config": {"model": "vae", "seed": 0}}
+    config = {"config": {"model": "vae", "seed": 0, "steps": 1}}
     write_json(study.run_folder(RUN) / "config.json", config)
     write_json(study.run_folder(RUN) / "health.json", {})
     for plate in store.plates:
         z = rng.normal(size=((cells["plate"] == plate).sum(), 4)).astype(np.float32)
-        uns = {"phenolens": json.dumps({"crops": store.identity, "made_from": "a test"})}
+        about = {"crops": store.identity, "made_from": plate, "config": {"steps": 1}}
+        uns = {"phenolens": json.dumps(about)}
         write_h5ad(study.embeddings_folder(RUN) / f"{plate}.h5ad", anndata.AnnData(X=z, uns=uns))
     treated = cells[cells["role"] == "treated"].drop_duplicates("treatment").sort_values("treatment")
     names = {"Treatment": "treatment", "Compound": "compound", "MoA": "moa"}
@@ -87,7 +88,8 @@ def run_of(study, rng):
     obs.index = obs.index.astype(str)
     profiles = anndata.AnnData(X=np.stack([np.cos(angles), np.sin(angles)], axis=1), obs=obs)
     write_h5ad(study.profiles_folder(RUN) / "treatments_mean_whitened.h5ad", profiles)
-    write_json(study.profiles_folder(RUN) / "about.json", {})
+    about = {"embeddings": list(store.plates), "made_from": "profiles", "config": {}}
+    write_json(study.profiles_folder(RUN) / "about.json", about)
     shifted = treated.assign(
         counted=True,
         reason="",
@@ -96,8 +98,9 @@ def run_of(study, rng):
         distance=0.25,
         right=np.roll(treated["moa"], 1) == treated["moa"].to_numpy(),
     )
-    (study.folder / "scores" / RUN).mkdir(parents=True)
-    shifted.to_csv(study.folder / "scores" / RUN / "neighbours_NSC_mean_whitened.csv", index=False)
+    (study.scores_folder / RUN).mkdir(parents=True)
+    shifted.to_csv(study.scores_folder / RUN / "neighbours_NSC_mean_whitened.csv", index=False)
+    write_json(study.scores_folder / "about.json", {"profiles": {RUN: "profiles"}, "config": {}})
     score = dict(accuracy=0.625, n_treatments=8, n_correct=5, ci_low=0.3, ci_high=0.9)
     kind = dict(model="vae", seed=0, statistics="mean", whitening="whitened", protocol="NSC")
     pd.DataFrame([kind | score]).to_csv(study.scores_path, index=False)
@@ -132,7 +135,7 @@ def got(client, path, status=200):
 
 
 def odd_treatment(study):
-    return next(name for name in StudyView(study).cells().treatments.index if name.startswith(ODD))
+    return next(name for name in StudyView(study).cells().catalogue.treatments.index if name.startswith(ODD))
 
 
 def everything(folder):
@@ -159,13 +162,13 @@ def test_every_link_and_picture_of_every_page_leads_somewhere_and_none_leaves(sc
     kinds = {path.split("/")[1].split("?")[0] for path in seen}
     pages = {"", "plates", "wells", "treatments", "map", "travel", "downloads"}
     assert kinds == pages | {"cells", "static"}
-    wells = scored.store().cells[["plate", "well"]].drop_duplicates()
+    wells = scored.crops.cells[["plate", "well"]].drop_duplicates()
     assert {f"/wells/{row.plate}/{row.well}" for row in wells.itertuples()} <= set(seen)
 
 
 def test_pages_have_no_script_and_no_style_of_their_own_and_every_picture_has_words(scored):
     client, name = browser(scored), odd_treatment(scored)
-    cell = scored.store().cells.iloc[0]
+    cell = scored.crops.cells.iloc[0]
     for path in ("/", f"/plates/{cell.plate}", f"/wells/{cell.plate}/{cell.well}", address("treatments", name), "/no"):
         page = Page(client.get(path).text)
         assert {tag for tag, _ in page.tags} & {"script", "style", "iframe", "object", "base"} == set()
@@ -184,7 +187,7 @@ def test_every_answer_forbids_scripts_frames_and_guessing_of_types(study):
 
 
 def test_home_counts_the_screen(scored):
-    cells = scored.store().cells
+    cells = scored.crops.cells
     facts = dict(re.findall(r"<dt>([^<]+)</dt><dd>([^<]+)</dd>", browser(scored).get("/").text))
     treated = cells[cells["role"] == "treated"]
     assert facts["cells"] == f"{len(cells):,}"
@@ -196,7 +199,7 @@ def test_home_counts_the_screen(scored):
 
 def test_home_says_the_score_in_a_sentence_and_marks_the_wrong_treatments(scored):
     html = browser(scored).get("/").text
-    table = StudyView(scored).judged(RUN)["NSC"]
+    table = StudyView(scored).matches(RUN)["NSC"]
     assert "VAE matches 5 of 8 treatments" in html
     assert html.count("(wrong under NSC)") == (table["right"] == "False").sum() > 0
 
@@ -233,8 +236,8 @@ def test_a_well_shows_each_of_its_cells_once_over_its_pages(study, monkeypatch):
 
 
 def test_the_nearest_cells_are_those_of_the_slow_definition(scored):
-    name, store = odd_treatment(scored), scored.store()
-    tables = [anndata.read_h5ad(scored.embeddings(RUN) / f"{plate}.h5ad").X for plate in store.plates]
+    name, store = odd_treatment(scored), scored.crops
+    tables = [anndata.read_h5ad(scored.embeddings_folder(RUN) / f"{plate}.h5ad").X for plate in store.plates]
     z = np.concatenate(tables).astype(float)
     mine = [
         row
@@ -250,7 +253,7 @@ def test_the_nearest_cells_are_those_of_the_slow_definition(scored):
 
 def test_the_nearest_treatments_are_the_ones_beside_it_on_the_circle(scored):
     explorer = StudyView(scored)
-    names = sorted(explorer.cells().treatments.query("role == 'treated'").index)
+    names = sorted(explorer.cells().catalogue.treatments.query("role == 'treated'").index)
     near = explorer.neighbours(RUN, names[3], n=2)
     assert {neighbour.treatment for neighbour in near} == {names[2], names[4]}
     np.testing.assert_allclose(
@@ -260,9 +263,9 @@ def test_the_nearest_treatments_are_the_ones_beside_it_on_the_circle(scored):
 
 def test_a_treatments_page_says_who_its_neighbour_was_and_whether_that_was_right(scored):
     name = odd_treatment(scored)
-    row = StudyView(scored).judged(RUN)["NSC"].loc[name]
+    row = StudyView(scored).matches(RUN)["NSC"].loc[name]
     text = " ".join(Page(got(browser(scored), address("treatments", name)).text).text.split())
-    words = {"True": "NSC: ✓ right.", "False": "NSC: ✗ wrong."}[row.right]
+    words = {"True": "NSC: ✓ correct.", "False": "NSC: ✗ wrong."}[row.right]
     assert words in text
     assert f"the nearest is {row.neighbour} ({row.predicted}), at distance 0.250." in text
 
@@ -272,7 +275,7 @@ def test_random_cells_are_of_the_treatment_and_the_same_for_the_same_address(stu
     drawn = [cells.random(name, 4, draw=draw).tolist() for draw in (0, 0, 1)]
     assert drawn[0] == drawn[1]
     assert drawn[0] != drawn[2]
-    assert set(cells.table.iloc[drawn[0]]["compound"]) == {ODD}
+    assert set(cells.catalogue.cells.iloc[drawn[0]]["compound"]) == {ODD}
 
 
 def test_noise_and_wells_of_positive_controls_are_not_a_treatments_cells(study):
@@ -287,7 +290,7 @@ def test_noise_and_wells_of_positive_controls_are_not_a_treatments_cells(study):
     table.loc[well, same] = table.loc[ours[1], same].to_numpy()
     table.loc[well, "role"] = "other"
     write_parquet(path, table, about=about)
-    rows = StudyView(study).cells().rows_of(name)
+    rows = StudyView(study).cells().catalogue.rows_of(name)
     shown = set(study.crops.cells.iloc[rows]["cell_id"]) & set(table["cell_id"])
     assert shown == set(table.loc[ours[1:], "cell_id"])
 
@@ -302,7 +305,7 @@ def test_a_well_says_why_a_cell_is_flagged_and_whether_it_is_left_out(study):
     table.loc[first, "is_noise"] = True
     write_parquet(path, table, about=about)
     text = got(browser(study), address("wells", table["plate"][0], well)).text
-    assert "1 flagged and left out: in no training batch and no profile" in text
+    assert "1 flagged and left out of training and profiles" in text
     assert "<span>noise in actin; out of focus, left out</span>" in text
     assert "<span>saturated in DNA</span>" in text
     assert f', well {well}, flagged: saturated in DNA"' in text
@@ -360,7 +363,7 @@ def test_a_name_that_is_none_gets_a_page_that_says_what_to_do(study, page):
 def test_a_run_or_channel_that_is_none_is_named_with_those_there_are(scored, query):
     answer = got(browser(scored), f"{address('treatments', odd_treatment(scored))}?{query}", 404)
     assert unquote(query.partition("=")[2]) in answer.text
-    assert "Did you mean" in answer.text or "There are:" in answer.text
+    assert "did you mean" in answer.text or "there are:" in answer.text
 
 
 def test_a_page_number_that_is_none_is_refused_in_words(study):
@@ -371,7 +374,7 @@ def test_a_page_number_that_is_none_is_refused_in_words(study):
 
 
 def test_the_nearest_name_is_offered():
-    with pytest.raises(NotFoundError, match=r'Did you mean "taxol@0\.3"'):
+    with pytest.raises(NotFoundError, match=r'did you mean "taxol@0\.3"'):
         known("taxol@0.4", ["taxol@0.3", "DMSO@0"], what="treatment")
 
 
@@ -391,7 +394,7 @@ def test_a_request_under_another_hosts_name_is_refused(study):
 
 def test_looking_at_everything_changes_no_file_of_the_study(scored):
     before, client = everything(scored.folder), browser(scored)
-    cell = scored.store().cells.iloc[0]
+    cell = scored.crops.cells.iloc[0]
     for path in ("/", f"/plates/{cell.plate}", f"/wells/{cell.plate}/{cell.well}", f"/cells/{cell.cell_id}.png"):
         got(client, path)
     got(client, address("treatments", odd_treatment(scored), run=RUN))
@@ -440,7 +443,7 @@ def test_each_half_run_state_shows_what_there_is_and_names_the_next_command(stud
 
 
 def test_embeddings_of_other_crops_are_not_shown(scored):
-    about = scored.crops / "about.json"
+    about = scored.crops_folder / "about.json"
     about.write_text(about.read_text() + "\n")  # the crops' identity is the hash of this file
     assert StudyView(scored).nearest_to_mean(RUN, odd_treatment(scored), n=3) == {}
 
@@ -455,7 +458,7 @@ def test_damaged_crops_are_told_in_words(study):
 def test_the_report_is_served_with_its_one_style_allowed_by_hash(scored):
     client = browser(scored)
     assert "phenolens report" in got(client, "/report", 404).text
-    scored.report.write_text("<title>r</title><style>p { color: red }</style><p>words")
+    scored.report_path.write_text("<title>r</title><style>p { color: red }</style><p>words")
     answer = got(client, "/report")
     # printf 'p { color: red }' | openssl dgst -sha256 -binary | base64
     assert (

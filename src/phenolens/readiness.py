@@ -16,6 +16,7 @@ from phenolens.crops.store import identity_of, read_about
 from phenolens.study import Study
 
 Step = Literal["trained", "embedded", "profiled", "scored"]
+PREFERRED = ("vaeplus", "vae", "ae")  # models whose runs are shown first where none is named
 
 
 def steps_done(study: Study, run: str) -> dict[Step, bool]:
@@ -41,6 +42,19 @@ def ready_runs(study: Study, step: Step) -> list[str]:
     for reason in reasons:
         tell(f"left out: {reason}")
     return ready
+
+
+def default_run(study: Study, runs: list[str]) -> str:
+    """The run to show of these: the first of PREFERRED, then by name; empty for no runs."""
+
+    def rank(run: str) -> tuple[int, str]:
+        try:
+            model = run_config(study, run)["model"]
+        except InputError:
+            model = ""
+        return PREFERRED.index(model) if model in PREFERRED else len(PREFERRED), run
+
+    return min(runs, key=rank, default="")
 
 
 def check_trained(study: Study, run: str) -> None:

@@ -12,14 +12,12 @@ from phenolens.core.errors import InputError
 from phenolens.crops.store import CropStore, normalised
 from phenolens.models import Generative
 from phenolens.profiles.score_table import MODEL_NAMES
-from phenolens.readiness import ready_runs
+from phenolens.readiness import default_run, ready_runs
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.device import Compute
 from phenolens.training.embed import decode, embed_crops
 from phenolens.training.runs import trained_model
-
-PREFERRED = ("vaeplus", "vae", "ae")  # which model is pictured where several could be
 
 
 @dataclass(frozen=True)
@@ -105,13 +103,8 @@ def chosen_run(study: Study, asked: str | None, *, precision: str | None = None)
             f"{study.folder}: no model of this study decodes embeddings into pictures; "
             f"train one: phenolens train {study.folder}"
         )
-    return min(able, key=preference)
-
-
-def preference(run: PicturedRun) -> tuple[int, str]:
-    """Sorts runs so that the one to be pictured comes first."""
-    known = PREFERRED.index(run.model_name) if run.model_name in PREFERRED else len(PREFERRED)
-    return known, run.name
+    name = default_run(study, [run.name for run in able])
+    return next(run for run in able if run.name == name)
 
 
 ORDER = ("pca", "ae", "vae", "vaeplus")  # models from the plainest on, as in the paper's Figure 2

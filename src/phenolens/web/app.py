@@ -70,13 +70,14 @@ def prepare(app: FastAPI) -> None:
         cells = view.cells()
         run = view.run("")
         progress = view.models().get(run, {})
-        tell(f"{len(cells.table):,} cells of {len(cells.treatments)} treatments on {len(cells.store.plates)} plates")
+        n_treatments, n_plates = len(cells.catalogue.treatments), len(cells.store.plates)
+        tell(f"{len(cells.store):,} cells of {n_treatments} treatments on {n_plates} plates")
         for path in view.damaged():
             tell(f"{path}: damaged; run `phenolens embed {view.study.folder}`")
         for step, of in (("embedded", "cells"), ("profiled", "treatments")):
             if progress.get(step):
                 app.state.maps.groups(run, of, "pca", "mechanism")
-        if progress.get("embedded") and len(cells.table) <= PRELOADED_CELLS:
+        if progress.get("embedded") and len(cells.store) <= PRELOADED_CELLS:
             # not a daemon: a process that ends while PyTorch computes is aborted; Ctrl+C waits for some seconds
             Thread(target=app.state.travels.preload, name="load the model for travels").start()
     except (InputError, NotFoundError, OSError) as reason:
@@ -96,13 +97,13 @@ def _add_home(app: FastAPI, view: StudyView, pages: Pages) -> None:
             run=run,
             chosen=chosen,
             cells=cells,
-            treated=cells.treatments[cells.treatments["role"] == "treated"],
+            treated=cells.catalogue.treatments.query("role == 'treated'"),
             models=view.models(),
             verdict=view.verdict(run),
             rows=None if scores is None else score_rows(scores, with_published=False),
             column_titles=COLUMN_TITLES,
             wrong=view.wrong(run),
-            fewest=cells.wells.sort_values("n_cells", kind="stable").iloc[0],
+            fewest=cells.catalogue.wells.sort_values("n_cells", kind="stable").iloc[0],
             next_step=view.next_step(),
             damaged=view.damaged(),
             has_report=view.study.report_path.is_file(),

@@ -1,18 +1,14 @@
-"""What the explorer's pages say, read from a study's folder and never written.
+"""What the explorer's pages show of a study, read from its folder and never written.
 
-N cells, C channels, S crop side in px, Z features. Names are looked up, never made into paths; a study that is half run
-gives what there is.
-
-C channels, S crop side in px.
-
-N cells, C channels, S crop side in px.
+C channels, S crop side in px, Z features. Names in addresses are looked up and never become paths; of a study that is
+not finished, pages show what there is.
 """
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 from zlib import crc32
 
 import imagecodecs
@@ -21,115 +17,111 @@ import pandas as pd
 
 from phenolens.core.colours import Contrast, cell_image, colour_words, shared_contrast
 from phenolens.core.errors import InputError
-from phenolens.core.files import read_h5ad, read_json
 from phenolens.crops.store import ABOUT, CropStore, normalised
 from phenolens.profiles.nsc import directions, distances
 from phenolens.profiles.score_table import verdict_sentence
-from phenolens.readiness import Step, about_of, steps_done
+from phenolens.readiness import Step, about_of, default_run, run_config, steps_done
+from phenolens.runs.catalogue import Catalogue, nearest_names
 from phenolens.runs.embeddings import embedding_rows
 from phenolens.runs.scores import chance_of, queries_of
-from phenolens.screens.screen import treatment_name
 from phenolens.study import HEADLINE, Study
 from phenolens.web.base import NotFoundError, address
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+CONTRAST_CELLS = 256  # cells, evenly over the study, on which the contrast of all pictures is measured
+PROTOCOLS = ("NSC", "NSCB")
+
+
+class NoCellsError(InputError):
+    """The study has no crops yet."""
+
+
+def known(name: str, names: Sequence[str], *, what: str) -> str:
+    """The name if it is one of these; otherwise NotFoundError, which offers the nearest."""
+    if name not in names:
+        raise NotFoundError(f'There is no {what} "{name[:80]}" in this study; {nearest_names(name[:80], names)}')
+    return name
+
 
 def png(crop: np.ndarray, contrast: Contrast) -> bytes:
-    """A crop (C, S, S), floats, as a PNG of its own size."""
-    pixels = np.round(255 * cell_image(crop, contrast)).astype(np.uint8)
-    return bytes(imagecodecs.png_encode(pixels, level=1))
+    """A crop (C, S, S) as a PNG of its own size."""
+    return bytes(imagecodecs.png_encode(np.round(255 * cell_image(crop, contrast)).astype(np.uint8), level=1))
 
 
-def adjusted(contrast: Contrast, *, channels: Sequence[str] | None, bright: int = 100) -> Contrast:
-    """The same contrast with only these channels (all when none is named), and `bright` percent as bright.
+def adjusted(contrast: Contrast, *, channels: Sequence[str] | None, brightness: int = 100) -> Contrast:
+    """The same contrast with only these channels (None: all), and `brightness` percent as bright.
 
-    Black stays where it is; full brightness is reached at a value that is so much lower or higher.
+    Black stays; full brightness is reached at a value that is lower or higher by that factor.
     """
-    shown = np.array([not channels or name in channels for name in contrast.channels])
-    white = contrast.black + (contrast.white - contrast.black) * 100 / bright
-    return replace(contrast, colours=np.where(shown[:, None], contrast.colours, 0.0), white=white)
-
-
-CONTRAST_CELLS = 256  # cells, evenly over the study, on which the one contrast of all pictures is measured
-CHOSEN_BY = ("plate", "batch", "well", "compound", "moa", "role", "treatment")
-OF_A_WELL = ["plate", "batch", "well", "compound", "concentration_um", "moa", "role", "treatment"]
+    visible = np.array([not channels or name in channels for name in contrast.channels])
+    white = contrast.black + (contrast.white - contrast.black) * 100 / brightness
+    return replace(contrast, colours=np.where(visible[:, None], contrast.colours, 0.0), white=white)
 
 
 @dataclass(frozen=True)
-class Cells:
-    """A study's cells, and its wells and treatments counted from them."""
+class StudyCells:
+    """The crops of a study with their catalogue, as pages look them up."""
 
     store: CropStore
-    table: pd.DataFrame  # a row a crop, in the store's order, with its `treatment`
-    wells: pd.DataFrame  # a row a well: OF_A_WELL, n_cells, n_noise (flagged and left out)
-    treatments: pd.DataFrame  # a row a treatment: compound, concentration_um, moa, role, n_wells, n_cells
-    contrast: Contrast  # of all pictures
-    row_of: pd.Index  # cell ids, in the store's order
+    catalogue: Catalogue
 
-    @classmethod
-    def of(cls, store: CropStore) -> "Cells":
-        """The cells of a store; InputError when it holds none."""
-        cells = store.cells
-        names = treatment_name(cells["compound"], cells["concentration_um"])
-        table = cells.assign(treatment=names, moa=cells["moa"].fillna(""))
-        table = table.astype(dict.fromkeys(CHOSEN_BY, "category"))  # quick to choose from, and a byte or two a cell
-        groups = table.groupby(OF_A_WELL, observed=True, sort=False)["is_noise"]
-        wells = groups.agg(n_cells="size", n_noise="sum").reset_index()
-        wells = wells.astype(dict.fromkeys(CHOSEN_BY, str))
-        # a positive control may have the dose of a treatment; its wells are not the treatment's, as in the profiles
-        ours = wells[
-            (wells["role"] != "other") | ~wells["treatment"].isin(wells.loc[wells["role"] == "treated", "treatment"])
-        ]
-        treatments = (
-            ours.groupby(["treatment", "compound", "concentration_um", "moa", "role"])
-            .agg(n_wells=("well", "size"), n_cells=("n_cells", "sum"))
-            .reset_index()
-            .sort_values(["compound", "concentration_um"], kind="stable")
-            .drop_duplicates("treatment")
-        )
-        fine = np.flatnonzero(~table["is_noise"].to_numpy(bool))
-        sample = fine if len(fine) else np.arange(len(table))
-        sample = sample[np.unique(np.linspace(0, max(len(sample) - 1, 0), CONTRAST_CELLS).astype(int))[: len(sample)]]
-        contrast = shared_contrast(normalised(store.take(sample)), store.channels)
-        return cls(store, table, wells, treatments.set_index("treatment"), contrast, pd.Index(table["cell_id"]))
+    @cached_property
+    def contrast(self) -> Contrast:
+        """The one contrast of all pictures."""
+        rows = np.flatnonzero(self.catalogue.counted)
+        rows = rows if len(rows) else np.arange(len(self.store))
+        sample = rows[np.unique(np.linspace(0, len(rows) - 1, min(CONTRAST_CELLS, len(rows))).astype(int))]
+        return shared_contrast(normalised(self.store.take(sample)), self.store.channels)
 
-    def rows_of(self, treatment: str) -> np.ndarray:
-        """The rows of a treatment's cells; flagged ones that are left out and wells of positive controls are not."""
-        chosen = (self.table["treatment"] == treatment) & (self.table["role"] == self.treatments.loc[treatment, "role"])
-        return np.flatnonzero(chosen.to_numpy() & ~self.table["is_noise"].to_numpy(bool))
+    @cached_property
+    def row_of(self) -> pd.Index:
+        """Cell ids in the store's order."""
+        return pd.Index(self.catalogue.cells["cell_id"])
+
+    def records(self, rows: Iterable[int] | np.ndarray) -> list[dict[Hashable, Any]]:
+        """These rows of the table of cells, for a page."""
+        return self.catalogue.cells.iloc[list(map(int, rows))].to_dict("records")
+
+    def treatment(self, name: str) -> pd.Series:
+        """A treatment's row of the catalogue; NotFoundError when there is none."""
+        table = self.catalogue.treatments
+        return table.loc[[known(name, list(table.index), what="treatment")]].iloc[0]
 
     def doses_of(self, treatment: str) -> pd.DataFrame:
-        """The rows of `treatments` of its compound, by dose, after those of the controls."""
-        compound, role = self.treatments.loc[treatment, "compound"], self.treatments["role"]
-        ours = self.treatments["compound"] == compound
-        return pd.concat([self.treatments[(role == "control") & ~ours], self.treatments[ours]])
-
-    def shown(self, rows: Iterable[int] | np.ndarray) -> list[dict[Hashable, Any]]:
-        """The table's rows, in this order, as a page shows them."""
-        return self.table.iloc[list(map(int, rows))].to_dict("records")
+        """The treatments of the same compound by dose, after the controls."""
+        table = self.catalogue.treatments
+        same = table["compound"] == table.loc[treatment, "compound"]
+        return pd.concat([table[(table["role"] == "control") & ~same], table[same]])
 
     def plate(self, name: str) -> pd.DataFrame:
-        """The wells of a plate that have cells, by their names."""
+        """The wells of a plate that have cells; index: their names."""
         known(name, self.store.plates, what="plate")
-        return self.wells[self.wells["plate"] == name].set_index("well")
+        wells = self.catalogue.wells
+        return wells[wells["plate"] == name].set_index("well")
 
     def rows_of_well(self, plate: str, well: str) -> np.ndarray:
-        """The rows of a well's cells, flagged and all."""
+        """The rows of a well's cells, flagged ones included."""
         known(well, list(self.plate(plate).index), what=f'well with cells on plate "{plate}", well')
-        return np.flatnonzero(((self.table["plate"] == plate) & (self.table["well"] == well)).to_numpy())
+        cells = self.catalogue.cells
+        return np.flatnonzero(((cells["plate"] == plate) & (cells["well"] == well)).to_numpy())
 
     def random(self, treatment: str, n: int, *, draw: int = 0) -> np.ndarray:
         """Rows of `n` random cells of a treatment; the same name and draw give the same cells."""
-        rows = self.rows_of(treatment)
-        chance = np.random.default_rng([draw, crc32(treatment.encode())])
-        return np.sort(chance.choice(rows, min(n, len(rows)), replace=False))
+        rows = self.catalogue.rows_of(treatment)
+        rng = np.random.default_rng([draw, crc32(treatment.encode())])
+        return np.sort(rng.choice(rows, min(n, len(rows)), replace=False))
+
+    def picture_address(self, cell_id: str, *, channel: str = "") -> str:
+        """The address of a cell's picture, which browsers may cache."""
+        return address("cells", f"{cell_id}.png", channel=channel, v=self.store.identity[:12])
 
     def png(self, cell_id: str, *, channel: str = "", contrast: Contrast | None = None) -> bytes:
         """A cell in colours, or one of its channels in grey, at the size of its crop."""
         row = int(self.row_of.get_indexer(pd.Index([cell_id], dtype=object))[0])
         if row < 0:
-            raise NotFoundError(
-                f'There is no cell "{cell_id[:80]}" in this study. Find cells by their well or treatment.'
-            )
+            raise NotFoundError(f'There is no cell "{cell_id[:80]}" in this study. Find cells by well or treatment.')
         crop = normalised(self.store.take([row]))[0]
         contrast = contrast or self.contrast
         if channel:
@@ -137,35 +129,17 @@ class Cells:
             crop, contrast = crop[at : at + 1], contrast.of_channel(at)
         return png(crop, contrast)
 
-
-def known(name: str, names: Sequence[str], *, what: str) -> str:
-    """The name, when it is one of these; otherwise NotFoundError, which names the nearest or all of a few."""
-    if name in names:
-        return name
-    near = get_close_matches(name[:80], names, n=1)
-    hint = f'Did you mean "{near[0]}"?' if near else f"There are: {', '.join(names[:8]) or 'none yet'}."
-    raise NotFoundError(f'There is no {what} "{name[:80]}" in this study. {hint}')
-
-
-def pictures_of(cells: Cells, channel: str) -> dict[str, Any]:
-    """The values of a page with pictures of one channel, or of all where it is empty; the channel is checked."""
-    if channel:
-        known(channel, cells.store.channels, what="channel")
-    version = cells.store.identity[:12]
-    return {
-        "channel": channel,
-        "channels": cells.store.channels,
-        "colours": colour_words(cells.contrast),
-        "side": cells.store.crop_px,
-        "picture": lambda cell_id: address("cells", f"{cell_id}.png", channel=channel, v=version),
-    }
-
-
-PROTOCOLS = ("NSC", "NSCB")
-
-
-class NoCellsError(InputError):
-    """The study has no crops yet."""
+    def picture_values(self, channel: str) -> dict[str, Any]:
+        """The template values of a page with pictures of one channel, or of all where it is empty."""
+        if channel:
+            known(channel, self.store.channels, what="channel")
+        return {
+            "channel": channel,
+            "channels": self.store.channels,
+            "colours": colour_words(self.contrast),
+            "side": self.store.crop_px,
+            "picture": lambda cell_id: self.picture_address(cell_id, channel=channel),
+        }
 
 
 @dataclass(frozen=True)
@@ -174,34 +148,52 @@ class Neighbour:
 
     treatment: str
     compound: str
-    moa: str  # empty where it is not known
+    moa: str  # empty where unknown
     distance: float  # cosine, 0 to 2
 
 
 class StudyView:
-    """What is to be seen of one study; what other commands add to it meanwhile is seen at the next look."""
+    """A study as the pages show it; a reload shows what other commands have added."""
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self._seen: tuple[bytes, Cells] | None = None
+        self._cells: tuple[bytes, StudyCells] | None = None
         self._typical: dict[tuple[str, ...], int | None] = {}
 
-    def cells(self) -> Cells:
+    def cells(self) -> StudyCells:
         """The study's cells, opened once; NoCellsError while there are none."""
         path = self.study.crops_folder / ABOUT
         if not path.is_file():
             raise NoCellsError(f"{self.study.crops_folder}: no crops here yet.")
         about = path.read_bytes()
-        if self._seen is None or self._seen[0] != about:
-            self._seen = (about, Cells.of(self.study.crops))
-        return self._seen[1]
+        if self._cells is None or self._cells[0] != about:
+            store = self.study.crops
+            self._cells = (about, StudyCells(store, Catalogue.of(store.cells)))
+        return self._cells[1]
 
     def models(self) -> dict[str, dict[Step, bool]]:
         """The runs, and which steps of each are done and up to date."""
         return {run: steps_done(self.study, run) for run in self.study.runs}
 
+    def is_done(self, run: str, step: Step) -> bool:
+        """Whether a step of a run is done and up to date; False for no run."""
+        return bool(run) and steps_done(self.study, run)[step]
+
+    def run(self, name: str) -> str:
+        """The run of this name; without a name the default one of those with most steps done. Empty when none is."""
+        models = self.models()
+        if name:
+            return known(name, list(models), what="model")
+        most = max((sum(steps.values()) for steps in models.values()), default=0)
+        return default_run(self.study, [run for run, steps in models.items() if sum(steps.values()) == most])
+
+    def travel_run(self) -> str:
+        """The default run for travels: the default one of those embedded, of all while none is. Empty when none is."""
+        models = self.models()
+        return default_run(self.study, [run for run, steps in models.items() if steps["embedded"]] or list(models))
+
     def next_step(self, run: str = "") -> str:
-        """The command that this study needs next, or that one run of it does; empty when every step is done."""
+        """The command that this study, or one run of it, needs next; empty when every step is done."""
         folder, models = self.study.folder, self.models()
         models = {run: models[run]} if run in models else models
         if not (self.study.crops_folder / ABOUT).is_file():
@@ -209,8 +201,8 @@ class StudyView:
         if not models:
             return f"phenolens train {folder} --model vaeplus"
         verbs: dict[Step, str] = {"trained": "train", "embedded": "embed", "profiled": "profile", "scored": "evaluate"}
-        for done, verb in verbs.items():
-            missing = [run for run, steps in models.items() if not steps[done]]
+        for step, verb in verbs.items():
+            missing = [name for name, steps in models.items() if not steps[step]]
             if missing and verb == "train":
                 config = self.study.run_folder(missing[0]) / "config.json"
                 return f"phenolens train {folder} --name {missing[0]} --config {config}"
@@ -218,88 +210,73 @@ class StudyView:
                 return f"phenolens {verb} {folder}"
         return "" if self.study.report_path.is_file() else f"phenolens report {folder}"
 
-    def run(self, asked: str) -> str:
-        """The run asked for; left out, the one that got farthest, VAE+ before VAE before others; empty when none is."""
-        models = self.models()
-        if asked:
-            return known(asked, list(models), what="model")
-        order = ("vaeplus", "vae", "")
-        return min(
-            models,
-            key=lambda run: (-sum(models[run].values()), [run.startswith(name) for name in order].index(True), run),
-            default="",
-        )
+    def damaged(self) -> list[Path]:
+        """Embeddings that exist and cannot be read; their run counts as not embedded."""
+        plates = self.cells().store.plates
+        paths = [self.study.embeddings_folder(run) / f"{plate}.h5ad" for run in self.study.runs for plate in plates]
+        return [path for path in paths if path.is_file() and not about_of(path)]
 
-    def decoding_run(self) -> str:
-        """The run whose travels are shown when none is asked for: embedded, VAE+ before VAE before AE before others."""
-        models = self.models()
-        order = ("vaeplus", "vae-", "ae", "")
-        return min(
-            models,
-            key=lambda run: (not models[run]["embedded"], [run.startswith(name) for name in order].index(True), run),
-            default="",
-        )
-
-    def strongest(self, run: str) -> str:
-        """The treatment with a known mechanism farthest from the controls; without profiles, the first treatment."""
-        path = self.study.treatments_path(run, statistics=HEADLINE["statistics"], whitening=HEADLINE["whitening"])
-        treated = self.cells().treatments.query("role == 'treated'")
-        if not path.is_file():
-            return str(treated.index[0]) if len(treated) else ""
-        profiles = read_h5ad(path, mend=f"run `phenolens profile {self.study.folder}`")
-        names = profiles.obs["Metadata_Treatment"].astype(str)
-        far = pd.Series(np.linalg.norm(np.asarray(profiles.X), axis=1), index=names)
-        far = far[far.index.isin(treated.index[treated["moa"] != ""])]
-        return str(far.idxmax()) if len(far) else str(treated.index[0]) if len(treated) else ""
-
-    def stamp(self, run: str) -> tuple[str, ...]:
-        """Names what a run's cells are made from: it changes when the crops, its training or its embeddings do."""
-        files = (
-            [*self.study.embeddings_folder(run).glob("*.h5ad"), self.study.run_folder(run) / "checkpoint.pt"]
-            if run
-            else []
-        )
+    def version(self, run: str, of: Literal["cells", "treatments"] = "cells") -> tuple[str, ...]:
+        """Changes when the crops do, or a run's checkpoint and embeddings (of cells) or profiles (of treatments)."""
+        files: list[Path] = []
+        if run and of == "cells":
+            files = [*self.study.embeddings_folder(run).glob("*.h5ad"), self.study.run_folder(run) / "checkpoint.pt"]
+        elif run:
+            files = [*self.study.profiles_folder(run).glob("*.h5ad")]
         times = sorted((path.name, path.stat().st_mtime_ns) for path in files if path.is_file())
-        return self.cells().store.identity, run, repr(times)
+        return self.cells().store.identity, of, run, repr(times)
+
+    def strongest_treatment(self, run: str) -> str:
+        """The treatment with a known mechanism farthest from the controls; without profiles, the first treatment."""
+        table = self.cells().catalogue.treatments
+        treated = table[table["role"] == "treated"]
+        profiles = self._treatment_profiles(run)
+        if profiles is not None:
+            names = profiles.obs["Metadata_Treatment"].astype(str)
+            lengths = pd.Series(np.linalg.norm(np.asarray(profiles.X), axis=1), index=names)
+            lengths = lengths[lengths.index.isin(treated.index[treated["moa"] != ""])]
+            if len(lengths):
+                return str(lengths.idxmax())
+        return str(treated.index[0]) if len(treated) else ""
 
     def scores(self) -> pd.DataFrame | None:
         """scores.csv; None while nothing is scored."""
         path = self.study.scores_path
-        return self._table(path, keep_default_na=False, na_values=["", "nan"]) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            table: pd.DataFrame = pd.read_csv(path, keep_default_na=False, na_values=["", "nan"])
+        except ValueError as error:  # no columns, not text, or rows of different lengths
+            raise InputError(f"{path}: damaged; run `phenolens evaluate {self.study.folder}`") from error
+        return table
 
     def verdict(self, run: str) -> str:
         """The main result of a run in one sentence; empty while there is none."""
         scores = self.scores()
         if scores is None or not run:
             return ""
-        config = read_json(
-            self.study.run_folder(run) / "config.json", mend=f"put it back, or delete {self.study.run_folder(run)}"
-        )["config"]
-        rows = _where(scores, {"model": config["model"], "seed": config["seed"], **HEADLINE})
-        if rows.empty:
-            return ""
-        return verdict_sentence(rows, **chance_of(self.study, run))
+        config = run_config(self.study, run)
+        wanted = {"model": config["model"], "seed": config["seed"], **HEADLINE}
+        rows = scores[np.logical_and.reduce([scores[key] == value for key, value in wanted.items()])]
+        return "" if rows.empty else verdict_sentence(rows, **chance_of(self.study, run))
 
-    def judged(self, run: str) -> dict[str, pd.DataFrame]:
-        """Of NSC and NSCB, those that were scored: a row a treatment, its neighbour, and whether that was right."""
+    def matches(self, run: str) -> dict[str, pd.DataFrame]:
+        """By protocol, where scored: each treatment's nearest neighbour and whether its mechanism is the same."""
         tables = {protocol: queries_of(self.study, run, protocol) for protocol in PROTOCOLS if run}
         return {protocol: table for protocol, table in tables.items() if table is not None}
 
     def wrong(self, run: str) -> pd.DataFrame:
         """Treatments whose neighbour under NSC has another mechanism, the most similar first."""
-        table = self.judged(run).get("NSC")
+        table = self.matches(run).get("NSC")
         if table is None:
             return pd.DataFrame()
         return table[table["counted"] & ~table["right"]].sort_values("distance", kind="stable")
 
     def neighbours(self, run: str, treatment: str, *, n: int | None) -> list[Neighbour]:
-        """The `n` (None: all) other treatments nearest to one by whitened profiles; empty where it has no profile."""
-        path = self.study.treatments_path(run, statistics=HEADLINE["statistics"], whitening=HEADLINE["whitening"])
-        if not run or not path.is_file():
-            return []
-        profiles = read_h5ad(path, mend=f"run `phenolens profile {self.study.folder}`")
-        names = profiles.obs["Metadata_Treatment"].astype(str).tolist()
-        if treatment not in names:
+        """The `n` (None: all) nearest other treatments by whitened profiles; empty where it has no profile."""
+        profiles = self._treatment_profiles(run)
+        names = [] if profiles is None else profiles.obs["Metadata_Treatment"].astype(str).tolist()
+        if profiles is None or treatment not in names:
             return []
         at, rows = names.index(treatment), directions(profiles, "cosine")
         away = distances(rows[[at]], rows, "cosine")[0]
@@ -308,42 +285,25 @@ class StudyView:
         return [Neighbour(names[row], compounds.iloc[row], mechanisms.iloc[row], float(away[row])) for row in order]
 
     def nearest_to_mean(self, run: str, treatment: str, *, n: int) -> dict[int, float]:
-        """The `n` cells nearest to the mean of a treatment's cells: row -> Euclidean distance between embeddings."""
-        rows = self.cells().rows_of(treatment)
-        z = self.embedded(run, rows)
-        if z is None:
+        """The `n` cells nearest to the mean of a treatment's cells: row to Euclidean distance between embeddings.
+
+        Empty where the run is not embedded.
+        """
+        rows = self.cells().catalogue.rows_of(treatment)
+        if not len(rows) or not self.is_done(run, "embedded"):
             return {}
+        z = np.concatenate(list(embedding_rows(self.study, run, self.cells().store, rows))).astype(float)
         away = np.linalg.norm(z - z.mean(axis=0), axis=1)
         order = np.argsort(away, kind="stable")[:n]
         return {int(rows[place]): float(away[place]) for place in order}
 
     def typical_cell(self, run: str, treatment: str) -> int | None:
-        """The row of the cell nearest to a treatment's mean, looked for once; None where nothing is embedded."""
-        key = (*self.stamp(run), treatment)
+        """The row of the cell nearest to a treatment's mean, computed once; None where the run is not embedded."""
+        key = (*self.version(run), treatment)
         if key not in self._typical:
             self._typical[key] = next(iter(self.nearest_to_mean(run, treatment, n=1)), None)
         return self._typical[key]
 
-    def embedded(self, run: str, rows: np.ndarray) -> np.ndarray | None:
-        """The embeddings (n, Z) of sorted rows of the store; None where there are none, or not of these crops."""
-        if not run or not len(rows) or not steps_done(self.study, run)["embedded"]:
-            return None
-        return np.concatenate(list(embedding_rows(self.study, run, self.cells().store, rows))).astype(float)
-
-    def damaged(self) -> list[Path]:
-        """Embeddings that exist and cannot be read; their run counts as not embedded."""
-        plates = self.cells().store.plates
-        paths = [self.study.embeddings_folder(run) / f"{plate}.h5ad" for run in self.study.runs for plate in plates]
-        return [path for path in paths if path.is_file() and not about_of(path)]
-
-    def _table(self, path: Path, **how: Any) -> pd.DataFrame:
-        """A table of scores; InputError, naming the command, when it is damaged."""
-        try:
-            table: pd.DataFrame = pd.read_csv(path, **how)
-        except ValueError as error:  # no columns, no text, or rows of other lengths
-            raise InputError(f"{path}: damaged; run `phenolens evaluate {self.study.folder}`") from error
-        return table
-
-
-def _where(table: pd.DataFrame, wanted: Mapping[str, object]) -> pd.DataFrame:
-    return table[np.logical_and.reduce([table[key] == value for key, value in wanted.items()])]
+    def _treatment_profiles(self, run: str) -> "AnnData | None":
+        exists = bool(run) and self.study.treatments_path(run, statistics="mean", whitening="whitened").is_file()
+        return self.study.profiles(run) if exists else None

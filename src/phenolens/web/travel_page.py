@@ -1,12 +1,10 @@
-"""The travel's page: a real cell on its way to a treatment, a frame at a time, with what was measured beside it.
+"""The page of a travel: an interpolation from a real cell to a treatment, with measurements of its frames.
 
-F frames, C channels, S crop side in px. What is asked for stands in the address, so that it can be sent.
-
-F frames.
+F frames, numbered from 1. All settings are in the address, so that it can be sent.
 """
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,99 +16,24 @@ from fastapi.responses import HTMLResponse
 from phenolens.core.colours import Contrast, colour_words
 from phenolens.core.errors import InputError
 from phenolens.morphology.features import describe
-from phenolens.screens.screen import treatment_label
+from phenolens.travel.config import TravelConfig
 from phenolens.travel.trajectory import RealCell, Trajectory
-from phenolens.web.base import NotFoundError, Pages, address, download, policy
-from phenolens.web.study_view import Cells, StudyView, adjusted, known, png
+from phenolens.web.base import EMPTY_STYLE, NotFoundError, Pages, address, download, policy
+from phenolens.web.study_view import StudyCells, StudyView, adjusted, known, png
 
 if TYPE_CHECKING:
-    from phenolens.travel.compute import TravelConfig, Traveller
-
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 560, 240, 40, 12, 26  # of the drawing and its margins, in its own units
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00")
-DASHES = ("none", "7 3", "2 3", "9 3 2 3", "4 4")
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One measure along the way."""
-
-    words: str  # what was measured, with its unit
-    colour: str
-    dash: str
-    points: str  # of an SVG polyline
-    sds: tuple[float, ...]  # (F,) change in standard deviations of real control cells
-    values: tuple[float, ...]  # (F,) in its own unit
-    start: float  # of the real cells
-    target: float
-
-
-@dataclass(frozen=True)
-class Curves:
-    """The measures that move most, and the axes that they share."""
-
-    curves: tuple[Curve, ...]
-    x: tuple[float, ...]  # (F,) where each frame stands
-    ticks: tuple[tuple[float, str], ...]  # heights and their labels
-
-    @classmethod
-    def of(cls, journey: Trajectory, n: int) -> "Curves | None":
-        """The curves of a journey's `n` measures that move most; None where nothing was measured or nothing moves."""
-        measured = journey.measured
-        names = measured.most_moved(n) if measured is not None else []
-        if measured is None or not names:
-            return None
-        change = measured.change[names].to_numpy(float)
-        low, high = min(0.0, float(np.nanmin(change))), max(0.0, float(np.nanmax(change)))
-        step = _step(high - low)
-        low, high = step * np.floor(low / step), step * np.ceil(high / step)
-        x = np.linspace(LEFT + 8, WIDTH - 8, len(change))
-        y = TOP + (high - change) / (high - low) * (HEIGHT - TOP - BOTTOM)
-        ends = {name: measured.ends[name].loc[["start", "target"]].to_numpy(float) for name in names}
-        curves = []
-        for place, name in enumerate(names):
-            points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y[:, place]) if np.isfinite(b))
-            curves.append(
-                Curve(
-                    describe(name),
-                    COLOURS[place % len(COLOURS)],
-                    DASHES[place % len(DASHES)],
-                    points,
-                    tuple(change[:, place].tolist()),
-                    tuple(measured.frames[name].tolist()),
-                    float(ends[name][0]),
-                    float(ends[name][1]),
-                )
-            )
-        marks = np.arange(low, high + step / 2, step)
-        heights = TOP + (high - marks) / (high - low) * (HEIGHT - TOP - BOTTOM)
-        ticks = tuple((float(height), f"{mark:+g}" if mark else "0") for height, mark in zip(heights, marks))
-        return cls(tuple(curves), tuple(x.tolist()), ticks)
-
-
-def _step(span: float) -> float:
-    """A round distance between marks, so that there are three to eight of them."""
-    size = max(span, 1e-9) / 5
-    ten = 10 ** np.floor(np.log10(size))
-    return float(ten * next(times for times in (1, 2, 5, 10) if times * ten >= size * 0.999))
-
+    from phenolens.travel.compute import Traveller
 
 CURVES = 5  # measures whose change is drawn
-OTHER_STARTS = 8  # control cells that are offered to start from
-OPEN_RUNS = 2  # kept open, each with its model and embeddings
-TRAVEL_POLICY = policy(script_src="'self'", form_action="'self'")
-WAYS = {
-    "swap": "swap: the features that differ most are copied first",
-    "line": "line: all features at once",
-    "direction": "direction: along the treatment's mean less the controls' mean",
-}
-
-Number = Annotated[int, Query(ge=0, le=99)]
+LINES = (("#0072b2", ""), ("#d55e00", "7,3"), ("#009e73", "2,3"), ("#cc79a7", "9,3,2,3"), ("#8a6d00", "4,4"))
+OTHER_STARTS = 8  # control cells that are offered as the start
+OPEN_RUNS = 2  # kept in memory, each with its model and embeddings
+TRAVEL_POLICY = policy(script_src="'self'", style_src=f"'self' {EMPTY_STYLE}", form_action="'self'")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A travel as its address says it; empty text stands for what is taken when nothing is said."""
+class TravelQuery:
+    """The settings of a travel in its address; empty text stands for a default."""
 
     run: Annotated[str, Query(max_length=200)] = ""
     to: Annotated[str, Query(max_length=300)] = ""
@@ -119,52 +42,59 @@ class Asked:
     frames: Annotated[int, Query(ge=2, le=24)] = 9
     doses: Annotated[bool, Query()] = False  # through every lower dose of the compound
     populations: Annotated[int, Query(ge=1, le=5)] = 1
-    part: Annotated[int, Query(ge=1, le=5)] = 1  # which population, the largest first
+    population: Annotated[int, Query(ge=1, le=5)] = 1  # which one, the largest first
 
-    def address(self, *parts: object, **more: object) -> str:
-        """This travel at another address; what is not the default is named."""
-        said = {name: value for name, value in vars(self).items() if value != vars(Asked())[name]}
-        return address(*parts, **{**said, **more})
+    def settings(self) -> dict[str, Any]:
+        """The settings that are not the default."""
+        default = TravelQuery()
+        return {name: value for name, value in vars(self).items() if value != getattr(default, name)}
 
-    def said(self) -> list[tuple[str, str]]:
-        """What is not the default, as a form hands it on."""
-        given = [(name, value) for name, value in vars(self).items() if value != vars(Asked())[name]]
-        return [(name, "true" if value is True else str(value)) for name, value in given]
+    def address(self, *parts: object, **changes: object) -> str:
+        """The address of this travel, or of a file of it, with some settings changed."""
+        return address("travel", *parts, **{**self.settings(), **changes})
 
-    def config(self) -> "TravelConfig":
-        """As the traveller is asked; InputError for choices that do not go together."""
-        from phenolens.travel.compute import TravelConfig
+    def file_name(self) -> str:
+        """The name of its downloads, without an ending."""
+        return f"travel_{self.run}_{self.to}_{self.way}"[:120]
 
-        if self.doses and self.populations > 1:  # in the page's words, not the command's
-            raise InputError("populations of two doses have no common order: take 1 of them, or not “up the doses”")
-        targets: Literal["mean", "medoids"] = "medoids" if self.populations > 1 else "mean"
+    def config(self) -> TravelConfig:
+        """The configuration of the travel; InputError for settings that exclude each other."""
+        if self.doses and self.populations > 1:  # TravelConfig's message names the command's flags
+            raise InputError("populations of two doses have no common order: use 1 population, or no “up the doses”")
         return TravelConfig(
             to=self.to,
             start=self.start or None,
             way=self.way,
             frames=self.frames,
             up_the_doses=self.doses,
-            targets=targets,
-            medoids=max(self.populations, 1),
+            targets="medoids" if self.populations > 1 else "mean",
+            medoids=self.populations,
         )
 
 
 @dataclass(frozen=True)
-class Shown:
-    """How pictures are shown."""
+class Display:
+    """The channels and the brightness of pictures."""
 
-    channels: Annotated[list[str] | None, Query(max_length=32)] = None  # all when left out; an empty name is none
-    bright: Annotated[int, Query(ge=25, le=400)] = 100  # percent of the contrast that all pictures share
+    channels: Annotated[list[str] | None, Query(max_length=32)] = None  # default: all; an empty name is none
+    brightness: Annotated[int, Query(ge=25, le=400)] = 100  # percent of the contrast that all pictures share
 
-    def contrast(self, cells: Cells) -> Contrast:
-        """The pictures' contrast, brighter or darker, with channels left out as black."""
+    def contrast(self, cells: StudyCells) -> Contrast:
+        """The contrast of all pictures, adjusted."""
         for name in filter(None, self.channels or []):
             known(name, cells.store.channels, what="channel")
-        return adjusted(cells.contrast, channels=self.channels, bright=self.bright)
+        return adjusted(cells.contrast, channels=self.channels, brightness=self.brightness)
+
+    def settings(self) -> dict[str, object]:
+        """The settings that are not the default."""
+        return {
+            "channels": self.channels or "",
+            "brightness": self.brightness if self.brightness != Display.brightness else "",
+        }
 
 
 class Travels:
-    """Runs that are open for travelling, each opened when it is first asked for and kept until its files change."""
+    """Opened runs, each opened at the first request and kept until its files change."""
 
     def __init__(self, view: StudyView) -> None:
         self._view = view
@@ -172,10 +102,10 @@ class Travels:
         self._opening = Lock()
 
     def open(self, run: str) -> "Traveller":
-        """The run's traveller; InputError, naming the command, where a step is missing or the run cannot decode."""
+        """The run's traveller; InputError where a step is missing (it names the command) or the run cannot decode."""
         from phenolens.travel.compute import Traveller
 
-        key = self._view.stamp(run)
+        key = self._view.version(run)
         with self._opening:
             if key not in self._open:
                 while len(self._open) >= OPEN_RUNS:
@@ -183,162 +113,185 @@ class Travels:
                 self._open[key] = Traveller.open(self._view.study, run or None)
             return self._open[key]
 
-    def journeys(self, asked: Asked, *, measured: bool = True) -> tuple[Trajectory, ...]:
-        """The journey to each population that was asked for; without `measured` sooner."""
-        return self.open(asked.run).travel(asked.config(), measured=measured)
+    def trajectories(self, query: TravelQuery, *, measured: bool = True) -> tuple[Trajectory, ...]:
+        """The trajectory to each population; faster without measurements."""
+        return self.open(query.run).travel(query.config(), measured=measured)
 
-    def journey(self, asked: Asked, *, measured: bool = True) -> Trajectory:
-        """The one journey that the address means; NotFoundError, with the reason, where there is none."""
+    def trajectory(self, query: TravelQuery, *, measured: bool = True) -> Trajectory:
+        """The trajectory to the population of the address; NotFoundError, with the reason, where there is none."""
         try:
-            journeys = self.journeys(asked, measured=measured)
+            trajectories = self.trajectories(query, measured=measured)
         except InputError as error:
             raise NotFoundError(f"{error}.") from error
-        if asked.part > len(journeys):
+        if query.population > len(trajectories):
             raise NotFoundError(
-                f"There are {len(journeys)} populations, not {asked.part}. Take part out of the address."
+                f"There are {len(trajectories)} populations, not {query.population}. Take population out of the address."
             )
-        return journeys[asked.part - 1]
+        return trajectories[query.population - 1]
 
     def preload(self) -> None:
-        """Make the travel that is shown when none is asked for, so that it is there when somebody looks."""
-        with suppress(InputError, NotFoundError, OSError):  # the page says why it cannot be shown
-            self.journeys(self.completed(Asked()))
+        """Compute the default travel, so that the page opens at once."""
+        with suppress(InputError, NotFoundError, OSError):  # the page shows the reason
+            self.trajectories(self.completed(TravelQuery()))
 
-    def completed(self, asked: Asked) -> Asked:
-        """With the run and the treatment named that stand for empty text."""
-        run = asked.run or self._view.decoding_run()
-        to = asked.to or self._view.strongest(run)
-        return Asked(**{**vars(asked), "run": run, "to": to})
+    def completed(self, query: TravelQuery) -> TravelQuery:
+        """With the default run and treatment in place of empty text."""
+        run = query.run or self._view.travel_run()
+        return replace(query, run=run, to=query.to or self._view.strongest_treatment(run))
 
 
 def add_travel(app: FastAPI, view: StudyView, pages: Pages) -> Travels:
-    """The travel's addresses."""
+    """The addresses of the travel and its files."""
     travels = Travels(view)
 
+    def requested(query: Annotated[TravelQuery, Depends()]) -> TravelQuery:
+        return travels.completed(query)
+
+    Requested = Annotated[TravelQuery, Depends(requested)]
+    Displayed = Annotated[Display, Depends()]
+
     @app.get("/travel", response_class=HTMLResponse)
-    def travel(asked: Annotated[Asked, Depends()], shown: Annotated[Shown, Depends()], frame: Number = 0) -> Response:
+    def page(
+        query: Annotated[TravelQuery, Depends()],
+        display: Displayed,
+        frame: Annotated[int, Query(ge=1, le=99)] = 1,
+    ) -> Response:
         cells = view.cells()
-        if asked.run:
-            view.run(asked.run)
-        words = ""
-        journeys: tuple[Trajectory, ...] = ()
+        if query.run:
+            view.run(query.run)
+        reason = ""
+        trajectories: tuple[Trajectory, ...] = ()
         try:
-            asked = travels.completed(asked)
-            traveller = travels.open(asked.run)
-            journeys = travels.journeys(asked)
+            query = travels.completed(query)
+            trajectories = travels.trajectories(query)
         except InputError as error:
-            words = str(error)
-        common: dict[str, Any] = {"asked": asked, "shown": shown, "ways": WAYS, "models": view.models()}
-        common |= {"run": asked.run, "listed": _by_mechanism(cells.treatments), "channels": cells.store.channels}
-        if not journeys:
-            # an embedded run misses nothing: then it is the address that asks for what cannot be
-            embedded = view.models().get(asked.run, {}).get("embedded", False)
-            next_step = "" if embedded else view.next_step(asked.run)
-            response = pages.page("travel.html", journey=None, words=words, next_step=next_step, **common)
-        else:
-            journey = journeys[min(asked.part, len(journeys)) - 1]
-            response = pages.page(
-                "travel.html",
-                journey=journey,
-                journeys=journeys,
-                about=cells.treatments.loc[traveller.catalogue.find_treatment(asked.to)],
-                treatment=traveller.catalogue.find_treatment(asked.to),
-                frame=min(frame, asked.frames - 1),
-                rows=journey.frames.to_dict("records"),
-                curves=Curves.of(journey, CURVES),
-                starts=_other_starts(cells, journey.start),
-                colours=colour_words(shown.contrast(cells)),
-                side=cells.store.crop_px,
-                kept=_shown(shown),
-                picture=lambda number: _picture(asked, shown, number),
-                cell_picture=lambda cell: _cell_picture(cells, shown, cell.cell_id),
-                **common,
-            )
+            reason = str(error)
+        values: dict[str, Any] = {
+            "query": query,
+            "display": display,
+            "run": query.run,
+            "models": view.models(),
+            "choices": _choices(cells.catalogue.treatments),
+            "channels": cells.store.channels,
+        }
+        if trajectories:
+            values |= _trajectory_values(travels, cells, query, display, trajectories, min(frame, query.frames))
+        else:  # of an embedded run nothing is missing: then the address is wrong
+            next_step = "" if view.is_done(query.run, "embedded") else view.next_step(query.run)
+            values |= {"trajectory": None, "reason": reason, "next_step": next_step}
+        response = pages.page("travel.html", **values)
         response.headers["Content-Security-Policy"] = TRAVEL_POLICY
         return response
 
     @app.get("/travel/frame-{number}.png")
-    def frame(
-        number: Annotated[int, "of the frame, from 0"],
-        asked: Annotated[Asked, Depends()],
-        shown: Annotated[Shown, Depends()],
-    ) -> Response:
-        journey = travels.journey(travels.completed(asked), measured=False)
-        if not 0 <= number < len(journey.pictures):
-            raise NotFoundError(f"This travel has {len(journey.pictures)} frames, numbered from 0.")
-        picture = png(journey.pictures[number], shown.contrast(view.cells()))
+    def frame(number: Annotated[int, "of the frame, from 1"], query: Requested, display: Displayed) -> Response:
+        trajectory = travels.trajectory(query, measured=False)
+        if not 1 <= number <= len(trajectory.pictures):
+            raise NotFoundError(f"This travel has {len(trajectory.pictures)} frames, numbered from 1.")
+        picture = png(trajectory.pictures[number - 1], display.contrast(view.cells()))
         return Response(picture, media_type="image/png")
 
     @app.get("/travel/cell.png")
-    def cell(cell_id: Annotated[str, Query(max_length=300)], shown: Annotated[Shown, Depends()]) -> Response:
+    def cell(cell_id: Annotated[str, Query(max_length=300)], display: Displayed) -> Response:
         cells = view.cells()
-        return Response(cells.png(cell_id, contrast=shown.contrast(cells)), media_type="image/png")
+        return Response(cells.png(cell_id, contrast=display.contrast(cells)), media_type="image/png")
 
-    @app.get("/travel/numbers.csv")
-    def numbers(asked: Annotated[Asked, Depends()]) -> Response:
-        asked = travels.completed(asked)
-        table = numbers_of(travels.journey(asked))
-        return download(table.to_csv(index=False).encode(), "text/csv; charset=utf-8", f"{_named(asked)}.csv")
+    @app.get("/travel/frames.csv")
+    def frames(query: Requested) -> Response:
+        from phenolens.travel.saved import frames_table
+
+        table = frames_table([travels.trajectory(query)])
+        return download(table.to_csv(index=False).encode(), "text/csv; charset=utf-8", f"{query.file_name()}.csv")
 
     @app.get("/travel/strip.png")
-    def strip(asked: Annotated[Asked, Depends()], shown: Annotated[Shown, Depends()]) -> Response:
+    def strip(query: Requested, display: Displayed) -> Response:
         from phenolens.plotting.style import png as figure_png
         from phenolens.travel.figure import travel_strip
 
-        asked = travels.completed(asked)
-        figure = travel_strip(travels.journey(asked), contrast=shown.contrast(view.cells()))
-        return download(figure_png(figure), "image/png", f"{_named(asked)}.png")
+        figure = travel_strip(travels.trajectory(query), contrast=display.contrast(view.cells()))
+        return download(figure_png(figure), "image/png", f"{query.file_name()}.png")
 
     @app.get("/travel/film.gif")
-    def gif(asked: Annotated[Asked, Depends()], shown: Annotated[Shown, Depends()]) -> Response:
+    def gif(query: Requested, display: Displayed) -> Response:
         from phenolens.travel.film import film
 
-        asked = travels.completed(asked)
-        made = film(travels.journey(asked), "gif", contrast=shown.contrast(view.cells()), comment=_named(asked))
-        return download(made, "image/gif", f"{_named(asked)}.gif")
+        name, contrast = query.file_name(), display.contrast(view.cells())
+        return download(
+            film(travels.trajectory(query), "gif", contrast=contrast, comment=name), "image/gif", f"{name}.gif"
+        )
 
     return travels
 
 
-def numbers_of(journey: Trajectory) -> pd.DataFrame:
-    """A row a frame: its place on the way, its limits, its nearest real cell, and its measures."""
-    table = journey.frames.reset_index(drop=True)
-    table.insert(0, "frame", np.arange(1, len(table) + 1))
-    if journey.measured is None:
-        return table
-    return pd.concat([table, journey.measured.frames.reset_index(drop=True)], axis=1)
+def _trajectory_values(
+    travels: Travels,
+    cells: StudyCells,
+    query: TravelQuery,
+    display: Display,
+    trajectories: tuple[Trajectory, ...],
+    frame: int,
+) -> dict[str, Any]:
+    """The template values of a trajectory that exists."""
+    trajectory = trajectories[min(query.population, len(trajectories)) - 1]
+    treatment = travels.open(query.run).catalogue.find_treatment(query.to)
+    settings, version = display.settings(), cells.store.identity[:12]
+
+    def cell_picture(cell: RealCell) -> str:
+        return address("travel", "cell.png", cell_id=cell.cell_id, v=version, **settings)
+
+    return {
+        "trajectory": trajectory,
+        "trajectories": trajectories,
+        "treatment": treatment,
+        "about": cells.catalogue.treatments.loc[treatment],
+        "frame": frame,
+        "rows": trajectory.frames.to_dict("records"),
+        "curves": measured_curves(trajectory, CURVES),
+        "starts": _other_starts(cells, trajectory.start),
+        "colours": colour_words(display.contrast(cells)),
+        "side": cells.store.crop_px,
+        "display_settings": settings,
+        "picture": lambda number: query.address(f"frame-{number}.png", **settings),
+        "cell_picture": cell_picture,
+    }
 
 
-def _by_mechanism(treatments: pd.DataFrame) -> dict[str, list[tuple[str, str]]]:
-    """The treatments that can be travelled to, under their mechanisms: name and label of each."""
-    listed: dict[str, list[tuple[str, str]]] = {}
-    for name, row in treatments[treatments["role"] != "control"].iterrows():
-        label = treatment_label(row["compound"], row["concentration_um"], row["role"])
-        listed.setdefault(str(row["moa"]) or "mechanism not known", []).append((str(name), label))
-    return dict(sorted(listed.items()))
+def measured_curves(trajectory: Trajectory, n: int) -> list[dict[str, Any]]:
+    """The `n` measures of a trajectory that change most; none where nothing was measured.
 
-
-def _other_starts(cells: Cells, start: RealCell) -> list[str]:
-    """Ids of random control cells, the same each time."""
-    controls = cells.treatments.index[cells.treatments["role"] == "control"]
-    ids = [
-        cells.table["cell_id"].iloc[row] for name in controls[:1] for row in cells.random(str(name), OTHER_STARTS + 1)
+    `label` has the unit; `change` (F,) is in standard deviations of real control cells, None where a frame could not be
+    measured; `first`, `last` (frame), `start` and `target` (real cells) are in the measure's unit.
+    """
+    measured = trajectory.measured
+    if measured is None:
+        return []
+    return [
+        {
+            "label": describe(name),
+            "colour": colour,
+            "dash": dash,
+            "change": [None if np.isnan(value) else float(value) for value in measured.change[name]],
+            "first": float(measured.frames[name].iloc[0]),
+            "last": float(measured.frames[name].iloc[-1]),
+            "start": float(measured.ends[name]["start"]),
+            "target": float(measured.ends[name]["target"]),
+        }
+        for name, (colour, dash) in zip(measured.most_moved(n), LINES)
     ]
+
+
+def _choices(treatments: pd.DataFrame) -> dict[str, list[tuple[str, str]]]:
+    """The treatments that can be the target, by mechanism: name and label of each."""
+    choices: dict[str, list[tuple[str, str]]] = {}
+    for name, row in treatments[treatments["role"] != "control"].iterrows():
+        choices.setdefault(str(row["moa"]) or "mechanism not known", []).append((str(name), row["label"]))
+    return dict(sorted(choices.items()))
+
+
+def _other_starts(cells: StudyCells, start: RealCell) -> list[str]:
+    """Ids of random control cells, the same each time."""
+    treatments = cells.catalogue.treatments
+    controls = treatments.index[treatments["role"] == "control"]
+    rows = [row for name in controls[:1] for row in cells.random(str(name), OTHER_STARTS + 1)]
+    ids = [cells.row_of[row] for row in rows]
     return [cell_id for cell_id in ids if cell_id != start.cell_id][:OTHER_STARTS]
-
-
-def _picture(asked: Asked, shown: Shown, number: int) -> str:
-    return asked.address("travel", f"frame-{number}.png", **_shown(shown))
-
-
-def _cell_picture(cells: Cells, shown: Shown, cell_id: str) -> str:
-    return address("travel", "cell.png", cell_id=cell_id, v=cells.store.identity[:12], **_shown(shown))
-
-
-def _shown(shown: Shown) -> dict[str, object]:
-    return {"channels": shown.channels or "", "bright": shown.bright if shown.bright != 100 else ""}
-
-
-def _named(asked: Asked) -> str:
-    """What a download of this travel is called."""
-    return f"travel_{asked.run}_{asked.to}_{asked.way}"[:120]

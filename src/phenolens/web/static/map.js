@@ -1,36 +1,36 @@
 "use strict";
-// The map. plotly draws the points by WebGL; which point is under the pointer and which are in a lasso is found here over
-// plain numbers, since plotly's own events make an object a point, which a million cells cannot have.
+// The map. plotly draws the points by WebGL. The point under the pointer and those in a lasso are found here in typed
+// arrays, because plotly's own events create an object per point, too much for a million cells.
 
 (() => {
   const root = document.getElementById("map");
   if (!root) return;
-  const said = document.getElementById("said"), legend = document.getElementById("legend");
-  const card = document.getElementById("card"), chosenBox = document.getElementById("chosen");
+  const status = document.getElementById("status"), legend = document.getElementById("legend");
+  const card = document.getElementById("card"), selectionBox = document.getElementById("selection");
   const MOST_MARKED = 2000, GALLERY = 24, REACH = 14, MANY = 50000, AT_ONCE = 100000, FEW = 50, MOST = 120, GRID = 512;
-  const asked = new URLSearchParams(location.search);
+  const query = new URLSearchParams(location.search);
   let by = root.dataset.by, names = false, x, y, n = 0, plotted = 0, codes, groups, hidden = new Set(), control = null;
-  let grid = null, chosen = null, lasso = [];
+  let grid = null, selection = null, lasso = [];
 
-  const bring = async (path, more = {}) => {
-    const answer = await fetch(`${path}?${root.dataset.asked}&${new URLSearchParams(more)}`);
+  const request = async (path, more = {}) => {
+    const answer = await fetch(`${path}?${root.dataset.query}&${new URLSearchParams(more)}`);
     if (answer.ok) return answer;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     throw new Error(page.querySelector(".verdict")?.textContent || `The server answered ${answer.status}.`);
   };
-  const numbers = async (path, kind, more) => new kind(await (await bring(path, more)).arrayBuffer());
-  const fail = (error) => { said.textContent = `The map cannot be shown: ${error.message}`; said.className = "missing"; };
-  const counted = (number) => number.toLocaleString("en-US");
-  const made = (tag, words = "", attributes = {}) => {
-    const element = document.createElement(tag);
-    element.textContent = words;
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    return element;
+  const numbers = async (path, kind, more) => new kind(await (await request(path, more)).arrayBuffer());
+  const report = (error) => { status.textContent = `The map cannot be shown: ${error.message}`; status.className = "missing"; };
+  const formatted = (number) => number.toLocaleString("en-US");
+  const element = (tag, text = "", attributes = {}) => {
+    const created = document.createElement(tag);
+    created.textContent = text;
+    for (const [name, value] of Object.entries(attributes)) created.setAttribute(name, value);
+    return created;
   };
-  const keep = () => {  // the address always says what is shown
-    const state = new URLSearchParams(`${root.dataset.asked}&by=${by}`);
-    if (chosen?.find) state.set("find", chosen.find);
-    if (chosen?.group !== undefined) state.set("group", groups[chosen.group].name);
+  const updateAddress = () => {  // the address always holds what is shown
+    const state = new URLSearchParams(`${root.dataset.query}&by=${by}`);
+    if (selection?.find) state.set("find", selection.find);
+    if (selection?.group !== undefined) state.set("group", groups[selection.group].name);
     for (const g of hidden) state.append("hide", groups[g].name);
     if (lasso.length) state.set("lasso", lasso.map((at) => at.map((v) => +v.toPrecision(4)).join(",")).join(" "));
     const axes = root._fullLayout;
@@ -40,7 +40,7 @@
     history.replaceState(null, "", `${location.pathname}?${state}`);
   };
 
-  // drawing the first `plotted` points: they come in random order; in layers of all groups, no group hides another
+  // traces of the first `plotted` points, which are in random order; in layers of all groups, so no group hides another
   function traces() {
     const layers = n > MANY ? Math.max(1, Math.floor((plotted < n ? FEW : MOST) / groups.length)) : 1, drawn = [];
     for (let layer = 0; layer < layers; layer++) {
@@ -58,8 +58,8 @@
       groups.forEach((group, g) => drawn.push({
         type: "scattergl", mode: names ? "markers+text" : "markers", x: xs[g], y: ys[g], hoverinfo: "skip",
         visible: !hidden.has(g), meta: g, text: names ? labels[g] : undefined, textposition: "top center",
-        textfont: { family: "sans-serif", size: 10, color: "#5f6b78" },  // "inherit" would be rows of dots: drawn by WebGL
-        marker: { size: n > MANY ? 2.5 : n > 1000 ? 5 : 9, color: group.color, symbol: n > MANY ? "circle" : group.sign,
+        textfont: { family: "sans-serif", size: 10, color: "#5f6b78" },  // WebGL cannot draw "inherit"
+        marker: { size: n > MANY ? 2.5 : n > 1000 ? 5 : 9, color: group.color, symbol: n > MANY ? "circle" : group.symbol,
           opacity: n > MANY ? 0.7 : 0.85, line: { width: 0 } },
       }));
     }
@@ -67,8 +67,8 @@
       drawn.push({ type: "scattergl", mode: "markers", x: [control[0]], y: [control[1]], hoverinfo: "skip",
         marker: { symbol: "cross-thin", size: 16, color: "#1f2933", line: { width: 2, color: "#1f2933" } } });
     }
-    if (chosen && !lasso.length) {
-      const some = chosen.numbers.slice(0, MOST_MARKED);
+    if (selection && !lasso.length) {
+      const some = selection.numbers.slice(0, MOST_MARKED);
       drawn.push({ type: "scattergl", mode: "markers", x: some.map((i) => x[i]), y: some.map((i) => y[i]),
         hoverinfo: "skip", marker: { symbol: "circle-open", size: some.length > 60 ? 7 : 14, color: "#1f2933",
         line: { width: some.length > 60 ? 1 : 1.5 } } });
@@ -80,12 +80,12 @@
   const axis = (title) => ({ title: { text: title, font: { size: 12 } }, zeroline: false, gridcolor: "#eef1f4",
     tickfont: { size: 10, color: "#5f6b78" } });
   function layout() {
-    const axes = root._fullLayout, first = root.dataset.way === "umap" ? "UMAP 1" : "first direction";
+    const axes = root._fullLayout, first = root.dataset.projection === "umap" ? "UMAP 1" : "first component";
     const shown = { margin: { l: 44, r: 8, t: 8, b: 38 }, showlegend: false, hovermode: false,
       dragmode: document.getElementById("lasso").getAttribute("aria-pressed") === "true" ? "drawclosedpath" : "pan",
-      xaxis: axis(first), yaxis: { ...axis(root.dataset.way === "umap" ? "UMAP 2" : "second direction"), scaleanchor: "x" },
+      xaxis: axis(first), yaxis: { ...axis(root.dataset.projection === "umap" ? "UMAP 2" : "second component"), scaleanchor: "x" },
       shapes: outline(), newshape: { line: { color: "#1f2933", width: 1.5 } }, font: { family: "inherit" } };
-    const view = (asked.get("view") || "").split(",").map(Number);
+    const view = (query.get("view") || "").split(",").map(Number);
     if (axes && !axes.xaxis.autorange) [shown.xaxis.range, shown.yaxis.range] = [axes.xaxis.range, axes.yaxis.range];
     else if (!axes && view.length === 4 && view.every(Number.isFinite)) {
       [shown.xaxis.range, shown.yaxis.range] = [view.slice(0, 2), view.slice(2)];
@@ -95,8 +95,8 @@
   const options = { displayModeBar: false, scrollZoom: true, responsive: true, doubleClick: "reset" };
   const draw = () => Plotly.react(root, traces(), layout(), options);
 
-  // a grid over the points, so that the one under the pointer is found among a few
-  function indexed() {
+  // a grid over the points, so that few are searched for the one under the pointer
+  function buildGrid() {
     let [left, right, low, high] = [Infinity, -Infinity, Infinity, -Infinity];
     for (let i = 0; i < n; i++) {
       if (x[i] < left) left = x[i];
@@ -114,11 +114,11 @@
     for (let i = 0; i < n; i++) order[next[cell[i]]++] = i;
     return { column, row, starts, order };
   }
-  function under(event) {
+  function pointAt(event) {
     const axes = root._fullLayout, box = root.getBoundingClientRect();
     const px = event.clientX - box.left - axes.xaxis._offset, py = event.clientY - box.top - axes.yaxis._offset;
     if (px < 0 || py < 0 || px > axes.xaxis._length || py > axes.yaxis._length) return -1;
-    grid ||= indexed();
+    grid ||= buildGrid();
     const [from, to] = [axes.xaxis.p2d(px - REACH), axes.xaxis.p2d(px + REACH)].map(grid.column);
     const [low, high] = [axes.yaxis.p2d(py + REACH), axes.yaxis.p2d(py - REACH)].map(grid.row);
     let best = -1, nearest = REACH * REACH;
@@ -133,27 +133,27 @@
     return best;
   }
 
-  // what a point is
+  // descriptions of points
   const known = new Map(), labelOf = {};
-  async function described(wanted) {
+  async function describe(wanted) {
     const missing = wanted.filter((i) => !known.has(i));
     for (let from = 0; from < missing.length; from += 32) {
       const some = missing.slice(from, from + 32);
-      const points = await (await bring("/map/points.json", { numbers: some.join(",") })).json();
+      const points = await (await request("/map/points.json", { numbers: some.join(",") })).json();
       some.forEach((i, place) => known.set(i, points[place]));
     }
     return wanted.map((i) => known.get(i));
   }
   function figure(point) {
-    const item = made("li"), inside = point.link ? made("a", "", { href: point.link }) : made("div");
-    if (point.picture) inside.append(made("img", "", { src: point.picture, alt: `Cell: ${point.title}, ${point.where}` }));
-    inside.append(made("span", point.title), made("span", point.mechanism));
+    const item = element("li"), inside = point.link ? element("a", "", { href: point.link }) : element("div");
+    if (point.picture) inside.append(element("img", "", { src: point.picture, alt: `Cell: ${point.title}, ${point.where}` }));
+    inside.append(element("span", point.title), element("span", point.mechanism));
     item.append(inside);
     return item;
   }
   let waiting = 0, over = -1;
   async function hover(event) {
-    const i = under(event);
+    const i = pointAt(event);
     if (i === over) return;
     over = i;
     root.classList.toggle("over", i >= 0);
@@ -163,19 +163,19 @@
     const [left, top] = [event.clientX - box.left, event.clientY - box.top];
     waiting = setTimeout(async () => {
       try {
-        const [point] = await described([i]);
+        const [point] = await describe([i]);
         if (i !== over) return;
         const shown = figure(point);
-        shown.firstChild.append(made("span", point.where));
+        shown.firstChild.append(element("span", point.where));
         card.replaceChildren(...shown.firstChild.childNodes);
         card.hidden = false;
         card.style.left = `${Math.max(0, Math.min(left + 14, box.width - card.offsetWidth))}px`;
         card.style.top = `${top + 14 + card.offsetHeight > box.height ? Math.max(0, top - card.offsetHeight - 10) : top + 14}px`;
-      } catch (error) { fail(error); }
+      } catch (error) { report(error); }
     }, 40);
   }
 
-  // chosen points: their make-up and some of their cells
+  // the selection: its composition and some of its cells
   function inside(px, py) {
     let within = false;
     for (let i = 0, j = lasso.length - 1; i < lasso.length; j = i++) {
@@ -184,7 +184,7 @@
     }
     return within;
   }
-  function lassoed() {
+  function pointsInLasso() {
     const xs = lasso.map((at) => at[0]), ys = lasso.map((at) => at[1]), found = [];
     const [left, right, low, high] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
     for (let i = 0; i < n; i++) {
@@ -193,79 +193,78 @@
     }
     return found;
   }
-  const what = () => root.dataset.of;
-  async function show() {
-    chosenBox.hidden = !chosen;
-    if (!chosen) return;
-    const total = chosen.total ?? chosen.numbers.length;
-    chosenBox.querySelector("h2").textContent = `${chosen.words}: ${counted(total)} ${total === 1 ? what().slice(0, -1) : what()}`;
+    async function show() {
+    selectionBox.hidden = !selection;
+    if (!selection) return;
+    const total = selection.total ?? selection.numbers.length;
+    selectionBox.querySelector("h2").textContent = `${selection.title}: ${formatted(total)} ${total === 1 ? root.dataset.of.slice(0, -1) : root.dataset.of}`;
     const counts = new Uint32Array(groups.length);
-    for (const i of chosen.numbers) counts[codes[i]]++;
+    for (const i of selection.numbers) counts[codes[i]]++;
     const rows = [...counts.keys()].filter((g) => counts[g]).sort((a, b) => counts[b] - counts[a]).slice(0, 12);
-    const body = chosenBox.querySelector("tbody");
+    const body = selectionBox.querySelector("tbody");
     body.replaceChildren(...rows.map((g) => {
-      const row = made("tr"), share = (100 * counts[g]) / chosen.numbers.length, of = (100 * counts[g]) / groups[g].count;
-      row.append(made("th", groups[g].name, { scope: "row" }), made("td", counted(counts[g]), { class: "number" }),
-        made("td", `${share.toFixed(share < 10 ? 1 : 0)} %`, { class: "number" }),
-        made("td", `${of.toFixed(of < 10 ? 1 : 0)} %`, { class: "number" }));
+      const row = element("tr"), share = (100 * counts[g]) / selection.numbers.length, of = (100 * counts[g]) / groups[g].count;
+      row.append(element("th", groups[g].name, { scope: "row" }), element("td", formatted(counts[g]), { class: "number" }),
+        element("td", `${share.toFixed(share < 10 ? 1 : 0)} %`, { class: "number" }),
+        element("td", `${of.toFixed(of < 10 ? 1 : 0)} %`, { class: "number" }));
       return row;
     }));
-    const partly = chosen.numbers.length < total ? `Counted in ${counted(chosen.numbers.length)} of them. ` : "";
-    const more = rows.length < counts.filter(Boolean).length ? "The twelve largest groups. " : "";
-    chosenBox.querySelector(".note").textContent = partly + more + (total ? `Below, ${total > GALLERY ? `${GALLERY} random ones` : "all"}.` : "Nothing here: draw around points, or choose other words.");
-    const gallery = chosenBox.querySelector("ul.cells");
-    const mine = chosen;
+    const partly = selection.numbers.length < total ? `Counted in ${formatted(selection.numbers.length)} of them. ` : "";
+    const more = rows.length < counts.filter(Boolean).length ? "The twelve largest groups are listed. " : "";
+    selectionBox.querySelector(".note").textContent = partly + more + (total ? `Below, ${total > GALLERY ? `${GALLERY} random ones` : "all"}.` : "No points: draw around some, or search for something else.");
+    const gallery = selectionBox.querySelector("ul.cells");
+    const mine = selection;
     try {
-      const points = await described(chosen.numbers.slice(0, GALLERY));
-      if (mine === chosen) gallery.replaceChildren(...points.map(figure));
-    } catch (error) { fail(error); }
+      const points = await describe(selection.numbers.slice(0, GALLERY));
+      if (mine === selection) gallery.replaceChildren(...points.map(figure));
+    } catch (error) { report(error); }
   }
-  async function choose(next, around = []) {
-    [chosen, lasso] = [next, around];
+  async function select(next, around = []) {
+    [selection, lasso] = [next, around];
     await draw();
-    keep();
+    updateAddress();
     await show();
   }
-  const chooseGroup = (g) => {
+  const selectGroup = (g) => {
     const found = [];
     for (let i = 0; i < n; i++) if (codes[i] === g) found.push(i);
-    return choose({ words: groups[g].name, numbers: found, group: g });
+    return select({ title: groups[g].name, numbers: found, group: g });
   };
-  const chooseLasso = (path) => {
+  const selectLasso = (path) => {
     const step = Math.ceil(path.length / 60);
     lasso = path.filter((_, i) => i % step === 0);
-    return choose({ words: "In the lasso", numbers: lassoed() }, lasso);
+    return select({ title: "In the lasso", numbers: pointsInLasso() }, lasso);
   };
   async function find(text) {
-    if (!text.trim()) return choose(null);
-    const answer = await (await bring("/map/found.json", { text: text.slice(0, 200) })).json();
-    return choose({ words: `“${text}”`, numbers: answer.numbers, total: answer.n, find: text });
+    if (!text.trim()) return select(null);
+    const answer = await (await request("/map/found.json", { text: text.slice(0, 200) })).json();
+    return select({ title: `“${text}”`, numbers: answer.numbers, total: answer.n, find: text });
   }
 
-  // the legend: a box to show or hide a group, its name to choose it
-  const SIGNS = { circle: "●", square: "■", diamond: "◆", "triangle-up": "▲", cross: "✚", x: "✖", star: "★", "triangle-down": "▼" };
+  // the legend: a box to show or hide a group, its name to select it
+  const SYMBOLS = { circle: "●", square: "■", diamond: "◆", "triangle-up": "▲", cross: "✚", x: "✖", star: "★", "triangle-down": "▼" };
   function list() {
     legend.replaceChildren(...groups.map((group, g) => {
-      const item = made("li"), box = made("input", "", { type: "checkbox", "aria-label": `Show ${group.name}` });
-      const sign = made("span", SIGNS[n > MANY ? "circle" : group.sign], { "aria-hidden": "true" });
-      const button = made("button", `${group.name} `, { type: "button" });
+      const item = element("li"), box = element("input", "", { type: "checkbox", "aria-label": `Show ${group.name}` });
+      const symbol = element("span", SYMBOLS[n > MANY ? "circle" : group.symbol], { "aria-hidden": "true" });
+      const button = element("button", `${group.name} `, { type: "button" });
       box.checked = !hidden.has(g);
-      sign.style.color = group.color;
-      button.append(made("span", counted(group.count), { class: "fine" }));
+      symbol.style.color = group.color;
+      button.append(element("span", formatted(group.count), { class: "fine" }));
       box.addEventListener("change", () => {
         box.checked ? hidden.delete(g) : hidden.add(g);
         const own = root.data.flatMap((trace, place) => (trace.meta === g ? [place] : []));
         Plotly.restyle(root, { visible: box.checked }, own);
-        keep();
+        updateAddress();
       });
-      button.addEventListener("click", () => chooseGroup(g));
-      item.append(box, sign, button);
+      button.addEventListener("click", () => selectGroup(g));
+      item.append(box, symbol, button);
       return item;
     }));
   }
   async function colour() {
     [codes, groups] = await Promise.all([numbers("/map/groups.bin", Uint16Array, { by }),
-      bring("/map/groups.json", { by }).then((answer) => answer.json())]);
+      request("/map/groups.json", { by }).then((answer) => answer.json())]);
     groups.forEach((group) => { group.color = group.colour; });
     hidden = new Set();
   }
@@ -283,10 +282,10 @@
   const KEYS = { "+": [0.7], "=": [0.7], "-": [1 / 0.7], ArrowLeft: [1, -0.15], ArrowRight: [1, 0.15], ArrowUp: [1, 0, 0.15],
     ArrowDown: [1, 0, -0.15] };
   function listen() {
-    press("nearer", () => zoom(0.7));
-    press("farther", () => zoom(1 / 0.7));
+    press("zoom-in", () => zoom(0.7));
+    press("zoom-out", () => zoom(1 / 0.7));
     press("whole", whole);
-    press("clear", () => choose(null));
+    press("clear", () => select(null));
     for (const id of ["move", "lasso"]) {
       press(id, () => {
         for (const other of ["move", "lasso"]) document.getElementById(other).setAttribute("aria-pressed", other === id);
@@ -300,65 +299,65 @@
     root.addEventListener("pointermove", hover);
     root.addEventListener("pointerleave", () => { over = -1; card.hidden = true; clearTimeout(waiting); });
     root.addEventListener("click", async (event) => {
-      const i = under(event);
-      if (i >= 0) await choose({ words: "The point that was clicked", numbers: [i] });
+      const i = pointAt(event);
+      if (i >= 0) await select({ title: "The point you clicked", numbers: [i] });
     });
     root.on("plotly_relayout", (change) => {
       if (change.shapes?.length > (lasso.length ? 1 : 0)) {
         const path = change.shapes.at(-1).path.slice(1, -1).split("L").map((at) => at.split(",").map(Number));
-        chooseLasso(path);
-      } else keep();
+        selectLasso(path);
+      } else updateAddress();
     });
     document.getElementById("by").addEventListener("change", async (event) => {
       by = event.target.value;
       try {
-        if (chosen?.group !== undefined) chosen = null;
+        if (selection?.group !== undefined) selection = null;
         await colour();
         list();
-        await choose(chosen, lasso);
-      } catch (error) { fail(error); }
+        await select(selection, lasso);
+      } catch (error) { report(error); }
     });
     document.getElementById("search").addEventListener("submit", (event) => {
       event.preventDefault();
-      find(document.getElementById("find").value).catch(fail);
+      find(document.getElementById("find").value).catch(report);
     });
     document.getElementById("names")?.addEventListener("change", async (event) => {
       names = event.target.checked;
-      if (names) (await described([...Array(n).keys()])).forEach((point, i) => { labelOf[i] = point.title; });
+      if (names) (await describe([...Array(n).keys()])).forEach((point, i) => { labelOf[i] = point.title; });
       draw();
     });
   }
 
-  const seen = () => new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)));  // what was drawn is
-  const plotly = new Promise((go) => document.addEventListener("DOMContentLoaded", go));  // its script comes after this one
+  const painted = () => new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)));  // resolves after the next frame
+  const plotly = new Promise((go) => document.addEventListener("DOMContentLoaded", go));  // its script is loaded after this one
   async function begin() {
     const [places, about] = await Promise.all([numbers("/map/places.bin", Float32Array),
-      bring("/map/about.json").then((answer) => answer.json()), colour()]);
+      request("/map/about.json").then((answer) => answer.json()), colour()]);
     [n, control] = [places.length / 2, about.control];
     [x, y] = [places.subarray(0, n), places.subarray(n)];
-    const left = new Set(asked.getAll("hide"));
+    const left = new Set(query.getAll("hide"));
     hidden = new Set(groups.flatMap((group, g) => (left.has(group.name) ? [g] : [])));
     await plotly;
     plotted = Math.min(n, AT_ONCE);
     await Plotly.newPlot(root, traces(), layout(), options);
-    list();  // what can be chosen is there once there is what it changes
+    list();  // only now can its controls change the plot
     listen();
-    if (plotted < n) {  // a fair sample is seen at once, however slowly this browser draws
-      said.textContent = `${counted(plotted)} of ${counted(n)} points are drawn, chosen at random; the others follow …`;
-      await seen();
+    if (plotted < n) {  // show a random sample at once, however slowly this browser draws
+      status.textContent = `${formatted(plotted)} of ${formatted(n)} points are drawn, selected at random; the others follow …`;
+      await painted();
       root.dataset.begun = plotted;
       plotted = n;
       await draw();
     }
-    said.textContent = `${about.words}${control ? " The cross is the control." : ""}`;
-    said.className = "note";
-    seen().then(() => { root.dataset.drawn = n; });
-    const group = groups.findIndex((one) => one.name === asked.get("group"));
-    const around = (asked.get("lasso") || "").split(" ").map((at) => at.split(",").map(Number));
-    if (chosen) return;  // meanwhile
-    if (asked.get("find")) await find(asked.get("find"));
-    else if (group >= 0) await chooseGroup(group);
-    else if (around.length > 2 && around.flat().every(Number.isFinite)) await chooseLasso(around);
+    status.textContent = `${about.caption}${control ? " The cross is the control." : ""}`;
+    status.className = "note";
+    painted().then(() => { root.dataset.drawn = n; });
+    const group = groups.findIndex((one) => one.name === query.get("group"));
+    const around = (query.get("lasso") || "").split(" ").map((at) => at.split(",").map(Number));
+    if (selection) return;  // made while the rest was drawn
+    if (query.get("find")) await find(query.get("find"));
+    else if (group >= 0) await selectGroup(group);
+    else if (around.length > 2 && around.flat().every(Number.isFinite)) await selectLasso(around);
   }
-  begin().catch(fail);
+  begin().catch(report);
 })();
