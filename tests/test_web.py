@@ -201,7 +201,7 @@ def test_home_says_the_score_in_a_sentence_and_marks_the_wrong_treatments(scored
     html = browser(scored).get("/").text
     table = StudyView(scored).matches(RUN)["NSC"]
     assert "VAE matches 5 of 8 treatments" in html
-    assert html.count("(wrong under NSC)") == (table["right"] == "False").sum() > 0
+    assert html.count("(wrong under NSC)") == (~table["right"]).sum() > 0
 
 
 def test_a_treatment_with_a_slash_and_markup_in_its_name_has_a_page_that_shows_it_as_text(scored):
@@ -265,7 +265,7 @@ def test_a_treatments_page_says_who_its_neighbour_was_and_whether_that_was_right
     name = odd_treatment(scored)
     row = StudyView(scored).matches(RUN)["NSC"].loc[name]
     text = " ".join(Page(got(browser(scored), address("treatments", name)).text).text.split())
-    words = {"True": "NSC: ✓ correct.", "False": "NSC: ✗ wrong."}[row.right]
+    words = "NSC: ✓ correct." if row.right else "NSC: ✗ wrong."
     assert words in text
     assert f"the nearest is {row.neighbour} ({row.predicted}), at distance 0.250." in text
 
