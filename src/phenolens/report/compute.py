@@ -22,13 +22,13 @@ from phenolens.plotting.charts import confusion_matrix, learning_curves, treatme
 from phenolens.plotting.page import Picture, SavedPicture
 from phenolens.profiles.score_table import COMPOUNDS, verdict_sentence
 from phenolens.profiles.whitening import Certificate
-from phenolens.readiness import check_scores, run_config, steps_done
+from phenolens.readiness import check_scores, default_run, run_config, steps_done
 from phenolens.realism.saved import saved_realism
 from phenolens.report.crop_quality import crop_quality, excluded_crops
 from phenolens.report.nearest_neighbours import neighbour_pairs
 from phenolens.report.page import ReportContents, report_html
 from phenolens.report.pictures import interpolation_strips, mechanism_sheet, reconstructed_cells
-from phenolens.runs.decoder import PREFERRED, pictured_runs
+from phenolens.runs.decoder import pictured_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.reproduce import commands, flags_of
 from phenolens.runs.scores import chance_of, queries_of, scored_runs
@@ -113,9 +113,7 @@ def pictured_run(study: Study, scored: list[str], named: str | None) -> str:
     """The run that was named, or the first scored VAE+ run, else VAE, else AE, else any."""
     if named is not None and named not in scored:
         raise InputError(f'{study.folder}: no scores of run "{named}" (there are: {", ".join(scored)})')
-    order = [*PREFERRED, *sorted(scored)]
-    models = {run: run_config(study, run)["model"] for run in scored}
-    return named or min(scored, key=lambda run: (order.index(models[run] if models[run] in order else run), run))
+    return named or default_run(study, scored)
 
 
 def _headline_profiles(study: Study, run: str) -> anndata.AnnData:
