@@ -18,7 +18,7 @@ CONTEXT.set_forkserver_preload(  # torch._dynamo comes with the first optimiser 
         "torch._dynamo",
         "matplotlib.figure",
         "phenolens.settings",
-        "phenolens.verbs.fetch",
+        "phenolens.commands.image_commands",
         "phenolens.verbs.run",
         "phenolens.verbs.train",
         "phenolens.training.loop",

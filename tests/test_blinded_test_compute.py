@@ -7,6 +7,7 @@ import pytest
 from blinded_tests import TOKEN, kinds_by_picture_id, made_up
 from phenolens.blinded_test.compute import AssessmentConfig, assessments, draw_pictures, set_up, summary
 from phenolens.cli import main
+from phenolens.commands.web_commands import checked_token, named
 from phenolens.core.colours import cell_image, shared_contrast
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256, write_json
@@ -18,7 +19,6 @@ from phenolens.runs.decoder import chosen_run
 from phenolens.study import Study
 from phenolens.training.config import TrainConfig
 from phenolens.training.device import Compute
-from phenolens.verbs.assess import checked_token, named
 from trained_runs import trained
 
 SMALL = TrainConfig(model="vae", steps=2, batch_size=4, network=ModelConfig(width=4, latent_size=4))

@@ -140,7 +140,7 @@ def test_the_overlay_shows_the_median_field_and_is_the_only_file_written(source,
     assert set(tmp_path.rglob("*")) - before == {tmp_path / "nuclei.png"}
     said = capsys.readouterr()
     assert row(said.out, "nuclei") == (
-        "17 found in channel DNA of 5 fields, 1 to 6 a field (median 3), taking a usual nucleus to be 20 px wide"
+        "17 found in channel DNA of 5 fields, 1 to 6 per field (median 3), with a usual nucleus 20 px wide"
     )
     assert row(said.out, "overlay").startswith("plate p, well B05, site 1, channel DNA: 3 nuclei outlined in ")
     screen = read_screen(source, layout="table", treatments="all")
@@ -169,7 +169,7 @@ def test_a_field_that_is_not_there_is_refused_with_those_that_are(source, tmp_pa
 def test_a_nucleus_size_alone_counts_nuclei_and_writes_nothing(source, tmp_path, capsys):
     before = set(tmp_path.rglob("*"))
     assert check(source, "--pixel-size-um", 0.75) == 0  # 15 um are 20 px
-    assert row(capsys.readouterr().out, "nuclei").endswith("taking a usual nucleus to be 20 px wide")
+    assert row(capsys.readouterr().out, "nuclei").endswith("with a usual nucleus 20 px wide")
     assert set(tmp_path.rglob("*")) == before
 
 
@@ -181,7 +181,7 @@ def test_an_overlay_needs_the_size_of_a_nucleus_where_the_layout_has_none(source
 def test_a_bbbc021_download_has_its_pixel_size(tiny_screen, tmp_path, capsys):
     more = ["--layout", "bbbc021", "--overlay", str(tmp_path / "nuclei.png"), "--sample", "2"]
     assert main(["check", str(tiny_screen), *more]) == 0
-    assert row(capsys.readouterr().out, "nuclei").endswith("taking a usual nucleus to be 30.2 px wide")
+    assert row(capsys.readouterr().out, "nuclei").endswith("with a usual nucleus 30.2 px wide")
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_damaged_image_leaves_the_earlier_picture_as_it_was(source, tmp_path, 
 
 
 def test_checking_loads_no_matplotlib_unless_it_draws():
-    code = "import sys, phenolens.verbs.check; print(sorted({'torch', 'matplotlib'} & set(sys.modules)))"
+    code = "import sys, phenolens.commands.image_commands; print(sorted({'torch', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -231,5 +231,5 @@ def test_real_nuclei_are_outlined(real_data, tmp_path, capsys):
     assert main(["check", str(source), *pattern, "--overlay", str(tmp_path / "nuclei.png")]) == 0
     said = capsys.readouterr().out
     assert row(said, "quality") == "2 fields checked, none flagged"
-    assert "159 to 195 a field" in row(said, "nuclei")  # by eye on the overlays none is missed
+    assert "159 to 195 per field" in row(said, "nuclei")  # by eye on the overlays none is missed
     assert "well B03" in row(said, "overlay")

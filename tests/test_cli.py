@@ -270,7 +270,7 @@ def test_lists_in_study_toml_do_not_swallow_the_folder(said, tiny_study):
     said()
     toml.write_text("[train]\nthreads = true\n")
     assert 'setting "threads" is True; expected a value' in refused(said, "train", tiny_study.folder)
-    assert "the folder comes first" in refused(said, "train", "--steps", 3, tiny_study.folder)
+    assert "--steps: STUDY comes first" in refused(said, "train", "--steps", 3, tiny_study.folder)
     toml.write_bytes(b"\xff\xfe")
     assert "not readable as TOML" in refused(said, "train", tiny_study.folder)
 
@@ -318,7 +318,17 @@ def test_an_unknown_setting_in_study_toml_is_refused_with_the_nearest(said, tiny
     (tiny_study.folder / "study.toml").write_text("[train]\nbatchsize = 3\n")
     assert 'no setting "batchsize"; did you mean "batch_size"?' in refused(said, "train", tiny_study.folder)
     (tiny_study.folder / "study.toml").write_text("[training]\nsteps = 3\n")
-    assert "[training] is no table of settings" in refused(said, "train", tiny_study.folder)
+    assert "[training]" in refused(said, "train", tiny_study.folder)
+
+
+def test_study_toml_has_a_table_for_each_command_that_reads_a_study(said, tiny_study):
+    toml = tiny_study.folder / "study.toml"
+    toml.write_text("[travel]\nframes = 1\n[train]\nsteps = 0\n")
+    assert "--frames 1" in refused(said, "travel", tiny_study.folder, "--to", "taxol")
+    assert "--steps 0" in refused(said, "train", tiny_study.folder)
+    for verb in ("demo", "fetch", "figure", "compare"):
+        toml.write_text(f"[{verb}]\nseed = 1\n")
+        assert f"[{verb}]" in refused(said, "train", tiny_study.folder)
 
 
 def test_a_runs_own_config_can_be_given_back(tiny_study):
@@ -377,7 +387,7 @@ def test_stopping_by_ctrl_c_says_that_the_same_command_goes_on(tiny_study, monke
 
     monkeypatch.setattr("phenolens.pipeline.train", interrupted)
     assert run("train", tiny_study.folder, *SHORT) == 130
-    assert "the same command goes on where it stood" in said()[0]
+    assert "the same command resumes" in said()[0]
 
 
 def test_the_installed_command_is_the_same_program():

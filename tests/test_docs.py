@@ -1,6 +1,7 @@
 """What the documents say exists: flags, files, links; and their Python compiles."""
 
 import importlib.util
+import inspect
 import re
 import sys
 from importlib import import_module
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from phenolens import cli
-from phenolens.settings import flag_kinds
+from phenolens.core.keywords import setting_types
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -18,7 +19,9 @@ OTHER_PROGRAMS = {"--all", "--logdir", "--nproc-per-node", "--standalone", "--fi
 
 def flags_of_verbs() -> set[str]:
     """Every flag of every verb, with its `no-` form."""
-    names = {name for verb in cli.VERBS for name in flag_kinds(import_module(f"phenolens.verbs.{verb}").Flags)}
+    names = {name for verb in cli.NOT_YET for name in setting_types(import_module(f"phenolens.verbs.{verb}").Flags)}
+    functions = [entry.function(verb) for verb, entry in cli.VERBS.items() if verb not in cli.NOT_YET]
+    names |= {name for function in functions for name in inspect.signature(function).parameters}
     flags = {f"--{name.replace('_', '-')}" for name in names}
     return flags | {flag.replace("--", "--no-", 1) for flag in flags}
 
@@ -31,7 +34,7 @@ def flags_of_benchmarks() -> set[str]:
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # where dataclasses look for their annotations
         spec.loader.exec_module(module)
-        found |= {f"--{name.replace('_', '-')}" for name in flag_kinds(module.Flags)}
+        found |= {f"--{name.replace('_', '-')}" for name in setting_types(module.Flags)}
     return found
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from phenolens import pipeline
+from phenolens.commands.model_commands import features
 from phenolens.core.colours import cell_image, shared_contrast
 from phenolens.core.errors import InputError
 from phenolens.crops.config import CropConfig
@@ -26,7 +27,6 @@ from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.study import Study
 from phenolens.training.config import TrainConfig
 from phenolens.training.embed import mean_kl
-from phenolens.verbs.features import Flags, act
 from test_report import Page
 
 CHANNELS = ("DNA", "tubulin", "actin")
@@ -48,7 +48,7 @@ def study(tiny_screen, tmp_path_factory) -> Study:
 
 @pytest.fixture(scope="module")
 def page(study) -> str:
-    act(Flags(study.folder, run="vae-seed0", features=FEW))
+    features(study, run="vae-seed0", describing=FEW)
     return (study.folder / "features" / "vae-seed0.html").read_text()
 
 
@@ -217,7 +217,7 @@ def test_the_page_loads_nothing_has_no_script_and_a_text_for_every_picture(page)
 def test_the_same_study_gives_the_same_page_and_tables(study, page):
     files = sorted((study.folder / "features").iterdir())
     before = [path.read_bytes() for path in files]
-    act(Flags(study.folder, run="vae-seed0", features=FEW))
+    features(study, run="vae-seed0", describing=FEW)
     assert [path.read_bytes() for path in files] == before
     assert [path.name for path in files] == ["vae-seed0.csv", "vae-seed0.html", "vae-seed0_correlations.csv"]
     correlated = pd.read_csv(files[2]).set_index(["feature", "measure"])
@@ -237,9 +237,9 @@ def test_the_page_fits_a_phone_and_a_screen_and_its_tables_scroll_within(browser
 
 def test_an_unfinished_study_names_the_command_that_comes_first(tiny_study, study):
     with pytest.raises(InputError, match=r"phenolens train"):
-        act(Flags(tiny_study.folder))
+        features(tiny_study)
     with pytest.raises(InputError, match='no run "vea"'):
-        act(Flags(study.folder, run="vea"))
+        features(study.folder, run="vea")
 
 
 @pytest.mark.parametrize("number", [{"measured_cells": 5}, {"strips": 0}, {"frames": 1}, {"shuffles": 3}])

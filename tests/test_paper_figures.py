@@ -11,6 +11,8 @@ from torch import nn
 from phenolens import pipeline
 from phenolens.blinded_test.compute import results
 from phenolens.blinded_test.database import AssessmentFile, Picture
+from phenolens.cli import main
+from phenolens.commands.model_commands import figure as figure_command
 from phenolens.core.colours import cell_image, shared_contrast
 from phenolens.core.errors import InputError
 from phenolens.crops.config import CropConfig
@@ -31,7 +33,6 @@ from phenolens.runs.latent_path import feature_swap, target_cell
 from phenolens.study import HEADLINE, Study
 from phenolens.training.config import TrainConfig
 from phenolens.training.sampling import held_out_cells
-from phenolens.verbs.figure import Flags, act
 
 CHANNELS = ("DAPI", "actin", "tubulin")
 NETWORK = ModelConfig(latent_size=8, width=4)
@@ -249,13 +250,14 @@ def test_a_study_half_run_says_which_command_comes_first(tiny_study):
 
 def test_one_command_writes_a_figure_in_each_kind_of_file_the_same_each_time(study, tmp_path, capsys):
     out = tuple(tmp_path / f"figure.{kind}" for kind in ("png", "svg", "pdf"))
-    settings = FigureConfig(runs=("pca-seed0",), shown_cells=2)
-    act(Flags("reconstructions", study.folder, out, figure=settings))
+    command = ["figure", "reconstructions", study.folder, "--runs", "pca-seed0", "--shown-cells", 2, "--out", *out]
+    assert main(list(map(str, command))) == 0
     first = [path.read_bytes() for path in out]
     assert capsys.readouterr().out.split() == [str(path.resolve()) for path in out]
-    act(Flags("reconstructions", study.folder, out[:2], figure=settings))
+    settings = FigureConfig(runs=("pca-seed0",), shown_cells=2)
+    figure_command("reconstructions", study, out=out[:2], shown=settings)
     assert [path.read_bytes() for path in out] == first
-    act(Flags("reconstructions", study.folder, out[:1], caption=False, figure=settings))
+    assert main([*map(str, command), "--no-caption"]) == 0
     assert "n = 2 cells" in capsys.readouterr().err
     assert out[0].read_bytes() != first[0]
 
@@ -265,16 +267,22 @@ def test_one_command_writes_a_figure_in_each_kind_of_file_the_same_each_time(stu
     [
         ({"out": ("a.gif",)}, "a.gif: expected a name that ends in .png"),
         ({"out": ("no/such/folder/a.png",)}, "there is no folder"),
-        ({"out": ()}, "expected at least one file"),
-        ({"figure": FigureConfig(treatment="taxol@1")}, "--treatment .* reconstructions"),
-        ({"figure": FigureConfig(way="line")}, "it is for interpolation"),
+        ({"shown": FigureConfig(treatment="taxol@1")}, "--treatment .* reconstructions; it is for comparison"),
+        ({"way": "line"}, "it is for interpolation"),
+        ({"way": "curve"}, "curve.*swap, line"),
+        ({"wey": "line"}, "way"),
     ],
 )
 def test_what_cannot_be_written_or_says_nothing_is_refused_before_anything_is_done(flags, message, tmp_path):
     given = {"out": ("a.png",)} | flags
     given["out"] = tuple(tmp_path / name for name in given["out"])
     with pytest.raises(InputError, match=message):
-        Flags("reconstructions", tmp_path, **given)
+        figure_command("reconstructions", tmp_path, **given)
+
+
+def test_the_command_without_a_file_is_refused(study, capsys):
+    assert main(["figure", "reconstructions", str(study.folder)]) == 2
+    assert "--out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [{"frames": 1}, {"shown_cells": 0}, {"picture_seed": -1}])

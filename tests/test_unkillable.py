@@ -151,7 +151,7 @@ def test_a_request_to_stop_at_any_of_its_file_operations_is_one_line_and_the_run
     in_the_loop = {
         f"phenolens train: RUN: stopped at step {step} of 6; the same command goes on" for step in range(1, 7)
     }
-    elsewhere = "phenolens train: stopped; the same command goes on where it stood"
+    elsewhere = "phenolens train: stopped; the same command resumes"
     assert in_the_loop & set(said)
     assert set(said) - in_the_loop == {elsewhere}
 
@@ -160,7 +160,7 @@ def test_a_request_to_stop_at_any_of_its_file_operations_is_one_line_and_the_run
 def test_a_stop_while_crops_are_still_opened_is_one_line_and_leaves_no_run(tiny_study, command, number):
     moment = Moment(tiny_study.crops_folder, 1, (number,))
     status, lines = command("train", "--model", "ae", "--steps", 3, *SMALL, *ONE, moment=moment).ended()
-    assert (status, lines) == (130, ["phenolens train: stopped; the same command goes on where it stood"])
+    assert (status, lines) == (130, ["phenolens train: stopped; the same command resumes"])
     assert tiny_study.runs == []
 
 
@@ -174,7 +174,7 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_the_checkpoint_before(tiny_stu
     kept = (folder / "checkpoint.pt").read_bytes()
     moment = Moment(folder / ".checkpoint.pt.partial", 1, (signal.SIGINT, second))
     status, lines = command("train", *flags, moment=moment).ended()
-    assert (status, lines) == (130, ["phenolens train: stopped; the same command goes on where it stood"])
+    assert (status, lines) == (130, ["phenolens train: stopped; the same command resumes"])
     assert (folder / "checkpoint.pt").read_bytes() == kept
     assert command("train", *flags).ended()[0] == 0
     assert different_files(tiny_study.run_folder("whole"), folder) == []

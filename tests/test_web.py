@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from phenolens.commands.web_commands import explore
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256, write_h5ad, write_json, write_parquet
 from phenolens.crops.store import CropStore, normalised, write_npy
 from phenolens.screens.screen import treatment_name
 from phenolens.study import Study
-from phenolens.verbs.explore import Flags, act
 from phenolens.web.app import create_app
 from phenolens.web.base import NotFoundError, address
 from phenolens.web.server import listening, serve
@@ -519,7 +519,7 @@ def test_a_missing_extra_is_named_with_its_install_line(study, monkeypatch):
     monkeypatch.delitem(sys.modules, "uvicorn", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
     with pytest.raises(InputError, match=r'uvicorn is not installed; explore needs: pip install "phenolens\[web\]"'):
-        act(Flags(study.folder))
+        explore(study)
 
 
 def test_the_web_room_answers_without_torch():

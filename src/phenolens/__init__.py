@@ -1,7 +1,8 @@
 """phenolens: see what a treatment does to a cell.
 
-From the images of a multi-well screen to single-cell representations that match treatments by phenotype and decode
-back into pictures. The names below are loaded when they are first used, so importing the package costs nothing.
+From the images of a multi-well screen to single-cell representations that match treatments by phenotype and decode back
+into images. `Study` is a study's folder; each command is a function (`crop`, `train`, `embed`, ...); `load` gives a
+trained model; `pp`, `tl` and `pl` preprocess, score and plot AnnData. Names are loaded when they are first used.
 """
 
 from importlib import import_module
@@ -9,27 +10,38 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "AE": "phenolens.models",
-    "CropStore": "phenolens.crops.store",
-    "InputError": "phenolens.core.errors",
-    "Screen": "phenolens.screens.screen",
-    "VAE": "phenolens.models",
-    "VAEPlus": "phenolens.models",
-    "nsc": "phenolens.profiles.nsc",
-    "nscb": "phenolens.profiles.nsc",
-    "read_bbbc021": "phenolens.screens.bbbc021",
-    "read_cropset": "phenolens.screens.cropset",
-    "simulate": "phenolens.simulation.simulate",
-    "treatment_profiles": "phenolens.profiles.profiles",
-    "well_profiles": "phenolens.profiles.profiles",
-    "whiten": "phenolens.profiles.whitening",
+_COMMANDS = {
+    "image_commands": ("simulate", "fetch", "check", "crop", "export"),
+    "model_commands": ("travel", "realism", "features", "figure", "report"),
+    "score_commands": ("embed", "profile", "evaluate", "compare"),
+    "web_commands": ("explore", "assess"),
 }
-__all__ = ["__version__", *_HOME]
+_MODULES = {
+    "AE": "models.vaeplus",
+    "CropStore": "crops.store",
+    "InputError": "core.errors",
+    "RunError": "core.errors",
+    "Screen": "screens.screen",
+    "Study": "study",
+    "VAE": "models.vaeplus",
+    "VAEPlus": "models.vaeplus",
+    "pl": "",
+    "pp": "",
+    "read_bbbc021": "screens.bbbc021",
+    "read_cropset": "screens.cropset",
+    "tl": "",
+    **{name: f"commands.{module}" for module, names in _COMMANDS.items() for name in names},
+}
+__all__ = ["__version__", *sorted(_MODULES)]
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from the module where it lives."""
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"phenolens has no public name {name!r}; it has {', '.join(__all__)}")
+    """Load a public name from the module where it is."""
+    if name not in _MODULES:
+        raise AttributeError(f"phenolens has no public name {name!r}; it has {', '.join(__all__)}")
+    module = _MODULES[name]
+    return getattr(import_module(f"phenolens.{module}"), name) if module else import_module(f"phenolens.{name}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,46 +1,77 @@
-"""The command line: parse, open, call, say what comes next. One verb a step."""
+"""The command line: parse the flags of a command, call its function, print what comes next."""
 
 import errno
+import functools
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from types import FrameType
+from typing import Any
 
 from phenolens import __version__
 from phenolens.core.errors import InputError, Interrupted, RunError
 
+
+@dataclass(frozen=True)
+class Verb:
+    """A command: its line in `phenolens --help`, and where its function is."""
+
+    summary: str
+    module: str  # of phenolens.commands
+    usage: str = "STUDY"  # what comes before the flags
+    tables: tuple[str, ...] | None = None  # of study.toml, that are read; default: the command's own
+    required: tuple[str, ...] = ()  # flags that the function can do without
+    distributed: bool = False  # whether several processes can share the work
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """The function that does it."""
+        return getattr(import_module(f"phenolens.commands.{self.module}"), name)
+
+
+STEPS = ("crop", "train", "profile", "evaluate", "run")
 VERBS = {
-    "demo": "simulate a small screen and take it from images to a report, in about five minutes",
-    "run": "all steps from a source folder to a report",
-    "simulate": "write a simulated screen, as a BBBC021 download lies on disk, with its true answers",
-    "fetch": "download BBBC021 from its official server: tables, labels and the plates you name",
-    "check": "say what a source holds, how good its fields are, what is missing and which command comes next",
-    "crop": "cut single-cell crops from fields of view, or take over a crop set",
-    "train": "train a model on the crops",
-    "embed": "embed every crop with the trained models",
-    "profile": "make profiles of wells and treatments from the embeddings",
-    "evaluate": "score how well treatments match by mechanism (NSC, NSCB)",
-    "compare": "which treatments two scores of the same treatments answer differently, and whether that could be luck",
-    "figure": "draw one of the paper's figures: reconstructions, interpolation, comparison, assessment (PNG, SVG, PDF)",
-    "features": "say what each latent feature of a run is used for and goes with, with pictures (a page a run)",
-    "realism": "measure how real the models' pictures look, beside real and blurred cells",
-    "travel": "take a real cell to a treatment: decoded, measured and held against real cells (strips, films, CSV)",
-    "report": "write the report with its pictures",
-    "export": "write a study's crops as a file that scPortrait reads (.h5sc)",
-    "explore": "look at a study in the browser, on this machine",
-    "assess": "let people judge blindly whether cells are real or redrawn, and say how often redrawn ones pass",
+    "demo": Verb("simulate a small screen and analyse it, in about five minutes", "model_commands", "OUT", ()),
+    "run": Verb("all steps from a source folder to a report", "model_commands", tables=STEPS),
+    "simulate": Verb("write a simulated screen as a BBBC021 download, with its true answers", "image_commands", "OUT"),
+    "fetch": Verb("download BBBC021: tables, labels and the plates you name", "image_commands", "bbbc021 OUT", ()),
+    "check": Verb("report content, quality and missing files of a source", "image_commands", "SOURCE"),
+    "crop": Verb("cut single-cell crops from fields of view, or take over a crop set", "image_commands"),
+    "train": Verb("train a model on the crops", "model_commands", distributed=True),
+    "embed": Verb("embed every crop with the trained models", "score_commands", distributed=True),
+    "profile": Verb("make profiles of wells and treatments from the embeddings", "score_commands"),
+    "evaluate": Verb("score how well treatments match by mechanism (NSC, NSCB)", "score_commands", "SOURCE"),
+    "compare": Verb("test which treatments two scores answer differently", "score_commands", "A B", ()),
+    "figure": Verb(
+        "draw a figure of the paper: reconstructions, interpolation, comparison, assessment",
+        "model_commands",
+        "FIGURE STUDY",
+        (),
+        required=("out",),
+    ),
+    "features": Verb("describe each latent feature of a run, with pictures (a page per run)", "model_commands"),
+    "realism": Verb("measure how realistic decoded images are, beside real and blurred cells", "model_commands"),
+    "travel": Verb("interpolate a cell towards a treatment: strips, films, tables", "model_commands"),
+    "report": Verb("write the report, one page that opens anywhere", "model_commands"),
+    "export": Verb("write a study's crops as a file that scPortrait reads (.h5sc)", "image_commands"),
+    "explore": Verb("browse a study on this machine: plates, maps, treatments, travels", "web_commands"),
+    "assess": Verb("run a blinded test of people: real against reconstructed cells", "web_commands"),
 }
 
 
-SHARED = ("train", "embed")  # what several processes can do together
+NOT_YET = ("train", "run", "demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; 0 when it is done, 2 for bad input, 1 when it cannot go on (loss), 130 when stopped."""
+    """Run one command.
+
+    Returns:
+        0 when it is done, 2 for bad input, 1 when it cannot go on (the loss is not finite), 130 when interrupted.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(overview())
@@ -50,20 +81,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     with sigterm_as_ctrl_c():
         try:
-            status, said = outcome(given[0], given[1:])
+            status, message = outcome(given[0], given[1:])
         except KeyboardInterrupt:
-            status, said = 130, "stopped; the same command goes on where it stood"
-    if said:
-        number = os.environ.get("RANK", "0")  # of several processes that torchrun started, any may fail
-        whose = "" if number == "0" else f"process {number}: "
-        print(f"phenolens {given[0]}: {whose}{said}", file=sys.stderr, flush=True)
+            status, message = 130, "stopped; the same command resumes"
+    if message:
+        rank = os.environ.get("RANK", "0")  # any of several processes that torchrun started may fail
+        process = "" if rank == "0" else f"process {rank}: "
+        print(f"phenolens {given[0]}: {process}{message}", file=sys.stderr, flush=True)
     return status
 
 
 def outcome(verb: str, arguments: list[str]) -> tuple[int, str]:
-    """Run one verb; its exit code, and what is to be said when it did not come to its end."""
+    """Run one command: its exit code, and the message when it failed."""
     try:
-        return run_verb(verb, arguments), ""
+        run_verb(verb, arguments)
     except InputError as error:
         return 2, str(error)
     except Interrupted as error:
@@ -71,31 +102,59 @@ def outcome(verb: str, arguments: list[str]) -> tuple[int, str]:
     except RunError as error:
         return 1, str(error)
     except OSError as error:
-        return 2, _what_the_system_said(error)
+        return 2, _system_message(error)
+    return 0, ""
 
 
-@contextmanager
-def sigterm_as_ctrl_c() -> Iterator[None]:
-    """While it is open, SIGTERM stops as Ctrl-C does: nothing stays half-written, and one line is said."""
+def run_verb(verb: str, arguments: list[str]) -> None:
+    """Parse the command's flags, with `study.toml` and `--config FILE` as their defaults, call it and print."""
+    if verb not in VERBS:
+        near = get_close_matches(verb, VERBS, n=1)
+        hint = f'did you mean "{near[0]}"?' if near else f"expected one of {', '.join(VERBS)}"
+        raise InputError(f'no verb "{verb}"; {hint}')
+    entry = VERBS[verb]
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not entry.distributed:
+        able = " and ".join(name for name, other in VERBS.items() if other.distributed)
+        raise InputError(f"works in one process; of all verbs, {able} can be started by torchrun")
+    import tyro
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    from phenolens.settings import with_file_settings
 
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not in the main thread: signals are somebody else's
-        yield
+    if verb in NOT_YET:
+        module = import_module(f"phenolens.verbs.{verb}")
+        args = with_file_settings(verb, arguments, module.Flags, usage=entry.usage, tables=entry.tables)
+        prog, config = f"phenolens {verb}", (tyro.conf.OmitArgPrefixes,)
+        module.act(tyro.cli(module.Flags, prog=prog, description=entry.summary, args=args, config=config))
         return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    function = entry.function(verb)
+    plain = getattr(function, "__wrapped__", function)  # its own parameters, settings as dataclasses
+
+    @functools.wraps(plain)
+    def keywords(**given: Any) -> dict[str, Any]:
+        return given
+
+    given = tyro.cli(
+        keywords,
+        prog=f"phenolens {verb}",
+        description=entry.summary,
+        args=with_file_settings(verb, arguments, plain, usage=entry.usage, tables=entry.tables),
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    for flag in entry.required:
+        if not given[flag]:
+            raise InputError(f"--{flag}: expected at least one value; see phenolens {verb} --help")
+    result = plain(**given)
+    from phenolens import printing
+
+    show = getattr(printing, f"after_{verb}", None)
+    if show is not None:
+        show(result, given)
 
 
 def overview() -> str:
-    """What `phenolens --help` says."""
+    """What `phenolens --help` prints."""
     width = max(map(len, VERBS))
-    lines = [f"  {verb:{width}}  {what}" for verb, what in VERBS.items()]
+    lines = [f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items()]
     return "\n".join(
         [
             "phenolens: see what a treatment does to a cell",
@@ -109,41 +168,35 @@ def overview() -> str:
     )
 
 
-def _what_the_system_said(error: OSError) -> str:
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """While it is open, SIGTERM stops as Ctrl-C does: nothing stays half-written, and one line is printed."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread, where signals cannot be handled
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _system_message(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{where}the disk is full; what was whole is kept, nothing is half-written; make room and run it again"
+        return f"{where}the disk is full; finished files are kept, nothing is half-written; make room and run it again"
     return f"{where}{error.strerror or error}"
-
-
-def run_verb(verb: str, arguments: list[str]) -> int:
-    """Parse the verb's flags, with the study's `study.toml` and `--config FILE` as their defaults, and do it."""
-    if verb not in VERBS:
-        near = get_close_matches(verb, VERBS, n=1)
-        hint = f'did you mean "{near[0]}"?' if near else f"expected one of {', '.join(VERBS)}"
-        raise InputError(f'no verb "{verb}"; {hint}')
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and verb not in SHARED:
-        raise InputError(f"works in one process; of all verbs, {' and '.join(SHARED)} can be started by torchrun")
-    import tyro
-
-    from phenolens.settings import with_file_settings
-
-    module = import_module(f"phenolens.verbs.{verb}")
-    flags = tyro.cli(
-        module.Flags,
-        prog=f"phenolens {verb}",
-        description=VERBS[verb],
-        args=with_file_settings(verb, arguments, module.Flags),
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
-    module.act(flags)
-    return 0
 
 
 if __name__ == "__main__":
     status = main()
     if "RANK" in os.environ:
-        # started by torchrun: threads of gloo that are still there abort a process that ends the usual way now and then
+        # started by torchrun: leftover threads of gloo sometimes abort a process that ends the usual way
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

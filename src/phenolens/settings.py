@@ -1,49 +1,53 @@
-"""Settings from files, as flags that come before the ones given by hand, so that those win.
+"""Settings from files, as flags before the ones given by hand, which win.
 
-`study.toml` in the study's folder has a table a step with the names of the flags; `--config FILE` takes the
+`study.toml` in the study's folder has a table per step with the names of the flags; `--config FILE` takes the
 `config.json` of a run as it is.
 """
 
-import dataclasses
 import json
 import tomllib
-import typing
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from phenolens.core.errors import InputError
+from phenolens.core.keywords import setting_types, unknown_setting
 
-# Verbs that begin with something else than a study's folder, and read no study.toml: what they begin with.
-BEGINS_WITH = {"fetch": "bbbc021 OUT", "figure": "FIGURE STUDY"}
 # Settings of older versions, and where to read what to do instead.
 REMOVED = {"harmony": "docs/scoring.md, Batch correction with Harmony", "harmony_seed": "docs/scoring.md"}
-# The tables of study.toml that a verb reads.
-TABLES = {"run": ("crop", "train", "profile", "evaluate", "run"), "demo": ()}
+STUDY_TABLES = (
+    "simulate", "check", "crop", "train", "embed", "profile", "evaluate", "travel", "realism", "features", "report",
+    "export", "explore", "assess", "run",
+)  # fmt: skip
 
 
-def with_file_settings(verb: str, arguments: list[str], flags: type) -> list[str]:
-    """The verb's arguments, with what `study.toml` and `--config FILE` say put before the flags given by hand.
+def with_file_settings(
+    verb: str, arguments: list[str], flags: Any, *, usage: str = "STUDY", tables: tuple[str, ...] | None = None
+) -> list[str]:
+    """The command's arguments, with those of `study.toml` and `--config FILE` before the flags given by hand.
 
-    InputError on an unknown key, and when flags come before the study's folder, whose `study.toml` would be missed.
+    Args:
+        verb: Name of the command.
+        arguments: What was given by hand; the folder comes first.
+        flags: The function or dataclass whose settings are the flags.
+        usage: What comes before the flags.
+        tables: The tables of `study.toml` that are read; default: the command's own.
+
+    Raises:
+        InputError: A setting is unknown, or flags come before the folder, whose `study.toml` would be missed.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         return arguments
-    if verb in BEGINS_WITH:
-        if arguments[0].startswith("-"):
-            raise InputError(
-                f"{arguments[0]}: {BEGINS_WITH[verb]} comes first: phenolens {verb} {BEGINS_WITH[verb]} ..."
-            )
-        return arguments
     if arguments[0].startswith("-"):
-        raise InputError(f"{arguments[0]}: the folder comes first, then the flags: phenolens {verb} FOLDER ...")
-    kinds = flag_kinds(flags)
+        raise InputError(f"{arguments[0]}: {usage} comes first, then the flags: phenolens {verb} {usage} ...")
+    if tables == ():
+        return arguments
+    kinds = setting_types(flags)
     folder, by_hand = arguments[0], arguments[1:]
     from_files: list[str] = []
     toml = Path(folder) / "study.toml"
     if toml.is_file():
-        from_files += _toml_arguments(toml, TABLES.get(verb, (verb,)), kinds)
+        from_files += _toml_arguments(toml, tables or (verb,), kinds)
     by_hand = [part for word in by_hand for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     for word in by_hand:
         if word.startswith("--"):
@@ -57,24 +61,14 @@ def with_file_settings(verb: str, arguments: list[str], flags: type) -> list[str
     return [folder, *from_files, *by_hand]
 
 
-def flag_kinds(flags: type) -> dict[str, Any]:
-    """The types of all fields of a dataclass by name, those of nested dataclasses in place of their own."""
-    kinds: dict[str, Any] = {}
-    for name, kind in typing.get_type_hints(flags).items():
-        kinds |= flag_kinds(typing.cast(type, kind)) if dataclasses.is_dataclass(kind) else {name: kind}
-    return kinds
-
-
 def _toml_arguments(path: Path, tables: tuple[str, ...], kinds: Mapping[str, Any]) -> list[str]:
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: not readable as TOML ({error})") from error
-    known = {"simulate", "crop", "train", "embed", "profile", "evaluate", "realism", "report", "run"}
-    known |= {"features", "explore", "assess"}
     for table, content in settings.items():
-        if table not in known or not isinstance(content, dict):
-            raise InputError(f"{path}: [{table}] is no table of settings; expected one of {', '.join(sorted(known))}")
+        if table not in STUDY_TABLES or not isinstance(content, dict):
+            raise InputError(f"{path}: no table of settings [{table}]; expected one of {', '.join(STUDY_TABLES)}")
     merged = {key: value for table in tables for key, value in settings.get(table, {}).items()}
     return _as_arguments(merged, kinds, source=path)
 
@@ -98,9 +92,7 @@ def _as_arguments(settings: Mapping[str, Any], kinds: Mapping[str, Any], *, sour
     for key, value in settings.items():
         _refuse_removed(key, source=source)
         if key not in kinds:
-            near = get_close_matches(key, kinds, n=1)
-            hint = f'did you mean "{near[0]}"?' if near else f"expected one of {', '.join(sorted(kinds))}"
-            raise InputError(f'{source}: no setting "{key}"; {hint}')
+            raise InputError(f"{source}: {unknown_setting(key, kinds)}")
         flag = f"--{key.replace('_', '-')}"
         if isinstance(value, bool) != (kinds[key] is bool):
             wanted = "true or false" if kinds[key] is bool else "a value, not true or false"

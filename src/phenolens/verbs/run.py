@@ -6,12 +6,12 @@ from typing import Literal
 from phenolens import pipeline
 from phenolens.core.progress import tell
 from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig
+from phenolens.printing import print_scores
 from phenolens.readiness import ready_runs
 from phenolens.report.compute import ReportConfig, write_report
 from phenolens.training.config import TrainConfig
 from phenolens.training.watch import check_can_watch
 from phenolens.verbs import crop
-from phenolens.verbs.evaluate import show_scores
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def act(flags: Flags) -> None:
         names.append(name)
         tell(f"{name}: trained, embedded, profiled")
     pipeline.evaluate(study, ready_runs(study, "profiled"), flags.evaluate)
-    show_scores(study)
+    print_scores(study.scores)
     write_report(study, replace(flags.report, run=flags.report.run or names[0]))
     tell(f"next: open the report in a browser, or phenolens explore {study.folder}")
     print(study.report_path.resolve())

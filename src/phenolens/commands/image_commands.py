@@ -1,0 +1,317 @@
+"""Commands from images to crops: simulate, fetch, check, crop, export."""
+
+import os
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import pandas as pd
+import tyro
+from tyro.conf import Positional
+
+from phenolens import pipeline
+from phenolens.commands.paths import AnyPath
+from phenolens.core.bounds import Bounded, Count
+from phenolens.core.errors import InputError
+from phenolens.core.files import write_whole
+from phenolens.core.keywords import keyword_settings
+from phenolens.core.progress import tell
+from phenolens.core.workers import AtOnce
+from phenolens.crops.check import SAMPLE, Checked, check_source, count_nuclei, field_of, found_nuclei, median_field
+from phenolens.crops.config import FLAGS, CropConfig
+from phenolens.crops.nuclei import NucleiConfig
+from phenolens.crops.store import CropStore
+from phenolens.screens.bbbc021 import PLATE
+from phenolens.screens.config import LayoutConfig
+from phenolens.screens.download import FetchConfig, fetch_bbbc021
+from phenolens.screens.layouts import LAYOUTS
+from phenolens.screens.screen import Treatments
+from phenolens.simulation.simulate import SimulateConfig
+from phenolens.simulation.simulate import simulate as simulate_screen
+from phenolens.study import Study
+
+if TYPE_CHECKING:
+    LayoutName = str
+else:
+    KINDS = "; ".join(f"{name}: {layout.title}" for name, layout in LAYOUTS.items())
+    HELP = f"How the source lies on disk (docs/formats.md). {KINDS}"
+    LayoutName = Annotated[Literal[tuple(LAYOUTS)], tyro.conf.arg(help=HELP)]
+
+
+@keyword_settings
+def simulate(
+    out: Positional[AnyPath], *, processes: Count | None = None, screen: SimulateConfig = SimulateConfig()
+) -> Path:
+    """Write a simulated screen, laid out as a BBBC021 download, with its true answers.
+
+    Args:
+        out: Folder to write the screen into; new or empty.
+        processes: Fields drawn in parallel; default: one per core.
+        screen: Its settings, such as `seed=1, mechanisms=4`.
+
+    Returns:
+        The folder. Its `truth.parquet` holds the true parameters of every cell.
+
+    Raises:
+        InputError: A setting is out of range, or the folder holds something else.
+    """
+    folder = Path(out)
+    simulate_screen(folder, screen, processes=processes or os.cpu_count() or 1)
+    return folder
+
+
+@keyword_settings
+def fetch(
+    dataset: Positional[Literal["bbbc021"]],
+    out: Positional[AnyPath | None] = None,
+    *,
+    download: FetchConfig = FetchConfig(),
+) -> Path:
+    """Download BBBC021 from its official server: tables, labels and the plates you name.
+
+    Args:
+        dataset: Which screen.
+        out: Folder to download into; interrupted downloads resume.
+        download: Which plates, and how: `plates=["Week1_22123"]`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: There is no such plate, or the server cannot be reached.
+    """
+    folder, download = _download_folder(out, download)
+    plates = fetch_bbbc021(folder, download)
+    tell(f"{len(plates)} plates and the tables are in {folder}")
+    return folder
+
+
+def _download_folder(out: AnyPath | None, config: FetchConfig) -> tuple[Path, FetchConfig]:
+    """The folder, also when it comes last after `--plates`."""
+    if out is not None:
+        return Path(out), config
+    *plates, last = config.plates or ("",)
+    if not last or PLATE.match(last):  # a plate's name is never the folder
+        raise InputError("no folder to download into: phenolens fetch bbbc021 OUT --plates Week1_22123 ...")
+    return Path(last), replace(config, plates=tuple(plates))
+
+
+@dataclass(frozen=True)
+class CheckConfig(Bounded):
+    """What is checked in a source, and how nuclei are found."""
+
+    treatments: Treatments = "all"  # controls and treatments of known mechanism only, or all
+    skip_missing: bool = False  # count what has no image or no label instead of stopping at the first
+    sample: Count = SAMPLE  # fields whose pixels are read for size, type and quality, and searched for nuclei
+    overlay: Path | None = None  # PNG to write: the nuclei found in one field, outlined; nothing else is ever written
+    overlay_field: tuple[str, str, int] | None = None  # plate, well, site; default: the median field of the sample
+    cells: Literal["auto", "found", "cellpose"] = "auto"  # how nuclei are searched: here, or by Cellpose (an extra)
+    pixel_size_um: float | None = CropConfig.pixel_size_um  # side of a pixel in the specimen, micrometres
+    nucleus_um: float = CropConfig.nucleus_um  # diameter of a usual nucleus, micrometres
+    nucleus_px: float | None = CropConfig.nucleus_px  # the same in pixels; replaces the two above
+    least_contrast: float = CropConfig.least_contrast  # minimum brightness of a nucleus, deviations of pixel noise
+
+    @property
+    def nucleus_settings(self) -> dict[str, float]:
+        """The settings of nuclei, which CropConfig has too, that are not the defaults."""
+        names = ("pixel_size_um", "nucleus_um", "nucleus_px", "least_contrast")
+        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(CropConfig, name)}
+
+    @property
+    def finds_nuclei(self) -> bool:
+        """Whether nuclei are searched: for a picture of them, or because their settings are given."""
+        return self.overlay is not None or bool(self.nucleus_settings) or self.cells != "auto"
+
+    def nuclei(self, layout: LayoutName) -> NucleiConfig:
+        """How nuclei are found, as `phenolens crop` would; InputError where their size is not known."""
+        pixel_um = LAYOUTS[layout].pixel_um
+        return CropConfig(cells=self.cells, **self.nucleus_settings).nuclei(usual_pixel_um=pixel_um)  # type: ignore[arg-type]
+
+
+@keyword_settings
+def check(
+    source: Positional[AnyPath],
+    *,
+    layout: LayoutName,
+    reading: LayoutConfig = LayoutConfig(),
+    checking: CheckConfig = CheckConfig(),
+) -> pd.DataFrame:
+    """Report what a source holds, how good its fields are and what is missing.
+
+    Args:
+        source: Folder with the images and tables, or with the crop set.
+        layout: How the source lies on disk; docs/formats.md describes each.
+        reading: Table, plate map, channels, controls and centres of the source.
+        checking: What is checked; with `overlay="nuclei.png"` the nuclei of one field are outlined.
+
+    Returns:
+        A row per finding: `what`, `found`, and `missing`, whether something is missing. `attrs["next"]` is the command
+        that comes next.
+
+    Raises:
+        InputError: The source cannot be used.
+    """
+    folder = Path(source)
+    _check_overlay(folder, layout, checking)
+    checked = check_source(
+        folder,
+        layout=layout,
+        config=reading,
+        treatments=checking.treatments,
+        skip_missing=checking.skip_missing,
+        sample=checking.sample,
+    )
+    nuclei = _nuclei(checked, layout, checking) if checking.finds_nuclei else []
+    found = [(*row, False) for row in (*checked.there, *nuclei)] + [(*row, True) for row in checked.missing]
+    table = pd.DataFrame(found, columns=["what", "found", "missing"])
+    table.attrs["next"] = _crop_command(folder, layout, reading, checking, checked)
+    return table
+
+
+def _check_overlay(source: Path, layout: LayoutName, config: CheckConfig) -> None:
+    """InputError on settings that do not go together, before anything is read."""
+    overlay = config.overlay
+    if overlay is None and config.overlay_field is not None:
+        raise InputError("--overlay-field names the field that --overlay FILE.png shows; give --overlay too")
+    if config.finds_nuclei and not LAYOUTS[layout].has_fields:
+        raise InputError(
+            f"--layout {layout} has no fields to find nuclei in; leave out --overlay and the nucleus' size"
+        )
+    if config.finds_nuclei:
+        config.nuclei(layout)
+    if overlay is None:
+        return
+    if overlay.suffix.lower() != ".png":
+        raise InputError(f"--overlay {overlay}: expected the name of a picture that ends in .png")
+    if not overlay.parent.is_dir() or overlay.is_dir():
+        found = "is a folder" if overlay.is_dir() else f"there is no folder {overlay.parent}"
+        raise InputError(f"--overlay {overlay}: {found}; give the name of a file in a folder that is there")
+    if overlay.resolve().is_relative_to(source.resolve()):
+        raise InputError(f"--overlay {overlay}: lies in the source, where nothing is written; give another folder")
+
+
+def _nuclei(checked: Checked, layout: LayoutName, checking: CheckConfig) -> list[tuple[str, str]]:
+    """How many nuclei are found in the sample; the picture of one field is written where it is asked for."""
+    config, screen = checking.nuclei(layout), checked.screen
+    shown = None if checking.overlay_field is None else field_of(screen, *checking.overlay_field)
+    counted = count_nuclei(screen, sample=checking.sample, config=config)
+    n = counted["n_nuclei"]
+    by = " by Cellpose" if config.by == "cellpose" else ""
+    found_in = f"channel {screen.channels[0]} of {len(n)} field{'' if len(n) == 1 else 's'}"
+    count = (
+        f"{n.sum():,} found{by} in {found_in}, {n.min()} to {n.max()} per field (median "
+        f"{n.median():g}), with a usual nucleus {config.diameter_px:.3g} px wide"
+    )
+    rows = [("nuclei", count)]
+    if checking.overlay is not None:
+        from phenolens.plotting.quality_figures import nuclei_overlay
+        from phenolens.plotting.style import png
+
+        found = found_nuclei(screen, median_field(counted) if shown is None else shown, config=config)
+        picture = png(nuclei_overlay(found.dna, found.labels, name=found.name))
+        with write_whole(checking.overlay) as file:
+            file.write(picture)
+        rows.append(("overlay", f"{found.name}: {found.n_nuclei} nuclei outlined in {checking.overlay}"))
+    return rows
+
+
+def _crop_command(
+    source: Path, layout: LayoutName, reading: LayoutConfig, checking: CheckConfig, checked: Checked
+) -> str:
+    """The whole `phenolens crop` line for what was checked; only settings that are not the defaults are in it."""
+    words = ["phenolens", "crop", "STUDY", "--source", str(source), "--layout", layout]
+    for name in ("table", "plate_map", "pattern", "channels", "controls", "centres"):
+        value = getattr(reading, name)
+        if value != getattr(LayoutConfig(), name):
+            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,))]
+    if not checked.screen.treatments["moa"].notna().any():
+        words += ["--treatments", "all"]
+    if checking.skip_missing:
+        words.append("--skip-missing")
+    if checking.cells != "auto":
+        words += ["--cells", checking.cells]
+    if checked.has_cells and checking.cells == "auto":
+        return shlex.join(words)
+    for name, number in checking.nucleus_settings.items():
+        words += [f"--{name.replace('_', '-')}", f"{number:g}"]
+    if not checking.nucleus_settings and LAYOUTS[layout].pixel_um is None:
+        words += ["--nucleus-px", "PIXELS"]
+    return f"{shlex.join(words)} (cells will be found in the first channel)"
+
+
+@keyword_settings
+def crop(
+    study: Positional[AnyPath],
+    *,
+    source: AnyPath,
+    layout: LayoutName,
+    reading: LayoutConfig = LayoutConfig(),
+    cropping: CropConfig = CropConfig(),
+    parallel: AtOnce = AtOnce(),
+) -> Study:
+    """Cut single-cell crops from fields of view, or take over a crop set.
+
+    Args:
+        study: The study's folder; it is created when it is new or empty.
+        source: Folder with the images and tables, or with the crop set.
+        layout: How the source lies on disk (docs/formats.md): a BBBC021 download, the public crop set, ...
+        reading: Table, plate map, channels, controls and centres of the source.
+        cropping: How crops are cut: `crop_px=68, cells="found"`.
+        parallel: How many processes work at once; the crops are the same.
+
+    Returns:
+        The study with its crops. Crops that are already there and made from the same are kept.
+
+    Raises:
+        InputError: The source cannot be used, or the folder holds something else; nothing is half-written.
+    """
+    pipeline.check_source(Path(source))
+    with Study.begun(Path(study)) as begun:
+        store = pipeline.crop(
+            begun, source=Path(source), layout=layout, config=cropping, reading=reading, at_once=parallel
+        )
+    tell(crops_summary(store))
+    return begun
+
+
+def crops_summary(store: CropStore) -> str:
+    """How many crops there are, how many are flagged, and what was left out."""
+    plates = store.about["plates"].values()
+    at_border, out = (sum(plate[name] for plate in plates) for name in ("n_at_border", "n_noise"))
+    flagged = {kind: sum(plate["n_flagged"][kind] for plate in plates) for kind in FLAGS}
+    return (
+        f"{len(store)} crops of {len(store.plates)} plates in {store.folder}; {at_border} cells at a border left out; "
+        f"flagged: {', '.join(f'{n} {kind}' for kind, n in flagged.items())}; {out} of them are left out of training "
+        "and profiles (--leave-out)"
+        + "".join(f"; {n:,} {what} left out" for what, n in store.about["left_out"].items())
+    )
+
+
+@keyword_settings
+def export(study: Positional[AnyPath], *, out: AnyPath) -> Path:
+    """Write a study's crops as a file that scPortrait reads.
+
+    Args:
+        study: The study, or its folder.
+        out: The file to write, named *.h5sc.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: The name has another ending, or there is such a file already.
+    """
+    from phenolens.screens.scportrait import write_h5sc
+
+    path = Path(out)
+    if path.suffix != ".h5sc":
+        raise InputError(f"--out {path}: expected a name that ends in .h5sc")
+    if not path.parent.is_dir():
+        raise InputError(f"--out {path}: no such folder; make it first")
+    if path.exists():
+        raise InputError(f"--out {path}: exists; name a new file, or move that one away")
+    store = Study.open(study).crops
+    write_h5sc(store, path)
+    tell(f"{len(store):,} crops in {path} (float16: 11 bits per pixel)")
+    return path

@@ -1,0 +1,238 @@
+"""What the command line prints when a command is done: its result on stdout, the next command on stderr."""
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from phenolens.blinded_test.compute import assessments, results, summary_row
+from phenolens.blinded_test.database import AssessmentFile
+from phenolens.blinded_test.statistics import Interval
+from phenolens.commands.score_commands import scores_folder_of
+from phenolens.core.progress import tell
+from phenolens.profiles.evaluate import Evaluation
+from phenolens.profiles.uncertainty import Comparison
+from phenolens.profiles.whitening import Whitening
+from phenolens.study import Study
+
+
+def after_simulate(folder: Path, given: dict[str, Any]) -> None:
+    """Where the screen is."""
+    tell(f"a simulated screen in {folder}, its true parameters in {folder / 'truth.parquet'}")
+    tell(f"next: phenolens run STUDY --source {folder} --layout bbbc021")
+
+
+def after_fetch(folder: Path, given: dict[str, Any]) -> None:
+    """The command that cuts crops."""
+    plates = [plate for plate in given["download"].plates if plate != str(folder)]
+    named = f" --plates {' '.join(plates)}" if plates else ""
+    tell(f"next (cells are found where no Nuclei.csv of CellProfiler lies in {folder}):")
+    tell(f"phenolens crop STUDY --source {folder} --layout bbbc021{named}")
+
+
+def after_check(found: pd.DataFrame, given: dict[str, Any]) -> None:
+    """What was found and what is missing, as a table."""
+    table = Table("", "found", title=str(given["source"]), title_justify="left")
+    for _, part in found.groupby("missing"):
+        table.add_section()
+        for what, words in zip(part["what"], part["found"]):
+            table.add_row(what, words)
+    Console(width=140).print(table)
+    tell(f"next: {found.attrs['next']}")
+
+
+def after_crop(study: Study, given: dict[str, Any]) -> None:
+    """The command that trains."""
+    tell(f"next: phenolens train {shlex.quote(str(study.folder))}")
+
+
+def after_embed(study: Study, given: dict[str, Any]) -> None:
+    """The command that makes profiles."""
+    tell(f"next: phenolens profile {study.folder}")
+
+
+def after_profile(study: Study, given: dict[str, Any]) -> None:
+    """The command that scores."""
+    tell(f"next: phenolens evaluate {study.folder}")
+
+
+def after_evaluate(found: pd.DataFrame | Evaluation, given: dict[str, Any]) -> None:
+    """The scores as a table; of a table of profiles also what the whitening achieved, and its folder."""
+    if isinstance(found, pd.DataFrame):
+        print_scores(found)
+        tell(f"next: phenolens report {given['source']}")
+        return
+    print_evaluation(found)
+    folder = scores_folder_of(Path(given["source"]), given["out"])
+    print(folder)
+    tell(f"next: open {folder / 'protocol.md'} (how it was made) and the confusion_*.png beside it")
+
+
+def after_compare(compared: Comparison, given: dict[str, Any]) -> None:
+    """The queries that changed, and the tests."""
+    table = Table("query", "mechanism", "a", "b", "right")
+    for name, row in compared.changed.iterrows():
+        table.add_row(str(name), row["moa"], row["predicted_a"], row["predicted_b"], "a" if row["right_a"] else "b")
+    if len(compared.changed):
+        Console(width=140).print(table)
+    print(
+        f"{compared.n_treatments} queries are counted in both: {compared.only_a_right} right in a alone, "
+        f"{compared.only_b_right} in b alone; p = {compared.p_value:.3g} (signs of whole compounds flipped, "
+        f"{given['draws']:,} times), {compared.p_value_mcnemar:.3g} (McNemar's exact test, as if queries were "
+        "independent)"
+    )
+
+
+def after_travel(folder: Path, given: dict[str, Any]) -> None:
+    """Which pictures to view; the folder's path is the last line."""
+    from phenolens.travel.saved import travel_command
+
+    if not given["pictures"]:
+        tell("next: open measured.csv, which holds every number; --pictures png draws the strip")
+    elif given["path"].targets == "mean":
+        other = travel_command(Study(given["study"]), given["path"], "--targets", "medoids")
+        tell(f"next: open the strip; if the treated cells are a mixture: {other}")
+    else:
+        tell("next: open the populations, then the strip of each population")
+    print(folder.resolve())
+
+
+def after_features(page: Path, given: dict[str, Any]) -> None:
+    """The page's path is the last line."""
+    tell(f"next: open the page in a browser; {page.with_suffix('.csv').name} in the same folder has its numbers")
+    print(page.resolve())
+
+
+def after_realism(saved: Any, given: dict[str, Any]) -> None:
+    """The metrics with their spread and notes; the figure's path is the last line on stdout."""
+    from phenolens.realism.table import HEADINGS, realism_rows
+
+    table = Table(*HEADINGS)
+    for row in realism_rows(saved.table):
+        table.add_row(*row)
+    Console(width=150).print(table)
+    print("\n".join(saved.notes))
+    print(saved.figure.resolve())
+    tell(
+        f"next: open that figure, or phenolens report {given['study']}, which shows it; every measure is in "
+        f"{saved.folder / 'differences.csv'}; docs/training.md says how to improve realism"
+    )
+
+
+def after_figure(figure: Any, given: dict[str, Any]) -> None:
+    """The caption where the files do not have it, the description, and the files' paths."""
+    from phenolens.plotting.style import alt_of, caption_of
+
+    if not given["caption"]:
+        tell(caption_of(figure))
+    tell(f"description: {alt_of(figure)}")
+    for path in given["out"]:
+        print(path.resolve())
+
+
+def after_report(page: Path, given: dict[str, Any]) -> None:
+    """The page's path is the last line."""
+    tell(f"next: open the report in a browser, or phenolens explore {given['study']}")
+    print(page.resolve())
+
+
+def after_assess(summary: pd.DataFrame | None, given: dict[str, Any]) -> None:
+    """The results of each test and their files."""
+    files = {} if summary is None else summary.attrs["files"]
+    for name, paths in files.items():
+        print("\n".join(_result_lines(assessments(Study(given["study"]))[name])))
+        for path in paths:
+            print(path)
+
+
+def print_scores(scores: pd.DataFrame) -> None:
+    """A study's scores as a table."""
+    table = Table("model", "seed", "statistics", "whitening", "score", "right", "accuracy", "95 % interval")
+    for row in scores.to_dict("records"):
+        names = [str(row[name]) for name in ("model", "seed", "statistics", "whitening", "protocol")]
+        right = f"{row['n_correct']} of {row['n_treatments']}"
+        interval = f"{100 * row['ci_low']:.0f} to {100 * row['ci_high']:.0f} %"
+        table.add_row(*names, right, f"{100 * row['accuracy']:.1f} %", interval)
+    Console(width=110).print(table)
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Print the scores as a table, what the whitening achieved, and mAP."""
+    scores = Table("score", "of", "right", "accuracy", "95 % interval", "chance", "shuffled", "p")
+    for row in evaluation.as_table().to_dict("records"):
+        right = f"{row['n_correct']} of {row['n_treatments']}"
+        shares = [f"{100 * row[name]:.1f} %" for name in ("accuracy", "chance", "shuffled")]
+        interval = f"{100 * row['ci_low']:.0f} to {100 * row['ci_high']:.0f} %"
+        scores.add_row(
+            row["protocol"], row["queries"], right, shares[0], interval, *shares[1:], f"{row['p_value']:.2g}"
+        )
+    Console(width=110).print(scores)
+    if achieved := whitening_in_short(evaluation.profiles.whitening):
+        tell(achieved)
+    questions = {"treatments": "wells find each other before controls", "mechanisms": "find their own kind"}
+    for of, table in evaluation.precision.items():
+        found = int((table["corrected_p_value"] < 0.05).sum())
+        print(
+            f"mAP of {of} ({questions[of]}): mean {table['mean_average_precision'].mean():.3f}; "
+            f"{found} of {len(table)} with a corrected p below 0.05"
+        )
+
+
+def whitening_in_short(whitening: Whitening) -> str:
+    """Whether the controls span all directions, and what to do if not; empty where nothing was whitened."""
+    recipe, certificates = whitening.recipe, whitening.certificates
+    if recipe.whitening == "none" or not certificates:
+        return ""
+    where = "" if len(certificates) == 1 else f" in each of {len(certificates)} {recipe.whitened_over} groups"
+    controls = _from_to(certificate.n_rows for certificate in certificates)
+    rows = "controls" if recipe.learnt_on == "controls" else "rows"
+    ranks, n_features = [certificate.rank for certificate in certificates], len(whitening.features)
+    kept = min(recipe.n_components or n_features, n_features)
+    if min(ranks) >= kept:
+        return f"whitening: {controls} {rows}{where} vary in all {kept} directions that are kept"
+    advice = [] if recipe.whitened_over == "all" else ["pool all plates (--whitened-over all)"]
+    advice += ["use --whitening zca if you need named features"] if recipe.whitening == "pca" else []
+    advice += [f"keep fewer directions (--n-components {min(ranks)})"]
+    return (
+        f"whitening: {controls} {rows}{where} vary in {_from_to(ranks)} of {n_features} directions, so the rest is not "
+        f"whitened: {', or '.join(advice)}"
+    )
+
+
+def _from_to(numbers: Iterable[int]) -> str:
+    low, high = min(found := list(numbers)), max(found)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _result_lines(file: AssessmentFile) -> list[str]:
+    found, about = results(file), file.about()
+    title = (
+        f"{file.name}: {about['title']}, {about['n']} real and {about['n']} synthetic cells, "
+        f"{found.n_finished} of {found.n_assessors} assessors finished"
+    )
+    if not found.n_finished:
+        return [title, "  no results until an assessor has judged all pictures"]
+    rates = {"synthetic passed as real": found.passed, "real called synthetic": found.false_alarms}
+    numbers = {"d'": found.d_prime, "bias c": found.criterion, "Fleiss' kappa": found.kappa}
+    lines = [f"  {label:26}{_percent(rate)}" for label, rate in rates.items() if rate is not None]
+    lines += [f"  {label:26}{_number(number)}" for label, number in numbers.items() if number is not None]
+    if about["each_channel"]:
+        for row in found.shown.to_dict("records"):
+            passed, alarms = (
+                Interval(*(row[f"{rate}{end}"] for end in ("", "_low", "_high"))) for rate in ("passed", "false_alarms")
+            )
+            lines.append(f"  shown {row['shown']}: passed as real {_percent(passed)}, false alarms {_percent(alarms)}")
+    seconds = summary_row(file, found)["seconds"]
+    return [title, *lines, f"  {'median seconds a picture':26}{'-' if pd.isna(seconds) else f'{seconds:.1f}'}"]
+
+
+def _percent(share: Interval) -> str:
+    return f"{100 * share.value:.1f} % (95 % interval {100 * share.low:.1f} to {100 * share.high:.1f})"
+
+
+def _number(number: Interval) -> str:
+    return f"{number.value:.2f} (95 % interval {number.low:.2f} to {number.high:.2f})"
