@@ -9,7 +9,7 @@ from phenolens.profiles.profiles import treatment_profiles
 from phenolens.profiles.uncertainty import ShuffledLabels, compare_queries, shuffled_labels
 from phenolens.profiles.whitening import whiten
 from real_profiles import ljosa_wells
-from test_neighbours import small_screen, treatments_of
+from test_nsc import small_screen, treatments_of
 
 
 def shuffled(profiles, held_out=("compound",), **settings) -> ShuffledLabels:
