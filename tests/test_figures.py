@@ -75,7 +75,7 @@ def test_values_beyond_the_contrast_are_clipped_and_those_within_stretched():
     np.testing.assert_allclose(picture[..., 0], [[0, 0], [0.5, 1]], atol=1e-12)
 
 
-def test_a_channel_below_black_takes_no_light_from_the_others():
+def test_a_channel_below_black_does_not_darken_the_others():
     names = ("a", "b", "c", "d")
     crop = np.array([-3.0, 0.5, 0.0, 0.0])[:, None, None]
     np.testing.assert_allclose(cell_image(crop, plain(names))[0, 0], 0.5 * channel_colours(names)[1])
@@ -94,7 +94,7 @@ def test_an_empty_channel_is_black_and_makes_no_warning(crops):
 
 
 @pytest.mark.parametrize("bad", [np.zeros((0, 3, 4, 4)), np.zeros((2, 2, 4, 4)), np.full((1, 3, 4, 4), np.nan)])
-def test_crops_that_are_none_are_refused(bad):
+def test_invalid_crops_are_refused(bad):
     with pytest.raises(InputError, match="crops:"):
         shared_contrast(bad, CHANNELS)
 
@@ -120,7 +120,7 @@ def test_channels_apart_are_grey_and_each_channels_own(crops):
             np.testing.assert_allclose(shown[1 + channel, 1, ..., rgb], np.clip(value, 0, 1), atol=1e-12)
 
 
-def test_other_cells_than_the_originals_are_no_reconstructions(crops):
+def test_reconstructions_of_other_cells_are_refused(crops):
     with pytest.raises(InputError, match="VAE: shape"):
         reconstructions(crops, {"VAE": crops[:4]}, list("abcde"), channels=CHANNELS)
     with pytest.raises(InputError, match="4 labels for 5 cells"):
@@ -168,8 +168,8 @@ def test_learning_curves_draw_the_records_at_their_steps():
     pixel = by_title["Reconstruction error"].lines[0]
     np.testing.assert_array_equal(pixel.get_xdata(), records["step"])
     np.testing.assert_allclose(pixel.get_ydata(), records["autoencoder.pixel"])
-    layers = by_title["Difference seen by the discriminator's layers"].lines
-    assert len(layers) == 1  # layer 2 never came on
+    layers = by_title["Feature-reconstruction error"].lines
+    assert len(layers) == 1  # layer 2 was never used
     np.testing.assert_array_equal(layers[0].get_ydata(), np.full(7, 7.0))
     assert "n = 12 records up to step 120" in caption_of(figure)
 
@@ -178,9 +178,9 @@ def test_absent_quantities_have_no_panel_and_falling_errors_a_log_scale():
     titles = {axes.get_title("left"): axes.get_yscale() for axes in learning_curves(history(12)).axes}
     assert titles == {
         "Reconstruction error": "log",
-        "Difference seen by the discriminator's layers": "linear",
-        "Weight of the layers (γ)": "linear",
-        "Discriminator: real or reconstructed?": "linear",
+        "Feature-reconstruction error": "linear",
+        "Feature weights (γ)": "linear",
+        "Discriminator accuracy": "linear",
     }
 
 
@@ -189,13 +189,13 @@ def test_terms_of_other_models_get_panels_of_their_own():
     assert "critic.penalty" in [axes.get_title("left") for axes in learning_curves(records).axes]
 
 
-def test_long_histories_show_the_records_pale_and_their_running_mean_dark_but_never_round_the_schedule():
+def test_long_histories_show_records_and_their_running_mean_but_schedules_as_they_are():
     records = history(200)
     by_title = {axes.get_title("left"): axes for axes in learning_curves(records).axes}
     pale, dark = by_title["Reconstruction error"].lines
     np.testing.assert_array_equal(pale.get_ydata(), records["autoencoder.pixel"])
     np.testing.assert_allclose(dark.get_ydata()[100], records["autoencoder.pixel"][98:102].mean())
-    (gamma,) = by_title["Weight of the layers (γ)"].lines
+    (gamma,) = by_title["Feature weights (γ)"].lines
     np.testing.assert_array_equal(gamma.get_ydata(), records["gamma_1"])
 
 
@@ -223,13 +223,13 @@ def test_the_confusion_matrix_shows_its_counts_where_they_are():
     assert "n = 24 treatments, 18 of them right" in caption_of(figure)
 
 
-def test_the_confusion_figure_says_its_share_how_it_was_made_and_what_is_not_counted():
+def test_the_caption_of_a_confusion_matrix_has_its_accuracy():
     names = ["a", "b"]
     matrix = pd.DataFrame([[3, 1], [0, 4]], index=names, columns=names)
     figure = confusion_matrix(matrix, "t.csv: wells", what="wells", how="Accuracy: 87.5 % (by chance 40.0 %).")
     assert "7 of them right (blue)" in caption_of(figure)
     assert "7 of them right (blue, 87.5 %)" in caption_of(confusion_matrix(matrix, "t.csv: wells", what="wells"))
-    assert "Accuracy: 87.5 % (by chance 40.0 %). Not counted: controls, and wells without" in caption_of(figure)
+    assert "Accuracy: 87.5 % (by chance 40.0 %). Not counted" in caption_of(figure)
 
 
 def test_a_long_title_of_a_confusion_figure_is_broken_and_stays_in_the_figure():
@@ -240,7 +240,7 @@ def test_a_long_title_of_a_confusion_figure_is_broken_and_stays_in_the_figure():
     assert title.get_window_extent().x1 <= figure.bbox.x1
 
 
-def test_right_treatments_are_blue_and_wrong_ones_orange_by_their_share_of_the_row():
+def test_right_is_blue_and_wrong_is_orange_by_the_share_of_the_row():
     matrix = pd.DataFrame([[3, 1], [0, 2]], index=["a", "b"], columns=["a", "b"])
     picture = np.asarray(confusion_matrix(matrix, "").axes[0].images[0].get_array())
     blue, orange = np.array([0x2F, 0x6F, 0xB0]) / 255, np.array([0xD9, 0x82, 0x2B]) / 255

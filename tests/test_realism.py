@@ -27,7 +27,6 @@ from phenolens.realism.compute import (
 )
 from phenolens.realism.figure import realism_figure
 from phenolens.realism.metrics import (
-    METRICS,
     MeasuredImages,
     measure_differences,
     normal_samples,
@@ -171,7 +170,7 @@ def test_a_study_shows_real_cells_blurred_ones_and_what_each_model_draws(kept):
     table = pd.read_csv(kept / "realism.csv")
     names = [REAL, "originals, blurred 1 px", "originals, blurred 2 px", "AE", "VAE", "VAE, samples"]
     assert list(table["images"]) == names
-    for metric in METRICS:
+    for metric in ("sharpness", "in place", "ssim", "frechet", "kernel", "precision", "recall", "accuracy", "auc"):
         assert [name for name in table if str(name).startswith(metric)], metric
 
 

@@ -128,14 +128,6 @@ def feature_table(
 ) -> pd.DataFrame:
     """Use, strongest measures and variance shares of each feature.
 
-    Args:
-        run: The run.
-        cells: All its embedded cells.
-        rows: The measured cells (n,).
-        found: Their correlations.
-        names: The M measures.
-        config: Shuffles and seed.
-
     Returns:
         A row a feature (Z rows), index `Z000`. `used`: more than ACTIVE_NATS of KL, or without a prior more than
         USED_SHARE of the largest variance. False-discovery rates of shares are over the used features.

@@ -31,8 +31,6 @@ class BetweenGroups:
     share: np.ndarray  # (Z,) eta squared, 0 to 1: sum of squares between groups over the total
     by_chance: np.ndarray  # (Z,) its mean when whole wells are assigned to the groups at random
     p: np.ndarray  # (Z,) share of shuffles that reach `share`, with 1 added above and below
-    n_groups: int
-    n_wells: int
 
 
 def correlations(z: np.ndarray, measured: pd.DataFrame) -> Correlations:
@@ -108,8 +106,7 @@ def between_groups(
         return None
     centred = z - z.mean(axis=0)
     total = np.square(centred).sum(axis=0)
-    sums = np.zeros((len(well_names), z.shape[1]))
-    np.add.at(sums, well_of, centred)
+    sums = pd.DataFrame(centred).groupby(well_of).sum().to_numpy()  # (W, Z)
     counts = np.bincount(well_of)
 
     def share(group_of: np.ndarray) -> np.ndarray:
@@ -122,7 +119,7 @@ def between_groups(
     shuffled = np.array([share(random.permutation(group_of)) for _ in range(n_shuffles)])
     # sums in another order differ in the last digits, so an equal share counts as reached
     reached = (shuffled >= observed * (1 - 1e-9)).sum(axis=0)
-    return BetweenGroups(observed, shuffled.mean(axis=0), (reached + 1) / (n_shuffles + 1), len(names), len(well_names))
+    return BetweenGroups(observed, shuffled.mean(axis=0), (reached + 1) / (n_shuffles + 1))
 
 
 def traversal(z: np.ndarray, feature: int, values: np.ndarray) -> np.ndarray:

@@ -1,14 +1,11 @@
-"""Pictures of cells: originals over reconstructions, the way from control to compound, contact sheets.
+"""Images of cells: reconstructions, contact sheets, and the parts that other figures of cells are made of.
 
-n cells, F frames, C channels, S crop side in px. Crops are floats, each channel divided by its own maximum. Every
-figure uses one contrast for all its cells, its own or the one it is given. Lafarge et al. 2019, Figures 2 and 3.
-
-n cells, C channels, S crop side in px. Crops are floats, each channel divided by its own maximum.
+n cells, C channels, S crop side in px. Crops are floats, each channel divided by its own maximum. A figure uses one
+contrast for all its cells. Lafarge et al. 2019, Figures 2 and 3.
 """
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -38,39 +35,23 @@ def draw_cell(axes: Axes, crop: np.ndarray, contrast: Contrast, channel: int | N
 
 
 def draw_difference(axes: Axes, difference: np.ndarray, limit: float) -> None:
-    """Draw what a channel gained or lost (S, S): orange more, purple less, full colour at `limit`, white none."""
+    """Draw a difference of a channel (S, S): orange is more, purple less, full colour at `limit`."""
     bare(axes).imshow(difference, cmap="PuOr_r", vmin=-limit, vmax=limit, interpolation="nearest")
 
 
-def label_end(axes: Axes, text: str, edge: Literal["left", "right"]) -> None:
-    """A label above the picture from its outer edge on; a long one pushes nothing aside."""
-    label = axes.annotate(
-        text,
-        (0 if edge == "left" else 1, 1),
-        xycoords="axes fraction",
-        xytext=(0, 5),
-        textcoords="offset points",
-        ha=edge,
-        va="bottom",
-        fontsize=9,
-        fontweight="bold",
-    )
-    label.set_in_layout(False)
-
-
 def label_row(axes: Axes, text: str, *, characters: int = 14, size: float = 8.5) -> None:
-    """A label to the left of a row's first picture, in lines of so many characters."""
+    """A wrapped label to the left of a row's first picture."""
     axes.set_ylabel(wrapped(text, characters), rotation=0, ha="right", va="center", fontsize=size, labelpad=6)
 
 
 def wrapped(text: str, characters: int) -> str:
-    """The text in lines of so many characters, its own line ends kept; a number stays with its µM."""
+    """The text in lines of at most so many characters; its own line breaks stay, and numbers stay with µM."""
     text = text.replace(" µM", "\u00a0µM")
     return "\n".join("\n".join(textwrap.wrap(line, characters)) for line in text.split("\n"))
 
 
 def cell_label(label: str, side_in: float) -> str:
-    """A treatment in lines as wide as a crop; a slash may end a line."""
+    """A treatment in lines as wide as a crop; it may break after a slash."""
     return wrapped(label.replace("/", "/ "), max(8, int(side_in * 14.5))).replace("/ ", "/")
 
 
@@ -80,7 +61,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def channel_key(figure: Figure | SubFigure, contrast: Contrast) -> None:
-    """Which colour is which channel, above the pictures."""
+    """A legend of the channels' colours above the pictures."""
     if len(contrast.channels) > 1:
         handles = [
             Patch(facecolor=tuple(rgb), edgecolor=INK, linewidth=0.4, label=name)
@@ -90,7 +71,7 @@ def channel_key(figure: Figure | SubFigure, contrast: Contrast) -> None:
 
 
 def key_above(figure: Figure | SubFigure, handles: Sequence[Artist], **spaces: float) -> None:
-    """A key in one line above everything; `spaces` as matplotlib's legend names them."""
+    """A legend in one line above everything; `spaces` are matplotlib's legend options."""
     figure.legend(
         handles=handles,
         loc="outside upper left",
@@ -109,7 +90,7 @@ def channels_apart(contrast: Contrast) -> list[tuple[int | None, str]]:
 
 
 def contrast_words(contrast: Contrast, crops: np.ndarray) -> str:
-    """What a caption says of the crops' contrast and colours."""
+    """Sentences for a caption: the crops' size, contrast and colours."""
     return (
         f"Crops are {crops.shape[-1]} px wide, each channel divided by its maximum in the cell, so differences in "
         f"brightness between cells are not shown; one contrast for all; {colour_words(contrast)}."
@@ -132,11 +113,22 @@ def reconstructions(
     contrast: Contrast | None = None,
     note: str = "",
 ) -> Figure:
-    """Originals (n, C, S, S) above each model's reconstructions of the same cells: the paper's Figure 2.
+    """Original cells above each model's reconstructions of them (Lafarge et al. 2019, Figure 2).
 
-    `by_model`: the model's name and its reconstructions (n, C, S, S), in the order of the rows. `labels`: what each
-    cell is, its treatment. With `apart`, each row of cells is followed by its channels one by one, in grey (Figure 4).
-    `note` says in sentences how the cells were chosen.
+    Args:
+        originals: Crops (n, C, S, S).
+        by_model: Each model's name and its reconstructions (n, C, S, S), in the order of the rows.
+        labels: The treatment of each cell.
+        channels: C names.
+        apart: Also show each channel alone, in grey.
+        contrast: For all cells; left out, that of the originals.
+        note: Sentences for the caption, such as how the cells were chosen.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: If crops differ in shape, or labels are missing.
     """
     originals = checked_crops(originals, channels, what="originals")
     contrast = contrast or shared_contrast(originals, channels)
@@ -165,7 +157,7 @@ def reconstructions(
         models = listed(list(by_model))
         return add_caption(
             figure,
-            caption=f"n = {n} cells; top row the originals, below what {models} decoded from each cell's embedding. "
+            caption=f"n = {n} cells; the originals above their reconstructions by {models}. "
             f"{note + ' ' if note else ''}{contrast_words(contrast, originals)}",
             alt=f"{n} original cells ({', '.join(dict.fromkeys(labels))}) above their reconstructions by {models}",
         )
@@ -174,7 +166,20 @@ def reconstructions(
 def contact_sheet(
     crops: Sequence[np.ndarray], titles: Sequence[str], *, channels: Sequence[str], contrast: Contrast | None = None
 ) -> Figure:
-    """A contact sheet of real cells, a row of crops (n_i, C, S, S) for each title (a mechanism or a treatment)."""
+    """A contact sheet of real cells, a row a group.
+
+    Args:
+        crops: Crops (n_i, C, S, S) of each group.
+        titles: The name of each group, such as a mechanism or a treatment.
+        channels: C names.
+        contrast: For all cells; left out, their own.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: If there is not one title a group.
+    """
     if len(crops) != len(titles) or not titles:
         raise InputError(
             f"{len(crops)} groups of cells, {len(titles)} titles: expected one title a group, at least one"

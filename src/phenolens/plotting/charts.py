@@ -1,4 +1,4 @@
-"""Charts: learning curves, who was taken for whom, and the map of treatments.
+"""Charts: learning curves, confusion matrix, and the map of treatments.
 
 T treatments, Z features.
 """
@@ -9,8 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from sklearn.decomposition import PCA
 
 from phenolens.core.errors import InputError
 from phenolens.plotting.style import INK, QUIET, RULE, add_caption, figure_style, new_figure
@@ -24,16 +26,16 @@ PANELS: tuple[tuple[str, str, bool, dict[str, str]], ...] = (
     ("Information in the embedding (KL)", "nats a cell", True, {"autoencoder.kl": "KL"}),
     ("Features in use", "features", False, {"autoencoder.active_features": "active features"}),
     (
-        "Difference seen by the discriminator's layers",
+        "Feature-reconstruction error",
         "½ · sum of squares, a cell",
         True,
         {f"autoencoder.feature_{i}": f"layer {i}" for i in range(1, 5)},
     ),
-    ("Weight of the layers (γ)", "weight", False, {f"gamma_{i}": f"layer {i}" for i in range(1, 5)}),
-    ("Discriminator: real or reconstructed?", "share right", False, {"discriminator.accuracy": "right"}),
-    ("Discriminator's loss", "cross-entropy, nats", False, {"discriminator.cross_entropy": "cross-entropy"}),
+    ("Feature weights (γ)", "weight", False, {f"gamma_{i}": f"layer {i}" for i in range(1, 5)}),
+    ("Discriminator accuracy", "share right", False, {"discriminator.accuracy": "accuracy"}),
+    ("Discriminator loss", "cross-entropy, nats", False, {"discriminator.cross_entropy": "cross-entropy"}),
     (
-        "Length of the gradient",
+        "Gradient norm",
         "norm",
         True,
         {"autoencoder.gradient_norm": "autoencoder", "discriminator.gradient_norm": "discriminator"},
@@ -46,11 +48,18 @@ SMOOTHED_FROM = 60  # records; with fewer, each is drawn as it is
 
 
 def learning_curves(history: pd.DataFrame, *, title: str = "") -> Figure:
-    """What was recorded while a model learned, against the step, a panel a quantity.
+    """Training records against the step, a panel a quantity.
 
-    `history`: a row a record, the column `step` and any of the columns of PANELS; what is absent or empty is left out,
-    and further numeric columns get a panel under their own name. From SMOOTHED_FROM records on, the records are drawn
-    pale and their running mean over a fiftieth of them dark.
+    Args:
+        history: A row a record, with the column `step` and any columns of PANELS; other numeric columns get a panel
+            under their own name. From SMOOTHED_FROM records on, their running mean over a fiftieth is drawn too.
+        title: Above the figure.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: If there is no record or nothing to draw.
     """
     if "step" not in history.columns or history.empty:
         raise InputError("history: no rows or no column step; expected a row a record, as train writes history.csv")
@@ -72,8 +81,8 @@ def learning_curves(history: pd.DataFrame, *, title: str = "") -> Figure:
             _curves(axes, history, columns, window=window, log=log)
             axes.set_title(name)
             axes.set_ylabel(unit, fontsize=8)
-            if name.startswith("Discriminator: real"):
-                axes.axhline(0.5, color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)), label="guessing")
+            if name == "Discriminator accuracy":
+                axes.axhline(0.5, color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)), label="chance")
                 axes.legend(frameon=False, fontsize=7.5, loc="best")
         for axes in grid[len(panels) :]:
             axes.remove()
@@ -84,32 +93,40 @@ def learning_curves(history: pd.DataFrame, *, title: str = "") -> Figure:
         if title:
             figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
         steps = int(history["step"].max())
-        smooth = f" Pale: the records; dark: their running mean over {window}." if window > 1 else ""
+        smooth = f" Pale: records; dark: running mean over {window}." if window > 1 else ""
         return add_caption(
             figure,
             caption=f"n = {len(history)} records up to step {steps:,}.{smooth} These are "
-            "training losses: noise is on and each batch is normalised by itself; no cell was held out.",
+            "training losses, with noise and batch normalisation as in training.",
             alt=f"Learning curves up to step {steps:,}: {', '.join(name for name, *_ in panels)}",
         )
 
 
 def confusion_matrix(matrix: pd.DataFrame, title: str, *, what: str = "treatments", how: str = "") -> Figure:
-    """Treatments by true mechanism (rows) and mechanism of the nearest neighbour (columns), counts in the cells.
+    """Treatments by true mechanism (rows) and mechanism of the nearest neighbour (columns).
 
-    `what` names the rows that were matched where they are not treatments; `how` says in sentences how, and how sure
-    the accuracy is.
-    Rows are coloured by their share of the row's treatments: blue where it is right, orange where it is not.
+    Args:
+        matrix: Counts, a row a true mechanism. Colour is the share of the row: blue if right, orange if wrong.
+        title: Above the figure.
+        what: What was scored, if not treatments.
+        how: Sentences for the caption, such as the accuracy with its interval.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: If counts are negative or not finite.
     """
     counts = matrix.to_numpy(float)
     if not counts.size or (counts < 0).any() or not np.isfinite(counts).all():
         raise InputError(f"confusion matrix {counts.shape}: expected counts of at least 0, a row a mechanism")
     row_totals = counts.sum(axis=1)
     share = np.divide(counts, row_totals[:, None], out=np.zeros_like(counts), where=row_totals[:, None] > 0)
-    right = np.array([[row == column for column in matrix.columns] for row in matrix.index])
+    right = matrix.index.to_numpy()[:, None] == matrix.columns.to_numpy()
     picture = np.ones((*counts.shape, 3))
     for where, colour in ((right, SKY), (~right, ORANGE)):
         strength = (share * where)[..., None]
-        picture -= strength * (1 - np.array(_rgb(colour)))
+        picture -= strength * (1 - np.array(to_rgb(colour)))
 
     n_rows, n_columns = counts.shape
     with figure_style():
@@ -140,26 +157,37 @@ def confusion_matrix(matrix: pd.DataFrame, title: str, *, what: str = "treatment
         percent = f", {100 * n_right / n_all:.1f} %" if n_all and not how else ""
         return add_caption(
             figure,
-            caption=f"n = {n_all:g} {what}, {n_right:g} of them right (blue{percent}); orange: taken for another "
-            f"mechanism. Colour is the share of the row. {how + ' ' if how else ''}Not counted: controls, and {what} "
-            "without a mechanism or without a neighbour of their own mechanism to be found.",
+            caption=f"n = {n_all:g} {what}, {n_right:g} of them right (blue{percent}); orange: the neighbour has "
+            f"another mechanism. Colour is the share of the row. {how + ' ' if how else ''}Not counted: controls, and "
+            f"{what} without a mechanism, or without another profile of their mechanism.",
             alt=f"Confusion matrix of {n_rows} mechanisms: {n_right:g} of {n_all:g} {what} on the diagonal",
         )
 
 
 def treatment_map(profiles: np.ndarray, moa: Sequence[str], *, title: str = "") -> Figure:
-    """Treatment profiles (T, Z) on their first two principal components, coloured by mechanism."""
+    """Treatment profiles on their first two principal components, coloured by mechanism.
+
+    Args:
+        profiles: Profiles (T, Z), T >= 3 and Z >= 2.
+        moa: The mechanism of each.
+        title: Above the figure.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: If there are too few profiles, or values are not finite.
+    """
     profiles = np.asarray(profiles, float)
-    if profiles.ndim != 2 or len(profiles) != len(moa) or len(profiles) < 3 or not np.isfinite(profiles).all():
+    is_table = profiles.ndim == 2 and len(profiles) == len(moa) and len(profiles) >= 3 and profiles.shape[1] >= 2
+    if not is_table or not np.isfinite(profiles).all():
         raise InputError(
-            f"profiles {profiles.shape}, {len(moa)} mechanisms: expected finite rows, one a treatment, at least 3"
+            f"profiles {profiles.shape}, {len(moa)} mechanisms: expected finite rows, one a treatment, "
+            "at least 3, of at least 2 features"
         )
-    centred = profiles - profiles.mean(axis=0)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    # a singular vector's sign is arbitrary: the largest coordinate is made positive, so the map is always the same
-    points = u[:, :2] * s[:2]
-    points = points * np.sign(points[np.abs(points).argmax(axis=0), range(points.shape[1])])
-    explained = np.square(s) / max(np.square(s).sum(), np.finfo(float).tiny)
+    pca = PCA(2, svd_solver="full")
+    points = pca.fit_transform(profiles)
+    explained = pca.explained_variance_ratio_
     mechanisms = sorted(set(moa))
     with figure_style():
         figure = new_figure(9.0, 4.6, pad_in=0.05)
@@ -185,7 +213,7 @@ def treatment_map(profiles: np.ndarray, moa: Sequence[str], *, title: str = "") 
         return add_caption(
             figure,
             caption=f"n = {len(profiles)} treatments, {len(mechanisms)} mechanisms; controls are left out. Two of "
-            f"{profiles.shape[1]} dimensions are shown ({explained[:2].sum():.0%} of the variance); scores use all.",
+            f"{profiles.shape[1]} dimensions are shown ({explained.sum():.0%} of the variance); scores use all.",
             alt=f"Map of {len(profiles)} treatments of {len(mechanisms)} mechanisms on two principal components",
         )
 
@@ -197,7 +225,7 @@ def _present(history: pd.DataFrame, columns: dict[str, str]) -> dict[str, str]:
 def _curves(axes: Axes, history: pd.DataFrame, columns: dict[str, str], *, window: int, log: bool) -> None:
     for colour, (column, name) in zip(LINES, columns.items()):
         records = history[["step", column]].dropna()
-        if column.startswith("gamma_"):  # a schedule has no noise, and a running mean would round its corners
+        if column.startswith("gamma_"):  # a schedule has no noise
             window = 1
         if window > 1:
             axes.plot(records["step"], records[column], color=colour, linewidth=0.6, alpha=0.3)
@@ -215,9 +243,5 @@ def _curves(axes: Axes, history: pd.DataFrame, columns: dict[str, str], *, windo
 
 
 def _label(name: object) -> str:
-    """A mechanism's name, broken into lines where it is long."""
+    """A mechanism's name, wrapped."""
     return "\n".join(textwrap.wrap(str(name), 26)) or "(none)"
-
-
-def _rgb(colour: str) -> tuple[float, float, float]:
-    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))  # type: ignore[return-value]

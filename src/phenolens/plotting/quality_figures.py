@@ -1,10 +1,6 @@
-"""What was flagged, to look at: example crops of each kind of defect, channel by channel.
+"""Figures for quality control: flagged crops, nuclei outlined in a field, and illumination correction.
 
-n crops, C channels, S crop side in px.
-
-H x W pixels; labels 0 background, 1..n nuclei.
-
-C channels, H x W pixels.
+n crops, C channels, S crop side in px; fields of H x W px.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,12 +29,22 @@ def flagged_crops(
     n_flagged: int,
     channels: Sequence[str],
 ) -> Figure:
-    """A row of crops for each kind of flag: its channels side by side, in grey.
+    """Example crops of each kind of flag, channels side by side in grey.
 
-    `examples`: the flag and crops (n, C, S, S) that have it, as they were imaged; the first MOST_SHOWN are drawn.
-    `counts`: how many of the `n_crops` crops have the flag; `n_flagged`: how many have any. Each channel of each crop
-    is drawn from its own darkest to its own brightest pixel, since a defect is often dim. InputError for a flag without
-    a crop or without a count.
+    Each image is scaled from its own darkest to its brightest pixel, because defects are often dim.
+
+    Args:
+        examples: The flag and unscaled crops (n, C, S, S) that have it; the first MOST_SHOWN are shown.
+        counts: How many crops have each flag.
+        n_crops: All crops.
+        n_flagged: Crops with any flag.
+        channels: C names.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: If there is no example, or counts do not fit.
     """
     if not examples:
         raise InputError("no kind of flag; expected at least one with a crop to show")
@@ -72,8 +78,8 @@ def flagged_crops(
             figure,
             caption=f"n = {n_crops:,} crops, {n_flagged:,} flagged; a crop can have several flags. "
             f"Shown are at most {n_columns} of each. Crops are {next(iter(shown.values())).shape[-1]} px wide; each "
-            f"channel ({', '.join(channels)} from left to right) is drawn from its own darkest to its own brightest "
-            "pixel, so brightness cannot be compared. A flag says what to look at; only noise is left out by default.",
+            f"channel ({', '.join(channels)} from left to right) is scaled from its own darkest to its brightest "
+            "pixel, so brightness cannot be compared. Only noise is left out by default.",
             alt="Example crops of each kind of flag: "
             + ", ".join(f"{flag} ({counts[flag]:,} of {n_crops:,})" for flag in shown),
         )
@@ -86,11 +92,20 @@ OVERLAY_WIDTH_IN = 9.0
 def nuclei_overlay(
     dna: np.ndarray, labels: np.ndarray, *, name: str, rows: slice = slice(None), columns: slice = slice(None)
 ) -> Figure:
-    """The DNA channel (H, W) in grey with each nucleus' outline, of the whole field or of a window of it.
+    """The DNA channel in grey with the outline of each nucleus.
 
-    `name` says which field it is. Grey runs from the 1st to the 99.7th percentile of what is shown, its square root
-    drawn, so that dim nuclei are seen beside bright ones. InputError when image and labels are not of one size, and
-    for a window without a pixel.
+    Args:
+        dna: The DNA channel (H, W). Grey is the square root of the 1st to 99.7th percentile, to show dim nuclei too.
+        labels: Labels (H, W), 0 for background.
+        name: The field's name, for the caption.
+        rows: A window of rows; left out, all.
+        columns: A window of columns; left out, all.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: If sizes differ, or the window is empty.
     """
     if dna.ndim != 2 or dna.shape != labels.shape:
         raise InputError(f"DNA channel {dna.shape} and labels {labels.shape}: expected two images of one size")
@@ -108,7 +123,7 @@ def nuclei_overlay(
         axes = bare(figure.subplots())
         axes.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
         boxes = ndimage.find_objects(outlined)
-        for number in numbers:  # a contour of the nucleus' own box: of the whole field it takes 30 times as long
+        for number in numbers:  # within its own box: 30 times as fast as in the whole field
             box = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in boxes[number - 1])
             inside = outlined[box] == number
             if min(inside.shape) < 2:
@@ -126,8 +141,7 @@ def nuclei_overlay(
         return add_caption(
             figure,
             caption=f"{name}: n = {len(numbers)} nuclei found, outlined over the DNA channel; {window} (px). "
-            "Nothing is left out; nuclei cut by the edge are outlined as far as they are seen. Grey is the root of the "
-            "light.",
+            "Nuclei at the edge are included. Grey is the square root of the intensity.",
             alt=f"Outlines of {len(numbers)} nuclei over a field's DNA channel",
         )
 
@@ -149,11 +163,23 @@ def illumination(
     plate: str = "",
     how: str = "",
 ) -> Figure:
-    """A row a channel: the illumination function (C, H, W) and a field (C, H, W) `before` and `after` correction.
+    """The illumination function of each channel, and a field before and after correction.
 
-    `planted` (C, H, W) is the true light where it is known; it and its ratio to the estimate stand beside. Both are
-    shown as shares of their own mean. A field is shown in one contrast before and after, each as a share of its mean,
-    so that what changes is where it is bright. `how` says in words how the light was estimated, for the caption.
+    Args:
+        functions: Illumination functions (C, H, W), shown as a share of their mean.
+        before: A field (C, H, W), shown as a share of its mean.
+        after: The same field, corrected, in the same contrast.
+        channels: C names.
+        n_fields: Fields that the functions were estimated from.
+        planted: The true illumination (C, H, W) of a simulated screen, shown with its ratio to the estimate.
+        plate: The plate's name, for the caption.
+        how: How the functions were estimated, for the caption.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: If shapes differ.
     """
     parts = [functions, before, after] if planted is None else [planted, functions, before, after]
     if any(np.shape(part) != np.shape(functions) for part in parts) or np.shape(functions)[:1] != (len(channels),):
@@ -161,9 +187,9 @@ def illumination(
             f"illumination figure: shapes {', '.join(str(np.shape(part)) for part in parts)}; expected one shape with "
             f"the {len(channels)} channels {', '.join(channels)} first"
         )
-    titles = ["estimated light", "a field before", "the same after"]
+    titles = ["estimated illumination", "a field before", "the same after"]
     if planted is not None:
-        titles = ["planted light", "estimated light", "estimated / planted", *titles[1:]]
+        titles = ["true illumination", "estimated illumination", "estimated / true", *titles[1:]]
     height, width = np.shape(functions)[1:]
     row_in = COLUMN_IN * height / width
     with figure_style():
@@ -184,14 +210,13 @@ def illumination(
         for axis, title in zip(grid[0], titles):
             axis.set_title(title, fontsize=9)
         of_plate = f" of plate {plate}" if plate else ""
-        ratio = "" if planted is None else " Planted light is known because the screen is simulated."
+        ratio = "" if planted is None else " The true illumination is known because the screen is simulated."
         return add_caption(
             figure,
             caption=f"n = {n_fields} fields{of_plate} averaged{how and ', '}{how}; fields of {width} x {height} px. "
-            f"Light as a share of its mean over the field.{ratio} One of the fields before and after it is divided by "
-            f"the estimate, in one contrast (its {DARKEST:g}st to {BRIGHTEST:g}th percentile before, as a share of its "
-            "mean).",
-            alt=f"Uneven light in {', '.join(channels)}, and a field before and after correction",
+            f"Illumination as a share of its mean over the field.{ratio} Right: one field before and after division by "
+            f"the estimate, in one contrast ({DARKEST:g}st to {BRIGHTEST:g}th percentile before).",
+            alt=f"Illumination of {', '.join(channels)}, and a field before and after correction",
         )
 
 

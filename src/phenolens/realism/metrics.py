@@ -19,18 +19,6 @@ MOST_MISSING = 0.1  # of the real cells; a measure that is missing more often is
 FURTHEST = 10.0  # real standard deviations; values are clipped there, so that one outlier does not rule a distance
 NEIGHBOURS = 3  # Kynkäänniemi et al. 2019
 ROWS_AT_A_TIME = 1024  # of a matrix of distances
-# Range and direction of each metric, in a sentence
-METRICS = {
-    "sharpness": "fine power over that of the originals; from 0, 1 is as sharp, above 1 is invented texture",
-    "in place": "fine detail at the place of the original's (Fourier ring correlation); -1 to 1, larger is better",
-    "ssim": "structural similarity to the cell's own original; at most 1, larger is more similar",
-    "frechet": "Fréchet distance of the measures, in real standard deviations, squared; from 0, smaller is closer",
-    "kernel": "kernel distance (unbiased MMD) of the measures; about 0 for the same distribution, smaller is closer",
-    "precision": "share of decoded cells within the distribution of real ones; 0 to 1, larger is better",
-    "recall": "share of real cells within the distribution of decoded ones; 0 to 1, larger is better",
-    "accuracy": "accuracy of a classifier of real against decoded cells on unseen plates; 0.5 is chance, 1 is always",
-    "auc": "area under that classifier's ROC curve; 0.5 is chance, 1 is always",
-}
 
 
 @dataclass(frozen=True)
@@ -147,22 +135,13 @@ def realism_row(
     wells: np.ndarray,
     seed: int,
 ) -> dict[str, float]:
-    """Every metric of METRICS for one set of images.
-
-    Args:
-        images: The set.
-        real: The set of real cells.
-        halves: Random halves (K, N).
-        channels: C names.
-        plates: Plate of each cell (N,).
-        wells: Well of each cell (N,), unique over plates.
-        seed: Of the two-sample test.
+    """Every realism metric of one set of images against the real cells, over random halves (K, N).
 
     Returns:
         `sharpness`, `in place` and `ssim` for each channel (`sharpness <channel>`) and the distances, means over the
         halves, each with `_sd`. `accuracy` and `auc` of the first half, with `_low` and `_high` over wells: the
         classifier is slow. `unmeasured`: share of images that lack a measure (mostly no nucleus found); distances
-        leave these out, the classifier does not.
+        leave these out, the classifier does not. docs/formats.md, "Realism", has ranges and directions.
     """
     scale = Scale.of(real.measures)
     real_z, decoded_z = standardised(real.measures, scale), standardised(images.measures, scale)

@@ -14,7 +14,6 @@ from phenolens.core.progress import tell
 from phenolens.plotting.style import alt_of, png
 from phenolens.realism.compute import MeasuredCells, RealismConfig, measure_realism
 from phenolens.realism.figure import realism_figure
-from phenolens.realism.metrics import METRICS
 from phenolens.realism.table import measured_notes, realism_notes
 from phenolens.runs.decoder import PicturedRun, decoding_runs
 from phenolens.runs.reproduce import flags_of
@@ -88,7 +87,6 @@ def write_realism(study: Study, names: Sequence[str], config: RealismConfig) -> 
             "runs": [run.name for run in runs],
             "config": asdict(config),
             "cells": asdict(measured.cells),
-            "metrics": METRICS,
             "alt": alt_of(figure),
         }
         (folder / "about.json").unlink(missing_ok=True)  # written last: without it the folder is not complete

@@ -46,14 +46,7 @@ def measured_notes(table: pd.DataFrame, cells: MeasuredCells) -> list[str]:
 def realism_notes(
     table: pd.DataFrame, differences: pd.DataFrame, cells: MeasuredCells, *, nuclei: str | None
 ) -> list[str]:
-    """Everything that explains the table, in sentences: measured cells, strongest differences, how to read it.
-
-    Args:
-        table: A row a set of images.
-        differences: A row a set and measure.
-        cells: Which cells were measured.
-        nuclei: The channel that was named with --nuclei.
-    """
+    """Everything that explains the table, in sentences: measured cells, strongest differences, how to read it."""
     decoded = table.loc[table["kind"] != "control", "images"]
     named = {name: strongest_differences(differences, name, nuclei=nuclei) for name in decoded}
     return measured_notes(table, cells) + text_lines(TEMPLATES, "reading.txt", differences=named)

@@ -50,12 +50,8 @@ def two_sample_test(
     from the choice of training plates.
 
     Args:
-        real: Measures of real cells (n, D).
-        decoded: Measures of decoded cells (m, D). No cell may be in both sets.
-        real_plates: Plate of each real cell (n,); likewise for decoded cells (m,).
-        decoded_plates: See `real_plates`.
-        real_wells: Well of each real cell (n,), unique over plates; likewise for decoded cells (m,).
-        decoded_wells: See `real_wells`.
+        real: Measures of real cells (n, D), with the plate and well of each. No cell may be in both sets.
+        decoded: Measures of decoded cells (m, D), with the plate and well of each.
         seed: Of the folds, the classifier and the resampling.
 
     Returns:
