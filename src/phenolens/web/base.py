@@ -58,16 +58,16 @@ class Pages:
 
     Args:
         study: its folder's name stands on every page.
-        sheets: style sheets of `static`, appended in this order to that of the report and served as the last one.
+        sheets: style sheets of `static`, appended in this order to the style of all pages and served as the last one.
         scripts: JavaScript files of `static`; `plotly.js` is taken from the installed package plotly.
         error_page: template of error pages; it holds the text of each status.
     """
 
     def __init__(self, study: Study, *, sheets: tuple[str, ...], scripts: tuple[str, ...], error_page: str) -> None:
         self.error_page = error_page
-        report_style = (files("phenolens.plotting") / "templates" / "report.css").read_bytes()
+        shared_style = (files("phenolens.plotting") / "templates" / "page.css").read_bytes()
         self.static = {
-            sheets[-1]: b"".join([report_style, *map(_static, sheets)]),
+            sheets[-1]: b"".join([shared_style, *map(_static, sheets)]),
             **{name: plotly_script() if name == "plotly.js" else _static(name) for name in scripts},
             "icon.svg": _static("icon.svg"),
         }
