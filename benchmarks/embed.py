@@ -21,7 +21,7 @@ import tyro
 
 from phenolens.core.progress import tell
 from phenolens.crops.store import write_npy
-from phenolens.models import MODELS, ModelConfig
+from phenolens.models.vaeplus import VAEPlus, VAEPlusConfig
 from phenolens.training.device import Compute, processor_name
 from phenolens.training.embed import BATCH, embed_crops
 
@@ -43,7 +43,7 @@ def main(flags: Flags) -> None:
     """Time reading, the plain forward pass on crops already in memory as floats, and embedding from the map."""
     compute = Compute.chosen(device=flags.device, precision=flags.precision, threads=flags.threads)
     torch.manual_seed(0)
-    model = MODELS["vaeplus"](CHANNELS, CROP_PX, ModelConfig())
+    model = VAEPlus(CHANNELS, CROP_PX, VAEPlusConfig())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plate.npy"
         write_npy(path, noise(flags.crops), (flags.crops, CHANNELS, CROP_PX, CROP_PX))

@@ -39,6 +39,7 @@ from phenolens.core.files import write_h5ad, write_json, write_parquet
 from phenolens.core.progress import tell, track
 from phenolens.crops.config import FLAGS
 from phenolens.crops.store import FORMAT, VERSION, npy_header
+from phenolens.models.interface import latent_names
 from phenolens.screens.screen import treatment_name
 from phenolens.study import Study
 from phenolens.training.embed import embedding_table
@@ -116,7 +117,10 @@ def make(study: Study, flags: Flags) -> None:
     for plate, treatment in track(list(zip(plates, treatments)), "making embeddings", total=len(plates)):
         z = means[treatment] + 2 * random.standard_normal((len(treatment), flags.features), dtype=np.float32)
         cells = pd.read_parquet(study.crops_folder / f"{plate}.parquet")
-        write_h5ad(study.embeddings_folder(RUN) / f"{plate}.h5ad", embedding_table(z, cells, about=said))
+        write_h5ad(
+            study.embeddings_folder(RUN) / f"{plate}.h5ad",
+            embedding_table(z, cells, features=latent_names(z.shape[1]), about=said),
+        )
 
 
 def cells_of(plate: str, n: int, random: np.random.Generator) -> tuple[pd.DataFrame, np.ndarray]:

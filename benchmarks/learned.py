@@ -12,7 +12,7 @@ N cells, C channels, S crop side in px.
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,20 +28,19 @@ from phenolens.core.files import write_text, write_whole
 from phenolens.core.progress import tell, track
 from phenolens.crops.config import CropConfig
 from phenolens.crops.store import CropStore
-from phenolens.models import VAE, Generative
-from phenolens.models.vaeplus import ACTIVE_NATS, kl_per_feature
+from phenolens.models import model_title
+from phenolens.models.interface import Representation
+from phenolens.models.vaeplus import ACTIVE_NATS, VAE, VAEPlusConfig, kl_per_feature
 from phenolens.morphology.reconstruction_metrics import FINE_BAND, fidelity
 from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig
 from phenolens.plotting.cell_images import reconstructions
 from phenolens.plotting.style import png
-from phenolens.profiles.score_table import model_name
 from phenolens.study import Study
-from phenolens.training.checkpoint import RunFolder
+from phenolens.training.checkpoint import RunFolder, trained_model
 from phenolens.training.config import TrainConfig
+from phenolens.training.data import held_out_cells
 from phenolens.training.device import Compute
 from phenolens.training.embed import BATCH, decode, embed_crops
-from phenolens.training.runs import trained_model
-from phenolens.training.sampling import held_out_cells
 from phenolens.verbs.crop import Layout, described
 from phenolens.verbs.run import beside
 
@@ -119,7 +118,13 @@ def learned(flags: Flags) -> None:
 def settings(train: Schedule, model: ModelName, seed: int, store: CropStore) -> TrainConfig:
     """A model's run: the schedule with its name and seed; a --beta is that of VAE and VAE+ alike (AE has no KL)."""
     config = replace(train, seed=seed)
-    return beside(config, model, n_crops=len(store)) if model == "pca" else replace(config, model=model)
+    if model in ("pca", train.model):
+        return config if model == train.model else beside(config, model, n_crops=len(store))
+    network = asdict(config.network)
+    own = {"latent_size": network["latent_size"]}
+    if model == "vae" and network["beta"] != VAEPlusConfig().beta:
+        own["beta"] = network["beta"]
+    return config.of_model(model, **own)
 
 
 def take_steps(study: Study, config: TrainConfig, profile: ProfileConfig) -> None:
@@ -184,9 +189,8 @@ def training_minutes(run: RunFolder) -> float:
     return state["seconds"] / 60
 
 
-def redrawn(model: torch.nn.Module, crops: np.ndarray, compute: Compute) -> np.ndarray:
+def redrawn(model: Representation, crops: np.ndarray, compute: Compute) -> np.ndarray:
     """What a model makes of crops (N, C, S, S) in evaluation mode: the decoded means of their posteriors."""
-    assert isinstance(model, Generative)
     parts = (crops[start : start + BATCH] for start in range(0, len(crops), BATCH))
     return np.concatenate([decode(model, embed_crops(model, part, compute=compute), compute=compute) for part in parts])
 
@@ -233,7 +237,7 @@ def report(table: pd.DataFrame, flags: Flags) -> str:
     channels = [channel for channel in table["channel"].unique() if channel != ALL_CHANNELS]
     truth = pd.DataFrame(
         [
-            {"channel": channel, "model": model_name(model)}
+            {"channel": channel, "model": model_title(model)}
             | {measure: summary(of(table, model, channel, measure)) for measure in FIDELITY}
             for channel in channels
             for model in flags.models
@@ -272,7 +276,7 @@ def of_runs(whole: pd.DataFrame, models: Iterable[str], measures: Iterable[str])
     measures = list(measures)
     return pd.DataFrame(
         [
-            {"model": model_name(model)}
+            {"model": model_title(model)}
             | {measure: summary(of(whole, model, ALL_CHANNELS, measure)) for measure in measures}
             for model in models
         ]
@@ -301,7 +305,7 @@ def write_pictures(study: Study, configs: list[TrainConfig], flags: Flags, compu
     by_model = {}
     for config in configs[: len(flags.models)]:
         model, _ = trained_model(RunFolder(study.run_folder(pipeline.run_name(config))))
-        by_model[model_name(config.model)] = redrawn(model, cells.crops[cells.shown], compute)
+        by_model[model_title(config.model)] = redrawn(model, cells.crops[cells.shown], compute)
     labels = cells.labels.iloc[cells.shown].tolist()
     for name, apart in (("reconstructions", False), ("channels", True)):
         figure = reconstructions(cells.originals[cells.shown], by_model, labels, channels=store.channels, apart=apart)

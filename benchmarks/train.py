@@ -27,7 +27,9 @@ import tyro
 from torch.profiler import ProfilerActivity, profile
 
 from phenolens.core.progress import tell
-from phenolens.models import MODELS, ModelConfig, processes
+from phenolens.models import processes
+from phenolens.models.interface import Batch
+from phenolens.models.vaeplus import VAEPlus, VAEPlusConfig
 from phenolens.training import loop
 from phenolens.training.device import Compute, as_signed, processor_name
 from phenolens.training.distributed import together
@@ -61,7 +63,7 @@ class Side:
         random = np.random.default_rng(0)
         pixels = random.integers(0, 2**16, (16 * flags.batch_size, CHANNELS, CROP_PX, CROP_PX), dtype=np.uint16)
         torch.manual_seed(0)
-        self.model = MODELS["vaeplus"](CHANNELS, CROP_PX, ModelConfig())
+        self.model = VAEPlus(CHANNELS, CROP_PX, VAEPlusConfig())
         self.iterate, self.phases = self.literal(pixels) if flags.side == "literal" else self.ours(pixels)
 
     def rows(self, step: int) -> np.ndarray:
@@ -93,7 +95,7 @@ class Side:
         if flags.compiled:
             for network in model.children():
                 network.compile()
-        optimisers = model.optimisers()
+        players = model.players()
         kept = as_signed(pixels).to(compute.device)
         spent = dict.fromkeys(("draw and normalise", "losses (forward)", "gradients (backward)", "step and decay"), 0.0)
 
@@ -105,7 +107,7 @@ class Side:
 
         def losses_of(crops: torch.Tensor, step: int) -> Any:
             with compute.autocast():
-                return model.losses(crops, step)
+                return model.losses(Batch.unlabelled(crops, step))
 
         def iterate(step: int) -> float:
             own = np.split(self.rows(step), processes.count(), axis=1)[processes.number()]
@@ -115,8 +117,8 @@ class Side:
             )
             torch.manual_seed(step)
             losses = timed("losses (forward)", lambda: losses_of(crops, step))
-            timed("gradients (backward)", lambda: loop.take_gradients(model, losses, clip_norm=None))
-            timed("step and decay", lambda: loop.step_players(model, optimisers))
+            timed("gradients (backward)", lambda: loop.take_gradients(players, losses, clip_norm=None))
+            timed("step and decay", lambda: loop.step_players(players))
             return processes.averaged(losses["autoencoder"].total.detach()).item()
 
         self.described = compute.described()

@@ -5,7 +5,9 @@ import sys
 import numpy as np
 import torch
 
-from phenolens.models import MODELS, ModelConfig, processes
+from phenolens.models import processes
+from phenolens.models.interface import Batch
+from phenolens.models.vaeplus import VAEPlus, VAEPlusConfig
 from phenolens.training import loop
 from phenolens.training.distributed import together
 
@@ -19,17 +21,17 @@ SIDE_PX = (
 def trained() -> dict[str, torch.Tensor]:
     """Every step's terms and gradient norms, means over processes, and the weights and running averages after them."""
     torch.manual_seed(3)
-    model = MODELS["vaeplus"](2, SIDE_PX, ModelConfig(width=4, latent_size=8, ramp_steps=100)).double().train()
-    optimisers = model.optimisers()
+    model = VAEPlus(2, SIDE_PX, VAEPlusConfig(width=4, latent_size=8, ramp_steps=100)).double().train()
+    players = model.players()
     random = np.random.default_rng(0)
     found = {}
     for step in STEPS:
         crops = torch.from_numpy(random.random((2, BATCH, 2, SIDE_PX, SIDE_PX)))
         own = torch.stack([processes.own_rows(batch) for batch in crops])
         torch.manual_seed(step)
-        losses = model.losses(own, step)
-        norms = loop.take_gradients(model, losses, clip_norm=None)
-        loop.step_players(model, optimisers)
+        losses = model.losses(Batch.unlabelled(own, step))
+        norms = loop.take_gradients(players, losses, clip_norm=None)
+        loop.step_players(players)
         terms = loop.record(losses, norms)
         found |= {f"step {step}: {name}": torch.tensor(value, dtype=torch.float64) for name, value in terms.items()}
     return found | model.state_dict()

@@ -22,7 +22,7 @@ CONTEXT.set_forkserver_preload(  # torch._dynamo comes with the first optimiser 
         "phenolens.verbs.run",
         "phenolens.verbs.train",
         "phenolens.training.loop",
-        "phenolens.training.runs",
+        "phenolens.training.checkpoint",
     ]
 )
 

@@ -14,14 +14,13 @@ from phenolens.core.files import sha256, write_json
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
 from phenolens.crops.store import normalised
-from phenolens.models import ModelConfig
 from phenolens.runs.decoder import chosen_run
 from phenolens.study import Study
 from phenolens.training.config import TrainConfig
 from phenolens.training.device import Compute
 from trained_runs import trained
 
-SMALL = TrainConfig(model="vae", steps=2, batch_size=4, network=ModelConfig(width=4, latent_size=4))
+SMALL = TrainConfig(model="vae", steps=2, batch_size=4, network=dict(width=4, latent_size=4))
 
 
 @pytest.fixture(scope="module")

@@ -299,19 +299,22 @@ def test_a_missing_source_begins_no_study(said, tmp_path):
 
 def test_a_bad_number_is_refused_before_any_work(said, tiny_study):
     assert "--steps 0: expected a number of at least 1" in refused(said, "train", tiny_study.folder, "--steps", 0)
-    assert "expected 0 to 4 layers" in refused(said, "train", tiny_study.folder, "--feature-layers", 5)
+    assert "--feature-layers 5: expected a number of at most 4" in refused(
+        said, "train", tiny_study.folder, "--feature-layers", 5
+    )
     assert tiny_study.runs == []
 
 
 def test_a_device_that_is_not_there_is_refused(said, tiny_study):
-    assert "not to be had on this machine" in refused(said, "train", tiny_study.folder, "--device", "cuda:7")
+    assert "--device cuda:7: " in refused(said, "train", tiny_study.folder, "--device", "cuda:7")
 
 
 def test_settings_come_from_study_toml_and_flags_by_hand_win(tiny_study, capsys):
-    (tiny_study.folder / "study.toml").write_text('[train]\nsteps = 3\nmodel = "ae"\nbeta = 0.5\n')
+    (tiny_study.folder / "study.toml").write_text('[train]\nsteps = 3\nmodel = "vae"\nbeta = 0.5\nramp_steps = 7\n')
     assert run("train", tiny_study.folder, *SHORT[2:], "--beta", 0.25) == 0
-    config = json.loads((tiny_study.run_folder("ae-seed0") / "config.json").read_text())["config"]
-    assert (config["steps"], config["model"], config["network"]["beta"]) == (3, "ae", 0.25)
+    config = json.loads((tiny_study.run_folder("vae-seed0") / "config.json").read_text())["config"]
+    assert (config["steps"], config["model"], config["network"]["beta"]) == (3, "vae", 0.25)
+    assert "ramp_steps" not in config["network"]  # a setting of VAE+
 
 
 def test_an_unknown_setting_in_study_toml_is_refused_with_the_nearest(said, tiny_study):

@@ -51,10 +51,9 @@ def test_the_demo_recovers_planted_mechanisms_far_above_chance_and_shuffled_labe
 def test_the_demos_reconstructions_are_nearer_to_their_own_cell_than_to_another(demo):
     """What a reconstruction is for: it shows this cell, not the average one."""
     from phenolens.study import Study
-    from phenolens.training.checkpoint import RunFolder
+    from phenolens.training.checkpoint import RunFolder, trained_model
     from phenolens.training.device import Compute
     from phenolens.training.embed import decode, embed_crops
-    from phenolens.training.runs import trained_model
 
     study = Study.open(demo)
     compute = Compute.chosen(device="cpu", precision="auto", threads=None)

@@ -9,7 +9,6 @@ import pytest
 
 from phenolens import pipeline
 from phenolens.crops.store import normalised
-from phenolens.models import ModelConfig
 from phenolens.morphology.features import measure_names
 from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.embeddings import EmbeddedCells
@@ -140,7 +139,7 @@ def test_without_a_batch_difference_nothing_is_named(rng):
 
 
 def test_a_study_is_taken_from_its_run_to_the_table(tiny_study, tmp_path, monkeypatch, capsys):
-    config = TrainConfig(model="pca", network=ModelConfig(latent_size=12), threads=1, precision="float32")
+    config = TrainConfig(model="pca", network=dict(latent_size=12), threads=1, precision="float32")
     pipeline.train(tiny_study, config, name="pca-seed0")
     pipeline.embed(tiny_study, "pca-seed0", pipeline.EmbedConfig(threads=1))
     names = sorted(set(tiny_study.crops.cells["moa"].dropna()))

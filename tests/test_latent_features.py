@@ -18,7 +18,6 @@ from phenolens.latent_features import conclusions
 from phenolens.latent_features.compute import LIMITS, TEMPLATES, FeaturesConfig, feature_table
 from phenolens.latent_features.correlations import between_groups, correlations
 from phenolens.latent_features.figure import traversal_strip
-from phenolens.models import ModelConfig
 from phenolens.morphology.features import measures
 from phenolens.plotting.page import render_page
 from phenolens.plotting.style import alt_of, caption_of
@@ -38,9 +37,9 @@ def study(tiny_screen, tmp_path_factory) -> Study:
     """A study of the tiny screen with a VAE and a PCA, embedded."""
     study = Study.create(tmp_path_factory.mktemp("features") / "study")
     make_crops(tiny_screen, study.crops_folder, layout="bbbc021", config=CropConfig(crop_px=36))
-    plain = TrainConfig(steps=3, batch_size=6, network=ModelConfig(latent_size=6, width=4), threads=1, watch_every=0)
+    plain = TrainConfig(steps=3, batch_size=6, network=dict(latent_size=6, width=4), threads=1, watch_every=0)
     for model in ("vae", "pca"):
-        config = dataclasses.replace(plain, model=model, device="cpu", precision="float32")
+        config = dataclasses.replace(plain.of_model(model, latent_size=6), device="cpu", precision="float32")
         pipeline.train(study, config, name=f"{model}-seed0")
         pipeline.embed(study, f"{model}-seed0", pipeline.EmbedConfig(device="cpu", threads=1))
     return study

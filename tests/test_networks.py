@@ -7,20 +7,20 @@ import torch
 
 from naive import normed, upsampled, zero_padded_convolution
 from phenolens.core.errors import InputError
-from phenolens.models import MODELS, ModelConfig
+from phenolens.models.interface import Batch
 from phenolens.models.layers import (
     BatchNorm,
     Convolution,
-    full_convolution_in_parts,
-    full_convolution_of_points,
-    full_convolution_of_upsampled,
+    in_picture_order,
     initialised_kernel,
-    put_together,
+    transposed_convolution_by_parity,
+    transposed_convolution_of_points,
+    transposed_convolution_of_upsampled,
 )
-from phenolens.models.vaeplus import Decoder, Discriminator, Encoder, last_side_px
+from phenolens.models.vaeplus import Decoder, Discriminator, Encoder, VAEPlus, VAEPlusConfig, last_side_px
 
-PAPER = ModelConfig()
-SMALL = ModelConfig(width=8, latent_size=16)
+PAPER = VAEPlusConfig()
+SMALL = VAEPlusConfig(width=8, latent_size=16)
 
 
 def sides_through(module: torch.nn.Module, run) -> list[int]:
@@ -77,10 +77,10 @@ def test_other_channels_and_crop_sides_come_back_in_their_own_shape(channels, cr
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 6])
 def test_one_to_six_channels_train(channels):
     torch.manual_seed(0)
-    model = MODELS["vaeplus"](channels, 36, ModelConfig(width=4, latent_size=4, ramp_steps=1)).train()
-    losses = model.losses(torch.rand(2, 4, channels, 36, 36), 10)
-    for player, module in model.players().items():
-        gradients = torch.autograd.grad(losses[player].total, list(module.parameters()), retain_graph=True)
+    model = VAEPlus(channels, 36, VAEPlusConfig(width=4, latent_size=4, ramp_steps=1)).train()
+    losses = model.losses(Batch.unlabelled(torch.rand(2, 4, channels, 36, 36), 10))
+    for name, player in model.players().items():
+        gradients = torch.autograd.grad(losses[name].total, player.parameters(), retain_graph=True)
         assert all(gradient.isfinite().all() for gradient in gradients)
         assert sum(gradient.abs().sum() for gradient in gradients) > 0
 
@@ -101,17 +101,17 @@ def test_first_weights_are_normal_with_the_methods_deviation():
 def test_points_spread_by_a_product_equal_padded_points_convolved():
     z, kernel = torch.randn(3, 7, dtype=torch.float64), torch.randn(4, 7, 5, 5, dtype=torch.float64)
     literal = zero_padded_convolution(z[:, :, None, None], kernel)
-    torch.testing.assert_close(full_convolution_of_points(z, kernel), literal)
+    torch.testing.assert_close(transposed_convolution_of_points(z, kernel), literal)
 
 
 def test_convolving_the_small_map_by_parities_equals_convolving_the_upsampled_one():
     y, kernel = torch.randn(2, 3, 6, 6, dtype=torch.float64), torch.randn(4, 3, 5, 5, dtype=torch.float64)
     literal = zero_padded_convolution(upsampled(y), kernel)
-    torch.testing.assert_close(full_convolution_of_upsampled(y, kernel), literal)
-    in_parts = full_convolution_in_parts(y, kernel)
-    torch.testing.assert_close(put_together(in_parts), literal)
+    torch.testing.assert_close(transposed_convolution_of_upsampled(y, kernel), literal)
+    in_parts = transposed_convolution_by_parity(y, kernel)
+    torch.testing.assert_close(in_picture_order(in_parts), literal)
     # what works on each pixel by itself does not care for their order
-    torch.testing.assert_close(put_together(in_parts.tanh()), literal.tanh())
+    torch.testing.assert_close(in_picture_order(in_parts.tanh()), literal.tanh())
 
 
 @pytest.mark.parametrize("n_moments", [1, 2, 3])

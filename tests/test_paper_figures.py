@@ -6,7 +6,6 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from torch import nn
 
 from phenolens import pipeline
 from phenolens.blinded_test.compute import results
@@ -17,8 +16,9 @@ from phenolens.core.colours import cell_image, shared_contrast
 from phenolens.core.errors import InputError
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
-from phenolens.models import MODELS, ModelConfig
-from phenolens.models.vaeplus import VAE
+from phenolens.models import MODELS, Spec
+from phenolens.models.interface import Representation
+from phenolens.models.vaeplus import VAE, VAEConfig
 from phenolens.paper_figures.blinded_test_figure import assessment_figure
 from phenolens.paper_figures.config import FigureConfig
 from phenolens.paper_figures.figure2_reconstructions import reconstructions_figure
@@ -32,10 +32,10 @@ from phenolens.runs.example_cells import drawn_cells, of_different_mechanisms, s
 from phenolens.runs.latent_path import feature_swap, target_cell
 from phenolens.study import HEADLINE, Study
 from phenolens.training.config import TrainConfig
-from phenolens.training.sampling import held_out_cells
+from phenolens.training.data import held_out_cells
 
 CHANNELS = ("DAPI", "actin", "tubulin")
-NETWORK = ModelConfig(latent_size=8, width=4)
+NETWORK = dict(latent_size=8, width=4)
 TINY = TrainConfig(steps=3, batch_size=6, network=NETWORK, threads=1, watch_every=0, device="cpu", precision="float32")
 
 
@@ -45,7 +45,8 @@ def study(tiny_screen, tmp_path_factory) -> Study:
     study = Study.create(tmp_path_factory.mktemp("figures") / "study")
     make_crops(tiny_screen, study.crops_folder, layout="bbbc021", config=CropConfig(crop_px=36))
     for model in ("vae", "pca", "ae"):
-        config = dataclasses.replace(TINY, model=model, held_out_wells=0.25 if model != "pca" else 0.0)
+        tiny = TINY.of_model(model, latent_size=8)
+        config = dataclasses.replace(tiny, held_out_wells=0.25 if model != "pca" else 0.0)
         pipeline.train(study, config, name=f"{model}-seed0")
         pipeline.embed(study, f"{model}-seed0", pipeline.EmbedConfig(device="cpu", threads=1))
         pipeline.profile(study, f"{model}-seed0", pipeline.ProfileConfig())
@@ -221,8 +222,10 @@ def test_a_name_that_is_not_there_offers_the_nearest_ones(study):
         reconstructions_figure(study, FigureConfig(runs=("vea",)))
 
 
-class Blind(nn.Module):
+class Blind(Representation):
     """A model that embeds and does not decode."""
+
+    Config = VAEConfig
 
     def __init__(self, channels, crop_px, config):
         super().__init__()
@@ -234,9 +237,15 @@ class Blind(nn.Module):
     def state_dict(self, **options):
         return self.inner.state_dict(**options)
 
+    def embed(self, x):
+        return self.inner.embed(x)
+
+    def feature_names(self):
+        return self.inner.feature_names()
+
 
 def test_a_model_that_cannot_decode_is_named_with_those_that_can(study, monkeypatch):
-    monkeypatch.setitem(MODELS, "vae", Blind)
+    monkeypatch.setitem(MODELS, "vae", Spec(Blind, title="Blind", order=2))
     with pytest.raises(InputError, match=r'run "vae-seed0": its model cannot decode .* ae-seed0, pca-seed0'):
         reconstructions_figure(study, FigureConfig(runs=("vae-seed0",)))
     assert "VAE" not in row_labels(reconstructions_figure(study, FigureConfig(shown_cells=1)))

@@ -38,7 +38,7 @@ from phenolens.realism.table import HEADINGS, measured_notes, realism_notes, rea
 from phenolens.runs.decoder import pictured_run
 from phenolens.simulation.simulate import simulate
 from phenolens.study import Study
-from phenolens.training.sampling import held_out_cells
+from phenolens.training.data import held_out_cells
 
 SHORT = "--steps 30 --batch-size 16 --width 4 --latent-size 8 --threads 1 --precision float32".split()
 FEW = "--cells 200 --halvings 3".split()

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phenolens.training.sampling import TreatmentSampler, held_out_cells, sampled_treatments
+from phenolens.training.data import TreatmentSampler, held_out_cells, sampled_treatments
 
 
 @pytest.fixture

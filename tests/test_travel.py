@@ -8,7 +8,6 @@ import pytest
 
 from phenolens import pipeline
 from phenolens.core.errors import InputError
-from phenolens.models import ModelConfig
 from phenolens.morphology.features import measures
 from phenolens.runs.latent_path import feature_swap
 from phenolens.training.config import TrainConfig
@@ -236,7 +235,7 @@ def test_decoded_pictures_are_embedded_anew_as_pictures_not_as_zeros(traveller):
 def test_a_study_half_run_says_which_command_comes_first(tmp_path, tiny_study):
     with pytest.raises(InputError, match="run `phenolens train"):
         Traveller.open(tiny_study)
-    config = TrainConfig(model="pca", network=ModelConfig(latent_size=4), threads=1)
+    config = TrainConfig(model="pca", network=dict(latent_size=4), threads=1)
     pipeline.train(tiny_study, config, name="pca-seed0")
     with pytest.raises(InputError, match="run `phenolens embed"):
         Traveller.open(tiny_study)

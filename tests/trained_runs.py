@@ -4,10 +4,9 @@ from pathlib import Path
 
 from phenolens.crops.store import CropStore
 from phenolens.training import loop
-from phenolens.training.checkpoint import RunFolder
+from phenolens.training.checkpoint import RunFolder, begin, built_model
 from phenolens.training.config import TrainConfig
 from phenolens.training.device import Compute
-from phenolens.training.runs import begin, built_model
 
 
 def trained(store: CropStore, config: TrainConfig, compute: Compute, folder: Path) -> RunFolder:

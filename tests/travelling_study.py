@@ -7,7 +7,6 @@ import pandas as pd
 
 from phenolens import pipeline
 from phenolens.core.files import write_parquet
-from phenolens.models import ModelConfig
 from phenolens.study import Study
 from phenolens.training.config import TrainConfig
 
@@ -28,7 +27,7 @@ def travelling_study(cropped: Path, folder: Path) -> Study:
         if plate == study.crops.plates[0]:
             table.loc[table.index[table["role"] == "treated"][-1], ["compound", "moa", "well"]] = LONELY, "", "H12"
         write_parquet(path, table, about={})
-    config = TrainConfig(model="pca", network=ModelConfig(latent_size=12), threads=1, precision="float32")
+    config = TrainConfig(model="pca", network=dict(latent_size=12), threads=1, precision="float32")
     pipeline.train(study, config, name=RUN)
     pipeline.embed(study, RUN, pipeline.EmbedConfig(threads=1))
     return study

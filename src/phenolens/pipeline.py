@@ -43,7 +43,7 @@ class EmbedConfig:
     threads: int | None = None  # processor threads; left out: all
 
     def __post_init__(self) -> None:
-        """InputError on a number that cannot be."""
+        """Validates the settings."""
         at_least("--threads", self.threads or 1, 1)
 
 
@@ -85,15 +85,16 @@ def crop(
 
 
 def train(study: Study, config: "TrainConfig", *, name: str) -> None:
-    """Train one model, or go on where its last checkpoint stands."""
-    from phenolens.training.checkpoint import RunFolder
+    """Train one model, or resume from its last checkpoint."""
+    from phenolens.models import processes
+    from phenolens.models.interface import Trained
+    from phenolens.training import loop
+    from phenolens.training.checkpoint import RunFolder, begin, built_model
+    from phenolens.training.data import sampled_treatments
     from phenolens.training.device import Compute
-    from phenolens.training.distributed import check_batch_size, is_first, together, wait_for_all
+    from phenolens.training.distributed import check_batch_size, is_first, together
     from phenolens.training.health import Health
-    from phenolens.training.loop import train as train_model
-    from phenolens.training.runs import begin, built_model
-    from phenolens.training.sampling import sampled_treatments
-    from phenolens.training.watch import check_can_watch
+    from phenolens.training.monitor import check_can_watch
 
     check_can_watch(config)
     store = study.crops
@@ -105,12 +106,14 @@ def train(study: Study, config: "TrainConfig", *, name: str) -> None:
     with together(compute.device), held:
         if is_first():
             begin(run, store, config, compute)
-            (run.folder / "health.json").unlink(missing_ok=True)  # it is there when a training has come to its end
-        wait_for_all()
-        progress = train_model(model, store, config, compute=compute, run=run)
+            (run.folder / "health.json").unlink(missing_ok=True)  # it exists when a training is finished
+        processes.wait_for_all()
+        progress = loop.train(model, store, config, compute=compute, run=run)
         if is_first():
             run.write_history(progress.history)  # also when a kill came between the last checkpoint and its history
             health = {"steps": progress.step, **Health.of(progress.history).as_json()}
+            if isinstance(model, Trained) and progress.history:
+                health["warnings"] += model.verdicts(progress.history)
             write_json(run.folder / "health.json", health | {"latest": _without_timing(progress.history)})
 
 
@@ -120,18 +123,17 @@ def _without_timing(history: list[dict[str, float]]) -> dict[str, float]:
 
 
 def embed(study: Study, name: str, config: EmbedConfig) -> None:
-    """Embed every crop with a trained model, a file a plate; plates that are embedded already are kept."""
-    from phenolens.training.checkpoint import RunFolder
+    """Embed every crop with a trained model, a file a plate; up-to-date plates are kept."""
+    from phenolens.training.checkpoint import RunFolder, trained_model, weights_sha256
     from phenolens.training.device import Compute
     from phenolens.training.distributed import own_share
     from phenolens.training.embed import embed_crops, embedding_table
-    from phenolens.training.runs import trained_model, weights_sha256
 
     store = study.crops
     run = RunFolder(study.run_folder(name))
     model, trained = trained_model(run)
     if (run.about() or {})["crops"] != store.identity:
-        raise InputError(f"{run.folder}: trained on other crops than those in {store.folder} now; train it anew")
+        raise InputError(f"{run.folder}: trained on other crops than those in {store.folder} now; train it again")
     compute = Compute.chosen(device=config.device, precision=config.precision, threads=config.threads)
     source = made_from(
         weights=weights_sha256(model), crops=store.identity, precision=str(compute.precision), version=__version__
@@ -143,14 +145,14 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
         "config": asdict(trained),
         "phenolens": __version__,
     }
-    cells = store.cells
+    cells, features = store.cells, model.feature_names()
     kept = {plate: about_of(study.embeddings_folder(name) / f"{plate}.h5ad").get("made_from") for plate in store.plates}
     todo = [plate for plate in own_share(store.plates) if kept[plate] != source]
     for plate in track(todo, f"embedding with {name}", total=len(todo)):
         z = embed_crops(model, store.crops(plate), compute=compute)
         if not (z == z).all():
-            raise InputError(f'{run.folder}: embeds cells of plate "{plate}" as NaN; the run is no good, train it anew')
-        table = embedding_table(z, cells[cells["plate"] == plate], about=about)
+            raise InputError(f'{run.folder}: the model outputs NaN for cells of plate "{plate}"; train it again')
+        table = embedding_table(z, cells[cells["plate"] == plate], features=features, about=about)
         write_h5ad(study.embeddings_folder(name) / f"{plate}.h5ad", table)
 
 

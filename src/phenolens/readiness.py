@@ -13,10 +13,10 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import read_json
 from phenolens.core.progress import tell
 from phenolens.crops.store import identity_of, read_about
+from phenolens.models import preferred_first
 from phenolens.study import Study
 
 Step = Literal["trained", "embedded", "profiled", "scored"]
-PREFERRED = ("vaeplus", "vae", "ae")  # models whose runs are shown first where none is named
 
 
 def steps_done(study: Study, run: str) -> dict[Step, bool]:
@@ -45,14 +45,14 @@ def ready_runs(study: Study, step: Step) -> list[str]:
 
 
 def default_run(study: Study, runs: list[str]) -> str:
-    """The run to show of these: the first of PREFERRED, then by name; empty for no runs."""
+    """The run to show of these: VAE+, VAE, AE, PCA, then by name; empty for no runs."""
 
     def rank(run: str) -> tuple[int, str]:
         try:
             model = run_config(study, run)["model"]
         except InputError:
             model = ""
-        return PREFERRED.index(model) if model in PREFERRED else len(PREFERRED), run
+        return preferred_first(model), run
 
     return min(runs, key=rank, default="")
 

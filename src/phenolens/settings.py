@@ -47,7 +47,7 @@ def with_file_settings(
     from_files: list[str] = []
     toml = Path(folder) / "study.toml"
     if toml.is_file():
-        from_files += _toml_arguments(toml, tables or (verb,), kinds)
+        from_files += _toml_arguments(toml, tables or (verb,), kinds, model=_flag(by_hand, "--model"))
     by_hand = [part for word in by_hand for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     for word in by_hand:
         if word.startswith("--"):
@@ -61,7 +61,14 @@ def with_file_settings(
     return [folder, *from_files, *by_hand]
 
 
-def _toml_arguments(path: Path, tables: tuple[str, ...], kinds: Mapping[str, Any]) -> list[str]:
+def _flag(arguments: list[str], flag: str) -> str | None:
+    """The value of a flag given by hand, None when it is not given."""
+    words = [part for word in arguments for part in word.split("=", 1)]
+    return words[words.index(flag) + 1] if flag in words[:-1] else None
+
+
+def _toml_arguments(path: Path, tables: tuple[str, ...], kinds: Mapping[str, Any], *, model: str | None) -> list[str]:
+    """What the tables say; a setting of another model than the one to train is left out."""
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -70,13 +77,23 @@ def _toml_arguments(path: Path, tables: tuple[str, ...], kinds: Mapping[str, Any
         if table not in STUDY_TABLES or not isinstance(content, dict):
             raise InputError(f"{path}: no table of settings [{table}]; expected one of {', '.join(STUDY_TABLES)}")
     merged = {key: value for table in tables for key, value in settings.get(table, {}).items()}
+    if "train" in tables and merged:
+        from phenolens.models import MODELS
+        from phenolens.training.checkpoint import own_settings
+        from phenolens.training.config import TrainConfig
+
+        model = model or str(merged.get("model", TrainConfig.model))
+        merged = own_settings(model, merged) if model in MODELS else merged
     return _as_arguments(merged, kinds, source=path)
 
 
 def _json_arguments(path: Path, kinds: Mapping[str, Any]) -> list[str]:
+    from phenolens.training.checkpoint import own_settings
+
     try:
         config = json.loads(path.read_text())["config"]
-        flat = {key: value for key, value in config.items() if key != "network"} | config.get("network", {})
+        network = own_settings(config["model"], config.get("network", {}))
+        flat = {key: value for key, value in config.items() if key != "network"} | network
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"--config {path}: not the config.json of a run ({error})") from error
     return _as_arguments(flat, kinds, source=path)

@@ -1,17 +1,81 @@
-"""Models of cells behind one small interface; MODELS names those that can be trained."""
+"""The models that can be trained: the one list that flags, tables, figures and pages read.
 
-from collections.abc import Callable
+A new model is one file with a class of `phenolens.models.interface`, and one `Spec` here. Reading titles and order from
+this module does not load torch.
+"""
 
-from phenolens.models.model import FittedModel, Generative, Loss, Model, ModelConfig
-from phenolens.models.pca import PixelPCA
-from phenolens.models.vaeplus import AE, VAE, VAEPlus
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-# (channels, crop side in px, config) -> a model with its first weights
-MODELS: dict[str, Callable[[int, int, ModelConfig], Model]] = {
-    "ae": AE,
-    "vae": VAE,
-    "vaeplus": VAEPlus,
-    "pca": PixelPCA,
+from phenolens.core.errors import InputError
+
+if TYPE_CHECKING:
+    from phenolens.models.interface import ModelConfig, Representation
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One model: where its class is, and how tables, figures and pages name and sort it."""
+
+    model: "type[Representation] | str"  # the class, or "module:Class", imported when it is needed
+    title: str  # as the paper writes it
+    order: int  # the plainest model first, as in the paper's Figure 2; the largest is shown by default
+    extra: str | None = None  # the optional dependency of phenolens that it needs
+
+    def load(self) -> "type[Representation]":
+        """The class."""
+        if not isinstance(self.model, str):
+            return self.model
+        module, _, name = self.model.partition(":")
+        return getattr(import_module(module), name)
+
+    def build(self, channels: int, crop_px: int, config: "ModelConfig") -> "Representation":
+        """A model with its first weights; InputError when the optional dependency that it needs is not installed."""
+        try:
+            return self.load()(channels, crop_px, config)
+        except ModuleNotFoundError as error:
+            if self.extra is None:
+                raise
+            needs = f'{self.title} needs {error.name}, which is not installed: pip install "phenolens[{self.extra}]"'
+            raise InputError(needs) from error
+
+
+MODELS = {
+    "vaeplus": Spec("phenolens.models.vaeplus:VAEPlus", title="VAE+", order=3),
+    "vae": Spec("phenolens.models.vaeplus:VAE", title="VAE", order=2),
+    "ae": Spec("phenolens.models.vaeplus:AE", title="AE", order=1),
+    "pca": Spec("phenolens.models.pca:PixelPCA", title="PCA of pixels", order=0),
 }
 
-__all__ = ["AE", "MODELS", "VAE", "FittedModel", "Generative", "Loss", "Model", "ModelConfig", "PixelPCA", "VAEPlus"]
+
+def model_title(name: str) -> str:
+    """`vaeplus` as VAE+; a name that is not in MODELS as it is."""
+    return MODELS[name].title if name in MODELS else name
+
+
+def plainest_first(name: str) -> int:
+    """Sorts models from the plainest on, those that are not in MODELS last."""
+    return MODELS[name].order if name in MODELS else len(MODELS)
+
+
+def preferred_first(name: str) -> int:
+    """Sorts models so that the one to show by default comes first, those that are not in MODELS last."""
+    return -MODELS[name].order if name in MODELS else 1
+
+
+def model_config(name: str, settings: dict[str, Any]) -> "ModelConfig":
+    """The Config of a model with these settings, the others at their defaults.
+
+    Raises:
+        InputError: no such model, a setting that it does not have, or a value out of range.
+    """
+    if name not in MODELS:
+        raise InputError(f"--model {name}: no such model; expected one of {', '.join(MODELS)}")
+    config = MODELS[name].load().Config
+    for setting in settings:
+        if setting not in config.names():
+            having = [other for other, spec in MODELS.items() if setting in spec.load().Config.names()]
+            where = f"it is a setting of {', '.join(having)}" if having else "no model has it"
+            raise InputError(f"--{setting.replace('_', '-')}: not a setting of {name} ({where}); leave it out")
+    return config(**settings)

@@ -1,7 +1,7 @@
-"""The layers networks are made of: first weights, batch normalisation, and convolutions computed the short way.
+"""Layers: initial weights, batch normalisation, convolutions and transposed convolutions in a fast, exact form.
 
-B cells a batch, C channels, S crop side in px, Z latent size, k kernel side in px. tests/naive.py has the same in its
-slow, obvious form.
+B cells a batch, C channels, S crop side in px, Z latent size, k kernel side in px. A transposed convolution of stride 1
+zero-pads by k - 1 and convolves. tests/naive.py has the literal definitions.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from phenolens.models import processes
 
 BN_EPS = 1e-5
-BN_KEPT = 0.9  # share of the old running average that each step keeps
+BN_KEPT = 0.9  # share of the old running average kept at each step
 
 
 def initialised_kernel(out_channels: int, in_channels: int, kernel_px: int) -> nn.Parameter:
@@ -23,7 +23,7 @@ def initialised_kernel(out_channels: int, in_channels: int, kernel_px: int) -> n
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation whose moments can come from some of the maps alone, and from all processes together.
+    """Batch normalisation whose moments can be taken from some of the maps only, over all processes.
 
     Biased variance, also in the running averages; gradients flow through the moments. In evaluation mode the running
     averages are used.
@@ -47,7 +47,7 @@ class BatchNorm(nn.Module):
         if not self.training:
             moments = self.running_mean, self.running_var
             return [F.batch_norm(y, *moments, self.weight, self.bias, eps=BN_EPS) for y in ys]
-        if len(ys) == 1 and processes.count() == 1:  # the library's own kernel does just this
+        if len(ys) == 1 and processes.count() == 1:  # torch's own kernel computes the same
             *normed, mean, inverse_std = torch.native_batch_norm(
                 ys[0], self.weight, self.bias, None, None, True, 0.0, BN_EPS
             )
@@ -108,13 +108,13 @@ class _NormByJointMoments(torch.autograd.Function):
 
 
 def noise_like(mean: Tensor) -> Tensor:
-    """Standard normal noise (B, Z): this process's rows of the noise that the whole batch gets."""
+    """Standard normal noise (B, Z): this process's rows of the noise of the whole batch."""
     whole = torch.randn(len(mean) * processes.count(), mean.shape[1], dtype=mean.dtype, device=mean.device)
     return processes.own_rows(whole)
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """What leaves a network is at least float32, whatever its convolutions were computed in."""
+    """At least float32, whatever precision the convolutions used."""
     return x.float() if x.dtype == torch.bfloat16 else x
 
 
@@ -123,18 +123,18 @@ def _along_channels(values: Tensor, y: Tensor) -> Tensor:
     return values.to(y.dtype).view(1, -1, 1, 1)
 
 
-def full_convolution_of_points(z: Tensor, kernel: Tensor) -> Tensor:
-    """z (B, Z), as 1x1 maps zero-padded by k - 1 and convolved with kernel (out, Z, k, k): (B, out, k, k).
+def transposed_convolution_of_points(z: Tensor, kernel: Tensor) -> Tensor:
+    """Transposed convolution of z (B, Z), taken as 1x1 maps, with kernel (out, Z, k, k): (B, out, k, k).
 
-    Each output pixel sees one tap, so this is one matrix product with the kernel turned by 180 degrees.
+    Each output pixel depends on one tap, so this is one matrix product with the kernel rotated by 180 degrees.
     """
     out_channels, _, k, _ = kernel.shape
     taps = kernel.flip(2, 3).permute(1, 2, 3, 0).flatten(1)  # (Z, k k out)
     return (z @ taps).view(len(z), k, k, out_channels).permute(0, 3, 1, 2)
 
 
-def full_convolution_of_upsampled(y: Tensor, kernel: Tensor) -> Tensor:
-    """y (B, in, H, W) up-sampled twofold (nearest), zero-padded by 4, convolved with kernel (out, in, 5, 5).
+def transposed_convolution_of_upsampled(y: Tensor, kernel: Tensor) -> Tensor:
+    """Up-sample y (B, in, H, W) twofold (nearest), then a transposed convolution with kernel (out, in, 5, 5).
 
     The five taps of an even output row fall on source rows (-2 -2 -1 -1 0), of an odd one on (-2 -1 -1 0 0), so four
     3x3 convolutions of the small map, one a parity of row and column, give (B, out, 2 H + 4, 2 W + 4) exactly: 36 taps
@@ -143,18 +143,18 @@ def full_convolution_of_upsampled(y: Tensor, kernel: Tensor) -> Tensor:
     return F.pixel_shuffle(F.conv2d(y, _by_parity(kernel, "opqiab"), padding=2), 2)
 
 
-def full_convolution_in_parts(y: Tensor, kernel: Tensor) -> Tensor:
-    """The same pixels in another order, which takes no copying: (B, out, H + 2, 4 W + 8).
+def transposed_convolution_by_parity(y: Tensor, kernel: Tensor) -> Tensor:
+    """The same pixels sorted by parity, which saves a copy: (B, out, H + 2, 4 W + 8).
 
-    Each column of the small map stands as four, its (row parity, column parity) 00, 01, 10 and 11, for what works on
-    each pixel by itself; `put_together` gives the picture.
+    Each column of the small map becomes four, of (row parity, column parity) 00, 01, 10 and 11. Operations on single
+    pixels do not depend on this order; `in_picture_order` restores the picture.
     """
     parts = F.conv2d(y, _by_parity(kernel, "pqoiab"), padding=2).permute(0, 2, 3, 1)
     return parts.reshape(*parts.shape[:2], -1, len(kernel)).permute(0, 3, 1, 2)
 
 
-def put_together(parts: Tensor) -> Tensor:
-    """Pixels in the order of `full_convolution_in_parts`, (B, C, H, 4 W), as the picture (B, C, 2 H, 2 W)."""
+def in_picture_order(parts: Tensor) -> Tensor:
+    """Pixels sorted as by `transposed_convolution_by_parity` (B, C, H, 4 W) to the picture (B, C, 2 H, 2 W)."""
     n, channels, rows, columns = parts.shape
     pixels = parts.unflatten(3, (columns // 4, 2, 2)).permute(0, 2, 4, 3, 5, 1)
     return pixels.reshape(n, 2 * rows, columns // 2, channels).permute(0, 3, 1, 2)
@@ -178,7 +178,7 @@ def _taps_onto_source(kernel: Tensor) -> Tensor:
 
 
 class Convolution(nn.Module):
-    """A "valid" convolution and its batch normalisation, which makes a bias useless; without it, with a bias."""
+    """A "valid" convolution with batch normalisation, or with a bias where it is not normalised."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_px: int, *, normed: bool = True) -> None:
         super().__init__()
@@ -200,25 +200,25 @@ class Convolution(nn.Module):
         return F.conv2d(x, self.kernel, self.bias)
 
 
-class FullConvolutionOfPoints(Convolution):
-    """1x1 maps, zero-padded on every side and convolved, (B, in) to (B, out, k, k): the decoder's first stage."""
+class TransposedConvolution(Convolution):
+    """Transposed convolution of 1x1 maps: (B, in) to (B, out, k, k)."""
 
     def convolved(self, x: Tensor) -> Tensor:
         """Before normalisation."""
-        return full_convolution_of_points(x, self.kernel)
+        return transposed_convolution_of_points(x, self.kernel)
 
 
-class FullConvolutionOfUpsampled(Convolution):
-    """Maps up-sampled twofold, zero-padded, convolved, (B, in, H, W) to (B, out, 2 H + 4, 2 W + 4): later stages."""
-
-    def convolved(self, x: Tensor) -> Tensor:
-        """Before normalisation."""
-        return full_convolution_of_upsampled(x, self.kernel)
-
-
-class FullConvolutionInParts(Convolution):
-    """The same, its pixels in the order of `full_convolution_in_parts`: the decoder's last stage."""
+class UpsampleTransposedConvolution(Convolution):
+    """Up-sample twofold, transposed convolution: (B, in, H, W) to (B, out, 2 H + 4, 2 W + 4)."""
 
     def convolved(self, x: Tensor) -> Tensor:
         """Before normalisation."""
-        return full_convolution_in_parts(x, self.kernel)
+        return transposed_convolution_of_upsampled(x, self.kernel)
+
+
+class UpsampleTransposedConvolutionByParity(Convolution):
+    """The same with pixels sorted as by `transposed_convolution_by_parity`: (B, out, H + 2, 4 W + 8)."""
+
+    def convolved(self, x: Tensor) -> Tensor:
+        """Before normalisation."""
+        return transposed_convolution_by_parity(x, self.kernel)

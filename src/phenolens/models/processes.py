@@ -1,7 +1,7 @@
-"""What the processes of one training say to each other; with one process alone, nothing.
+"""Sums, means and values exchanged between the processes of one training; without torchrun, none.
 
-A training over P processes (torchrun) equals one over the whole batch: each takes its share of the batch's rows, and
-what is a sum or a mean over the batch is exchanged here. P processes, n numbers.
+Training with P processes equals training with the whole batch: each process takes its share of the batch's rows, and
+sums and means over the batch are exchanged here. P processes, n numbers.
 """
 
 import torch
@@ -15,7 +15,7 @@ def count() -> int:
 
 
 def number() -> int:
-    """Which of them this is, from 0."""
+    """The rank of this process, from 0."""
     return dist.get_rank() if count() > 1 else 0
 
 
@@ -48,6 +48,6 @@ def own_rows(rows: Tensor) -> Tensor:
 
 
 def wait_for_all() -> None:
-    """Return when every process has come here."""
+    """Return when every process has called this."""
     if count() > 1:
         dist.barrier()

@@ -1,114 +1,102 @@
-"""AE, VAE and VAE+, to be read beside section 3 of Lafarge et al. 2019; docs/ledger.md says where its code differs.
+"""AE, VAE and VAE+, in the order of sections 3.2 to 3.4 of Lafarge et al. 2019; docs/ledger.md lists the differences.
 
 B cells a batch, C channels, S crop side in px, Z latent size, M side of the last feature map (S = 8 M + 28: 5 for 68).
 x: crops, each channel of each crop divided by its own maximum; z: embeddings.
 """
 
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Adam
 
 from phenolens.core.errors import InputError
 from phenolens.models import processes
+from phenolens.models.interface import Batch, Loss, ModelConfig, Player, Trained, latent_names, setting
 from phenolens.models.layers import (
     Convolution,
-    FullConvolutionInParts,
-    FullConvolutionOfPoints,
-    FullConvolutionOfUpsampled,
+    TransposedConvolution,
+    UpsampleTransposedConvolution,
+    UpsampleTransposedConvolutionByParity,
     full_precision,
+    in_picture_order,
     noise_like,
-    put_together,
 )
-from phenolens.models.model import Generative, Loss, ModelConfig
 
-LATENT_SIZE = 256
 ACTIVE_NATS = 0.01  # a feature with more KL than this is in use
 KERNEL_PX = 5
 LEAK = 0.01
 
 
-# 3.4 Architectures. Every convolution is 5x5 and batch-normalised; the last of encoder and discriminator spans M x M.
+@dataclass(frozen=True)
+class AutoencoderConfig(ModelConfig):
+    """Settings that AE, VAE and VAE+ share; the defaults are the paper's (see docs/ledger.md)."""
+
+    latent_size: int = setting(256, "Z, numbers that a cell is embedded into", least=1, most=100_000)
+    width: int = setting(32, "feature maps of each convolution", least=1, most=10_000)
+    beta: float = setting(0.0, "weight of the KL term", least=0)
+    learning_rate: float = setting(1e-3, "of Adam, for encoder and decoder", least=0)
+    weight_decay: float = setting(
+        1e-4, "how strongly convolution kernels are pulled towards zero at each step", least=0
+    )
+    weight_decay_form: Literal["multiplicative", "gradient"] = setting(
+        "multiplicative",
+        "multiplicative: kernels times 1 - weight_decay after each step (released code); gradient: weight_decay times "
+        "the kernel is added to its gradient, half a squared penalty in the loss (a literal reading of the paper)",
+    )
+    posterior_norm: bool = setting(True, "batch normalisation of the posterior's mean and log-variance (released code)")
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        super().__post_init__()
+        if self.weight_decay >= 1:
+            raise InputError(f"--weight-decay {self.weight_decay}: expected a number below 1")
+
+    def player(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> Player:
+        """A player whose kernels decay as the settings say."""
+        decay = {"multiplicative": "kernel_decay", "gradient": "kernel_penalty"}[self.weight_decay_form]
+        return Player(module, optimiser, **{decay: self.weight_decay})  # type: ignore[arg-type]
 
 
-def last_side_px(crop_px: int) -> int:
-    """M, the side of the feature map that the last convolution takes in; InputError for a side that does not fit."""
-    last, rest = divmod(crop_px - 28, 8)
-    if rest or last < 1:
-        below = max(36, 28 + 8 * last)
-        raise InputError(f"a crop side of {crop_px} px does not pass the four stages; use {below} or {below + 8} px")
-    return last
+@dataclass(frozen=True)
+class AEConfig(AutoencoderConfig):
+    """Settings of the AE."""
+
+    ae_noise: bool = setting(False, "add noise to the posterior's mean when an AE is trained (released code)")
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        super().__post_init__()
+        if self.beta and not self.ae_noise:
+            raise InputError(f"--beta {self.beta}: an AE has no KL term unless --ae-noise is given; leave it out")
 
 
-def pooling_stages(channels: int, width: int) -> nn.ModuleList:
-    """Three convolutions to `width` maps; after each, its user pools twofold and applies the leaky ReLU."""
-    return nn.ModuleList([Convolution(n, width, KERNEL_PX) for n in (channels, width, width)])
+@dataclass(frozen=True)
+class VAEConfig(AutoencoderConfig):
+    """Settings of the VAE."""
+
+    beta: float = setting(1.0, "weight of the KL term", least=0)
 
 
-class Encoder(nn.Module):
-    """Crops to the posterior of each cell: sides 68 > 64/32 > 28/14 > 10/5 > 1."""
+@dataclass(frozen=True)
+class VAEPlusConfig(AutoencoderConfig):
+    """Settings of the VAE+."""
 
-    def __init__(self, channels: int, crop_px: int, config: ModelConfig) -> None:
-        super().__init__()
-        self.stages = pooling_stages(channels, config.width)
-        size = 2 * (config.latent_size or LATENT_SIZE)
-        self.head = Convolution(config.width, size, last_side_px(crop_px), normed=config.posterior_norm)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, S, S) to the posterior's mean (B, Z) and log-variance (B, Z)."""
-        for stage in self.stages:
-            x = F.leaky_relu(F.max_pool2d(stage(x), 2), LEAK)
-        mean, log_variance = full_precision(self.head(x).flatten(1)).chunk(2, dim=1)
-        return mean, log_variance
-
-
-class Decoder(nn.Module):
-    """Embeddings to crops, the encoder mirrored: sides 1 > 5/10 > 14/28 > 32/64 > 68, then 1x1 to the channels."""
-
-    def __init__(self, channels: int, crop_px: int, config: ModelConfig) -> None:
-        super().__init__()
-        width = config.width
-        root = FullConvolutionOfPoints(config.latent_size or LATENT_SIZE, width, last_side_px(crop_px))
-        middle = [FullConvolutionOfUpsampled(width, width, KERNEL_PX) for _ in range(2)]
-        self.stages = nn.ModuleList([root, *middle, FullConvolutionInParts(width, width, KERNEL_PX)])
-        self.to_channels = Convolution(width, channels, 1)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """(B, Z) to (B, C, S, S)."""
-        y = z
-        for stage in self.stages:
-            y = F.leaky_relu(stage(y), LEAK)
-        return put_together(F.leaky_relu(full_precision(self.to_channels(y)), LEAK))
-
-
-class Discriminator(nn.Module):
-    """Tells real crops from reconstructions; its hidden layers D_1..D_4 are the features that should match."""
-
-    def __init__(self, channels: int, crop_px: int, config: ModelConfig) -> None:
-        super().__init__()
-        self.stages = pooling_stages(channels, config.width)
-        self.head = Convolution(config.width, 2 * config.width, last_side_px(crop_px))
-        self.to_logit = Convolution(2 * config.width, 1, 1, normed=config.logit_norm)
-
-    def forward(
-        self, independent: Tensor, fake: Tensor, x: Tensor, *, n_layers: int
-    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor]:
-        """[(D_i(x), D_i(fake)) for i = 1..n_layers], and the logits (B,) of the independent real batch and the fakes.
-
-        Batch-norm moments come from [independent | fake] alone; x is normalised with those, and is computed no further
-        than layer `n_layers`.
-        """
-        seen = [independent, fake, x]
-        pairs = []
-        for i, stage in enumerate([*self.stages, self.head], start=1):
-            if i == n_layers + 1:
-                seen = seen[:2]
-            seen = stage.together(seen, n_moments=2)
-            seen = [F.leaky_relu(F.max_pool2d(y, 2) if i <= 3 else y, LEAK) for y in seen]
-            if i <= n_layers:
-                pairs.append((seen[2], seen[1]))
-        real_logits, fake_logits = (full_precision(y.flatten()) for y in self.to_logit.together(seen[:2], n_moments=2))
-        return pairs, real_logits, fake_logits
+    beta: float = setting(2.0, "weight of the KL term", least=0)
+    ramp_steps: int = setting(
+        2500, "T: discriminator layer i joins the loss at step T*i and has full weight T steps later", least=1
+    )
+    feature_layers: int = setting(4, "how many discriminator layers join the loss", least=0, most=4)
+    feature_weight: float = setting(
+        1.0, "full weight gamma that each discriminator layer reaches; 1 in the paper", least=0
+    )
+    feature_loss_scale: Literal["image", "sum"] = setting(
+        "image", "image: each layer weighs as much as the image; sum: plain sum over the layer's values"
+    )
+    discriminator_learning_rate: float = setting(1e-2, "of SGD with momentum 0.9, for the discriminator", least=0)
+    logit_norm: bool = setting(True, "batch normalisation of the discriminator's logit (released code)")
 
 
 # 3.2 The VAE framework.
@@ -120,37 +108,33 @@ def pixel_loss(x: Tensor, reconstruction: Tensor) -> Tensor:
 
 
 def kl_per_feature(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL from the standard normal prior of each feature (Z,), in nats, mean over the batch."""
+    """KL divergence of each feature (Z,) from the standard normal prior, in nats, mean over the batch."""
     return 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).mean(0)
 
 
-class AE(Generative):
-    """Autoencoder: the posterior's mean is decoded, no noise (unless `ae_noise`), no prior."""
+class AE(Trained):
+    """Autoencoder: the posterior's mean is decoded, without noise (unless `ae_noise`) and without a prior."""
 
-    beta_default = 0.0
-    noise_default = False
+    Config: ClassVar[type[ModelConfig]] = AEConfig
 
-    def __init__(self, channels: int, crop_px: int, config: ModelConfig) -> None:
+    def __init__(self, channels: int, crop_px: int, config: Any) -> None:
         super().__init__()
         self.config = config
-        self.beta = self.beta_default if config.beta is None else config.beta
-        self.noisy = self.noise_default or config.ae_noise
+        self.noisy = config.ae_noise if isinstance(config, AEConfig) else True
         self.encoder = Encoder(channels, crop_px, config)
         self.decoder = Decoder(channels, crop_px, config)
 
-    def players(self) -> dict[str, nn.Module]:
-        """Encoder and decoder learn together."""
-        return {"autoencoder": nn.ModuleList([self.encoder, self.decoder])}
-
-    def optimisers(self) -> dict[str, Optimizer]:
-        """Adam with the constants of the released code."""
-        parameters = list(self.players()["autoencoder"].parameters())
+    def players(self) -> dict[str, Player]:
+        """Encoder and decoder learn together, with Adam and the constants of the released code."""
+        module = nn.ModuleList([self.encoder, self.decoder])
+        parameters = list(module.parameters())
         fused = parameters[0].is_cuda
-        return {"autoencoder": Adam(parameters, lr=self.config.learning_rate, eps=1e-7, fused=fused)}
+        adam = Adam(parameters, lr=self.config.learning_rate, eps=1e-7, fused=fused)
+        return {"autoencoder": self.config.player(module, adam)}
 
-    def losses(self, crops: Tensor, step: int) -> dict[str, Loss]:
-        """Pixel loss and, where z is noisy, beta times the KL."""
-        _, total, terms = self.reconstruct(crops[0])
+    def losses(self, batch: Batch) -> dict[str, Loss]:
+        """Pixel loss and, with noise, beta times the KL."""
+        _, total, terms = self.reconstruct(batch.x[0])
         return {"autoencoder": Loss(total, terms)}
 
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -164,22 +148,34 @@ class AE(Generative):
         kl = kl_per_feature(mean, log_variance)
         active = (processes.averaged(kl.detach()) > ACTIVE_NATS).sum()
         terms = {"pixel": pixel.detach(), "kl": kl.sum().detach(), "active_features": active}
-        return reconstruction, pixel + self.beta * kl.sum(), terms  # sum over Z, not mean
+        return reconstruction, pixel + self.config.beta * kl.sum(), terms  # sum over Z, not mean
 
-    def embed(self, crops: Tensor) -> Tensor:
+    def embed(self, x: Tensor) -> Tensor:
         """The mean of each cell's posterior."""
-        return self.encoder(crops)[0]
+        return self.encoder(x)[0]
+
+    def feature_names(self) -> list[str]:
+        """Latent features in the order of the encoder."""
+        return latent_names(self.config.latent_size)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The decoder's picture of each embedding."""
+        """The decoder's reconstruction of each embedding."""
         return self.decoder(z)
+
+    def kl(self, x: Tensor) -> Tensor | None:
+        """KL divergence of each feature (Z,) from the prior, nats, mean over crops; None when trained without noise."""
+        return kl_per_feature(*self.encoder(x)) if self.noisy else None
 
 
 class VAE(AE):
     """Variational autoencoder: noise around the mean, and a standard normal prior with weight beta."""
 
-    beta_default = 1.0
-    noise_default = True
+    Config: ClassVar[type[ModelConfig]] = VAEConfig
+
+    def draw(self, n: int, seed: int) -> Tensor:
+        """Decode n draws from the prior: crops (n, C, S, S)."""
+        z = torch.randn(n, self.config.latent_size, generator=torch.Generator().manual_seed(seed))
+        return self.decode(z.to(self.decoder.to_channels.kernel))
 
 
 # 3.3 Transition from pixel-wise to adversarial-driven reconstructions.
@@ -191,34 +187,31 @@ def gammas(step: int, *, ramp_steps: int, layers: int, weight: float = 1.0) -> l
 
 
 class VAEPlus(VAE):
-    """Two players: the autoencoder, and a discriminator that learns real from reconstructed.
+    """Two players: the autoencoder, and a discriminator that learns to distinguish real from reconstructed crops.
 
-    There is no fooling term: the autoencoder wants the discriminator to *see the same*, not to be wrong.
+    The autoencoder is not trained to fool the discriminator: it matches the discriminator's hidden layers.
     """
 
-    batches = 2
-    beta_default = 2.0
+    Config: ClassVar[type[ModelConfig]] = VAEPlusConfig
+    draws = 2
 
-    def __init__(self, channels: int, crop_px: int, config: ModelConfig) -> None:
+    def __init__(self, channels: int, crop_px: int, config: VAEPlusConfig) -> None:
         super().__init__(channels, crop_px, config)
         self.values = channels * crop_px**2
         self.discriminator = Discriminator(channels, crop_px, config)
 
-    def players(self) -> dict[str, nn.Module]:
-        """The autoencoder and the discriminator."""
-        return {**super().players(), "discriminator": self.discriminator}
-
-    def optimisers(self) -> dict[str, Optimizer]:
+    def players(self) -> dict[str, Player]:
         """Adam for the autoencoder, SGD with momentum for the discriminator."""
-        sgd = SGD(self.discriminator.parameters(), lr=self.config.discriminator_learning_rate, momentum=0.9)
-        return {**super().optimisers(), "discriminator": sgd}
+        rate = self.config.discriminator_learning_rate
+        sgd = SGD(self.discriminator.parameters(), lr=rate, momentum=0.9)
+        return {**super().players(), "discriminator": self.config.player(self.discriminator, sgd)}
 
-    def losses(self, crops: Tensor, step: int) -> dict[str, Loss]:
-        """Both players' losses from crops (2, B, C, S, S): B1 is reconstructed, B2 is the independent real batch."""
-        x, independent = crops
+    def losses(self, batch: Batch) -> dict[str, Loss]:
+        """Both players' losses from two draws: B1 is reconstructed, B2 is the independent real batch."""
+        x, independent = batch.x
         reconstruction, vae_loss, terms = self.reconstruct(x)
         weights = gammas(
-            step,
+            batch.step,
             ramp_steps=self.config.ramp_steps,
             layers=self.config.feature_layers,
             weight=self.config.feature_weight,
@@ -242,8 +235,96 @@ class VAEPlus(VAE):
         }
 
     def feature_loss(self, of_x: Tensor, of_reconstruction: Tensor) -> Tensor:
-        """L_i: half the squared difference of a discriminator layer, by the scale that the config names."""
+        """L_i: half the squared difference of a discriminator layer, scaled as `feature_loss_scale` says."""
         squares = (full_precision(of_x) - full_precision(of_reconstruction)).square()
         if self.config.feature_loss_scale == "image":
             return 0.5 * self.values * squares.mean()
         return 0.5 * squares.flatten(1).sum(1).mean()
+
+
+# 3.4 Architectures. Every convolution is 5x5 and batch-normalised; the last of encoder and discriminator spans M x M.
+
+
+def last_side_px(crop_px: int) -> int:
+    """M, the side of the feature map that the last convolution takes in; InputError for a side that does not fit."""
+    last, rest = divmod(crop_px - 28, 8)
+    if rest or last < 1:
+        below = max(36, 28 + 8 * last)
+        raise InputError(f"a crop side of {crop_px} px does not pass the four stages; use {below} or {below + 8} px")
+    return last
+
+
+def pooling_stages(channels: int, width: int) -> nn.ModuleList:
+    """Three convolutions to `width` maps; each is followed by twofold max pooling and the leaky ReLU."""
+    return nn.ModuleList([Convolution(n, width, KERNEL_PX) for n in (channels, width, width)])
+
+
+class Encoder(nn.Module):
+    """Crops to the posterior of each cell: sides 68 > 64/32 > 28/14 > 10/5 > 1."""
+
+    def __init__(self, channels: int, crop_px: int, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.stages = pooling_stages(channels, config.width)
+        size = 2 * config.latent_size
+        self.head = Convolution(config.width, size, last_side_px(crop_px), normed=config.posterior_norm)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, S, S) to the posterior's mean (B, Z) and log-variance (B, Z)."""
+        for stage in self.stages:
+            x = F.leaky_relu(F.max_pool2d(stage(x), 2), LEAK)
+        mean, log_variance = full_precision(self.head(x).flatten(1)).chunk(2, dim=1)
+        return mean, log_variance
+
+
+class Decoder(nn.Module):
+    """Embeddings to crops, the encoder mirrored: sides 1 > 5/10 > 14/28 > 32/64 > 68, then 1x1 to the channels."""
+
+    def __init__(self, channels: int, crop_px: int, config: AutoencoderConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.stages = nn.ModuleList(
+            [
+                TransposedConvolution(config.latent_size, width, last_side_px(crop_px)),
+                UpsampleTransposedConvolution(width, width, KERNEL_PX),
+                UpsampleTransposedConvolution(width, width, KERNEL_PX),
+                UpsampleTransposedConvolutionByParity(width, width, KERNEL_PX),
+            ]
+        )
+        self.to_channels = Convolution(width, channels, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, Z) to (B, C, S, S)."""
+        y = z
+        for stage in self.stages:
+            y = F.leaky_relu(stage(y), LEAK)
+        return in_picture_order(F.leaky_relu(full_precision(self.to_channels(y)), LEAK))
+
+
+class Discriminator(nn.Module):
+    """Classifies crops as real or reconstructed; its hidden layers D_1..D_4 are the features to match."""
+
+    def __init__(self, channels: int, crop_px: int, config: VAEPlusConfig) -> None:
+        super().__init__()
+        self.stages = pooling_stages(channels, config.width)
+        self.head = Convolution(config.width, 2 * config.width, last_side_px(crop_px))
+        self.to_logit = Convolution(2 * config.width, 1, 1, normed=config.logit_norm)
+
+    def forward(
+        self, independent: Tensor, fake: Tensor, x: Tensor, *, n_layers: int
+    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor]:
+        """[(D_i(x), D_i(fake)) for i = 1..n_layers], and the logits (B,) of the independent real batch and the fakes.
+
+        Batch-norm moments come from [independent | fake] only; x is normalised with those, and is computed no further
+        than layer `n_layers`.
+        """
+        seen = [independent, fake, x]
+        pairs = []
+        for i, stage in enumerate([*self.stages, self.head], start=1):
+            if i == n_layers + 1:
+                seen = seen[:2]
+            seen = stage.together(seen, n_moments=2)
+            seen = [F.leaky_relu(F.max_pool2d(y, 2) if i <= 3 else y, LEAK) for y in seen]
+            if i <= n_layers:
+                pairs.append((seen[2], seen[1]))
+        real_logits, fake_logits = (full_precision(y.flatten()) for y in self.to_logit.together(seen[:2], n_moments=2))
+        return pairs, real_logits, fake_logits

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from phenolens.core.errors import InputError
+from phenolens.models import MODELS, model_title, preferred_first
 
 COLUMN_TITLES = ("Mean", "Mean +Whitened", "Mean+S.D.", "Mean+S.D. +Whitened")
 
@@ -57,7 +58,6 @@ COMPOUNDS = frozenset(
 
 
 SCORE_COLUMNS = "model seed statistics whitening protocol accuracy n_treatments n_correct ci_low ci_high".split()
-MODEL_NAMES = {"vaeplus": "VAE+", "vae": "VAE", "ae": "AE", "pca": "PCA of pixels"}
 PROTOCOLS = ("NSC", "NSCB")
 STATISTICS = ("mean", "mean+sd")
 LEFT_OUT = {"NSC": "their own compound is left out", "NSCB": "their own compound and batch are left out"}
@@ -91,14 +91,14 @@ def score_rows(scores: pd.DataFrame, *, with_published: bool) -> list[ScoreRow]:
     rows = []
     for protocol in _in_order(scores["protocol"], PROTOCOLS):
         ours = scores[scores["protocol"] == protocol]
-        for model in _in_order(ours["model"], MODEL_NAMES):
+        for model in _in_order(ours["model"], sorted(MODELS, key=preferred_first)):
             of_model = ours[ours["model"] == model]
             cells = tuple(
                 _cell(of_model[(of_model["statistics"] == statistics) & (of_model["whitening"] == name)])
                 for statistics in STATISTICS
                 for name in ("none", whitening)
             )
-            rows.append(ScoreRow(protocol, model_name(model), cells, published=False))
+            rows.append(ScoreRow(protocol, model_title(model), cells, published=False))
         if with_published:
             rows += [_published(row.method, protocol, row.percent) for row in TABLE_1 if row.protocol == protocol]
     return rows
@@ -114,7 +114,7 @@ def outside_table(scores: pd.DataFrame) -> pd.DataFrame:
         .groupby(["protocol", "model", "statistics", "whitening"], sort=False)
     ):
         cell = _cell(group)
-        rows.append((protocol, model_name(str(model)), statistics, whitening, cell.value, cell.detail))
+        rows.append((protocol, model_title(str(model)), statistics, whitening, cell.value, cell.detail))
     titles = ["protocol", "model", "statistics", "whitening", "% right", "95 % interval · counts"]
     return pd.DataFrame(rows, columns=titles)
 
@@ -142,7 +142,7 @@ def verdict_sentence(scores: pd.DataFrame, *, chance: float | None = None, shuff
         if share is not None
     ]
     beside = "; " + ", ".join(others) if others else ""
-    subject = f"{model_name(str(row['model']))} matches"
+    subject = f"{model_title(str(row['model']))} matches"
     left_out = f"to the right mechanism when {LEFT_OUT.get(protocol, protocol)}"
     if scores["accuracy"].isna().any():
         return f"{protocol} could not be scored: no treatment has a candidate of its own mechanism left."
@@ -170,11 +170,6 @@ def checked_scores(scores: pd.DataFrame) -> pd.DataFrame:
         row = out_of_range.iloc[0]
         raise InputError(f"scores: accuracy {row['accuracy']} of model {row['model']}; expected a share from 0 to 1")
     return scores
-
-
-def model_name(model: str) -> str:
-    """`vaeplus` as VAE+; names that are not known as they are."""
-    return MODEL_NAMES.get(model, model)
 
 
 def _cell(scores: pd.DataFrame) -> ScoreCell:

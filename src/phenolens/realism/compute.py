@@ -16,15 +16,15 @@ from phenolens.core.bounds import Bounded, Bounds, Seed
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 from phenolens.crops.store import CropStore, normalised
+from phenolens.models.interface import Draws
 from phenolens.morphology.features import measures, nuclei_channel
 from phenolens.morphology.reconstruction_metrics import cell_fidelity, fine_power
 from phenolens.realism.metrics import MeasuredImages, measure_differences, normal_samples, random_halves, realism_row
 from phenolens.runs.decoder import PicturedRun
-from phenolens.training.sampling import held_out_cells
+from phenolens.training.data import held_out_cells
 
 CHUNK = 256  # cells decoded and measured at once: bounds the memory
 BLURS_PX = (1.0, 2.0)  # standard deviations of the two blurred controls
-SAMPLED = ("vae", "vaeplus")  # models whose prior makes the space between embeddings meaningful
 REAL = "other real cells"
 LEAST_CELLS = 60
 LEAST_HELD_OUT = 200  # cells of held-out wells; with fewer, cells of all wells are measured
@@ -128,7 +128,7 @@ def image_sets(store: CropStore, runs: Sequence[PicturedRun], rows: np.ndarray, 
         sets.append(ImageSet(f"originals, blurred {sigma:g} px", "control", "", _blurred(originals, sigma), originals))
     for run, name in zip(runs, set_names(runs)):
         sets.append(ImageSet(name, "reconstruction", run.name, _reconstructed(run, rows), originals))
-        if run.model_name in SAMPLED:
+        if isinstance(run.model, Draws):  # its prior makes the space between embeddings meaningful
             sets.append(ImageSet(f"{name}, samples", "samples", run.name, _sampled(run, rows, seed), None))
     return sets
 

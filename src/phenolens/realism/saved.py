@@ -18,7 +18,7 @@ from phenolens.realism.table import measured_notes, realism_notes
 from phenolens.runs.decoder import PicturedRun, decoding_runs
 from phenolens.runs.reproduce import flags_of
 from phenolens.study import Study, made_from
-from phenolens.training.runs import weights_sha256
+from phenolens.training.checkpoint import weights_sha256
 
 FILES = ("realism.csv", "differences.csv", "realism.png")
 ABOUT = {"made_from", "runs", "config", "cells", "alt"}  # keys that the about.json of this version has

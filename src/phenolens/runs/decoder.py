@@ -10,14 +10,13 @@ import numpy as np
 
 from phenolens.core.errors import InputError
 from phenolens.crops.store import CropStore, normalised
-from phenolens.models import Generative
-from phenolens.profiles.score_table import MODEL_NAMES
+from phenolens.models import model_title, plainest_first
+from phenolens.models.interface import Decodes, Representation
 from phenolens.readiness import default_run, ready_runs
 from phenolens.study import Study
-from phenolens.training.checkpoint import RunFolder
+from phenolens.training.checkpoint import RunFolder, trained_model
 from phenolens.training.device import Compute
 from phenolens.training.embed import decode, embed_crops
-from phenolens.training.runs import trained_model
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class PicturedRun:
 
     run: RunFolder
     model_name: str  # its key in MODELS
-    model: Generative
+    model: Representation  # one that Decodes
     store: CropStore
     compute: Compute
 
@@ -38,11 +37,11 @@ class PicturedRun:
     @property
     def title(self) -> str:
         """The model's name as the paper writes it, such as VAE+."""
-        return MODEL_NAMES.get(self.model_name, self.run.name)
+        return model_title(self.model_name)
 
     def originals(self, rows: np.ndarray) -> np.ndarray:
         """Crops (n, C, S, S) of these rows of the store as the model sees them: each channel over its maximum."""
-        return self.compute.normalised(self.store.take(rows)).cpu().numpy()
+        return self.compute.scaled(self.store.take(rows), self.model.input).cpu().numpy()
 
     def embedded(self, crops: np.ndarray) -> np.ndarray:
         """Embeddings (n, Z) of crops (n, C, S, S), stored or decoded.
@@ -51,7 +50,9 @@ class PicturedRun:
         what is below 0 as 0.
         """
         if np.issubdtype(crops.dtype, np.floating):
-            crops = np.rint(normalised(np.maximum(crops, 0)) * np.iinfo(np.uint16).max).astype(np.uint16)
+            most = np.iinfo(np.uint16).max
+            counts = normalised(np.maximum(crops, 0)) * most if self.model.input == "peak" else np.clip(crops, 0, most)
+            crops = np.rint(counts).astype(np.uint16)
         return embed_crops(self.model, crops, compute=self.compute)
 
     def decoded(self, z: np.ndarray) -> np.ndarray:
@@ -70,7 +71,7 @@ def pictured_run(study: Study, name: str, *, precision: str | None = None) -> Pi
     """
     run = RunFolder(study.run_folder(name))
     model, trained = trained_model(run)
-    if not isinstance(model, Generative):
+    if not isinstance(model, Decodes):
         return None
     precision = precision or trained.precision
     compute = Compute.chosen(device=trained.device, precision=precision, threads=trained.threads)
@@ -107,9 +108,6 @@ def chosen_run(study: Study, asked: str | None, *, precision: str | None = None)
     return next(run for run in able if run.name == name)
 
 
-ORDER = ("pca", "ae", "vae", "vaeplus")  # models from the plainest on, as in the paper's Figure 2
-
-
 def decoding_runs(study: Study, asked: Sequence[str]) -> list[PicturedRun]:
     """The runs asked for, in their order, all of which must decode; else all that decode, the plainest model first."""
     if asked:
@@ -120,7 +118,7 @@ def decoding_runs(study: Study, asked: Sequence[str]) -> list[PicturedRun]:
 
 def place(run: PicturedRun) -> tuple[int, str]:
     """Sorts runs by their model, the plainest first."""
-    return ORDER.index(run.model_name) if run.model_name in ORDER else len(ORDER), run.name
+    return plainest_first(run.model_name), run.name
 
 
 def named_runs(runs: Sequence[PicturedRun]) -> dict[str, PicturedRun]:

@@ -10,7 +10,7 @@ import numpy as np
 from phenolens.crops.store import CropStore
 from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.decoder import PicturedRun
-from phenolens.training.sampling import held_out_cells
+from phenolens.training.data import held_out_cells
 
 
 def unseen_cells(store: CropStore, runs: Sequence[PicturedRun]) -> np.ndarray:

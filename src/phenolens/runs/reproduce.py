@@ -26,7 +26,8 @@ def commands(study: Study, store: CropStore, runs: list[str], *, measured: list[
     for name in runs:
         config = (RunFolder(study.run_folder(name)).about() or {})["config"]
         named = [] if name == f"{config['model']}-seed{config['seed']}" else ["--name", name]
-        flat, default = ({**c, **c["network"]} for c in (config, asdict(TrainConfig())))
+        flat, default = ({**c, **c["network"]} for c in (config, asdict(TrainConfig(model=config["model"]))))
+        default["model"] = TrainConfig.model
         lines.append(" ".join(["phenolens train", folder, *named, _joined(flat, default)]))
     lines.append(f"phenolens embed {folder}")
     profile = read_json(study.profiles_folder(runs[0]) / "about.json", mend="run `phenolens profile` again")
@@ -45,7 +46,10 @@ def flags_of(config: dict[str, Any], default: dict[str, Any]) -> list[str]:
         if value == plain or isinstance(value, dict):
             continue
         flag = f"--{key.replace('_', '-')}"
-        words += [flag] if value is True else [flag, *map(str, value if isinstance(value, list) else [value])]
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            words += [flag, *map(str, value if isinstance(value, list) else [value])]
     return words
 
 

@@ -1,30 +1,104 @@
-"""A run's folder: its config, its state and its history; whole files, refused when they are not this run's."""
+"""A run's folder: what the run is made from, its checkpoint and its history; files of another run are refused."""
 
+import dataclasses
 import io
 import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from phenolens import __version__
 from phenolens.core.errors import InputError
-from phenolens.core.files import read_json, write_json, write_text, write_whole
-from phenolens.models import MODELS, Model
-from phenolens.training.origin import Origin
+from phenolens.core.files import read_json, sha256, write_json, write_text, write_whole
+from phenolens.core.progress import tell
+from phenolens.crops.store import CropStore
+from phenolens.models import MODELS
+from phenolens.models.interface import Frozen, Representation
+from phenolens.training.config import HOW, TrainConfig
+from phenolens.training.device import Compute
 
 CHECKPOINT_FORMAT = "phenolens checkpoint 2"
 RUN_FORMAT = "phenolens run 1"
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a run is made from: crops and settings. It is part of the run's config and of every checkpoint."""
+
+    config: TrainConfig
+    crops: str  # the CropStore's identity
+    channels: tuple[str, ...]
+    crop_px: int
+    n_crops: int
+
+    @classmethod
+    def of(cls, store: CropStore, config: TrainConfig) -> Self:
+        """What a run with these settings on these crops is made from."""
+        return cls(config, store.identity, store.channels, store.crop_px, len(store))
+
+    @classmethod
+    def read(cls, written: Any, *, path: Path, mend: str) -> Self:
+        """The origin that `written` returned, as found in the file `path`.
+
+        Raises:
+            InputError: it is not complete or not valid; the message ends with `mend`, what to do.
+        """
+        try:
+            config = written["config"]
+            settings = {**config, "network": own_settings(config["model"], config["network"])}
+            crops, channels, crop_px, n_crops = (written[name] for name in ("crops", "channels", "crop_px", "n_crops"))
+            return cls(TrainConfig(**settings), str(crops), tuple(map(str, channels)), int(crop_px), int(n_crops))
+        except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
+            found = f"no setting {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+            raise InputError(f"{path}: does not say what the run is made from ({found}); {mend}") from error
+
+    def written(self) -> dict[str, Any]:
+        """As written to a file: dicts, lists, text, numbers."""
+        return {**dataclasses.asdict(self), "channels": list(self.channels)}
+
+    def same_crops(self, other: Self) -> bool:
+        """Whether both are made from the same crops."""
+        return (self.crops, self.channels, self.crop_px) == (other.crops, other.channels, other.crop_px)
+
+    def changed_settings(self, now: Self) -> list[str]:
+        """The settings that decide what is computed and differ from `now`, each as `name before -> now`."""
+        before, after = (_deciding(origin.config) for origin in (self, now))
+        return [f"{name} {before.get(name)} -> {after[name]}" for name in after if before.get(name) != after[name]]
+
+    def build(self) -> Representation:
+        """The model with its initial weights."""
+        return MODELS[self.config.model].build(len(self.channels), self.crop_px, self.config.network)
+
+
+def own_settings(model: str, network: Mapping[str, Any]) -> dict[str, Any]:
+    """Network settings without those of other models, which version 0.1 stored as well, and without empty ones."""
+    if model not in MODELS:
+        raise InputError(f"unknown model {model}")
+    others = {name for spec in MODELS.values() for name in spec.load().Config.names()}
+    unused = others.difference(MODELS[model].load().Config.names())
+    if model == "ae" and not network.get("ae_noise"):
+        unused.add("beta")
+    return {name: value for name, value in network.items() if value is not None and name not in unused}
+
+
+def _deciding(config: TrainConfig) -> dict[str, Any]:
+    """The settings that decide what a run computes, flat."""
+    how = HOW if config.cooldown_steps else (*HOW, "steps")
+    settings = dataclasses.asdict(config)
+    network = settings.pop("network")
+    return {name: value for name, value in settings.items() if name not in how} | network
+
+
+@dataclass(frozen=True)
 class RunFolder:
-    """Where a run is kept: `config.json`, `checkpoint.pt`, `history.csv`, `health.json`."""
+    """The folder of a run: `config.json`, `checkpoint.pt`, `history.csv`, `health.json`."""
 
     folder: Path
 
@@ -35,16 +109,16 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """What the run is made from, weights, optimisers, steps done, history."""
+        """The file with weights, optimisers, steps done, history, and what the run is made from."""
         return self.folder / "checkpoint.pt"
 
     @property
     def config(self) -> Path:
-        """What the run is made from, machine and versions."""
+        """The file that says what the run is made from, with machine and versions."""
         return self.folder / "config.json"
 
     def about(self) -> dict[str, Any] | None:
-        """What `config.json` says, None when there is no such run; InputError when it is something else."""
+        """The content of `config.json`, None when there is no such run; InputError when it is not a run's."""
         if not self.config.exists():
             return None
         about = read_json(self.config, mend=self._mend_config)
@@ -53,8 +127,7 @@ class RunFolder:
                 f'{self.config}: not a run of this version of phenolens (expected format "{RUN_FORMAT}"); '
                 + self._mend_config
             )
-        Origin.read(about, path=self.config, mend=self._mend_config)
-        return about
+        return {**about, **Origin.read(about, path=self.config, mend=self._mend_config).written()}
 
     def origin(self) -> Origin | None:
         """What `config.json` says the run is made from, None when there is no such run."""
@@ -63,10 +136,10 @@ class RunFolder:
 
     @property
     def _mend_config(self) -> str:
-        return "delete it, and the same `phenolens train` command writes it anew and goes on"
+        return "delete it, and the same `phenolens train` command writes it again and resumes"
 
     def begin(self, about: dict[str, Any]) -> None:
-        """Write down what the run is made from; what a killed process left half-written goes."""
+        """Write what the run is made from; delete what a killed process left half-written."""
         for partial in self.folder.glob(".*.partial"):
             partial.unlink()
         write_json(self.config, {"format": RUN_FORMAT, **about})
@@ -86,8 +159,8 @@ class RunFolder:
     def load(self, origin: Origin) -> dict[str, Any] | None:
         """The state that was saved, None when there is none.
 
-        InputError when the file is damaged, something else, not finite, or of a run that is made from something else
-        than `origin`. Nothing in it is run: torch reads weights only.
+        InputError when the file is damaged, not a checkpoint, not finite, or of a run with another `origin`. No code in
+        it is executed: torch reads weights only.
         """
         if not self.checkpoint.exists() and not self.checkpoint.is_symlink():
             return None
@@ -97,13 +170,11 @@ class RunFolder:
             raise self.refused(f"cannot be read ({error.strerror})") from error
         try:
             with zipfile.ZipFile(content) as archive:
-                damaged = archive.testzip()  # torch.load itself does not look at the checksums
+                damaged = archive.testzip()  # torch.load does not check the checksums
             content.seek(0)
             state = None if damaged else torch.load(content, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever zip and pickle stumble over in bytes that can be anything
-            raise self.refused(
-                "not a readable checkpoint (truncated, damaged, or written by something else)"
-            ) from error
+        except Exception as error:  # damaged bytes raise many kinds of errors in zip and pickle
+            raise self.refused("not a readable checkpoint (truncated, damaged, or of another program)") from error
         if damaged:
             raise self.refused(f"damaged (the checksum of its part {damaged} is wrong)")
         if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
@@ -116,34 +187,104 @@ class RunFolder:
         if found := _not_a_state(state):
             raise self.refused(found)
         with torch.random.fork_rng(devices=[]):
-            expected = MODELS[origin.config.model](len(origin.channels), origin.crop_px, origin.config.network)
-        if misfit := _misfit(state["model"], expected.state_dict()):
+            expected = origin.build()
+        if misfit := _misfit(state["model"], learned_state(expected)):
             raise self.refused(f"of another architecture ({misfit})")
+        if isinstance(expected, Frozen) and state.get("identity") != expected.identity:
+            raise self.refused(f"made with other foreign weights ({state.get('identity')}, now {expected.identity})")
         return state
 
     @property
     def _mend(self) -> str:
-        return f"put back this run's own checkpoint, or delete {self.folder} to train it anew"
+        return f"restore this run's own checkpoint, or delete {self.folder} to train it again"
 
     def refused(self, found: str) -> InputError:
-        """The error for a checkpoint that is not this run's, with what to do."""
+        """The error for a checkpoint that is not this run's."""
         return InputError(f"{self.checkpoint}: {' '.join(found.split())}; {self._mend}")
 
-    def restore(self, state: dict[str, Any], model: Model, optimisers: Mapping[str, Optimizer]) -> None:
-        """Bring model and optimisers to a loaded state; InputError, and nothing changed, when optimisers are others."""
+    def restore(self, state: dict[str, Any], model: Representation, optimisers: Mapping[str, Optimizer]) -> None:
+        """Set model and optimisers to a loaded state; InputError, and nothing changed, when optimisers do not fit."""
         fitting = {}
         for player, optimiser in optimisers.items():
             saved = _laid_out(state["optimisers"].get(player), optimiser)
             if saved is None:
                 raise self.refused(f"its optimiser of the {player} does not fit the weights")
             fitting[player] = saved
-        model.load_state_dict(state["model"])
+        if not isinstance(model, Frozen):
+            model.load_state_dict(state["model"])
         for player, optimiser in optimisers.items():
             optimiser.load_state_dict(fitting[player])
 
 
+def begin(run: RunFolder, store: CropStore, config: TrainConfig, compute: Compute) -> None:
+    """Write what the run is made from; InputError when the run exists already and is made from something else."""
+    origin = Origin.of(store, config)
+    about = run.about()
+    before = run.origin()
+    instead = "give another --name, or delete that folder to train it again"
+    if before is not None and run.checkpoint.exists():  # without a checkpoint nothing was trained
+        if not before.same_crops(origin):
+            raise InputError(f"{run.folder}: trained on other crops than those in {store.folder} now; {instead}")
+        if changed := before.changed_settings(origin):
+            raise InputError(f"{run.folder}: trained with other settings ({', '.join(changed)}); {instead}")
+    state = run.load(origin)
+    if state is not None and state["step"] > config.steps:
+        raise InputError(f"{run.folder}: has {state['step']} steps already, more than --steps {config.steps}")
+    now = {"computed_with": compute.described(), "phenolens": __version__}
+    if about is not None and state is not None and 0 < state["step"] < config.steps:
+        _tell_what_changed(run, about, now, step=state["step"])
+    run.begin({**origin.written(), **now})
+
+
+def _tell_what_changed(run: RunFolder, about: dict[str, Any], now: dict[str, Any], *, step: int) -> None:
+    """Report a change of machine or versions, which round numbers differently."""
+    before, after = ({**part.get("computed_with", {}), "phenolens": part.get("phenolens")} for part in (about, now))
+    changed = [f"{name} {before.get(name)} -> {after[name]}" for name in after if before.get(name) != after[name]]
+    if changed:
+        tell(
+            f"{run.name}: resumes at step {step} with {', '.join(changed)}; its last digits will differ from "
+            "those of a run that was never interrupted"
+        )
+
+
+def built_model(store: CropStore, config: TrainConfig) -> Representation:
+    """A model with its initial weights, which depend on the seed only."""
+    torch.manual_seed(config.seed)
+    return Origin.of(store, config).build()
+
+
+def trained_model(run: RunFolder) -> tuple[Representation, TrainConfig]:
+    """The run's model in evaluation mode, on the CPU, and its config; InputError when its training is not finished."""
+    origin = run.origin()
+    state = None if origin is None else run.load(origin)
+    if origin is None or state is None:
+        raise InputError(f"{run.folder}: nothing has been trained there; run `phenolens train` first")
+    config = origin.config
+    if state["step"] < config.steps:
+        raise InputError(
+            f"{run.folder}: stopped at step {state['step']} of {config.steps}; "
+            "give the same `phenolens train` command again to finish it"
+        )
+    model = origin.build()
+    run.restore(state, model, {})
+    return model.eval(), config
+
+
+def learned_state(model: Representation) -> dict[str, Tensor]:
+    """What a checkpoint holds of a model: weights and running averages, none of a frozen one."""
+    return {} if isinstance(model, Frozen) else model.state_dict()
+
+
+def weights_sha256(model: Representation) -> str:
+    """What a model has learned, as one SHA-256 over its weights and running averages, or its identity if frozen."""
+    if isinstance(model, Frozen):
+        return sha256(model.identity)
+    state = sorted(model.state_dict().items())
+    return sha256(*(part for name, value in state for part in (name, value.contiguous().numpy().tobytes())))
+
+
 def optimiser_state(optimiser: Optimizer) -> dict[str, Any]:
-    """What a checkpoint holds of an optimiser: its kind, and what it has gathered for each weight."""
+    """What a checkpoint holds of an optimiser: its kind, and its state for each weight."""
     return {"kind": type(optimiser).__name__, **optimiser.state_dict()}
 
 
@@ -151,7 +292,7 @@ def _not_a_state(state: dict[str, Any]) -> str | None:
     """What is wrong with a loaded state, None when it has all parts, each of its kind, with finite numbers."""
     step, seconds, history = (state.get(name) for name in ("step", "seconds", "history"))
     if not isinstance(step, int) or step < 0 or not isinstance(seconds, float | int) or not math.isfinite(seconds):
-        return "does not say how far it is"
+        return "does not say how many steps are done"
     if not isinstance(history, list) or not all(_is_record(record) for record in history):
         return "has no history of numbers"
     if not all(isinstance(state.get(part), dict) for part in ("model", "optimisers")):
@@ -181,7 +322,7 @@ def _is_finite(value: Tensor) -> bool:
 
 
 def _tensors(name: str, part: Any) -> Iterator[tuple[str, Tensor]]:
-    """All tensors in nested dicts, each with its address."""
+    """All tensors in nested dicts, each with its path."""
     if isinstance(part, Tensor):
         yield name, part
     elif isinstance(part, Mapping):
@@ -190,7 +331,7 @@ def _tensors(name: str, part: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _misfit(theirs: Mapping[str, Any], ours: Mapping[str, Tensor]) -> str | None:
-    """The first tensor that is missing, too much, or of another shape or type; None when all fit."""
+    """The first tensor that is missing, unexpected, or of another shape or type; None when all fit."""
     for name in [*ours, *theirs]:
         there, here = (_described(tensors[name]) if name in tensors else "none" for tensors in (theirs, ours))
         if there != here:
@@ -205,8 +346,8 @@ def _described(value: Any) -> str:
 def _laid_out(saved: Any, optimiser: Optimizer) -> dict[str, Any] | None:
     """An optimiser's state as it was saved, for `load_state_dict`; None when it does not fit the optimiser's weights.
 
-    Learning rates and the like are the config's, not the file's. What was gathered for a weight is laid out in memory
-    as the weight: fused optimisers trust the layout blindly, and others may round in another way.
+    Learning rates and the like are the config's, not the file's. The state of a weight gets the memory layout of the
+    weight: fused optimisers assume it, and others may round differently without it.
     """
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     gathered = saved.get("state") if isinstance(saved, dict) and saved.get("kind") == type(optimiser).__name__ else None

@@ -1,46 +1,89 @@
-"""What a training run is told, each setting with its sentence."""
+"""Settings of a training run, and the flags of the models' own settings."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import Field, asdict, dataclass, field, fields, make_dataclass, replace
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import tyro
 
 from phenolens.core.errors import InputError, at_least, at_most
-from phenolens.models import ModelConfig
+from phenolens.models import MODELS, model_config
+from phenolens.models.interface import ModelConfig
 
-# Settings that say how a run is computed and watched, not what it computes: they may change when a run goes on. So may
-# `steps`, unless learning rates fall towards the last one.
+# Settings that say how a run is computed and watched, not what it computes: they may change when a run is resumed. So
+# may `steps`, unless learning rates fall towards the last one.
 HOW = ("checkpoint_every", "threads", "device", "crops_kept", "compiled", "watch_every", "tensorboard")
+OF_EACH_MODEL = ("beta", "latent_size")  # not taken over when another model is trained with the same settings
+
+
+def model_flags() -> type:
+    """A dataclass of the settings of all models, each with the models it is for; None where it is not given."""
+    found: dict[str, dict[str, Field[Any]]] = {}
+    for name, spec in sorted(MODELS.items(), key=lambda item: item[1].order):
+        for each in fields(spec.load().Config):
+            found.setdefault(each.name, {})[name] = each
+    return make_dataclass("ModelFlags", [_flag(name, of) for name, of in found.items()], frozen=True)
+
+
+def _flag(name: str, of: Mapping[str, Field[Any]]) -> tuple[str, Any, Any]:
+    """A setting as a field of the flags: name, type with its help, default."""
+    defaults = {model: each.default for model, each in of.items()}
+    kinds: list[Any] = list(dict.fromkeys(each.type for each in of.values()))
+    only = list(dict.fromkeys(defaults.values()))
+    whose = ", ".join(of) if len(only) == 1 else ", ".join(f"{model} {default}" for model, default in defaults.items())
+    sentence = f"{next(iter(of.values())).metadata['help']} [{whose}]"
+    if kinds == [bool] and len(only) == 1:
+        return name, Annotated[bool, tyro.conf.arg(help=sentence)], only[0]
+    unset = f"default: {only[0]}" if len(only) == 1 else "default: the model's"
+    return (
+        name,
+        Annotated[reduce(or_, kinds) | None, tyro.conf.arg(help=sentence, help_behavior_hint=f"({unset})")],
+        None,
+    )
+
+
+if TYPE_CHECKING:
+    ModelName = str
+    ModelFlags = ModelConfig
+else:
+    ModelName = Literal[tuple(MODELS)]
+    ModelFlags = model_flags()
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained; the defaults are those of Lafarge et al. 2019."""
+    """How a model is trained; the defaults are those of Lafarge et al. 2019.
 
-    model: Literal["ae", "vae", "vaeplus", "pca"] = "vaeplus"  # what to train; pca is the linear yardstick
+    `network` takes the model's Config or a dict of some of its settings, and holds the Config.
+    """
+
+    model: ModelName = "vaeplus"  # what to train; pca is the linear baseline
     steps: int = 40_000  # optimiser steps; an epoch has no meaning when treatments are drawn evenly
-    seed: int = 0  # of the first weights, the batches and the noise
+    seed: int = 0  # of the initial weights, the batches and the noise
     batch_size: int | None = None  # cells a batch; left out: one of each treatment and one control
     held_out_wells: float = 0.0  # share of wells no batch draws from, to judge reconstructions on; 0 is the paper's
-    cooldown_steps: int = 0  # last steps, over which learning rates fall to zero in a straight line; 0 is the paper's
+    cooldown_steps: int = 0  # last steps, over which learning rates fall linearly to zero; 0 is the paper's
     clip_norm: float | None = None  # largest gradient norm of a player; left out: no clipping, as in the paper
     record_every: int = 10  # steps between two lines of history.csv
     checkpoint_every: int = 250  # steps between two checkpoints
-    watch_every: int = 500  # steps between two pictures of how the model redraws the same 16 cells; 0: none
+    watch_every: int = 500  # steps between two pictures of the same 16 cells and their reconstructions; 0: none
     tensorboard: bool = False  # write history and pictures for TensorBoard too; needs the extra tensorboard
     device: str = "auto"  # cpu, cuda, cuda:1 ...; auto: a CUDA card when there is one
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of convolutions; auto: bfloat16 where it is faster
     threads: int | None = None  # processor threads; left out: all
     crops_kept: Literal["auto", "disk", "device"] = "auto"  # where batches are drawn; auto: on a CUDA card with room
     compiled: bool = False  # compile the networks with torch.compile first; on a processor this needs a C++ compiler
-    network: ModelConfig = field(default_factory=ModelConfig)
+    network: ModelFlags = field(default_factory=ModelFlags)
 
     def __post_init__(self) -> None:
-        """InputError on a number that cannot be."""
+        """Validates the settings, and turns those of the network into the model's Config."""
         for flag, count in (("--steps", self.steps), ("--record-every", self.record_every)):
             at_least(flag, count, 1)
         at_least("--checkpoint-every", self.checkpoint_every, 1)
-        batch_size = (
-            2 if self.batch_size is None else self.batch_size
-        )  # of one cell, batch normalisation leaves nothing
+        # batch normalisation needs two cells
+        batch_size = 2 if self.batch_size is None else self.batch_size
         at_least("--batch-size", batch_size, 2)
         at_most("--batch-size", batch_size, 100_000)
         at_most("--threads", self.threads or 1, 4096)
@@ -57,3 +100,20 @@ class TrainConfig:
                 f"--seed {self.seed}, --cooldown-steps {self.cooldown_steps}: expected a seed below 2^63 and no more "
                 f"cool-down than --steps {self.steps}"
             )
+        object.__setattr__(self, "network", model_config(self.model, _given(self.network)))
+
+    def of_model(self, model: str, **settings: Any) -> Self:
+        """The same training of another model: its own beta and latent size, other settings where it has them."""
+        having = MODELS[model].load().Config.names()
+        shared = {k: v for k, v in asdict(self.network).items() if k in having and k not in OF_EACH_MODEL}
+        return replace(self, model=model, network=shared | settings)  # type: ignore[arg-type]
+
+
+def _given(network: Any) -> dict[str, Any]:
+    """The settings that a Config, a dict, or the flags of all models give."""
+    if isinstance(network, Mapping):
+        return dict(network)
+    settings = {each.name: getattr(network, each.name) for each in fields(network)}
+    if isinstance(network, ModelConfig):
+        return settings
+    return {each.name: settings[each.name] for each in fields(network) if settings[each.name] != each.default}

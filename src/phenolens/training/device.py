@@ -1,4 +1,4 @@
-"""Where and how numbers are computed: device, precision, threads, seeds, memory; and stopping between two steps."""
+"""Device, precision, threads, seeds and memory of a computation; stopping between two steps."""
 
 import contextlib
 import ctypes
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from phenolens.core.errors import InputError
+from phenolens.models.interface import Input
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 
@@ -28,7 +29,7 @@ class Compute:
 
     @classmethod
     def chosen(cls, *, device: str, precision: str, threads: int | None) -> Self:
-        """Resolve `auto` for this machine and set torch's threads; InputError when the device is not to be had."""
+        """Resolve `auto` for this machine and set torch's threads; InputError when the device is not available."""
         torch.set_num_threads(threads or os.cpu_count() or 1)
         name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         if name == "cuda":  # torchrun: a card for each process
@@ -41,7 +42,7 @@ class Compute:
             if chosen.type == "cuda":
                 torch.cuda.set_device(chosen)
         except (RuntimeError, AssertionError) as error:
-            raise InputError(f'--device {device}: not to be had on this machine; use "cpu"') from error
+            raise InputError(f'--device {device}: not available on this machine; use "cpu"') from error
         keep_freed_memory()
         fast = chosen.type == "cuda" or (chosen.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
         bfloat16 = fast if precision == "auto" else precision == "bfloat16"
@@ -59,28 +60,35 @@ class Compute:
         """Seed torch's generator as a function of (seed, step)."""
         torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]))
 
+    def scaled(self, crops: np.ndarray | Tensor, how: Input) -> Tensor:
+        """Crops as a model takes them in: "peak" as `normalised`, "raw" the counts as float32."""
+        return self.normalised(crops) if how == "peak" else self._counts(crops)
+
     def normalised(self, crops: np.ndarray | Tensor) -> Tensor:
         """Crops (n, C, S, S), uint16 or the int16 of the same bits, as float32, each channel divided by its maximum.
 
-        An all-zero channel stays zero. Absolute intensity is gone, as in the paper. Pixels travel to the device as they
-        are kept, two bytes each.
+        An all-zero channel stays zero. Absolute intensity is lost, as in the paper.
         """
-        pixels = (as_signed(crops) if isinstance(crops, np.ndarray) else crops).to(self.device)
-        x = (pixels.to(torch.int32) & 0xFFFF).to(torch.float32, memory_format=torch.channels_last)
+        x = self._counts(crops)
         peak = x.amax((2, 3), keepdim=True)
         return x.div_(torch.where(peak > 0, peak, 1))
 
+    def _counts(self, crops: np.ndarray | Tensor) -> Tensor:
+        """The pixels as float32 on the device; they are copied to it with two bytes each."""
+        pixels = (as_signed(crops) if isinstance(crops, np.ndarray) else crops).to(self.device)
+        return (pixels.to(torch.int32) & 0xFFFF).to(torch.float32, memory_format=torch.channels_last)
+
     @property
     def waits(self) -> bool:
-        """Whether to look at a number is to have it; a CUDA card has to be waited for."""
+        """Whether reading a number costs no time; a CUDA card would have to be waited for."""
         return self.device.type != "cuda"
 
     def free_bytes(self) -> int:
-        """Memory that a CUDA device has left."""
+        """Free memory of a CUDA device."""
         return torch.cuda.mem_get_info(self.device)[0]
 
     def described(self) -> dict[str, Any]:
-        """Machine and versions, for the record."""
+        """Machine and versions, for a run's config.json."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else processor_name()
         return {
             "device": name,
@@ -98,7 +106,7 @@ def as_signed(crops: np.ndarray) -> Tensor:
 
 
 def processor_name() -> str:
-    """The processor's name where the system tells it."""
+    """The processor's name where the system reports it."""
     with contextlib.suppress(OSError), Path("/proc/cpuinfo").open() as lines:
         for line in lines:
             if line.startswith("model name"):
@@ -116,14 +124,14 @@ def keep_freed_memory() -> None:
 
 
 class StopRequest:
-    """While it is open, SIGINT and SIGTERM are noted instead of obeyed, so that a loop can stop between two steps."""
+    """Inside the context, SIGINT and SIGTERM set `requested`, so that a loop can stop between two steps."""
 
     def __init__(self) -> None:
         self.requested = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        with contextlib.suppress(ValueError):  # not in the main thread: signals are somebody else's
+        with contextlib.suppress(ValueError):  # signals can be handled in the main thread only
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
         return self

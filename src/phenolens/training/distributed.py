@@ -1,8 +1,8 @@
-"""Begin and end the work of several processes at once, as torchrun starts them.
+"""Training and embedding with several processes, as torchrun starts them.
 
-`torchrun --nproc-per-node P -m phenolens.cli train STUDY ...`: each process trains on its share of every batch; what is
-a sum or a mean over the batch is exchanged (models/processes.py), so that the result is that of one process. Process 0
-alone writes and speaks.
+`torchrun --nproc-per-node P -m phenolens.cli train STUDY ...`: each process trains on its share of every batch; sums
+and means over the batch are exchanged (models/processes.py), so that the result is that of one process. Only process 0
+writes files and messages.
 """
 
 import os
@@ -16,7 +16,6 @@ from torch import distributed as dist
 from phenolens.core.errors import InputError
 from phenolens.core.progress import speaks
 from phenolens.models import processes
-from phenolens.models.processes import wait_for_all
 
 
 def asked_for() -> int:
@@ -25,7 +24,7 @@ def asked_for() -> int:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and speaks."""
+    """Whether this process is the one that writes files and messages."""
     return speaks()
 
 
@@ -36,28 +35,16 @@ def own_share(plates: Sequence[str]) -> Sequence[str]:
 
 @contextmanager
 def together(device: torch.device) -> Iterator[None]:
-    """While it is open, the processes know each other: NCCL between CUDA cards, gloo between processors."""
+    """Inside the context, the processes are connected: NCCL between CUDA cards, gloo between processors."""
     if asked_for() == 1:
         yield
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
-        wait_for_all()  # nobody takes the connections down while another still listens
+        processes.wait_for_all()  # no process closes its connections while another still uses them
     finally:
         dist.destroy_process_group()
-
-
-__all__ = [
-    "any_process",
-    "asked_for",
-    "average_gradients",
-    "check_batch_size",
-    "is_first",
-    "own_share",
-    "together",
-    "wait_for_all",
-]
 
 
 def check_batch_size(batch_size: int) -> None:

@@ -1,7 +1,7 @@
-"""The training loop, in the order of events: draw, losses, gradients, steps, decay, record, checkpoint.
+"""The training loop, in the order of events: draw, losses, gradients, steps, record, checkpoint.
 
 B cells a batch, C channels, S crop side in px. All randomness of a step is a function of (seed, step), so a run that
-was killed goes on from its last checkpoint and, on a CPU, ends bit for bit where it would have ended.
+was killed resumes from its last checkpoint and, on a CPU, ends with the same bits as without the interruption.
 """
 
 import dataclasses
@@ -17,18 +17,24 @@ from torch.optim import Optimizer
 from phenolens.core.errors import Interrupted
 from phenolens.core.progress import track
 from phenolens.crops.store import CropStore
-from phenolens.models import FittedModel, Loss, Model, processes
-from phenolens.training.batches import crops_for
-from phenolens.training.checkpoint import RunFolder, optimiser_state
+from phenolens.models import processes
+from phenolens.models.interface import Fitted, Frozen, Loss, Player, Representation, Trained
+from phenolens.training.checkpoint import Origin, RunFolder, learned_state, optimiser_state
 from phenolens.training.config import TrainConfig
+from phenolens.training.data import Batches, TreatmentSampler, held_out_cells, sampled_treatments
 from phenolens.training.device import Compute, StopRequest
 from phenolens.training.distributed import any_process, average_gradients
-from phenolens.training.failure import FirstBad, NotFinite, bad_step, check_learned, forget_failure
-from phenolens.training.origin import Origin
-from phenolens.training.sampling import TreatmentSampler, held_out_cells, sampled_treatments
-from phenolens.training.watch import Watch, watched_cells
+from phenolens.training.monitor import (
+    FAILED_BATCH,
+    FirstBad,
+    Monitor,
+    NotFinite,
+    bad_step,
+    check_learned,
+    watched_cells,
+)
 
-FIT_CROPS = 4096  # crops, evenly over treatments, that a model without a loop is fitted on
+FIT_CROPS = 4096  # crops, evenly over treatments, that a fitted model learns from
 
 
 @dataclasses.dataclass
@@ -40,82 +46,100 @@ class Progress:
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
 
-def train(model: Model, store: CropStore, config: TrainConfig, *, compute: Compute, run: RunFolder) -> Progress:
-    """Train `model` in place up to `config.steps`, from where the run's checkpoint stands.
+def train(
+    model: Representation, store: CropStore, config: TrainConfig, *, compute: Compute, run: RunFolder
+) -> Progress:
+    """Train `model` in place up to `config.steps`, from the run's checkpoint on.
 
-    Raises RunError when a loss is not finite and Interrupted on SIGINT or SIGTERM; the checkpoint then is a whole one.
+    Raises:
+        RunError: a loss, gradient or weight is not finite; the last checkpoint is kept.
+        Interrupted: SIGINT or SIGTERM; everything up to here is saved.
     """
     compute.place(model).train()
     if config.compiled:
         for network in model.children():
             network.compile()
-    optimisers = model.optimisers()
+    players = model.players() if isinstance(model, Trained) else {}
+    optimisers = {name: player.optimiser for name, player in players.items()}
     origin = Origin.of(store, config)
     progress = restore(run, origin, model, optimisers)
     if progress.step >= config.steps:
         return progress
-    # The last record of a shorter run is none of a longer one.
+    if not isinstance(model, Trained):
+        progress = Progress()
+    # The last record of a shorter run is not one of a longer run.
     progress.history = [record for record in progress.history if record["step"] % config.record_every == 0]
     held_out = held_out_cells(store.cells, share=config.held_out_wells, seed=config.seed)
     treatments = sampled_treatments(store.cells, held_out=held_out)
     sampler = TreatmentSampler(treatments, batch_size=config.batch_size, seed=config.seed)
-    forget_failure(run)
+    (run.folder / FAILED_BATCH).unlink(missing_ok=True)  # of an earlier attempt
     watched = watched_cells(store.cells, held_out=held_out, seed=config.seed)
-    if isinstance(model, FittedModel):
+    monitor = Monitor(
+        run,
+        store,
+        config,
+        model=model,
+        compute=compute,
+        rows=watched,
+        step=progress.step,
+        history=progress.history,
+    )
+    if not isinstance(model, Trained):
         began = time.monotonic()
-        model.fit(compute.normalised(store.take(sampler.spread(FIT_CROPS))))
+        if isinstance(model, Fitted):
+            model.fit(compute.scaled(store.take(sampler.spread(FIT_CROPS)), model.input))
         progress = Progress(step=config.steps, seconds=time.monotonic() - began)
-        with Watch(run, store, config, compute=compute, rows=watched, step=0, history=[]) as watch:
-            watch.look(model, config.steps)
+        with monitor:
+            monitor.look(config.steps)
         save(run, origin, model, optimisers, progress)
         return progress
 
-    source = crops_for(store, compute, kept=config.crops_kept)
+    source = Batches(store, compute, input=model.input, kept=config.crops_kept)
     first_bad = FirstBad(waits=compute.waits, device=compute.device)
     stopping = False
     began = time.monotonic() - progress.seconds
-    watch = Watch(run, store, config, compute=compute, rows=watched, step=progress.step, history=progress.history)
-    with StopRequest() as stop, watch:
+    with StopRequest() as stop, monitor:
         steps = range(progress.step, config.steps)
         for step in track(steps, lambda: spoken(run.name, progress), total=config.steps, done=progress.step):
             compute.seed(config.seed, step)
-            rows = sampler.draw(step, batches=model.batches)
+            rows = sampler.draw(step, batches=model.draws)
             own_rows = np.split(rows, processes.count(), axis=1)[processes.number()]
-            crops = source.batch(own_rows)
+            batch = source.batch(own_rows, step)
             with compute.autocast():
-                losses = model.losses(crops, step)
+                losses = model.losses(batch)
             set_learning_rates(optimisers, share=cooldown(step, config))
+            stepping = {name: player for name, player in players.items() if step % player.every == 0}
             try:
                 first_bad.look_at_losses(losses, step)
-                norms = take_gradients(model, losses, clip_norm=config.clip_norm)
+                norms = take_gradients(stepping, losses, clip_norm=config.clip_norm)
                 first_bad.look_at_gradients(norms, losses, step)
-                step_players(model, optimisers)
+                step_players(stepping)
                 done = step + 1
                 stopping, *_ = any_process(stop.requested, device=compute.device)
                 recording = done % config.record_every == 0 or done == config.steps
                 saving = stopping or done % config.checkpoint_every == 0 or done == config.steps
-                if recording or saving or watch.due(done):
+                if recording or saving or monitor.due(done):
                     first_bad.ask()
-                if saving or watch.due(done):
+                if saving or monitor.due(done):
                     check_learned(model, optimisers, step)
             except NotFinite as bad:
-                rows = sampler.draw(bad.step, batches=model.batches)
+                rows = sampler.draw(bad.step, batches=model.draws)
                 raise bad_step(run, store.cells, rows=rows, bad=bad) from None
 
             progress.step, progress.seconds = done, time.monotonic() - began
             if recording:
                 timing = {"seconds": progress.seconds, "cells_per_second": sampler.batch_size * speed(progress)}
                 progress.history.append({"step": done, **record(losses, norms), **timing})
-                watch.record(progress.history)
-            if watch.due(done):
-                watch.look(model, done)
+                monitor.record(progress.history)
+            if monitor.due(done):
+                monitor.look(done)
             if saving:
                 save(run, origin, model, optimisers, progress)
             if stopping:
                 break
     stopping, *_ = any_process(stopping or stop.requested, device=compute.device)  # also while the last step was saved
     if stopping:
-        raise Interrupted(f"{run.name}: stopped at step {progress.step} of {config.steps}; the same command goes on")
+        raise Interrupted(f"{run.name}: stopped at step {progress.step} of {config.steps}; the same command resumes it")
     return progress
 
 
@@ -125,53 +149,37 @@ def cooldown(step: int, config: TrainConfig) -> float:
 
 
 def set_learning_rates(optimisers: Mapping[str, Optimizer], *, share: float) -> None:
-    """Set every optimiser's learning rate to this share of the one it was made with."""
+    """Set every optimiser's learning rate to this share of its initial one."""
     for optimiser in optimisers.values():
         for group in optimiser.param_groups:
             group["lr"] = share * group.setdefault("initial_lr", group["lr"])
 
 
-def take_gradients(model: Model, losses: Mapping[str, Loss], *, clip_norm: float | None) -> dict[str, Tensor]:
+def take_gradients(
+    players: Mapping[str, Player], losses: Mapping[str, Loss], *, clip_norm: float | None
+) -> dict[str, Tensor]:
     """Give each player's weights the gradient of its own loss, all at the same weights; the gradients' norms."""
-    parameters = {player: list(module.parameters()) for player, module in model.players().items()}
+    parameters = {name: player.parameters() for name, player in players.items()}
     gradients = {
-        player: torch.autograd.grad(losses[player].total, of_player, retain_graph=player != list(parameters)[-1])
-        for player, of_player in parameters.items()
+        name: torch.autograd.grad(losses[name].total, of_player, retain_graph=name != list(parameters)[-1])
+        for name, of_player in parameters.items()
     }
     norms = {}
-    for player, of_player in parameters.items():
-        for parameter, gradient in zip(of_player, gradients[player]):
-            # Laid out as the parameter: autograd.grad keeps its own strides, and fused optimisers trust them blindly.
+    for name, of_player in parameters.items():
+        for parameter, gradient in zip(of_player, gradients[name]):
+            # Laid out as the parameter: autograd.grad keeps its own strides, and fused optimisers do not check them.
             parameter.grad = torch.empty_like(parameter).copy_(gradient)
         average_gradients(of_player)
-        if model.config.weight_decay_form == "gradient":
-            decay_gradients(of_player, model.config.weight_decay)
-        norms[player] = torch.nn.utils.clip_grad_norm_(of_player, math.inf if clip_norm is None else clip_norm)
+        players[name].penalise()
+        clip = players[name].clip if clip_norm is None else clip_norm
+        norms[name] = torch.nn.utils.clip_grad_norm_(of_player, math.inf if clip is None else clip)
     return norms
 
 
-def step_players(model: Model, optimisers: Mapping[str, Optimizer]) -> None:
-    """Every player steps by its gradients, then kernels decay."""
-    for optimiser in optimisers.values():
-        optimiser.step()
-        optimiser.zero_grad()
-    if model.config.weight_decay_form == "multiplicative":
-        decay_kernels(model)
-
-
-@torch.no_grad()
-def decay_gradients(parameters: list[torch.nn.Parameter], weight_decay: float) -> None:
-    """Add weight_decay times each convolution kernel to its gradient (the plain reading of the paper)."""
-    for parameter in parameters:
-        if parameter.ndim == 4 and parameter.grad is not None:
-            parameter.grad.add_(parameter, alpha=weight_decay)
-
-
-@torch.no_grad()
-def decay_kernels(model: Model) -> None:
-    """Multiply every convolution kernel by 1 - weight_decay, whatever the learning rate (released code)."""
-    kernels: list[Tensor] = [parameter for parameter in model.parameters() if parameter.ndim == 4]
-    torch._foreach_mul_(kernels, 1 - model.config.weight_decay)
+def step_players(players: Mapping[str, Player]) -> None:
+    """Every player steps by its gradients."""
+    for player in players.values():
+        player.step()
 
 
 def record(losses: Mapping[str, Loss], norms: Mapping[str, Tensor]) -> dict[str, float]:
@@ -183,7 +191,7 @@ def record(losses: Mapping[str, Loss], norms: Mapping[str, Tensor]) -> dict[str,
 
 
 def spoken(name: str, progress: Progress) -> str:
-    """The run's name and the terms a person follows, in a few words."""
+    """The run's name and the terms of its loss to follow, for the progress bar."""
     latest = progress.history[-1] if progress.history else {}
     names = {"pixel": "autoencoder.pixel", "KL": "autoencoder.kl", "D right": "discriminator.accuracy"}
     return ", ".join([name, *(f"{word} {latest[term]:.3g}" for word, term in names.items() if term in latest)])
@@ -195,20 +203,23 @@ def speed(progress: Progress) -> float:
     return (progress.step - last["step"]) / (progress.seconds - last["seconds"])
 
 
-def save(run: RunFolder, origin: Origin, model: Model, optimisers: Mapping[str, Optimizer], progress: Progress) -> None:
-    """Checkpoint first, then the history it holds as a table; by process 0 alone."""
+def save(
+    run: RunFolder, origin: Origin, model: Representation, optimisers: Mapping[str, Optimizer], progress: Progress
+) -> None:
+    """Write the checkpoint, then its history as a table; by process 0 only."""
     if processes.number() > 0:
         return
     state = {
-        "model": model.state_dict(),
+        "model": learned_state(model),
+        "identity": model.identity if isinstance(model, Frozen) else None,
         "optimisers": {player: optimiser_state(optimiser) for player, optimiser in optimisers.items()},
         **dataclasses.asdict(progress),
     }
     run.save(state, origin)
 
 
-def restore(run: RunFolder, origin: Origin, model: Model, optimisers: Mapping[str, Optimizer]) -> Progress:
-    """Bring model and optimisers to the run's checkpoint; a fresh Progress when it has none."""
+def restore(run: RunFolder, origin: Origin, model: Representation, optimisers: Mapping[str, Optimizer]) -> Progress:
+    """Set model and optimisers to the run's checkpoint; a new Progress when it has none."""
     state = run.load(origin)
     if state is None:
         return Progress()

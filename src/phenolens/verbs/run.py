@@ -1,7 +1,6 @@
 """`phenolens run`: all steps, from a source folder to a report."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from phenolens import pipeline
 from phenolens.core.progress import tell
@@ -9,8 +8,8 @@ from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig
 from phenolens.printing import print_scores
 from phenolens.readiness import ready_runs
 from phenolens.report.compute import ReportConfig, write_report
-from phenolens.training.config import TrainConfig
-from phenolens.training.watch import check_can_watch
+from phenolens.training.config import ModelName, TrainConfig
+from phenolens.training.monitor import check_can_watch
 from phenolens.verbs import crop
 
 
@@ -18,7 +17,7 @@ from phenolens.verbs import crop
 class Flags(crop.Flags):
     """What `phenolens run` takes: what `crop` does, and of each further step its own."""
 
-    also: tuple[Literal["ae", "vae", "vaeplus", "pca"], ...] = ("pca",)  # models to train and score beside --model
+    also: tuple[ModelName, ...] = ("pca",)  # models to train and score beside --model
     train: TrainConfig = field(default_factory=TrainConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
@@ -47,7 +46,8 @@ def act(flags: Flags) -> None:
     print(study.report_path.resolve())
 
 
-def beside(config: TrainConfig, model: Literal["ae", "vae", "vaeplus", "pca"], *, n_crops: int) -> TrainConfig:
-    """The same training for another model, whose beta and latent size are its own; few crops make few components."""
-    few = max(n_crops // 2, 1) if model == "pca" and n_crops <= 128 else None
-    return replace(config, model=model, network=replace(config.network, beta=None, latent_size=few))
+def beside(config: TrainConfig, model: str, *, n_crops: int) -> TrainConfig:
+    """The same training for another model, with its own beta and latent size; PCA of few crops has few components."""
+    return config.of_model(
+        model, **({"latent_size": max(n_crops // 2, 1)} if model == "pca" and n_crops <= 128 else {})
+    )

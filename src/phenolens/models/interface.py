@@ -1,0 +1,188 @@
+"""The model interface: what a model provides so that it can be trained, embedded, profiled, scored and shown.
+
+B cells a batch, C channels, S crop side in px, Z features. A model is a `Trained`, `Fitted` or `Frozen` representation;
+it may also satisfy `Decodes`, `Draws` or `HasPrior`. It is listed in `phenolens.models.MODELS`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from phenolens.core.errors import at_least, at_most
+
+Input = Literal["peak", "raw"]  # each channel of each crop divided by its maximum, or the counts as they are
+LABELS = ("treatment", "compound", "well", "plate", "batch", "role")
+
+
+def setting(default: Any, help: str, *, least: float | None = None, most: float | None = None) -> Any:
+    """A field of a model's Config: its default, its sentence in `phenolens train --help`, and its range."""
+    return field(default=default, metadata={"help": help, "least": least, "most": most})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The settings of one model, each a flag of `phenolens train`; every field is made by `setting`."""
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        for each in fields(self):
+            value, flag = getattr(self, each.name), f"--{each.name.replace('_', '-')}"
+            if each.metadata["least"] is not None:
+                at_least(flag, value, each.metadata["least"])
+            if each.metadata["most"] is not None:
+                at_most(flag, value, each.metadata["most"])
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The names of the settings."""
+        return [each.name for each in fields(cls)]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The cells of one step with their labels as codes, -1 where unknown. A mechanism is never among them."""
+
+    x: Tensor  # (draws, B, C, S, S) float32, scaled as the model's `input` says
+    treatment: Tensor  # (draws, B) int64, as are the following: compound and dose, one code for all controls
+    compound: Tensor
+    well: Tensor  # of one plate
+    plate: Tensor
+    batch: Tensor  # plates processed together
+    role: Tensor  # 0 treated, 1 control, 2 other
+    step: int
+
+    @classmethod
+    def unlabelled(cls, x: Tensor, step: int) -> Self:
+        """A batch of which nothing but the crops is known."""
+        unknown = torch.full(x.shape[:2], -1, device=x.device)
+        return cls(x, **dict.fromkeys(LABELS, unknown), step=step)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a player minimises, and the named terms it is made of (scalars, for the history)."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Player:
+    """A part of a model with its own loss and optimiser. Kernels are parameters with four dimensions."""
+
+    module: nn.Module
+    optimiser: Optimizer  # over all parameters of the module
+    every: int = 1  # it steps at steps divisible by this
+    kernel_decay: float = 0.0  # share by which kernels shrink after each of its steps, whatever the learning rate
+    kernel_penalty: float = 0.0  # times the kernel is added to its gradient: half a squared penalty in the loss
+    clip: float | None = None  # largest gradient norm; None: the run's --clip-norm
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What it learns."""
+        return list(self.module.parameters())
+
+    @torch.no_grad()
+    def penalise(self) -> None:
+        """Add the kernel penalty to the gradients."""
+        if self.kernel_penalty:
+            for kernel in self._kernels():
+                if kernel.grad is not None:
+                    kernel.grad.add_(kernel, alpha=self.kernel_penalty)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Step by the gradients and clear them, then shrink the kernels."""
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        if self.kernel_decay:
+            torch._foreach_mul_(self._kernels(), 1 - self.kernel_decay)
+
+    def _kernels(self) -> list[Tensor]:
+        return [parameter for parameter in self.module.parameters() if parameter.ndim == 4]
+
+
+class Representation(nn.Module, ABC):
+    """Turns crops into embeddings: all that embedding, profiles, scores and figures need.
+
+    Built as `Class(channels, crop_px, config)`.
+    """
+
+    Config: ClassVar[type[ModelConfig]]
+    input: ClassVar[Input] = "peak"
+
+    @abstractmethod
+    def embed(self, x: Tensor) -> Tensor:
+        """Crops (B, C, S, S) to embeddings (B, Z); deterministic, called in evaluation mode."""
+
+    @abstractmethod
+    def feature_names(self) -> list[str]:
+        """The names of the Z features, in order."""
+
+
+class Fitted(Representation):
+    """A representation fitted once on a sample of crops; what it learns is in its buffers."""
+
+    @abstractmethod
+    def fit(self, x: Tensor) -> None:
+        """Learn from crops (n, C, S, S)."""
+
+
+class Frozen(Representation):
+    """A representation with the weights of others, which are never copied into checkpoints."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """A checksum of the weights; a run is refused when it no longer matches."""
+
+
+class Trained(Representation):
+    """A representation trained step by step. Randomness comes from torch's global generator, seeded at every step."""
+
+    draws: ClassVar[int] = 1  # independent batches that one step needs
+
+    @abstractmethod
+    def players(self) -> dict[str, Player]:
+        """What learns: disjoint modules that together hold all parameters, each with a new optimiser."""
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Loss]:
+        """The loss of each player that steps at `batch.step`, all at the same weights, in training mode."""
+
+    def verdicts(self, history: Sequence[Mapping[str, float]]) -> list[str]:
+        """What is wrong at the latest record of the history, beyond what training/health.py finds; one line each."""
+        return []
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """A representation whose embeddings decode into crops."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Embeddings (B, Z) to crops (B, C, S, S), scaled as the model's `input`; called in evaluation mode."""
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """A model of the distribution of cells."""
+
+    def draw(self, n: int, seed: int) -> Tensor:
+        """Crops (n, C, S, S) of cells that do not exist; called in evaluation mode."""
+
+
+@runtime_checkable
+class HasPrior(Protocol):
+    """A model that pulls each cell's posterior towards a standard normal prior."""
+
+    def kl(self, x: Tensor) -> Tensor | None:
+        """KL divergence of each feature (Z,) from the prior, nats, mean over crops; None when trained without noise."""
+
+
+def latent_names(n: int) -> list[str]:
+    """Names of n features without a meaning of their own: Z000, Z001, ..."""
+    return [f"Z{i:03d}" for i in range(n)]
