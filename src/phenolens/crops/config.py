@@ -29,10 +29,10 @@ class CropConfig(Bounded):
     # where there is a table, else found
     cells: Literal["auto", "given", "found", "cellpose"] = "auto"
     nucleus_um: Positive = 15.0  # diameter of a usual nucleus, micrometres, for cells found here (MCF-7)
-    nucleus_px: Positive | None = None  # the same in pixels; stands instead of --nucleus-um and --pixel-size-um
+    nucleus_px: Positive | None = None  # the same in pixels; replaces --nucleus-um and --pixel-size-um
     least_contrast: Positive = 4.0  # least light of a nucleus above the background, deviations of a pixel's noise
-    # corrected: each plate's uneven light divided out, as the mean of its fields shows it; lit: as the mean of what is
-    # lit in them does, the offset subtracted
+    # corrected: divided by each plate's uneven light, estimated as the mean of its fields; lit: as the mean of their
+    # foreground alone, with the offset subtracted
     illumination: Literal["as it is", "corrected", "lit"] = "as it is"
     illumination_px: FilterPx = 96  # how wide a plate's mean field is smoothed: diameter of the filter, pixels
     illumination_offset: Literal["keep", "subtract"] = "keep"  # the camera's counts without light, of `corrected`

@@ -353,15 +353,15 @@ def quality_flags(table: pd.DataFrame, *, channels: Sequence[str]) -> pd.Series:
     by_verdict = {
         verdict: table[[f"{verdict}_{channel}" for channel in channels]].to_numpy(bool) for verdict in VERDICTS
     }
-    words = []
+    flags = []
     for row in range(len(table)):
         reasons = ["empty field"] if empty[row] else []
         for verdict, of_channels in by_verdict.items():
             named = [channel for channel, is_so in zip(channels, of_channels[row]) if is_so]
             if named and not (verdict == "noise" and empty[row]):
                 reasons.append(f"{verdict} in {', '.join(named)}")
-        words.append("; ".join([*reasons, "out of focus"] if out_of_focus[row] else reasons))
-    return pd.Series(words, index=table.index, name="quality", dtype=object)
+        flags.append("; ".join([*reasons, "out of focus"] if out_of_focus[row] else reasons))
+    return pd.Series(flags, index=table.index, name="quality", dtype=object)
 
 
 def _measured(crops: npt.NDArray[np.uint16], *, maximum: int) -> dict[str, np.ndarray]:

@@ -12,9 +12,8 @@ from phenolens.core.progress import tell, track
 from phenolens.crops.cut import FieldCutter, refuse_outside
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.cropset import CropReader
-from phenolens.screens.image_files import file_on_disk, part_name
+from phenolens.screens.image_files import file_on_disk, is_zarr, part_name
 from phenolens.screens.layouts import centres_path, layout_named, read_screen_centres
-from phenolens.screens.ome_zarr import is_zarr
 from phenolens.screens.read_image import Headers
 from phenolens.screens.screen import FIELD, Screen, Selection, where_of
 

@@ -44,7 +44,7 @@ PATH_COLUMNS = tuple(f"Image_PathName_{word}" for word in CHANNELS.values())
 IMAGE_COLUMNS = (*NUMBER_COLUMNS, *FIELD_COLUMNS, *FILE_COLUMNS, *PATH_COLUMNS)
 LABEL_COLUMNS = {"compound": "compound", "concentration": "concentration_um", "moa": "moa"}
 
-# Week4 has no prefix, Week7 partly `Week7_7__`; what stands before the well says nothing about the plate.
+# Week4 has no prefix, Week7 partly `Week7_7__`; the text before the well does not identify the plate.
 FIELD_IN_FILE_NAME = re.compile(r"(?:^|_)([A-Z]\d{2})_s(\d+)_w\d", re.IGNORECASE)
 PLATE_FOLDER, WEEK_FOLDER = re.compile(r"Week\d+_\d+"), re.compile(r"Week\d+")
 PLATE = re.compile(r"^(Week\d+)_\w+$")

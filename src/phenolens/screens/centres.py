@@ -40,7 +40,7 @@ def read_centres(path: Path, screen: Screen) -> pd.DataFrame:
     y (row) and x (column) are pixels, the centre of the first pixel is 0, 0. The table names the field by
     `TableNumber` and `ImageNumber` (the screen must have them, as BBBC021 does), by `Metadata_Plate`, `Metadata_Well`
     and `Metadata_Site` or by `plate`, `well` and `site`. Nuclei in fields that the screen does not have are left out.
-    Rows are sorted by field and object number. Raises InputError for a missing column, a value that is no number, a
+    Rows are sorted by field and object number. Raises InputError for a missing column, a value that is not a number, a
     nucleus listed twice, and when no row is in a field of the screen.
     """
     path = Path(path)
@@ -95,7 +95,7 @@ def _refuse_twice(table: pd.DataFrame, keys: list[str], source: str, expected: s
 
 
 def centres_from(path: Path, screen: Screen, *, skip_missing: bool = False) -> tuple[pd.DataFrame, dict[str, int]]:
-    """The table of read_centres, from whatever `path` is, and counts of what was left out.
+    """The table of read_centres from a source of any kind, and counts of what was left out.
 
     A CSV with the keys of read_centres; a CSV with ImageNumber alone and Image.csv beside it; a folder of such folders,
     one a site; CellProfiler's SQLite; a Parquet of CytoTable; DeepProfiler's folder of `locations`. Where the images'

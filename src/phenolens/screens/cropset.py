@@ -138,11 +138,11 @@ def _crops_folder(source: Path) -> Path:
 
 
 def _refuse_twice(rows: pd.DataFrame) -> None:
-    for keys, words in ((["path"], "crop"), ([*FIELD, "object_number"], "object of a field")):
+    for keys, what in ((["path"], "crop"), ([*FIELD, "object_number"], "object of a field")):
         twice = rows.duplicated(keys)
         if twice.any():
             raise InputError(
-                f"{METADATA}, row {int(twice.to_numpy().argmax()) + 2}: the {words} is that of an earlier row "
+                f"{METADATA}, row {int(twice.to_numpy().argmax()) + 2}: the {what} is that of an earlier row "
                 f"({rows['path'][twice].iloc[0]}; {int(twice.sum()):,} such rows); correct the table"
             )
 

@@ -34,8 +34,8 @@ class ImageReference:
 
     def __str__(self) -> str:
         """The reference as written in `file_<channel>`."""
-        words = "&".join(f"{word}={_escape(value)}" for word, value in self.choice.items())
-        return self.file.as_posix() + (f"#{words}" if words else "")
+        choice = "&".join(f"{axis}={_escape(value)}" for axis, value in self.choice.items())
+        return self.file.as_posix() + (f"#{choice}" if choice else "")
 
 
 def image_reference(text: str | Path) -> ImageReference:
@@ -51,6 +51,11 @@ def image_reference(text: str | Path) -> ImageReference:
 def file_on_disk(text: str | Path) -> Path:
     """The path without `#page=...`."""
     return image_reference(text).file
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a path lies in a zarr folder."""
+    return any(part.lower().endswith(".zarr") for part in path.parts)
 
 
 def _escape(value: str) -> str:

@@ -276,11 +276,6 @@ def _missing_in_shard(file: Path, array: Any, inside: list[tuple[int, ...]]) -> 
     return sum(bool((entries[at] == NOWHERE).all()) for at in inside)
 
 
-def is_zarr(path: Path) -> bool:
-    """Whether a path lies in a zarr folder."""
-    return any(part.lower().endswith(".zarr") for part in path.parts)
-
-
 def zarr_plane(reference: ImageReference, *, named: str) -> tuple[Any, Chunks, Callable[[], Pixels]]:
     """The zarr array of an image, the chunks of the chosen plane, and a function that reads it.
 

@@ -21,8 +21,8 @@ import pandas as pd
 import tifffile
 
 from phenolens.core.errors import InputError
-from phenolens.screens.image_files import ImageReference, chosen_indices, chosen_number, image_reference
-from phenolens.screens.ome_zarr import PIXEL_TYPES, Pixels, is_zarr, zarr_plane
+from phenolens.screens.image_files import ImageReference, chosen_indices, chosen_number, image_reference, is_zarr
+from phenolens.screens.ome_zarr import PIXEL_TYPES, Pixels, zarr_plane
 from phenolens.screens.screen import Screen, where_of
 
 COLOURS = ("red", "green", "blue")

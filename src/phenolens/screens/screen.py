@@ -226,14 +226,14 @@ def checked_screen(
     bad_concentration = ~np.isfinite(table["concentration_um"].to_numpy(float)) | (table["concentration_um"] < 0)
     _fail_on(bad_concentration, table, "the concentration is not a number of at least 0 (micromolar)", source)
     _fail_on(~table["well"].map(lambda name: bool(WELL.match(name))), table, "the well name is not like B02", source)
-    _fail_on(~table["role"].isin(ROLES), table, f"the role is none of {', '.join(ROLES)}", source)
+    _fail_on(~table["role"].isin(ROLES), table, f"the role is not one of {', '.join(ROLES)}", source)
     _fail_on(
         table.duplicated(["plate", "well", "site"]),
         table,
         "the plate, well and site are those of an earlier row",
         source,
     )
-    for group, value, words in (
+    for group, value, problem in (
         (["plate", "well"], ["compound", "concentration_um"], "one well, two treatments"),
         (["compound", "concentration_um"], ["moa"], "one treatment, two mechanisms"),
         (["plate"], ["batch"], "one plate, two batches"),
@@ -243,7 +243,7 @@ def checked_screen(
         if twice.any():
             row = kinds[twice].iloc[0]
             where = ", ".join(f'{name} "{row[name]}"' for name in group)
-            raise InputError(f"{source}: {words}: {where} also has {', '.join(str(row[name]) for name in value)}")
+            raise InputError(f"{source}: {problem}: {where} also has {', '.join(str(row[name]) for name in value)}")
     if not (table["role"] == "control").any():
         raise InputError(f"{source}: no well with the role control; controls are needed to normalise profiles")
     table = table.sort_values(["plate", "well", "site"], kind="stable").reset_index(drop=True)

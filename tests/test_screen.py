@@ -72,7 +72,7 @@ def test_what_is_no_well_name_is_refused(raw):
         (four_wells().iloc[:0], "plate_map.csv: no rows"),
         (changed(1, compound=" "), 'column "compound" is empty at plate "P1", well "C03", site 1'),
         (changed(1, well="3C"), 'the well name is not like B02 at plate "P1", well "3C"'),
-        (changed(1, role="dosed"), "the role is none of treated, control, other"),
+        (changed(1, role="dosed"), "the role is not one of treated, control, other"),
         (changed(1, concentration_um=-1), "the concentration is not a number of at least 0"),
         (changed(1, concentration_um=float("inf")), "the concentration is not a number of at least 0"),
         (changed(2, well="C03"), "the plate, well and site are those of an earlier row"),
