@@ -84,10 +84,10 @@ def test_without_leave_to_skip_check_names_the_first_such_file_and_counts_them(s
 def test_an_empty_file_of_a_bbbc021_download_is_left_out_too(tiny_screen, tmp_path):
     source = shutil.copytree(tiny_screen, tmp_path / "screen")
     sorted(source.glob("Week*/*_w2*.tif"))[0].write_bytes(b"")
-    with pytest.raises(InputError, match="is empty, 0 bytes"):
+    with pytest.raises(InputError, match="0 bytes"):
         check_source(source, layout="bbbc021")
     store = make_crops(source, tmp_path / "crops", layout="bbbc021", config=CropConfig(crop_px=36, skip_missing=True))
-    assert store.about["left_out"][UNREADABLE] == 1
+    assert store.about["left_out"]["fields without an image of each channel"] == 1
 
 
 def test_a_png_that_is_cut_is_seen_without_being_decoded(tmp_path, rng):

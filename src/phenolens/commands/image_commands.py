@@ -12,7 +12,7 @@ from tyro.conf import Positional
 
 from phenolens import pipeline
 from phenolens.commands.paths import AnyPath
-from phenolens.core.bounds import Bounded, Count
+from phenolens.core.bounds import Bounded, Count, Positive
 from phenolens.core.errors import InputError
 from phenolens.core.files import write_whole
 from phenolens.core.keywords import keyword_settings
@@ -107,10 +107,10 @@ class CheckConfig(Bounded):
     overlay: Path | None = None  # PNG to write: the nuclei found in one field, outlined; nothing else is ever written
     overlay_field: tuple[str, str, int] | None = None  # plate, well, site; default: the median field of the sample
     cells: Literal["auto", "found", "cellpose"] = "auto"  # how nuclei are searched: here, or by Cellpose (an extra)
-    pixel_size_um: float | None = CropConfig.pixel_size_um  # side of a pixel in the specimen, micrometres
-    nucleus_um: float = CropConfig.nucleus_um  # diameter of a usual nucleus, micrometres
-    nucleus_px: float | None = CropConfig.nucleus_px  # the same in pixels; replaces the two above
-    least_contrast: float = CropConfig.least_contrast  # minimum brightness of a nucleus, deviations of pixel noise
+    pixel_size_um: Positive | None = CropConfig.pixel_size_um  # side of a pixel in the specimen, micrometres
+    nucleus_um: Positive = CropConfig.nucleus_um  # diameter of a usual nucleus, micrometres
+    nucleus_px: Positive | None = CropConfig.nucleus_px  # the same in pixels; replaces the two above
+    least_contrast: Positive = CropConfig.least_contrast  # minimum brightness of a nucleus, deviations of pixel noise
 
     @property
     def nucleus_settings(self) -> dict[str, float]:
@@ -250,7 +250,7 @@ def crop(
     cropping: CropConfig = CropConfig(),
     parallel: AtOnce = AtOnce(),
 ) -> Study:
-    """Cut single-cell crops from fields of view, or take over a crop set.
+    """Cut single-cell crops from fields of view, or read those of a crop set.
 
     Args:
         study: The study's folder; it is created when it is new or empty.
