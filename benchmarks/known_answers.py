@@ -32,7 +32,7 @@ from phenolens.core.files import write_text
 from phenolens.core.progress import tell, track
 from phenolens.morphology.features import measures
 from phenolens.morphology.medoids import medoids
-from phenolens.runs.decoder import PicturedRun, pictured_runs
+from phenolens.runs.decoder import DecodingRun, open_decoding_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.latent_path import along_direction, straight_line, target_cell
 from phenolens.study import Study
@@ -64,7 +64,7 @@ class Flags:
 def known_answers(flags: Flags) -> None:
     """Travel, measure and hold one beside the other; write the tables."""
     study = Study.open(flags.study)
-    runs = decoding_runs(study, flags.runs)
+    runs = find_decoding_runs(study, flags.runs)
     flags.out.mkdir(parents=True, exist_ok=True)
     alone = read_planted(flags.planted)
     planted, ranked = planted_parameters(alone), list(alone["measure"].unique())
@@ -80,10 +80,10 @@ def known_answers(flags: Flags) -> None:
     )
 
 
-def decoding_runs(study: Study, wanted: tuple[str, ...]) -> list[PicturedRun]:
+def find_decoding_runs(study: Study, wanted: tuple[str, ...]) -> list[DecodingRun]:
     """The runs asked for, or all embedded ones that decode; what does not decode is said."""
     names = study.chosen_runs(wanted) if wanted else sorted(path.name for path in study.folder.glob("embeddings/*"))
-    runs = pictured_runs(study, names)
+    runs = open_decoding_runs(study, names)
     if not runs:
         raise InputError(f"{study.folder}: no embedded run decodes; train one and embed it: phenolens train, embed")
     left_out = sorted(set(names) - {run.name for run in runs})
@@ -122,7 +122,7 @@ def planted_parameters(alone: pd.DataFrame) -> pd.DataFrame:
     return seen_parameters(alone).drop_duplicates("mechanism").sort_values("mechanism").set_index("mechanism")
 
 
-def travels(study: Study, run: PicturedRun, flags: Flags) -> Iterator[tuple[str, int, pd.DataFrame]]:
+def travels(study: Study, run: DecodingRun, flags: Flags) -> Iterator[tuple[str, int, pd.DataFrame]]:
     """For each way and draw of control cells the measured change, a row a mechanism, in deviations of controls."""
     cells = embedded_cells(study, run.name)
     unit = measured(run.originals(cells.catalogue.rows(role="control"))).std()
@@ -151,7 +151,7 @@ def treatments(cells: EmbeddedCells) -> dict[str, list[np.ndarray]]:
     return groups
 
 
-def way_end(way: str, run: PicturedRun, cells: EmbeddedCells, starts: np.ndarray, rows: np.ndarray) -> pd.Series:
+def way_end(way: str, run: DecodingRun, cells: EmbeddedCells, starts: np.ndarray, rows: np.ndarray) -> pd.Series:
     """Measures of the last frame, mean over the control cells that travel to the treatment of these rows."""
     z = cells.z[rows].astype(float)
     if way == "target cell":  # swap or line, from whatever cell: all end in the target's reconstruction
@@ -171,14 +171,14 @@ def way_end(way: str, run: PicturedRun, cells: EmbeddedCells, starts: np.ndarray
     return measured(run.decoded(np.array(ends))).mean()
 
 
-def redrawn_changes(run: PicturedRun, cells: EmbeddedCells, of_mechanism: dict[str, list[np.ndarray]]) -> pd.DataFrame:
+def redrawn_changes(run: DecodingRun, cells: EmbeddedCells, of_mechanism: dict[str, list[np.ndarray]]) -> pd.DataFrame:
     """Reconstructions of all treated cells minus those of all control cells, a row a mechanism."""
     control = measured(run.decoded(cells.z[cells.catalogue.rows(role="control")])).mean()
     rows = {name: np.concatenate(each) for name, each in of_mechanism.items()}
     return pd.DataFrame({name: measured(run.decoded(cells.z[of])).mean() for name, of in rows.items()}).T - control
 
 
-def real_changes(study: Study, run: PicturedRun) -> pd.DataFrame:
+def real_changes(study: Study, run: DecodingRun) -> pd.DataFrame:
     """Real treated cells minus real control cells, a row a mechanism, in deviations of control cells."""
     cells = embedded_cells(study, run.name)
     control = measured(run.originals(cells.catalogue.rows(role="control")))

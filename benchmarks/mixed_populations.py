@@ -153,7 +153,7 @@ def report(table: pd.DataFrame, traveller: Traveller, flags: Flags) -> str:
             ]
         )
     body = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-    return f"{traveller.pictured.name}, seed {flags.seed}, {flags.shuffles} shuffles.\n\n{body}\n"
+    return f"{traveller.run.name}, seed {flags.seed}, {flags.shuffles} shuffles.\n\n{body}\n"
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from phenolens.core.files import sha256, write_json
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
 from phenolens.crops.store import normalised
-from phenolens.runs.decoder import chosen_run
+from phenolens.runs.decoder import find_decoding_run
 from phenolens.study import Study
 from phenolens.training.config import TrainConfig
 from phenolens.training.device import Compute
@@ -42,8 +42,8 @@ def everything_but_assessments(study):
 
 
 def test_pictures_are_the_cells_real_or_redrawn_in_one_contrast(study):
-    run = chosen_run(study, "vae-seed0")
-    pictures = draw_pictures(run.store, run.redrawn, AssessmentConfig(n=8), channels=run.store.channels)
+    run = find_decoding_run(study, "vae-seed0")
+    pictures = draw_pictures(run.store, run.reconstructed, AssessmentConfig(n=8), channels=run.store.channels)
     cells = run.store.cells
     fine = np.flatnonzero(~cells["is_noise"].to_numpy(bool))
     sample = fine[np.unique(np.linspace(0, len(fine) - 1, 256).astype(int))]
@@ -51,16 +51,16 @@ def test_pictures_are_the_cells_real_or_redrawn_in_one_contrast(study):
     assert sum(picture.is_synthetic for picture in pictures) == 8
     for picture in pictures:
         row = np.flatnonzero(cells["cell_id"] == picture.cell_id)
-        crop = (run.redrawn(row) if picture.is_synthetic else normalised(run.store.take(row)))[0]
+        crop = (run.reconstructed(row) if picture.is_synthetic else normalised(run.store.take(row)))[0]
         shown = imagecodecs.png_decode(picture.png) / 255
         np.testing.assert_allclose(shown, cell_image(crop, contrast), atol=0.5 / 255 + 1e-3)  # bfloat16 apart
         assert picture.treatment.startswith(cells["compound"][row[0]])
 
 
 def test_no_length_size_or_metadata_of_a_picture_tells_its_kind(study):
-    run = chosen_run(study, "vae-seed0")
+    run = find_decoding_run(study, "vae-seed0")
     for channels in (run.store.channels, run.store.channels[:1], run.store.channels[:2]):
-        pictures = draw_pictures(run.store, run.redrawn, AssessmentConfig(n=4), channels=channels)
+        pictures = draw_pictures(run.store, run.reconstructed, AssessmentConfig(n=4), channels=channels)
         assert len({len(picture.png) for picture in pictures}) == 1
         headers = {picture.png[:33] for picture in pictures}  # signature and IHDR
         assert len(headers) == 1
@@ -71,9 +71,9 @@ def test_no_length_size_or_metadata_of_a_picture_tells_its_kind(study):
 
 
 def test_one_channel_is_shown_in_grey_and_others_are_not(study):
-    run = chosen_run(study, "vae-seed0")
-    grey = draw_pictures(run.store, run.redrawn, AssessmentConfig(n=2), channels=["actin"])
-    colour = draw_pictures(run.store, run.redrawn, AssessmentConfig(n=2), channels=["DNA", "actin"])
+    run = find_decoding_run(study, "vae-seed0")
+    grey = draw_pictures(run.store, run.reconstructed, AssessmentConfig(n=2), channels=["actin"])
+    colour = draw_pictures(run.store, run.reconstructed, AssessmentConfig(n=2), channels=["DNA", "actin"])
     assert all((imagecodecs.png_decode(p.png) == imagecodecs.png_decode(p.png)[..., :1]).all() for p in grey)
     planes = np.stack([imagecodecs.png_decode(picture.png) for picture in colour])
     assert planes[..., 1].max() == 0  # neither DNA nor actin is green
@@ -81,9 +81,9 @@ def test_one_channel_is_shown_in_grey_and_others_are_not(study):
 
 
 def test_each_channel_is_shown_alone_as_often_as_all_of_them(study):
-    run = chosen_run(study, "vae-seed0")
+    run = find_decoding_run(study, "vae-seed0")
     config = AssessmentConfig(n=8, each_channel=True)
-    pictures = draw_pictures(run.store, run.redrawn, config, channels=run.store.channels)
+    pictures = draw_pictures(run.store, run.reconstructed, config, channels=run.store.channels)
     together = ", ".join(run.store.channels)
     for kind in (True, False):
         shown = [picture.shown for picture in pictures if picture.is_synthetic is kind]

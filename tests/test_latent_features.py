@@ -21,7 +21,7 @@ from phenolens.latent_features.figure import traversal_strip
 from phenolens.morphology.features import measures
 from phenolens.plotting.page import render_page
 from phenolens.plotting.style import alt_of, caption_of
-from phenolens.runs.decoder import chosen_run
+from phenolens.runs.decoder import find_decoding_run
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.study import Study
 from phenolens.training.config import TrainConfig
@@ -67,17 +67,17 @@ def used_table(*rows: pd.Series) -> pd.DataFrame:
 
 
 def test_the_kl_of_a_feature_is_that_of_its_posterior_averaged_over_cells(study):
-    run = chosen_run(study, "vae-seed0")
+    run = find_decoding_run(study, "vae-seed0")
     crops = study.crops.take(np.arange(30))
     with torch.inference_mode():
         mean, log_variance = (part.numpy() for part in run.model.encoder(run.compute.normalised(crops)))
     expected = (0.5 * (np.exp(log_variance) + mean**2 - 1 - log_variance)).mean(axis=0)
     np.testing.assert_allclose(mean_kl(run.model, crops, compute=run.compute), expected, rtol=1e-5)
-    assert mean_kl(chosen_run(study, "pca-seed0").model, crops, compute=run.compute) is None
+    assert mean_kl(find_decoding_run(study, "pca-seed0").model, crops, compute=run.compute) is None
 
 
 def test_the_table_has_the_correlations_and_variance_shares_of_each_feature(study):
-    run, cells = chosen_run(study, "vae-seed0"), embedded_cells(study, "vae-seed0")
+    run, cells = find_decoding_run(study, "vae-seed0"), embedded_cells(study, "vae-seed0")
     rows = np.flatnonzero(cells.catalogue.counted)[:50]
     measured = measures(run.originals(rows), channels=run.store.channels)
     found = correlations(cells.z[rows], measured)
@@ -98,7 +98,7 @@ def test_the_table_has_the_correlations_and_variance_shares_of_each_feature(stud
 
 
 def test_a_feature_that_collapsed_is_counted_and_not_used(study):
-    run, cells = chosen_run(study, "pca-seed0"), embedded_cells(study, "pca-seed0")
+    run, cells = find_decoding_run(study, "pca-seed0"), embedded_cells(study, "pca-seed0")
     z = cells.z.copy()
     z[:, 2] = 4.0
     changed = EmbeddedCells(z, cells.catalogue)
@@ -112,7 +112,7 @@ def test_a_feature_that_collapsed_is_counted_and_not_used(study):
 
 def test_batches_are_compared_in_control_cells_alone(study):
     """What a treatment on one plate alone does to a feature must not make it a batch feature."""
-    run, cells = chosen_run(study, "pca-seed0"), embedded_cells(study, "pca-seed0")
+    run, cells = find_decoding_run(study, "pca-seed0"), embedded_cells(study, "pca-seed0")
     z = cells.z.copy()
     plates = cells.catalogue.cells["plate"].astype(str)
     z[(cells.catalogue.cells["role"] == "treated").to_numpy() & (plates == plates.iloc[0]).to_numpy(), 0] += 99

@@ -44,7 +44,7 @@ class MadeUp:
     """Ten cells of one treatment: the populations are 6 and 4 cells, the second has more pieces of the nucleus."""
 
     def __init__(self, script):
-        self.pictured = SimpleNamespace(name="made-up")
+        self.run = SimpleNamespace(name="made-up")
         self.catalogue = SimpleNamespace(rows_of=lambda treatment: np.arange(10))
         self.script = script
         self.measured = self

@@ -26,7 +26,7 @@ from phenolens.paper_figures.figure3_interpolation import Interpolation, interpo
 from phenolens.paper_figures.figure4_comparison import RealCells, comparison, comparison_figure
 from phenolens.plotting.style import alt_of, caption_of
 from phenolens.runs.catalogue import Catalogue
-from phenolens.runs.decoder import chosen_run
+from phenolens.runs.decoder import find_decoding_run
 from phenolens.runs.embeddings import embedded_cells
 from phenolens.runs.example_cells import drawn_cells, of_different_mechanisms, seen_words
 from phenolens.runs.latent_path import feature_swap, target_cell
@@ -78,12 +78,14 @@ def test_originals_stand_over_every_model_that_decodes_the_plainest_first_in_one
     store = study.crops
     ids = store.cells.loc[~store.cells["is_noise"], "cell_id"].tolist()[3:5]
     figure = reconstructions_figure(study, FigureConfig(cells=tuple(ids)))
-    runs = [chosen_run(study, name) for name in ("pca-seed0", "ae-seed0", "vae-seed0")]
+    runs = [find_decoding_run(study, name) for name in ("pca-seed0", "ae-seed0", "vae-seed0")]
     assert row_labels(figure) == ["original", *(run.title for run in runs)]
     rows = Catalogue.of(store.cells).find_cells(ids)
     originals = runs[0].originals(rows)
     contrast = shared_contrast(originals, store.channels)
-    expected = [cell_image(crop, contrast) for row in (originals, *(run.redrawn(rows) for run in runs)) for crop in row]
+    expected = [
+        cell_image(crop, contrast) for row in (originals, *(run.reconstructed(rows) for run in runs)) for crop in row
+    ]
     np.testing.assert_array_equal(pictures(figure), expected)
 
 
@@ -141,7 +143,7 @@ def test_a_cell_that_is_not_there_offers_the_nearest_and_a_noise_crop_is_refused
 
 
 def test_an_interpolation_goes_from_the_middle_control_to_the_middle_cell_of_each_compound(study):
-    run, cells = chosen_run(study, "pca-seed0"), embedded_cells(study, "pca-seed0")
+    run, cells = find_decoding_run(study, "pca-seed0"), embedded_cells(study, "pca-seed0")
     compounds = tuple(sorted(set(cells.catalogue.treatments.query("role == 'treated'")["compound"])))[:2]
     figure = interpolation_figure(study, FigureConfig(runs=("pca-seed0",), compounds=compounds, frames=4))
     controls = cells.catalogue.rows(role="control")

@@ -35,7 +35,7 @@ from phenolens.realism.metrics import (
 )
 from phenolens.realism.saved import saved_realism
 from phenolens.realism.table import HEADINGS, measured_notes, realism_notes, realism_rows, strongest_differences
-from phenolens.runs.decoder import pictured_run
+from phenolens.runs.decoder import find_decoding_run
 from phenolens.simulation.simulate import simulate
 from phenolens.study import Study
 from phenolens.training.data import held_out_cells
@@ -297,8 +297,8 @@ def test_cells_of_wells_that_no_run_has_seen_are_taken_where_there_are_enough(tr
     store = study.crops
     again = ["--name", "held", "--held-out-wells", "0.5", "--model", "ae", *SHORT]
     assert cli.main(["train", str(trained_study), *again]) == 0
-    held = pictured_run(study, "held")
-    seen = pictured_run(study, "ae-seed0")
+    held = find_decoding_run(study, "held")
+    seen = find_decoding_run(study, "ae-seed0")
     unseen = set(np.flatnonzero(held_out_cells(store.cells, share=0.5, seed=0)))
     monkeypatch.setattr(compute, "LEAST_HELD_OUT", 30)
     monkeypatch.setattr(compute, "LEAST_CELLS", 30)

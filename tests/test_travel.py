@@ -28,7 +28,7 @@ def traveller(study):
 
 
 def table_of(traveller):
-    return traveller.pictured.store.cells.set_index("cell_id", drop=False)
+    return traveller.run.store.cells.set_index("cell_id", drop=False)
 
 
 def cells_of(traveller, compound, dose):
@@ -51,12 +51,12 @@ def test_a_swap_leads_from_the_control_nearest_to_their_mean_to_the_treated_cell
     np.testing.assert_allclose(trajectory.embeddings, naive.embeddings)
     np.testing.assert_allclose(trajectory.frames["cosine"], naive.cosines)
     np.testing.assert_allclose(trajectory.frames["distance"], np.linalg.norm(naive.embeddings - z[target], axis=1))
-    pictured = traveller.pictured
+    pictured = traveller.run
     np.testing.assert_array_equal(
         trajectory.pictures, decode(pictured.model, naive.embeddings, compute=pictured.compute)
     )
     np.testing.assert_array_equal(trajectory.difference, trajectory.pictures[-1] - trajectory.pictures[0])
-    crop = traveller.pictured.store.take([target])[0].astype(float)
+    crop = traveller.run.store.take([target])[0].astype(float)
     np.testing.assert_allclose(trajectory.target.crop, crop / crop.max(axis=(1, 2), keepdims=True), rtol=1e-6)
 
 
@@ -223,7 +223,7 @@ def test_settings_that_cannot_be_or_do_not_go_together_are_refused(settings):
 
 def test_decoded_pictures_are_embedded_anew_as_pictures_not_as_zeros(traveller):
     """PCA projects: what it drew comes back to where it was, but for 16 bits and the maximum of each channel."""
-    pictured, z = traveller.pictured, traveller.cells.z[:20]
+    pictured, z = traveller.run, traveller.cells.z[:20]
     pictures = pictured.decoded(z)
     scaled = np.maximum(pictures, 0)
     scaled = scaled / scaled.max(axis=(2, 3), keepdims=True)

@@ -77,7 +77,7 @@ def set_up(study: Study, config: AssessmentConfig, assessors: Sequence[str], *, 
         InputError: invalid settings or names of assessors, or a test of this name with other settings. All are found
             before anything is written.
     """
-    from phenolens.runs.decoder import chosen_run  # imports torch, which serving a test does not need
+    from phenolens.runs.decoder import find_decoding_run  # imports torch, which serving a test does not need
 
     if not 1 <= config.n <= MAX_PICTURES:
         raise InputError(f"--n {config.n}: expected 1 to {MAX_PICTURES} pictures of each kind")
@@ -86,7 +86,7 @@ def set_up(study: Study, config: AssessmentConfig, assessors: Sequence[str], *, 
     if name and not NAME.fullmatch(name):
         raise InputError(f'name "{name[:80]}": expected at most 100 letters, digits and _ . + -, such as first-round')
     names = _checked_names(assessors)
-    run = chosen_run(study, config.run)
+    run = find_decoding_run(study, config.run)
     channels = _checked_channels(config, run.store.channels)
     settings = {**asdict(config), "run": run.name, "channels": channels, "crops": run.store.identity}
     settings["weights"] = sha256(run.run.checkpoint)
@@ -95,7 +95,7 @@ def set_up(study: Study, config: AssessmentConfig, assessors: Sequence[str], *, 
         file = assessments(study).get(name)
         if file is None:
             tell(f"making {2 * config.n} pictures with {run.name}")
-            pictures = draw_pictures(run.store, run.redrawn, config, channels=channels)
+            pictures = draw_pictures(run.store, run.reconstructed, config, channels=channels)
             about = {**settings, "title": run.title, "model": run.model_name, "crop_px": run.store.crop_px}
             file = AssessmentFile.create(study.assessments_folder / f"{name}.sqlite", pictures, about)
         else:

@@ -22,7 +22,7 @@ from phenolens.plotting.style import file_of
 from phenolens.realism.compute import RealismConfig
 from phenolens.realism.saved import SavedRealism, write_realism
 from phenolens.report.compute import ReportConfig, write_report
-from phenolens.runs.decoder import chosen_run
+from phenolens.runs.decoder import find_decoding_run
 from phenolens.study import Study
 from phenolens.travel.compute import Traveller
 from phenolens.travel.config import TravelConfig
@@ -66,7 +66,7 @@ def travel(
     for kind in film:
         check_can_film(kind)
     traveller = Traveller.open(opened, run)
-    tell(f"decoding with {traveller.pictured.name}")
+    tell(f"decoding with {traveller.run.name}")
     folder, trajectories = save_travel(opened, traveller, path, pictures=pictures, films=film)
     for trajectory in trajectories:
         tell(summary(trajectory))
@@ -111,7 +111,7 @@ def features(
         InputError: There is no such run, it is not embedded, or its model does not decode.
     """
     opened = Study.open(study)
-    page, table = write_features(opened, chosen_run(opened, run), describing)
+    page, table = write_features(opened, find_decoding_run(opened, run), describing)
     tell(f"{int(table['used'].sum())} of {len(table)} features are used")
     return page
 

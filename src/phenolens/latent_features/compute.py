@@ -29,7 +29,7 @@ from phenolens.latent_features.figure import traversal_strip
 from phenolens.models.vaeplus import ACTIVE_NATS
 from phenolens.morphology.features import describe, measures
 from phenolens.plotting.page import InlinePicture, inline_pictures, render_page
-from phenolens.runs.decoder import PicturedRun
+from phenolens.runs.decoder import DecodingRun
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.latent_path import target_cell
 from phenolens.study import Study
@@ -90,7 +90,7 @@ class FeatureSection:
     strip: list[InlinePicture]
 
 
-def write_features(study: Study, run: PicturedRun, config: FeaturesConfig) -> tuple[Path, pd.DataFrame]:
+def write_features(study: Study, run: DecodingRun, config: FeaturesConfig) -> tuple[Path, pd.DataFrame]:
     """Write `features/<run>.html`, `.csv` and `_correlations.csv`.
 
     Args:
@@ -119,7 +119,7 @@ def write_features(study: Study, run: PicturedRun, config: FeaturesConfig) -> tu
 
 
 def feature_table(
-    run: PicturedRun,
+    run: DecodingRun,
     cells: EmbeddedCells,
     rows: np.ndarray,
     found: Correlations,
@@ -191,7 +191,7 @@ def _random_cells(cells: EmbeddedCells, config: FeaturesConfig) -> np.ndarray:
     return np.sort(random.choice(counted, min(config.measured_cells, len(counted)), replace=False))
 
 
-def _measured(run: PicturedRun, rows: np.ndarray) -> pd.DataFrame:
+def _measured(run: DecodingRun, rows: np.ndarray) -> pd.DataFrame:
     """The measures (n rows) of these rows of the store, chunk by chunk."""
     starts = range(0, len(rows), CHUNK)
     parts = [
@@ -203,7 +203,7 @@ def _measured(run: PicturedRun, rows: np.ndarray) -> pd.DataFrame:
 
 def _page(
     study: Study,
-    run: PicturedRun,
+    run: DecodingRun,
     cells: EmbeddedCells,
     table: pd.DataFrame,
     *,
@@ -240,7 +240,7 @@ def _page(
 
 
 def _sections(
-    run: PicturedRun, cells: EmbeddedCells, shown: pd.DataFrame, config: FeaturesConfig
+    run: DecodingRun, cells: EmbeddedCells, shown: pd.DataFrame, config: FeaturesConfig
 ) -> list[FeatureSection]:
     """Each shown feature with its strip, decoded from the control cell nearest to the controls' mean."""
     counted = np.flatnonzero(cells.catalogue.counted)
@@ -296,7 +296,7 @@ def _difference_limit(frames_of: Sequence[np.ndarray]) -> float:
     return max(2 * float(np.median(changes)), 1e-6) if changes else 1.0
 
 
-def _contrast(run: PicturedRun, counted: np.ndarray, real: np.ndarray) -> Contrast:
+def _contrast(run: DecodingRun, counted: np.ndarray, real: np.ndarray) -> Contrast:
     """One contrast for all strips: that of cells spread evenly over the study, and of the cell that is shown."""
     spread = counted[np.unique(np.linspace(0, len(counted) - 1, CONTRAST_CELLS).astype(int))]
     return shared_contrast(np.concatenate([real[None], run.originals(spread)]), run.store.channels)

@@ -7,7 +7,7 @@ from phenolens.core.progress import track
 from phenolens.paper_figures.config import FigureConfig
 from phenolens.plotting.cell_images import reconstructions
 from phenolens.runs.catalogue import Catalogue
-from phenolens.runs.decoder import decoding_runs, named_runs
+from phenolens.runs.decoder import find_decoding_runs, runs_by_title
 from phenolens.runs.example_cells import chosen_words, of_different_mechanisms, seen_words, unseen_cells
 from phenolens.study import Study
 
@@ -16,14 +16,14 @@ SHOWN_CELLS = 8  # by default
 
 def reconstructions_figure(study: Study, config: FigureConfig) -> Figure:
     """Figure 2: originals above the reconstructions of the same cells by each model, the plainest first."""
-    runs, store = decoding_runs(study, config.runs), study.crops
+    runs, store = find_decoding_runs(study, config.runs), study.crops
     unseen, catalogue = unseen_cells(store, runs), Catalogue.of(store.cells)
     rows = catalogue.find_cells(config.cells)
     if not len(rows):
         random = np.random.default_rng(config.picture_seed)
         rows = of_different_mechanisms(catalogue, config.shown_cells or SHOWN_CELLS, unseen=unseen, random=random)
-    decoding = track(named_runs(runs).items(), "decoding cells", total=len(runs))
-    by_model = {name: run.redrawn(rows) for name, run in decoding}
+    decoding = track(runs_by_title(runs).items(), "decoding cells", total=len(runs))
+    by_model = {name: run.reconstructed(rows) for name, run in decoding}
     return reconstructions(
         runs[0].originals(rows),
         by_model,

@@ -15,7 +15,7 @@ from phenolens.core.progress import track
 from phenolens.paper_figures.config import FigureConfig
 from phenolens.plotting.cell_images import PAD_IN, SPACE, WIDTH_IN, cell_grid, channel_key, draw_cell, label_row, listed
 from phenolens.plotting.style import QUIET, add_caption, bare, figure_style, new_figure
-from phenolens.runs.decoder import PicturedRun, chosen_run
+from phenolens.runs.decoder import DecodingRun, find_decoding_run
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.example_cells import seen_words, unseen_cells
 from phenolens.runs.latent_path import decode_frames, feature_swap, straight_line, target_cell
@@ -152,10 +152,10 @@ def strongest_treatments(cells: EmbeddedCells) -> list[str]:
     return treated.drop_duplicates(by).index.tolist()
 
 
-def _one_run(study: Study, names: Sequence[str]) -> PicturedRun:
+def _one_run(study: Study, names: Sequence[str]) -> DecodingRun:
     if len(names) > 1:
         raise InputError(f"--runs {' '.join(names)}: an interpolation is decoded by one run; name one")
-    return chosen_run(study, names[0] if names else None)
+    return find_decoding_run(study, names[0] if names else None)
 
 
 def _start(cells: EmbeddedCells, ids: Sequence[str], unseen: np.ndarray) -> int:

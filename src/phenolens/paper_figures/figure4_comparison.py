@@ -30,7 +30,7 @@ from phenolens.plotting.cell_images import (
 from phenolens.plotting.style import PIXELS_PER_INCH, add_caption, bare, figure_style
 from phenolens.readiness import check_scores
 from phenolens.runs.catalogue import Catalogue
-from phenolens.runs.decoder import PicturedRun, decoding_runs, named_runs, pictured_runs, place
+from phenolens.runs.decoder import DecodingRun, by_model, find_decoding_runs, open_decoding_runs, runs_by_title
 from phenolens.runs.example_cells import chosen_words, drawn_cells, seen_words, unseen_cells
 from phenolens.runs.scores import queries_of, scored_runs
 from phenolens.study import Study
@@ -59,7 +59,7 @@ def comparison_figure(study: Study, config: FigureConfig) -> Figure:
     runs = _two_runs(study, config.runs)
     store, random = study.crops, np.random.default_rng(config.picture_seed)
     catalogue, unseen = Catalogue.of(store.cells), unseen_cells(store, runs)
-    answers = {name: _neighbours(study, run.name) for name, run in named_runs(runs).items()}
+    answers = {name: _neighbours(study, run.name) for name, run in runs_by_title(runs).items()}
     treatment = catalogue.find_treatment(config.treatment or _random_treatment(list(answers.values()), random))
     rows = _own_cells(catalogue, config.cells, treatment)
     if not len(rows):
@@ -77,7 +77,7 @@ def comparison_figure(study: Study, config: FigureConfig) -> Figure:
     chosen = "" if config.treatment else "The treatment was drawn at random. "
     return comparison(
         runs[0].originals(rows),
-        {name: run.redrawn(rows) for name, run in named_runs(runs).items()},
+        {name: run.reconstructed(rows) for name, run in runs_by_title(runs).items()},
         real,
         label,
         channels=store.channels,
@@ -159,15 +159,15 @@ def comparison(
         )
 
 
-def _two_runs(study: Study, names: Sequence[str]) -> list[PicturedRun]:
+def _two_runs(study: Study, names: Sequence[str]) -> list[DecodingRun]:
     """The two named runs; else the two best models among the scored runs that decode."""
     scored = scored_runs(study)
     for name in study.chosen_runs(tuple(names)):
         if names and name not in scored:
             raise InputError(f'run "{name}" has no scores; run `phenolens evaluate {study.folder}` first')
-    runs = decoding_runs(study, names) if names else sorted(pictured_runs(study, scored), key=place)
+    runs = find_decoding_runs(study, names) if names else sorted(open_decoding_runs(study, scored), key=by_model)
     first_of_model = {run.model_name: run for run in reversed(runs)}.values()
-    chosen = runs if names else sorted(first_of_model, key=place)[-2:]
+    chosen = runs if names else sorted(first_of_model, key=by_model)[-2:]
     if len(chosen) != 2:
         there = listed([run.name for run in runs]) or "none"
         raise InputError(

@@ -20,7 +20,7 @@ from phenolens.models.interface import Draws
 from phenolens.morphology.features import measures, nuclei_channel
 from phenolens.morphology.reconstruction_metrics import cell_fidelity, fine_power
 from phenolens.realism.metrics import MeasuredImages, measure_differences, normal_samples, random_halves, realism_row
-from phenolens.runs.decoder import PicturedRun
+from phenolens.runs.decoder import DecodingRun
 from phenolens.training.data import held_out_cells
 
 CHUNK = 256  # cells decoded and measured at once: bounds the memory
@@ -75,7 +75,7 @@ class ImageSet:
     originals: Images | None  # what structural similarity compares them with; None for samples
 
 
-def measure_realism(store: CropStore, runs: Sequence[PicturedRun], config: RealismConfig) -> Realism:
+def measure_realism(store: CropStore, runs: Sequence[DecodingRun], config: RealismConfig) -> Realism:
     """Every realism metric for each run's reconstructions, samples of the VAEs, and real and blurred cells.
 
     Args:
@@ -113,7 +113,7 @@ def measure_realism(store: CropStore, runs: Sequence[PicturedRun], config: Reali
     return Realism(pd.DataFrame(table), pd.concat(differences, ignore_index=True), examples, about)
 
 
-def image_sets(store: CropStore, runs: Sequence[PicturedRun], rows: np.ndarray, *, seed: int) -> list[ImageSet]:
+def image_sets(store: CropStore, runs: Sequence[DecodingRun], rows: np.ndarray, *, seed: int) -> list[ImageSet]:
     """All sets of images of these rows (N,) of the store: real cells, blurred cells, then each run's."""
     # a real cell is compared with the one before it in a random ring, so never with itself
     ring = np.random.default_rng([seed, 2]).permutation(len(rows))
@@ -133,14 +133,14 @@ def image_sets(store: CropStore, runs: Sequence[PicturedRun], rows: np.ndarray, 
     return sets
 
 
-def set_names(runs: Sequence[PicturedRun]) -> list[str]:
+def set_names(runs: Sequence[DecodingRun]) -> list[str]:
     """The name of each run's set: its model, with the run's own name where several runs have the same model."""
     titles = [run.title for run in runs]
     return [run.title if titles.count(run.title) == 1 else f"{run.title}, {run.name}" for run in runs]
 
 
 def measured_cells(
-    store: CropStore, runs: Sequence[PicturedRun], config: RealismConfig
+    store: CropStore, runs: Sequence[DecodingRun], config: RealismConfig
 ) -> tuple[np.ndarray, MeasuredCells]:
     """Random rows of the store to measure, sorted, and which cells these are.
 
@@ -213,11 +213,11 @@ def _blurred(originals: Images, sigma: float) -> Images:
     return lambda positions: gaussian_filter(originals(positions), (0, 0, sigma, sigma))
 
 
-def _reconstructed(run: PicturedRun, rows: np.ndarray) -> Images:
-    return lambda positions: run.redrawn(rows[positions])
+def _reconstructed(run: DecodingRun, rows: np.ndarray) -> Images:
+    return lambda positions: run.reconstructed(rows[positions])
 
 
-def _sampled(run: PicturedRun, rows: np.ndarray, seed: int) -> Images:
+def _sampled(run: DecodingRun, rows: np.ndarray, seed: int) -> Images:
     """Images decoded from as many random embeddings as there are cells; position i is not related to cell i."""
 
     @cache

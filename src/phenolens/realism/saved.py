@@ -15,7 +15,7 @@ from phenolens.plotting.style import alt_of, png
 from phenolens.realism.compute import MeasuredCells, RealismConfig, measure_realism
 from phenolens.realism.figure import realism_figure
 from phenolens.realism.table import measured_notes, realism_notes
-from phenolens.runs.decoder import PicturedRun, decoding_runs
+from phenolens.runs.decoder import DecodingRun, find_decoding_runs
 from phenolens.runs.reproduce import flags_of
 from phenolens.study import Study, made_from
 from phenolens.training.checkpoint import weights_sha256
@@ -98,21 +98,21 @@ def write_realism(study: Study, names: Sequence[str], config: RealismConfig) -> 
     return _read(study, about)
 
 
-def runs_of_current_crops(study: Study, names: Sequence[str]) -> list[PicturedRun]:
+def runs_of_current_crops(study: Study, names: Sequence[str]) -> list[DecodingRun]:
     """The runs of these names, or all trained runs that decode.
 
     Raises:
         InputError: If a named run does not decode, one was trained on other crops, or there is no run.
     """
     crops = study.crops.identity
-    runs = decoding_runs(study, names)
+    runs = find_decoding_runs(study, names)
     for run in runs:
         if (run.run.about() or {}).get("crops") != crops:
             raise InputError(f"{run.run.folder}: out of date: the study's crops changed; train it again")
     return runs
 
 
-def _source(study: Study, runs: Sequence[PicturedRun], config: dict[str, Any]) -> str:
+def _source(study: Study, runs: Sequence[DecodingRun], config: dict[str, Any]) -> str:
     weights = {run.name: weights_sha256(run.model) for run in runs}
     return made_from(crops=study.crops.identity, weights=weights, config=config, version=__version__)
 

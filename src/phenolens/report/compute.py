@@ -28,7 +28,7 @@ from phenolens.report.crop_quality import crop_quality, excluded_crops
 from phenolens.report.nearest_neighbours import neighbour_pairs
 from phenolens.report.page import ReportContents, report_html
 from phenolens.report.pictures import interpolation_strips, mechanism_sheet, reconstructed_cells
-from phenolens.runs.decoder import pictured_runs
+from phenolens.runs.decoder import open_decoding_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.reproduce import commands, flags_of
 from phenolens.runs.scores import chance_of, queries_of, scored_runs
@@ -187,7 +187,7 @@ def _decoded_pictures(
     config: ReportConfig,
 ) -> dict[str, Any]:
     """Reconstructions by all runs that decode, and interpolations by the pictured run or else the last of these."""
-    decoding = sorted(pictured_runs(study, scored), key=lambda one: (one.name == run, one.title))
+    decoding = sorted(open_decoding_runs(study, scored), key=lambda one: (one.name == run, one.title))
     if not decoding:
         return {}
     decoder = decoding[-1].name

@@ -9,7 +9,7 @@ from phenolens.crops.store import CropStore, normalised
 from phenolens.plotting.cell_images import contact_sheet, reconstructions
 from phenolens.plotting.page import Picture
 from phenolens.runs.catalogue import Catalogue, nearest_names
-from phenolens.runs.decoder import PicturedRun, named_runs, pictured_run
+from phenolens.runs.decoder import DecodingRun, find_decoding_run, runs_by_title
 from phenolens.runs.embeddings import EmbeddedCells
 from phenolens.runs.example_cells import of_different_mechanisms, seen_words, unseen_cells
 from phenolens.study import Study
@@ -20,14 +20,14 @@ from phenolens.travel.figure import travel_strip
 MOST_STRIPS = 6  # where no compound is named
 
 
-def reconstructed_cells(store: CropStore, runs: list[PicturedRun], *, n: int, seed: int) -> Picture:
+def reconstructed_cells(store: CropStore, runs: list[DecodingRun], *, n: int, seed: int) -> Picture:
     """Cells of different mechanisms and each run's reconstructions; cells of held-out wells are preferred."""
     unseen = unseen_cells(store, runs)
     catalogue = Catalogue.of(store.cells)
     rows = of_different_mechanisms(catalogue, n, unseen=unseen, random=np.random.default_rng(seed))
     return reconstructions(
         runs[0].originals(rows),
-        {name: run.redrawn(rows) for name, run in named_runs(runs).items()},
+        {name: run.reconstructed(rows) for name, run in runs_by_title(runs).items()},
         catalogue.labels(rows),
         channels=store.channels,
         note=seen_words(rows, unseen),
@@ -65,9 +65,7 @@ def interpolation_strips(
     Raises:
         InputError: If a named compound has no profile.
     """
-    decoder = pictured_run(study, run, precision=PRECISION)
-    assert decoder is not None  # the run decodes
-    traveller = Traveller(decoder, cells)
+    traveller = Traveller(find_decoding_run(study, run, precision=PRECISION), cells)
     chosen = chosen_treatments(profiles, compounds)
     strips: list[Picture] = []
     for treatment in track(chosen, f"interpolations by {run}", total=len(chosen)):

@@ -1,4 +1,4 @@
-"""The runs whose embeddings decode into pictures.
+"""Runs that decode: open them, embed and decode cells, find the one to use.
 
 n cells, Z features, C channels, S crop side in px.
 """
@@ -20,8 +20,8 @@ from phenolens.training.embed import decode, embed_crops
 
 
 @dataclass(frozen=True)
-class PicturedRun:
-    """A run that decodes, and what its pictures are made of."""
+class DecodingRun:
+    """A trained run whose model decodes embeddings into crops."""
 
     run: RunFolder
     model_name: str  # its key in MODELS
@@ -31,23 +31,23 @@ class PicturedRun:
 
     @property
     def name(self) -> str:
-        """The run's own name."""
+        """The name of the run."""
         return self.run.name
 
     @property
     def title(self) -> str:
-        """The model's name as the paper writes it, such as VAE+."""
+        """The title of its model, such as VAE+."""
         return model_title(self.model_name)
 
     def originals(self, rows: np.ndarray) -> np.ndarray:
-        """Crops (n, C, S, S) of these rows of the store as the model sees them: each channel over its maximum."""
+        """Crops (n, C, S, S) of these rows of the store, scaled as the model's input."""
         return self.compute.scaled(self.store.take(rows), self.model.input).cpu().numpy()
 
     def embedded(self, crops: np.ndarray) -> np.ndarray:
         """Embeddings (n, Z) of crops (n, C, S, S), stored or decoded.
 
-        Decoded ones, floats, are first brought to 16 bits as a camera would: each channel of each over its maximum,
-        what is below 0 as 0.
+        Decoded crops, floats, are first rounded to 16 bits like a camera's, values below 0 as 0; for models with
+        peak-normalised input, after dividing each channel by its maximum.
         """
         if np.issubdtype(crops.dtype, np.floating):
             most = np.iinfo(np.uint16).max
@@ -56,72 +56,68 @@ class PicturedRun:
         return embed_crops(self.model, crops, compute=self.compute)
 
     def decoded(self, z: np.ndarray) -> np.ndarray:
-        """Pictures (n, C, S, S) of embeddings (n, Z)."""
+        """Crops (n, C, S, S) decoded from embeddings (n, Z)."""
         return decode(self.model, z, compute=self.compute)
 
-    def redrawn(self, rows: np.ndarray) -> np.ndarray:
+    def reconstructed(self, rows: np.ndarray) -> np.ndarray:
         """Reconstructions (n, C, S, S) of these rows of the store."""
         return self.decoded(self.embedded(self.store.take(rows)))
 
 
-def pictured_run(study: Study, name: str, *, precision: str | None = None) -> PicturedRun | None:
-    """What the pictures of a run are made of; None for a model that does not decode.
+def open_decoding_runs(study: Study, names: Sequence[str], *, precision: str | None = None) -> list[DecodingRun]:
+    """Those of these runs that decode, in their order.
 
-    `precision` is that of its convolutions, left out that of its training.
+    Args:
+        study: The study.
+        names: Of trained runs.
+        precision: Of convolutions; left out: that of the training.
     """
-    run = RunFolder(study.run_folder(name))
-    model, trained = trained_model(run)
-    if not isinstance(model, Decodes):
-        return None
-    precision = precision or trained.precision
-    compute = Compute.chosen(device=trained.device, precision=precision, threads=trained.threads)
-    return PicturedRun(run, trained.model, model, study.crops, compute)
+    runs = []
+    for name in names:
+        folder = RunFolder(study.run_folder(name))
+        model, trained = trained_model(folder)
+        if isinstance(model, Decodes):
+            compute = Compute.chosen(
+                device=trained.device, precision=precision or trained.precision, threads=trained.threads
+            )
+            runs.append(DecodingRun(folder, trained.model, model, study.crops, compute))
+    return runs
 
 
-def pictured_runs(study: Study, names: Sequence[str], *, precision: str | None = None) -> list[PicturedRun]:
-    """Those of these runs that decode, in their order."""
-    found = (pictured_run(study, name, precision=precision) for name in names)
-    return [run for run in found if run is not None]
+def find_decoding_run(study: Study, name: str | None, *, precision: str | None = None) -> DecodingRun:
+    """The run of this name; without a name the default one of the trained runs that decode.
 
-
-def chosen_run(study: Study, asked: str | None, *, precision: str | None = None) -> PicturedRun:
-    """The run asked for, which must decode; when none is asked for, the first VAE+ that is trained, else VAE, else AE.
-
-    InputError for a run that is not there or whose model cannot decode, naming those that can.
+    Raises:
+        InputError: no such run, or its model does not decode; the message names those that do.
     """
-    if asked is not None:
-        study.chosen_runs((asked,))
-        found = pictured_run(study, asked, precision=precision)
-        if found is not None:
-            return found
-    able = pictured_runs(study, ready_runs(study, "trained"), precision=precision)
-    named = ", ".join(run.name for run in able)
-    if asked is not None:
-        instead = f"name one that can: {named}" if able else f"train one: phenolens train {study.folder}"
-        raise InputError(f'run "{asked}": its model cannot decode embeddings into pictures; {instead}')
-    if not able:
-        raise InputError(
-            f"{study.folder}: no model of this study decodes embeddings into pictures; "
-            f"train one: phenolens train {study.folder}"
-        )
-    name = default_run(study, [run.name for run in able])
-    return next(run for run in able if run.name == name)
+    if name is not None:
+        study.chosen_runs((name,))
+        if found := open_decoding_runs(study, [name], precision=precision):
+            return found[0]
+    runs = {run.name: run for run in open_decoding_runs(study, ready_runs(study, "trained"), precision=precision)}
+    train = f"train one: phenolens train {study.folder}"
+    if name is not None:
+        instead = f"name one that can: {', '.join(runs)}" if runs else train
+        raise InputError(f'run "{name}": its model cannot decode embeddings into pictures; {instead}')
+    if not runs:
+        raise InputError(f"{study.folder}: no model of this study decodes embeddings into pictures; {train}")
+    return runs[default_run(study, list(runs))]
 
 
-def decoding_runs(study: Study, asked: Sequence[str]) -> list[PicturedRun]:
-    """The runs asked for, in their order, all of which must decode; else all that decode, the plainest model first."""
-    if asked:
-        return [chosen_run(study, name) for name in dict.fromkeys(asked)]
-    able = pictured_runs(study, ready_runs(study, "trained"))
-    return sorted(able, key=place) if able else [chosen_run(study, None)]
+def find_decoding_runs(study: Study, names: Sequence[str]) -> list[DecodingRun]:
+    """The runs of these names, all of which must decode; without names all that decode, the plainest model first."""
+    if names:
+        return [find_decoding_run(study, name) for name in dict.fromkeys(names)]
+    runs = open_decoding_runs(study, ready_runs(study, "trained"))
+    return sorted(runs, key=by_model) if runs else [find_decoding_run(study, None)]
 
 
-def place(run: PicturedRun) -> tuple[int, str]:
-    """Sorts runs by their model, the plainest first."""
+def by_model(run: DecodingRun) -> tuple[int, str]:
+    """Sorts runs by their model, the plainest first, then by name."""
     return plainest_first(run.model_name), run.name
 
 
-def named_runs(runs: Sequence[PicturedRun]) -> dict[str, PicturedRun]:
-    """The runs by their model's name, or by their own where two are of one model."""
+def runs_by_title(runs: Sequence[DecodingRun]) -> dict[str, DecodingRun]:
+    """The runs by the title of their model; by their name where two are of one model."""
     titles = [run.title for run in runs]
     return {run.title if titles.count(run.title) == 1 else run.name: run for run in runs}

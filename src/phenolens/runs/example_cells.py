@@ -9,11 +9,11 @@ import numpy as np
 
 from phenolens.crops.store import CropStore
 from phenolens.runs.catalogue import Catalogue
-from phenolens.runs.decoder import PicturedRun
+from phenolens.runs.decoder import DecodingRun
 from phenolens.training.data import held_out_cells
 
 
-def unseen_cells(store: CropStore, runs: Sequence[PicturedRun]) -> np.ndarray:
+def unseen_cells(store: CropStore, runs: Sequence[DecodingRun]) -> np.ndarray:
     """Which cells (N,) lie in wells that each of these runs held out of its training."""
     unseen = np.ones(len(store), bool)
     for run in runs:

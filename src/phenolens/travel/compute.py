@@ -15,7 +15,7 @@ from phenolens.core.errors import InputError
 from phenolens.crops.store import normalised
 from phenolens.morphology.features import measures
 from phenolens.morphology.medoids import MEASURED_CELLS, MeasuredCells, Populations, medoids
-from phenolens.runs.decoder import PicturedRun, chosen_run
+from phenolens.runs.decoder import DecodingRun, find_decoding_run
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.latent_path import (
     LatentPath,
@@ -54,14 +54,14 @@ class Traveller:
     The first travel takes some seconds, later ones a fraction of one. Safe to use from several threads.
     """
 
-    def __init__(self, pictured: PicturedRun, cells: EmbeddedCells, *, seed: int = 0) -> None:
-        self.pictured = pictured
+    def __init__(self, run: DecodingRun, cells: EmbeddedCells, *, seed: int = 0) -> None:
+        self.run = run
         self.cells = cells
         self.catalogue = cells.catalogue
-        self.channels = pictured.store.channels
+        self.channels = run.store.channels
         self._seed = seed
         self.controls = self.catalogue.rows(role="control")
-        self.measured = MeasuredCells(pictured.originals, self.channels, self.controls, seed=seed)
+        self.measured = MeasuredCells(run.originals, self.channels, self.controls, seed=seed)
         self._cache: OrderedDict[tuple[TravelConfig, bool], tuple[Trajectory, ...]] = OrderedDict()
         self._lock = Lock()
 
@@ -72,8 +72,8 @@ class Traveller:
         Raises:
             InputError: no such run, it cannot decode, or a step is missing; the message names the command.
         """
-        pictured = chosen_run(study, run, precision=PRECISION)
-        return cls(pictured, embedded_cells(study, pictured.name))
+        decoding = find_decoding_run(study, run, precision=PRECISION)
+        return cls(decoding, embedded_cells(study, decoding.name))
 
     def travel(self, config: TravelConfig, *, measured: bool = True) -> tuple[Trajectory, ...]:
         """Interpolate a control cell towards a treatment.
@@ -107,7 +107,7 @@ class Traveller:
     @cached_property
     def limits(self) -> Limits:
         """The out-of-distribution limits set by real cells."""
-        reembed = lambda z: self.pictured.embedded(self.pictured.decoded(z))  # noqa: E731
+        reembed = lambda z: self.run.embedded(self.run.decoded(z))  # noqa: E731
         return fit_limits(self.cells.z[self._reference], reembed, sample=SAMPLE, seed=self._seed)
 
     @cached_property
@@ -123,7 +123,7 @@ class Traveller:
     def real_cell(self, row: int) -> RealCell:
         """The real cell of a row, with its crop as the model sees it."""
         cell = self.catalogue.cells.iloc[row]
-        (crop,), (label,) = self.pictured.originals(np.array([row])), self.catalogue.labels([row])
+        (crop,), (label,) = self.run.originals(np.array([row])), self.catalogue.labels([row])
         return RealCell(str(cell["cell_id"]), str(cell["treatment"]), label, crop)
 
     def _trajectories(self, config: TravelConfig, measured: bool) -> tuple[Trajectory, ...]:
@@ -137,8 +137,8 @@ class Traveller:
         self, config: TravelConfig, start: int, target: Target, stops: list[str], measured: bool
     ) -> Trajectory:
         path, shown = self._path(config, start, [self._mean_of(name) for name in stops[:-1]] + [target])
-        pictures = decode_frames(path, self.pictured.decoded)
-        scores = frame_scores(self.limits, path.embeddings, self.pictured.embedded(pictures))
+        pictures = decode_frames(path, self.run.decoded)
+        scores = frame_scores(self.limits, path.embeddings, self.run.embedded(pictures))
         nearest, away = self._nearest(scores, [start, shown])
         cells = [self.real_cell(row) for row in nearest]
         frames = pd.DataFrame(
@@ -156,8 +156,8 @@ class Traveller:
             }
         )
         return Trajectory(
-            run=self.pictured.name,
-            model=self.pictured.title,
+            run=self.run.name,
+            model=self.run.title,
             way=config.way,
             beyond=config.beyond,
             channels=self.channels,

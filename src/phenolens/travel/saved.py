@@ -56,7 +56,7 @@ def save_travel(
         check_can_film(kind)
     treatment = traveller.catalogue.find_treatment(config.to)
     trajectories = traveller.travel(dataclasses.replace(config, to=treatment))
-    run = traveller.pictured.name
+    run = traveller.run.name
     folder = study.travels_folder / run / folder_name(treatment, config)
     about: dict[str, Any] = {
         "run": run,
