@@ -23,6 +23,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, Suppress
 
 from phenolens import pipeline
+from phenolens.commands.image_commands import LayoutName, crops_summary
 from phenolens.core.errors import InputError, Interrupted, RunError, at_least
 from phenolens.core.files import write_text, write_whole
 from phenolens.core.progress import tell, track
@@ -41,7 +42,6 @@ from phenolens.training.config import TrainConfig
 from phenolens.training.data import held_out_cells
 from phenolens.training.device import Compute
 from phenolens.training.embed import BATCH, decode, embed_crops
-from phenolens.verbs.crop import Layout, described
 from phenolens.verbs.run import beside
 
 ModelName = Literal["ae", "vae", "vaeplus", "pca"]
@@ -66,7 +66,7 @@ class Flags:
 
     out: Positional[Path]  # folder for the study, the tables and the pictures; new, empty, or begun by this command
     source: Path  # folder with the images and tables, or with the crop set
-    layout: Layout  # how the source lies on disk: a BBBC021 download with Nuclei.csv, or the public crop set
+    layout: LayoutName  # how the source lies on disk: a BBBC021 download with Nuclei.csv, or the public crop set
     models: tuple[ModelName, ...] = ("ae", "vae", "vaeplus", "pca")  # pca is the linear yardstick
     seeds: tuple[int, ...] = (0, 1, 2)  # of weights, batches, noise and held-out wells; one after the other
     measured_cells: int = 2000  # of the held-out wells, at random; all where there are fewer
@@ -97,7 +97,7 @@ def learned(flags: Flags) -> None:
     pipeline.check_source(flags.source)
     study = Study.create(flags.out / "study")
     store = pipeline.crop(study, source=flags.source, layout=flags.layout, config=flags.crop)
-    tell(described(store))
+    tell(crops_summary(store))
     pipeline.check_protocols(store, flags.evaluate)
     configs = [settings(flags.train, model, seed, store) for seed in flags.seeds for model in flags.models]
     for config in configs:

@@ -78,7 +78,7 @@ def test_a_page_a_channel_is_chosen_by_its_number_from_one(tmp_path, picture):
     assert size_of(f"{tmp_path}/a.tif#page=2") == (30, 40)
     assert "holds 3 images" in refusal(tmp_path / "a.tif")
     assert 'page "4"' in refusal(f"{tmp_path}/a.tif#page=4")
-    assert 'asks for page "0"' in refusal(f"{tmp_path}/a.tif#page=0")
+    assert 'page "0"' in refusal(f"{tmp_path}/a.tif#page=0")
 
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])
