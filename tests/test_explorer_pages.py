@@ -28,7 +28,7 @@ from phenolens.web import projection, treatments
 from phenolens.web.app import create_app, prepare
 from phenolens.web.base import address
 from phenolens.web.study_view import StudyView
-from test_web import TRICKS, everything
+from test_explorer import TRICKS, everything
 from travelling_study import LONELY, RUN, SERIES
 
 ASKED = f"run={RUN}&of=cells&projection=pca"

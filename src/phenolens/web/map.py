@@ -187,11 +187,11 @@ def add_map(app: FastAPI, view: StudyView, pages: Pages) -> Maps:
         view.cells()
         run = view.run(run)
         by = "mechanism" if of == "treatments" and by == "plate" else by  # a treatment is on several
-        asked: dict[str, Any] = {"run": run, "of": of, "projection": projection}
+        query: dict[str, Any] = {"run": run, "of": of, "projection": projection}
         response = pages.page(
             "map.html",
-            **asked,
-            asked=asked,
+            **query,
+            query=query,
             by=by,
             find=find,
             choices=[name for name in COLUMNS if of == "cells" or name != "plate"],
