@@ -1,4 +1,4 @@
-"""One latent feature moved, all others as they are in one real cell: what the feature draws.
+"""A strip of images for one latent feature: the feature moves, all others stay as in one real cell.
 
 F frames, C channels, S crop side in px. Crops are floats, each channel divided by its own maximum.
 """
@@ -23,10 +23,17 @@ def traversal_strip(
     own: float,
     limit: float,
 ) -> Figure:
-    """A real cell (C, S, S), what is decoded (F, C, S, S) when `feature` has these values (F,), and what that changed.
+    """A real cell, the frames decoded as one feature is moved, and the difference of the last and first frame.
 
-    `deviations` and `own`, the value of the real cell, are in standard deviations from the mean of real cells. The last
-    pictures, one a channel, are the last frame minus the first, in full colour at `limit`.
+    Args:
+        frames: Decoded crops (F, C, S, S).
+        deviations: The feature's values (F,), in standard deviations from the mean of real cells.
+        real_cell: The crop (C, S, S) whose other features are kept.
+        feature: The feature's name.
+        channels: C names; each has its own difference.
+        contrast: For all cells.
+        own: The real cell's own value, in standard deviations.
+        limit: The difference shown in full colour.
     """
     frames = checked_crops(frames, channels, what="frames")
     checked_crops(real_cell[None], channels, what="real cell")
@@ -59,5 +66,5 @@ def traversal_strip(
 
 
 def in_deviations(value: float) -> str:
-    """`+1.3 SD`, with a proper minus."""
+    """`+1.3 SD`, with a minus sign."""
     return f"{value:+.1f} SD".replace("-", "−")

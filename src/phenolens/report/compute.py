@@ -22,7 +22,7 @@ from phenolens.plotting.charts import confusion_matrix, learning_curves, treatme
 from phenolens.plotting.page import Picture, SavedPicture
 from phenolens.profiles.score_table import COMPOUNDS, verdict_sentence
 from phenolens.profiles.whitening import Certificate
-from phenolens.readiness import check_scores, default_run, run_config, steps_done
+from phenolens.readiness import check_scores, default_run, run_config, scores_about, steps_done
 from phenolens.realism.saved import saved_realism
 from phenolens.report.crop_quality import crop_quality, excluded_crops
 from phenolens.report.nearest_neighbours import neighbour_pairs
@@ -31,10 +31,11 @@ from phenolens.report.pictures import interpolation_strips, mechanism_sheet, rec
 from phenolens.runs.decoder import open_decoding_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.reproduce import commands, flags_of
-from phenolens.runs.scores import chance_of, queries_of, scored_runs
+from phenolens.runs.scores import chance_of, queries_of
 from phenolens.study import HEADLINE, Study
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.health import RECORDS
+from phenolens.travel.compute import PRECISION
 
 # Settings that change no result
 NOT_SHOWN = ("model", "network", "record_every", "checkpoint_every", "watch_every", "tensorboard")
@@ -70,7 +71,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
     """
     check_scores(study)
     store = study.crops
-    scored = scored_runs(study)
+    scored = list(scores_about(study)["profiles"])
     run = pictured_run(study, scored, config.run)
     cells = embedded_cells(study, run)
     profiles = _headline_profiles(study, run)
@@ -187,14 +188,16 @@ def _decoded_pictures(
     config: ReportConfig,
 ) -> dict[str, Any]:
     """Reconstructions by all runs that decode, and interpolations by the pictured run or else the last of these."""
-    decoding = sorted(open_decoding_runs(study, scored), key=lambda one: (one.name == run, one.title))
+    decoding = sorted(
+        open_decoding_runs(study, scored, precision=PRECISION), key=lambda one: (one.name == run, one.title)
+    )
     if not decoding:
         return {}
-    decoder = decoding[-1].name
-    cells = cells if decoder == run else embedded_cells(study, decoder)
+    decoder = decoding[-1]
+    cells = cells if decoder.name == run else embedded_cells(study, decoder.name)
     return {
         "interpolations": interpolation_strips(
-            study, decoder, cells, profiles, compounds=config.compounds, frames=config.frames
+            decoder, cells, profiles, compounds=config.compounds, frames=config.frames
         ),
         "reconstructions": reconstructed_cells(store, decoding, n=config.shown_cells, seed=config.picture_seed),
     }

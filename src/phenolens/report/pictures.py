@@ -9,11 +9,10 @@ from phenolens.crops.store import CropStore, normalised
 from phenolens.plotting.cell_images import contact_sheet, reconstructions
 from phenolens.plotting.page import Picture
 from phenolens.runs.catalogue import Catalogue, nearest_names
-from phenolens.runs.decoder import DecodingRun, find_decoding_run, runs_by_title
+from phenolens.runs.decoder import DecodingRun, runs_by_title
 from phenolens.runs.embeddings import EmbeddedCells
 from phenolens.runs.example_cells import of_different_mechanisms, seen_words, unseen_cells
-from phenolens.study import Study
-from phenolens.travel.compute import PRECISION, Traveller
+from phenolens.travel.compute import Traveller
 from phenolens.travel.config import TravelConfig
 from phenolens.travel.figure import travel_strip
 
@@ -52,8 +51,7 @@ def mechanism_sheet(store: CropStore, *, n: int, seed: int) -> Picture:
 
 
 def interpolation_strips(
-    study: Study,
-    run: str,
+    run: DecodingRun,
     cells: EmbeddedCells,
     profiles: anndata.AnnData,
     *,
@@ -65,10 +63,10 @@ def interpolation_strips(
     Raises:
         InputError: If a named compound has no profile.
     """
-    traveller = Traveller(find_decoding_run(study, run, precision=PRECISION), cells)
+    traveller = Traveller(run, cells)
     chosen = chosen_treatments(profiles, compounds)
     strips: list[Picture] = []
-    for treatment in track(chosen, f"interpolations by {run}", total=len(chosen)):
+    for treatment in track(chosen, f"interpolations by {run.name}", total=len(chosen)):
         strips += map(travel_strip, traveller.travel(TravelConfig(to=treatment, frames=frames)))
     return strips
 
