@@ -1,4 +1,4 @@
-"""Every command that makes a study again, with the settings that are not the defaults."""
+"""The commands that reproduce a study, with the settings that differ from the defaults."""
 
 import shlex
 from dataclasses import asdict
@@ -15,14 +15,21 @@ from phenolens.training.config import TrainConfig
 
 
 def commands(study: Study, store: CropStore, runs: list[str], *, measured: list[str], report: list[str]) -> list[str]:
-    """The commands that make this study again; settings that are not the default are spelt out.
+    """The commands that reproduce this study.
 
-    `measured` and `report` are the flags of `phenolens realism` (empty where that was not measured) and of the report.
+    Args:
+        study: The study.
+        store: Its crops.
+        runs: Names of the scored runs.
+        measured: Flags of `phenolens realism`; empty where it was not run.
+        report: Flags of `phenolens report`.
     """
     folder = shlex.quote(study.folder.resolve().name)
     source = store.about["source"]
-    said = [_joined(source.get("reading", {}), {}), _joined(store.about["config"], asdict(CropConfig()))]
-    lines = [" ".join(["phenolens crop", folder, "--source SOURCE --layout", source["layout"], *filter(None, said)])]
+    settings = [_joined(source.get("reading", {}), {}), _joined(store.about["config"], asdict(CropConfig()))]
+    lines = [
+        " ".join(["phenolens crop", folder, "--source SOURCE --layout", source["layout"], *filter(None, settings)])
+    ]
     for name in runs:
         config = (RunFolder(study.run_folder(name)).about() or {})["config"]
         named = [] if name == f"{config['model']}-seed{config['seed']}" else ["--name", name]
@@ -39,18 +46,18 @@ def commands(study: Study, store: CropStore, runs: list[str], *, measured: list[
 
 
 def flags_of(config: dict[str, Any], default: dict[str, Any]) -> list[str]:
-    """The settings that are not the defaults, as flags."""
-    words: list[str] = []
+    """The settings that differ from the defaults, as flags."""
+    flags: list[str] = []
     for key, setting in config.items():
         value, plain = (list(v) if isinstance(v, tuple) else v for v in (setting, default.get(key)))
         if value == plain or isinstance(value, dict):
             continue
         flag = f"--{key.replace('_', '-')}"
         if isinstance(value, bool):
-            words.append(flag if value else flag.replace("--", "--no-", 1))
+            flags.append(flag if value else flag.replace("--", "--no-", 1))
         else:
-            words += [flag, *map(str, value if isinstance(value, list) else [value])]
-    return words
+            flags += [flag, *map(str, value if isinstance(value, list) else [value])]
+    return flags
 
 
 def _joined(config: dict[str, Any], default: dict[str, Any]) -> str:
