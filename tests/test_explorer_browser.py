@@ -79,8 +79,11 @@ def test_from_home_to_a_playing_film_are_two_clicks_and_its_frame_stands_in_the_
 def test_keys_move_the_film_and_a_channel_that_is_off_is_off_in_every_picture(browser, at):
     with page_of(browser, viewport=WIDE) as (page, said):
         page.goto(f"{at}travel?to={SERIES}")
+        page.wait_for_function("document.querySelectorAll('#chart .scatterlayer .trace').length === 5")
+        assert page.locator("#chart").get_attribute("data-curves").count('"change"') == 5
         page.locator("#frame").focus()
         page.keyboard.press("ArrowRight")
+        page.wait_for_function("document.getElementById('chart').layout.shapes[0].x0 === 2")
         assert "frame 2 of 9" in page.locator("#caption").text_content()
         page.get_by_role("checkbox", name="tubulin").uncheck()
         page.wait_for_url("**channels=DNA&channels=actin**")
