@@ -1,4 +1,4 @@
-"""Tables of anybody's: the same rows whatever the kind of file, names as they are, features told from metadata."""
+"""Columns of a table: the same rows whatever the file type, names unchanged, features separated from metadata."""
 
 import anndata
 import numpy as np

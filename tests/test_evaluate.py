@@ -1,4 +1,4 @@
-"""`phenolens evaluate TABLE`: planted answers found, each choice honoured and told, bad input refused in a line."""
+"""`phenolens evaluate TABLE`: planted answers found, each choice applied and documented, bad input refused in a line."""
 
 import hashlib
 import json
@@ -146,7 +146,7 @@ def test_wells_can_be_the_queries(here):
     assert "each compound one vote" in (here / "out" / "protocol.md").read_text()
 
 
-def test_every_recipe_is_told_in_the_protocol_and_kept(here):
+def test_every_recipe_is_in_the_protocol_and_kept(here):
     table = wells()
     flags = {
         "--scaling robust --scaled-over plate --whitening none": "1.4826",
@@ -289,7 +289,7 @@ def test_the_same_command_gives_the_same_files(here):
     assert {path.name: path.read_bytes() for path in (here / "out").iterdir()} == before
 
 
-def test_controls_that_do_not_vary_in_all_directions_are_told_in_a_line_with_what_to_do(here, capsys):
+def test_controls_that_do_not_span_all_directions_are_reported_with_what_to_do(here, capsys):
     evaluated(here, wells(n_controls=3), "--whitened-over", "plate", "--protocols", "NSC")
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("whitening: ")]
     for value in ("3 controls", "4 plate groups", "2 of 6", "--whitened-over all", "zca", "--n-components 2"):
@@ -363,7 +363,7 @@ def test_another_kind_of_file_is_refused_with_the_kinds_that_are_read(here, said
         assert ".csv, .csv.gz, .tsv, .tsv.gz, .parquet, .h5ad" in refused(said, "evaluate", name, *FLAGS)
 
 
-def test_the_figure_is_told_the_table_the_accuracy_its_interval_chance_and_what_is_left_out(here):
+def test_the_figures_caption_has_the_accuracy_its_interval_chance_and_what_is_left_out(here):
     profiles = profiles_of([parts_of(wells())], TableConfig(), Recipe())
     for config, words in (
         (ScoreConfig(protocols=("NSC",), bootstraps=50, shuffles=5), "their own compound is left out."),
@@ -374,10 +374,10 @@ def test_the_figure_is_told_the_table_the_accuracy_its_interval_chance_and_what_
     ):
         (matching,) = matchings_of(profiles.queries(config), config)
         found = scored(matching, config)
-        score, said_of_it = found.score, caption(found)
-        assert said_of_it.endswith(words)
-        assert f"Accuracy: {100 * score.accuracy:.1f} % (95 % interval {100 * score.ci_low:.0f} to" in said_of_it
-        assert f"by chance {100 * score.chance:.1f} %" in said_of_it
+        score, text = found.score, caption(found)
+        assert text.endswith(words)
+        assert f"Accuracy: {100 * score.accuracy:.1f} % (95 % interval {100 * score.ci_low:.0f} to" in text
+        assert f"by chance {100 * score.chance:.1f} %" in text
 
 
 def test_a_study_refuses_flags_of_a_table_and_says_how(tiny_study, said):  # noqa: F811

@@ -277,7 +277,7 @@ def test_a_feature_that_stands_twice_is_refused(tmp_path):
     assert 'feature "Cells_Area"' in refusal(tmp_path / "t.h5ad")
 
 
-def test_that_all_doses_of_a_compound_are_one_treatment_is_told(tmp_path):
+def test_that_all_doses_of_a_compound_are_one_treatment_is_reported(tmp_path):
     path = written(wells(), tmp_path / "t.csv")
     columns = Columns(compound="drug", metadata=("[a-z]*",))
     assert (
@@ -287,7 +287,7 @@ def test_that_all_doses_of_a_compound_are_one_treatment_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_control_can_be_told_by_its_dose_however_that_is_written(tmp_path, kind):
+def test_a_control_can_be_named_by_its_dose_in_any_format(tmp_path, kind):
     columns = Columns(compound="drug", concentration="uM", metadata=("[a-z]*",), control=("uM=0",))
     given = read(written(wells(), tmp_path / kind), columns)  # 0.0 in the file
     assert (given.obs["Metadata_Role"] == "control").sum() == 32
@@ -332,7 +332,7 @@ def test_decimal_numbers_are_numbers(tmp_path):
     assert set(given.obs["Metadata_Plate"]) == {"7"}
 
 
-def test_text_in_several_features_is_told_at_once(tmp_path):
+def test_text_in_several_features_is_reported_at_once(tmp_path):
     table = wells()
     table[["Cells_Area", "Cells_Texture", "Cells_Noise"]] = "round"
     line = refusal(written(table, tmp_path / "t.csv"))
@@ -357,7 +357,7 @@ def test_a_noise_flag_that_is_neither_true_nor_false_is_named(tmp_path, value, w
 # rows' own names
 
 
-def test_rows_of_one_name_are_told_apart(tmp_path):
+def test_rows_of_one_name_get_different_names(tmp_path):
     table_of(wells()).write_h5ad(tmp_path / "t.h5ad")
     with h5py.File(tmp_path / "t.h5ad", "r+") as file:
         file["obs/_index"][1] = "0"
@@ -410,14 +410,14 @@ def test_another_separator_is_named(tmp_path, name, separator, words):
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
-def test_another_encoding_is_told(tmp_path, encoding):
+def test_another_encoding_is_reported(tmp_path, encoding):
     text = io.StringIO()
     wells().rename(columns={"uM": "µM"}).to_csv(text, index=False)
     (tmp_path / "t.csv").write_bytes(text.getvalue().encode(encoding))
     assert "save it as UTF-8" in refusal(tmp_path / "t.csv")
 
 
-def test_a_row_with_too_many_cells_is_told_in_one_line(tmp_path):
+def test_a_row_with_too_many_cells_is_reported_in_one_line(tmp_path):
     path = written(wells(), tmp_path / "t.csv")
     path.write_text(path.read_text() + "1," * 40 + "\n")
     assert "not a table of comma-separated values" in refusal(path)

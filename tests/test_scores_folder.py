@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from phenolens.commands import score_commands
 from phenolens.core.files import alone
 from phenolens.profiles import evaluate, scores_folder
 from phenolens.profiles.scores_folder import beside, put_in_place, score_folder
@@ -30,7 +31,7 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def uncomputed(monkeypatch):
     """Whatever is refused now was refused before computing."""
-    monkeypatch.setattr(evaluate, "evaluate_table", lambda *_, **__: pytest.fail("it was computed first"))
+    monkeypatch.setattr(score_commands, "evaluate_table", lambda *_, **__: pytest.fail("it was computed first"))
 
 
 def score(*flags: object) -> int:
@@ -64,13 +65,13 @@ def test_a_file_browsers_own_files_are_in_nobodys_way(here):
 
 def test_a_file_that_comes_while_scores_are_computed_is_kept_too(here, monkeypatch, said):  # noqa: F811
     assert score("--out", "out") == 0
-    real = evaluate.evaluate_table
+    real = score_commands.evaluate_table
 
     def meanwhile(*given, **flags):
         (here / "out" / "notes.txt").write_text("mine")
         return real(*given, **flags)
 
-    monkeypatch.setattr(evaluate, "evaluate_table", meanwhile)
+    monkeypatch.setattr(score_commands, "evaluate_table", meanwhile)
     assert 'holds "notes.txt"' in refused(said, "evaluate", "t.csv", *FLAGS, *QUICK, "--out", "out")
     assert (here / "out" / "notes.txt").read_text() == "mine"
     assert names(here) == {"t.csv", "out"}

@@ -283,7 +283,7 @@ def test_a_certificate_says_what_a_ridge_leaves_of_the_spread(rng, ridge, whiten
     assert f"variance is {expected[0]:.3g} to {expected[-1]:.3g} (white: 1)" in str(certificate)
 
 
-def test_certificates_of_older_versions_are_still_told(rng):
+def test_certificates_of_older_versions_are_still_printed(rng):
     kept = provenance(whiten(wells_of(rng.normal(size=(40, 3)), n_controls=20)))["certificates"][0]
     assert "(white: 1)" in str(Certificate(**kept))
     del kept["spanned_variance"]

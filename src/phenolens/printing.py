@@ -67,7 +67,7 @@ def after_evaluate(found: pd.DataFrame | Evaluation, given: dict[str, Any]) -> N
         tell(f"next: phenolens report {given['source']}")
         return
     print_evaluation(found)
-    folder = scores_folder_of(Path(given["source"]), given["out"])
+    folder = scores_folder_of(Path(given["source"]), given["out"]).resolve()
     print(folder)
     tell(f"next: open {folder / 'protocol.md'} (how it was made) and the confusion_*.png beside it")
 

@@ -101,12 +101,12 @@ def evaluate(
     """
     path = Path(source)
     if is_table(path):
-        with score_folder(scores_folder_of(path, out), source=path) as folder:
-            try:
+        try:
+            with score_folder(scores_folder_of(path, out), source=path) as folder:
                 evaluation = evaluate_table(path, columns=columns, config=table, recipe=recipe, score=score)
-            except KeyboardInterrupt:
-                raise Interrupted("stopped; nothing was written; the same command starts again") from None
-            save_evaluation(evaluation, folder)
+                save_evaluation(evaluation, folder)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped; nothing was written; the same command starts again") from None
         return evaluation
     study = Study.open(path)
     shared = [part.name for part in fields(EvaluateConfig)]
