@@ -1,4 +1,4 @@
-"""`phenolens evaluate TABLE`: planted answers found, each choice applied and documented, bad input refused in a line."""
+"""`phenolens evaluate TABLE`: planted answers found, each choice applied and documented, bad input refused."""
 
 import hashlib
 import json
