@@ -1,6 +1,6 @@
-"""Say in plain words when training goes wrong, while it runs, and when that has passed.
+"""Warnings while a model trains: when a problem begins and when it is over.
 
-A verdict is a function of the history alone, so that a run that goes on says what the unbroken run says.
+A warning is a function of the history only, so a resumed run reports what an uninterrupted run reports.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 RECORDS = 20  # how many of the latest history records a verdict looks at
 LATEST = 5  # records whose median is the level now
 USUAL = 100  # records before them, at most, whose median is the usual level
-LONG = 50  # records that a rise must last to be one for long
+LONG = 50  # records that a rise must last before it is reported
 
 WON, WON_NO_MORE = 0.98, 0.95  # share of crops the discriminator is right on
 GUESSING, GUESSING_NO_MORE = 0.52, 0.55
@@ -19,7 +19,7 @@ GREW, GREW_NO_MORE = 5.0, 2.5  # times the usual level
 WORSE, WORSE_NO_MORE = 1.5, 1.25  # times the best mean reconstruction error
 FEW_ACTIVE, FEW_ACTIVE_SHARE = 3, 0.04  # features; of the most that were ever in use
 
-# column of the history: what it is called
+# column of the history: its name in messages
 GROWING = {
     "autoencoder.gradient_norm": "the gradient of the autoencoder",
     "autoencoder.pixel": "the reconstruction error",
@@ -27,17 +27,17 @@ GROWING = {
 TERMS = {"autoencoder.pixel": "the reconstruction error", "autoencoder.kl": "the KL"}
 
 Record = Mapping[str, float]
-Verdict = tuple[str, bool, str]  # the sentence when it begins (empty: it does not), whether it lasts, when it passed
+Verdict = tuple[str, bool, str]  # message when it begins (empty: it does not), whether it lasts, message when over
 NO_VERDICT: Verdict = ("", False, "")
 
 
 @dataclass
 class Episode:
-    """Something that went wrong, from the step it was told at to the step it had passed by, if it has."""
+    """A problem, from the step of its warning to the step at which it was over, if it is."""
 
     what: str
     began: int
-    seen: str  # the sentence told
+    seen: str  # the warning
     passed: int | None = None
 
 
@@ -60,7 +60,7 @@ class Health:
         return health
 
     def look(self, history: Sequence[Record]) -> list[str]:
-        """What begins and what has passed at the latest record, in sentences; `history` ends with it."""
+        """Messages about what begins and what is over at the latest record; `history` ends with it."""
         self._remember(history)
         if len(history) < RECORDS:
             return []
@@ -85,11 +85,11 @@ class Health:
 
     @property
     def standing(self) -> list[str]:
-        """What is wrong now, in the sentences it was told in."""
+        """The warnings that hold now."""
         return [f"since step {e.began}: {e.seen}" for e in self.episodes if e.passed is None]
 
     def as_json(self) -> dict[str, Any]:
-        """What stands, and every episode, for `health.json`."""
+        """The warnings that hold and every episode, for `health.json`."""
         return {"warnings": self.standing, "episodes": [asdict(episode) for episode in self.episodes]}
 
     def _remember(self, history: Sequence[Record]) -> None:
@@ -102,7 +102,7 @@ class Health:
             self.records_worse = self.records_worse + 1 if error > WORSE * self.best_error[0] else 0
 
     def _won(self, history: Sequence[Record]) -> Verdict:
-        """The discriminator is right nearly always while its layers guide: it has nothing left to learn from."""
+        """The discriminator is nearly always right while its layers are in the loss, so it has little left to learn."""
         accuracy = _mean(history, "discriminator.accuracy")
         if accuracy is None or not _layers_guide(history):
             return NO_VERDICT
@@ -114,7 +114,7 @@ class Health:
         return begins if accuracy > WON else "", accuracy >= WON_NO_MORE, passed
 
     def _guessing(self, history: Sequence[Record]) -> Verdict:
-        """The discriminator tells nothing apart while its layers guide."""
+        """The discriminator is at chance while its layers are in the loss."""
         accuracy = _mean(history, "discriminator.accuracy")
         if accuracy is None or not _layers_guide(history):
             return NO_VERDICT
@@ -126,7 +126,7 @@ class Health:
         return begins if accuracy < GUESSING else "", accuracy <= GUESSING_NO_MORE, passed
 
     def _collapsed(self, history: Sequence[Record]) -> Verdict:
-        """Few features carry information; of an AE, which has no prior, nothing is said."""
+        """Few features carry information (posterior collapse); an AE has no prior and is not checked."""
         active = _mean(history, "autoencoder.active_features")
         if active is None:
             return NO_VERDICT
@@ -140,9 +140,9 @@ class Health:
         return begins if active < few else "", active < 2 * few, passed
 
     def _grew(self, history: Sequence[Record], name: str) -> Verdict:
-        """A level far above the run's own of late.
+        """A value far above its recent median.
 
-        The gradient grows by design while a layer joins the loss, so then it counts only when reconstructions worsen.
+        The gradient grows by design while a layer joins the loss, so then it counts only if reconstructions worsen.
         """
         now, usual = _level(history, name, latest=True), _level(history, name, latest=False)
         if now is None or not usual:
@@ -165,7 +165,7 @@ class Health:
         return begins, lasts, passed
 
     def _rising(self, history: Sequence[Record]) -> Verdict:
-        """Reconstructions have stayed far from the best they were."""
+        """Reconstructions have been far worse than their best for a long time."""
         error, (best, at) = _mean(history, "autoencoder.pixel"), self.best_error
         if error is None:
             return NO_VERDICT
@@ -182,7 +182,7 @@ class Health:
 
 
 def _mean(history: Sequence[Record], name: str) -> float | None:
-    """Over the latest RECORDS records, None where none has it."""
+    """Mean over the latest RECORDS records, None where none has the column."""
     values = [record[name] for record in history[-RECORDS:] if name in record]
     return fmean(values) if values else None
 
@@ -205,7 +205,7 @@ def _gammas(record: Record) -> dict[str, float]:
 
 
 def _layers_guide(history: Sequence[Record]) -> bool:
-    """Whether a discriminator layer has taken part in the loss for RECORDS records."""
+    """Whether a discriminator layer has been in the loss for RECORDS records."""
     return any(_gammas(history[-RECORDS:][0]).values())
 
 
@@ -215,7 +215,7 @@ def _layer_joins(history: Sequence[Record]) -> bool:
 
 
 def _most_grown(history: Sequence[Record], but: str) -> str:
-    """The weighted term of the autoencoder's loss that grew most beside `but`, in words; empty where none grew."""
+    """The weighted term of the autoencoder's loss that grew most beside `but`, for a message; empty where none grew."""
     weighted = [_weighted_terms(record, but) for record in history[-USUAL - LATEST :]]
     before, now = weighted[:-LATEST], weighted[-LATEST:]
     growth = {
