@@ -24,6 +24,7 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress
 
 from phenolens import pipeline
 from phenolens.commands.image_commands import LayoutName, crops_summary
+from phenolens.commands.model_commands import other_model
 from phenolens.core.errors import InputError, Interrupted, RunError, at_least
 from phenolens.core.files import write_text, write_whole
 from phenolens.core.progress import tell, track
@@ -42,7 +43,6 @@ from phenolens.training.config import TrainConfig
 from phenolens.training.data import held_out_cells
 from phenolens.training.device import Compute
 from phenolens.training.embed import BATCH, decode, embed_crops
-from phenolens.verbs.run import beside
 
 ModelName = Literal["ae", "vae", "vaeplus", "pca"]
 FIDELITY = ("error", "ssim", "power_ratio", "ring_correlation", "line_ratio")
@@ -119,7 +119,7 @@ def settings(train: Schedule, model: ModelName, seed: int, store: CropStore) -> 
     """A model's run: the schedule with its name and seed; a --beta is that of VAE and VAE+ alike (AE has no KL)."""
     config = replace(train, seed=seed)
     if model in ("pca", train.model):
-        return config if model == train.model else beside(config, model, n_crops=len(store))
+        return config if model == train.model else other_model(config, model, n_crops=len(store))
     network = asdict(config.network)
     own = {"latent_size": network["latent_size"]}
     if model == "vae" and network["beta"] != VAEPlusConfig().beta:

@@ -19,8 +19,7 @@ CONTEXT.set_forkserver_preload(  # torch._dynamo comes with the first optimiser 
         "matplotlib.figure",
         "phenolens.settings",
         "phenolens.commands.image_commands",
-        "phenolens.verbs.run",
-        "phenolens.verbs.train",
+        "phenolens.commands.model_commands",
         "phenolens.training.loop",
         "phenolens.training.checkpoint",
     ]

@@ -4,11 +4,11 @@ import importlib.util
 import inspect
 import re
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+import phenolens as ph
 from phenolens import cli
 from phenolens.core.keywords import setting_types
 
@@ -19,9 +19,8 @@ OTHER_PROGRAMS = {"--all", "--logdir", "--nproc-per-node", "--standalone", "--fi
 
 def flags_of_verbs() -> set[str]:
     """Every flag of every verb, with its `no-` form."""
-    names = {name for verb in cli.NOT_YET for name in setting_types(import_module(f"phenolens.verbs.{verb}").Flags)}
-    functions = [entry.function(verb) for verb, entry in cli.VERBS.items() if verb not in cli.NOT_YET]
-    names |= {name for function in functions for name in inspect.signature(function).parameters}
+    functions = [entry.function(verb) for verb, entry in cli.VERBS.items()]
+    names = {name for function in functions for name in inspect.signature(function).parameters}
     flags = {f"--{name.replace('_', '-')}" for name in names}
     return flags | {flag.replace("--", "--no-", 1) for flag in flags}
 
@@ -79,3 +78,18 @@ def test_the_readmes_python_runs_on_profiles(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_tables_of_the_python_page_name_every_public_function():
+    text = (ROOT / "docs" / "python.md").read_text()
+    for title, names in (("pp", ph.pp.__all__), ("tl", ph.tl.__all__), ("pl", ph.pl.__all__)):
+        section = text.partition(f"`ph.{title}`\n")[2].partition("\n## ")[0]
+        assert sorted(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in rows(section)))) == sorted(names)
+    commands = "".join(row.split("|")[1] for row in rows(text.partition("## The commands")[2].partition("\n## ")[0]))
+    assert sorted(re.findall(r"`ph\.(\w+)`", commands)) == sorted(cli.VERBS)
+    assert set(re.findall(r"ph\.(\w+)", text)) <= set(ph.__all__)
+
+
+def rows(section: str) -> list[str]:
+    """The rows of a table without its heading."""
+    return [line for line in section.splitlines() if line.startswith("|")][2:]

@@ -38,7 +38,6 @@ ROOMS = [
     "tl",
     "pl",
     "printing",
-    "verbs",
     "settings",
     "cli",
 ]
@@ -125,8 +124,7 @@ def test_heavy_libraries_are_imported_only_in_their_rooms():
 def test_a_file_name_has_one_meaning():
     rooms = defaultdict(list)
     for path in FILES:
-        if room_of(name_of(path)) != "verbs":
-            rooms[path.stem].append(name_of(path))
+        rooms[path.stem].append(name_of(path))
     assert {stem: names for stem, names in rooms.items() if len(names) > 1 and stem not in OF_EVERY_SLICE} == {}
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from phenolens.core.errors import InputError
+from phenolens.travel import out_of_distribution
 from phenolens.travel.out_of_distribution import fit_limits, frame_scores, nearest_cells
 
 
@@ -54,7 +55,7 @@ def test_a_model_that_draws_everything_truly_flags_whatever_moves_at_all(cells):
 
 
 def test_the_nearest_cells_are_those_of_the_definition_in_whatever_parts_they_are_read(cells, rng, monkeypatch):
-    monkeypatch.setattr("phenolens.travel.out_of_distribution.CHUNK", 64)
+    monkeypatch.setattr(out_of_distribution, "CHUNK", 64)
     z = rng.normal(size=(7, 3))
     rows, away = nearest_cells(z, cells, 4)
     full = np.linalg.norm(z[:, None] - cells, axis=2)
@@ -63,7 +64,7 @@ def test_the_nearest_cells_are_those_of_the_definition_in_whatever_parts_they_ar
 
 
 def test_of_cells_equally_near_the_first_comes_first(monkeypatch):
-    monkeypatch.setattr("phenolens.travel.out_of_distribution.CHUNK", 2)
+    monkeypatch.setattr(out_of_distribution, "CHUNK", 2)
     rows, _ = nearest_cells(np.zeros((1, 1)), np.array([[2.0], [1.0], [-1.0], [1.0]]), 3)
     np.testing.assert_array_equal(rows, [[1, 2, 3]])
 

@@ -2,12 +2,13 @@
 
 import errno
 import functools
+import inspect
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from types import FrameType
@@ -61,9 +62,6 @@ VERBS = {
     "explore": Verb("browse a study on this machine: plates, maps, treatments, travels", "web_commands"),
     "assess": Verb("run a blinded test of people: real against reconstructed cells", "web_commands"),
 }
-
-
-NOT_YET = ("train", "run", "demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,35 +118,42 @@ def run_verb(verb: str, arguments: list[str]) -> None:
 
     from phenolens.settings import with_file_settings
 
-    if verb in NOT_YET:
-        module = import_module(f"phenolens.verbs.{verb}")
-        args = with_file_settings(verb, arguments, module.Flags, usage=entry.usage, tables=entry.tables)
-        prog, config = f"phenolens {verb}", (tyro.conf.OmitArgPrefixes,)
-        module.act(tyro.cli(module.Flags, prog=prog, description=entry.summary, args=args, config=config))
-        return
-    function = entry.function(verb)
-    plain = getattr(function, "__wrapped__", function)  # its own parameters, settings as dataclasses
-
-    @functools.wraps(plain)
-    def keywords(**given: Any) -> dict[str, Any]:
-        return given
-
+    function = inspect.unwrap(entry.function(verb))  # its own parameters, settings as dataclasses
     given = tyro.cli(
-        keywords,
+        _keywords_of(function),
         prog=f"phenolens {verb}",
         description=entry.summary,
-        args=with_file_settings(verb, arguments, plain, usage=entry.usage, tables=entry.tables),
+        args=with_file_settings(verb, arguments, function, usage=entry.usage, tables=entry.tables),
         config=(tyro.conf.OmitArgPrefixes,),
     )
     for flag in entry.required:
         if not given[flag]:
             raise InputError(f"--{flag}: expected at least one value; see phenolens {verb} --help")
-    result = plain(**given)
+    result = function(**given)
     from phenolens import printing
 
     show = getattr(printing, f"after_{verb}", None)
     if show is not None:
         show(result, given)
+
+
+def _keywords_of(function: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """A function with the same parameters that returns what it was called with.
+
+    Settings have no default here, so that their flags come from the fields of the dataclass.
+    """
+
+    @functools.wraps(function)
+    def keywords(**given: Any) -> dict[str, Any]:
+        return given
+
+    signature = inspect.signature(function)
+    parameters = [
+        each.replace(default=inspect.Parameter.empty) if is_dataclass(each.annotation) else each
+        for each in signature.parameters.values()
+    ]
+    keywords.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return keywords
 
 
 def overview() -> str:

@@ -1,6 +1,6 @@
 """Preprocessing: from cells to profiles of wells and treatments, whitened on the control wells."""
 
 from phenolens.profiles.profiles import treatment_profiles, well_profiles
-from phenolens.profiles.whitening import apply_whitening, fit_whitening, whiten
+from phenolens.profiles.whitening import whiten
 
-__all__ = ["apply_whitening", "fit_whitening", "treatment_profiles", "well_profiles", "whiten"]
+__all__ = ["treatment_profiles", "well_profiles", "whiten"]

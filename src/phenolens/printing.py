@@ -50,6 +50,21 @@ def after_crop(study: Study, given: dict[str, Any]) -> None:
     tell(f"next: phenolens train {shlex.quote(str(study.folder))}")
 
 
+def after_train(folder: Path, given: dict[str, Any]) -> None:
+    """The command that embeds."""
+    tell(f"next: phenolens embed {given['study']}")
+
+
+def after_run(study: Study, given: dict[str, Any]) -> None:
+    """The scores; the report's path is the last line."""
+    print_scores(study.scores)
+    tell(f"next: open the report in a browser, or phenolens explore {study.folder}")
+    print(study.report_path.resolve())
+
+
+after_demo = after_run
+
+
 def after_embed(study: Study, given: dict[str, Any]) -> None:
     """The command that makes profiles."""
     tell(f"next: phenolens profile {study.folder}")

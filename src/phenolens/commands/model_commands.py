@@ -1,34 +1,50 @@
-"""Commands that decode cells or show what was found: travel, realism, features, figure, report."""
+"""Commands that load models: train, run, demo, travel, realism, features, figure, report."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal
 
 from matplotlib.figure import Figure
 from tyro.conf import Positional
 
+from phenolens import pipeline
+from phenolens.commands.image_commands import LayoutName, crop, simulate
 from phenolens.commands.paths import AnyPath
 from phenolens.core.errors import InputError
 from phenolens.core.files import write_whole
 from phenolens.core.keywords import keyword_settings
 from phenolens.core.progress import tell
+from phenolens.core.workers import AtOnce
+from phenolens.crops.config import CropConfig
 from phenolens.latent_features.compute import FeaturesConfig, write_features
 from phenolens.paper_figures.blinded_test_figure import assessment_figure
 from phenolens.paper_figures.config import USED_BY, FigureConfig, FigureName
 from phenolens.paper_figures.figure2_reconstructions import reconstructions_figure
 from phenolens.paper_figures.figure3_interpolation import interpolation_figure
 from phenolens.paper_figures.figure4_comparison import comparison_figure
+from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig
 from phenolens.plotting.style import file_of
+from phenolens.readiness import ready_runs
 from phenolens.realism.compute import RealismConfig
 from phenolens.realism.saved import SavedRealism, write_realism
 from phenolens.report.compute import ReportConfig, write_report
 from phenolens.runs.decoder import find_decoding_run
-from phenolens.study import Study
+from phenolens.screens.config import LayoutConfig
+from phenolens.simulation.simulate import CONFIG_FILE, SimulateConfig
+from phenolens.study import MARKER, Study
+from phenolens.training.config import ModelName, TrainConfig
+from phenolens.training.monitor import check_can_watch
 from phenolens.travel.compute import Traveller
 from phenolens.travel.config import TravelConfig
 from phenolens.travel.film import check_can_film
 from phenolens.travel.saved import save_travel, summary
 
+# The paper's schedule has 40,000 steps. The demo's is short, and was chosen by reconstructions and their error, not by
+# scores (docs/results.md): small batches for many steps, two discriminator layers only, a larger learning rate that
+# falls at the end, smaller weights of the prior and of the discriminator's features.
+DEMO_NETWORK = dict(ramp_steps=300, feature_layers=2, feature_weight=0.1, learning_rate=3e-3, beta=0.5)
+DEMO_BATCH_SIZE = 32
+DEMO_COOLDOWN_SHARE = 0.3  # of the steps
 FIGURES = {
     "reconstructions": reconstructions_figure,
     "interpolation": interpolation_figure,
@@ -36,6 +52,123 @@ FIGURES = {
     "assessment": assessment_figure,
 }
 FORMATS: dict[str, Literal["png", "svg", "pdf"]] = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
+
+
+@keyword_settings
+def train(study: Positional[AnyPath], *, name: str | None = None, training: TrainConfig = TrainConfig()) -> Path:
+    """Train one model on the study's crops, or resume from its last checkpoint.
+
+    Args:
+        study: The study, or its folder.
+        name: Name of the run; default: the model and its seed, such as vaeplus-seed0.
+        training: How it is trained: `model="vae", steps=5000, beta=0.5`.
+
+    Returns:
+        The folder of the run, which `phenolens.load` takes.
+
+    Raises:
+        InputError: A setting is out of range, or a run of that name was trained on other crops or with other settings.
+        RunError: The loss is not finite; the last checkpoint is kept.
+    """
+    opened = Study.open(study)
+    name = name or pipeline.run_name(training)
+    pipeline.train(opened, training, name=name)
+    tell(f"{name} is trained: {opened.run_folder(name)}")
+    return opened.run_folder(name)
+
+
+@keyword_settings
+def run(
+    study: Positional[AnyPath],
+    *,
+    source: AnyPath,
+    layout: LayoutName,
+    also: tuple[ModelName, ...] = ("pca",),
+    reading: LayoutConfig = LayoutConfig(),
+    cropping: CropConfig = CropConfig(),
+    parallel: AtOnce = AtOnce(),
+    training: TrainConfig = TrainConfig(),
+    profiling: ProfileConfig = ProfileConfig(),
+    scoring: EvaluateConfig = EvaluateConfig(),
+    reporting: ReportConfig = ReportConfig(),
+) -> Study:
+    """Crop, train, embed, profile, evaluate and report; finished steps are kept.
+
+    Args:
+        study: The study's folder; it is created when it is new or empty.
+        source: Folder with the images and tables, or with the crop set.
+        layout: How the source lies on disk (docs/formats.md): a BBBC021 download, the public crop set, ...
+        also: Models to train and score beside the first.
+        reading: Table, plate map, channels, controls and centres of the source.
+        cropping: How crops are cut.
+        parallel: How many processes cut crops at once; the crops are the same.
+        training: How models are trained: `model="vaeplus", steps=5000`.
+        profiling: How cells become profiles.
+        scoring: How treatments are matched.
+        reporting: Which run is shown, and how many cells.
+
+    Returns:
+        The study. `study.scores` has the scores, `study.report_path` is the report.
+
+    Raises:
+        InputError: The source or a setting cannot be used, or the folder holds something else.
+    """
+    check_can_watch(training)
+    opened = crop(study, source=source, layout=layout, reading=reading, cropping=cropping, parallel=parallel)
+    store = opened.crops
+    pipeline.check_protocols(store, scoring)
+    names = []
+    for model in dict.fromkeys([training.model, *also]):
+        config = training if model == training.model else other_model(training, model, n_crops=len(store))
+        name = pipeline.run_name(config)
+        pipeline.train(opened, config, name=name)
+        pipeline.embed(opened, name, EmbedConfig(device=config.device, threads=config.threads))
+        pipeline.profile(opened, name, profiling)
+        names.append(name)
+        tell(f"{name}: trained, embedded, profiled")
+    pipeline.evaluate(opened, ready_runs(opened, "profiled"), scoring)
+    write_report(opened, replace(reporting, run=reporting.run or names[0]))
+    return opened
+
+
+def other_model(training: TrainConfig, model: str, *, n_crops: int) -> TrainConfig:
+    """The same training of another model, with its own beta and latent size; PCA of few crops has few components."""
+    few_crops = model == "pca" and n_crops <= 128
+    return training.of_model(model, **({"latent_size": max(n_crops // 2, 1)} if few_crops else {}))
+
+
+@keyword_settings
+def demo(out: Positional[AnyPath], *, steps: int = 1500, seed: int = 0, threads: int | None = None) -> Study:
+    """Simulate a small screen and analyse it, from images to a report, in about five minutes on two cores.
+
+    Args:
+        out: Folder to make; the screen goes into OUT/screen, the study into OUT/study.
+        steps: Training steps of VAE+; more give sharper reconstructions.
+        seed: Of the screen and of the training.
+        threads: Processor threads; default: all.
+
+    Returns:
+        The study.
+
+    Raises:
+        InputError: The folder holds something else.
+    """
+    folder = Path(out)
+    screen, study = folder / "screen", folder / "study"
+    begun = (screen / CONFIG_FILE).exists() or (study / MARKER).exists()
+    if folder.exists() and not begun and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: is not empty and no demo of phenolens; name a new or empty folder")
+    tell("simulating a screen of 12 mechanisms on 4 plates, cell by cell")
+    simulate(screen, processes=threads, screen=SimulateConfig(seed=seed))
+    training = TrainConfig(
+        steps=steps,
+        seed=seed,
+        batch_size=DEMO_BATCH_SIZE,
+        cooldown_steps=round(DEMO_COOLDOWN_SHARE * steps),
+        threads=threads,
+        network=DEMO_NETWORK,  # type: ignore[arg-type]
+    )
+    return run(study, source=screen, layout="bbbc021", training=training)
 
 
 @keyword_settings

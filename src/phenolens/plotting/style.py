@@ -58,10 +58,17 @@ def figure_style() -> Iterator[None]:
         yield
 
 
+class NotebookFigure(Figure):
+    """A figure that a notebook shows, whether pyplot is loaded or not."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
 def new_figure(width_in: float, height_in: float, *, pad_in: float) -> Figure:
     """An empty white figure with automatic layout and `pad_in` inches around each of its axes."""
     layout = ConstrainedLayoutEngine(w_pad=pad_in, h_pad=pad_in, wspace=0, hspace=0)
-    return Figure(figsize=(width_in, height_in), dpi=PIXELS_PER_INCH, layout=layout)
+    return NotebookFigure(figsize=(width_in, height_in), dpi=PIXELS_PER_INCH, layout=layout)
 
 
 def add_caption(figure: Figure, *, caption: str, alt: str) -> Figure:

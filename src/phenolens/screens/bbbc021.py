@@ -67,7 +67,9 @@ def read_bbbc021(
         images: Folder of the plates' folders, as unpacked (`Week1_22123`) or as the table has them
             (`Week1/Week1_22123`); without it the screen has no files.
         treatments: "labelled" keeps the controls and the treatments with a known mechanism.
-        plates: Plates to take; all by default, likewise `wells` and `sites`.
+        plates: Plates to take; all by default.
+        wells: Wells to take; all by default.
+        sites: Sites to take; all by default.
         skip_missing: Leave out, and count in `left_out`, labelled treatments without a well, fields without an image
             of each channel and images that the table does not name.
 

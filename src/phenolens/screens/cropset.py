@@ -100,7 +100,9 @@ def read_cropset(
     Args:
         source: Folder of `metadata.csv` and the crops.
         treatments: "labelled" keeps the controls and the treatments with a known mechanism.
-        plates: Plates to take; all by default, likewise `wells` and `sites`.
+        plates: Plates to take; all by default.
+        wells: Wells to take; all by default.
+        sites: Sites to take; all by default.
         skip_missing: Leave out, and count in `left_out`, rows without a crop and crops without a row.
 
     Returns:

@@ -103,6 +103,9 @@ def travel_strip(trajectory: Trajectory, *, n_measures: int = 4, contrast: Contr
         trajectory: From `Traveller.travel`.
         n_measures: Rows of measures.
         contrast: Of all pictures; left out: that of the real cells.
+
+    Returns:
+        The figure.
     """
     channels = trajectory.channels
     pictures = checked_crops(trajectory.pictures, channels, what="frames")
@@ -300,6 +303,13 @@ POPULATION_LABEL_CHARACTERS = 40
 
 def populations(trajectories: Sequence[Trajectory], *, contrast: Contrast | None = None) -> Figure:
     """Draw a treatment's populations, a row each: the medoid, then random cells of it. All cells are real.
+
+    Args:
+        trajectories: One to each population, from `Traveller.travel`.
+        contrast: Of all pictures; left out: that of the cells.
+
+    Returns:
+        The figure.
 
     Raises:
         InputError: trajectories without populations.

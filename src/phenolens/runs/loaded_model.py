@@ -1,0 +1,110 @@
+"""A trained model in memory, for arrays of crops: `load(run).encode(crops)`.
+
+n cells, Z features, C channels, S crop side in px.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from phenolens.core.errors import InputError
+from phenolens.models.interface import Decodes, Representation
+from phenolens.study import Study
+from phenolens.training.checkpoint import RunFolder, trained_model
+from phenolens.training.device import Compute
+from phenolens.training.embed import decode, embed_crops
+
+MAX_COUNT = np.iinfo(np.uint16).max
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A trained model that encodes crops and, where it can, decodes embeddings."""
+
+    name: str  # of the run
+    channels: tuple[str, ...]
+    crop_px: int
+    model: Representation
+    compute: Compute
+
+    def __repr__(self) -> str:
+        """Name of the run, model and channels."""
+        kind = type(self.model).__name__
+        return f"LoadedModel {self.name}: {kind} of {self.crop_px} px crops, channels {', '.join(self.channels)}"
+
+    def encode(self, crops: np.ndarray) -> np.ndarray:
+        """Embeddings of crops.
+
+        Args:
+            crops: (n, C, S, S), counts as uint16, or floats of any positive scale for a model that divides each channel
+                by its maximum (for others, counts).
+
+        Returns:
+            Embeddings (n, Z), float32.
+
+        Raises:
+            InputError: Channels or side are not the model's, or a value is not finite.
+        """
+        crops = np.asarray(crops)
+        expected = (len(self.channels), self.crop_px, self.crop_px)
+        if crops.ndim != 4 or crops.shape[1:] != expected:
+            raise InputError(f"crops {crops.shape}: expected (cells, {', '.join(map(str, expected))}) for {self.name}")
+        if np.issubdtype(crops.dtype, np.floating):
+            if not np.isfinite(crops).all():
+                raise InputError("crops: a value is not finite")
+            crops = as_counts(crops, self.model)
+        return embed_crops(self.model, crops, compute=self.compute)
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """Crops that embeddings decode into.
+
+        Args:
+            z: Embeddings (n, Z).
+
+        Returns:
+            Crops (n, C, S, S), float32, scaled as the model takes them in: each channel's maximum near 1, or counts.
+
+        Raises:
+            InputError: The model does not decode.
+        """
+        if not isinstance(self.model, Decodes):
+            raise InputError(f"{self.name}: its model does not decode embeddings")
+        return decode(self.model, np.asarray(z), compute=self.compute)
+
+
+def as_counts(crops: np.ndarray, model: Representation) -> np.ndarray:
+    """Float crops (n, C, S, S) rounded to 16 bits as a camera would, negative values as 0.
+
+    For a model that takes in peak-normalised crops, each channel is first divided by its maximum.
+    """
+    from phenolens.crops.store import normalised
+
+    counts = normalised(np.maximum(crops, 0)) * MAX_COUNT if model.input == "peak" else np.clip(crops, 0, MAX_COUNT)
+    return np.rint(counts).astype(np.uint16)
+
+
+def load(run: Study | Path | str, name: str | None = None, *, device: str = "auto") -> LoadedModel:
+    """Load a trained model.
+
+    Args:
+        run: The folder of a run; or a study (or its folder), with the name of the run.
+        name: Name of the run in the study.
+        device: cpu, cuda, cuda:1 ...; auto: a CUDA card when there is one.
+
+    Returns:
+        The model, with `.encode(crops)` and `.decode(z)`.
+
+    Raises:
+        InputError: There is no such run, or its training is not finished.
+    """
+    if name is not None:
+        study = Study.open(run)
+        study.chosen_runs((name,))
+        run = study.run_folder(name)
+    folder = RunFolder(Path(run))
+    model, trained = trained_model(folder)
+    origin = folder.origin()
+    assert origin is not None  # trained_model would have refused
+    compute = Compute.chosen(device=device, precision="float32", threads=trained.threads)
+    return LoadedModel(folder.name, origin.channels, origin.crop_px, model, compute)
