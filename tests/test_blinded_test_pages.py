@@ -21,8 +21,8 @@ from phenolens.blinded_test.database import AssessmentFile, new_code
 from phenolens.cli import main
 from phenolens.core.files import sha256
 from phenolens.study import Study
-from phenolens.web.base import MAX_FORM_BYTES
 from phenolens.web.blinded_test import create_app
+from phenolens.web.request_limits import MAX_FORM_BYTES
 
 TRICKS = ["../../study.json", "..\\x", "/etc/passwd", "a\0b", "￾", "é" * 300, "9" * 300, "%2e%2e", "<script>", "'--"]
 

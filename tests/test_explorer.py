@@ -225,7 +225,7 @@ def test_a_plates_wells_stand_in_its_shape_with_their_numbers_of_cells(study):
 
 
 def test_a_well_shows_each_of_its_cells_once_over_its_pages(study, monkeypatch):
-    monkeypatch.setattr("phenolens.web.plates.WELL_CELLS", 3)
+    monkeypatch.setattr("phenolens.web.plates_page.WELL_CELLS", 3)
     cells, client = study.crops.cells, browser(study)
     plate, well = cells.iloc[0][["plate", "well"]]
     expected = cells[(cells["plate"] == plate) & (cells["well"] == well)]["cell_id"].tolist()

@@ -24,7 +24,8 @@ from phenolens.core.files import write_parquet
 from phenolens.runs.embeddings import embedding_rows
 from phenolens.study import Study
 from phenolens.travel.compute import TravelConfig, Traveller
-from phenolens.web import projection, treatments
+from phenolens.web import treatments
+from phenolens.web import umap_projection as projection
 from phenolens.web.app import create_app, prepare
 from phenolens.web.base import address
 from phenolens.web.study_view import StudyView

@@ -7,11 +7,11 @@ import pytest
 
 from phenolens.core.colours import Contrast
 from phenolens.core.errors import InputError
-from phenolens.web import projection
-from phenolens.web.map import COLOURS, CONTROL, SYMBOLS, UNKNOWN, grouped
-from phenolens.web.plates import DISTANCE, NOISE, SHADES, Heat, WellProfiles
-from phenolens.web.projection import fit_pca, map_of_cells, map_of_treatments, pca_places
+from phenolens.web import umap_projection as projection
+from phenolens.web.map_page import COLOURS, CONTROL, SYMBOLS, UNKNOWN, grouped
+from phenolens.web.plates_page import DISTANCE, NOISE, SHADES, Heat, WellProfiles
 from phenolens.web.study_view import adjusted
+from phenolens.web.umap_projection import fit_pca, map_of_cells, map_of_treatments, pca_places
 from travelling_study import RUN
 
 

@@ -132,7 +132,7 @@ def test_a_resumed_run_ends_bit_for_bit_where_the_unbroken_run_ends(store, compu
 @pytest.mark.parametrize("name", NAMES)
 def test_settings_survive_json(name, tmp_path, store):
     made_from = Origin.of(store, config(name))
-    read = Origin.read(json.loads(json.dumps(made_from.written())), path=tmp_path, mend="")
+    read = Origin.read(json.loads(json.dumps(made_from.written())), path=tmp_path, remedy="")
     assert read == made_from
     assert type(read.config.network) is MODELS[name].load().Config
 

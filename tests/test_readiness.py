@@ -20,7 +20,7 @@ def study(explored, tmp_path) -> Study:
 
 
 def changed(path, **values):
-    write_json(path, read_json(path, mend="") | values)
+    write_json(path, read_json(path, remedy="") | values)
 
 
 def test_every_step_of_a_finished_study_is_done(study):
@@ -40,7 +40,7 @@ def test_profiles_of_other_embeddings_are_not_ready_for_commands_nor_in_the_expl
 
 
 def test_embeddings_of_a_shorter_training_are_not_ready_for_commands_nor_in_the_explorer(study):
-    config = read_json(study.run_folder(RUN) / "config.json", mend="")["config"]
+    config = read_json(study.run_folder(RUN) / "config.json", remedy="")["config"]
     changed(study.run_folder(RUN) / "config.json", config=config | {"steps": config["steps"] + 1})
     assert StudyView(study).models()[RUN] == {"trained": True, "embedded": False, "profiled": False, "scored": False}
     with pytest.raises(InputError, match="phenolens embed"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from phenolens import __version__
 from phenolens.core.bounds import Bounded, Count, NotNegative
-from phenolens.core.errors import InputError, at_least
+from phenolens.core.errors import InputError
 from phenolens.core.files import alone, read_h5ad, read_json, write_h5ad, write_json, write_text
 from phenolens.core.progress import tell, track
 from phenolens.core.workers import ONE, AtOnce
@@ -35,16 +35,12 @@ WHITENINGS = ("none", "whitened", "zscore")
 
 
 @dataclass(frozen=True)
-class EmbedConfig:
+class EmbedConfig(Bounded):
     """How crops are embedded."""
 
     device: str = "auto"  # cpu, cuda, cuda:1 ...; auto: a CUDA card when there is one
     precision: Literal["auto", "float32", "bfloat16"] = "float32"  # of convolutions; auto: bfloat16 where it is faster
-    threads: int | None = None  # processor threads; left out: all
-
-    def __post_init__(self) -> None:
-        """Validates the settings."""
-        at_least("--threads", self.threads or 1, 1)
+    threads: Count | None = None  # processor threads; left out: all
 
 
 @dataclass(frozen=True)
@@ -160,7 +156,7 @@ def embeddings(study: Study, name: str) -> "Iterator[AnnData]":
     """The embedded cells of a run, plate by plate."""
     for plate in study.crops.plates:
         path = study.embeddings_folder(name) / f"{plate}.h5ad"
-        yield read_h5ad(path, mend=f"run `phenolens embed {study.folder}` again")
+        yield read_h5ad(path, remedy=f"run `phenolens embed {study.folder}` again")
 
 
 def profile(study: Study, name: str, config: ProfileConfig) -> None:
@@ -175,7 +171,7 @@ def profile(study: Study, name: str, config: ProfileConfig) -> None:
     files = [folder / f"wells_{statistics}.h5ad" for statistics in STATISTICS]
     files += [study.treatments_path(name, statistics=s, whitening=w) for s in STATISTICS for w in WHITENINGS]
     is_complete = about.exists() and all(path.exists() for path in files)
-    if is_complete and read_json(about, mend="delete it and run `phenolens profile` again")["made_from"] == source:
+    if is_complete and read_json(about, remedy="delete it and run `phenolens profile` again")["made_from"] == source:
         return
     about.unlink(missing_ok=True)  # written last: without it the profiles are incomplete
     for statistics in track(STATISTICS, f"profiles of {name}", total=len(STATISTICS)):
@@ -239,7 +235,7 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
     for name, statistics, whitening in track(kinds, "scoring", total=len(kinds)):
         run, kind = run_config(study, name), {"statistics": statistics, "whitening": whitening}
         path = study.treatments_path(name, **kind)
-        profiles = read_h5ad(path, mend=f"delete it and run `phenolens profile {study.folder}` again")
+        profiles = read_h5ad(path, remedy=f"delete it and run `phenolens profile {study.folder}` again")
         for matching in matchings_of(profiles, score_config):
             found = scored(matching, score_config)
             protocol = {"protocol": file_name(found.score)}

@@ -90,7 +90,7 @@ def profile_source(study: Study, run: str) -> str:
     """What a run's profiles are made from; InputError where they are missing or out of date."""
     path, again = study.profiles_folder(run) / "about.json", f"run `phenolens profile {study.folder}`"
     embedded = embedding_sources(study, run)
-    about = read_json(path, mend=again)
+    about = read_json(path, remedy=again)
     if about["embeddings"] != embedded:
         raise InputError(f"{path}: out of date (embeddings changed); {again}")
     return about["made_from"]
@@ -119,7 +119,7 @@ def scores_about(study: Study) -> dict[str, Any]:
     path, again = study.scores_folder / "about.json", f"run `phenolens evaluate {study.folder}`"
     if not path.exists() or not study.scores_path.exists():
         raise InputError(f"{study.scores_path}: missing; {again}")
-    about = read_json(path, mend=again)
+    about = read_json(path, remedy=again)
     if not isinstance(about, dict) or not about.keys() >= {"profiles", "config"}:
         raise InputError(f"{path}: damaged; {again}")
     return about
@@ -128,7 +128,7 @@ def scores_about(study: Study) -> dict[str, Any]:
 def run_config(study: Study, run: str) -> dict[str, Any]:
     """The settings that a run was trained with."""
     path, again = study.run_folder(run) / "config.json", "run its `phenolens train` command again"
-    about = read_json(path, mend=again)
+    about = read_json(path, remedy=again)
     config = about.get("config") if isinstance(about, dict) else None
     if not isinstance(config, dict) or not {"model", "seed", "steps"} <= config.keys():
         raise InputError(f"{path}: not the config of a run; delete it and {again}")

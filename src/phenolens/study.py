@@ -109,7 +109,7 @@ class Study(os.PathLike[str]):
         folder = Path(folder)
         if not (folder / MARKER).exists():
             raise InputError(f"{folder}: no study here (no {MARKER}); make one with `phenolens crop`")
-        about = read_json(folder / MARKER, mend="is this a study of phenolens?")
+        about = read_json(folder / MARKER, remedy="is this a study of phenolens?")
         if not isinstance(about, dict) or about.get("format") != FORMAT:
             raise InputError(
                 f'{folder / MARKER}: not a study of this version of phenolens (expected format "{FORMAT}")'
@@ -139,9 +139,9 @@ class Study(os.PathLike[str]):
         """
         import anndata
 
-        mend = f"run `phenolens embed {self.folder}`"
+        remedy = f"run `phenolens embed {self.folder}`"
         paths = [self.embeddings_folder(run) / f"{plate}.h5ad" for plate in self.crops.plates]
-        return anndata.concat([read_h5ad(path, mend=mend) for path in paths], uns_merge="same")
+        return anndata.concat([read_h5ad(path, remedy=remedy) for path in paths], uns_merge="same")
 
     def profiles(
         self,
@@ -165,7 +165,7 @@ class Study(os.PathLike[str]):
         path = self.treatments_path(run, statistics=statistics, whitening=whitening)
         if level == "well":
             path = self.profiles_folder(run) / f"wells_{statistics}.h5ad"
-        return read_h5ad(path, mend=f"run `phenolens profile {self.folder}`")
+        return read_h5ad(path, remedy=f"run `phenolens profile {self.folder}`")
 
     @property
     def scores(self) -> pd.DataFrame:

@@ -38,7 +38,8 @@ class Bounds:
 
 
 Count = Annotated[int, Bounds(ge=1)]
-Seed = Annotated[int, Bounds(ge=0)]
+NotNegativeCount = Annotated[int, Bounds(ge=0)]
+Seed = Annotated[int, Bounds(ge=0, lt=2**63)]
 Positive = Annotated[float, Bounds(gt=0)]
 NotNegative = Annotated[float, Bounds(ge=0)]
 Share = Annotated[float, Bounds(ge=0, le=1)]

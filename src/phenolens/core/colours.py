@@ -1,6 +1,6 @@
-"""From crops to pictures: which channel takes which colour, and one contrast for all cells that are shown together.
+"""Channel colours and shared contrast: how crops become RGB pictures.
 
-C channels, S crop side in px. Crops are floats in which each channel was divided by its own maximum.
+C channels, S crop side in px. Crops are floats; each channel is divided by its own maximum.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ PAPER_COLOURS = {
     ("actin", "phalloidin"): BLUE,
 }
 
-# For any other channels, by how many there are. Two that add up to white and that red-green blind people can tell
-# apart; from four on hues of the Okabe-Ito order, lightened so that each is visible on black.
+# For other channels, by their number. Two colours that add up to white and that red-green blind people can
+# distinguish; from four channels on, hues of the Okabe-Ito order, lightened so that each is visible on black.
 COLOURS: dict[int, tuple[tuple[float, float, float], ...]] = {
     1: ((1.0, 1.0, 1.0),),
     2: ((1.0, 0.0, 1.0), GREEN),
@@ -54,7 +54,7 @@ class Contrast:
 
 
 def channel_colours(channels: Sequence[str]) -> np.ndarray:
-    """RGB (C, 3) of each channel: the paper's where all names are known to it, otherwise COLOURS by their number."""
+    """RGB (C, 3) of each channel: the paper's colours if all names are known, else COLOURS by their number."""
     known = [_paper_colour(name) for name in channels]
     if all(colour is not None for colour in known) and len(set(known)) == len(known):
         return np.array(known, float).reshape(-1, 3)
@@ -64,7 +64,7 @@ def channel_colours(channels: Sequence[str]) -> np.ndarray:
 
 
 def shared_contrast(crops: np.ndarray, channels: Sequence[str]) -> Contrast:
-    """One contrast for crops (n, C, S, S), measured on the originals and then used for whatever is beside them.
+    """One contrast for crops (n, C, S, S), measured on originals and reused for every picture shown with them.
 
     Black is the median over cells of each channel's 2nd percentile, full brightness that of its 99.5th, so that
     camera background is dark and a single hot pixel does not set the scale. A channel that is flat in most cells gets
@@ -89,7 +89,7 @@ def cell_image(crop: np.ndarray, contrast: Contrast) -> np.ndarray:
     return np.clip(np.einsum("cyx,cr->yxr", brightness, contrast.colours), 0.0, 1.0)
 
 
-def colour_words(contrast: Contrast) -> str:
+def colour_names(contrast: Contrast) -> str:
     """`DAPI red, tubulin green, actin blue`, for captions; a channel in black is left out, as it is in the picture."""
     shown = [(name, tuple(rgb)) for name, rgb in zip(contrast.channels, contrast.colours) if rgb.any()]
     return ", ".join(f"{name} {_WORDS[rgb]}" for name, rgb in shown) or "no channel is shown"

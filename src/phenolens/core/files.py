@@ -1,4 +1,4 @@
-"""Whole-file writes: a file is either there complete or not there at all, whenever the process dies."""
+"""Atomic file writes: a file is complete or absent, even if the process is killed."""
 
 import hashlib
 import io
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def write_whole(path: Path) -> Iterator[IO[bytes]]:
-    """Open `path` for binary writing; the file takes its name only when everything has been written.
+    """Open `path` for binary writing; the file gets its name once everything is written.
 
-    Until then it is `.<name>.partial` beside it, which is removed on an error and overwritten by the next try.
+    Until then it is `.<name>.partial` in the same folder, which is removed on an error and overwritten by a retry.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,18 +44,19 @@ def write_whole(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def alone(lock: Path, *, doing: str) -> Iterator[None]:
-    """Hold the file `lock` while `doing` something that two processes must not do at once; InputError if another does.
+    """Hold the file `lock` while `doing` something that only one process may do at a time.
 
-    The system lets go of it when the process ends, however it ends.
+    The operating system releases the lock when the process ends.
+
+    Raises:
+        InputError: Another process holds the lock.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(lock)
     try:
         held.acquire(timeout=0)
     except Timeout:
-        raise InputError(
-            f"{lock.parent}: another process is {doing} there; wait until it is done, or stop it"
-        ) from None
+        raise InputError(f"{lock.parent}: another process is {doing}; wait until it has finished, or stop it") from None
     try:
         yield
     finally:
@@ -63,24 +64,28 @@ def alone(lock: Path, *, doing: str) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, whole or not at all."""
+    """Write `text` as UTF-8, atomically."""
     with write_whole(path) as file:
         file.write(text.encode())
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON, keys in the order given, whole or not at all."""
+    """Write `content` as indented JSON, keys in the given order, atomically."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def read_json(path: Path, *, mend: str) -> Any:
-    """What a JSON file holds; InputError, with how to `mend` it, when it is not there or not readable."""
+def read_json(path: Path, *, remedy: str) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        InputError: The file is missing or damaged; the message ends with `remedy`, what to do.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: not there; {mend}") from None
+        raise InputError(f"{path}: not found; {remedy}") from None
     except ValueError as error:
-        raise InputError(f"{path}: not readable as JSON ({error}); {mend}") from None
+        raise InputError(f"{path}: not readable as JSON ({error}); {remedy}") from None
 
 
 def write_parquet(path: Path, table: pd.DataFrame, *, about: dict[str, Any]) -> None:
@@ -92,14 +97,14 @@ def write_parquet(path: Path, table: pd.DataFrame, *, about: dict[str, Any]) -> 
 
 
 def read_parquet_about(path: Path) -> dict[str, Any] | None:
-    """What `write_parquet` was told about the table, or None when it was not written by it."""
+    """The `about` of `write_parquet`, or None if another program wrote the file."""
     metadata = pq.read_schema(path).metadata or {}
     text = metadata.get(b"phenolens")
     return None if text is None else json.loads(text)
 
 
 def write_h5ad(path: Path, table: "AnnData") -> None:
-    """Write an AnnData table as .h5ad, whole or not at all; the same table gives the same bytes."""
+    """Write an AnnData table as .h5ad, atomically; equal tables give equal bytes."""
     import anndata
     import h5py
 
@@ -107,20 +112,24 @@ def write_h5ad(path: Path, table: "AnnData") -> None:
     with h5py.File(buffer, "w") as file:
         anndata.io.write_elem(file, "/", table)
         if table.raw is None and "raw" in file:
-            del file["raw"]  # its place for nothing, which anndata itself cannot open with backed="r"
+            del file["raw"]  # empty group, which anndata cannot open with backed="r"
     with write_whole(path) as target:
         target.write(buffer.getbuffer())
 
 
-def read_h5ad(path: Path, *, mend: str) -> "AnnData":
-    """An AnnData table; InputError, with how to `mend` it, when the file is not there or damaged."""
+def read_h5ad(path: Path, *, remedy: str) -> "AnnData":
+    """An AnnData table.
+
+    Raises:
+        InputError: The file is missing or damaged; the message ends with `remedy`, what to do.
+    """
     import anndata
 
     try:
         return anndata.read_h5ad(path)
     except (OSError, KeyError, ValueError, TypeError) as error:
-        found = "damaged" if path.exists() else "not there"
-        raise InputError(f"{path}: {found}; {mend}") from error
+        found = "damaged" if path.exists() else "not found"
+        raise InputError(f"{path}: {found}; {remedy}") from error
 
 
 def sha256(*parts: bytes | str | Path | dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Progress on whatever takes longer than a second: a bar on a terminal, a line now and then in a log."""
+"""Progress of anything longer than a second: a bar on a terminal, a line every ten seconds in a log."""
 
 import os
 import sys
@@ -15,21 +15,21 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def track(items: Iterable[Item], label: str | Callable[[], str], *, total: int, done: int = 0) -> Iterator[Item]:
-    """Yield the items while telling on stderr how many of `total` are done and how long the rest will take.
+    """Yield the items; show on stderr how many of `total` are done and the time left.
 
-    A `label` that is a function is asked anew each time something is shown. `done` items of the total came earlier.
+    A `label` that is a function is called for every update. `done` items of the total were finished earlier.
     """
-    words = label if callable(label) else lambda: label
+    description = label if callable(label) else lambda: label
     if not speaks():
         yield from items
         return
     if sys.stderr.isatty():
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task(words(), total=total, completed=done)
+            task = progress.add_task(description(), total=total, completed=done)
             for item in items:
                 yield item
-                progress.update(task, advance=1, description=words())
+                progress.update(task, advance=1, description=description())
         return
     began = last = time.monotonic()
     for count, item in enumerate(items):
@@ -37,16 +37,16 @@ def track(items: Iterable[Item], label: str | Callable[[], str], *, total: int, 
         if now - last >= SECONDS_BETWEEN_LINES and count:
             last = now
             left = (now - began) / count * (total - done - count)
-            tell(f"{words()}: {done + count} of {total}, about {left:.0f} s left")
+            tell(f"{description()}: {done + count} of {total}, about {left:.0f} s left")
         yield item
 
 
 def tell(text: str) -> None:
-    """Say one line to the person at the terminal (stderr, so that stdout stays for results)."""
+    """Print one line to stderr; stdout is for results."""
     if speaks():
         print(text, file=sys.stderr, flush=True)
 
 
 def speaks() -> bool:
-    """Whether this process talks to the person: of several that torchrun started, the first alone."""
+    """Whether this process prints: of several started by torchrun, only the first."""
     return os.environ.get("RANK", "0") == "0"

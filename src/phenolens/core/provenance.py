@@ -1,4 +1,4 @@
-"""What a table was made from, carried inside the table as JSON text under `uns["phenolens"]`."""
+"""Provenance of a table, stored in the table as JSON text under `uns["phenolens"]`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEY = "phenolens"
 
 
 def provenance(table: AnnData) -> dict[str, Any]:
-    """What is written inside `table` about how it was made; empty where nothing is."""
+    """The provenance stored in `table`; empty if there is none."""
     written = table.uns.get(KEY, {})
     return json.loads(written) if isinstance(written, str) else dict(written) if isinstance(written, Mapping) else {}
 

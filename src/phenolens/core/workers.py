@@ -1,6 +1,6 @@
-"""Do the same for many plates or wells: here, in several processes of this machine, or on a Dask cluster.
+"""Map a function over plates or wells: in this process, in several, or on a Dask cluster.
 
-The results come in the order of the jobs and do not depend on where they were done.
+Results come in the order of the jobs and do not depend on where they ran.
 """
 
 import multiprocessing
@@ -22,25 +22,27 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class AtOnce(Bounded):
-    """How much is done side by side; the results are the same."""
+    """How many jobs run in parallel; results do not depend on it."""
 
-    processes: Count = 1  # processes of this machine that work side by side, each on a plate
-    scheduler: str | None = None  # address of a Dask scheduler, whose workers see the same files; in place of processes
+    processes: Count = 1  # parallel processes on this machine, one plate each
+    scheduler: str | None = None  # address of a Dask scheduler whose workers see the same files; replaces --processes
 
 
 ONE = AtOnce()
-RETRIES = 3  # of a job whose worker was lost
+RETRIES = 3  # for a job whose worker was lost
 CONNECT_S = "20s"
 
 
 def done_by_workers(
     function: Callable[[Job], Result], jobs: Sequence[Job], at_once: AtOnce
 ) -> Generator[Result, None, None]:
-    """`function` of each job, in order. It and the jobs must be able to travel to another process.
+    """Yield `function(job)` for each job, in order. Function and jobs must be picklable.
 
-    The workers of a Dask scheduler (`tcp://host:8786`) must see the same files under the same paths. A worker that is
-    lost there loses nothing: its job is done anew. Stopped in the middle, no further job is begun. InputError where
-    no scheduler answers or Dask is not installed; what a job raises is raised here.
+    The workers of a Dask scheduler (`tcp://host:8786`) must see the same files under the same paths. If a worker is
+    lost, its job is repeated. When the generator is closed, no further job starts. Exceptions of jobs are raised here.
+
+    Raises:
+        InputError: No scheduler answers, or Dask is not installed.
     """
     if at_once.scheduler is not None:
         yield from _on_cluster(function, jobs, at_once.scheduler)
@@ -81,7 +83,7 @@ def _on_cluster(function: Callable[[Job], Result], jobs: Sequence[Job], schedule
 
 
 def _end_with_parent() -> None:
-    """Let this worker end when the process that started it was killed, instead of waiting and writing for ever."""
+    """End this worker when its parent process is killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # runs in workers only
 

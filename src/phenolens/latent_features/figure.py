@@ -6,7 +6,7 @@ F frames, C channels, S crop side in px. Crops are floats, each channel divided 
 import numpy as np
 from matplotlib.figure import Figure
 
-from phenolens.core.colours import Contrast, checked_crops, colour_words
+from phenolens.core.colours import Contrast, checked_crops, colour_names
 from phenolens.core.errors import InputError
 from phenolens.plotting.cell_images import PAD_IN, SPACE, WIDTH_IN, cell_grid, draw_cell, draw_difference
 from phenolens.plotting.style import INK, QUIET, add_caption, bare, figure_style, new_figure
@@ -58,7 +58,7 @@ def traversal_strip(
             figure,
             caption=f"{feature} moved, all other features as in the real cell, whose own value is {in_deviations(own)} "
             f"(standard deviations from the mean of real cells). Right, the last frame minus the first: orange more, "
-            f"purple less, full colour at {limit:.2g} of a channel's maximum. {colour_words(contrast)}; one contrast "
+            f"purple less, full colour at {limit:.2g} of a channel's maximum. {colour_names(contrast)}; one contrast "
             "and one scale for all strips.",
             alt=f"A real cell and {len(frames)} frames decoded from it as {feature} is moved from "
             f"{in_deviations(deviations[0])} to {in_deviations(deviations[-1])}",

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from phenolens.core.errors import at_least, at_most
+from phenolens.core.bounds import Bounds
+from phenolens.core.errors import InputError
 
 Input = Literal["peak", "raw"]  # each channel of each crop divided by its maximum, or the counts as they are
 LABELS = ("treatment", "compound", "well", "plate", "batch", "role")
@@ -21,7 +22,7 @@ LABELS = ("treatment", "compound", "well", "plate", "batch", "role")
 
 def setting(default: Any, help: str, *, least: float | None = None, most: float | None = None) -> Any:
     """A field of a model's Config: its default, its sentence in `phenolens train --help`, and its range."""
-    return field(default=default, metadata={"help": help, "least": least, "most": most})
+    return field(default=default, metadata={"help": help, "bounds": Bounds(ge=least, le=most)})
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Validates the settings."""
         for each in fields(self):
-            value, flag = getattr(self, each.name), f"--{each.name.replace('_', '-')}"
-            if each.metadata["least"] is not None:
-                at_least(flag, value, each.metadata["least"])
-            if each.metadata["most"] is not None:
-                at_most(flag, value, each.metadata["most"])
+            value, bounds = getattr(self, each.name), each.metadata["bounds"]
+            if isinstance(value, int | float) and not bounds.hold(value):
+                raise InputError(f"--{each.name.replace('_', '-')} {value}: expected a number {bounds}")
 
     @classmethod
     def names(cls) -> list[str]:

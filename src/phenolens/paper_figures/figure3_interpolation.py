@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from phenolens.core.colours import Contrast, checked_crops, colour_words, shared_contrast
+from phenolens.core.colours import Contrast, checked_crops, colour_names, shared_contrast
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 from phenolens.paper_figures.config import FigureConfig
@@ -127,7 +127,7 @@ def interpolations(
             figure,
             caption=f"n = 1 cell of {start_label} (left), interpolated towards 1 cell of each of {len(rows)} "
             f"treatments, {n_frames} decoded frames ({order}); under each, the cosine similarity of its embedding to "
-            f"the target's. Nothing between the ends was imaged. {note + ' ' if note else ''}{colour_words(contrast)}; "
+            f"the target's. Nothing between the ends was imaged. {note + ' ' if note else ''}{colour_names(contrast)}; "
             "one contrast for all.",
             alt=f"Frames decoded by {model} from a cell of {start_label} to a cell of "
             f"{listed([' '.join(row.label.split()) for row in rows])}, a row each, real cells at both ends",

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 
-from phenolens.core.colours import Contrast, cell_image, checked_crops, colour_words, shared_contrast
+from phenolens.core.colours import Contrast, cell_image, checked_crops, colour_names, shared_contrast
 from phenolens.core.errors import InputError
 from phenolens.plotting.style import INK, add_caption, bare, figure_style, new_figure
 
@@ -93,7 +93,7 @@ def contrast_words(contrast: Contrast, crops: np.ndarray) -> str:
     """Sentences for a caption: the crops' size, contrast and colours."""
     return (
         f"Crops are {crops.shape[-1]} px wide, each channel divided by its maximum in the cell, so differences in "
-        f"brightness between cells are not shown; one contrast for all; {colour_words(contrast)}."
+        f"brightness between cells are not shown; one contrast for all; {colour_names(contrast)}."
     )
 
 

@@ -62,7 +62,7 @@ def write_score(scored: Scored, *, queries: Path, confusion: Path) -> None:
 
 def draw_confusion(scored: Scored, path: Path, *, title: str) -> None:
     """Write the confusion matrix as a PNG with its caption."""
-    from phenolens.plotting.charts import confusion_matrix
+    from phenolens.plotting.confusion_matrix import confusion_matrix
     from phenolens.plotting.style import png
 
     figure = confusion_matrix(scored.score.confusion, title=title, what=scored.queries, how=caption(scored))
@@ -250,7 +250,7 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 def _files_of(out: Path) -> frozenset[str]:
     """The files that an evaluation wrote into `out`, as its about.json lists them; none in any other folder."""
     try:
-        content = read_json(out / ABOUT, mend="")
+        content = read_json(out / ABOUT, remedy="")
     except (InputError, OSError):
         return frozenset()
     if not isinstance(content, dict) or content.get("format") != FORMAT:

@@ -123,7 +123,7 @@ def _about(study: Study) -> dict[str, Any]:
     path = folder / "about.json"
     if not path.exists() or not all((folder / name).exists() for name in FILES):
         return {}
-    about = read_json(path, mend="delete it and run `phenolens realism` again")
+    about = read_json(path, remedy="delete it and run `phenolens realism` again")
     return about if isinstance(about, dict) and about.keys() >= ABOUT else {}
 
 

@@ -18,7 +18,8 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import read_h5ad, read_json, write_text
 from phenolens.crops.store import CropStore
 from phenolens.pipeline import score_name
-from phenolens.plotting.charts import confusion_matrix, learning_curves, treatment_map
+from phenolens.plotting.charts import learning_curves, treatment_map
+from phenolens.plotting.confusion_matrix import confusion_matrix
 from phenolens.plotting.page import Picture, SavedPicture
 from phenolens.profiles.score_table import COMPOUNDS, verdict_sentence
 from phenolens.profiles.whitening import Certificate
@@ -119,7 +120,7 @@ def pictured_run(study: Study, scored: list[str], named: str | None) -> str:
 
 def _headline_profiles(study: Study, run: str) -> anndata.AnnData:
     path = study.treatments_path(run, statistics=HEADLINE["statistics"], whitening=HEADLINE["whitening"])
-    return read_h5ad(path, mend=f"delete it and run `phenolens profile {study.folder}` again")
+    return read_h5ad(path, remedy=f"delete it and run `phenolens profile {study.folder}` again")
 
 
 def _verdict(study: Study, run: str, scores: pd.DataFrame) -> str | None:
@@ -222,7 +223,7 @@ def _learning_curves(study: Study, run: str, history: pd.DataFrame) -> list[Pict
 
 def _health(study: Study, run: str, history: pd.DataFrame) -> dict[str, Any]:
     """The warnings of a training, and the number of its records where these are too few to judge it."""
-    health = read_json(study.run_folder(run) / "health.json", mend="run its `phenolens train` command again")
+    health = read_json(study.run_folder(run) / "health.json", remedy="run its `phenolens train` command again")
     too_few = not health["warnings"] and 0 < len(history) < RECORDS
     return {"warnings": health["warnings"], "too_few_records": len(history) if too_few else None}
 
@@ -236,7 +237,7 @@ def _certificates(about: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _excluded(study: Study, store: CropStore, run: str, scored: list[str]) -> pd.DataFrame:
     """What is in no batch, profile or score: a row a kind."""
-    wells = read_h5ad(study.profiles_folder(run) / "wells_mean.h5ad", mend="run `phenolens profile` again")
+    wells = read_h5ad(study.profiles_folder(run) / "wells_mean.h5ad", remedy="run `phenolens profile` again")
     about = json.loads(wells.uns["phenolens"])
     table = excluded_crops(store, n_wells=len(about["wells_left_out"]), min_cells=about["min_cells"])
     unscored = [

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from phenolens.core.colours import Contrast, checked_crops, colour_words, shared_contrast
+from phenolens.core.colours import Contrast, checked_crops, colour_names, shared_contrast
 from phenolens.core.errors import InputError
 from phenolens.crops.store import CropStore, normalised
 from phenolens.plotting.cell_images import PAD_IN, WIDTH_IN, cell_grid, draw_cell
@@ -128,7 +128,7 @@ def nearest_neighbour_pairs(
             caption=f"n = {len(pairs)} treatments: {n_right} whose nearest neighbour has the same mechanism, "
             f"{len(pairs) - n_right} whose neighbour has another one. The cells are those closest to the treatment's "
             "mean, which hides how mixed it is. Distance: cosine, between profiles. "
-            f"{colour_words(contrast)}; one contrast for all; each channel is divided by its maximum in the cell.",
+            f"{colour_names(contrast)}; one contrast for all; each channel is divided by its maximum in the cell.",
             alt=". ".join(
                 f"{pair.treatment} ({pair.moa}) next to {pair.neighbour} ({pair.predicted}), "
                 f"{'right' if pair.right else 'wrong'}"

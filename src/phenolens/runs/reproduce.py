@@ -37,7 +37,7 @@ def commands(study: Study, store: CropStore, runs: list[str], *, measured: list[
         default["model"] = TrainConfig.model
         lines.append(" ".join(["phenolens train", folder, *named, _joined(flat, default)]))
     lines.append(f"phenolens embed {folder}")
-    profile = read_json(study.profiles_folder(runs[0]) / "about.json", mend="run `phenolens profile` again")
+    profile = read_json(study.profiles_folder(runs[0]) / "about.json", remedy="run `phenolens profile` again")
     lines.append(f"phenolens profile {folder} {_joined(profile['config'], asdict(ProfileConfig()))}")
     lines.append(f"phenolens evaluate {folder} {_joined(scores_about(study)['config'], asdict(EvaluateConfig()))}")
     lines += [shlex.join(["phenolens", "realism", study.folder.resolve().name, *measured])] if measured else []

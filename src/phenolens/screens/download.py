@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from multiprocessing.pool import AsyncResult, ThreadPool
 from pathlib import Path, PurePosixPath
 from threading import Event
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urljoin, urlsplit
 
 import pooch
@@ -26,7 +26,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from phenolens import __version__
-from phenolens.core.errors import InputError, Interrupted, at_least, at_most
+from phenolens.core.bounds import Bounded, Bounds, Count
+from phenolens.core.errors import InputError, Interrupted
 from phenolens.core.files import alone
 from phenolens.core.progress import tell, track
 from phenolens.screens.bbbc021 import FILE_COLUMNS, IMAGE_COLUMNS, IMAGE_TABLE, LABEL_COLUMNS, LABEL_TABLE, batch_of
@@ -47,25 +48,22 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, N
 
 
 @dataclass(frozen=True)
-class FetchConfig:
+class FetchConfig(Bounded):
     """Which plates of BBBC021 to download, and how."""
 
     plates: tuple[str, ...] = ()  # such as Week1_22123; all when none is named
     mirror: str = ADDRESS  # address of the folder that holds the tables and archives, http or https
-    parallel: int = 2  # plates downloaded and unpacked at the same time
+    parallel: Annotated[int, Bounds(ge=1, le=16)] = 2  # plates downloaded and unpacked at the same time
     keep_archives: bool = False  # keep each zip beside its plate's folder
-    tries: int = 5  # attempts to download a file
-    timeout_s: float = 30.0  # seconds that a connection may be silent
+    tries: Count = 5  # attempts to download a file
+    timeout_s: Annotated[float, Bounds(ge=0.01)] = 30.0  # seconds that a connection may be silent
 
     def __post_init__(self) -> None:
         """Validates the settings."""
+        super().__post_init__()
         address = urlsplit(self.mirror)
         if address.scheme not in ("http", "https") or not address.hostname or address.query or address.fragment:
             raise InputError(f'--mirror "{self.mirror}": expected an address such as {ADDRESS}')
-        at_least("--parallel", self.parallel, 1)
-        at_most("--parallel", self.parallel, 16)
-        at_least("--tries", self.tries, 1)
-        at_least("--timeout-s", self.timeout_s, 0.01)
 
 
 def fetch_bbbc021(out: Path, config: FetchConfig) -> dict[str, Path]:

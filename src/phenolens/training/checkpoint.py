@@ -44,11 +44,11 @@ class Origin:
         return cls(config, store.identity, store.channels, store.crop_px, len(store))
 
     @classmethod
-    def read(cls, written: Any, *, path: Path, mend: str) -> Self:
+    def read(cls, written: Any, *, path: Path, remedy: str) -> Self:
         """The origin that `written` returned, as found in the file `path`.
 
         Raises:
-            InputError: it is not complete or not valid; the message ends with `mend`, what to do.
+            InputError: it is not complete or not valid; the message ends with `remedy`, what to do.
         """
         try:
             config = written["config"]
@@ -57,7 +57,7 @@ class Origin:
             return cls(TrainConfig(**settings), str(crops), tuple(map(str, channels)), int(crop_px), int(n_crops))
         except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
             found = f"no setting {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-            raise InputError(f"{path}: does not say what the run is made from ({found}); {mend}") from error
+            raise InputError(f"{path}: does not say what the run is made from ({found}); {remedy}") from error
 
     def written(self) -> dict[str, Any]:
         """As written to a file: dicts, lists, text, numbers."""
@@ -121,21 +121,21 @@ class RunFolder:
         """The content of `config.json`, None when there is no such run; InputError when it is not a run's."""
         if not self.config.exists():
             return None
-        about = read_json(self.config, mend=self._mend_config)
+        about = read_json(self.config, remedy=self._config_remedy)
         if not isinstance(about, dict) or about.get("format") != RUN_FORMAT:
             raise InputError(
                 f'{self.config}: not a run of this version of phenolens (expected format "{RUN_FORMAT}"); '
-                + self._mend_config
+                + self._config_remedy
             )
-        return {**about, **Origin.read(about, path=self.config, mend=self._mend_config).written()}
+        return {**about, **Origin.read(about, path=self.config, remedy=self._config_remedy).written()}
 
     def origin(self) -> Origin | None:
         """What `config.json` says the run is made from, None when there is no such run."""
         about = self.about()
-        return None if about is None else Origin.read(about, path=self.config, mend=self._mend_config)
+        return None if about is None else Origin.read(about, path=self.config, remedy=self._config_remedy)
 
     @property
-    def _mend_config(self) -> str:
+    def _config_remedy(self) -> str:
         return "delete it, and the same `phenolens train` command writes it again and resumes"
 
     def begin(self, about: dict[str, Any]) -> None:
@@ -179,7 +179,7 @@ class RunFolder:
             raise self.refused(f"damaged (the checksum of its part {damaged} is wrong)")
         if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
             raise self.refused(f'not a checkpoint of this version (expected "{CHECKPOINT_FORMAT}")')
-        theirs = Origin.read(state.get("made_from"), path=self.checkpoint, mend=self._mend)
+        theirs = Origin.read(state.get("made_from"), path=self.checkpoint, remedy=self._remedy)
         if not theirs.same_crops(origin):
             raise self.refused("of a run on other crops")
         if changed := theirs.changed_settings(origin):
@@ -195,12 +195,12 @@ class RunFolder:
         return state
 
     @property
-    def _mend(self) -> str:
+    def _remedy(self) -> str:
         return f"restore this run's own checkpoint, or delete {self.folder} to train it again"
 
     def refused(self, found: str) -> InputError:
         """The error for a checkpoint that is not this run's."""
-        return InputError(f"{self.checkpoint}: {' '.join(found.split())}; {self._mend}")
+        return InputError(f"{self.checkpoint}: {' '.join(found.split())}; {self._remedy}")
 
     def restore(self, state: dict[str, Any], model: Representation, optimisers: Mapping[str, Optimizer]) -> None:
         """Set model and optimisers to a loaded state; InputError, and nothing changed, when optimisers do not fit."""

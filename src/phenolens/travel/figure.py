@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from phenolens.core.colours import Contrast, cell_image, checked_crops, colour_words, shared_contrast
+from phenolens.core.colours import Contrast, cell_image, checked_crops, colour_names, shared_contrast
 from phenolens.core.errors import InputError
 from phenolens.morphology.features import describe
 from phenolens.plotting.cell_images import (
@@ -239,7 +239,7 @@ def _caption(trajectory: Trajectory, contrast: Contrast) -> str:
         if n_flagged
         else "No frame is out of distribution: all are within 99 % of real cells.",
         f"{trajectory.batch_share.sentence()}." if trajectory.batch_share is not None else "",
-        f"{colour_words(contrast)}; one contrast for all; each channel of a real cell divided by its maximum.",
+        f"{colour_names(contrast)}; one contrast for all; each channel of a real cell divided by its maximum.",
     ]
     return " ".join(filter(None, sentences))
 

@@ -16,7 +16,7 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
 
-from phenolens.core.colours import Contrast, cell_image, colour_words, shared_contrast
+from phenolens.core.colours import Contrast, cell_image, colour_names, shared_contrast
 from phenolens.core.errors import InputError
 from phenolens.morphology.features import describe
 from phenolens.plotting.cell_images import wrapped
@@ -91,7 +91,7 @@ def film_frames(trajectory: Trajectory, *, contrast: Contrast | None = None) -> 
         _fit(
             axes.text(middle, 0.24, wrapped(title, 84), ha="center", va="center", fontsize=9, fontweight="bold"), canvas
         )
-        colours = f"{colour_words(contrast)}; one contrast for all"
+        colours = f"{colour_names(contrast)}; one contrast for all"
         _fit(axes.text(middle, HEIGHT_IN - 0.14, colours, ha="center", va="bottom", fontsize=8, color=QUIET), canvas)
         moving = _put(axes, cell_image(trajectory.pictures[0], contrast), middle - SIDE_IN / 2, top, SIDE_IN)
         axes.set(xlim=(0, WIDTH_IN), ylim=(HEIGHT_IN, 0))  # imshow changed them

@@ -184,7 +184,7 @@ def _replace(folder: Path, content: dict[str, bytes], about: dict[str, Any]) -> 
     """Write the files, `about.json` last, and remove those of an earlier travel that are not among them."""
     older: dict[str, str] = {}
     if (folder / ABOUT).is_file():
-        older = read_json(folder / ABOUT, mend="delete that folder and travel again").get("files", {})
+        older = read_json(folder / ABOUT, remedy="delete that folder and travel again").get("files", {})
         (folder / ABOUT).unlink()  # without it the folder is incomplete
     for name, part in content.items():
         with write_whole(folder / name) as file:

@@ -12,22 +12,13 @@ from phenolens.core.errors import InputError
 from phenolens.core.progress import tell
 from phenolens.profiles.score_table import COLUMN_TITLES, score_rows
 from phenolens.study import Study
-from phenolens.web.base import (
-    HEADERS,
-    HOSTS,
-    IMMUTABLE,
-    NotFoundError,
-    Pages,
-    add_errors,
-    add_protection,
-    add_static,
-    policy,
-)
-from phenolens.web.map import add_map
-from phenolens.web.plates import add_plates
+from phenolens.web.base import HEADERS, HOSTS, IMMUTABLE, NotFoundError, Pages, add_errors, add_static, policy
+from phenolens.web.map_page import add_map
+from phenolens.web.plates_page import add_plates
+from phenolens.web.request_limits import add_protection
 from phenolens.web.study_view import NoCellsError, StudyView
 from phenolens.web.travel_page import add_travel
-from phenolens.web.treatments import add_treatments
+from phenolens.web.treatment_page import add_treatments
 
 PRELOADED_CELLS = 100_000  # of a study whose model is loaded before the first travel: 100 MB of embeddings
 SECTIONS = ("plates", "map", "travel")  # linked from every page, besides home

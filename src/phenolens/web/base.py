@@ -11,7 +11,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from phenolens.core.errors import InputError
 from phenolens.screens.screen import dose_label
@@ -19,7 +18,6 @@ from phenolens.study import Study
 
 HOSTS = ("127.0.0.1", "localhost")  # host names that are answered; any other may be DNS rebinding
 IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable"}  # for addresses that hold a hash of the content
-MAX_FORM_BYTES = 16 * 1024
 
 
 def policy(**allowed: str) -> str:
@@ -148,36 +146,6 @@ def add_errors(app: FastAPI, pages: Pages, *, headers: Mapping[str, str]) -> Non
         page = pages.error(500)
         page.headers.update({**headers, "Cache-Control": "no-store"})
         return page
-
-
-def add_form_limits(app: FastAPI, pages: Pages) -> None:
-    """Refuse forms that other sites send, that are larger than MAX_FORM_BYTES, or whose length is not given."""
-
-    @app.middleware("http")
-    async def limited(request: Request, call_next: Any) -> Response:
-        length = request.headers.get("content-length", "0")
-        if "transfer-encoding" in request.headers or not (length.isascii() and length.isdigit()):
-            return pages.error(411)
-        if int(length[:20]) > MAX_FORM_BYTES:
-            return pages.error(413)
-        origin = request.headers.get("origin")
-        foreign = origin is not None and origin.partition("://")[2] != request.headers.get("host")
-        if request.method != "GET" and foreign:
-            return pages.error(403, reason="other site")
-        response: Response = await call_next(request)
-        return response
-
-
-def add_protection(app: FastAPI, *, hosts: tuple[str, ...], headers: Mapping[str, str]) -> None:
-    """Refuse other host names, and put `headers` on every answer that has none of its own, refusals included."""
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
-
-    @app.middleware("http")
-    async def with_headers(request: Request, call_next: Any) -> Response:
-        response: Response = await call_next(request)
-        for name, value in headers.items():
-            response.headers.setdefault(name, value)
-        return response
 
 
 def download(content: bytes, media_type: str, name: str) -> Response:

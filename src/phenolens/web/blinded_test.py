@@ -21,18 +21,8 @@ from phenolens.blinded_test.design import CYTOGAN_PASS_RATE, PAPER_PASS_RATE
 from phenolens.blinded_test.statistics import AssessmentResults
 from phenolens.core.errors import InputError
 from phenolens.study import Study
-from phenolens.web.base import (
-    HEADERS,
-    HOSTS,
-    NotFoundError,
-    Pages,
-    add_errors,
-    add_form_limits,
-    add_protection,
-    add_static,
-    address,
-    policy,
-)
+from phenolens.web.base import HEADERS, HOSTS, NotFoundError, Pages, add_errors, add_static, address, policy
+from phenolens.web.request_limits import add_form_limits, add_protection
 
 EXAMPLES = 8  # pictures of each kind that were judged wrong most often
 SESSION_SECONDS = 90 * 24 * 3600

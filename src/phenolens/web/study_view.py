@@ -15,7 +15,7 @@ import imagecodecs
 import numpy as np
 import pandas as pd
 
-from phenolens.core.colours import Contrast, cell_image, colour_words, shared_contrast
+from phenolens.core.colours import Contrast, cell_image, colour_names, shared_contrast
 from phenolens.core.errors import InputError
 from phenolens.crops.store import ABOUT, CropStore, normalised
 from phenolens.profiles.nsc import directions, distances
@@ -136,7 +136,7 @@ class StudyCells:
         return {
             "channel": channel,
             "channels": self.store.channels,
-            "colours": colour_words(self.contrast),
+            "colours": colour_names(self.contrast),
             "side": self.store.crop_px,
             "picture": lambda cell_id: self.picture_address(cell_id, channel=channel),
         }

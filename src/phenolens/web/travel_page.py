@@ -13,7 +13,7 @@ import pandas as pd
 from fastapi import Depends, FastAPI, Query, Response
 from fastapi.responses import HTMLResponse
 
-from phenolens.core.colours import Contrast, colour_words
+from phenolens.core.colours import Contrast, colour_names
 from phenolens.core.errors import InputError
 from phenolens.morphology.features import describe
 from phenolens.travel.config import TravelConfig
@@ -248,7 +248,7 @@ def _trajectory_values(
         "rows": trajectory.frames.to_dict("records"),
         "curves": measured_curves(trajectory, CURVES),
         "starts": _other_starts(cells, trajectory.start),
-        "colours": colour_words(display.contrast(cells)),
+        "colours": colour_names(display.contrast(cells)),
         "side": cells.store.crop_px,
         "display_settings": settings,
         "picture": lambda number: query.address(f"frame-{number}.png", **settings),

@@ -1,6 +1,6 @@
 """The map's page and its data: places and groups as plain numbers, so that a million cells open at once.
 
-n points of a map, G groups. Points are numbered from 0 in the order of `phenolens.web.projection.Map`.
+n points of a map, G groups. Points are numbered from 0 in the order of `phenolens.web.umap_projection.Map`.
 """
 
 from collections import OrderedDict
@@ -16,8 +16,8 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from phenolens.core.errors import InputError
 from phenolens.screens.screen import dose_label, treatment_label
 from phenolens.web.base import EMPTY_STYLE, NotFoundError, Pages, address, policy
-from phenolens.web.projection import UMAP_CELLS, Map, Projection, map_of_cells, map_of_treatments
 from phenolens.web.study_view import StudyView
+from phenolens.web.umap_projection import UMAP_CELLS, Map, Projection, map_of_cells, map_of_treatments
 
 # Okabe and Ito's colours without the yellow, which is invisible on white; this order keeps neighbours different.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
