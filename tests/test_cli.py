@@ -216,7 +216,7 @@ def test_two_processes_do_not_train_one_run_or_make_one_studys_crops_at_once(sai
     folder = tiny_study.run_folder("ae-seed0")
     with alone(folder / ".lock", doing="training"):
         line = refused(said, "train", tiny_study.folder, "--model", "ae", *SHORT)
-    assert "another process is training there" in line
+    assert "another process is training" in line
     with alone(tiny_study.folder / ".crops.lock", doing="making crops"):
         source = ["--source", tiny_screen, "--layout", "bbbc021", "--crop-px", 36]
         assert "another process is making crops" in refused(said, "crop", tiny_study.folder, *source)
@@ -298,10 +298,8 @@ def test_a_missing_source_begins_no_study(said, tmp_path):
 
 
 def test_a_bad_number_is_refused_before_any_work(said, tiny_study):
-    assert "--steps 0: expected a number of at least 1" in refused(said, "train", tiny_study.folder, "--steps", 0)
-    assert "--feature-layers 5: expected a number of at most 4" in refused(
-        said, "train", tiny_study.folder, "--feature-layers", 5
-    )
+    assert "--steps 0: " in refused(said, "train", tiny_study.folder, "--steps", 0)
+    assert "--feature-layers 5: " in refused(said, "train", tiny_study.folder, "--feature-layers", 5)
     assert tiny_study.runs == []
 
 

@@ -28,7 +28,7 @@ def phenolens(*arguments: object) -> list[str]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo with fewer steps than it takes by default; its study."""
     out = tmp_path_factory.mktemp("demo") / "out"
-    last_line = phenolens("demo", out, "--steps", 120, "--threads", 1)[-1]
+    last_line = phenolens("demo", out, "--steps", 250, "--threads", 1)[-1]
     assert last_line == str((out / "study" / "report.html").resolve())
     return out / "study"
 
@@ -64,7 +64,7 @@ def test_the_demos_reconstructions_are_nearer_to_their_own_cell_than_to_another(
     originals = compute.normalised(crops).numpy().reshape(len(rows), -1)
     distance = np.linalg.norm(redrawn[:, None] - originals[None], axis=2)
     own_rank = (distance < np.diag(distance)[:, None]).mean(axis=1)  # share of other cells that are nearer
-    assert np.median(own_rank) < 0.1  # 0.5 if every reconstruction showed the average cell
+    assert np.median(own_rank) < 0.02  # 0.5 if every reconstruction showed the average cell
 
 
 @pytest.mark.slow
