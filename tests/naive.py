@@ -1,4 +1,4 @@
-"""The slow, obvious definitions of METHOD 2 and 3 that the package must agree with.
+"""Slow, literal definitions of Lafarge et al. 2019, sections 3.2 to 3.4, that the package must agree with.
 
 Everything is written out literally: up-sampling then padding then convolving, moments by name, one loss at a time.
 """
@@ -100,7 +100,7 @@ def vae_losses(model: torch.nn.Module, b1: Tensor, noise: Tensor | None, beta: f
 
 
 class Iteration:
-    """METHOD 3's iteration of VAE+, written out: all gradients at the same weights, Adam, SGD with momentum, decay."""
+    """One iteration of VAE+ written out: all gradients at the same weights, Adam, SGD with momentum, decay."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.model = model

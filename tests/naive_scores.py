@@ -87,7 +87,7 @@ def exact_p_value(observed: float, n_positive: int, n_total: int) -> float:
 
 
 def whiten(features: np.ndarray, is_control: np.ndarray, *, ridge: float) -> np.ndarray:
-    """METHOD 5 line by line, rotated back (so that the answer has no free sign): z-score, covariance / n, ZCA."""
+    """Whitening line by line, rotated back (so that the answer has no free sign): z-score, covariance / n, ZCA."""
     controls = features[is_control]
     n = len(controls)
     mean = [sum(column) / n for column in controls.T]

@@ -1,4 +1,4 @@
-"""The command line: verbs, settings from files, and one clear line with exit code 2 for what a user gave wrong."""
+"""The command line: commands, settings from files, and one clear line with exit code 2 for what a user gave wrong."""
 
 import json
 import os

@@ -127,7 +127,7 @@ def _as_bound_by_permissions_as_anyone() -> None:
 
 def test_a_second_run_into_the_same_folder_is_refused_in_a_line(here, said, uncomputed):  # noqa: F811
     with alone(beside(here / "out", "lock"), doing="something"):
-        assert "another process is scoring into out there" in refused(said, "evaluate", "t.csv", *FLAGS, "--out", "out")
+        assert "another process is scoring into out" in refused(said, "evaluate", "t.csv", *FLAGS, "--out", "out")
     (here / ".out.lock").unlink(missing_ok=True)
     with score_folder(here / "out", source=here / "t.csv"):
         assert "another process is scoring" in refused(said, "evaluate", "t.csv", *FLAGS, "--out", "./out")
