@@ -22,7 +22,8 @@ import pandas as pd
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from phenolens.core.errors import InputError, at_least
+from phenolens.core.bounds import Bounded, Count
+from phenolens.core.errors import InputError
 from phenolens.core.files import write_text
 from phenolens.core.progress import tell
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
@@ -33,17 +34,13 @@ KINDS = ("placebo in one batch", "placebo in all batches", "mechanism", "compoun
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(Bounded):
     """What the benchmark takes."""
 
     out: Positional[Path]  # folder for the two tables
     study: Path  # a study of a screen with two or more batches, each with control wells
     runs: tuple[str, ...] = ()  # which of its runs; all that are embedded when left out
-    draws: int = 20  # random halves of the control wells, seeds 0, 1, ...
-
-    def __post_init__(self) -> None:
-        """InputError on a number that cannot be."""
-        at_least("--draws", self.draws, 1)
+    draws: Count = 20  # random halves of the control wells, seeds 0, 1, ...
 
 
 def batch_or_biology(flags: Flags) -> None:
@@ -61,7 +58,7 @@ def batch_or_biology(flags: Flags) -> None:
     tell(f"every direction: {flags.out / 'batch_or_biology.csv'}")
 
 
-def shares(run: str, cells: EmbeddedCells, draws: int) -> Iterator[tuple[str, str, str, int, float, float, bool]]:
+def shares(run: str, cells: EmbeddedCells, draws: Count) -> Iterator[tuple[str, str, str, int, float, float, bool]]:
     """A row a direction of this run."""
     table = cells.catalogue.cells
     batch, plate, well, compound, moa = (

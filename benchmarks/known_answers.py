@@ -21,13 +21,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from phenolens.core.errors import InputError, at_least
+from phenolens.core.bounds import Bounded, Bounds
+from phenolens.core.errors import InputError
 from phenolens.core.files import write_text
 from phenolens.core.progress import tell, track
 from phenolens.morphology.features import measures
@@ -44,7 +46,7 @@ LEAST_EFFECT = 0.5  # of a parameter alone on its measure, in deviations of untr
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(Bounded):
     """What the benchmark takes."""
 
     out: Positional[Path]  # folder for the tables
@@ -52,11 +54,11 @@ class Flags:
     study: Path  # a study of a simulated screen, with embedded runs
     runs: tuple[str, ...] = ()  # which of its runs; all that decode when left out
     draws: tuple[int, ...] = (0, 1, 2)  # seeds, each of another draw of control cells to start from
-    starts: int = 20  # control cells that travel, in each draw
+    starts: Annotated[int, Bounds(ge=2)] = 20  # control cells that travel, in each draw
 
     def __post_init__(self) -> None:
-        """InputError on a number that cannot be."""
-        at_least("--starts", self.starts, 2)
+        """InputError on a number out of bounds, or without a seed."""
+        super().__post_init__()
         if not self.draws:
             raise InputError("--draws: expected at least one seed")
 

@@ -25,7 +25,8 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress
 from phenolens import pipeline
 from phenolens.commands.image_commands import LayoutName, crops_summary
 from phenolens.commands.model_commands import other_model
-from phenolens.core.errors import InputError, Interrupted, RunError, at_least
+from phenolens.core.bounds import Bounded, Count
+from phenolens.core.errors import InputError, Interrupted, RunError
 from phenolens.core.files import write_text, write_whole
 from phenolens.core.progress import tell, track
 from phenolens.crops.config import CropConfig
@@ -61,7 +62,7 @@ class Schedule(TrainConfig):
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(Bounded):
     """What the benchmark takes."""
 
     out: Positional[Path]  # folder for the study, the tables and the pictures; new, empty, or begun by this command
@@ -69,15 +70,15 @@ class Flags:
     layout: LayoutName  # how the source lies on disk: a BBBC021 download with Nuclei.csv, or the public crop set
     models: tuple[ModelName, ...] = ("ae", "vae", "vaeplus", "pca")  # pca is the linear yardstick
     seeds: tuple[int, ...] = (0, 1, 2)  # of weights, batches, noise and held-out wells; one after the other
-    measured_cells: int = 2000  # of the held-out wells, at random; all where there are fewer
+    measured_cells: Count = 2000  # of the held-out wells, at random; all where there are fewer
     crop: CropConfig = field(default_factory=CropConfig)
     train: Schedule = field(default_factory=Schedule)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     def __post_init__(self) -> None:
-        """InputError on a number that cannot be."""
-        at_least("--measured-cells", self.measured_cells, 1)
+        """InputError on a number out of bounds, or without a model or a seed."""
+        super().__post_init__()
         if not self.models or not self.seeds:
             raise InputError("--models, --seeds: expected at least one of each")
 

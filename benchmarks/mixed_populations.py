@@ -18,14 +18,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from phenolens.core.errors import InputError, at_least
+from phenolens.core.bounds import Bounded, Bounds, Count, Seed
+from phenolens.core.errors import InputError
 from phenolens.core.files import write_text
 from phenolens.core.progress import tell, track
 from phenolens.simulation.phenotypes import MECHANISMS
@@ -40,23 +41,20 @@ WAYS = ("nucleus", "measures", "embedding")
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(Bounded):
     """What the benchmark takes."""
 
     out: Positional[Path]  # folder for the two tables
     study: Path  # a study of a simulated screen, with a run that decodes
     screen: Path  # that screen, with its truth.parquet
     run: str | None = None  # the run; left out: the one that is pictured
-    medoids: tuple[int, ...] = (2, 3, 4)  # 3 is what travel takes by default, fixed before this was measured
-    seed: int = 0  # of medoids and shuffles
-    shuffles: int = 2000  # for the p-values
-
-    def __post_init__(self) -> None:
-        """InputError on a number that cannot be."""
-        at_least("--shuffles", self.shuffles, 1)
-        at_least("--seed", self.seed, 0)
-        for k in self.medoids:
-            at_least("--medoids", k, 2)
+    medoids: tuple[Annotated[int, Bounds(ge=2)], ...] = (
+        2,
+        3,
+        4,
+    )  # travel's default is 3, fixed earlier
+    seed: Seed = 0  # of medoids and shuffles
+    shuffles: Count = 2000  # for the p-values
 
 
 def mixed_populations(flags: Flags) -> None:

@@ -21,7 +21,8 @@ import pandas as pd
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from phenolens.core.errors import InputError, at_least
+from phenolens.core.bounds import Bounded, Count
+from phenolens.core.errors import InputError
 from phenolens.core.files import write_text
 from phenolens.core.progress import tell, track
 from phenolens.crops.store import normalised
@@ -76,17 +77,17 @@ SHOWS = (
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(Bounded):
     """What the benchmark takes."""
 
     out: Positional[Path]  # folder for the tables
-    fields: int = 4  # fields drawn for a parameter alone, about 16 cells each; untreated cells from five times as many
+    fields: Count = 4  # fields simulated per parameter, about 16 cells each; five times as many untreated
     study: Path | None = None  # a study of a simulated screen, for the correlations
     screen: Path | None = None  # that screen, with its truth.parquet
 
     def __post_init__(self) -> None:
-        """InputError on a number that cannot be, or one of the two folders alone."""
-        at_least("--fields", self.fields, 1)
+        """InputError on a number out of bounds, or one of the two folders alone."""
+        super().__post_init__()
         if (self.study is None) != (self.screen is None):
             raise InputError("--study, --screen: expected both or neither")
 

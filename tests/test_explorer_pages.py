@@ -24,7 +24,7 @@ from phenolens.core.files import write_parquet
 from phenolens.runs.embeddings import embedding_rows
 from phenolens.study import Study
 from phenolens.travel.compute import TravelConfig, Traveller
-from phenolens.web import treatments
+from phenolens.web import treatment_page
 from phenolens.web import umap_projection as projection
 from phenolens.web.app import create_app, prepare
 from phenolens.web.base import address
@@ -380,7 +380,7 @@ def test_whatever_is_damaged_is_named_with_the_command_that_mends_it(study, tmp_
 
 
 def test_populations_of_many_cells_are_looked_for_when_asked(study, monkeypatch):
-    monkeypatch.setattr(treatments, "QUICK_CELLS", 2)
+    monkeypatch.setattr(treatment_page, "QUICK_CELLS", 2)
     visitor, path = (
         Visitor(study),
         address("treatments", StudyView(study).cells().catalogue.treatments["n_cells"].idxmax()),
