@@ -7,10 +7,13 @@ import pytest
 
 from phenolens.core.colours import Contrast
 from phenolens.core.errors import InputError
+from phenolens.models import MODELS, Spec
+from phenolens.models.interface import Representation
+from phenolens.readiness import run_config
 from phenolens.web import umap_projection as projection
 from phenolens.web.map_page import COLOURS, CONTROL, SYMBOLS, UNKNOWN, grouped
 from phenolens.web.plates_page import DISTANCE, NOISE, SHADES, Heat, WellProfiles
-from phenolens.web.study_view import adjusted
+from phenolens.web.study_view import StudyView, adjusted
 from phenolens.web.umap_projection import fit_pca, map_of_cells, map_of_treatments, pca_places
 from travelling_study import RUN
 
@@ -125,3 +128,10 @@ def test_eighteen_mechanisms_and_the_controls_have_a_colour_each():
     moa = [f"mechanism {number:02d}" for number in range(18)]
     table = pd.DataFrame({"role": ["control", *["treated"] * 18], "moa": ["", *moa]})
     assert len(set(grouped(table, "mechanism").colours)) == 19
+
+
+def test_a_run_that_cannot_decode_is_not_the_default_of_travels(study, monkeypatch):
+    view = StudyView(study)
+    assert view.travel_run() == RUN
+    monkeypatch.setitem(MODELS, run_config(study, RUN)["model"], Spec(Representation, title="encodes only", order=9))
+    assert view.travel_run() != RUN

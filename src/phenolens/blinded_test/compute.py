@@ -16,15 +16,15 @@ import pandas as pd
 from phenolens.blinded_test.database import MAX_ASSESSORS, AssessmentFile, Assessor, Picture, checked_name
 from phenolens.blinded_test.design import balanced_design
 from phenolens.blinded_test.statistics import AssessmentResults, analyse, flat
-from phenolens.core.colours import Contrast, cell_image, shared_contrast
+from phenolens.core.colours import Contrast, cell_image
 from phenolens.core.errors import InputError
 from phenolens.core.files import alone, sha256, write_text
 from phenolens.core.progress import tell
 from phenolens.crops.store import CropStore, normalised
+from phenolens.runs.catalogue import contrast_of
 from phenolens.screens.screen import treatment_name
 from phenolens.study import Study
 
-CONTRAST_CELLS = 256  # cells, evenly over the study, on which the contrast of all pictures is measured
 MAX_PICTURES = 1000  # of each kind
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 
@@ -161,7 +161,7 @@ def draw_pictures(
     rows, synthetic = design["row"].to_numpy(), design["is_synthetic"].to_numpy(bool)
     crops = normalised(store.take(rows))
     crops[synthetic] = reconstruct(rows[synthetic])
-    contrast = _contrast(store, np.flatnonzero(usable))
+    contrast = contrast_of(store, np.flatnonzero(usable))
     places = [[store.channels.index(channel) for channel in view] for view in views]
     contrasts = [_contrast_of(contrast, place) for place in places]
     of_view = design["view"].to_numpy()
@@ -171,11 +171,6 @@ def draw_pictures(
     mechanisms = cells["moa"].fillna("").mask(cells["role"] == "control", "control").to_numpy(object)[rows]
     shown = [", ".join(views[view]) for view in of_view]
     return [Picture(*parts) for parts in zip(pngs, synthetic.tolist(), ids, design["treatment"], mechanisms, shown)]
-
-
-def _contrast(store: CropStore, usable: np.ndarray) -> Contrast:
-    sample = usable[np.unique(np.linspace(0, len(usable) - 1, CONTRAST_CELLS).astype(int))]
-    return shared_contrast(normalised(store.take(sample)), store.channels)
 
 
 def _contrast_of(contrast: Contrast, places: list[int]) -> Contrast:

@@ -29,6 +29,7 @@ from phenolens.latent_features.figure import traversal_strip
 from phenolens.models.vaeplus import ACTIVE_NATS
 from phenolens.morphology.features import describe, measures
 from phenolens.plotting.page import InlinePicture, inline_pictures, render_page
+from phenolens.runs.catalogue import evenly
 from phenolens.runs.decoder import DecodingRun
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.latent_path import target_cell
@@ -41,7 +42,7 @@ LEAST_CELLS = 20
 STRONGEST = 3  # measures of a feature in the table
 PERCENTILES = 2, 98  # of real cells, between which a feature is moved
 USED_SHARE = 0.01  # of the largest variance, from which a feature of a model without a prior counts as used
-CONTRAST_CELLS = 64
+STRIP_CONTRAST_CELLS = 64  # cells, evenly over the study, on which the strips' contrast is measured
 LIMITS = {  # that the page names
     "follows": conclusions.FOLLOWS,
     "leans": conclusions.LEANS,
@@ -298,7 +299,7 @@ def _difference_limit(frames_of: Sequence[np.ndarray]) -> float:
 
 def _contrast(run: DecodingRun, counted: np.ndarray, real: np.ndarray) -> Contrast:
     """One contrast for all strips: that of cells spread evenly over the study, and of the cell that is shown."""
-    spread = counted[np.unique(np.linspace(0, len(counted) - 1, CONTRAST_CELLS).astype(int))]
+    spread = evenly(counted, STRIP_CONTRAST_CELLS)
     return shared_contrast(np.concatenate([real[None], run.originals(spread)]), run.store.channels)
 
 

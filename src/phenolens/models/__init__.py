@@ -64,6 +64,11 @@ def preferred_first(name: str) -> int:
     return -MODELS[name].order if name in MODELS else 1
 
 
+def decodes(name: str) -> bool:
+    """Whether the embeddings of a model decode into crops; False for a name that is not in MODELS."""
+    return name in MODELS and hasattr(MODELS[name].load(), "decode")
+
+
 def model_config(name: str, settings: dict[str, Any]) -> "ModelConfig":
     """The Config of a model with these settings, the others at their defaults.
 

@@ -10,13 +10,26 @@ from difflib import get_close_matches
 import numpy as np
 import pandas as pd
 
+from phenolens.core.colours import Contrast, shared_contrast
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell
+from phenolens.crops.store import CropStore, normalised
 from phenolens.screens.screen import treatment_label, treatment_name
 
 # What the cells of a well have in common. As categories they take a byte or two a cell and are fast to compare.
 SHARED = ("plate", "batch", "well", "compound", "moa", "role", "treatment")
 OF_A_WELL = [*SHARED, "concentration_um"]
+CONTRAST_CELLS = 256  # cells, evenly over the study, on which the contrast of all pictures is measured
+
+
+def evenly(rows: np.ndarray, n: int) -> np.ndarray:
+    """At most `n` of these rows, spread evenly from the first to the last."""
+    return rows if len(rows) <= n else rows[np.linspace(0, len(rows) - 1, n).astype(np.int64)]
+
+
+def contrast_of(store: CropStore, rows: np.ndarray) -> Contrast:
+    """The contrast for all pictures of a study, measured on a sample of these rows of its crops."""
+    return shared_contrast(normalised(store.take(evenly(rows, CONTRAST_CELLS))), store.channels)
 
 
 @dataclass(frozen=True)

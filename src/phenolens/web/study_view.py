@@ -15,13 +15,14 @@ import imagecodecs
 import numpy as np
 import pandas as pd
 
-from phenolens.core.colours import Contrast, cell_image, colour_names, shared_contrast
+from phenolens.core.colours import Contrast, cell_image, colour_names
 from phenolens.core.errors import InputError
 from phenolens.crops.store import ABOUT, CropStore, normalised
+from phenolens.models import decodes
 from phenolens.profiles.nsc import directions, distances
 from phenolens.profiles.score_table import verdict_sentence
 from phenolens.readiness import Step, about_of, default_run, run_config, steps_done
-from phenolens.runs.catalogue import Catalogue, nearest_names
+from phenolens.runs.catalogue import Catalogue, contrast_of, nearest_names
 from phenolens.runs.embeddings import embedding_rows
 from phenolens.runs.scores import chance_of, queries_of
 from phenolens.study import HEADLINE, Study
@@ -30,7 +31,6 @@ from phenolens.web.base import NotFoundError, address
 if TYPE_CHECKING:
     from anndata import AnnData
 
-CONTRAST_CELLS = 256  # cells, evenly over the study, on which the contrast of all pictures is measured
 PROTOCOLS = ("NSC", "NSCB")
 
 
@@ -71,9 +71,7 @@ class StudyCells:
     def contrast(self) -> Contrast:
         """The one contrast of all pictures."""
         rows = np.flatnonzero(self.catalogue.counted)
-        rows = rows if len(rows) else np.arange(len(self.store))
-        sample = rows[np.unique(np.linspace(0, len(rows) - 1, min(CONTRAST_CELLS, len(rows))).astype(int))]
-        return shared_contrast(normalised(self.store.take(sample)), self.store.channels)
+        return contrast_of(self.store, rows if len(rows) else np.arange(len(self.store)))
 
     @cached_property
     def row_of(self) -> pd.Index:
@@ -188,9 +186,15 @@ class StudyView:
         return default_run(self.study, [run for run, steps in models.items() if sum(steps.values()) == most])
 
     def travel_run(self) -> str:
-        """The default run for travels: the default one of those embedded, of all while none is. Empty when none is."""
-        models = self.models()
+        """The default one of the embedded runs that decode, of all that decode while none is embedded; or empty."""
+        models = {run: steps for run, steps in self.models().items() if self._decodes(run)}
         return default_run(self.study, [run for run, steps in models.items() if steps["embedded"]] or list(models))
+
+    def _decodes(self, run: str) -> bool:
+        try:
+            return decodes(run_config(self.study, run)["model"])
+        except InputError:  # not a run yet: the page names the command
+            return True
 
     def next_step(self, run: str = "") -> str:
         """The command that this study, or one run of it, needs next; empty when every step is done."""

@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA
 
 from phenolens.core.errors import InputError
 from phenolens.crops.store import CropStore
+from phenolens.runs.catalogue import evenly
 from phenolens.runs.embeddings import embedding_rows
 from phenolens.study import Study
 
@@ -97,7 +98,7 @@ def map_of_cells(study: Study, run: str, store: CropStore, *, projection: Projec
     """
     counted = np.flatnonzero(~store.cells["is_noise"].to_numpy(bool))
     left_out = f" {len(store) - len(counted):,} flagged cells are left out." if len(counted) < len(store) else ""
-    sample = _evenly(counted, PCA_CELLS if projection == "pca" else UMAP_CELLS)
+    sample = evenly(counted, PCA_CELLS if projection == "pca" else UMAP_CELLS)
     sampled = f"{len(sample):,} of {len(counted):,} cells, evenly over the wells"
     z = np.concatenate(list(embedding_rows(study, run, store, sample)))
     if projection == "umap":
@@ -129,10 +130,6 @@ def map_of_treatments(study: Study, run: str, *, projection: Projection, seed: i
         caption += f"{_explained(pca)}."
     order = np.random.default_rng(seed).permutation(len(x))
     return Map(places[order], order, tuple(profiles.obs["Metadata_Treatment"].astype(str)), control, caption)
-
-
-def _evenly(rows: np.ndarray, n: int) -> np.ndarray:
-    return rows if len(rows) <= n else rows[np.linspace(0, len(rows) - 1, n).astype(np.int64)]
 
 
 def _explained(pca: PCA) -> str:
