@@ -27,7 +27,7 @@ from phenolens.crops.quality_control import crop_quality, field_quality, quality
 from phenolens.screens.cropset import CHANNELS_ON_DISK
 from phenolens.simulation.bodies import Light
 from phenolens.simulation.cells import draw_cells, sample_cells
-from phenolens.simulation.microscope import PlateOptics, photograph, plate_optics
+from phenolens.simulation.microscope import PlateOptics, acquire, plate_optics
 from phenolens.simulation.phenotypes import UNTREATED
 
 CHANNELS = ("DNA", "tubulin", "actin")
@@ -60,7 +60,7 @@ class Scene:
     def field(self, *, light: Light | None = None, gain: float = 1, blur_px: float = 0) -> np.ndarray:
         """A photograph (3, H, W), with the same camera noise each time; blur before the camera, as in a microscope."""
         optics = replace(self.optics, gain=self.optics.gain * gain, blur_px=np.hypot(self.optics.blur_px, blur_px))
-        return photograph(light or self.light, optics, np.random.default_rng(self.seed), noise=1)
+        return acquire(light or self.light, optics, np.random.default_rng(self.seed), noise=1)
 
     def crops(self, field: np.ndarray) -> np.ndarray:
         """The field's cells (n, 3, S, S), but for those at the border."""

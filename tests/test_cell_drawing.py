@@ -10,8 +10,8 @@ from phenolens.simulation.microscope import (
     BACKGROUND,
     COUNTS,
     PlateOptics,
+    acquire,
     illumination_field,
-    photograph,
     plate_optics,
 )
 from phenolens.simulation.phenotypes import MECHANISMS, UNTREATED, Phenotype
@@ -109,7 +109,7 @@ def dark_field() -> Light:
 
 
 def test_without_light_and_noise_the_camera_sees_its_background(rng: np.random.Generator):
-    image = photograph(dark_field(), PERFECT, rng, noise=0)
+    image = acquire(dark_field(), PERFECT, rng, noise=0)
     for c in range(3):
         np.testing.assert_array_equal(image[c], 16 * int(BACKGROUND[c]))
 
@@ -119,12 +119,12 @@ def test_blur_and_haze_keep_the_light(rng: np.random.Generator):
     middle = MARGIN_PX + SIDE_PX // 2
     light.sharp[:, middle - 20 : middle + 20, middle - 20 : middle + 20] = 2.0
     light.soft[:, middle - 20 : middle + 20, middle - 20 : middle + 20] = 1.0
-    counts = photograph(light, PERFECT, rng, noise=0) / 16 - BACKGROUND[:, None, None]
+    counts = acquire(light, PERFECT, rng, noise=0) / 16 - BACKGROUND[:, None, None]
     np.testing.assert_allclose(counts.sum(axis=(1, 2)), 3.0 * 40 * 40 * COUNTS, rtol=0.02)
 
 
 def test_noise_has_the_stated_standard_deviation(rng: np.random.Generator):
-    image = photograph(dark_field(), PERFECT, rng, noise=1.0) / 16
+    image = acquire(dark_field(), PERFECT, rng, noise=1.0) / 16
     # read noise, shot noise, rounding to whole counts
     expected = np.sqrt(2.2**2 + 0.22 * BACKGROUND + 1 / 12)
     np.testing.assert_allclose(image.std(axis=(1, 2)), expected, rtol=0.03)

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from phenolens.simulation.cells import MARGIN_PX, sample_cells
-from phenolens.simulation.phenotypes import MECHANISMS, PER_CELL, UNTREATED, Phenotype, between, dose_strength
+from phenolens.simulation.phenotypes import MECHANISMS, PER_CELL, UNTREATED, Phenotype, dose_strength, interpolate
 
 
 def population(target: Phenotype, strength: float, *, seed: int = 0) -> pd.DataFrame:
@@ -100,9 +100,9 @@ def test_half_the_effect_is_reached_at_the_half_effect_concentration():
 
 def test_between_ends_at_untreated_and_at_the_full_effect():
     target = MECHANISMS["Epithelial"]
-    assert between(target, strength=0) == UNTREATED
-    assert between(target, strength=1) == target
-    assert between(target, strength=0.5).cell_radius_px == (UNTREATED.cell_radius_px + target.cell_radius_px) / 2
+    assert interpolate(target, strength=0) == UNTREATED
+    assert interpolate(target, strength=1) == target
+    assert interpolate(target, strength=0.5).cell_radius_px == (UNTREATED.cell_radius_px + target.cell_radius_px) / 2
 
 
 def test_every_cell_has_every_parameter():

@@ -28,7 +28,7 @@ from phenolens.plotting.style import caption_of, png
 from phenolens.screens.read_image import read_field
 from phenolens.simulation.bodies import Light
 from phenolens.simulation.cells import MARGIN_PX
-from phenolens.simulation.microscope import PlateOptics, illumination_field, photograph
+from phenolens.simulation.microscope import PlateOptics, acquire, illumination_field
 
 CHANNELS = ("DNA", "tubulin", "actin")
 HEIGHT, WIDTH, N_FIELDS = 192, 256, 64
@@ -163,7 +163,7 @@ def photographs() -> tuple[list[np.ndarray], PlateOptics]:
         sharp = np.kron(rng.random((3, shape[1] // 8, shape[2] // 8)) < 0.15, np.ones((8, 8)))
         padded = np.zeros(shape, np.float32)
         padded[:, : sharp.shape[1], : sharp.shape[2]] = sharp
-        taken.append(photograph(Light(padded, np.zeros(shape, np.float32)), optics, rng, noise=1.0))
+        taken.append(acquire(Light(padded, np.zeros(shape, np.float32)), optics, rng, noise=1.0))
     return taken, optics
 
 

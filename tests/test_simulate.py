@@ -193,7 +193,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path):
         ({"cells": float("nan")}, "cells is nan"),
         ({"cells": 500}, "do not fit into a field of 128 x 112 px"),
         ({"effect": 1.5}, "effect is 1.5; expected 0 to 1"),
-        ({"compounds": 100, "doses": 8, "batches": 1, "replicates": 9, "mechanisms": 12}, "plates a batch"),
+        ({"compounds": 100, "doses": 8, "batches": 1, "replicates": 9, "mechanisms": 12}, "plates per batch"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named_before_anything_is_written(tmp_path: Path, wrong: dict, words: str):

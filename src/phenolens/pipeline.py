@@ -107,7 +107,7 @@ def train(study: Study, config: "TrainConfig", *, name: str) -> None:
         progress = loop.train(model, store, config, compute=compute, run=run)
         if is_first():
             run.write_history(progress.history)  # also when a kill came between the last checkpoint and its history
-            health = {"steps": progress.step, **Health.of(progress.history).as_json()}
+            health = {"steps": progress.step, **Health.from_history(progress.history).as_json()}
             if isinstance(model, Trained) and progress.history:
                 health["warnings"] += model.verdicts(progress.history)
             write_json(run.folder / "health.json", health | {"latest": _without_timing(progress.history)})

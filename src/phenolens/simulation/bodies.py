@@ -1,6 +1,6 @@
-"""Paint nuclei and bodies of simulated cells: outlines, chromatin, what of tubulin and actin is not in filaments.
+"""Render the nuclei and cell bodies of a simulated field: outlines, chromatin texture, diffuse and cortical signal.
 
-Each cell is painted in a window of its own of SIDE_PX x SIDE_PX around its centre. Channels: DNA, tubulin, actin.
+Each cell is rendered in a window of SIDE_PX x SIDE_PX around its centre. Channels: DNA, tubulin, actin.
 """
 
 from dataclasses import dataclass
@@ -11,41 +11,41 @@ import numpy as np
 import pandas as pd
 from scipy import fft
 
-Cell = Any  # a row of the table of cells, its columns as attributes
+Cell = Any  # a row of the cell table, with its columns as attributes
 HALF_PX = 78  # half the side of a window; no cell reaches further
 SIDE_PX = 2 * HALF_PX
-N_ANGLES = 360  # directions in which an outline is tabulated
-BANK_PX = 768  # side of the bank of textures
-TEXTURES_PX = {"fine": 0.9, "coarse": 2.2, "mottle": 3.2, "bend": 9.0}  # their grain
-FILAMENT_LEVEL = 0.55  # mean light of an untreated cell's microtubules, the unit of diffuse tubulin
+N_ANGLES = 360  # number of directions in which an outline is sampled
+BANK_PX = 768  # side length of a texture
+TEXTURES_PX = {"fine": 0.9, "coarse": 2.2, "mottle": 3.2, "bend": 9.0}  # standard deviation of the smoothing kernel
+FILAMENT_LEVEL = 0.55  # mean microtubule intensity of an untreated cell, the unit of diffuse tubulin
 ANGLES = np.arange(N_ANGLES) * (2 * np.pi / N_ANGLES)
 
 
 @dataclass(frozen=True)
 class Light:
-    """What the field sends out, each (3, height, width), margins included; painting adds to it."""
+    """Fluorescence emitted by a field, margins included; rendering functions add to the arrays in place."""
 
-    sharp: np.ndarray  # in the plane of focus
-    soft: np.ndarray  # above or below it
+    sharp: np.ndarray  # (3, height, width) from the focal plane
+    soft: np.ndarray  # (3, height, width) from above or below the focal plane
 
 
 @dataclass(frozen=True)
 class Bodies:
-    """Where the n cells and their nuclei lie, for what is drawn inside them."""
+    """Geometry of n cells and their nuclei."""
 
-    y: np.ndarray  # (n,) row of the centre in the field with margins
-    x: np.ndarray  # (n,) its column
-    top: np.ndarray  # (n,) row of the window's first pixel
-    left: np.ndarray  # (n,) its column
+    y: np.ndarray  # (n,) row of the centre, in the field with margins
+    x: np.ndarray  # (n,) column of the centre
+    top: np.ndarray  # (n,) first row of the window
+    left: np.ndarray  # (n,) first column of the window
     outline_px: np.ndarray  # (n, N_ANGLES) radius of the body
-    nucleus_px: np.ndarray  # (n, N_ANGLES) radius of the nucleus, or of the disk that holds its pieces
-    edge_px: np.ndarray  # (n, SIDE_PX, SIDE_PX) signed distance to the body's edge, negative inside
-    nuclear: np.ndarray  # (n, SIDE_PX, SIDE_PX) 1 within the nucleus, 0 outside
+    nucleus_px: np.ndarray  # (n, N_ANGLES) radius of the nucleus, or of the disk around its fragments
+    edge_px: np.ndarray  # (n, SIDE_PX, SIDE_PX) signed distance to the cell edge, negative inside
+    nuclear: np.ndarray  # (n, SIDE_PX, SIDE_PX) 1 inside the nucleus, 0 outside
 
 
 @lru_cache(maxsize=2)
 def texture_bank(seed: int) -> dict[str, np.ndarray]:
-    """Smooth random textures (BANK_PX x BANK_PX) of mean 0 and variance 1, one for each grain of TEXTURES_PX."""
+    """Smooth random textures (BANK_PX x BANK_PX) with mean 0 and variance 1, one per entry of TEXTURES_PX."""
     rng = np.random.default_rng([seed, 7])
     frequency = np.hypot(fft.fftfreq(BANK_PX)[:, None], fft.rfftfreq(BANK_PX)[None, :])
     bank = {}
@@ -56,10 +56,10 @@ def texture_bank(seed: int) -> dict[str, np.ndarray]:
     return bank
 
 
-def paint_bodies(
+def render_bodies(
     cells: pd.DataFrame, rng: np.random.Generator, light: Light, *, y: np.ndarray, x: np.ndarray, seed: int
 ) -> Bodies:
-    """Add nuclei and bodies to `light`; `y`, `x` are the centres in the field with margins."""
+    """Add nuclei and cell bodies to `light`; `y` and `x` are the cell centres in the field with margins."""
     n = len(cells)
     bank = texture_bank(seed)
     outline = body_outlines(cells, rng)
@@ -73,9 +73,9 @@ def paint_bodies(
     rows: list[Cell] = list(cells.itertuples(index=False))
     for i, cell in enumerate(rows):
         window = {name: _window(texture, rng) for name, texture in bank.items()}
-        straight_y = np.broadcast_to((grid - np.float32(y[i] - top[i]))[:, None], (SIDE_PX, SIDE_PX))
-        straight_x = np.broadcast_to((grid - np.float32(x[i] - left[i]))[None, :], (SIDE_PX, SIDE_PX))
-        bent_y, bent_x = straight_y + 2.2 * window["bend"], straight_x + 2.2 * _window(bank["bend"], rng)
+        offset_y = np.broadcast_to((grid - np.float32(y[i] - top[i]))[:, None], (SIDE_PX, SIDE_PX))
+        offset_x = np.broadcast_to((grid - np.float32(x[i] - left[i]))[None, :], (SIDE_PX, SIDE_PX))
+        bent_y, bent_x = offset_y + 2.2 * window["bend"], offset_x + 2.2 * _window(bank["bend"], rng)
         radius = np.hypot(bent_y, bent_x)
         direction = (np.arctan2(bent_y, bent_x) * np.float32(N_ANGLES / (2 * np.pi))).astype(np.intp) % N_ANGLES
         neighbours = (
@@ -83,20 +83,20 @@ def paint_bodies(
         )
         neighbours = neighbours[neighbours != i]
         sides = [
-            _beyond_neighbour(bent_y, bent_x, y[j] - y[i], x[j] - x[i], outline[i], outline[j]) - overlap[i, j]
+            _distance_past_border(bent_y, bent_x, y[j] - y[i], x[j] - x[i], outline[i], outline[j]) - overlap[i, j]
             for j in neighbours
         ]
         edge[i], contact = _edge(radius, direction, outline[i], sides)
-        dna, nuclear[i] = _nucleus(cell, rng, straight_y, straight_x, nucleus[i], window)
+        dna, nuclear[i] = _nucleus(cell, rng, offset_y, offset_x, nucleus[i], window)
         tubulin, actin = _cytoplasm(cell, rng, edge[i], contact, radius, direction, nuclear[i], window)
-        painted = np.stack([dna + 0.02 * tubulin, tubulin, actin])
-        _add(light.sharp, (1 - cell.defocus) * painted, top[i], left[i])
-        _add(light.soft, cell.defocus * painted, top[i], left[i])
+        rendered = np.stack([dna + 0.02 * tubulin, tubulin, actin])
+        _add(light.sharp, (1 - cell.defocus) * rendered, top[i], left[i])
+        _add(light.soft, cell.defocus * rendered, top[i], left[i])
     return Bodies(y, x, top, left, outline, nucleus, edge, nuclear)
 
 
 def body_outlines(cells: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
-    """Radius of each body in every direction, (n, N_ANGLES): an ellipse drawn out into corners, hollow between them."""
+    """Radius of each cell body by direction, (n, N_ANGLES): an ellipse with random protrusions."""
     n = len(cells)
     radius = cells["cell_radius_px"].to_numpy()[:, None]
     relative = _ellipses(np.ones(n), cells["cell_aspect"].to_numpy(), cells["orientation_rad"].to_numpy())
@@ -107,15 +107,15 @@ def body_outlines(cells: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
         at = turn + 2 * np.pi * (np.arange(k) + rng.normal(0, 0.16, k)) / k
         height = cells["protrusion"].iloc[i] * rng.gamma(3, 1 / 3, k)
         width = rng.uniform(0.22, 0.5, k)
-        aside = np.sqrt(2 - 2 * np.cos(ANGLES[:, None] - at) + 0.003)  # rounded at the very tip
-        relative[i] += (height * np.exp(-aside / width)).sum(axis=1)
+        chord = np.sqrt(2 - 2 * np.cos(ANGLES[:, None] - at) + 0.003)  # the constant rounds the tip
+        relative[i] += (height * np.exp(-chord / width)).sum(axis=1)
     relative += _ripple(rng, n, orders=range(3, 12), size=0.06)
     relative /= np.sqrt((relative**2).mean(axis=1, keepdims=True))
     return np.clip(radius * relative, 5, HALF_PX - 6)
 
 
 def nucleus_outlines(cells: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
-    """Radius of each nucleus in every direction, (n, N_ANGLES): an ellipse, lobed, dented by an aggresome beside it."""
+    """Radius of each nucleus by direction, (n, N_ANGLES): a lobed ellipse, indented by an adjacent aggresome."""
     n = len(cells)
     along = cells["orientation_rad"].to_numpy() + rng.normal(0, 0.3, n)
     lobes = 1 + _ripple(rng, n, orders=range(2, 6), size=1.0) * cells["nucleus_lobing"].to_numpy()[:, None]
@@ -133,7 +133,7 @@ def _ellipses(radius: np.ndarray, aspect: np.ndarray, along: np.ndarray) -> np.n
 
 
 def _ripple(rng: np.random.Generator, n: int, *, orders: range, size: float) -> np.ndarray:
-    """Smooth random functions of the direction, (n, N_ANGLES), of standard deviation `size`, weaker the finer."""
+    """Smooth random functions of direction, (n, N_ANGLES), standard deviation `size`; amplitude falls as 1 / order."""
     order = np.array(orders)
     height = rng.standard_normal((n, len(order))) / order
     height *= size / np.sqrt(0.5 * (1 / order**2).sum())
@@ -142,15 +142,15 @@ def _ripple(rng: np.random.Generator, n: int, *, orders: range, size: float) -> 
 
 
 def _overlaps(rng: np.random.Generator, n: int) -> np.ndarray:
-    """How far (px) two neighbours reach over their common border, (n, n), symmetric; some lie upon one another."""
+    """Overlap (px) of each pair of neighbours at their common border, (n, n), symmetric; 15 % overlap strongly."""
     overlap = np.where(rng.random((n, n)) < 0.15, rng.uniform(6, 25, (n, n)), rng.normal(1.5, 1.5, (n, n)))
     return np.triu(overlap, 1) + np.triu(overlap, 1).T
 
 
-def _beyond_neighbour(
+def _distance_past_border(
     y: np.ndarray, x: np.ndarray, dy: float, dx: float, own: np.ndarray, other: np.ndarray
 ) -> np.ndarray:
-    """Distance (px) past the border with a neighbour at (dy, dx), negative on the own side."""
+    """Signed distance (px) from the border with a neighbour at (dy, dx), negative on the cell's own side."""
     distance = float(np.hypot(dy, dx)) + 1e-6
     own_reach, other_reach = float(own.mean()), float(other.mean())
     border = distance * own_reach / (own_reach + other_reach)
@@ -160,7 +160,7 @@ def _beyond_neighbour(
 def _edge(
     radius: np.ndarray, direction: np.ndarray, outline: np.ndarray, sides: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Signed distance to the edge (negative inside), and how near a border with a neighbour is (0 to 1)."""
+    """Signed distance to the cell edge (negative inside), and proximity to a border with a neighbour (0 to 1)."""
     steepness = 1 / np.hypot(1, np.gradient(np.concatenate([outline[-1:], outline, outline[:1]]))[1:-1]
                              / (outline * 2 * np.pi / N_ANGLES))  # fmt: skip
     edge = (radius - outline.astype(np.float32)[direction]) * steepness.astype(np.float32)[direction]
@@ -182,7 +182,7 @@ def _nucleus(
     outline: np.ndarray,
     window: dict[str, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """DNA light of the nucleus or of its pieces, and where it is (0 to 1)."""
+    """DNA signal of the nucleus or of its fragments, and the nuclear mask (0 to 1)."""
     bent_y, bent_x = y + 0.6 * window["bend"], x + 0.6 * window["mottle"] * 0.5
     if cell.state in ("interphase", "rounded") and cell.n_fragments == 1:
         radius = np.hypot(bent_y, bent_x)
@@ -191,7 +191,7 @@ def _nucleus(
         nuclear = _soft_step(depth / 0.9)
         mass = nuclear * (0.8 + 0.25 * (1 - np.exp(-np.maximum(depth, 0) / 4)))
     else:
-        nuclear, mass = _pieces(cell, rng, bent_y, bent_x)
+        nuclear, mass = _fragmented_nucleus(cell, rng, bent_y, bent_x)
     grain = np.float32(cell.chromatin_grain)
     texture = (1 - grain) * window["fine"] + grain * window["coarse"]
     texture *= np.float32(cell.chromatin_contrast) / np.sqrt((1 - grain) ** 2 + grain**2)
@@ -204,11 +204,13 @@ def _nucleus(
     return cell.dna_brightness * (15.0 / max(cell.nucleus_radius_px, 10)) * dna, nuclear
 
 
-def _pieces(cell: Cell, rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the pieces of a nucleus are (0 to 1) and their light: micronuclei, a metaphase plate, a rosette, crumbs."""
-    pieces = _piece_table(cell, rng)
+def _fragmented_nucleus(
+    cell: Cell, rng: np.random.Generator, y: np.ndarray, x: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mask (0 to 1) and DNA signal of micronuclei, a metaphase plate, a monopolar rosette or apoptotic fragments."""
+    fragments = _fragment_table(cell, rng)
     nuclear, mass = np.zeros_like(y), np.zeros_like(y)
-    for dy, dx, a, b, along, brightness in pieces:
+    for dy, dx, a, b, along, brightness in fragments:
         reach = int(a + 6)
         row, column = int(HALF_PX + dy), int(HALF_PX + dx)
         box = (slice(max(row - reach, 0), row + reach + 2), slice(max(column - reach, 0), column + reach + 2))
@@ -221,8 +223,8 @@ def _pieces(cell: Cell, rng: np.random.Generator, y: np.ndarray, x: np.ndarray) 
     return nuclear, mass
 
 
-def _piece_table(cell: Cell, rng: np.random.Generator) -> np.ndarray:
-    """A row a piece: dy, dx, half length, half width (px), direction (rad), brightness."""
+def _fragment_table(cell: Cell, rng: np.random.Generator) -> np.ndarray:
+    """One row per fragment: dy, dx, semi-major and semi-minor axis (px), direction (rad), brightness."""
     along, size = cell.orientation_rad, cell.nucleus_radius_px
     if cell.state == "mitotic":
         apart = rng.choice([0.0, 0.0, 5.0, 9.0])
@@ -258,7 +260,7 @@ def _cytoplasm(
     nuclear: np.ndarray,
     window: dict[str, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Light of the tubulin and actin of the body that is not in filaments: diffuse, along edges and borders."""
+    """Tubulin and actin signal outside filaments: diffuse, cortical and at cell junctions."""
     depth = np.maximum(-edge, 0)
     inside = _soft_step(-edge / 0.9)
     flat = inside * (1 - np.exp(-depth / 5))
@@ -279,7 +281,7 @@ def _soft_step(depth: np.ndarray) -> np.ndarray:
 
 
 def _darken(dna: np.ndarray, y: np.ndarray, x: np.ndarray, dy: float, dx: float, size_px: float, share: float) -> None:
-    """Take `share` of the light from a spot (in place)."""
+    """Remove `share` of the signal at a spot, in place."""
     reach = int(3 * size_px + 2)
     row, column = int(HALF_PX + dy), int(HALF_PX + dx)
     box = (slice(row - reach, row + reach + 1), slice(column - reach, column + reach + 1))
@@ -292,9 +294,9 @@ def _window(texture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return texture[row : row + SIDE_PX, column : column + SIDE_PX]
 
 
-def _add(field: np.ndarray, painted: np.ndarray, top: int, left: int) -> None:
-    """Add a window (3, SIDE_PX, SIDE_PX) to the field (in place), cut where it leaves the field."""
+def _add(field: np.ndarray, rendered: np.ndarray, top: int, left: int) -> None:
+    """Add a window (3, SIDE_PX, SIDE_PX) to the field in place, clipped at the field's edges."""
     height, width = field.shape[1:]
     y0, x0 = max(0, -top), max(0, -left)
     y1, x1 = min(SIDE_PX, height - top), min(SIDE_PX, width - left)
-    field[:, top + y0 : top + y1, left + x0 : left + x1] += painted[:, y0:y1, x0:x1]
+    field[:, top + y0 : top + y1, left + x0 : left + x1] += rendered[:, y0:y1, x0:x1]

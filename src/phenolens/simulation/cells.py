@@ -1,18 +1,16 @@
-"""The cells of one simulated field: where they lie and what each one is like, before anything is drawn.
+"""Sample the cells of a simulated field and render their fluorescence, before optics and camera.
 
-A table, a row a cell; its columns are the true parameters that later claims are checked against.
-
-Channels in the order DNA, tubulin, actin. What blurs and records the light is the camera's matter.
+A cell table has one row per cell; its columns are the ground-truth parameters. Channels: DNA, tubulin, actin.
 """
 
 import numpy as np
 import pandas as pd
 
-from phenolens.simulation.bodies import Light, paint_bodies
+from phenolens.simulation.bodies import Light, render_bodies
 from phenolens.simulation.filaments import draw_filaments
-from phenolens.simulation.phenotypes import PER_CELL, SPREAD, UNTREATED, UPPER_LIMIT, Phenotype, between
+from phenolens.simulation.phenotypes import PER_CELL, SPREAD, UNTREATED, UPPER_LIMIT, Phenotype, interpolate
 
-MARGIN_PX = 40  # cells this far outside the field are drawn too, since they reach into it
+MARGIN_PX = 40  # cells centred up to this far outside the field are rendered too
 
 
 def sample_cells(
@@ -25,13 +23,15 @@ def sample_cells(
     width_px: int,
     size_factor: float = 1.0,
 ) -> pd.DataFrame:
-    """Draw the cells of a field, those up to MARGIN_PX outside of it included.
+    """Sample the cells of a field, including those centred up to MARGIN_PX outside it.
 
-    `target` is the full effect and `strength` (0 to 1) how far the well is on its way there; cells of one well respond
-    with individual strengths. `n_expected` is the mean number of untreated cells with their centre in the field,
-    `size_factor` multiplies lengths of cell and nucleus (a batch's growth conditions).
+    Args:
+        target: phenotype at full effect.
+        strength: effect of the well's treatment, 0 to 1; single cells vary around it.
+        n_expected: mean number of untreated cells centred in the field.
+        size_factor: multiplies cell and nucleus lengths (growth conditions of the batch).
     """
-    well = between(target, strength=strength)
+    well = interpolate(target, strength=strength)
     area_ratio = (height_px + 2 * MARGIN_PX) * (width_px + 2 * MARGIN_PX) / (height_px * width_px)
     n = 1 + int(rng.poisson(max(n_expected * well.n_cells * area_ratio - 1, 0)))
     response = np.clip(strength * np.exp(0.35 * rng.standard_normal(n)), 0, 1.15)
@@ -43,7 +43,7 @@ def sample_cells(
         cells[name] = np.minimum(
             mean * np.exp(spread * rng.standard_normal(n) - spread**2 / 2), UPPER_LIMIT.get(name, np.inf)
         )
-    # the cell cycle: nucleus and body grow together, DNA content from one to two
+    # cell cycle: nucleus, cell body and DNA content grow together
     cycle = rng.beta(1.2, 1.6, n)
     cells["nucleus_radius_px"] *= size_factor * (0.93 + 0.16 * cycle)
     cells["cell_radius_px"] *= size_factor * (0.92 + 0.18 * cycle)
@@ -59,7 +59,7 @@ def sample_cells(
     cells["dna_brightness"] *= 0.8 + 0.4 * cycle
     cells = _apply_states(cells, rng)
     cells["n_fragments"] = np.minimum(cells["n_fragments"], 9)
-    # the body holds the nucleus
+    # the cell body contains the nucleus
     cells["cell_radius_px"] = np.maximum(cells["cell_radius_px"], 1.22 * cells["nucleus_radius_px"])
     cells["nucleus_area_px"] = np.pi * cells["nucleus_radius_px"] ** 2
     cells["nucleus_eccentricity"] = np.sqrt(1 - 1 / cells["nucleus_aspect"] ** 2)
@@ -76,7 +76,7 @@ def sample_cells(
 
 
 def _states(rng: np.random.Generator, well: Phenotype, n: int) -> np.ndarray:
-    """A state for each of n cells, by the shares of the well; what the four shares leave is interphase."""
+    """State of each of n cells, sampled from the well's shares; the remainder is in interphase."""
     shares = np.array([well.rounded_share, well.mitotic_share, well.monopolar_share, well.dying_share])
     edges = np.cumsum(shares / max(1.0, shares.sum()))
     names = np.array(["rounded", "mitotic", "monopolar", "dying", "interphase"])
@@ -84,7 +84,7 @@ def _states(rng: np.random.Generator, well: Phenotype, n: int) -> np.ndarray:
 
 
 def _apply_states(cells: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """Give rounded, dividing and dying cells their size, shape and brightness."""
+    """Adjust size, shape and brightness of rounded, dividing and dying cells."""
     cells = cells.copy()
     n = len(cells)
     rounded = (cells["state"] == "rounded").to_numpy()
@@ -112,31 +112,31 @@ def _apply_states(cells: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame
 def _place(
     rng: np.random.Generator, radius_px: np.ndarray, *, height_px: int, width_px: int, clustering: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Centres (y, x) of cells that keep some distance and, with `clustering`, seek the side of others.
+    """Cell centres (y, x) with limited overlap; higher `clustering` places more cells in contact.
 
-    Each cell takes the best of 32 random spots, given those already there.
+    Each cell takes the best of 32 random positions, given the cells placed before it.
     """
     n = len(radius_px)
     placed = np.empty((n, 2))
-    squeeze = rng.uniform(0.55, 0.95, n)  # of how near a cell may come
+    squeeze = rng.uniform(0.55, 0.95, n)  # minimum distance, relative to the sum of radii
     for k in range(n):
-        spots = rng.random((32, 2)) * (height_px, width_px)
+        candidates = rng.random((32, 2)) * (height_px, width_px)
         score = 0.4 * rng.gumbel(size=32)
         if k:
             reach = squeeze[k] * (radius_px[:k] + radius_px[k])
-            distance = np.hypot(*(spots[:, None, :] - placed[None, :k, :]).transpose(2, 0, 1)) / reach
+            distance = np.hypot(*(candidates[:, None, :] - placed[None, :k, :]).transpose(2, 0, 1)) / reach
             crowding = (np.maximum(0, 0.9 - distance) ** 2).sum(axis=1)
-            company = np.exp(-(((distance - 1.0) / 0.2) ** 2)).max(axis=1)
-            score += clustering * company - 60 * crowding
-        placed[k] = spots[np.argmax(score)]
+            contact = np.exp(-(((distance - 1.0) / 0.2) ** 2)).max(axis=1)
+            score += clustering * contact - 60 * crowding
+        placed[k] = candidates[np.argmax(score)]
     return placed[:, 0], placed[:, 1]
 
 
 def draw_cells(cells: pd.DataFrame, rng: np.random.Generator, *, height_px: int, width_px: int, seed: int) -> Light:
-    """Draw the cells of `sample_cells`; `seed` chooses the bank of textures that all fields of a screen share."""
+    """Render the cells of `sample_cells`; `seed` selects the textures that all fields of a screen share."""
     shape = (3, height_px + 2 * MARGIN_PX, width_px + 2 * MARGIN_PX)
     light = Light(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
     y, x = cells["y_px"].to_numpy() + MARGIN_PX, cells["x_px"].to_numpy() + MARGIN_PX
-    bodies = paint_bodies(cells, rng, light, y=y, x=x, seed=seed)
+    bodies = render_bodies(cells, rng, light, y=y, x=x, seed=seed)
     draw_filaments(cells, rng, light, bodies)
     return light

@@ -1,7 +1,7 @@
-"""Draw what lies in a simulated cell as lines and clumps: microtubules, actin fibres and spikes, aggregates.
+"""Render microtubules, mitotic spindles, stress fibres, filopodia and aggregates of simulated cells.
 
-All filaments of a field walk at once, a step of one px each, bending at random, turned back at the body's edge; where
-they pass they leave points of light. n filaments.
+Filaments are persistent random walks with steps of one px, confined by the cell edge; all n filaments of a field
+advance together and add signal at every step.
 """
 
 import numpy as np
@@ -9,14 +9,14 @@ import pandas as pd
 
 from phenolens.simulation.bodies import N_ANGLES, SIDE_PX, Bodies, Light
 
-MICROTUBULE_LIGHT = 0.19  # a px of a filament
+MICROTUBULE_LIGHT = 0.19  # signal per px of filament
 STRESS_FIBRE_LIGHT = 0.22
 FILOPODIUM_LIGHT = 0.28
 TUBULIN, ACTIN = 1, 2  # channels
 
 
 def draw_filaments(cells: pd.DataFrame, rng: np.random.Generator, light: Light, bodies: Bodies) -> None:
-    """Add microtubules, actin fibres, spikes and clumps of all cells to `light`."""
+    """Add the filaments and aggregates of all cells to `light`."""
     _microtubules(cells, rng, light, bodies)
     _spindles(cells, rng, light, bodies)
     _stress_fibres(cells, rng, light, bodies)
@@ -25,9 +25,9 @@ def draw_filaments(cells: pd.DataFrame, rng: np.random.Generator, light: Light, 
 
 
 def _microtubules(cells: pd.DataFrame, rng: np.random.Generator, light: Light, bodies: Bodies) -> None:
-    """The network of interphase cells: some filaments along the nucleus, some away from it, some in thick bundles."""
-    living = cells["state"].isin(["interphase", "rounded"]).to_numpy()
-    owner = _owners(np.where(living, cells["n_microtubules"], 0), rng)
+    """Microtubule network of interphase cells: perinuclear, radial and bundled filaments."""
+    has_network = cells["state"].isin(["interphase", "rounded"]).to_numpy()
+    owner = _owners(np.where(has_network, cells["n_microtubules"], 0), rng)
     n = len(owner)
     if n == 0:
         return
@@ -37,7 +37,7 @@ def _microtubules(cells: pd.DataFrame, rng: np.random.Generator, light: Light, b
     sided = rng.random(n) < of["tubulin_polarity"]
     around = np.where(sided, of["polarity_rad"] + rng.normal(0, 0.55, n), rng.uniform(0, 2 * np.pi, n))
     along = rng.random(n) < of["tubulin_ring"]
-    above = rng.random(n) < 0.38  # the rest pass above or below the nucleus
+    above = rng.random(n) < 0.38  # these start above or below the nucleus, the others beside it
     nucleus = _radius_at(bodies.nucleus_px, owner, around)
     away = np.where(above, nucleus * np.sqrt(rng.random(n)), nucleus + 0.5 + np.abs(rng.normal(0, 3.0, n)))
     turn = np.where(along, np.where(rng.random(n) < 0.5, 1, -1) * rng.normal(1.35, 0.35, n), rng.normal(0, 0.6, n))
@@ -51,7 +51,7 @@ def _microtubules(cells: pd.DataFrame, rng: np.random.Generator, light: Light, b
     start_y = np.where(bundled, start_y[leader] + rng.normal(0, 1.3, n), start_y)
     start_x = np.where(bundled, start_x[leader] + rng.normal(0, 1.3, n), start_x)
     angle = np.where(bundled, angle[leader] + rng.normal(0, 0.05, n), angle)
-    _walk(light, bodies, rng, channel=TUBULIN, owner=owner, y=start_y, x=start_x, angle=angle, length_px=length,
+    _trace(light, bodies, rng, channel=TUBULIN, owner=owner, y=start_y, x=start_x, angle=angle, length_px=length,
           curl=of["microtubule_curl"], brightness=brightness * np.where(bundled, 1.3, 1.0), leader=leader,
           along=cells["orientation_rad"].to_numpy()[owner], pull=0.025,
           delay_px=np.where(bundled, rng.uniform(0, 0.5, n), 0) * length,
@@ -59,7 +59,7 @@ def _microtubules(cells: pd.DataFrame, rng: np.random.Generator, light: Light, b
 
 
 def _spindles(cells: pd.DataFrame, rng: np.random.Generator, light: Light, bodies: Bodies) -> None:
-    """Dividing cells: two poles facing the plate, or one aster in the middle."""
+    """Spindles of dividing cells: two poles facing the metaphase plate, or one central aster."""
     dividing = cells["state"].isin(["mitotic", "monopolar"]).to_numpy()
     owner = _owners(np.where(dividing, 0.7 * cells["n_microtubules"] + 25, 0), rng)
     n = len(owner)
@@ -71,7 +71,7 @@ def _spindles(cells: pd.DataFrame, rng: np.random.Generator, light: Light, bodie
     apart = np.where(bipolar, 9.0 * side, 0.0)
     inwards = across + np.where(side > 0, np.pi, 0)
     angle = np.where(bipolar, inwards + rng.normal(0, 0.7, n), rng.uniform(0, 2 * np.pi, n))
-    _walk(light, bodies, rng, channel=TUBULIN, owner=owner, y=apart * np.sin(across) + rng.normal(0, 1.7, n),
+    _trace(light, bodies, rng, channel=TUBULIN, owner=owner, y=apart * np.sin(across) + rng.normal(0, 1.7, n),
           x=apart * np.cos(across) + rng.normal(0, 1.7, n), angle=angle, length_px=rng.normal(10, 2.5, n),
           curl=np.full(n, 0.03), brightness=0.3 * cells["tubulin_brightness"].to_numpy()[owner], leader=np.arange(n),
           defocus=cells["defocus"].to_numpy()[owner], nuclear_share=1.0)  # fmt: skip
@@ -88,13 +88,13 @@ def _stress_fibres(cells: pd.DataFrame, rng: np.random.Generator, light: Light, 
     angle = bundle_direction[owner] + rng.normal(0, 0.12, n) + np.pi * rng.integers(0, 2, n)
     length = cells["cell_radius_px"].to_numpy()[owner] * rng.uniform(0.5, 1.5, n)
     brightness = STRESS_FIBRE_LIGHT * cells["actin_brightness"].to_numpy()[owner] * rng.gamma(3, 1 / 3, n)
-    _walk(light, bodies, rng, channel=ACTIN, owner=owner, y=away * np.sin(around), x=away * np.cos(around), angle=angle,
-          length_px=length, curl=np.full(n, 0.012), brightness=brightness, leader=np.arange(n),
+    _trace(light, bodies, rng, channel=ACTIN, owner=owner, y=away * np.sin(around), x=away * np.cos(around),
+          angle=angle, length_px=length, curl=np.full(n, 0.012), brightness=brightness, leader=np.arange(n),
           defocus=cells["defocus"].to_numpy()[owner], nuclear_share=0.8)  # fmt: skip
 
 
 def _filopodia(cells: pd.DataFrame, rng: np.random.Generator, light: Light, bodies: Bodies) -> None:
-    """Thin spikes out of the edge, more where the outline stands out."""
+    """Filopodia at the cell edge, most of them on protrusions."""
     owner = _owners(cells["n_filopodia"].to_numpy(), rng)
     n = len(owner)
     if n == 0:
@@ -103,14 +103,14 @@ def _filopodia(cells: pd.DataFrame, rng: np.random.Generator, light: Light, bodi
     reach = np.stack([_radius_at(bodies.outline_px, owner, angle) for angle in tries])
     furthest = reach.argmax(axis=0)
     around, away = tries[furthest, np.arange(n)], reach[furthest, np.arange(n)] - 4
-    _walk(light, bodies, rng, channel=ACTIN, owner=owner, y=away * np.sin(around), x=away * np.cos(around),
+    _trace(light, bodies, rng, channel=ACTIN, owner=owner, y=away * np.sin(around), x=away * np.cos(around),
           angle=around + rng.normal(0, 0.25, n), length_px=4 + rng.gamma(2, 2.2, n), curl=np.full(n, 0.02),
           brightness=FILOPODIUM_LIGHT * rng.gamma(3, 1 / 3, n), leader=np.arange(n),
           defocus=cells["defocus"].to_numpy()[owner], nuclear_share=1.0, leaves_body=True)  # fmt: skip
 
 
 def _aggregates(cells: pd.DataFrame, rng: np.random.Generator, light: Light, bodies: Bodies) -> None:
-    """Clumps of actin anywhere in the body, and the aggresome: one clump at the nucleus' polar side."""
+    """Actin aggregates anywhere in the cell body, and the aggresome beside the nucleus."""
     owner = _owners(cells["n_actin_aggregates"].to_numpy(), rng)
     around = rng.uniform(0, 2 * np.pi, len(owner))
     away = _radius_at(bodies.outline_px, owner, around) * 0.9 * np.sqrt(rng.uniform(0.1, 1, len(owner)))
@@ -139,24 +139,24 @@ def _clumps(
     size: np.ndarray,
     total: np.ndarray,
 ) -> None:
-    """Irregular clumps of light: 120 points each, scattered by `size` px, together `total`."""
+    """Irregular clumps of 120 points each, with standard deviation `size` px and total signal `total`."""
     n_points = 120
     owners = np.repeat(owner, n_points)
     y = np.repeat(away * np.sin(around), n_points) + np.repeat(size, n_points) * rng.standard_normal(len(owners))
     x = np.repeat(away * np.cos(around), n_points) + np.repeat(size, n_points) * rng.standard_normal(len(owners))
     y, x = y + (bodies.y - bodies.top)[owners], x + (bodies.x - bodies.left)[owners]
     defocus = cells["defocus"].to_numpy()[owners]
-    _gather(light, bodies, channel, owners, y, x, np.repeat(total / n_points, n_points), defocus)
+    _deposit(light, bodies, channel, owners, y, x, np.repeat(total / n_points, n_points), defocus)
 
 
 def _owners(mean_number: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Index of the cell each filament belongs to; a cell has a Poisson number of them."""
+    """Index of each filament's cell; the number of filaments in a cell is Poisson."""
     number = rng.poisson(np.maximum(mean_number, 0))
     return np.repeat(np.arange(len(number)), number)
 
 
 def _leaders(owner: np.ndarray, bundled: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """For each filament the one whose path it follows: itself, or if bundled one of a few of its cell."""
+    """Index of the filament whose path each one follows: itself, or if bundled, one of up to 14 in the same cell."""
     first = np.searchsorted(owner, owner)
     number = np.searchsorted(owner, owner, side="right") - first
     few = np.minimum(number, 14)
@@ -166,12 +166,12 @@ def _leaders(owner: np.ndarray, bundled: np.ndarray, rng: np.random.Generator) -
 
 
 def _radius_at(outline_px: np.ndarray, owner: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Radius of the owners' outlines in the given directions (rad)."""
+    """Radius of the owners' outlines at the given directions (rad)."""
     index = np.rint(angle * (N_ANGLES / (2 * np.pi))).astype(int) % N_ANGLES
     return outline_px[owner, index]
 
 
-def _walk(
+def _trace(
     light: Light,
     bodies: Bodies,
     rng: np.random.Generator,
@@ -192,12 +192,16 @@ def _walk(
     delay_px: np.ndarray | None = None,
     leaves_body: bool = False,
 ) -> None:
-    """Let filaments walk from (y, x), relative to the cell's centre, and add their light to the channel.
+    """Add filaments to a channel as persistent random walks; signal fades towards the end of each path.
 
-    `curl` is the random change of direction, radians a px, itself correlated over some px; followers turn as their
-    `leader` does, all turn a little towards `along` (rad; either way), by `pull` a px. The first `delay_px` of a way
-    stay dark, light fades towards its end. Over the nucleus a filament keeps `nuclear_share` of its light. Inside a
-    body they turn along its edge and end beyond it, unless `leaves_body`.
+    Args:
+        y, x: (n,) start, relative to the cell centre.
+        curl: (n,) random change of direction, radians per px, correlated over several px.
+        leader: (n,) index of the filament whose turns each filament repeats.
+        nuclear_share: share of the signal that remains over the nucleus.
+        along, pull: axis (rad) towards which filaments turn, and how strongly (per px).
+        delay_px: (n,) length at the start of the path without signal.
+        leaves_body: whether filaments cross the cell edge; otherwise they turn along it and end beyond it.
     """
     n = len(owner)
     axis = (np.zeros(n) if along is None else along).astype(np.float32)
@@ -232,13 +236,13 @@ def _walk(
         turn = 0.88 * turn + kick * noise
         angle = angle + turn + bending + np.float32(pull) * np.sin(2 * (axis - angle))
         y, x = y + np.sin(angle), x + np.cos(angle)
-    lit = path_light.reshape(-1) > 0
-    owners, blurs = np.tile(owner, steps)[lit], np.tile(defocus, steps)[lit]
-    _gather(light, bodies, channel, owners, path_y.reshape(-1)[lit], path_x.reshape(-1)[lit],
-            path_light.reshape(-1)[lit], blurs)  # fmt: skip
+    visible = path_light.reshape(-1) > 0
+    owners, blurs = np.tile(owner, steps)[visible], np.tile(defocus, steps)[visible]
+    _deposit(light, bodies, channel, owners, path_y.reshape(-1)[visible], path_x.reshape(-1)[visible],
+            path_light.reshape(-1)[visible], blurs)  # fmt: skip
 
 
-def _gather(
+def _deposit(
     light: Light,
     bodies: Bodies,
     channel: int,
@@ -248,7 +252,7 @@ def _gather(
     brightness: np.ndarray,
     defocus: np.ndarray,
 ) -> None:
-    """Add points at (y, x) of their owners' windows: shared between four pixels in focus, on the nearest out of it."""
+    """Add points at (y, x) of their owners' windows: bilinear in focus, in one pixel out of focus."""
     height, width = light.sharp.shape[1:]
     y, x = y + bodies.top[owner], x + bodies.left[owner]
     row, column = np.floor(y).astype(np.intp), np.floor(x).astype(np.intp)

@@ -1,6 +1,6 @@
-"""The simulated microscope: focus and haze, uneven illumination, camera noise, 12-bit values times 16.
+"""The simulated microscope: point spread, haze, uneven illumination, shot noise and read noise, 12-bit values times 16.
 
-Channels in the order DNA, tubulin, actin; each plate has a PlateOptics of its own.
+Channels: DNA, tubulin, actin. Each plate has its own PlateOptics.
 """
 
 from dataclasses import dataclass
@@ -11,29 +11,29 @@ from scipy import fft
 from phenolens.simulation.bodies import Light
 from phenolens.simulation.cells import MARGIN_PX
 
-COUNTS = np.array([300.0, 280.0, 360.0])  # camera counts for one unit of light
-BACKGROUND = np.array([48.0, 42.0, 46.0])  # camera counts without light
-FOCUS_PX = np.array([0.95, 0.85, 0.85])  # standard deviation of the point spread in focus
-SOFT_PX = 3.6  # the same above or below the focus
-HAZES = ((0.16, 5.0), (0.10, 16.0))  # share of the light and how far (px) it strays
+COUNTS = np.array([300.0, 280.0, 360.0])  # camera counts per unit of fluorescence
+BACKGROUND = np.array([48.0, 42.0, 46.0])  # camera counts without signal
+FOCUS_PX = np.array([0.95, 0.85, 0.85])  # standard deviation of the in-focus point spread
+SOFT_PX = 3.6  # the same for out-of-focus signal
+HAZES = ((0.16, 5.0), (0.10, 16.0))  # share of the signal, and standard deviation (px) of its spread
 MAX_12BIT = 4095
 
 
 @dataclass(frozen=True)
 class PlateOptics:
-    """What a plate's images have in common, a value a channel: the truth behind its batch and plate effect."""
+    """Optics and growth conditions of a plate: the ground truth of its batch and plate effects."""
 
-    gain: np.ndarray  # (3,) relative brightness
-    blur_px: np.ndarray  # (3,) point spread added in quadrature
-    background: np.ndarray  # (3,) camera counts without light
+    gain: np.ndarray  # (3,) relative brightness per channel
+    blur_px: np.ndarray  # (3,) point spread, added in quadrature
+    background: np.ndarray  # (3,) camera counts without signal
     illumination: np.ndarray  # (3, 5) coefficients of x, y, x^2 - 1/3, x y, y^2 - 1/3; x, y from -1 to 1 over the field
-    size_factor: float  # growth: lengths of cells relative to other batches
-    density_factor: float  # growth: number of cells relative to other batches
+    size_factor: float  # cell lengths relative to other batches
+    density_factor: float  # number of cells relative to other batches
 
 
 def plate_optics(batch_rng: np.random.Generator, plate_rng: np.random.Generator, *, batch_effect: float,
                  unevenness: float) -> PlateOptics:  # fmt: skip
-    """Draw a plate's optics: what its batch shares, and a third of that much of its own."""
+    """Sample a plate's optics: a batch effect and a plate effect about a third its size."""
 
     def shift(n: int | tuple[int, ...]) -> np.ndarray:
         return batch_effect * (batch_rng.standard_normal(n) + 0.35 * plate_rng.standard_normal(n))
@@ -52,30 +52,30 @@ def plate_optics(batch_rng: np.random.Generator, plate_rng: np.random.Generator,
 
 
 def illumination_field(coefficients: np.ndarray, *, height_px: int, width_px: int) -> np.ndarray:
-    """Relative illumination (height, width) from five coefficients of PlateOptics; about 1 on average, at least 0.2."""
+    """Relative illumination (height, width) from the five coefficients of PlateOptics; mean about 1, minimum 0.2."""
     y = np.linspace(-1, 1, height_px)[:, None]
     x = np.linspace(-1, 1, width_px)[None, :]
     terms = (x + 0 * y, y + 0 * x, x**2 - 1 / 3 + 0 * y, x * y, y**2 - 1 / 3 + 0 * x)
     return np.maximum(1 + sum(c * term for c, term in zip(coefficients.tolist(), terms, strict=True)), 0.2)
 
 
-def photograph(light: Light, optics: PlateOptics, rng: np.random.Generator, *, noise: float) -> np.ndarray:
-    """Images (3, height, width), uint16, of the field without its margins; `noise` 1 is a camera like BBBC021's."""
+def acquire(light: Light, optics: PlateOptics, rng: np.random.Generator, *, noise: float) -> np.ndarray:
+    """Acquire images (3, height, width), uint16, of a field without margins; `noise` 1 matches BBBC021's camera."""
     height, width = (side - 2 * MARGIN_PX for side in light.sharp.shape[1:])
     images = np.empty((3, height, width), np.uint16)
     for c in range(3):
         seen = _blur(light.sharp[c], light.soft[c], np.hypot(FOCUS_PX[c], optics.blur_px[c]))
         seen = seen[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX]
-        lit = illumination_field(optics.illumination[c], height_px=height, width_px=width)
-        counts = optics.background[c] + COUNTS[c] * optics.gain[c] * lit * np.maximum(seen, 0)
-        shot = rng.standard_normal(counts.shape, dtype=np.float32)
-        counts = counts + noise * np.sqrt(2.2**2 + 0.22 * counts) * shot
+        illumination = illumination_field(optics.illumination[c], height_px=height, width_px=width)
+        counts = optics.background[c] + COUNTS[c] * optics.gain[c] * illumination * np.maximum(seen, 0)
+        standard_noise = rng.standard_normal(counts.shape, dtype=np.float32)
+        counts = counts + noise * np.sqrt(2.2**2 + 0.22 * counts) * standard_noise
         images[c] = np.clip(np.rint(counts), 0, MAX_12BIT).astype(np.uint16) * 16
     return images
 
 
 def _blur(sharp: np.ndarray, soft: np.ndarray, focus_px: float) -> np.ndarray:
-    """Both layers through the optics: in focus with haze, and out of it."""
+    """Convolve in-focus and out-of-focus signal with their point spreads, haze included."""
     shape = [fft.next_fast_len(side, real=True) for side in sharp.shape]
     frequency2 = fft.fftfreq(shape[0])[:, None] ** 2 + fft.rfftfreq(shape[1])[None, :] ** 2
 

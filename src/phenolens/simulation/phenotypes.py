@@ -1,7 +1,7 @@
-"""The twelve mechanisms of the simulated screen: what each does to the cells, growing with the dose.
+"""Phenotypes of the twelve mechanisms of action in the simulated screen, and their dose response.
 
-A Phenotype describes a population of cells by its means; a mechanism is the phenotype that cells reach under its full
-effect; a treatment lies between the untreated and that one.
+A Phenotype holds population means. A mechanism is its phenotype at full effect; a treatment interpolates between
+untreated cells and that phenotype.
 """
 
 import dataclasses
@@ -12,47 +12,47 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Phenotype:
-    """Means of a population of cells; the defaults are untreated MCF-7-like cells.
+    """Population means; the defaults describe untreated MCF-7-like cells.
 
-    The shares are of all cells of a well; everything below them is the mean over its interphase cells.
+    Shares refer to all cells of a well; the other values are means over interphase cells.
     """
 
-    n_cells: float = 1.0  # cells in a field, relative to untreated
-    clustering: float = 1.8  # how strongly cells seek the side of others: 0 scattered, 3 tight islands
-    mitotic_share: float = 0.035  # rounded cells with condensed chromosomes in a plate or two
-    monopolar_share: float = 0.0  # rounded cells with a rosette of chromosomes around a single pole
-    dying_share: float = 0.015  # shrunken cells with crumbled, bright chromatin
-    fragmented_share: float = 0.015  # interphase cells whose nucleus is in several pieces
-    rounded_share: float = 0.02  # interphase cells that have let go of the ground
-    n_fragments: float = 2.2  # pieces of a fragmented nucleus
-    cell_radius_px: float = 37.0  # radius of a disk of the cell body's size
+    n_cells: float = 1.0  # cells per field, relative to untreated
+    clustering: float = 1.8  # attraction between cells: 0 scattered, 3 tight islands
+    mitotic_share: float = 0.035  # rounded cells with a metaphase plate or two anaphase plates
+    monopolar_share: float = 0.0  # rounded cells with a chromosome rosette around one spindle pole
+    dying_share: float = 0.015  # shrunken cells with fragmented, bright chromatin
+    fragmented_share: float = 0.015  # interphase cells with a fragmented nucleus
+    rounded_share: float = 0.02  # interphase cells detached from the substrate
+    n_fragments: float = 2.2  # fragments of a fragmented nucleus
+    cell_radius_px: float = 37.0  # radius of a disk with the cell body's area
     cell_aspect: float = 1.38  # length over width of the cell body
-    n_protrusions: float = 4.6  # corners of the outline
-    protrusion: float = 0.55  # how far the corners stand out, relative to the radius
-    nucleus_radius_px: float = 16.3  # radius of a disk of the nucleus' size
+    n_protrusions: float = 4.6  # protrusions of the outline
+    protrusion: float = 0.55  # height of the protrusions, relative to the radius
+    nucleus_radius_px: float = 16.3  # radius of a disk with the nucleus' area
     nucleus_aspect: float = 1.27  # length over width of the nucleus
-    nucleus_lobing: float = 0.025  # depth of the nucleus' lobes, relative to its radius
-    chromatin_contrast: float = 0.17  # standard deviation of the chromatin's log intensity
-    chromatin_grain: float = 0.3  # 0 fine grains of about 1 px, 1 coarse clumps of about 3 px
-    n_nucleoli: float = 3.5  # dark spots within the nucleus
-    nucleolus_radius_px: float = 2.0  # their size
-    nucleolus_depth: float = 0.38  # share of the DNA signal missing there
-    n_microtubules: float = 320.0  # filaments in a cell
-    microtubule_length_px: float = 44.0  # mean length of a filament
-    microtubule_curl: float = 0.03  # change of direction, radians a px
-    tubulin_bundling: float = 0.04  # share of filaments that lie in thick bundles
-    tubulin_diffuse: float = 0.5  # tubulin not in filaments, relative to an untreated cell's filaments
-    tubulin_polarity: float = 0.15  # 0 filaments all around the nucleus, 1 all on one side
-    tubulin_ring: float = 0.6  # share of filaments that start along the nucleus rather than away from it
-    actin_cortex: float = 0.6  # actin along free edges, relative to the body's diffuse actin
-    actin_junction: float = 1.0  # actin along edges shared with neighbours, relative to the same
-    n_stress_fibres: float = 16.0  # straight actin fibres in a cell
-    actin_diffuse: float = 0.45  # actin all over the body
-    n_actin_aggregates: float = 1.2  # bright clumps of actin in a cell
-    actin_aggregate_px: float = 1.5  # their size
-    n_filopodia: float = 9.0  # thin actin spikes out of the edge
-    aggresome: float = 0.0  # clump beside the nucleus, relative to the tubulin of an untreated cell
-    defocus: float = 0.12  # share of a cell's light that is out of focus
+    nucleus_lobing: float = 0.025  # depth of nuclear lobes, relative to the radius
+    chromatin_contrast: float = 0.17  # standard deviation of the chromatin texture's log intensity
+    chromatin_grain: float = 0.3  # chromatin texture: 0 fine (about 1 px), 1 coarse (about 3 px)
+    n_nucleoli: float = 3.5  # nucleoli per nucleus, dark in the DNA channel
+    nucleolus_radius_px: float = 2.0  # radius of a nucleolus
+    nucleolus_depth: float = 0.38  # share of the DNA signal missing in a nucleolus
+    n_microtubules: float = 320.0  # microtubules per cell
+    microtubule_length_px: float = 44.0  # mean length of a microtubule
+    microtubule_curl: float = 0.03  # change of direction, radians per px
+    tubulin_bundling: float = 0.04  # share of microtubules in bundles
+    tubulin_diffuse: float = 0.5  # tubulin outside filaments, relative to an untreated cell's microtubules
+    tubulin_polarity: float = 0.15  # 0 microtubules all around the nucleus, 1 all on one side
+    tubulin_ring: float = 0.6  # share of microtubules that start tangential to the nucleus, not radial
+    actin_cortex: float = 0.6  # cortical actin along free cell edges
+    actin_junction: float = 1.0  # actin at junctions with neighbours
+    n_stress_fibres: float = 16.0  # stress fibres per cell
+    actin_diffuse: float = 0.45  # diffuse actin in the cell body
+    n_actin_aggregates: float = 1.2  # actin aggregates per cell
+    actin_aggregate_px: float = 1.5  # size of an aggregate
+    n_filopodia: float = 9.0  # filopodia per cell
+    aggresome: float = 0.0  # signal of the aggresome beside the nucleus, 0 absent, 1 full
+    defocus: float = 0.12  # share of a cell's signal that is out of focus
 
 
 UNTREATED = Phenotype()
@@ -119,7 +119,7 @@ MECHANISMS: dict[str, Phenotype] = {
     ),
 }  # fmt: skip
 
-# Where cells differ from one another though nothing was done to them: standard deviation of a mean's logarithm.
+# Cell-to-cell variation: standard deviation of the logarithm of each parameter.
 SPREAD: dict[str, float] = {
     "cell_radius_px": 0.15,
     "cell_aspect": 0.14,
@@ -150,7 +150,7 @@ SPREAD: dict[str, float] = {
     "aggresome": 0.3,
     "defocus": 0.7,
 }
-PER_CELL = tuple(SPREAD)  # what is drawn anew for every cell
+PER_CELL = tuple(SPREAD)  # parameters sampled for every cell
 UPPER_LIMIT = {
     "chromatin_grain": 1.0,
     "nucleolus_depth": 0.85,
@@ -168,14 +168,14 @@ UPPER_LIMIT = {
 
 
 def dose_strength(concentration_um: float, *, half_effect_um: float, steepness: float = 2.0) -> float:
-    """Share of the full effect at a concentration, 0 to 1 (Hill curve)."""
+    """Share of the full effect at a concentration, 0 to 1 (Hill equation)."""
     if concentration_um == 0:
         return 0.0
     return float(1 / (1 + (half_effect_um / concentration_um) ** steepness))
 
 
-def between(target: Phenotype, *, strength: float) -> Phenotype:
-    """The phenotype that lies `strength` (0 to 1) of the way from untreated to `target`."""
+def interpolate(target: Phenotype, *, strength: float) -> Phenotype:
+    """Interpolate linearly from untreated (`strength` 0) to `target` (`strength` 1)."""
     means = {
         field.name: (1 - strength) * getattr(UNTREATED, field.name) + strength * getattr(target, field.name)
         for field in dataclasses.fields(Phenotype)
@@ -183,10 +183,10 @@ def between(target: Phenotype, *, strength: float) -> Phenotype:
     return Phenotype(**means)
 
 
-def with_personal_offset(target: Phenotype, rng: np.random.Generator, *, size: float) -> Phenotype:
-    """The same mechanism as another compound shows it: every mean multiplied by a factor of its own, at most 1 a share.
+def with_compound_variation(target: Phenotype, rng: np.random.Generator, *, size: float) -> Phenotype:
+    """Vary a mechanism's phenotype for one compound: every mean is multiplied by a log-normal factor.
 
-    `size` is the standard deviation of the factors' logarithms.
+    `size` is the standard deviation of the factors' logarithms. Shares stay at most 1, others below UPPER_LIMIT.
     """
     factors = np.exp(size * rng.standard_normal(len(dataclasses.fields(Phenotype))))
     means = {

@@ -1,4 +1,4 @@
-"""Write a simulated screen to disk as a BBBC021 download, with the truth about every cell beside it.
+"""Write a simulated screen to disk in BBBC021's layout, with the ground truth of every cell.
 
 BBBC021_v1_image.csv, BBBC021_v1_moa.csv, Week<b>_<plate>/*.tif, Nuclei.csv, truth.parquet, simulation.json.
 """
@@ -19,7 +19,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 from phenolens.core.workers import AtOnce, done_by_workers
 from phenolens.simulation.cells import draw_cells, sample_cells
-from phenolens.simulation.microscope import PlateOptics, photograph, plate_optics
+from phenolens.simulation.microscope import PlateOptics, acquire, plate_optics
 from phenolens.simulation.screen_design import (
     CHANNELS,
     SimulateConfig,
@@ -33,15 +33,21 @@ from phenolens.simulation.screen_design import (
 
 IMAGE_TABLE, LABEL_TABLE = "BBBC021_v1_image.csv", "BBBC021_v1_moa.csv"
 NUCLEI_TABLE, TRUTH_TABLE, CONFIG_FILE = "Nuclei.csv", "truth.parquet", "simulation.json"
-DRAWING = 1  # raised whenever the same settings give other images than before
+DRAWING = 1  # version of the rendering: increase it when the same settings give different images
 
 
 def simulate(out: Path, config: SimulateConfig, *, processes: int = 1) -> None:
-    """Write the screen of `config` into the folder `out`, which is empty, new, or holds a part of this very screen.
+    """Simulate a screen and write it to a folder; an interrupted simulation resumes.
 
-    Fields that are already there are kept, so a killed run goes on where it stood. The bytes do not depend on
-    `processes`, the number of fields drawn side by side. The image table comes last: with it the screen is whole.
-    Raises InputError, having written nothing, on a setting that cannot be or a folder that holds anything else.
+    The image table is written last, so a folder that has it is complete.
+
+    Args:
+        out: new or empty folder, or one with part of the same screen; existing fields are kept.
+        config: settings of the screen.
+        processes: number of wells simulated in parallel; does not change the output.
+
+    Raises:
+        InputError: a setting is out of range, or the folder holds other files. Nothing was written.
     """
     out = Path(out)
     check_config(config)
@@ -53,7 +59,7 @@ def simulate(out: Path, config: SimulateConfig, *, processes: int = 1) -> None:
     files.write_json(out / CONFIG_FILE, content)
     wells = [group for _, group in design.groupby(["plate", "well"], sort=False)]
     with closing(done_by_workers(partial(draw_well, out, config), wells, AtOnce(processes))) as truths:
-        truth = _stacked(list(track(truths, "drawing wells", total=len(wells))))
+        truth = _concatenated(list(track(truths, "drawing wells", total=len(wells))))
     nuclei = truth[["table_number", "image_number", "object_number", "x_px", "y_px"]]
     nuclei = nuclei.set_axis(
         ["TableNumber", "ImageNumber", "ObjectNumber", "Location_Center_X", "Location_Center_Y"], axis=1
@@ -65,7 +71,7 @@ def simulate(out: Path, config: SimulateConfig, *, processes: int = 1) -> None:
 
 
 def image_table(config: SimulateConfig, design: pd.DataFrame) -> pd.DataFrame:
-    """BBBC021's image table, a row a field; PathName names a folder above the plate's that is not on disk, as there."""
+    """Image table of BBBC021, one row per field; as there, PathName includes a parent folder that is not on disk."""
     table = pd.DataFrame({"TableNumber": design["table_number"], "ImageNumber": design["image_number"]})
     place = list(zip(design["plate"], design["well"], design["site"], strict=True))
     for channel in CHANNELS:
@@ -80,14 +86,14 @@ def image_table(config: SimulateConfig, design: pd.DataFrame) -> pd.DataFrame:
 
 
 def label_csv(config: SimulateConfig) -> str:
-    """BBBC021's label file: names quoted, concentrations with six decimals."""
+    """Label file of BBBC021: quoted names, concentrations with six decimals."""
     rows = labels(config).itertuples(index=False)
     lines = [f'"{row.compound}",{row.concentration:.6f},"{row.moa}"' for row in rows]
     return "\n".join(['"compound",concentration,"moa"', *lines]) + "\n"
 
 
 def check_folder(out: Path, config: SimulateConfig, design: pd.DataFrame, *, content: dict[str, Any]) -> None:
-    """InputError unless `out` is new, empty, or holds only files that this very simulation writes."""
+    """Raise InputError unless `out` is new, empty or holds only files of the same simulation."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -103,7 +109,7 @@ def check_folder(out: Path, config: SimulateConfig, design: pd.DataFrame, *, con
     for path in sorted(out.rglob("*")):
         if path not in expected and not (path in folders and path.is_dir()):
             raise InputError(
-                f'{out}: not empty, found "{path.relative_to(out)}", which is no part of this simulated screen; '
+                f'{out}: not empty, found "{path.relative_to(out)}", which is not part of this simulated screen; '
                 "give a new or empty folder. Nothing was changed."
             )
     found = sorted(path for path in out.rglob("*") if path.is_file() and not path.name.endswith(".partial"))
@@ -111,20 +117,20 @@ def check_folder(out: Path, config: SimulateConfig, design: pd.DataFrame, *, con
         return
     if not (out / CONFIG_FILE).exists() or json.loads((out / CONFIG_FILE).read_text()) != content:
         raise InputError(
-            f"{out}: not empty, and its {CONFIG_FILE} is not of this simulated screen's settings; "
-            "give the same settings to go on with it, or a new or empty folder. Nothing was changed."
+            f"{out}: not empty, and its {CONFIG_FILE} is missing or has other settings; "
+            "give the same settings to resume, or a new or empty folder. Nothing was changed."
         )
 
 
 def draw_well(out: Path, config: SimulateConfig, well: pd.DataFrame) -> pd.DataFrame:
-    """Write the images of a well's fields where they are not there yet; the truth, a row a cell, is returned.
+    """Write the missing images of a well and return the ground truth, one row per cell.
 
-    `well` is rows of the design. A field depends only on the seed, the settings, its plate, well and site.
+    `well` holds the well's rows of the design. A field depends only on the settings, its plate, well and site.
     """
     truths = []
     for record in well.to_dict("records"):
         row = {str(name): value for name, value in record.items()}
-        optics = optics_of(config, batch=row["batch"], plate=row["plate"])
+        optics = _optics_of(config, batch=row["batch"], plate=row["plate"])
         name = (row["plate"], row["well"], row["site"])
         cells = sample_cells(
             random_for(config.seed, "cells", *name),
@@ -140,14 +146,14 @@ def draw_well(out: Path, config: SimulateConfig, well: pd.DataFrame) -> pd.DataF
             rng = random_for(config.seed, "drawing", *name)
             size = {"height_px": config.field_height_px, "width_px": config.field_width_px}
             light = draw_cells(cells, rng, seed=config.seed, **size)
-            for path, image in zip(paths, photograph(light, optics, rng, noise=config.noise), strict=True):
+            for path, image in zip(paths, acquire(light, optics, rng, noise=config.noise), strict=True):
                 _write_tiff(path, image)
-        truths.append(truth_of(cells, row, optics, config))
-    return _stacked(truths)
+        truths.append(_ground_truth(cells, row, optics, config))
+    return _concatenated(truths)
 
 
-def optics_of(config: SimulateConfig, *, batch: str, plate: str) -> PlateOptics:
-    """The optics of a plate, partly shared by its batch."""
+def _optics_of(config: SimulateConfig, *, batch: str, plate: str) -> PlateOptics:
+    """Optics of a plate, partly shared within its batch."""
     return plate_optics(
         random_for(config.seed, "batch", batch),
         random_for(config.seed, "plate", plate),
@@ -156,8 +162,10 @@ def optics_of(config: SimulateConfig, *, batch: str, plate: str) -> PlateOptics:
     )
 
 
-def truth_of(cells: pd.DataFrame, row: dict[str, Any], optics: PlateOptics, config: SimulateConfig) -> pd.DataFrame:
-    """A row a cell whose centre is in the field: what was done to it, how it was drawn, its plate's optics."""
+def _ground_truth(
+    cells: pd.DataFrame, row: dict[str, Any], optics: PlateOptics, config: SimulateConfig
+) -> pd.DataFrame:
+    """Treatment, parameters and plate optics of the cells centred in the field, one row per cell."""
     in_field = cells["y_px"].between(0, config.field_height_px - 1) & cells["x_px"].between(
         0, config.field_width_px - 1
     )
@@ -165,11 +173,11 @@ def truth_of(cells: pd.DataFrame, row: dict[str, Any], optics: PlateOptics, conf
     drawn = own.astype({name: "float32" for name in own.columns if name not in ("y_px", "x_px", "state")})
     treatment = pd.DataFrame([row]).iloc[[0] * len(own)].reset_index(drop=True)
     treatment["object_number"] = np.arange(1, len(own) + 1)
-    effects = pd.DataFrame([plate_effects(optics)] * len(own), index=own.index, dtype="float32")
+    effects = pd.DataFrame([_plate_effects(optics)] * len(own), index=own.index, dtype="float32")
     return pd.concat([treatment, drawn, effects], axis=1)
 
 
-def plate_effects(optics: PlateOptics) -> dict[str, float]:
+def _plate_effects(optics: PlateOptics) -> dict[str, float]:
     """The optics as named numbers; illumination_<channel>_<k> are the coefficients of PlateOptics in their order."""
     effects = {"size_factor": optics.size_factor, "density_factor": optics.density_factor}
     for c, channel in enumerate(("dna", "tubulin", "actin")):
@@ -181,8 +189,8 @@ def plate_effects(optics: PlateOptics) -> dict[str, float]:
     return effects
 
 
-def _stacked(truths: list[pd.DataFrame]) -> pd.DataFrame:
-    """The tables under one another; fields without a cell add no row."""
+def _concatenated(truths: list[pd.DataFrame]) -> pd.DataFrame:
+    """Concatenate the tables; fields without cells add no rows."""
     return pd.concat([truth for truth in truths if len(truth)] or truths[:1], ignore_index=True)
 
 

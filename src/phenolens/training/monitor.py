@@ -87,9 +87,9 @@ class Monitor:
     ) -> None:
         """`rows`: the watched cells; `step` and `history`: where the run stands."""
         self.config, self.model = config, model
-        self.health = Health.of(history)
+        self.health = Health.from_history(history)
         self.verdicts = model.verdicts(history) if isinstance(model, Trained) and history else []
-        for sentence in self.health.standing + self.verdicts:
+        for sentence in self.health.current + self.verdicts:
             tell(sentence)
         # Of several processes, only the first writes.
         pictured = config.watch_every and is_first() and isinstance(model, Decodes)
@@ -110,7 +110,7 @@ class Monitor:
         """Check the latest record of the history."""
         verdicts = self.model.verdicts(history) if isinstance(self.model, Trained) else []
         new = [sentence for sentence in verdicts if sentence not in self.verdicts]
-        for sentence in self.health.look(history) + new:
+        for sentence in self.health.update(history) + new:
             tell(f"step {history[-1]['step']}: {sentence}")
         self.verdicts = verdicts
         if self.log is not None:
