@@ -151,7 +151,7 @@ def test_importing_costs_no_library_and_scoring_no_torch():
 
 
 def test_a_room_does_not_hide_the_command_of_its_name():
-    code = "import phenolens.travel.config, phenolens.report, phenolens.realism, phenolens as ph; "
+    code = "import phenolens.travel.trajectory, phenolens.report, phenolens.realism, phenolens as ph; "
     code += "print(ph.travel.__name__, ph.report.__name__, ph.realism.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["travel", "report", "realism"]

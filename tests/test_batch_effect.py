@@ -92,12 +92,7 @@ def test_a_share_is_said_in_words_with_its_chance(rng):
 
 def test_what_has_no_batch_space_is_told(rng):
     z, batch = controls(rng, np.zeros((2, 5)))
-    with pytest.raises(InputError, match='all control cells are of one batch, "week 0"'):
-        batch_space(z[:400], batch[:400])
     with pytest.raises(InputError, match="do not differ within a batch"):
         batch_space(z[[0, 400]], batch[[0, 400]])
     with pytest.raises(InputError, match="expected finite values"):
         batch_space(np.full_like(z, np.nan), batch)
-    for direction in (np.zeros(5), np.ones(4), np.full(5, np.nan)):
-        with pytest.raises(InputError, match="direction of shape"):
-            share_in_batch_space(direction, z, batch)

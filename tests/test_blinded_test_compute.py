@@ -111,7 +111,7 @@ def test_setting_up_writes_nothing_but_assessments_and_given_again_adds_only_who
     assert again.assessors()[:1] == codes
     assert [person.name for person in again.assessors()] == ["anna", "ben"]
     assert everything_but_assessments(study) == before
-    row = summary(study).set_index("assessment").loc[file.name]
+    row = summary(assessments(study).values()).set_index("assessment").loc[file.name]
     assert (row["title"], row["n"], row["channels"], row["n_finished"]) == ("VAE", 6, "DNA tubulin actin", 0)
 
 
@@ -125,22 +125,22 @@ def test_a_name_that_is_taken_by_other_settings_is_refused(study):
 @pytest.mark.parametrize(
     ("config", "name", "said"),
     [
-        (AssessmentConfig(n=0), "", "--n 0: expected 1 to 1000"),
-        (AssessmentConfig(n=1001), "", "--n 1001: expected 1 to 1000"),
-        (AssessmentConfig(n=900), "", r"have cells for \d+ of each; give --n \d+ or fewer"),
-        (AssessmentConfig(seed=-1), "", "--seed -1: expected 0"),
-        (AssessmentConfig(run="../x"), "", 'no run "../x"'),
-        (AssessmentConfig(channels=("DNA", "x-ray")), "", "--channels x-ray: no such channel; there are: DNA"),
-        (AssessmentConfig(channels=("DNA",), each_channel=True), "", "--each-channel.*DNA"),
-        (AssessmentConfig(n=3, each_channel=True), "", "--n 3: expected at least 4 pictures of each kind"),
-        (AssessmentConfig(n=2), "../../evil", "expected at most 100 letters"),
-        (AssessmentConfig(n=2), ".hidden", "expected at most 100 letters"),
+        (dict(n=0), "", "--n 0: expected"),
+        (dict(n=1001), "", "--n 1001: expected"),
+        (dict(n=900), "", r"have cells for \d+ of each; give --n \d+ or fewer"),
+        (dict(seed=-1), "", "--seed -1: expected"),
+        (dict(run="../x"), "", 'no run "../x"'),
+        (dict(channels=("DNA", "x-ray")), "", "--channels x-ray: no such channel; there are: DNA"),
+        (dict(channels=("DNA",), each_channel=True), "", "--each-channel.*DNA"),
+        (dict(n=3, each_channel=True), "", "--n 3: expected at least 4 pictures of each kind"),
+        (dict(n=2), "../../evil", "expected at most 100 letters"),
+        (dict(n=2), ".hidden", "expected at most 100 letters"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_in_one_line_and_nothing_is_left(study, config, name, said):
     before = sorted(study.assessments_folder.glob("*")) if study.assessments_folder.exists() else []
     with pytest.raises(InputError, match=said) as caught:
-        set_up(study, config, ["anna"], name=name)
+        set_up(study, AssessmentConfig(**config), ["anna"], name=name)
     assert "\n" not in str(caught.value)
     left = sorted(study.assessments_folder.glob("*")) if study.assessments_folder.exists() else []
     assert [path for path in left if path not in before and path.suffix != ".lock"] == []

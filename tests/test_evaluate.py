@@ -163,19 +163,6 @@ def test_every_recipe_is_in_the_protocol_and_kept(here):
         assert all(str(recipe[flag[2:].replace("-", "_")]) == value for flag, value in zip(*[iter(given.split())] * 2))
 
 
-@pytest.mark.parametrize("flags", [["--harmony", "batch"], ["--harmony=batch"], ["--harmony-seed", 3]])
-def test_harmony_is_refused_with_the_page_that_shows_the_library(here, said, flags):  # noqa: F811
-    wells().to_csv(here / "t.csv", index=False)
-    assert "docs/scoring.md" in refused(said, "evaluate", "t.csv", *FLAGS, *flags)
-
-
-def test_a_config_that_still_says_harmony_is_refused_with_the_page(tiny_study, said):  # noqa: F811
-    (tiny_study.folder / "study.toml").write_text('[evaluate]\nharmony = "batch"\n')
-    line = refused(said, "evaluate", tiny_study.folder)
-    assert "study.toml" in line
-    assert "docs/scoring.md" in line
-
-
 def test_what_is_left_out_when_asked_is_listed(here, capsys):
     table = wells()
     table.loc[2, "Cells_Noise"] = np.inf

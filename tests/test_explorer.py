@@ -161,7 +161,7 @@ def test_every_link_and_picture_of_every_page_leads_somewhere_and_none_leaves(sc
         todo += sorted(inner - set(seen) - set(todo))
     kinds = {path.split("/")[1].split("?")[0] for path in seen}
     pages = {"", "plates", "wells", "treatments", "map", "travel", "downloads"}
-    assert kinds == pages | {"cells", "static"}
+    assert kinds == pages | {"cells", "plotly", "static"}
     wells = scored.crops.cells[["plate", "well"]].drop_duplicates()
     assert {f"/wells/{row.plate}/{row.well}" for row in wells.itertuples()} <= set(seen)
 
@@ -254,11 +254,9 @@ def test_the_nearest_cells_are_those_of_the_slow_definition(scored):
 def test_the_nearest_treatments_are_the_ones_beside_it_on_the_circle(scored):
     explorer = StudyView(scored)
     names = sorted(explorer.cells().catalogue.treatments.query("role == 'treated'").index)
-    near = explorer.neighbours(RUN, names[3], n=2)
-    assert {neighbour.treatment for neighbour in near} == {names[2], names[4]}
-    np.testing.assert_allclose(
-        [neighbour.distance for neighbour in near], 1 - np.cos(1.5 / (len(names) - 1)), atol=1e-9
-    )
+    near = explorer.neighbours(RUN, names[3]).head(2)
+    assert set(near["treatment"]) == {names[2], names[4]}
+    np.testing.assert_allclose(near["cosine_distance"], 1 - np.cos(1.5 / (len(names) - 1)), atol=1e-9)
 
 
 def test_a_treatments_page_says_who_its_neighbour_was_and_whether_that_was_right(scored):

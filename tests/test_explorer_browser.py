@@ -194,7 +194,7 @@ def test_the_list_of_groups_can_be_used_as_soon_as_it_is_there_and_while_the_res
     with page_of(browser, viewport=WIDE) as (page, said):
         page.route("**/static/map.js*", in_two_parts)
         held_back = []
-        page.route("**/static/plotly.js*", lambda route: held_back.append(route))
+        page.route("**/plotly/plotly.min.js", lambda route: held_back.append(route))
         page.goto(f"{at}map?of=cells", wait_until="commit")
         page.wait_for_timeout(500)
         assert page.locator("#legend button").count() == 0

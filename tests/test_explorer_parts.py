@@ -10,11 +10,21 @@ from phenolens.core.errors import InputError
 from phenolens.models import MODELS, Spec
 from phenolens.models.interface import Representation
 from phenolens.readiness import run_config
-from phenolens.web import umap_projection as projection
-from phenolens.web.map_page import COLOURS, CONTROL, SYMBOLS, UNKNOWN, grouped
+from phenolens.web import map_page
+from phenolens.web.map_page import (
+    COLOURS,
+    CONTROL,
+    SYMBOLS,
+    UNKNOWN,
+    fit_pca,
+    grouped,
+    map_of_cells,
+    map_of_treatments,
+    pca_places,
+)
 from phenolens.web.plates_page import DISTANCE, NOISE, SHADES, Heat, WellProfiles
-from phenolens.web.study_view import StudyView, adjusted
-from phenolens.web.umap_projection import fit_pca, map_of_cells, map_of_treatments, pca_places
+from phenolens.web.study_view import StudyView
+from phenolens.web.travel_page import Display
 from travelling_study import RUN
 
 
@@ -66,7 +76,7 @@ def test_a_map_of_cells_has_each_counted_cell_once_where_its_embedding_lies(stud
 
 
 def test_axes_found_in_some_cells_place_all_and_that_is_said(study, monkeypatch):
-    monkeypatch.setattr(projection, "PCA_CELLS", 30)
+    monkeypatch.setattr(map_page, "PCA_CELLS", 30)
     store = study.crops
     made = map_of_cells(study, RUN, store, projection="pca")
     n = int((~store.cells["is_noise"].astype(bool)).sum())
@@ -118,10 +128,10 @@ def test_shades_have_one_scale_for_all_plates_and_two_sides_where_0_is_the_contr
 
 def test_a_channel_that_is_off_is_black_and_twice_as_bright_reaches_white_at_half():
     contrast = Contrast(("a", "b"), np.eye(2, 3), np.array([0.1, 0.0]), np.array([0.9, 1.0]))
-    shown = adjusted(contrast, channels=["b"], brightness=200)
+    shown = Display(channels=["b"], brightness=200).of(contrast)
     np.testing.assert_array_equal(shown.colours, [[0, 0, 0], [0, 1, 0]])
     np.testing.assert_allclose(shown.white, [0.5, 0.5])
-    np.testing.assert_array_equal(adjusted(contrast, channels=None).colours, contrast.colours)
+    np.testing.assert_array_equal(Display().of(contrast).colours, contrast.colours)
 
 
 def test_eighteen_mechanisms_and_the_controls_have_a_colour_each():

@@ -38,7 +38,6 @@ ROOMS = [
     "tl",
     "pl",
     "printing",
-    "settings",
     "cli",
 ]
 # One folder a feature. A slice knows no other slice, except those that show what the others found.

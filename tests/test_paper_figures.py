@@ -321,7 +321,7 @@ def test_channels_stand_in_columns_beside_groups_of_real_cells(crops):
     figure = comparison(crops[:2], {"AE": crops[:2] ** 2, "VAE": crops[:2] ** 3}, real, "taxol 1 µM", channels=CHANNELS)
     contrast = shared_contrast(np.concatenate([crops[:2], crops[2:], crops[:1]]), CHANNELS)
     first = pictures(figure)[:4]
-    apart = [cell_image(crops[0][i : i + 1], contrast.of_channel(i)) for i in range(3)]
+    apart = [cell_image(crops[0][i : i + 1], contrast.of_channels(i)) for i in range(3)]
     np.testing.assert_array_equal(first, [cell_image(crops[0], contrast), *apart])
     assert len(pictures(figure)) == 2 * 3 * 4 + 4
     assert "taxol: right" in texts(figure)

@@ -13,10 +13,9 @@ from PIL import Image
 
 from phenolens.core.errors import InputError
 from phenolens.plotting.style import alt_of, caption_of, png
-from phenolens.travel.batch_effect import BatchShare
 from phenolens.travel.figure import FLAG, populations, travel_strip
 from phenolens.travel.film import check_can_film, film, film_frames, frame_seconds
-from phenolens.travel.trajectory import FRAME_COLUMNS, Measured, Population, RealCell, Trajectory
+from phenolens.travel.trajectory import FRAME_COLUMNS, BatchShare, Measured, Population, RealCell, Trajectory
 
 CHANNELS = ("DNA", "tubulin")
 FAR = "1.2 times as far from the real cells nearest to it as 99 % of real cells are"
@@ -72,7 +71,7 @@ def trajectory():
         pictures=pictures,
         nearest=(real_cell("a", 0.1), real_cell("b", 0.2), real_cell("c", 0.3)),
         measured=measured,
-        batch_share=BatchShare(0.61, 0.02, 2),
+        batch_share=BatchShare(0.61, 0.02),
     )
 
 
@@ -115,7 +114,7 @@ def test_a_frame_that_leaves_the_data_is_marked_without_colour_and_counted_in_th
     dashed = [patch for patch in figure.axes[0].patches if patch.get_linestyle() not in ("-", "solid")]
     assert len(dashed) == 1
     assert "1 of 3 frames" in caption_of(figure)
-    assert "1 frames" in alt_of(figure)
+    assert "1 of 3 frames" in alt_of(figure)
     inside = replace(trajectory, frames=trajectory.frames.assign(flag="", far=0.5))
     assert FLAG not in " ".join(words_in(travel_strip(inside)))
     assert "No frame" in caption_of(travel_strip(inside))
@@ -123,8 +122,8 @@ def test_a_frame_that_leaves_the_data_is_marked_without_colour_and_counted_in_th
 
 def test_a_strip_shows_every_cell_and_a_difference_map_a_channel(trajectory):
     images = travel_strip(trajectory).axes[0].images
-    assert len(images) == 2 + 3 + 3 + 2  # ends, frames, nearest, channels
-    dna, tubulin = (image.get_array()[4, 4] for image in images[-2:])
+    assert len(images) == 2 + 3 + 3 + 2 + 1  # ends, frames, nearest, channels, colour scale
+    dna, tubulin = (image.get_array()[4, 4] for image in images[-3:-1])
     assert dna[0] > dna[2]  # brighter is orange
     assert tubulin[2] > tubulin[0]  # darker is purple
 

@@ -11,8 +11,8 @@ import pytest
 from phenolens.cli import main
 from phenolens.study import Study
 from phenolens.travel.compute import Traveller
-from phenolens.travel.config import TravelConfig
 from phenolens.travel.saved import folder_name
+from phenolens.travel.trajectory import TravelConfig
 from travelling_study import RUN, SERIES
 
 

@@ -3,19 +3,23 @@
 import errno
 import functools
 import inspect
+import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from phenolens import __version__
 from phenolens.core.errors import InputError, Interrupted, RunError
+from phenolens.core.keywords import setting_types, unknown_setting
 
 
 @dataclass(frozen=True)
@@ -116,25 +120,21 @@ def run_verb(verb: str, arguments: list[str]) -> None:
         raise InputError(f"works in one process; of all verbs, {able} can be started by torchrun")
     import tyro
 
-    from phenolens.settings import with_file_settings
-
     function = inspect.unwrap(entry.function(verb))  # its own parameters, settings as dataclasses
     given = tyro.cli(
         _keywords_of(function),
         prog=f"phenolens {verb}",
         description=entry.summary,
-        args=with_file_settings(verb, arguments, function, usage=entry.usage, tables=entry.tables),
+        args=with_file_settings(verb, arguments, function),
         config=(tyro.conf.OmitArgPrefixes,),
     )
     for flag in entry.required:
         if not given[flag]:
             raise InputError(f"--{flag}: expected at least one value; see phenolens {verb} --help")
     result = function(**given)
-    from phenolens import printing
+    from phenolens.printing import print_result
 
-    show = getattr(printing, f"after_{verb}", None)
-    if show is not None:
-        show(result, given)
+    print_result(verb, result, given)
 
 
 def _keywords_of(function: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
@@ -154,6 +154,95 @@ def _keywords_of(function: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
     ]
     keywords.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return keywords
+
+
+def with_file_settings(verb: str, arguments: list[str], function: Callable[..., Any]) -> list[str]:
+    """The command's arguments, with settings from files before the flags given by hand, which win.
+
+    `study.toml` in the study's folder has a table per step with the names of the flags; `--config FILE` takes the
+    `config.json` of a run as it is.
+
+    Args:
+        verb: Name of the command.
+        arguments: What was given by hand; the folder comes first.
+        function: What the command calls; its settings are the flags.
+
+    Raises:
+        InputError: A setting is unknown, or flags come before the folder, whose `study.toml` would be missed.
+    """
+    usage, tables = VERBS[verb].usage, VERBS[verb].tables
+    if not arguments or arguments[0] in ("-h", "--help"):
+        return arguments
+    if arguments[0].startswith("-"):
+        raise InputError(f"{arguments[0]}: {usage} comes first, then the flags: phenolens {verb} {usage} ...")
+    if tables == ():
+        return arguments
+    kinds, folder = setting_types(function), arguments[0]
+    split = ("--config=", "--model=")
+    by_hand = [part for word in arguments[1:] for part in (word.split("=", 1) if word.startswith(split) else [word])]
+    from_files: list[str] = []
+    toml = Path(folder) / "study.toml"
+    if toml.is_file():
+        model = by_hand[by_hand.index("--model") + 1] if "--model" in by_hand[:-1] else None
+        from_files += _toml_arguments(toml, tables or (verb,), kinds, model=model)
+    if "--config" in by_hand:
+        position = by_hand.index("--config")
+        if position + 1 == len(by_hand):
+            raise InputError("--config: expected a file, such as the config.json of a run")
+        from_files += _json_arguments(Path(by_hand[position + 1]), kinds)
+        by_hand = by_hand[:position] + by_hand[position + 2 :]
+    return [folder, *from_files, *by_hand]
+
+
+def _toml_arguments(path: Path, tables: tuple[str, ...], kinds: Mapping[str, Any], *, model: str | None) -> list[str]:
+    """What the tables say; a setting of another model than the one to train is left out."""
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not readable as TOML ({error})") from error
+    known = [verb for verb, entry in VERBS.items() if entry.tables != ()]
+    for table, content in settings.items():
+        if table not in known or not isinstance(content, dict):
+            raise InputError(f"{path}: no table of settings [{table}]; expected one of {', '.join(known)}")
+    merged = {key: value for table in tables for key, value in settings.get(table, {}).items()}
+    if "train" in tables and merged:
+        from phenolens.models import MODELS
+        from phenolens.training.checkpoint import own_settings
+        from phenolens.training.config import TrainConfig
+
+        model = model or str(merged.get("model", TrainConfig.model))
+        merged = own_settings(model, merged) if model in MODELS else merged
+    return _as_arguments(merged, kinds, source=path)
+
+
+def _json_arguments(path: Path, kinds: Mapping[str, Any]) -> list[str]:
+    from phenolens.training.checkpoint import own_settings
+
+    try:
+        config = json.loads(path.read_text())["config"]
+        network = own_settings(config["model"], config.get("network", {}))
+        flat = {key: value for key, value in config.items() if key != "network"} | network
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"--config {path}: not the config.json of a run ({error})") from error
+    return _as_arguments(flat, kinds, source=path)
+
+
+def _as_arguments(settings: Mapping[str, Any], kinds: Mapping[str, Any], *, source: Path) -> list[str]:
+    arguments: list[str] = []
+    for key, value in settings.items():
+        if key not in kinds:
+            raise InputError(f"{source}: {unknown_setting(key, kinds)}")
+        flag = f"--{key.replace('_', '-')}"
+        if isinstance(value, bool) != (kinds[key] is bool):
+            wanted = "true or false" if kinds[key] is bool else "a value, not true or false"
+            raise InputError(f'{source}: setting "{key}" is {value!r}; expected {wanted}')
+        if isinstance(value, bool):
+            arguments.append(flag if value else f"--no-{key.replace('_', '-')}")
+        elif isinstance(value, list):
+            arguments += [flag, *map(str, value)]
+        elif value is not None:
+            arguments += [flag, str(value)]
+    return arguments
 
 
 def overview() -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from phenolens import __version__
 from phenolens.core.bounds import Bounded, Count, NotNegative
@@ -19,7 +19,7 @@ from phenolens.core.workers import ONE, AtOnce
 from phenolens.crops.config import CropConfig
 from phenolens.crops.store import CropStore
 from phenolens.profiles.evaluate import EvaluateConfig
-from phenolens.readiness import about_of, embedding_sources, profile_source, run_config
+from phenolens.readiness import about_of, embedding_sources, profile_source, run_config, score_name
 from phenolens.screens.config import LayoutConfig
 from phenolens.study import HEADLINE, Study, made_from
 
@@ -195,11 +195,6 @@ def _recipes(config: ProfileConfig) -> "dict[str, Recipe]":
         "zscore": Recipe(whitening="none", constant_features="left out"),
         "whitened": Recipe(ridge=config.ridge, constant_features="left out"),
     }
-
-
-def score_name(name: str, config: dict[str, Any]) -> str:
-    """What a run is called in scores.csv: its model, or its own name when it was given one."""
-    return config["model"] if name == f"{config['model']}-seed{config['seed']}" else name
 
 
 def check_protocols(store: CropStore, config: EvaluateConfig) -> None:

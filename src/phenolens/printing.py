@@ -1,7 +1,7 @@
 """What the command line prints when a command is done: its result on stdout, the next command on stderr."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from phenolens.blinded_test.compute import assessments, results, summary_row
+from phenolens.blinded_test.compute import assessments, results
 from phenolens.blinded_test.database import AssessmentFile
 from phenolens.blinded_test.statistics import Interval
 from phenolens.commands.score_commands import scores_folder_of
@@ -19,11 +19,37 @@ from phenolens.profiles.uncertainty import Comparison
 from phenolens.profiles.whitening import Whitening
 from phenolens.study import Study
 
+# What comes next; `study` and `out` are the folders that were given.
+NEXT = {
+    "simulate": "phenolens run STUDY --source {out} --layout bbbc021 (its true parameters: {out}/truth.parquet)",
+    "crop": "phenolens train {study}",
+    "train": "phenolens embed {study}",
+    "embed": "phenolens profile {study}",
+    "profile": "phenolens evaluate {study}",
+    "run": "open the report in a browser, or phenolens explore {study}",
+    "demo": "open the report in a browser, or phenolens explore {out}",
+    "report": "open the report in a browser, or phenolens explore {study}",
+    "features": "open the page in a browser; the table in the same folder has its numbers",
+    "realism": "open that figure, or phenolens report {study}, which shows it; docs/training.md says how to improve it",
+}
+SHOWN = ("features", "report", "travel")  # commands that return a page or a folder to open
 
-def after_simulate(folder: Path, given: dict[str, Any]) -> None:
-    """Where the screen is."""
-    tell(f"a simulated screen in {folder}, its true parameters in {folder / 'truth.parquet'}")
-    tell(f"next: phenolens run STUDY --source {folder} --layout bbbc021")
+
+def print_result(verb: str, result: Any, given: dict[str, Any]) -> None:
+    """Print what a command returned, a path on the last line, and the next command.
+
+    Args:
+        verb: Name of the command.
+        result: What its function returned.
+        given: What it was called with.
+    """
+    if show := globals().get(f"after_{verb}"):
+        show(result, given)
+    if verb in SHOWN:
+        print(result.resolve())
+    if verb in NEXT:
+        folders = {name: shlex.quote(str(given[name])) for name in ("study", "out") if name in given}
+        tell(f"next: {NEXT[verb].format(**folders)}")
 
 
 def after_fetch(folder: Path, given: dict[str, Any]) -> None:
@@ -45,34 +71,13 @@ def after_check(found: pd.DataFrame, given: dict[str, Any]) -> None:
     tell(f"next: {found.attrs['next']}")
 
 
-def after_crop(study: Study, given: dict[str, Any]) -> None:
-    """The command that trains."""
-    tell(f"next: phenolens train {shlex.quote(str(study.folder))}")
-
-
-def after_train(folder: Path, given: dict[str, Any]) -> None:
-    """The command that embeds."""
-    tell(f"next: phenolens embed {given['study']}")
-
-
 def after_run(study: Study, given: dict[str, Any]) -> None:
-    """The scores; the report's path is the last line."""
+    """The scores, and the report's path."""
     print_scores(study.scores)
-    tell(f"next: open the report in a browser, or phenolens explore {study.folder}")
     print(study.report_path.resolve())
 
 
 after_demo = after_run
-
-
-def after_embed(study: Study, given: dict[str, Any]) -> None:
-    """The command that makes profiles."""
-    tell(f"next: phenolens profile {study.folder}")
-
-
-def after_profile(study: Study, given: dict[str, Any]) -> None:
-    """The command that scores."""
-    tell(f"next: phenolens evaluate {study.folder}")
 
 
 def after_evaluate(found: pd.DataFrame | Evaluation, given: dict[str, Any]) -> None:
@@ -89,11 +94,12 @@ def after_evaluate(found: pd.DataFrame | Evaluation, given: dict[str, Any]) -> N
 
 def after_compare(compared: Comparison, given: dict[str, Any]) -> None:
     """The queries that changed, and the tests."""
-    table = Table("query", "mechanism", "a", "b", "right")
-    for name, row in compared.changed.iterrows():
-        table.add_row(str(name), row["moa"], row["predicted_a"], row["predicted_b"], "a" if row["right_a"] else "b")
-    if len(compared.changed):
-        Console(width=140).print(table)
+    rows = [
+        [str(name), row["moa"], row["predicted_a"], row["predicted_b"], "a" if row["right_a"] else "b"]
+        for name, row in compared.changed.iterrows()
+    ]
+    if rows:
+        _print_table(("query", "mechanism", "a", "b", "right"), rows)
     print(
         f"{compared.n_treatments} queries are counted in both: {compared.only_a_right} right in a alone, "
         f"{compared.only_b_right} in b alone; p = {compared.p_value:.3g} (signs of whole compounds flipped, "
@@ -103,39 +109,24 @@ def after_compare(compared: Comparison, given: dict[str, Any]) -> None:
 
 
 def after_travel(folder: Path, given: dict[str, Any]) -> None:
-    """Which pictures to view; the folder's path is the last line."""
-    from phenolens.travel.saved import travel_command
-
+    """Which pictures to view."""
+    to = shlex.join([str(given["study"]), "--to", given["path"].to])
     if not given["pictures"]:
         tell("next: open measured.csv, which holds every number; --pictures png draws the strip")
     elif given["path"].targets == "mean":
-        other = travel_command(Study(given["study"]), given["path"], "--targets", "medoids")
-        tell(f"next: open the strip; if the treated cells are a mixture: {other}")
+        tell(f"next: open the strip; if the treated cells are a mixture: phenolens travel {to} --targets medoids")
     else:
         tell("next: open the populations, then the strip of each population")
-    print(folder.resolve())
-
-
-def after_features(page: Path, given: dict[str, Any]) -> None:
-    """The page's path is the last line."""
-    tell(f"next: open the page in a browser; {page.with_suffix('.csv').name} in the same folder has its numbers")
-    print(page.resolve())
 
 
 def after_realism(saved: Any, given: dict[str, Any]) -> None:
-    """The metrics with their spread and notes; the figure's path is the last line on stdout."""
+    """The metrics with their spread and notes, and the figure's path."""
     from phenolens.realism.table import HEADINGS, realism_rows
 
-    table = Table(*HEADINGS)
-    for row in realism_rows(saved.table):
-        table.add_row(*row)
-    Console(width=150).print(table)
+    _print_table(HEADINGS, realism_rows(saved.table))
     print("\n".join(saved.notes))
     print(saved.figure.resolve())
-    tell(
-        f"next: open that figure, or phenolens report {given['study']}, which shows it; every measure is in "
-        f"{saved.folder / 'differences.csv'}; docs/training.md says how to improve realism"
-    )
+    tell(f"every measure is in {saved.folder / 'differences.csv'}")
 
 
 def after_figure(figure: Any, given: dict[str, Any]) -> None:
@@ -149,43 +140,27 @@ def after_figure(figure: Any, given: dict[str, Any]) -> None:
         print(path.resolve())
 
 
-def after_report(page: Path, given: dict[str, Any]) -> None:
-    """The page's path is the last line."""
-    tell(f"next: open the report in a browser, or phenolens explore {given['study']}")
-    print(page.resolve())
-
-
 def after_assess(summary: pd.DataFrame | None, given: dict[str, Any]) -> None:
     """The results of each test and their files."""
     files = {} if summary is None else summary.attrs["files"]
     for name, paths in files.items():
-        print("\n".join(_result_lines(assessments(Study(given["study"]))[name])))
-        for path in paths:
-            print(path)
+        print("\n".join([*_result_lines(assessments(Study(given["study"]))[name]), *map(str, paths)]))
 
 
 def print_scores(scores: pd.DataFrame) -> None:
     """A study's scores as a table."""
-    table = Table("model", "seed", "statistics", "whitening", "score", "right", "accuracy", "95 % interval")
-    for row in scores.to_dict("records"):
-        names = [str(row[name]) for name in ("model", "seed", "statistics", "whitening", "protocol")]
-        right = f"{row['n_correct']} of {row['n_treatments']}"
-        interval = f"{100 * row['ci_low']:.0f} to {100 * row['ci_high']:.0f} %"
-        table.add_row(*names, right, f"{100 * row['accuracy']:.1f} %", interval)
-    Console(width=110).print(table)
+    names = ["model", "seed", "statistics", "whitening", "protocol"]
+    rows = [[*(str(row[name]) for name in names), *_accuracy(row)] for row in scores.to_dict("records")]
+    _print_table((*names[:-1], "score", "right", "accuracy", "95 % interval"), rows)
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print the scores as a table, what the whitening achieved, and mAP."""
-    scores = Table("score", "of", "right", "accuracy", "95 % interval", "chance", "shuffled", "p")
+    rows = []
     for row in evaluation.as_table().to_dict("records"):
-        right = f"{row['n_correct']} of {row['n_treatments']}"
-        shares = [f"{100 * row[name]:.1f} %" for name in ("accuracy", "chance", "shuffled")]
-        interval = f"{100 * row['ci_low']:.0f} to {100 * row['ci_high']:.0f} %"
-        scores.add_row(
-            row["protocol"], row["queries"], right, shares[0], interval, *shares[1:], f"{row['p_value']:.2g}"
-        )
-    Console(width=110).print(scores)
+        by_chance = [f"{100 * row[name]:.1f} %" for name in ("chance", "shuffled")]
+        rows.append([row["protocol"], row["queries"], *_accuracy(row), *by_chance, f"{row['p_value']:.2g}"])
+    _print_table(("score", "of", "right", "accuracy", "95 % interval", "chance", "shuffled", "p"), rows)
     if achieved := whitening_in_short(evaluation.profiles.whitening):
         tell(achieved)
     questions = {"treatments": "wells find each other before controls", "mechanisms": "find their own kind"}
@@ -195,6 +170,19 @@ def print_evaluation(evaluation: Evaluation) -> None:
             f"mAP of {of} ({questions[of]}): mean {table['mean_average_precision'].mean():.3f}; "
             f"{found} of {len(table)} with a corrected p below 0.05"
         )
+
+
+def _print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(*titles)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=150).print(table)
+
+
+def _accuracy(row: dict[Hashable, Any]) -> tuple[str, str, str]:
+    """The number that is right, its share, and the interval of that."""
+    right = f"{row['n_correct']} of {row['n_treatments']}"
+    return right, f"{100 * row['accuracy']:.1f} %", f"{100 * row['ci_low']:.0f} to {100 * row['ci_high']:.0f} %"
 
 
 def whitening_in_short(whitening: Whitening) -> str:
@@ -229,25 +217,24 @@ def _result_lines(file: AssessmentFile) -> list[str]:
         f"{file.name}: {about['title']}, {about['n']} real and {about['n']} synthetic cells, "
         f"{found.n_finished} of {found.n_assessors} assessors finished"
     )
-    if not found.n_finished:
+    if found.passed is None or found.false_alarms is None:
         return [title, "  no results until an assessor has judged all pictures"]
-    rates = {"synthetic passed as real": found.passed, "real called synthetic": found.false_alarms}
+    rows = {"synthetic passed as real": _percent(found.passed), "real called synthetic": _percent(found.false_alarms)}
     numbers = {"d'": found.d_prime, "bias c": found.criterion, "Fleiss' kappa": found.kappa}
-    lines = [f"  {label:26}{_percent(rate)}" for label, rate in rates.items() if rate is not None]
-    lines += [f"  {label:26}{_number(number)}" for label, number in numbers.items() if number is not None]
-    if about["each_channel"]:
-        for row in found.shown.to_dict("records"):
-            passed, alarms = (
-                Interval(*(row[f"{rate}{end}"] for end in ("", "_low", "_high"))) for rate in ("passed", "false_alarms")
-            )
-            lines.append(f"  shown {row['shown']}: passed as real {_percent(passed)}, false alarms {_percent(alarms)}")
-    seconds = summary_row(file, found)["seconds"]
-    return [title, *lines, f"  {'median seconds a picture':26}{'-' if pd.isna(seconds) else f'{seconds:.1f}'}"]
+    for label, number in numbers.items():
+        if number is not None:
+            rows[label] = f"{number.value:.2f} (95 % interval {number.low:.2f} to {number.high:.2f})"
+    views = []
+    for row in found.shown.to_dict("records") if about["each_channel"] else []:
+        passed, alarms = (
+            _percent(Interval(*(row[f"{rate}{end}"] for end in ("", "_low", "_high"))))
+            for rate in ("passed", "false_alarms")
+        )
+        views.append(f"  shown {row['shown']}: passed as real {passed}, false alarms {alarms}")
+    median = "-" if pd.isna(found.median_seconds) else f"{found.median_seconds:.1f}"
+    lines = [f"  {label:26}{text}" for label, text in rows.items()]
+    return [title, *lines, *views, f"  {'median seconds a picture':26}{median}"]
 
 
 def _percent(share: Interval) -> str:
     return f"{100 * share.value:.1f} % (95 % interval {100 * share.low:.1f} to {100 * share.high:.1f})"
-
-
-def _number(number: Interval) -> str:
-    return f"{number.value:.2f} (95 % interval {number.low:.2f} to {number.high:.2f})"

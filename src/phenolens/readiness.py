@@ -5,6 +5,7 @@ A step is up to date when what it was made from is what is there now. Every comm
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,12 @@ Step = Literal["trained", "embedded", "profiled", "scored"]
 
 def steps_done(study: Study, run: str) -> dict[Step, bool]:
     """Whether each step of a run is done and up to date."""
-    return {step: _passes(check, study, run) for step, check in CHECKS.items()}
+    done: dict[Step, bool] = dict.fromkeys(CHECKS, False)
+    for step, check in CHECKS.items():
+        with suppress(InputError):
+            check(study, run)
+            done[step] = True
+    return done
 
 
 def ready_runs(study: Study, step: Step) -> list[str]:
@@ -48,10 +54,9 @@ def default_run(study: Study, runs: list[str]) -> str:
     """The run to show of these: VAE+, VAE, AE, PCA, then by name; empty for no runs."""
 
     def rank(run: str) -> tuple[int, str]:
-        try:
+        model = ""
+        with suppress(InputError):
             model = run_config(study, run)["model"]
-        except InputError:
-            model = ""
         return preferred_first(model), run
 
     return min(runs, key=rank, default="")
@@ -108,7 +113,7 @@ def check_scored(study: Study, run: str) -> None:
 
 def check_scores(study: Study) -> None:
     """InputError unless there are scores and all of them are up to date."""
-    if not (study.scores_folder / "about.json").exists() or not study.scores_path.exists():
+    if not study.scores_path.exists():
         ready_runs(study, "profiled")  # InputError that names an earlier command where one is missing
     for run in scores_about(study)["profiles"]:
         check_scored(study, run)
@@ -133,6 +138,11 @@ def run_config(study: Study, run: str) -> dict[str, Any]:
     if not isinstance(config, dict) or not {"model", "seed", "steps"} <= config.keys():
         raise InputError(f"{path}: not the config of a run; delete it and {again}")
     return config
+
+
+def score_name(name: str, config: dict[str, Any]) -> str:
+    """What a run is called in scores.csv: its model, or its own name when it was given one."""
+    return config["model"] if name == f"{config['model']}-seed{config['seed']}" else name
 
 
 def about_of(path: Path) -> dict[str, Any]:
@@ -161,14 +171,6 @@ def _crops(study: Study) -> dict[str, Any]:
     if about is None or not about.get("complete"):
         _ = study.crops  # InputError that says what is wrong
     return {"identity": identity_of(study.crops_folder), "plates": (about or {})["plates"]}
-
-
-def _passes(check: Callable[[Study, str], object], study: Study, run: str) -> bool:
-    try:
-        check(study, run)
-    except InputError:
-        return False
-    return True
 
 
 CHECKS: dict[Step, Callable[[Study, str], object]] = {

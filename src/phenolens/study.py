@@ -172,11 +172,15 @@ class Study(os.PathLike[str]):
         """A row per score of all runs: model, seed, statistics, whitening, protocol, accuracy, interval.
 
         Raises:
-            InputError: Nothing is scored.
+            InputError: Nothing is scored, or the table is damaged.
         """
-        if not self.scores_path.exists():
-            raise InputError(f"{self.scores_path}: not there yet; run `phenolens evaluate {self.folder}` first")
-        return pd.read_csv(self.scores_path, keep_default_na=False)
+        again = f"run `phenolens evaluate {self.folder}`"
+        try:
+            return pd.read_csv(self.scores_path, keep_default_na=False, na_values=["", "nan"])
+        except FileNotFoundError:
+            raise InputError(f"{self.scores_path}: not there yet; {again} first") from None
+        except ValueError as error:  # no columns, not text, or rows of different lengths
+            raise InputError(f"{self.scores_path}: damaged; {again}") from error
 
     @property
     def crops_lock(self) -> Path:

@@ -10,8 +10,7 @@ from phenolens.profiles.average_precision import average_precision, mean_average
 from phenolens.profiles.nsc import nsc, nscb
 from phenolens.profiles.uncertainty import compare_queries
 from phenolens.study import Study
-from phenolens.travel.config import TravelConfig
-from phenolens.travel.trajectory import Trajectory
+from phenolens.travel.trajectory import Trajectory, TravelConfig
 
 __all__ = [
     "average_precision",

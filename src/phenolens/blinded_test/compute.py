@@ -4,19 +4,18 @@ Each is one file in `assessments/`, and nothing else is written. C channels, S c
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import imagecodecs
 import numpy as np
 import pandas as pd
 
 from phenolens.blinded_test.database import MAX_ASSESSORS, AssessmentFile, Assessor, Picture, checked_name
-from phenolens.blinded_test.design import balanced_design
 from phenolens.blinded_test.statistics import AssessmentResults, analyse, flat
-from phenolens.core.colours import Contrast, cell_image
+from phenolens.core.bounds import Bounded, Bounds, Seed
+from phenolens.core.colours import png
 from phenolens.core.errors import InputError
 from phenolens.core.files import alone, sha256, write_text
 from phenolens.core.progress import tell
@@ -25,18 +24,17 @@ from phenolens.runs.catalogue import contrast_of
 from phenolens.screens.screen import treatment_name
 from phenolens.study import Study
 
-MAX_PICTURES = 1000  # of each kind
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 
 
 @dataclass(frozen=True)
-class AssessmentConfig:
+class AssessmentConfig(Bounded):
     """The settings of a blinded test."""
 
     run: str | None = None  # whose reconstructions are shown; default: the first VAE+, else VAE, else AE
-    n: int = 50  # pictures of each kind, real and synthetic
+    n: Annotated[int, Bounds(ge=1, le=1000)] = 50  # pictures of each kind, real and synthetic
     channels: tuple[str, ...] = ()  # shown in colour, a single one in grey; default: all
-    seed: int = 0  # selects the cells
+    seed: Seed = 0  # selects the cells
     show_score: bool = False  # whether assessors see at the end how many of their answers were correct
     each_channel: bool = False  # also show each channel alone, in grey, in as many pictures as all channels
 
@@ -56,17 +54,15 @@ def find_assessor(study: Study, code: str) -> tuple[AssessmentFile, Assessor] | 
     Raises:
         InputError: no readable file has the code, and one file cannot be read. It stops nobody in other files.
     """
-    unreadable: InputError | None = None
+    unreadable = []
     for file in assessments(study).values():
         try:
-            found = file.assessor(code)
+            if found := file.assessor(code):
+                return file, found
         except InputError as error:
-            unreadable = error
-            continue
-        if found is not None:
-            return file, found
-    if unreadable is not None:
-        raise unreadable
+            unreadable.append(error)
+    if unreadable:
+        raise unreadable[0]
     return None
 
 
@@ -79,10 +75,6 @@ def set_up(study: Study, config: AssessmentConfig, assessors: Sequence[str], *, 
     """
     from phenolens.runs.decoder import find_decoding_run  # imports torch, which serving a test does not need
 
-    if not 1 <= config.n <= MAX_PICTURES:
-        raise InputError(f"--n {config.n}: expected 1 to {MAX_PICTURES} pictures of each kind")
-    if not 0 <= config.seed < 2**32:
-        raise InputError(f"--seed {config.seed}: expected 0 to {2**32 - 1}")
     if name and not NAME.fullmatch(name):
         raise InputError(f'name "{name[:80]}": expected at most 100 letters, digits and _ . + -, such as first-round')
     names = _checked_names(assessors)
@@ -163,27 +155,59 @@ def draw_pictures(
     crops[synthetic] = reconstruct(rows[synthetic])
     contrast = contrast_of(store, np.flatnonzero(usable))
     places = [[store.channels.index(channel) for channel in view] for view in views]
-    contrasts = [_contrast_of(contrast, place) for place in places]
     of_view = design["view"].to_numpy()
-    pngs = [_png(crop[places[view]], contrasts[view]) for crop, view in zip(crops, of_view)]
-    assert len({len(png) for png in pngs}) == 1  # the length must not reveal the kind
+    pngs = [png(crop[places[view]], contrast.of_channels(*places[view]), level=0) for crop, view in zip(crops, of_view)]
+    assert len(set(map(len, pngs))) == 1  # the length must not reveal the kind
     ids = cells["cell_id"].to_numpy(object)[rows]
     mechanisms = cells["moa"].fillna("").mask(cells["role"] == "control", "control").to_numpy(object)[rows]
     shown = [", ".join(views[view]) for view in of_view]
     return [Picture(*parts) for parts in zip(pngs, synthetic.tolist(), ids, design["treatment"], mechanisms, shown)]
 
 
-def _contrast_of(contrast: Contrast, places: list[int]) -> Contrast:
-    """The contrast of some channels; a single one is grey."""
-    if len(places) == 1:
-        return contrast.of_channel(places[0])
-    names = tuple(contrast.channels[place] for place in places)
-    return Contrast(names, contrast.colours[places], contrast.black[places], contrast.white[places])
+def balanced_design(
+    treatments: np.ndarray, *, controls: frozenset[str], n: int, seed: int, views: int = 1
+) -> pd.DataFrame:
+    """Which cells are shown, and how.
 
+    Every treatment has as many real as synthetic pictures, so a phenotype reveals nothing; where there are enough
+    cells, the numbers of two treatments differ by at most one. No cell is shown twice. Rows are in random order.
 
-def _png(crop: np.ndarray, contrast: Contrast) -> bytes:
-    """A crop as PNG without compression: pictures of one size have one length."""
-    return bytes(imagecodecs.png_encode(np.round(255 * cell_image(crop, contrast)).astype(np.uint8), level=0))
+    Args:
+        treatments: (N,) each cell's treatment, empty for cells that must not be shown.
+        controls: treatments that come first, so that a short test shows them.
+        n: pictures of each kind.
+        seed: selects the cells.
+        views: in how many ways pictures are drawn; each treatment's pairs are spread evenly over them.
+
+    Returns:
+        2n rows: `row` (into `treatments`), `treatment`, `is_synthetic`, `view` (from 0).
+
+    Raises:
+        InputError: there are fewer than n pairs of cells.
+    """
+    rng = np.random.default_rng([seed, n])
+    names = [name for name in np.unique(treatments.astype(str)) if name]
+    left = {name: list(rng.permutation(np.flatnonzero(treatments == name))) for name in names}
+    rows: list[tuple[int, str, bool]] = []
+    while len(rows) < 2 * n:
+        available = [name for name in names if len(left[name]) > 1]
+        if not available:
+            raise InputError(
+                f"{n} real and {n} synthetic cells: the study's treatments have cells for {len(rows) // 2} of each; "
+                f"give --n {len(rows) // 2} or fewer"
+            )
+        shuffled = [available[place] for place in rng.permutation(len(available))]
+        controls_first = sorted(shuffled, key=lambda name: name not in controls)
+        for name in controls_first[: n - len(rows) // 2]:
+            rows += [(int(left[name].pop()), name, is_synthetic) for is_synthetic in (False, True)]
+    table = pd.DataFrame(rows, columns=["row", "treatment", "is_synthetic"])
+    order = rng.permutation(len(table))
+    # One treatment after another: spread over rounds of treatments, a control would always have the same view.
+    places = {name: place for place, name in enumerate(rng.permutation(names))}
+    by_treatment = np.argsort(table["treatment"].map(places).to_numpy()[::2], kind="stable")  # of the pairs
+    view = np.empty(n, int)
+    view[by_treatment] = np.arange(n) % views
+    return table.assign(view=np.repeat(view, 2)).iloc[order].reset_index(drop=True)
 
 
 def results(file: AssessmentFile) -> AssessmentResults:
@@ -191,24 +215,18 @@ def results(file: AssessmentFile) -> AssessmentResults:
     return analyse(file.answers(), n_images=file.n_pictures())
 
 
-def summary(study: Study) -> pd.DataFrame:
-    """A row per test of the study: settings, and results with intervals."""
-    return pd.DataFrame([summary_row(file, results(file)) for file in assessments(study).values()])
-
-
-def summary_row(file: AssessmentFile, found: AssessmentResults) -> dict[str, Any]:
-    """One row of `summary`."""
-    about = file.about()
-    return {
-        "assessment": file.name,
-        **{name: about[name] for name in ("run", "model", "title", "n", "seed")},
-        "channels": " ".join(about["channels"]),
-        "each_channel": about["each_channel"],
-        "n_assessors": found.n_assessors,
-        "n_finished": found.n_finished,
-        **flat({name: getattr(found, name) for name in ("passed", "false_alarms", "d_prime", "criterion", "kappa")}),
-        "seconds": found.images["median_seconds"].dropna().median(),
-    }
+def summary(files: Iterable[AssessmentFile]) -> pd.DataFrame:
+    """A row per test: settings, and results with intervals."""
+    rows = []
+    for file in files:
+        about, found = file.about(), results(file)
+        intervals = ("passed", "false_alarms", "d_prime", "criterion", "kappa")
+        row = {"assessment": file.name, **{name: about[name] for name in ("run", "model", "title", "n", "seed")}}
+        row |= {"channels": " ".join(about["channels"]), "each_channel": about["each_channel"]}
+        row |= {"n_assessors": found.n_assessors, "n_finished": found.n_finished}
+        row |= flat({name: getattr(found, name) for name in intervals})
+        rows.append(row | {"seconds": found.median_seconds})
+    return pd.DataFrame(rows)
 
 
 def result_tables(file: AssessmentFile) -> dict[str, pd.DataFrame]:
@@ -224,7 +242,7 @@ def result_tables(file: AssessmentFile) -> dict[str, pd.DataFrame]:
         "mechanisms": found.mechanisms,
         "channels": found.shown,
         "pictures": found.images,
-        "summary": pd.DataFrame([summary_row(file, found)]),
+        "summary": summary([file]),
     }
 
 

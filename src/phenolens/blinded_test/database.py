@@ -19,6 +19,7 @@ import pandas as pd
 
 from phenolens.blinded_test.statistics import ANSWERS
 from phenolens.core.errors import InputError
+from phenolens.core.files import write_whole
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: without I, L, O and U, which people confuse
 CODE_CHARACTERS = 20  # 5 bits each: 100 bits
@@ -28,7 +29,9 @@ VERSION = 2  # of the tables below
 APPLICATION_ID = 0x50684C41  # "PhLA" in SQLite's header
 BUSY_SECONDS = 30.0  # how long to wait for another process that writes
 
-TABLES = """
+TABLES = f"""
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {VERSION};
 CREATE TABLE about (content TEXT NOT NULL);
 CREATE TABLE pictures (item INTEGER PRIMARY KEY, picture_id TEXT NOT NULL UNIQUE, png BLOB NOT NULL);
 CREATE TABLE key (
@@ -99,6 +102,7 @@ class Assessor:
 class Turn:
     """The picture that an assessor judges now."""
 
+    item: int  # its number
     picture_id: str
     place: int  # from 1
     n: int  # pictures in all
@@ -113,25 +117,16 @@ class AssessmentFile:
     @classmethod
     def create(cls, path: Path, pictures: Sequence[Picture], about: dict[str, Any]) -> "AssessmentFile":
         """Write a new file, whole or not at all; each picture gets a random name."""
-        partial = path.with_name(f".{path.name}.partial")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.unlink(missing_ok=True)
-        try:
-            with closing(sqlite3.connect(partial, isolation_level=None)) as database, transaction(database):
-                for statement in TABLES.split(";"):
-                    database.execute(statement)
-                database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                database.execute(f"PRAGMA user_version = {VERSION}")
-                database.execute("INSERT INTO about VALUES (?)", (json.dumps(about),))
-                rows = [(item, secrets.token_hex(16), picture.png) for item, picture in enumerate(pictures)]
-                key = [(item, *astuple(picture)[1:]) for item, picture in enumerate(pictures)]
-                database.executemany("INSERT INTO pictures VALUES (?, ?, ?)", rows)
-                database.executemany("INSERT INTO key VALUES (?, ?, ?, ?, ?, ?)", key)
-            partial.replace(path)
-        except sqlite3.Error as error:
-            raise InputError(f"{path}: cannot be written ({error}); nothing was kept") from error
-        finally:
-            partial.unlink(missing_ok=True)
+        rows = [(item, secrets.token_hex(16), picture.png) for item, picture in enumerate(pictures)]
+        key = [(item, *astuple(picture)[1:]) for item, picture in enumerate(pictures)]
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+            database.executescript(TABLES)
+            database.execute("INSERT INTO about VALUES (?)", (json.dumps(about),))
+            database.executemany("INSERT INTO pictures VALUES (?, ?, ?)", rows)
+            database.executemany("INSERT INTO key VALUES (?, ?, ?, ?, ?, ?)", key)
+            content = database.serialize()
+        with write_whole(path) as file:
+            file.write(content)
         return cls(path)
 
     @property
@@ -165,11 +160,9 @@ class AssessmentFile:
             turn = _turn(database, assessor)
             if turn is None or turn.picture_id != picture_id:
                 return None
-            query = "SELECT item, png FROM pictures WHERE picture_id = ?"
-            item, png = database.execute(query, (picture_id,)).fetchone()
+            (png,) = database.execute("SELECT png FROM pictures WHERE item = ?", (turn.item,)).fetchone()
             database.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose this time, never an answer
-            with transaction(database):
-                database.execute("INSERT OR REPLACE INTO showings VALUES (?, ?, ?)", (assessor, item, time.time()))
+            database.execute("INSERT OR REPLACE INTO showings VALUES (?, ?, ?)", (assessor, turn.item, time.time()))
             return bytes(png)
 
     def answer(self, assessor: int, picture_id: str, *, synthetic: bool) -> bool:
@@ -183,10 +176,9 @@ class AssessmentFile:
                 return False
             now = time.time()
             database.execute(
-                "INSERT INTO answers SELECT ?, item, ?, ?, "
-                "(SELECT ? - shown_at FROM showings WHERE assessor = ? AND item = pictures.item AND shown_at <= ?) "
-                "FROM pictures WHERE picture_id = ?",
-                (assessor, synthetic, now, now, assessor, now, picture_id),
+                "INSERT INTO answers VALUES (:assessor, :item, :synthetic, :now, (SELECT :now - shown_at FROM showings "
+                "WHERE assessor = :assessor AND item = :item AND shown_at <= :now))",
+                {"assessor": assessor, "item": turn.item, "synthetic": synthetic, "now": now},
             )
         return True
 
@@ -239,7 +231,7 @@ class AssessmentFile:
             "FROM answers JOIN key USING (item) WHERE assessor = ?"
         )
         n_correct, n = self._row(query, assessor, blind=False)
-        return int(n_correct), int(n)
+        return n_correct, n
 
     def _assessors(self, where: str, *values: str) -> list[Assessor]:
         with self._open() as database:
@@ -285,15 +277,13 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
 
 def _turn(database: sqlite3.Connection, assessor: int) -> Turn | None:
     row = database.execute(
-        "SELECT picture_id, place FROM places JOIN pictures USING (item) WHERE assessor = ? AND NOT EXISTS "
+        "SELECT item, picture_id, place, (SELECT count(*) FROM pictures) "
+        "FROM places JOIN pictures USING (item) WHERE assessor = ? AND NOT EXISTS "
         "(SELECT 1 FROM answers WHERE answers.assessor = places.assessor AND answers.item = places.item) "
         "ORDER BY place LIMIT 1",
         (assessor,),
     ).fetchone()
-    if row is None:
-        return None
-    (n,) = database.execute("SELECT count(*) FROM places WHERE assessor = ?", (assessor,)).fetchone()
-    return Turn(row[0], row[1], n)
+    return None if row is None else Turn(*row)
 
 
 def _check(database: sqlite3.Connection, path: Path) -> None:

@@ -26,6 +26,9 @@ ANSWERS = {
 LEVEL = 0.95
 NORMAL = float(ndtri((1 + LEVEL) / 2))  # 1.96
 KAPPA_DRAWS = 2000
+PAPER_PASS_RATE = 0.407  # share of VAE+'s synthetic cells judged real; Lafarge et al. 2019
+CYTOGAN_PASS_RATE = 0.30  # of CytoGAN's, as quoted there
+POWER = 0.8  # chance of finding the smallest d' that a test can show
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,20 @@ def wilson(n_yes: float, n: float, *, quantile: float = NORMAL) -> Interval:
     centre = (share + spread / 2) / (1 + spread)
     half = np.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
     return Interval(share, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
+
+
+def power(n: int) -> tuple[float, float]:
+    """What n real and n synthetic pictures can show about one assessor.
+
+    Near d' = 0 its variance is pi / n: two rates of 1/2, each with variance 1/(4n), over the squared normal density at
+    0 (Gourevitch and Galanter 1967).
+
+    Returns:
+        Half the width of the 95 % interval of the pass rate, at the paper's rate; the smallest d' that differs from 0
+        at the 5 % level, two-sided, with a chance of POWER.
+    """
+    rate = wilson(PAPER_PASS_RATE * n, n)
+    return (rate.high - rate.low) / 2, float((NORMAL + ndtri(POWER)) * np.sqrt(np.pi / n))
 
 
 def clustered_share(yes: np.ndarray) -> Interval:
@@ -189,15 +206,18 @@ class AssessmentResults:
     shown: pd.DataFrame  # a row for what pictures show: all channels, or one
     images: pd.DataFrame  # a row per picture
 
+    @property
+    def median_seconds(self) -> float:
+        """Over pictures, of each one's median; NaN where there is none."""
+        return float(self.images["median_seconds"].dropna().median())
+
     def mistaken(self, n: int) -> dict[str, pd.DataFrame]:
         """The at most `n` pictures of each kind that were judged wrong most often, at least once."""
-        synthetic = self.images["is_synthetic"].astype(bool)
-        n_synthetic = self.images["n_said_synthetic"]
-        wrong = np.where(synthetic, self.images["n_answers"] - n_synthetic, n_synthetic)
-        table = self.images.assign(n_wrong=wrong).sort_values(["n_wrong", "item"], ascending=[False, True])
-        table = table[table["n_wrong"] > 0]
-        kinds = {"synthetic": True, "real": False}
-        return {kind: table[table["is_synthetic"] == value].head(n) for kind, value in kinds.items()}
+        synthetic, n_synthetic = self.images["is_synthetic"].astype(bool), self.images["n_said_synthetic"]
+        wrong = n_synthetic.where(~synthetic, self.images["n_answers"] - n_synthetic)
+        table = self.images.assign(n_wrong=wrong)[wrong > 0]
+        table = table.sort_values(["n_wrong", "item"], ascending=[False, True])
+        return {kind: table[table["is_synthetic"] == (kind == "synthetic")].head(n) for kind in ("synthetic", "real")}
 
 
 def analyse(answers: pd.DataFrame, *, n_images: int, seed: int = 0) -> AssessmentResults:

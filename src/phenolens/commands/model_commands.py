@@ -35,9 +35,10 @@ from phenolens.study import MARKER, Study
 from phenolens.training.config import ModelName, TrainConfig
 from phenolens.training.monitor import check_can_watch
 from phenolens.travel.compute import Traveller
-from phenolens.travel.config import TravelConfig
+from phenolens.travel.figure import summary
 from phenolens.travel.film import check_can_film
-from phenolens.travel.saved import save_travel, summary
+from phenolens.travel.saved import save_travel
+from phenolens.travel.trajectory import TravelConfig
 
 # The paper's schedule has 40,000 steps. The demo's is short, and was chosen by reconstructions and their error, not by
 # scores (docs/results.md): small batches for many steps, two discriminator layers only, a larger learning rate that

@@ -6,16 +6,9 @@ from typing import Any
 import pandas as pd
 from tyro.conf import Positional
 
-from phenolens.blinded_test.compute import (
-    AssessmentConfig,
-    assessments,
-    set_up,
-    summary_row,
-    write_results,
-)
-from phenolens.blinded_test.compute import results as test_results
+from phenolens.blinded_test.compute import AssessmentConfig, assessments, set_up, summary, write_results
 from phenolens.blinded_test.database import MAX_ASSESSORS, AssessmentFile, shown_code
-from phenolens.blinded_test.design import power
+from phenolens.blinded_test.statistics import power
 from phenolens.commands.paths import AnyPath
 from phenolens.core.errors import InputError
 from phenolens.core.keywords import keyword_settings
@@ -124,14 +117,14 @@ def checked_token(given: str) -> str:
 
 def _announce(file: AssessmentFile, n: int) -> None:
     """Say what a test with n pictures of each kind can show."""
-    can_show, about = power(n), file.about()
+    (half_width, detectable_d), about = power(n), file.about()
     message = (
         f"{file.name}: {n} real and {n} synthetic cells; one assessor's pass rate will be known to about "
-        f"{100 * can_show.half_width:.0f} points, and a d' of {can_show.detectable_d:.1f} differs from guessing"
+        f"{100 * half_width:.0f} points, and a d' of {detectable_d:.1f} differs from guessing"
     )
     if about["each_channel"]:
         n_views = len(about["channels"]) + 1
-        points = 100 * power(n // n_views).half_width
+        points = 100 * power(n // n_views)[0]
         message += f"; the pass rate of each of {n_views} views (all channels, or one) to about {points:.0f} points"
     tell(message)
 
@@ -159,6 +152,6 @@ def _results(study: Study, name: str) -> pd.DataFrame:
     if not found:
         raise InputError(f"{study.folder}: no assessment; start with `phenolens assess {study.folder} --assessors 3`")
     shown = [found[name]] if name else list(found.values())
-    table = pd.DataFrame([summary_row(file, test_results(file)) for file in shown])
+    table = summary(shown)
     table.attrs["files"] = {file.name: write_results(file) for file in shown}
     return table

@@ -6,6 +6,7 @@ C channels, S crop side in px. Crops are floats; each channel is divided by its 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import imagecodecs
 import numpy as np
 
 from phenolens.core.errors import InputError
@@ -47,10 +48,11 @@ class Contrast:
     black: np.ndarray  # (C,) value shown as black, at least 0
     white: np.ndarray  # (C,) value shown at full brightness, above `black` and at most 1
 
-    def of_channel(self, index: int) -> "Contrast":
-        """The same range for one channel alone, in grey."""
-        one = slice(index, index + 1)
-        return Contrast(self.channels[one], np.ones((1, 3)), self.black[one], self.white[one])
+    def of_channels(self, *places: int) -> "Contrast":
+        """The same ranges for some channels; one alone is grey."""
+        some = list(places)
+        colours = np.ones((1, 3)) if len(some) == 1 else self.colours[some]
+        return Contrast(tuple(self.channels[place] for place in some), colours, self.black[some], self.white[some])
 
 
 def channel_colours(channels: Sequence[str]) -> np.ndarray:
@@ -87,6 +89,11 @@ def cell_image(crop: np.ndarray, contrast: Contrast) -> np.ndarray:
     black, white = contrast.black[:, None, None], contrast.white[:, None, None]
     brightness = np.clip((crop - black) / (white - black), 0.0, 1.0)
     return np.clip(np.einsum("cyx,cr->yxr", brightness, contrast.colours), 0.0, 1.0)
+
+
+def png(crop: np.ndarray, contrast: Contrast, *, level: int = 1) -> bytes:
+    """The crop (C, S, S) as a PNG of its own size; at compression `level` 0, pictures of one size have one length."""
+    return bytes(imagecodecs.png_encode(np.round(255 * cell_image(crop, contrast)).astype(np.uint8), level=level))
 
 
 def colour_names(contrast: Contrast) -> str:

@@ -138,7 +138,7 @@ class MeasuredCells:
     @cached_property
     def controls(self) -> pd.DataFrame:
         """Measures of a sample of control cells, a row a cell."""
-        return self.of(_sample(self._controls, MEASURED_CONTROLS, self._seed))
+        return self.of(sampled(self._controls, MEASURED_CONTROLS, seed=self._seed))
 
     def populations(self, rows: np.ndarray, k: int, *, by: MedoidsBy = "nucleus", seed: int = 0) -> Populations:
         """The k populations of these cells by their measures; of more than MEASURED_CELLS a random sample.
@@ -146,7 +146,7 @@ class MeasuredCells:
         Raises:
             InputError: fewer than k different cells, no control cells, or no nuclei channel where `by` needs one.
         """
-        rows = _sample(rows, MEASURED_CELLS, seed)
+        rows = sampled(rows, MEASURED_CELLS, seed=seed)
         features = self.in_deviations(rows, by)
         return Populations(rows, features, medoids(features, k, seed=seed))
 
@@ -169,8 +169,8 @@ class MeasuredCells:
         return sds.clip(-MOST_SDS, MOST_SDS).fillna(0).to_numpy()
 
 
-def _sample(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """At most so many of these rows, drawn at random; sorted where drawn."""
+def sampled(rows: np.ndarray, most: int, *, seed: int) -> np.ndarray:
+    """At most `most` of these rows, drawn at random; sorted where drawn."""
     if len(rows) <= most:
         return rows
     return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))

@@ -30,7 +30,7 @@ def cell_grid(figure: Figure | SubFigure, n_rows: int, n_columns: int, **options
 def draw_cell(axes: Axes, crop: np.ndarray, contrast: Contrast, channel: int | None = None) -> None:
     """Draw a crop (C, S, S) in colours, or one channel of it in grey."""
     if channel is not None:
-        crop, contrast = crop[channel : channel + 1], contrast.of_channel(channel)
+        crop, contrast = crop[channel : channel + 1], contrast.of_channels(channel)
     bare(axes).imshow(cell_image(crop, contrast), interpolation="nearest")
 
 
@@ -164,7 +164,13 @@ def reconstructions(
 
 
 def contact_sheet(
-    crops: Sequence[np.ndarray], titles: Sequence[str], *, channels: Sequence[str], contrast: Contrast | None = None
+    crops: Sequence[np.ndarray],
+    titles: Sequence[str],
+    *,
+    channels: Sequence[str],
+    contrast: Contrast | None = None,
+    characters: int = 20,
+    what: str = "",
 ) -> Figure:
     """A contact sheet of real cells, a row a group.
 
@@ -173,6 +179,8 @@ def contact_sheet(
         titles: The name of each group, such as a mechanism or a treatment.
         channels: C names.
         contrast: For all cells; left out, their own.
+        characters: In a line of a title.
+        what: What is shown, for the caption and screen readers; left out, the number of cells and groups.
 
     Returns:
         The figure.
@@ -190,7 +198,7 @@ def contact_sheet(
     n_columns = max(len(group) for group in crops)
     n_cells = sum(len(group) for group in crops)
     with figure_style():
-        label_in = 1.75
+        label_in = 0.0875 * characters
         side = min((WIDTH_IN - label_in) / n_columns, 1.1)
         figure = new_figure(label_in + side * n_columns, 0.4 + (side + 2 * PAD_IN) * len(crops), pad_in=PAD_IN)
         grid = cell_grid(figure, len(crops), n_columns)
@@ -199,10 +207,9 @@ def contact_sheet(
                 draw_cell(axes, crop, contrast, None)
             for axes in axes_row[len(group) :]:
                 bare(axes)
-            label_row(axes_row[0], title, characters=20)
+            label_row(axes_row[0], title, characters=characters)
         channel_key(figure, contrast)
-        return add_caption(
-            figure,
-            caption=f"n = {n_cells} real cells, {len(titles)} groups. {contrast_words(contrast, crops[0])}",
-            alt=f"Contact sheet of {n_cells} real cells in rows: {', '.join(titles)}",
-        )
+        what = what or f"n = {n_cells} real cells, {len(titles)} groups"
+        rows = "; ".join(title.replace("\n", ", ") for title in titles)
+        caption = f"{what}. {contrast_words(contrast, crops[0])}"
+        return add_caption(figure, caption=caption, alt=f"Contact sheet, {what}. Rows: {rows}")

@@ -17,13 +17,12 @@ from phenolens.core.bounds import Bounded, Bounds, Count, Seed
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_h5ad, read_json, write_text
 from phenolens.crops.store import CropStore
-from phenolens.pipeline import score_name
 from phenolens.plotting.charts import learning_curves, treatment_map
 from phenolens.plotting.confusion_matrix import confusion_matrix
 from phenolens.plotting.page import Picture, SavedPicture
-from phenolens.profiles.score_table import COMPOUNDS, verdict_sentence
+from phenolens.profiles.score_table import COMPOUNDS
 from phenolens.profiles.whitening import Certificate
-from phenolens.readiness import check_scores, default_run, run_config, scores_about, steps_done
+from phenolens.readiness import check_scores, default_run, scores_about, steps_done
 from phenolens.realism.saved import saved_realism
 from phenolens.report.crop_quality import crop_quality, excluded_crops
 from phenolens.report.nearest_neighbours import neighbour_pairs
@@ -32,7 +31,7 @@ from phenolens.report.pictures import interpolation_strips, mechanism_sheet, rec
 from phenolens.runs.decoder import open_decoding_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.reproduce import commands, flags_of
-from phenolens.runs.scores import chance_of, queries_of
+from phenolens.runs.scores import queries_of, verdict_of
 from phenolens.study import HEADLINE, Study
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.health import RECORDS
@@ -78,12 +77,12 @@ def write_report(study: Study, config: ReportConfig) -> None:
     profiles = _headline_profiles(study, run)
     queries = queries_of(study, run)
     realism = saved_realism(study)
-    scores = pd.read_csv(study.scores_path, keep_default_na=False)
+    scores = study.scores
     history = _history(study, run)
     is_bbbc021 = set(store.cells.loc[store.cells["role"] == "treated", "compound"]) == COMPOUNDS
     contents = ReportContents(
         title=f"{study.folder.resolve().name}: what the treatments do to the cells",
-        verdict=_verdict(study, run, scores),
+        verdict=verdict_of(study, run, scores),
         facts=_facts(store, RunFolder(study.run_folder(run)).about() or {}, run, history),
         scores=scores,
         n_cells_of_bbbc021=len(store) if is_bbbc021 else None,
@@ -121,14 +120,6 @@ def pictured_run(study: Study, scored: list[str], named: str | None) -> str:
 def _headline_profiles(study: Study, run: str) -> anndata.AnnData:
     path = study.treatments_path(run, statistics=HEADLINE["statistics"], whitening=HEADLINE["whitening"])
     return read_h5ad(path, remedy=f"delete it and run `phenolens profile {study.folder}` again")
-
-
-def _verdict(study: Study, run: str, scores: pd.DataFrame) -> str | None:
-    """The headline in a sentence; None where it was not scored."""
-    config = run_config(study, run)
-    wanted = HEADLINE | {"model": score_name(run, config), "seed": config["seed"]}
-    headline = scores[np.logical_and.reduce([scores[key] == value for key, value in wanted.items()])]
-    return None if headline.empty else verdict_sentence(headline, **chance_of(study, run))
 
 
 def _facts(store: CropStore, about: Mapping[str, Any], run: str, history: pd.DataFrame) -> dict[str, dict[str, object]]:

@@ -24,7 +24,7 @@ class ReportContents:
     """The report section by section, in the page's order; None means missing."""
 
     title: str
-    verdict: str | None = None  # the headline in one sentence
+    verdict: str = ""  # the headline in one sentence; empty where it was not scored
     facts: Mapping[str, Mapping[str, object]] | None = None  # group -> name -> value
     scores: pd.DataFrame | None = None  # the layout of scores.csv
     n_cells_of_bbbc021: int | None = None  # for a study of BBBC021, whose published scores are shown too

@@ -13,8 +13,8 @@ from phenolens.runs.decoder import DecodingRun, runs_by_title
 from phenolens.runs.embeddings import EmbeddedCells
 from phenolens.runs.example_cells import of_different_mechanisms, seen_words, unseen_cells
 from phenolens.travel.compute import Traveller
-from phenolens.travel.config import TravelConfig
 from phenolens.travel.figure import travel_strip
+from phenolens.travel.trajectory import TravelConfig
 
 MOST_STRIPS = 6  # where no compound is named
 

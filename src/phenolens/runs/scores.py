@@ -1,9 +1,12 @@
 """The scores of a study's runs, read from the files that `phenolens evaluate` wrote."""
 
+import numpy as np
 import pandas as pd
 
 from phenolens.core.errors import InputError
+from phenolens.profiles.score_table import verdict_sentence
 from phenolens.profiles.scores_folder import read_queries
+from phenolens.readiness import run_config, score_name
 from phenolens.study import HEADLINE, Study
 
 
@@ -20,6 +23,14 @@ def chance_of(study: Study, run: str) -> dict[str, float]:
     for column, value in {"run": run, **HEADLINE}.items():
         table = table[table[column] == value]
     return {} if table.empty else {name: float(table[name].iloc[0]) for name in ("chance", "shuffled")}
+
+
+def verdict_of(study: Study, run: str, scores: pd.DataFrame) -> str:
+    """The headline score of a run in one sentence, from the study's `scores`; empty where it was not scored."""
+    config = run_config(study, run)
+    wanted = HEADLINE | {"model": score_name(run, config), "seed": config["seed"]}
+    headline = scores[np.logical_and.reduce([scores[key] == value for key, value in wanted.items()])]
+    return "" if headline.empty else verdict_sentence(headline, **chance_of(study, run))
 
 
 def queries_of(study: Study, run: str, protocol: str = "NSC") -> pd.DataFrame | None:

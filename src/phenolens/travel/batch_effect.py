@@ -9,29 +9,9 @@ import numpy as np
 from sklearn.covariance import ledoit_wolf
 
 from phenolens.core.errors import InputError
+from phenolens.travel.trajectory import BatchShare
 
 SAME = 1e-9  # share of the largest difference, below which batches differ by rounding
-MOST = 0.5  # a direction with more than this share in the batch space is called a batch difference; chosen a priori
-
-
-@dataclass(frozen=True)
-class BatchShare:
-    """How much of a direction lies in the batch space."""
-
-    share: float  # of its squared length after whitening by control cells, 0 to 1
-    chance: float  # expected share of a difference between control cells of one batch, 0 to 1
-    n_batches: int
-
-    @property
-    def is_batch(self) -> bool:
-        """Whether most of the direction is a difference between batches."""
-        return self.share > MOST
-
-    def sentence(self) -> str:
-        """`12 % of this direction is a difference between batches (chance 3 %)`, and what that means above MOST."""
-        shares = f"{self.share:.0%} of this direction is a difference between batches (chance {self.chance:.0%})"
-        shares = shares.replace("%", " %")
-        return f"{shares}: a batch effect, not an effect of the treatment" if self.is_batch else shares
 
 
 @dataclass(frozen=True)
@@ -41,27 +21,17 @@ class BatchSpace:
     whitening: np.ndarray  # (Z, Z); whitened control cells of one batch have equal variance in every direction
     basis: np.ndarray  # (r, Z) orthonormal, after whitening
     chance: float  # share of the within-batch variance of control cells in this space, 0 to 1
-    n_batches: int
 
     def share(self, direction: np.ndarray) -> BatchShare:
         """How much of a direction (Z,) lies in this space.
 
         Use the treatment's mean minus the mean of all controls: minus the controls of its own batches, the difference
         to other batches is already removed. A mean of few cells is uncertain in all directions, which lowers the share.
-
-        Raises:
-            InputError: a direction of length 0 or with other features.
         """
-        direction = np.asarray(direction, float)
-        if direction.shape != self.basis.shape[1:] or not np.isfinite(direction).all() or not direction.any():
-            raise InputError(
-                f"direction of shape {direction.shape}: expected {self.basis.shape[1]} finite values, a feature each, "
-                "not all 0"
-            )
         # scaled first, so that squares neither underflow nor overflow
         white = direction / np.abs(direction).max() @ self.whitening
         share = float(np.square(self.basis @ white).sum() / np.square(white).sum())
-        return BatchShare(min(share, 1.0), self.chance, self.n_batches)
+        return BatchShare(min(share, 1.0), self.chance)
 
 
 def batch_space(z_controls: np.ndarray, batches: np.ndarray) -> BatchSpace:
@@ -74,19 +44,15 @@ def batch_space(z_controls: np.ndarray, batches: np.ndarray) -> BatchSpace:
 
     Args:
         z_controls: (n, Z) embeddings of control cells.
-        batches: (n,) the batch of each.
+        batches: (n,) the batch of each, two or more in all.
 
     Raises:
-        InputError: fewer than two batches, values that are not finite, or no batch with two cells that differ.
+        InputError: values that are not finite, or no batch with two cells that differ.
     """
-    z, batches = np.asarray(z_controls, float), np.asarray(batches)
-    if z.ndim != 2 or len(z) != len(batches) or not z.size or not np.isfinite(z).all():
-        raise InputError(
-            f"controls of shape {z.shape}, {len(batches)} batches of cells: expected finite values, a row a cell"
-        )
-    names, of_batch = np.unique(batches.astype(str), return_inverse=True)
-    if len(names) < 2:
-        raise InputError(f'all control cells are of one batch, "{names[0]}": expected two or more')
+    z = np.asarray(z_controls, float)
+    if not np.isfinite(z).all():
+        raise InputError(f"control cells of shape {z.shape}: expected finite values, a row a cell")
+    names, of_batch = np.unique(batches, return_inverse=True)
     means = np.zeros((len(names), z.shape[1]))
     np.add.at(means, of_batch, z)
     means /= np.bincount(of_batch)[:, None]
@@ -101,4 +67,4 @@ def batch_space(z_controls: np.ndarray, batches: np.ndarray) -> BatchSpace:
     _, lengths, directions = np.linalg.svd((means - means.mean(axis=0)) @ whitening, full_matrices=False)
     basis = directions[lengths > SAME * max(lengths[0], np.abs(white).max())]
     chance = float(np.square(white @ basis.T).sum() / np.square(white).sum())
-    return BatchSpace(whitening, basis, chance, len(names))
+    return BatchSpace(whitening, basis, chance)

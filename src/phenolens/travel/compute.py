@@ -3,7 +3,6 @@
 N cells of a study, F frames, Z features, C channels, S crop side in px.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -14,23 +13,20 @@ import pandas as pd
 from phenolens.core.errors import InputError
 from phenolens.crops.store import normalised
 from phenolens.morphology.features import measures
-from phenolens.morphology.medoids import MEASURED_CELLS, MeasuredCells, Populations, medoids
+from phenolens.morphology.medoids import MEASURED_CELLS, MeasuredCells, Populations, medoids, sampled
 from phenolens.runs.decoder import DecodingRun, find_decoding_run
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.latent_path import (
     LatentPath,
     along_direction,
     decode_frames,
-    feature_swap,
-    straight_line,
     target_cell,
     through,
 )
 from phenolens.study import Study
-from phenolens.travel.batch_effect import BatchShare, BatchSpace, batch_space
-from phenolens.travel.config import TravelConfig
-from phenolens.travel.out_of_distribution import SAMPLE, FrameScores, Limits, fit_limits, frame_scores, nearest_cells
-from phenolens.travel.trajectory import Measured, Population, RealCell, Trajectory
+from phenolens.travel.batch_effect import BatchSpace, batch_space
+from phenolens.travel.out_of_distribution import FrameScores, Limits, fit_limits, frame_scores, nearest_cells
+from phenolens.travel.trajectory import BatchShare, Measured, Population, RealCell, Trajectory, TravelConfig
 
 PRECISION = "float32"  # as the embeddings: figures must not depend on the processor
 MOST_CELLS = 100_000  # real cells that frames are compared with; of more, a random sample
@@ -62,7 +58,7 @@ class Traveller:
         self._seed = seed
         self.controls = self.catalogue.rows(role="control")
         self.measured = MeasuredCells(run.originals, self.channels, self.controls, seed=seed)
-        self._cache: OrderedDict[tuple[TravelConfig, bool], tuple[Trajectory, ...]] = OrderedDict()
+        self._cache: dict[tuple[TravelConfig, bool], tuple[Trajectory, ...]] = {}
         self._lock = Lock()
 
     @classmethod
@@ -92,9 +88,8 @@ class Traveller:
             key = (config, measured or (config, True) in self._cache)
             if key not in self._cache:
                 self._cache[key] = self._trajectories(config, measured)
-                while len(self._cache) > CACHED:
-                    self._cache.popitem(last=False)
-            self._cache.move_to_end(key)
+                if len(self._cache) > CACHED:
+                    del self._cache[next(iter(self._cache))]
             return self._cache[key]
 
     @cached_property
@@ -108,17 +103,13 @@ class Traveller:
     def limits(self) -> Limits:
         """The out-of-distribution limits set by real cells."""
         reembed = lambda z: self.run.embedded(self.run.decoded(z))  # noqa: E731
-        return fit_limits(self.cells.z[self._reference], reembed, sample=SAMPLE, seed=self._seed)
+        return fit_limits(self.cells.z[self._reference], reembed, seed=self._seed)
 
     @cached_property
     def batches(self) -> BatchSpace | None:
         """The space in which control cells of different batches differ; None where they are of one batch."""
         names = self.catalogue.cells["batch"].iloc[self.controls].astype(str).to_numpy()
         return batch_space(self.cells.z[self.controls], names) if len(set(names)) > 1 else None
-
-    def targets(self, treatment: str, config: TravelConfig) -> list[Target]:
-        """The targets of a treatment: the cell nearest to the mean, or one of each population."""
-        return self._populations(treatment, config) if config.targets == "medoids" else [self._mean_of(treatment)]
 
     def real_cell(self, row: int) -> RealCell:
         """The real cell of a row, with its crop as the model sees it."""
@@ -176,20 +167,16 @@ class Traveller:
 
     def _path(self, config: TravelConfig, start: int, targets: list[Target]) -> tuple[LatentPath, int]:
         """The embeddings from the start through the targets, and the row of the real cell shown at the end."""
-        z = self.cells.z
+        z, last = self.cells.z, targets[-1]
         z0 = z[start].astype(float)
         if config.way != "direction":
             ends = [z[target.row].astype(float) for target in targets]
-            if len(ends) > 1:
-                return through(z0, ends, config.frames, way=config.way), targets[-1].row
-            interpolate = feature_swap if config.way == "swap" else straight_line
-            return interpolate(z0, ends[0], config.frames), targets[-1].row
+            return through(z0, ends, config.frames, way=config.way), last.row
         directions = [self._direction(target.rows) for target in targets]
-        last = targets[-1].rows
-        shown = int(last[nearest_cells((z0 + directions[-1])[None], z[last], 1)[0][0, 0]])
-        if len(targets) > 1:
-            return through(z0, [z0 + direction for direction in directions], config.frames, way="line"), shown
-        return along_direction(z0, directions[0], config.frames, beyond=config.beyond), shown
+        shown = int(last.rows[nearest_cells((z0 + directions[-1])[None], z[last.rows], 1)[0][0, 0]])
+        if len(directions) == 1:
+            return along_direction(z0, directions[0], config.frames, beyond=config.beyond), shown
+        return through(z0, [z0 + direction for direction in directions], config.frames, way="line"), shown
 
     def _direction(self, rows: np.ndarray) -> np.ndarray:
         """The mean of these cells minus that of the controls of their plates."""
@@ -199,11 +186,7 @@ class Traveller:
 
     def _batch_share(self, rows: np.ndarray) -> BatchShare | None:
         """How much of the difference between these cells and all controls is a batch effect."""
-        return None if self.batches is None else self.batches.share(self._mean(rows) - self._controls_mean)
-
-    @cached_property
-    def _controls_mean(self) -> np.ndarray:
-        return self._mean(self.controls)
+        return None if self.batches is None else self.batches.share(self._mean(rows) - self._mean(self.controls))
 
     def _mean(self, rows: np.ndarray) -> np.ndarray:
         return self.cells.z[rows].mean(axis=0, dtype=float)
@@ -218,7 +201,10 @@ class Traveller:
         rows = self.catalogue.rows_of(treatment)
         return Target(int(rows[target_cell(self.cells.z[rows])]), rows, Population(1, 1, 1.0, len(rows)))
 
-    def _populations(self, treatment: str, config: TravelConfig) -> list[Target]:
+    def targets(self, treatment: str, config: TravelConfig) -> list[Target]:
+        """The targets of a treatment: the cell nearest to the mean, or one of each population."""
+        if config.targets == "mean":
+            return [self._mean_of(treatment)]
         rows = self.catalogue.rows_of(treatment)
         if len(rows) < config.medoids:
             raise InputError(
@@ -247,21 +233,16 @@ class Traveller:
 
     def _marks(self, rows: np.ndarray, members: np.ndarray) -> tuple[tuple[str, float, float], ...]:
         """What differs most between members and the other cells, in standard deviations of controls."""
-        if len(rows) > MEASURED_CELLS:
-            drawn = np.sort(np.random.default_rng(self._seed).choice(len(rows), MEASURED_CELLS, replace=False))
-            rows, members = rows[drawn], members[drawn]
-        table, sds = self.measured.of(rows), self.measured.controls.std()
-        inside, outside = table[members].mean(), table[~members].mean()
+        drawn = sampled(np.arange(len(rows)), MEASURED_CELLS, seed=self._seed)
+        table, sds = self.measured.of(rows[drawn]), self.measured.controls.std()
+        inside, outside = table[members[drawn]].mean(), table[~members[drawn]].mean()
         apart = ((inside - outside) / sds.where(sds > 0)).abs().dropna().sort_values(ascending=False, kind="stable")
         return tuple((name, float(inside[name]), float(outside[name])) for name in apart.index[:N_MARKS])
 
     @cached_property
     def _reference(self) -> np.ndarray:
         """Rows of the cells, or of a random sample of them, that frames are compared with."""
-        rows = np.flatnonzero(self.catalogue.counted)
-        if len(rows) <= MOST_CELLS:
-            return rows
-        return np.sort(np.random.default_rng(self._seed).choice(rows, MOST_CELLS, replace=False))
+        return sampled(np.flatnonzero(self.catalogue.counted), MOST_CELLS, seed=self._seed)
 
     def _nearest(self, scores: FrameScores, left_out: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """The row of the real cell nearest to each frame, other than `left_out`, and its distance."""

@@ -4,11 +4,11 @@ F frames, C channels, S crop side in px.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -18,18 +18,17 @@ from phenolens.morphology.features import describe
 from phenolens.plotting.cell_images import (
     PAD_IN,
     SPACE,
-    cell_grid,
     channel_key,
-    contrast_words,
-    draw_cell,
-    label_row,
+    contact_sheet,
     listed,
     wrapped,
 )
+from phenolens.plotting.page import text_lines
 from phenolens.plotting.style import INK, QUIET, add_caption, bare, figure_style, new_figure
 from phenolens.screens.screen import dose_label
 from phenolens.travel.trajectory import Trajectory
 
+TEMPLATES = Path(__file__).parent / "templates"
 STRIP_WIDTH_IN = 10.5
 LABEL_IN = 1.95  # left of the pictures, for row names
 LINE_IN, ROW_PAD_IN = 0.115, 0.08  # of a row of numbers: a line of its name, and its padding
@@ -55,42 +54,35 @@ class _Sheet:
         first = LABEL_IN + self.side * (1 + SPACE)
         self.frames_x = [first + self.side * i for i in range(n_frames)]  # left edges
         self.start_x, self.target_x = LABEL_IN, STRIP_WIDTH_IN - self.side
-        self.drawn: list[Callable[[Axes], object]] = []
+        self.figure = new_figure(STRIP_WIDTH_IN, STRIP_WIDTH_IN, pad_in=PAD_IN)
+        self.axes = bare(self.figure.add_subplot())
         self.y = 0.0  # top of the next row
 
-    def picture(self, x: float, rgb: np.ndarray, *, flagged: bool = False) -> None:
-        """A picture of one crop's size; where flagged with a dashed border and a sign, readable without colour."""
-        left, right, top, bottom = x + PAD_IN, x + self.side - PAD_IN, self.y + PAD_IN, self.y + self.side - PAD_IN
-        extent = (left, right, bottom, top)
-        self.drawn.append(lambda axes: axes.imshow(rgb, extent=extent, interpolation="nearest", aspect="auto"))
+    def picture(self, x: float, rgb: np.ndarray, *, width: float | None = None, flagged: bool = False) -> None:
+        """A picture as high as a crop, and as wide unless a width is given.
+
+        Where flagged it has a dashed border and a sign, readable without colour.
+        """
+        left, top, bottom = x + PAD_IN, self.y + PAD_IN, self.y + self.side - PAD_IN
+        right = left + (width or self.side - 2 * PAD_IN)
+        self.axes.imshow(rgb, extent=(left, right, bottom, top), interpolation="nearest", aspect="auto")
         if flagged:
             border = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=INK, linewidth=1.6)
             border.set_linestyle((0, (3, 2)))
-            self.drawn.append(lambda axes: axes.add_patch(border))
+            self.axes.add_patch(border)
             box: dict[str, Any] = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none"}
-            self.text(right - 0.03, top + 0.03, FLAG, ha="right", va="top", fontsize=7, bbox=box)
+            self.axes.text(right - 0.03, top + 0.03, FLAG, ha="right", va="top", fontsize=7, bbox=box)
 
-    def block(self, x: float, y: float, width: float, height: float, colour: tuple[float, ...]) -> None:
-        """A block of one colour."""
-        self.drawn.append(lambda axes: axes.add_patch(Rectangle((x, y), width, height, facecolor=colour)))
-
-    def text(self, x: float, y: float, text: str, **style: Any) -> None:
-        """A text at a place."""
-        self.drawn.append(lambda axes: axes.text(x, y, text, **style))
-
-    def name(self, name: str, *, middle: float, colour: str = INK) -> None:
+    def name(self, name: str, *, middle: float) -> None:
         """A row's name, to the left of its pictures or numbers."""
-        style: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 6.8, "color": colour, "linespacing": 1.05}
-        self.text(LABEL_IN - 0.08, middle, wrapped(name, LABEL_CHARACTERS), **style)
+        style: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 6.8, "color": INK, "linespacing": 1.05}
+        self.axes.text(LABEL_IN - 0.08, middle, wrapped(name, LABEL_CHARACTERS), **style)
 
-    def figure(self) -> Figure:
-        """The sheet as a figure."""
-        figure = new_figure(STRIP_WIDTH_IN, self.y + 0.3, pad_in=PAD_IN)
-        axes = bare(figure.add_subplot())
-        for put in self.drawn:
-            put(axes)
-        axes.set(xlim=(0, STRIP_WIDTH_IN), ylim=(self.y, 0))
-        return figure
+    def cropped(self) -> Figure:
+        """The figure, as high as what is on it."""
+        self.figure.set_size_inches(STRIP_WIDTH_IN, self.y + 0.3)
+        self.axes.set(xlim=(0, STRIP_WIDTH_IN), ylim=(self.y, 0))
+        return self.figure
 
 
 def travel_strip(trajectory: Trajectory, *, n_measures: int = 4, contrast: Contrast | None = None) -> Figure:
@@ -120,9 +112,11 @@ def travel_strip(trajectory: Trajectory, *, n_measures: int = 4, contrast: Contr
             _put_numbers(sheet, name, values)
         _put_nearest(sheet, trajectory, contrast)
         _put_differences(sheet, trajectory)
-        figure = sheet.figure()
+        figure = sheet.cropped()
         channel_key(figure, contrast)
-        return add_caption(figure, caption=_caption(trajectory, contrast), alt=_alt(trajectory))
+        return add_caption(
+            figure, caption=_caption(trajectory, contrast), alt=f"{len(pictures)} decoded frames, {summary(trajectory)}"
+        )
 
 
 def _number_rows(trajectory: Trajectory, n_measures: int) -> list[tuple[str, list[str]]]:
@@ -151,8 +145,8 @@ def _number_rows(trajectory: Trajectory, n_measures: int) -> list[tuple[str, lis
 
 def _put_frames(sheet: _Sheet, trajectory: Trajectory, contrast: Contrast) -> None:
     title: dict[str, Any] = {"va": "bottom", "fontsize": 9, "fontweight": "bold"}
-    sheet.text(sheet.start_x, 0.18, f"{trajectory.start.label}, real", ha="left", **title)
-    sheet.text(STRIP_WIDTH_IN, 0.18, f"{destination(trajectory)}, real", ha="right", **title)
+    sheet.axes.text(sheet.start_x, 0.18, f"{trajectory.start.label}, real", ha="left", **title)
+    sheet.axes.text(STRIP_WIDTH_IN, 0.18, f"{destination(trajectory)}, real", ha="right", **title)
     sheet.y = 0.22
     sheet.picture(sheet.start_x, cell_image(trajectory.start.crop, contrast))
     for x, picture, flag in zip(sheet.frames_x, trajectory.pictures, trajectory.frames["flag"]):
@@ -170,7 +164,7 @@ def _put_numbers(sheet: _Sheet, name: str, values: Sequence[str]) -> None:
         real = x in (sheet.start_x, sheet.target_x)
         weight = "bold" if FLAG in value else "normal"
         style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7.8, "color": QUIET if real else INK}
-        sheet.text(x + sheet.side / 2, middle, value, fontweight=weight, **style)
+        sheet.axes.text(x + sheet.side / 2, middle, value, fontweight=weight, **style)
     sheet.y += height
 
 
@@ -181,7 +175,7 @@ def _put_nearest(sheet: _Sheet, trajectory: Trajectory, contrast: Contrast) -> N
     for x, cell, label in zip(sheet.frames_x, trajectory.nearest, labels):
         sheet.picture(x, cell_image(cell.crop, contrast))
         style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 5.8, "color": QUIET, "linespacing": 1.05}
-        sheet.text(x + sheet.side / 2, sheet.y + sheet.side + 0.02, label, **style)
+        sheet.axes.text(x + sheet.side / 2, sheet.y + sheet.side + 0.02, label, **style)
     sheet.y += sheet.side + 0.1 * max(label.count("\n") + 1 for label in labels) + 0.1
 
 
@@ -195,14 +189,12 @@ def _put_differences(sheet: _Sheet, trajectory: Trajectory) -> None:
     sheet.y += 0.14
     sheet.name("last frame minus the first, a map a channel", middle=sheet.y + sheet.side / 2)
     for x, name, channel in zip(columns[:n_shown], trajectory.channels, difference):
-        sheet.text(x + sheet.side / 2, sheet.y - 0.02, name, ha="center", va="bottom", fontsize=7.2)
+        sheet.axes.text(x + sheet.side / 2, sheet.y - 0.02, name, ha="center", va="bottom", fontsize=7.2)
         sheet.picture(x, colours((channel / limit + 1) / 2)[..., :3])
     scale = columns[n_shown] + 0.1
-    step = (sheet.side - 2 * PAD_IN) / 64
-    for i in range(64):
-        sheet.block(scale, sheet.y + PAD_IN + i * step, 0.09, step * 1.05, colours(1 - i / 63))
+    sheet.picture(scale - PAD_IN, colours(np.linspace(1, 0, 64))[:, None, :3], width=0.09)
     for share, label in ((0.0, f"+{limit:.2f} brighter"), (0.5, "0 the same"), (1.0, f"−{limit:.2f} darker")):
-        sheet.text(scale + 0.13, sheet.y + 0.05 + share * (sheet.side - 0.1), label, va="center", fontsize=6.8)
+        sheet.axes.text(scale + 0.13, sheet.y + 0.05 + share * (sheet.side - 0.1), label, va="center", fontsize=6.8)
     sheet.y += sheet.side + 0.05
 
 
@@ -215,33 +207,18 @@ def destination(trajectory: Trajectory) -> str:
     return f"{trajectory.stops[-1]}, population {population.number} of {population.of} ({share} of cells)"
 
 
-def _interpolation(trajectory: Trajectory) -> str:
-    times = "" if trajectory.beyond == 1 else f", to {trajectory.beyond:g} times its length; the target is at 1"
-    return INTERPOLATIONS[trajectory.way] + times
-
-
 def _caption(trajectory: Trajectory, contrast: Contrast) -> str:
-    population, frames = trajectory.population, trajectory.frames
-    n_flagged = int((frames["flag"] != "").sum())
-    through = f" through {', '.join(trajectory.stops[:-1])}" if len(trajectory.stops) > 1 else ""
-    represented = "all" if population.of == 1 else percent(population.share)
-    sentences = [
-        f"n = 1 real cell of {trajectory.start.label}, interpolated towards {destination(trajectory)}{through}, "
-        f"{len(frames)} frames decoded by {trajectory.model} ({_interpolation(trajectory)}); the target represents "
-        f"{represented} of {population.n_cells} cells.",
-        "Nothing between the ends was imaged.",
-        "Numbers under real cells are measured on them; a decoded picture is smoother than a real cell, so compare its "
-        "numbers with those of the first frame."
-        if trajectory.measured is not None
-        else "",
-        f"{not_followed(trajectory)}." if not_followed(trajectory) else "",
-        f"{n_flagged} of {len(frames)} frames are out of distribution ({FLAG}): beyond 99 % of real cells."
-        if n_flagged
-        else "No frame is out of distribution: all are within 99 % of real cells.",
-        f"{trajectory.batch_share.sentence()}." if trajectory.batch_share is not None else "",
-        f"{colour_names(contrast)}; one contrast for all; each channel of a real cell divided by its maximum.",
-    ]
-    return " ".join(filter(None, sentences))
+    lines = text_lines(
+        TEMPLATES,
+        "strip.txt",
+        trajectory=trajectory,
+        destination=destination(trajectory),
+        interpolation=INTERPOLATIONS[trajectory.way],
+        not_followed=not_followed(trajectory),
+        flag=FLAG,
+        colours=colour_names(contrast),
+    )
+    return " ".join(lines)
 
 
 def not_followed(trajectory: Trajectory, n: int = 3) -> str:
@@ -261,18 +238,24 @@ def not_followed(trajectory: Trajectory, n: int = 3) -> str:
     return f"The frames do not follow the real cells in: {', '.join(changes)}" if changes else ""
 
 
-def _alt(trajectory: Trajectory) -> str:
-    frames = trajectory.frames
+def summary(trajectory: Trajectory) -> str:
+    """A trajectory in a line: how near it comes, what changes most, how many frames are out of distribution."""
+    frames, start, target = trajectory.frames, trajectory.start, trajectory.target
     parts = [
-        f"{len(frames)} frames decoded between a real cell of {trajectory.start.label} and one of "
-        f"{destination(trajectory)}, cosine to the target from {frames['cosine'].iloc[0]:.2f} to "
-        f"{frames['cosine'].iloc[-1]:.2f}"
+        f"{start.label} ({start.cell_id}) to {trajectory.stops[-1]} ({target.cell_id}): cosine "
+        f"{frames['cosine'].iloc[0]:.2f} to {frames['cosine'].iloc[-1]:.2f}",
+        f"{trajectory.n_flagged} of {len(frames)} frames out of distribution",
     ]
+    if trajectory.population.of > 1:
+        parts.insert(0, population_label(trajectory).replace("\n", ", "))
     if trajectory.measured is not None:
-        for name in trajectory.measured.most_moved(2):
-            first, last = (in_three_digits(trajectory.measured.frames[name].iloc[at]) for at in (0, -1))
-            parts.append(f"{describe(name)}: from {first} to {last}")
-    parts.append(f"{int((frames['flag'] != '').sum())} frames out of distribution")
+        change, names = trajectory.measured.change.iloc[-1], trajectory.measured.most_moved(3)
+        moved = [f"{describe(name).split(',')[0]} {change[name]:+.1f} s.d." for name in names]
+        parts.append(f"largest changes: {', '.join(moved)}")
+    if sentence := not_followed(trajectory):
+        parts.append(sentence[0].lower() + sentence[1:])
+    if trajectory.batch_share is not None:
+        parts.append(trajectory.batch_share.sentence())
     return "; ".join(parts)
 
 
@@ -297,10 +280,6 @@ def in_three_digits(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-POPULATION_LABEL_IN, SIDE_IN = 3.3, 0.95
-POPULATION_LABEL_CHARACTERS = 40
-
-
 def populations(trajectories: Sequence[Trajectory], *, contrast: Contrast | None = None) -> Figure:
     """Draw a treatment's populations, a row each: the medoid, then random cells of it. All cells are real.
 
@@ -316,36 +295,21 @@ def populations(trajectories: Sequence[Trajectory], *, contrast: Contrast | None
     """
     if not trajectories or any(not trajectory.population.cells for trajectory in trajectories):
         raise InputError("no populations to show: ask for --targets medoids")
-    channels = trajectories[0].channels
-    rows = [
-        [t.target.crop, *(cell.crop for cell in t.population.cells if cell.cell_id != t.target.cell_id)]
+    cells = [
+        np.stack([t.target.crop, *(cell.crop for cell in t.population.cells if cell.cell_id != t.target.cell_id)])
         for t in trajectories
     ]
-    every = np.concatenate([np.stack(row) for row in rows])
-    contrast = contrast or shared_contrast(every, channels)
-    n_columns = max(map(len, rows))
-    n_cells = trajectories[0].population.n_cells
-    with figure_style():
-        height = 0.4 + (SIDE_IN + 2 * PAD_IN) * len(rows)
-        figure = new_figure(POPULATION_LABEL_IN + SIDE_IN * (n_columns + SPACE), height, pad_in=PAD_IN)
-        grid = cell_grid(figure, len(rows), n_columns + 1, width_ratios=[1.0, SPACE, *[1.0] * (n_columns - 1)])
-        for axes_row, row, trajectory in zip(grid, rows, trajectories):
-            for axes in axes_row:
-                axes.set_axis_off()
-            for axes, crop in zip([axes_row[0], *axes_row[2:]], row):
-                axes.set_axis_on()
-                draw_cell(axes, crop, contrast)
-            label_row(axes_row[0], population_label(trajectory), characters=POPULATION_LABEL_CHARACTERS, size=6.8)
-        channel_key(figure, contrast)
-        shares = listed([percent(trajectory.population.share) for trajectory in trajectories])
-        return add_caption(
-            figure,
-            caption=f"n = {n_cells} cells of {trajectories[0].stops[-1]} in {len(rows)} populations ({shares}); "
-            "the medoid (left) and random cells of its population, all real. Labels: means of the measures that "
-            f"differ most from the other cells. {contrast_words(contrast, every)}",
-            alt=f"{len(trajectories)} populations of {trajectories[0].stops[-1]}: "
-            + "; ".join(population_label(trajectory).replace("\n", ", ") for trajectory in trajectories),
-        )
+    first, shares = trajectories[0], listed([percent(trajectory.population.share) for trajectory in trajectories])
+    return contact_sheet(
+        cells,
+        [population_label(trajectory) for trajectory in trajectories],
+        channels=first.channels,
+        contrast=contrast,
+        characters=40,
+        what=f"n = {first.population.n_cells} cells of {first.stops[-1]} in {len(cells)} populations ({shares}); the "
+        "medoid (left) and random cells of its population, all real. Labels: means of the measures that differ most "
+        "from the other cells",
+    )
 
 
 def population_label(trajectory: Trajectory) -> str:

@@ -11,8 +11,7 @@ travels/<run>/<treatment>--<way>.../
 import dataclasses
 import hashlib
 import re
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,10 +26,9 @@ from phenolens.plotting.style import file_of
 from phenolens.readiness import embedding_sources
 from phenolens.study import Study
 from phenolens.travel.compute import Traveller
-from phenolens.travel.config import TravelConfig
-from phenolens.travel.figure import not_followed, population_label, populations, travel_strip
+from phenolens.travel.figure import populations, travel_strip
 from phenolens.travel.film import FilmKind, check_can_film, film
-from phenolens.travel.trajectory import Trajectory
+from phenolens.travel.trajectory import Trajectory, TravelConfig
 
 ABOUT = "about.json"
 PictureKind = Literal["png", "svg", "pdf"]
@@ -66,8 +64,7 @@ def save_travel(
         "crops": study.crops.identity,
         "phenolens": __version__,
     }
-    n_files = len(trajectories) * (len(pictures) + len(films)) + (len(pictures) if len(trajectories) > 1 else 0) + 2
-    content = dict(track(_files(trajectories, pictures, films, about), "drawing", total=n_files))
+    content = _files(trajectories, pictures, films, about)
     with alone(study.travels_folder / ".lock", doing="writing a travel"):
         _replace(folder, content, about)
     return folder, trajectories
@@ -97,8 +94,8 @@ def frames_table(trajectories: Sequence[Trajectory]) -> pd.DataFrame:
         part.insert(0, "population", trajectory.population.number)
         part.insert(1, "share", trajectory.population.share)
         part.insert(2, "frame", np.arange(1, len(part) + 1))
-        measured = [] if trajectory.measured is None else [trajectory.measured.frames.reset_index(drop=True)]
-        parts.append(pd.concat([part, *measured], axis=1))
+        measured = None if trajectory.measured is None else trajectory.measured.frames.reset_index(drop=True)
+        parts.append(pd.concat([part, measured], axis=1))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -112,50 +109,19 @@ def measured_table(trajectories: Sequence[Trajectory]) -> pd.DataFrame:
     for trajectory in trajectories:
         if (measured := trajectory.measured) is None:
             continue
-        start, target = measured.ends.loc[["start"]], measured.ends.loc[["target"]]
-        real_change = measured.real_change.to_frame().T
-        for of, cells, values, change in (
-            ("real start", [trajectory.start], start, start * np.nan),
-            ("frame", None, measured.frames, measured.change),
-            ("nearest real cell", trajectory.nearest, measured.nearest, measured.nearest * np.nan),
-            ("real target", [trajectory.target], target, real_change),
-        ):
-            for number in range(len(values)):
-                part = pd.DataFrame({"value": values.iloc[number], "change_sd": change.iloc[number]})
-                part.insert(0, "population", trajectory.population.number)
-                part.insert(1, "of", of)
-                part.insert(2, "frame", number + 1 if len(values) > 1 else "")
-                part.insert(3, "cell", cells[number].cell_id if cells is not None else "")
-                parts.append(part.rename_axis("measure").reset_index())
-    table = pd.concat(parts, ignore_index=True)
-    table["words"] = table["measure"].map(describe)
-    return table[["population", "of", "frame", "cell", "measure", "value", "change_sd", "words"]]
-
-
-def summary(trajectory: Trajectory) -> str:
-    """A trajectory in a line: how near it comes, what changes most, how many frames are out of distribution."""
-    frames = trajectory.frames
-    parts = [
-        f"{trajectory.start.label} ({trajectory.start.cell_id}) to {trajectory.stops[-1]} "
-        f"({trajectory.target.cell_id}): cosine {frames['cosine'].iloc[0]:.2f} to {frames['cosine'].iloc[-1]:.2f}",
-        f"{int((frames['flag'] != '').sum())} of {len(frames)} frames out of distribution",
-    ]
-    if trajectory.population.of > 1:
-        parts.insert(0, population_label(trajectory).replace("\n", ", "))
-    if trajectory.measured is not None:
-        change, names = trajectory.measured.change.iloc[-1], trajectory.measured.most_moved(3)
-        moved = [f"{describe(name).split(',')[0]} {change[name]:+.1f} s.d." for name in names]
-        parts.append(f"largest changes: {', '.join(moved)}")
-    if sentence := not_followed(trajectory):
-        parts.append(sentence[0].lower() + sentence[1:])
-    if trajectory.batch_share is not None:
-        parts.append(trajectory.batch_share.sentence())
-    return "; ".join(parts)
-
-
-def travel_command(study: Study, config: TravelConfig, *flags: str) -> str:
-    """The command for another travel to the same treatment."""
-    return shlex.join(["phenolens", "travel", str(study.folder), "--to", config.to, *flags])
+        frames, nearest = range(len(measured.frames)), trajectory.nearest
+        start, target, change = trajectory.start, trajectory.target, measured.change
+        rows: list[tuple[str, object, str, pd.Series, Any]] = [
+            ("real start", "", start.cell_id, measured.ends.iloc[0], np.nan),
+            *(("frame", at + 1, "", measured.frames.iloc[at], change.iloc[at]) for at in frames),
+            *(("nearest real cell", at + 1, nearest[at].cell_id, measured.nearest.iloc[at], np.nan) for at in frames),
+            ("real target", "", target.cell_id, measured.ends.iloc[1], measured.real_change),
+        ]
+        for of, frame, cell, values, change_sd in rows:
+            about = {"population": trajectory.population.number, "of": of, "frame": frame, "cell": cell}
+            table = pd.DataFrame({**about, "measure": values.index, "value": values, "change_sd": change_sd})
+            parts.append(table.assign(words=values.index.map(describe)))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _files(
@@ -163,21 +129,20 @@ def _files(
     pictures: Sequence[PictureKind],
     films: Sequence[FilmKind],
     about: dict[str, Any],
-) -> Iterator[tuple[str, bytes]]:
+) -> dict[str, bytes]:
+    """The content of each file by its name."""
+    tables = {"frames.csv": frames_table(trajectories), "measured.csv": measured_table(trajectories)}
+    content = {name: table.to_csv(index=False).encode() for name, table in tables.items()}
     comment = f"phenolens {__version__}, run {about['run']}, embeddings {about['embeddings'][:16]}"
-    for trajectory in trajectories:
+    for trajectory in track(trajectories, "drawing", total=len(trajectories)):
         ending = "" if len(trajectories) == 1 else f"_{trajectory.population.number}"
         strip = travel_strip(trajectory)
-        for kind in pictures:
-            yield f"strip{ending}.{kind}", file_of(strip, kind)
-        for film_kind in films:
-            yield f"film{ending}.{film_kind}", film(trajectory, film_kind, comment=comment)
+        content |= {f"strip{ending}.{kind}": file_of(strip, kind) for kind in pictures}
+        content |= {f"film{ending}.{kind}": film(trajectory, kind, comment=comment) for kind in films}
     if len(trajectories) > 1:
         sheet = populations(trajectories)
-        for kind in pictures:
-            yield f"populations.{kind}", file_of(sheet, kind)
-    yield "frames.csv", frames_table(trajectories).to_csv(index=False).encode()
-    yield "measured.csv", measured_table(trajectories).to_csv(index=False).encode()
+        content |= {f"populations.{kind}": file_of(sheet, kind) for kind in pictures}
+    return content
 
 
 def _replace(folder: Path, content: dict[str, bytes], about: dict[str, Any]) -> None:

@@ -1,21 +1,75 @@
-"""A trajectory: a control cell interpolated towards a treatment in latent space, with everything that is shown of it.
+"""A trajectory, a control cell interpolated towards a treatment in latent space: its settings, and all that is shown.
 
 F frames, Z features, C channels, S crop side in px. Crops of real cells are floats, each channel divided by its own
 maximum; `pictures` are decoded. Lafarge et al. 2019, Figure 3.
 """
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
 
-from phenolens.travel.batch_effect import BatchShare
+from phenolens.core.bounds import Bounded, Bounds, Count, Positive, Seed
+from phenolens.core.errors import InputError
+from phenolens.morphology.medoids import MedoidsBy
+from phenolens.runs.latent_path import Interpolation
 
+MOST = 0.5  # a direction with more than this share in the batch space is called a batch difference; chosen a priori
 NOTICEABLE_SDS = 2.0  # least change from the real start to the real target, standard deviations of control cells
 FOLLOWED = 1 / 3  # least share of that change that the decoded frames must show to follow it
 OF_THE_DECODER = "_sharpness"  # measures with this ending describe the decoder, not the cell
 OF_THE_OUTLINE = ("cell_eccentricity", "cell_solidity")
 FILLS = 0.9  # share of the crop; the outline of a cell that fills more is the crop's own square
+
+
+@dataclass(frozen=True)
+class TravelConfig(Bounded):
+    """From which cell to which treatment, and how."""
+
+    to: str  # a compound, or a compound at a dose in µM, such as taxol@0.3; without a dose: its highest
+    start: str | None = None  # id of the real cell to start from; left out: the control cell nearest to their mean
+    # swap: the features that differ most are copied from the target first, as in the paper; line: all features at
+    # once; direction: the treatment's mean minus the controls' mean, added to the real start
+    way: Interpolation = "swap"
+    frames: Annotated[int, Bounds(ge=2, le=1000)] = 9  # decoded frames, start and end included
+    up_the_doses: bool = False  # through every lower dose of the compound
+    # mean: to the cell nearest to the mean of the treatment's cells; medoids: to each of its populations, for mixed
+    # treatments whose mean resembles none of their cells
+    targets: Literal["mean", "medoids"] = "mean"
+    medoids: Count = 3  # populations, with --targets medoids
+    # in what cells of one population are similar: measures of their nucleus, all measures, or the embedding
+    medoids_by: MedoidsBy = "nucleus"
+    beyond: Positive = 1.0  # with --way direction: how far to go, 1 being the treatment's mean
+    seed: Seed = 0  # of random samples of cells
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        super().__post_init__()
+        if self.beyond != 1 and (self.way != "direction" or self.up_the_doses):
+            raise InputError(f"--beyond {self.beyond}: requires --way direction, and not --up-the-doses")
+        if self.up_the_doses and self.targets == "medoids":
+            raise InputError("--up-the-doses: requires --targets mean; populations of two doses do not correspond")
+
+
+@dataclass(frozen=True)
+class BatchShare:
+    """How much of a direction lies in the space of differences between batches."""
+
+    share: float  # of its squared length after whitening by control cells, 0 to 1
+    chance: float  # expected share of a difference between control cells of one batch, 0 to 1
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether most of the direction is a difference between batches."""
+        return self.share > MOST
+
+    def sentence(self) -> str:
+        """`12 % of this direction is a difference between batches (chance 3 %)`, and what that means above MOST."""
+        share, chance = f"{100 * self.share:.0f} %", f"{100 * self.chance:.0f} %"
+        return f"{share} of this direction is a difference between batches (chance {chance})" + (
+            ": a batch effect, not an effect of the treatment" if self.is_batch else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -108,6 +162,11 @@ class Trajectory:
     nearest: tuple[RealCell, ...]  # (F,) the real cell nearest to each frame, other than start and target
     measured: Measured | None  # None where it was not requested
     batch_share: BatchShare | None  # of the cells' mean minus that of all controls; None where there is one batch
+
+    @property
+    def n_flagged(self) -> int:
+        """The number of frames that are out of distribution."""
+        return int((self.frames["flag"] != "").sum())
 
     @property
     def difference(self) -> np.ndarray:

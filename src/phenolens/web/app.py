@@ -3,55 +3,52 @@
 import base64
 import hashlib
 import re
+from importlib.resources import files
 from threading import Thread
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell
 from phenolens.profiles.score_table import COLUMN_TITLES, score_rows
+from phenolens.runs.scores import verdict_of
 from phenolens.study import Study
-from phenolens.web.base import HEADERS, HOSTS, IMMUTABLE, NotFoundError, Pages, add_errors, add_static, policy
-from phenolens.web.map_page import add_map
+from phenolens.web.base import HOSTS, NotFoundError, PageApp, StaticFolder, policy
+from phenolens.web.map_page import MapQuery, add_map
 from phenolens.web.plates_page import add_plates
-from phenolens.web.request_limits import add_protection
 from phenolens.web.study_view import NoCellsError, StudyView
 from phenolens.web.travel_page import add_travel
 from phenolens.web.treatment_page import add_treatments
 
 PRELOADED_CELLS = 100_000  # of a study whose model is loaded before the first travel: 100 MB of embeddings
 SECTIONS = ("plates", "map", "travel")  # linked from every page, besides home
-EXPLORER_HEADERS = HEADERS | {"Content-Security-Policy": policy(form_action="'self'")}
+IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable"}  # for addresses that hold a hash of the content
 
 
-def create_app(study: Study, *, hosts: tuple[str, ...] = HOSTS) -> FastAPI:
+def create_app(study: Study, *, hosts: tuple[str, ...] = HOSTS) -> PageApp:
     """The explorer of one study; `hosts` are the host names that are answered."""
-    app = FastAPI(title="phenolens explorer", docs_url=None, redoc_url=None, redirect_slashes=False)
-    pages = Pages(
-        study, sheets=("explorer.css",), scripts=("map.js", "travel.js", "plotly.js"), error_page="problem.html"
-    )
-    pages.templates.globals["sections"] = SECTIONS
+    app = PageApp(study, error_page="problem.html")
+    app.templates.globals["sections"] = SECTIONS
+    app.mount("/plotly", StaticFolder(directory=str(files("plotly") / "package_data")))
     view = StudyView(study)
     app.state.view = view
-    _add_home(app, view, pages)
-    add_plates(app, view, pages)
-    add_treatments(app, view, pages)
-    app.state.maps = add_map(app, view, pages)
-    app.state.travels = add_travel(app, view, pages)
+    _add_home(app, view)
+    add_plates(app, view)
+    add_treatments(app, view)
+    app.state.maps = add_map(app, view)
+    app.state.travels = add_travel(app, view)
     _add_files(app, view)
-    add_static(app, pages)
-    add_errors(app, pages, headers=EXPLORER_HEADERS)
 
     @app.exception_handler(NoCellsError)
     def no_cells(request: Request, error: NoCellsError) -> Response:
-        return pages.page("empty.html", status=404, reason=str(error))
+        return app.page("empty.html", status=404, reason=str(error))
 
-    add_protection(app, hosts=hosts, headers=EXPLORER_HEADERS)
+    app.protect(hosts)
     return app
 
 
-def prepare(app: FastAPI) -> None:
+def prepare(app: PageApp) -> None:
     """Read what the first pages show, and load the model in the background unless the study is large.
 
     What cannot be read yet is printed, and the pages show it.
@@ -65,9 +62,10 @@ def prepare(app: FastAPI) -> None:
         tell(f"{len(cells.store):,} cells of {n_treatments} treatments on {n_plates} plates")
         for path in view.damaged():
             tell(f"{path}: damaged; run `phenolens embed {view.study.folder}`")
-        for step, of in (("embedded", "cells"), ("profiled", "treatments")):
-            if progress.get(step):
-                app.state.maps.groups(run, of, "pca", "mechanism")
+        if progress.get("embedded"):
+            app.state.maps.groups(MapQuery(run, "cells", "pca"), "mechanism")
+        if progress.get("profiled"):
+            app.state.maps.groups(MapQuery(run, "treatments", "pca"), "mechanism")
         if progress.get("embedded") and len(cells.store) <= PRELOADED_CELLS:
             # not a daemon: a process that ends while PyTorch computes is aborted; Ctrl+C waits for some seconds
             Thread(target=app.state.travels.preload, name="load the model for travels").start()
@@ -75,22 +73,22 @@ def prepare(app: FastAPI) -> None:
         tell(f"not everything can be shown yet: {reason}")
 
 
-def _add_home(app: FastAPI, view: StudyView, pages: Pages) -> None:
+def _add_home(app: PageApp, view: StudyView) -> None:
     @app.get("/", response_class=HTMLResponse)
     def home(run: str = "") -> Response:
         try:
             cells = view.cells()
         except InputError as reason:
-            return pages.page("empty.html", reason=reason)
+            return app.page("empty.html", reason=reason)
         chosen, run, scores = run, view.run(run), view.scores()
-        return pages.page(
+        return app.page(
             "home.html",
             run=run,
             chosen=chosen,
             cells=cells,
             treated=cells.catalogue.treatments.query("role == 'treated'"),
             models=view.models(),
-            verdict=view.verdict(run),
+            verdict=verdict_of(view.study, run, scores) if run and scores is not None else "",
             rows=None if scores is None else score_rows(scores, with_published=False),
             column_titles=COLUMN_TITLES,
             wrong=view.wrong(run),
@@ -101,7 +99,7 @@ def _add_home(app: FastAPI, view: StudyView, pages: Pages) -> None:
         )
 
 
-def _add_files(app: FastAPI, view: StudyView) -> None:
+def _add_files(app: PageApp, view: StudyView) -> None:
     @app.get("/cells/{cell_id:path}.png")
     def cell(cell_id: str, channel: str = "", v: str = "") -> Response:
         cells = view.cells()

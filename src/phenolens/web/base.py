@@ -1,23 +1,28 @@
-"""What the pages of the explorer and of the blinded test share: links, templates, headers, errors, downloads."""
+"""What the explorer and the blinded test share: addresses, templates, error pages, downloads, and who may ask what."""
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
-from typing import Any
+from threading import Lock
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
+import pandas as pd
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from phenolens.core.errors import InputError
 from phenolens.screens.screen import dose_label
 from phenolens.study import Study
 
 HOSTS = ("127.0.0.1", "localhost")  # host names that are answered; any other may be DNS rebinding
-IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable"}  # for addresses that hold a hash of the content
+MAX_FORM_BYTES = 16 * 1024
+KEPT = "private, max-age=600"  # Cache-Control of style sheets and scripts
+T = TypeVar("T")
 
 
 def policy(**allowed: str) -> str:
@@ -31,7 +36,7 @@ def policy(**allowed: str) -> str:
 # plotly.js keeps its rules in a style element that is empty in the page: this is the hash of nothing.
 EMPTY_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
 HEADERS = {
-    "Content-Security-Policy": policy(),
+    "Content-Security-Policy": policy(form_action="'self'"),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -51,25 +56,28 @@ class NotFoundError(LookupError):
     """A name or number in an address that the study does not hold; the message says what to do."""
 
 
-class Pages:
-    """The templates of an application and its static files.
+class StaticFolder(StaticFiles):
+    """The files of a folder, which browsers keep for some minutes: they change with the release alone."""
+
+    def file_response(self, *arguments: Any, **keywords: Any) -> Response:
+        """A file with the header that lets browsers keep it."""
+        response = super().file_response(*arguments, **keywords)
+        response.headers["Cache-Control"] = KEPT
+        return response
+
+
+class PageApp(FastAPI):
+    """An application that answers with rendered templates, errors included, and serves the files of `static`.
 
     Args:
         study: its folder's name stands on every page.
-        sheets: style sheets of `static`, appended in this order to the style of all pages and served as the last one.
-        scripts: JavaScript files of `static`; `plotly.js` is taken from the installed package plotly.
         error_page: template of error pages; it holds the text of each status.
+        headers: of every answer that has none of its own.
     """
 
-    def __init__(self, study: Study, *, sheets: tuple[str, ...], scripts: tuple[str, ...], error_page: str) -> None:
-        self.error_page = error_page
-        shared_style = (files("phenolens.plotting") / "templates" / "page.css").read_bytes()
-        self.static = {
-            sheets[-1]: b"".join([shared_style, *map(_static, sheets)]),
-            **{name: plotly_script() if name == "plotly.js" else _static(name) for name in scripts},
-            "icon.svg": _static("icon.svg"),
-        }
-        self.versions = {name: hashlib.sha256(content).hexdigest()[:12] for name, content in self.static.items()}
+    def __init__(self, study: Study, *, error_page: str, headers: Mapping[str, str] = HEADERS) -> None:
+        super().__init__(title="phenolens", docs_url=None, redoc_url=None, redirect_slashes=False)
+        self.error_page, self.headers = error_page, headers
         self.templates = Environment(
             loader=PackageLoader("phenolens.web"),
             autoescape=True,
@@ -77,15 +85,20 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.templates.globals.update(
-            address=address,
-            static=lambda name: address("static", name, v=self.versions[name]),
-            style=sheets[-1],
-            study=study.folder.resolve().name,
-            study_folder=str(study.folder),
-        )
-        self.templates.filters["count"] = lambda number: f"{int(number):,}"
-        self.templates.filters["dose"] = dose_label
+        self.templates.globals |= {
+            "address": address,
+            "study": study.folder.resolve().name,
+            "study_folder": str(study.folder),
+        }
+        self.templates.filters |= {"count": lambda number: f"{int(number):,}", "dose": dose_label}
+        self._add_error_pages()
+
+        @self.get("/static/page.css", include_in_schema=False)
+        def shared_style() -> FileResponse:
+            path = files("phenolens.plotting") / "templates" / "page.css"
+            return FileResponse(str(path), headers={"Cache-Control": KEPT})
+
+        self.mount("/static", StaticFolder(directory=str(files("phenolens.web") / "static")))
 
     def page(self, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
         """A rendered template."""
@@ -95,60 +108,87 @@ class Pages:
         """The error page of a status, or of one `reason` for it; `message` replaces the text in the template."""
         return self.page(self.error_page, status=status, reason=reason or status, message=str(message))
 
+    def protect(self, hosts: tuple[str, ...]) -> None:
+        """Refuse other host names, and put `headers` on every answer, those of middleware added before included."""
+        self.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
 
-def _static(name: str) -> bytes:
-    return (files("phenolens.web") / "static" / name).read_bytes()
+        @self.middleware("http")
+        async def with_headers(request: Request, call_next: Any) -> Response:
+            response: Response = await call_next(request)
+            for name, value in self.headers.items():
+                response.headers.setdefault(name, value)
+            return response
+
+    def limit_forms(self) -> None:
+        """Refuse forms that other sites send, that are larger than MAX_FORM_BYTES, or whose length is not given."""
+
+        @self.middleware("http")
+        async def limited(request: Request, call_next: Any) -> Response:
+            length = request.headers.get("content-length", "0")
+            if "transfer-encoding" in request.headers or not (length.isascii() and length.isdigit()):
+                return self.error(411)
+            if int(length[:20]) > MAX_FORM_BYTES:
+                return self.error(413)
+            origin = request.headers.get("origin")
+            foreign = origin is not None and origin.partition("://")[2] != request.headers.get("host")
+            if request.method != "GET" and foreign:
+                return self.error(403, reason="other site")
+            response: Response = await call_next(request)
+            return response
+
+    def _add_error_pages(self) -> None:
+        @self.exception_handler(NotFoundError)
+        def not_found(request: Request, error: NotFoundError) -> Response:
+            return self.error(404, reason="not found", message=error)
+
+        @self.exception_handler(HTTPException)
+        def no_page(request: Request, error: HTTPException) -> Response:
+            return self.error(error.status_code)
+
+        @self.exception_handler(RequestValidationError)
+        def invalid(request: Request, error: RequestValidationError) -> Response:
+            return self.error(422, message=", ".join(sorted({str(place["loc"][-1])[:40] for place in error.errors()})))
+
+        @self.exception_handler(InputError)
+        @self.exception_handler(OSError)
+        def unreadable(request: Request, error: Exception) -> Response:
+            return self.error(500, reason="unreadable", message=error)
+
+        @self.exception_handler(Exception)
+        def unexpected(request: Request, error: Exception) -> Response:
+            """Starlette sends this answer outside of all middleware, so it needs its own headers."""
+            page = self.error(500)
+            page.headers.update({**self.headers, "Cache-Control": "no-store"})
+            return page
 
 
-def plotly_script() -> bytes:
-    """plotly.js of the installed package plotly; InputError when it is not installed."""
-    try:
-        return (files("plotly") / "package_data" / "plotly.min.js").read_bytes()
-    except (ModuleNotFoundError, FileNotFoundError) as error:
-        raise InputError('plotly is not installed; explore needs: pip install "phenolens[web]"') from error
+class Cached(Generic[T]):
+    """At most `size` results by key, the oldest dropped; each is computed once, and no key waits for another."""
 
+    def __init__(self, size: int) -> None:
+        self._size, self._found = size, dict[object, T]()
+        self._changing, self._computing = Lock(), dict[object, Lock]()
 
-def add_static(app: FastAPI, pages: Pages) -> None:
-    """Serve the static files; those under their current version may be cached."""
-    kinds = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-
-    @app.get("/static/{name}")
-    def static(name: str, v: str = "") -> Response:
-        if name not in pages.static:
-            raise NotFoundError(f"There are: {', '.join(pages.static)}.")
-        headers = IMMUTABLE if v == pages.versions[name] else {}
-        return Response(pages.static[name], media_type=kinds[name.rpartition(".")[2]], headers=headers)
-
-
-def add_errors(app: FastAPI, pages: Pages, *, headers: Mapping[str, str]) -> None:
-    """Answer errors with pages."""
-
-    @app.exception_handler(NotFoundError)
-    def not_found(request: Request, error: NotFoundError) -> Response:
-        return pages.error(404, reason="not found", message=error)
-
-    @app.exception_handler(HTTPException)
-    def no_page(request: Request, error: HTTPException) -> Response:
-        return pages.error(error.status_code)
-
-    @app.exception_handler(RequestValidationError)
-    def invalid(request: Request, error: RequestValidationError) -> Response:
-        return pages.error(422, message=", ".join(sorted({str(place["loc"][-1])[:40] for place in error.errors()})))
-
-    @app.exception_handler(InputError)
-    @app.exception_handler(OSError)
-    def unreadable(request: Request, error: Exception) -> Response:
-        return pages.error(500, reason="unreadable", message=error)
-
-    @app.exception_handler(Exception)
-    def unexpected(request: Request, error: Exception) -> Response:
-        """Starlette sends this answer outside of all middleware, so it needs its own headers."""
-        page = pages.error(500)
-        page.headers.update({**headers, "Cache-Control": "no-store"})
-        return page
+    def get(self, key: object, compute: Callable[[], T]) -> T:
+        """The result of this key, computed where it is missing."""
+        with self._computing.setdefault(key, Lock()):
+            try:
+                return self._found[key]
+            except KeyError:
+                found = compute()
+            with self._changing:
+                self._found[key] = found
+                if len(self._found) > self._size:
+                    del self._found[next(iter(self._found))]
+            return found
 
 
 def download(content: bytes, media_type: str, name: str) -> Response:
     """A file to save under a name; characters that some systems do not allow in file names become dashes."""
     safe = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "_.-@") else "-" for letter in name)
     return Response(content, media_type=media_type, headers={"Content-Disposition": f'attachment; filename="{safe}"'})
+
+
+def csv(table: pd.DataFrame, name: str) -> Response:
+    """A table to save as `<name>.csv`."""
+    return download(table.to_csv(index=False).encode(), "text/csv; charset=utf-8", f"{name}.csv")

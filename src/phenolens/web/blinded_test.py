@@ -11,18 +11,16 @@ import secrets
 from typing import Annotated, Literal
 
 import pandas as pd
-from fastapi import APIRouter, Depends, FastAPI, Form, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Form, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.middleware.sessions import SessionMiddleware
 
 from phenolens.blinded_test.compute import assessments, find_assessor, result_tables, results, summary
 from phenolens.blinded_test.database import AssessmentFile, Assessor, plain_code, shown_code
-from phenolens.blinded_test.design import CYTOGAN_PASS_RATE, PAPER_PASS_RATE
-from phenolens.blinded_test.statistics import AssessmentResults
+from phenolens.blinded_test.statistics import CYTOGAN_PASS_RATE, PAPER_PASS_RATE, AssessmentResults
 from phenolens.core.errors import InputError
 from phenolens.study import Study
-from phenolens.web.base import HEADERS, HOSTS, NotFoundError, Pages, add_errors, add_static, address, policy
-from phenolens.web.request_limits import add_form_limits, add_protection
+from phenolens.web.base import HEADERS, HOSTS, NotFoundError, PageApp, address, csv, policy
 
 EXAMPLES = 8  # pictures of each kind that were judged wrong most often
 SESSION_SECONDS = 90 * 24 * 3600
@@ -35,14 +33,10 @@ ASSESSMENT_HEADERS = HEADERS | {
 
 
 class RefusedError(Exception):
-    """A request without access; the error page has the text of each reason."""
-
-    def __init__(self, reason: Literal["no code", "wrong code", "no owner", "wrong token"]) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """A request without access, because of "no code", "wrong code", "no owner" or "wrong token"."""
 
 
-def create_app(study: Study, *, token: str, hosts: tuple[str, ...] = HOSTS) -> FastAPI:
+def create_app(study: Study, *, token: str, hosts: tuple[str, ...] = HOSTS) -> PageApp:
     """The blinded tests of one study.
 
     Args:
@@ -50,32 +44,24 @@ def create_app(study: Study, *, token: str, hosts: tuple[str, ...] = HOSTS) -> F
         token: the owner's; it also signs the session cookies, so a new one asks everybody for their code again.
         hosts: host names that are answered.
     """
-    app = FastAPI(title="phenolens assessment", docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = PageApp(study, error_page="assess_problem.html", headers=ASSESSMENT_HEADERS)
     app.state.study, app.state.token = study, token
-    pages = Pages(
-        study,
-        sheets=("explorer.css", "assessment.css"),
-        scripts=("assessment.js",),
-        error_page="assess_problem.html",
-    )
-    pages.templates.filters["code"] = shown_code
-    pages.templates.filters["percent"] = lambda share: f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
-    pages.templates.globals.update(paper=PAPER_PASS_RATE, cytogan=CYTOGAN_PASS_RATE)
-    add_entry(app, pages)
-    add_judging(app, pages)
-    add_owner(app, pages)
-    add_static(app, pages)
-    add_errors(app, pages, headers=ASSESSMENT_HEADERS)
+    app.templates.filters |= {"code": shown_code, "percent": lambda share: f"{100 * share:.0f}\N{NO-BREAK SPACE}%"}
+    app.templates.globals |= {"paper": PAPER_PASS_RATE, "cytogan": CYTOGAN_PASS_RATE}
+    add_entry(app)
+    add_judging(app)
+    add_owner(app)
 
     @app.exception_handler(RefusedError)
     def refused(request: Request, error: RefusedError) -> Response:
-        if error.reason in ("no code", "wrong code"):
-            return pages.page("assess_enter.html", status=403, wrong_code=error.reason == "wrong code")
-        return pages.error(403, reason=error.reason)
+        reason = str(error)
+        if reason in ("no code", "wrong code"):
+            return app.page("assess_enter.html", status=403, wrong_code=reason == "wrong code")
+        return app.error(403, reason=reason)
 
-    add_form_limits(app, pages)
+    app.limit_forms()
     app.add_middleware(SessionMiddleware, secret_key=token, session_cookie="phenolens", max_age=SESSION_SECONDS)
-    add_protection(app, hosts=hosts, headers=ASSESSMENT_HEADERS)
+    app.protect(hosts)
     return app
 
 
@@ -111,12 +97,12 @@ NamedTest = Annotated[AssessmentFile, Depends(named_test)]
 PICTURE_ID = "^[0-9a-f]{32}$"
 
 
-def add_entry(app: FastAPI, pages: Pages) -> None:
+def add_entry(app: PageApp) -> None:
     """Pages around the judging: enter a code, instructions, pause, end."""
 
     @app.get("/", response_class=HTMLResponse)
     def enter() -> Response:
-        return pages.page("assess_enter.html", wrong_code=False)
+        return app.page("assess_enter.html", wrong_code=False)
 
     @app.post("/begin", status_code=303, response_class=RedirectResponse)
     def begin(request: Request, code: Annotated[str, Form(max_length=100)]) -> Response:
@@ -134,13 +120,13 @@ def add_entry(app: FastAPI, pages: Pages) -> None:
         if file.turn(assessor.number) is None:
             return _redirect("/end")
         each_channel = file.about()["each_channel"]
-        return pages.page("assess_begin.html", assessor=assessor, n=file.n_pictures(), each_channel=each_channel)
+        return app.page("assess_begin.html", assessor=assessor, n=file.n_pictures(), each_channel=each_channel)
 
     @app.post("/pause", response_class=HTMLResponse)
     def pause(request: Request, current: Current) -> Response:
         file, assessor = current
         del request.session["code"]
-        return pages.page("assess_paused.html", assessor=assessor, n=file.n_pictures())
+        return app.page("assess_paused.html", assessor=assessor, n=file.n_pictures())
 
     @app.get("/end", response_class=HTMLResponse)
     def end(current: Current) -> Response:
@@ -148,17 +134,17 @@ def add_entry(app: FastAPI, pages: Pages) -> None:
         if file.turn(assessor.number) is not None:
             return _redirect("/begin")
         score = file.own_score(assessor.number) if file.about()["show_score"] else None
-        return pages.page("assess_end.html", assessor=assessor, score=score)
+        return app.page("assess_end.html", assessor=assessor, score=score)
 
 
-def add_judging(app: FastAPI, pages: Pages) -> None:
+def add_judging(app: PageApp) -> None:
     """The current cell, its picture, and the answer."""
 
     @app.get("/cell", response_class=HTMLResponse)
     def cell(current: Current) -> Response:
         file, assessor = current
         turn = file.turn(assessor.number)
-        return _redirect("/end") if turn is None else pages.page("assess_cell.html", turn=turn)
+        return _redirect("/end") if turn is None else app.page("assess_cell.html", turn=turn)
 
     @app.get("/pictures/{picture_id}", response_class=Response, responses={200: {"content": {"image/png": {}}}})
     def picture(current: Current, picture_id: Annotated[str, Path(pattern=PICTURE_ID)]) -> Response:
@@ -179,7 +165,7 @@ def add_judging(app: FastAPI, pages: Pages) -> None:
         return _redirect("/cell")
 
 
-def add_owner(app: FastAPI, pages: Pages) -> None:
+def add_owner(app: PageApp) -> None:
     """The owner's pages: all tests, the codes of one, its results."""
     owner = APIRouter(prefix="/owner/assessments", dependencies=[Depends(require_owner)])
 
@@ -192,11 +178,11 @@ def add_owner(app: FastAPI, pages: Pages) -> None:
             return _redirect("/owner")  # the token does not stay in the address
         require_owner(request)
         found = assessments(app.state.study).values()
-        return pages.page("assess_owner.html", found=[(file, file.about(), file.assessors()) for file in found])
+        return app.page("assess_owner.html", found=[(file, file.about(), file.assessors()) for file in found])
 
     @owner.get("/{name}", response_class=HTMLResponse)
     def about(request: Request, file: NamedTest) -> Response:
-        return pages.page(
+        return app.page(
             "assess_about.html",
             file=file,
             about=file.about(),
@@ -210,14 +196,14 @@ def add_owner(app: FastAPI, pages: Pages) -> None:
         try:
             file.add_assessors([assessor])
         except InputError as error:
-            return pages.error(422, reason="not added", message=f"{error}.")
+            return app.error(422, reason="not added", message=f"{error}.")
         return _redirect(address("owner", "assessments", file.name))
 
     @owner.get("/{name}/results", response_class=HTMLResponse)
     def results_page(file: NamedTest) -> Response:
         found = results(file)
-        others = summary(app.state.study)
-        return pages.page(
+        others = summary(assessments(app.state.study).values())
+        return app.page(
             "assess_results.html",
             file=file,
             about=file.about(),
@@ -233,8 +219,7 @@ def add_owner(app: FastAPI, pages: Pages) -> None:
         tables = result_tables(file)
         if table not in tables:
             raise NotFoundError(f"There is no such table. There are: {', '.join(tables)}.")
-        headers = {"Content-Disposition": f'attachment; filename="{file.name}_{table}.csv"'}
-        return Response(tables[table].to_csv(index=False), media_type="text/csv", headers=headers)
+        return csv(tables[table], f"{file.name}_{table}")
 
     @owner.get("/{name}/pictures/{item}.png", response_class=Response)
     def any_picture(file: NamedTest, item: Annotated[int, Path(ge=0, le=10**6)]) -> Response:

@@ -1,23 +1,28 @@
-"""The map's page and its data: places and groups as plain numbers, so that a million cells open at once.
+"""The map's page: cells and treatments in two dimensions, as a run embeds them, by PCA or UMAP (McInnes et al. 2018).
 
-n points of a map, G groups. Points are numbered from 0 in the order of `phenolens.web.umap_projection.Map`.
+N rows, n points of a map, Z features, G groups. A distance on a map is only a hint. Places and groups are sent as
+plain numbers, so that a million cells open at once; points are numbered from 0 in the order of their `Map`.
 """
 
-from collections import OrderedDict
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from threading import Lock
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from fastapi import FastAPI, Query, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi import Depends, Query, Response
+from fastapi.responses import HTMLResponse
+from sklearn.decomposition import PCA
 
 from phenolens.core.errors import InputError
+from phenolens.crops.store import CropStore
+from phenolens.runs.catalogue import Catalogue, evenly
+from phenolens.runs.embeddings import embedding_rows
 from phenolens.screens.screen import dose_label, treatment_label
-from phenolens.web.base import EMPTY_STYLE, NotFoundError, Pages, address, policy
+from phenolens.study import Study
+from phenolens.web.base import EMPTY_STYLE, Cached, NotFoundError, PageApp, address, policy
 from phenolens.web.study_view import StudyView
-from phenolens.web.umap_projection import UMAP_CELLS, Map, Projection, map_of_cells, map_of_treatments
 
 # Okabe and Ito's colours without the yellow, which is invisible on white; this order keeps neighbours different.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
@@ -26,6 +31,12 @@ SHADES = (None, ("#000000", 0.42), ("#ffffff", 0.5))
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 CONTROL, UNKNOWN = "#1f2933", "#a9b1ba"
 DOSES = ("#00204c", "#31446b", "#666970", "#958f78", "#cbba69")  # cividis (Nuñez et al. 2018) without its yellow
+Projection = Literal["pca", "umap"]
+PCA_CELLS = 20_000  # cells, evenly over the wells, on which the axes are fitted
+UMAP_CELLS = 10_000  # cells, evenly over the wells, in a UMAP: about half a minute on one core
+UMAP_NEIGHBOURS = 15  # umap-learn's default
+UMAP_COMPONENTS = 50  # principal components that UMAP is given, so that its time does not grow with Z
+_UMAP_LOCK = Lock()  # its compiled loops must not run twice at once
 COLUMNS = {
     "mechanism": "moa",
     "compound": "compound",
@@ -49,7 +60,117 @@ Of = Literal["treatments", "cells"]
 By = Literal["mechanism", "compound", "dose", "plate", "batch"]
 Numbers = Annotated[str, Query(max_length=400, pattern=r"^\d{1,9}(,\d{1,9}){0,31}$")]
 Text = Annotated[str, Query(min_length=1, max_length=200)]
-T = TypeVar("T")
+
+
+def fit_pca(rows: np.ndarray, n_components: int = 2) -> PCA:
+    """The principal components of rows (N, Z), computed in float64; the largest loading of each is positive.
+
+    Raises:
+        InputError: fewer than three rows, values that are not finite, or no variance.
+    """
+    rows = _checked(rows)
+    if not np.ptp(rows, axis=0).max() > 0:
+        raise InputError(f"{len(rows)} rows that are all the same: there is no direction in which they vary")
+    return PCA(min(n_components, rows.shape[1]), svd_solver="covariance_eigh").fit(rows)
+
+
+def pca_places(pca: PCA, rows: np.ndarray) -> np.ndarray:
+    """Rows (N, Z) on the first two axes: (N, 2) float32."""
+    places = pca.transform(rows)[:, :2].astype(np.float32)
+    return np.pad(places, ((0, 0), (0, 2 - places.shape[1])))  # one feature has one axis
+
+
+def umap_places(rows: np.ndarray, *, metric: str, seed: int = 0) -> np.ndarray:
+    """Rows (N, Z) by UMAP: (N, 2) float32; the same rows and seed give the same places on one machine.
+
+    Raises:
+        InputError: umap-learn is not installed; the message has the install line.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own dependencies
+            from umap import UMAP
+    except ModuleNotFoundError as error:
+        raise InputError(f'{error.name} is not installed; UMAP needs: pip install "phenolens[umap]"') from error
+    rows = _checked(rows)
+    if metric == "euclidean":
+        rows = (
+            fit_pca(rows, UMAP_COMPONENTS).transform(rows) if rows.shape[1] > UMAP_COMPONENTS else rows - rows.mean(0)
+        )
+    with warnings.catch_warnings(), _UMAP_LOCK:
+        warnings.simplefilter("ignore")  # that a seed keeps it on one thread, and that few rows have few neighbours
+        places = UMAP(
+            n_neighbors=min(UMAP_NEIGHBOURS, len(rows) - 1),
+            metric=metric,
+            random_state=seed,
+            init="random" if len(rows) < 2 * UMAP_NEIGHBOURS else "spectral",
+        ).fit_transform(rows.astype(np.float32))
+    return np.asarray(places, np.float32)
+
+
+def _checked(rows: np.ndarray) -> np.ndarray:
+    rows = np.asarray(rows, float)
+    if rows.ndim != 2 or len(rows) < 3 or not np.isfinite(rows).all():
+        raise InputError(f"embeddings of shape {rows.shape}: expected finite values, a row a cell, at least 3 rows")
+    return rows
+
+
+@dataclass(frozen=True)
+class Map:
+    """Points in a random but fixed order, so that none is drawn on top of the others because of its well."""
+
+    places: np.ndarray  # (n, 2) float32
+    rows: np.ndarray  # (n,) a cell's row of the crop store, or a treatment's row of `names`
+    names: tuple[str, ...]  # of the treatments; empty on a map of cells
+    control: tuple[float, float] | None  # the controls' mean, on a map of treatments by PCA
+    caption: str  # how it was made and what is left out
+
+
+def map_of_cells(study: Study, run: str, store: CropStore, *, projection: Projection, seed: int = 0) -> Map:
+    """The counted cells of a run by their embeddings: all of them by PCA, at most UMAP_CELLS by UMAP.
+
+    Raises:
+        InputError: the cells are not embedded; the message names the command.
+    """
+    counted = np.flatnonzero(~store.cells["is_noise"].to_numpy(bool))
+    left_out = f" {len(store) - len(counted):,} flagged cells are left out." if len(counted) < len(store) else ""
+    sample = evenly(counted, PCA_CELLS if projection == "pca" else UMAP_CELLS)
+    sampled = f"{len(sample):,} of {len(counted):,} cells, evenly over the wells"
+    z = np.concatenate(list(embedding_rows(study, run, store, sample)))
+    if projection == "umap":
+        rows = sample
+        caption = f"UMAP of {sampled if len(sample) < len(counted) else f'{len(sample):,} cells'}.{left_out}"
+        places = umap_places(z, metric="euclidean", seed=seed)
+    else:
+        pca, rows = fit_pca(z), counted
+        places = np.concatenate([pca_places(pca, part) for part in embedding_rows(study, run, store, counted)])
+        fitted = f", fitted on {sampled}" if len(sample) < len(counted) else ""
+        caption = f"{len(counted):,} cells by the first two principal components of their embeddings"
+        caption += f"{_explained(pca)}{fitted}.{left_out}"
+    order = np.random.default_rng(seed).permutation(len(rows))
+    return Map(places[order], rows[order], (), None, caption)
+
+
+def map_of_treatments(study: Study, run: str, *, projection: Projection, seed: int = 0) -> Map:
+    """The treatments of a run by their whitened mean profiles; InputError when there are no profiles."""
+    profiles = study.profiles(run)
+    x, control = np.asarray(profiles.X, float), None
+    if projection == "umap":
+        places = umap_places(x, metric="cosine", seed=seed)
+        caption = f"UMAP of {len(x)} treatments by their whitened profiles, cosine distance."
+    else:
+        pca = fit_pca(x)
+        places, (origin,) = pca_places(pca, x), pca_places(pca, np.zeros((1, x.shape[1])))
+        control = float(origin[0]), float(origin[1])  # whitening on the controls puts their mean at 0
+        caption = f"{len(x)} treatments by the first two principal components of their whitened profiles"
+        caption += f"{_explained(pca)}."
+    order = np.random.default_rng(seed).permutation(len(x))
+    return Map(places[order], order, tuple(profiles.obs["Metadata_Treatment"].astype(str)), control, caption)
+
+
+def _explained(pca: PCA) -> str:
+    shares = " and ".join(f"{share:.0%}" for share in pca.explained_variance_ratio_)
+    return f" ({shares} of the variance)"
 
 
 @dataclass(frozen=True)
@@ -61,7 +182,7 @@ class Groups:
     colours: tuple[str, ...]  # (G,) as #rrggbb
     symbols: tuple[str, ...]  # (G,) plotly's names
 
-    def as_json(self) -> list[dict[str, object]]:
+    def as_json(self) -> list[dict[str, Any]]:
         """A dictionary per group: name, number of points, colour, symbol."""
         counts = np.bincount(self.codes, minlength=len(self.names)).tolist()
         keys = ("name", "count", "colour", "symbol")
@@ -110,71 +231,69 @@ def _mixed(colour: str, other: str, share: float) -> str:
     return "#" + "".join(f"{round(value):02x}" for value in (first + share * (second - first)).tolist())
 
 
+@dataclass(frozen=True)
+class MapQuery:
+    """A map in its address."""
+
+    run: str
+    of: Of
+    projection: Projection
+
+
 class Maps:
     """The maps of a study, each computed once while its files stay the same."""
 
     def __init__(self, view: StudyView) -> None:
         self._view = view
-        self._computing: dict[tuple[str, ...], Lock] = {}  # one per map, so that none waits for another
-        self._caching = Lock()
-        self._maps: OrderedDict[tuple[str, ...], tuple[Map, pd.DataFrame]] = OrderedDict()
-        self._groups: OrderedDict[tuple[str, ...], Groups] = OrderedDict()
+        self._maps = Cached[tuple[Map, pd.DataFrame]](CACHED_MAPS)
+        self._groups = Cached[Groups](CACHED_MAPS)
 
-    def map(self, run: str, of: Of, projection: Projection) -> tuple[Map, pd.DataFrame]:
-        """A run's map, and the table that its `rows` refer to; NotFoundError, with the reason, where there is none."""
-        key = (*self._view.version(run, of), projection)
-        with self._computing.setdefault(key, Lock()):
-            found = self._maps.get(key)
-            if found is None:
-                try:
-                    found = self._computed(run, of, projection)
-                except InputError as error:
-                    raise NotFoundError(f"{error}.") from error
-                self._store(self._maps, key, found)
-            return found
+    def map(self, asked: MapQuery) -> tuple[Map, pd.DataFrame]:
+        """A map, and the table that its `rows` refer to; NotFoundError, with the reason, where there is none."""
+        return self._maps.get(self._key(asked), lambda: self._computed(asked))
 
-    def groups(self, run: str, of: Of, projection: Projection, by: By) -> Groups:
+    def groups(self, asked: MapQuery, by: By) -> Groups:
         """The points of a map in groups."""
-        drawn, table = self.map(run, of, projection)
-        key = (*self._view.version(run, of), projection, by)
-        found = self._groups.get(key)
-        if found is None:
-            found = grouped(table[["role", COLUMNS[by]]].iloc[drawn.rows], by)
-            self._store(self._groups, key, found)
-        return found
+        drawn, table = self.map(asked)
+        columns = ["role", COLUMNS[by]]
+        return self._groups.get((self._key(asked), by), lambda: grouped(table[columns].iloc[drawn.rows], by))
 
-    def find(self, run: str, of: Of, projection: Projection, text: str) -> np.ndarray:
+    def find(self, asked: MapQuery, text: str) -> np.ndarray:
         """Numbers of the points whose names contain a text, in any case, or of the cell with this id."""
-        drawn, table = self.map(run, of, projection)
+        drawn, table = self.map(asked)
         wanted = text.casefold().strip()
         matching = np.zeros(len(table), bool)
         for column in ("treatment", "compound", "moa", "plate", "well", "batch"):
             codes, uniques = pd.factorize(table[column])
             matching |= np.array([wanted in str(name).casefold() for name in uniques], bool)[codes]
-        if of == "cells":
-            row = int(self._view.cells().row_of.get_indexer(pd.Index([text.strip()], dtype=object))[0])
-            matching[row : row + 1] |= row >= 0
+        if asked.of == "cells":
+            matching |= (table["cell_id"] == text.strip()).to_numpy()
         return np.flatnonzero(matching[drawn.rows])
 
-    def _computed(self, run: str, of: Of, projection: Projection) -> tuple[Map, pd.DataFrame]:
+    def _key(self, asked: MapQuery) -> tuple[str, ...]:
+        return *self._view.version(asked.run, asked.of), asked.projection
+
+    def _computed(self, asked: MapQuery) -> tuple[Map, pd.DataFrame]:
         study, cells = self._view.study, self._view.cells()
-        if not run:
-            raise InputError(f"no model is trained yet; run `{self._view.next_step()}`")
-        if of == "cells":
-            return map_of_cells(study, run, cells.store, projection=projection), cells.catalogue.cells
-        drawn = map_of_treatments(study, run, projection=projection)
-        return drawn, _treatment_table(cells.catalogue.wells, drawn.names)
-
-    def _store(self, cache: OrderedDict[tuple[str, ...], T], key: tuple[str, ...], value: T) -> None:
-        with self._caching:
-            cache[key] = value
-            while len(cache) > CACHED_MAPS:
-                cache.popitem(last=False)
+        if not asked.run:
+            raise NotFoundError(f"No model is trained yet; run `{self._view.next_step()}`.")
+        try:
+            if asked.of == "cells":
+                return map_of_cells(study, asked.run, cells.store, projection=asked.projection), cells.catalogue.cells
+            drawn = map_of_treatments(study, asked.run, projection=asked.projection)
+        except InputError as error:
+            raise NotFoundError(f"{error}.") from error
+        return drawn, _treatment_table(cells.catalogue, drawn.names)
 
 
-def add_map(app: FastAPI, view: StudyView, pages: Pages) -> Maps:
+def add_map(app: PageApp, view: StudyView) -> Maps:
     """The addresses of the map and its data."""
     maps = Maps(view)
+
+    def requested(asked: Annotated[MapQuery, Depends()]) -> MapQuery:
+        return replace(asked, run=view.run(asked.run))
+
+    Requested = Annotated[MapQuery, Depends(requested)]
 
     @app.get("/map", response_class=HTMLResponse)
     def map_page(
@@ -186,13 +305,14 @@ def add_map(app: FastAPI, view: StudyView, pages: Pages) -> Maps:
     ) -> Response:
         view.cells()
         run = view.run(run)
-        by = "mechanism" if of == "treatments" and by == "plate" else by  # a treatment is on several
-        query: dict[str, Any] = {"run": run, "of": of, "projection": projection}
-        response = pages.page(
+        query = {"run": run, "of": of, "projection": projection}
+        response = app.page(
             "map.html",
-            **query,
+            run=run,
+            of=of,
+            projection=projection,
             query=query,
-            by=by,
+            by="mechanism" if of == "treatments" and by == "plate" else by,  # a treatment is on several
             find=find,
             choices=[name for name in COLUMNS if of == "cells" or name != "plate"],
             models=view.models(),
@@ -204,40 +324,41 @@ def add_map(app: FastAPI, view: StudyView, pages: Pages) -> Maps:
         return response
 
     @app.get("/map/places.bin")
-    def places(run: str, of: Of, projection: Projection) -> Response:
-        drawn, _ = maps.map(view.run(run), of, projection)
-        return Response(drawn.places.T.astype("<f4").tobytes(), media_type="application/octet-stream")
+    def places(asked: Requested) -> Response:
+        return _numbers(maps.map(asked)[0].places.T.astype("<f4"))
 
     @app.get("/map/about.json")
-    def about(run: str, of: Of, projection: Projection) -> Response:
-        drawn, _ = maps.map(view.run(run), of, projection)
-        return JSONResponse({"caption": drawn.caption, "n": len(drawn.rows), "control": drawn.control})
+    def about(asked: Requested) -> dict[str, Any]:
+        drawn, _ = maps.map(asked)
+        return {"caption": drawn.caption, "n": len(drawn.rows), "control": drawn.control}
 
     @app.get("/map/groups.bin")
-    def codes(run: str, of: Of, projection: Projection, by: By) -> Response:
-        groups = maps.groups(view.run(run), of, projection, by)
-        return Response(groups.codes.astype("<u2").tobytes(), media_type="application/octet-stream")
+    def codes(asked: Requested, by: By) -> Response:
+        return _numbers(maps.groups(asked, by).codes.astype("<u2"))
 
     @app.get("/map/groups.json")
-    def groups(run: str, of: Of, projection: Projection, by: By) -> Response:
-        return JSONResponse(maps.groups(view.run(run), of, projection, by).as_json())
+    def groups(asked: Requested, by: By) -> list[dict[str, Any]]:
+        return maps.groups(asked, by).as_json()
 
     @app.get("/map/points.json")
-    def points(run: str, of: Of, projection: Projection, numbers: Numbers) -> Response:
-        run = view.run(run)
-        drawn, table = maps.map(run, of, projection)
+    def points(asked: Requested, numbers: Numbers) -> list[dict[str, str]]:
+        drawn, table = maps.map(asked)
         wanted = [int(number) for number in numbers.split(",")]
         if max(wanted) >= len(drawn.rows):
             raise NotFoundError(f"This map has {len(drawn.rows):,} points, numbered from 0. Reload the page.")
-        describe = _cell_point if of == "cells" else _treatment_point
-        return JSONResponse([describe(view, run, table.iloc[int(drawn.rows[number])]) for number in wanted])
+        describe = _cell_point if asked.of == "cells" else _treatment_point
+        return [describe(view, asked.run, row) for _, row in table.iloc[drawn.rows[wanted]].iterrows()]
 
     @app.get("/map/found.json")
-    def found(run: str, of: Of, projection: Projection, text: Text) -> Response:
-        numbers = maps.find(view.run(run), of, projection, text)
-        return JSONResponse({"n": len(numbers), "numbers": numbers[:MAX_FOUND].tolist()})
+    def found(asked: Requested, text: Text) -> dict[str, Any]:
+        numbers = maps.find(asked, text)
+        return {"n": len(numbers), "numbers": numbers[:MAX_FOUND].tolist()}
 
     return maps
+
+
+def _numbers(values: np.ndarray) -> Response:
+    return Response(values.tobytes(), media_type="application/octet-stream")
 
 
 def _cell_point(view: StudyView, run: str, row: pd.Series) -> dict[str, str]:
@@ -267,20 +388,10 @@ def _point(row: pd.Series) -> dict[str, str]:
     return {"title": title, "mechanism": mechanism}
 
 
-def _treatment_table(wells: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
-    """A row per treatment of these names, from its wells: compound, dose, mechanism, batches, number of wells."""
-    table = (
-        wells[wells["role"] != "control"]
-        .groupby("treatment", sort=False)
-        .agg(
-            compound=("compound", "first"),
-            concentration_um=("concentration_um", "first"),
-            moa=("moa", "first"),
-            batch=("batch", lambda batches: ", ".join(sorted(set(batches.astype(str))))),
-            n_wells=("well", "size"),
-        )
-        .reindex(list(names))
-        .assign(role="treated", plate="", well="")
-    )
+def _treatment_table(catalogue: Catalogue, names: tuple[str, ...]) -> pd.DataFrame:
+    """A row per treatment of these names: compound, dose, mechanism, batches, number of wells."""
+    treated = catalogue.wells[catalogue.wells["role"] != "control"]
+    batches = treated.groupby("treatment")["batch"].agg(lambda of_wells: ", ".join(sorted(set(of_wells))))
+    table = catalogue.treatments.reindex(list(names)).assign(role="treated", batch=batches, plate="", well="")
     missing = {"compound": "", "moa": "", "batch": "", "concentration_um": 0.0, "n_wells": 0}
     return table.fillna(missing).astype({"n_wells": int}).rename_axis("treatment").reset_index()

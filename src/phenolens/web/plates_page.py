@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from fastapi import FastAPI, Query, Response
+from fastapi import Query, Response
 from fastapi.responses import HTMLResponse
 
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_json
 from phenolens.profiles.whitening import Recipe, whiten
 from phenolens.study import Study
-from phenolens.web.base import NotFoundError, Pages
+from phenolens.web.base import Cached, NotFoundError, PageApp
 from phenolens.web.study_view import StudyCells, StudyView, known
 
 CELLS, NOISE, DISTANCE = "cells", "noise", "distance"
@@ -80,16 +80,13 @@ class Heat:
         `wells` has plate, well, n_cells, n_noise.
         """
         counts = wells.set_index(["plate", "well"])
-        if measure == CELLS:
-            return cls(measure, CAPTIONS[measure], counts["n_cells"].astype(float))
-        if measure == NOISE:
-            return cls(measure, CAPTIONS[measure], 100 * counts["n_noise"] / counts["n_cells"])
-        if profiles is None:
-            raise KeyError(measure)
-        if measure == DISTANCE:
-            return cls(measure, CAPTIONS[measure], profiles.distance)
-        caption = f"feature {measure}: standard deviations of the control wells from their mean"
-        return cls(measure, caption, profiles.features[measure], signed=True)
+        values = {CELLS: counts["n_cells"].astype(float), NOISE: 100 * counts["n_noise"] / counts["n_cells"]}
+        if profiles is not None and measure not in CAPTIONS:
+            caption = f"feature {measure}: standard deviations of the control wells from their mean"
+            return cls(measure, caption, profiles.features[measure], signed=True)
+        if profiles is not None:
+            values[DISTANCE] = profiles.distance
+        return cls(measure, CAPTIONS[measure], values[measure])
 
     @property
     def full(self) -> float:
@@ -122,19 +119,15 @@ class Heat:
         return f"{value:+.1f}" if self.signed else f"{value:.3g}"
 
 
-def add_plates(app: FastAPI, view: StudyView, pages: Pages) -> None:
+def add_plates(app: PageApp, view: StudyView) -> None:
     """The addresses of plates and wells."""
-    cached: dict[tuple[str, ...], WellProfiles] = {}
+    cached = Cached[WellProfiles](1)
 
     def profiles_of(run: str) -> WellProfiles | None:
         path = view.study.profiles_folder(run) / "wells_mean.h5ad" if run else None
         if path is None or not view.is_done(run, "profiled") or not path.is_file():
             return None
-        key = (run, str(path.stat().st_mtime_ns))
-        if key not in cached:
-            cached.clear()
-            cached[key] = WellProfiles.read(view.study, run)
-        return cached[key]
+        return cached.get((run, path.stat().st_mtime_ns), lambda: WellProfiles.read(view.study, run))
 
     def heat_values(cells: StudyCells, run: str, measure: str) -> dict[str, Any]:
         """The template values of a heat map and of the form that selects it."""
@@ -155,14 +148,14 @@ def add_plates(app: FastAPI, view: StudyView, pages: Pages) -> None:
             wells, shades = cells.plate(name), values["heat"].of_plate(name)
             plate = _layout(wells) | {"name": name, "heat": shades, "roles": wells["role"].to_dict()}
             batches.setdefault(str(wells["batch"].iloc[0]) if len(wells) else "", []).append(plate)
-        return pages.page("plates.html", batches=batches, **values)
+        return app.page("plates.html", batches=batches, **values)
 
     @app.get("/plates/{plate:path}", response_class=HTMLResponse)
     def plate(plate: str, run: str = "", measure: MeasureName = CELLS) -> Response:
         cells, run = view.cells(), view.run(run)
         wells = cells.plate(plate)
         values = heat_values(cells, run, measure)
-        return pages.page(
+        return app.page(
             "plate.html",
             plate=plate,
             plates=cells.store.plates,
@@ -179,7 +172,7 @@ def add_plates(app: FastAPI, view: StudyView, pages: Pages) -> None:
         first, n_pages = (number - 1) * WELL_CELLS, -(-len(rows) // WELL_CELLS)
         if number > n_pages:
             raise NotFoundError(f"Well {well} has {n_pages} pages of cells, not {number}. Go to page 1.")
-        return pages.page(
+        return app.page(
             "well.html",
             plate=plate,
             well=well,

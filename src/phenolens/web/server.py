@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 HOST = "127.0.0.1"  # no other machine can reach it
-EXTRA = ("fastapi", "itsdangerous", "multipart", "python_multipart", "starlette", "uvicorn")
+EXTRA = ("fastapi", "itsdangerous", "multipart", "plotly", "python_multipart", "starlette", "uvicorn")
 
 
 def is_loopback(host: str) -> bool:

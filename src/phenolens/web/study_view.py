@@ -5,33 +5,32 @@ not finished, pages show what there is.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from zlib import crc32
 
-import imagecodecs
 import numpy as np
 import pandas as pd
 
-from phenolens.core.colours import Contrast, cell_image, colour_names
+from phenolens.core.colours import Contrast, colour_names, png
 from phenolens.core.errors import InputError
 from phenolens.crops.store import ABOUT, CropStore, normalised
 from phenolens.models import decodes
+from phenolens.morphology.medoids import MeasuredCells
 from phenolens.profiles.nsc import directions, distances
-from phenolens.profiles.score_table import verdict_sentence
+from phenolens.profiles.score_table import PROTOCOLS
 from phenolens.readiness import Step, about_of, default_run, run_config, steps_done
 from phenolens.runs.catalogue import Catalogue, contrast_of, nearest_names
 from phenolens.runs.embeddings import embedding_rows
-from phenolens.runs.scores import chance_of, queries_of
-from phenolens.study import HEADLINE, Study
+from phenolens.runs.scores import queries_of
+from phenolens.study import Study
 from phenolens.web.base import NotFoundError, address
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-PROTOCOLS = ("NSC", "NSCB")
 
 
 class NoCellsError(InputError):
@@ -43,21 +42,6 @@ def known(name: str, names: Sequence[str], *, what: str) -> str:
     if name not in names:
         raise NotFoundError(f'There is no {what} "{name[:80]}" in this study; {nearest_names(name[:80], names)}')
     return name
-
-
-def png(crop: np.ndarray, contrast: Contrast) -> bytes:
-    """A crop (C, S, S) as a PNG of its own size."""
-    return bytes(imagecodecs.png_encode(np.round(255 * cell_image(crop, contrast)).astype(np.uint8), level=1))
-
-
-def adjusted(contrast: Contrast, *, channels: Sequence[str] | None, brightness: int = 100) -> Contrast:
-    """The same contrast with only these channels (None: all), and `brightness` percent as bright.
-
-    Black stays; full brightness is reached at a value that is lower or higher by that factor.
-    """
-    visible = np.array([not channels or name in channels for name in contrast.channels])
-    white = contrast.black + (contrast.white - contrast.black) * 100 / brightness
-    return replace(contrast, colours=np.where(visible[:, None], contrast.colours, 0.0), white=white)
 
 
 @dataclass(frozen=True)
@@ -77,6 +61,12 @@ class StudyCells:
     def row_of(self) -> pd.Index:
         """Cell ids in the store's order."""
         return pd.Index(self.catalogue.cells["cell_id"])
+
+    @cached_property
+    def measured(self) -> MeasuredCells:
+        """Measures of cells, each measured once."""
+        originals = lambda rows: normalised(self.store.take(rows))  # noqa: E731
+        return MeasuredCells(originals, self.store.channels, self.catalogue.rows(role="control"))
 
     def records(self, rows: Iterable[int] | np.ndarray) -> list[dict[Hashable, Any]]:
         """These rows of the table of cells, for a page."""
@@ -124,7 +114,7 @@ class StudyCells:
         contrast = contrast or self.contrast
         if channel:
             at = self.store.channels.index(known(channel, self.store.channels, what="channel"))
-            crop, contrast = crop[at : at + 1], contrast.of_channel(at)
+            crop, contrast = crop[at : at + 1], contrast.of_channels(at)
         return png(crop, contrast)
 
     def picture_values(self, channel: str) -> dict[str, Any]:
@@ -138,16 +128,6 @@ class StudyCells:
             "side": self.store.crop_px,
             "picture": lambda cell_id: self.picture_address(cell_id, channel=channel),
         }
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """A treatment near another one."""
-
-    treatment: str
-    compound: str
-    moa: str  # empty where unknown
-    distance: float  # cosine, 0 to 2
 
 
 class StudyView:
@@ -187,14 +167,11 @@ class StudyView:
 
     def travel_run(self) -> str:
         """The default one of the embedded runs that decode, of all that decode while none is embedded; or empty."""
-        models = {run: steps for run, steps in self.models().items() if self._decodes(run)}
-        return default_run(self.study, [run for run, steps in models.items() if steps["embedded"]] or list(models))
-
-    def _decodes(self, run: str) -> bool:
-        try:
-            return decodes(run_config(self.study, run)["model"])
-        except InputError:  # not a run yet: the page names the command
-            return True
+        models, decoding = self.models(), []
+        for run in models:
+            with suppress(InputError):  # not a run yet
+                decoding += [run] if decodes(run_config(self.study, run)["model"]) else []
+        return default_run(self.study, [run for run in decoding if models[run]["embedded"]] or decoding)
 
     def next_step(self, run: str = "") -> str:
         """The command that this study, or one run of it, needs next; empty when every step is done."""
@@ -232,42 +209,23 @@ class StudyView:
 
     def strongest_treatment(self, run: str) -> str:
         """The treatment with a known mechanism farthest from the controls; without profiles, the first treatment."""
-        table = self.cells().catalogue.treatments
-        treated = table[table["role"] == "treated"]
+        treated = self.cells().catalogue.treatments.query("role == 'treated'")
         profiles = self._treatment_profiles(run)
         if profiles is not None:
             names = profiles.obs["Metadata_Treatment"].astype(str)
             lengths = pd.Series(np.linalg.norm(np.asarray(profiles.X), axis=1), index=names)
             lengths = lengths[lengths.index.isin(treated.index[treated["moa"] != ""])]
-            if len(lengths):
-                return str(lengths.idxmax())
+            treated = treated.loc[[lengths.idxmax()]] if len(lengths) else treated
         return str(treated.index[0]) if len(treated) else ""
 
     def scores(self) -> pd.DataFrame | None:
         """scores.csv; None while nothing is scored."""
-        path = self.study.scores_path
-        if not path.is_file():
-            return None
-        try:
-            table: pd.DataFrame = pd.read_csv(path, keep_default_na=False, na_values=["", "nan"])
-        except ValueError as error:  # no columns, not text, or rows of different lengths
-            raise InputError(f"{path}: damaged; run `phenolens evaluate {self.study.folder}`") from error
-        return table
-
-    def verdict(self, run: str) -> str:
-        """The main result of a run in one sentence; empty while there is none."""
-        scores = self.scores()
-        if scores is None or not run:
-            return ""
-        config = run_config(self.study, run)
-        wanted = {"model": config["model"], "seed": config["seed"], **HEADLINE}
-        rows = scores[np.logical_and.reduce([scores[key] == value for key, value in wanted.items()])]
-        return "" if rows.empty else verdict_sentence(rows, **chance_of(self.study, run))
+        return self.study.scores if self.study.scores_path.is_file() else None
 
     def matches(self, run: str) -> dict[str, pd.DataFrame]:
         """By protocol, where scored: each treatment's nearest neighbour and whether its mechanism is the same."""
-        tables = {protocol: queries_of(self.study, run, protocol) for protocol in PROTOCOLS if run}
-        return {protocol: table for protocol, table in tables.items() if table is not None}
+        tables = [(protocol, queries_of(self.study, run, protocol)) for protocol in PROTOCOLS if run]
+        return {protocol: table for protocol, table in tables if table is not None}
 
     def wrong(self, run: str) -> pd.DataFrame:
         """Treatments whose neighbour under NSC has another mechanism, the most similar first."""
@@ -276,17 +234,19 @@ class StudyView:
             return pd.DataFrame()
         return table[table["counted"] & ~table["right"]].sort_values("distance", kind="stable")
 
-    def neighbours(self, run: str, treatment: str, *, n: int | None) -> list[Neighbour]:
-        """The `n` (None: all) nearest other treatments by whitened profiles; empty where it has no profile."""
+    def neighbours(self, run: str, treatment: str) -> pd.DataFrame:
+        """The other treatments by whitened profile, the nearest first; no rows where this one has no profile.
+
+        Columns: treatment, compound, moa (empty where unknown), cosine_distance (0 to 2).
+        """
         profiles = self._treatment_profiles(run)
-        names = [] if profiles is None else profiles.obs["Metadata_Treatment"].astype(str).tolist()
-        if profiles is None or treatment not in names:
-            return []
-        at, rows = names.index(treatment), directions(profiles, "cosine")
-        away = distances(rows[[at]], rows, "cosine")[0]
-        compounds, mechanisms = (profiles.obs[f"Metadata_{name}"].astype(str) for name in ("Compound", "MoA"))
-        order = [row for row in np.argsort(away, kind="stable") if row != at][:n]
-        return [Neighbour(names[row], compounds.iloc[row], mechanisms.iloc[row], float(away[row])) for row in order]
+        if profiles is None or treatment not in set(profiles.obs["Metadata_Treatment"]):
+            return pd.DataFrame()
+        columns = {"Metadata_Treatment": "treatment", "Metadata_Compound": "compound", "Metadata_MoA": "moa"}
+        table = profiles.obs[[*columns]].rename(columns=columns).astype(str).reset_index(drop=True)
+        rows, own = directions(profiles, "cosine"), table["treatment"] == treatment
+        table["cosine_distance"] = distances(rows[own], rows, "cosine")[0]
+        return table[~own].sort_values("cosine_distance", kind="stable")
 
     def nearest_to_mean(self, run: str, treatment: str, *, n: int) -> dict[int, float]:
         """The `n` cells nearest to the mean of a treatment's cells: row to Euclidean distance between embeddings.

@@ -5,21 +5,19 @@ F frames, numbered from 1. All settings are in the address, so that it can be se
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from fastapi import Depends, FastAPI, Query, Response
+from fastapi import Depends, Query, Response
 from fastapi.responses import HTMLResponse
 
-from phenolens.core.colours import Contrast, colour_names
+from phenolens.core.colours import Contrast, colour_names, png
 from phenolens.core.errors import InputError
 from phenolens.morphology.features import describe
-from phenolens.travel.config import TravelConfig
-from phenolens.travel.trajectory import RealCell, Trajectory
-from phenolens.web.base import EMPTY_STYLE, NotFoundError, Pages, address, download, policy
-from phenolens.web.study_view import StudyCells, StudyView, adjusted, known, png
+from phenolens.travel.trajectory import RealCell, Trajectory, TravelConfig
+from phenolens.web.base import EMPTY_STYLE, Cached, NotFoundError, PageApp, address, csv, download, policy
+from phenolens.web.study_view import StudyCells, StudyView, known
 
 if TYPE_CHECKING:
     from phenolens.travel.compute import Traveller
@@ -32,7 +30,32 @@ TRAVEL_POLICY = policy(script_src="'self'", style_src=f"'self' {EMPTY_STYLE}", f
 
 
 @dataclass(frozen=True)
-class TravelQuery:
+class Display:
+    """The channels and the brightness of pictures, in their address."""
+
+    channels: Annotated[list[str] | None, Query(max_length=32)] = None  # default: all; an empty name is none
+    brightness: Annotated[int, Query(ge=25, le=400)] = 100  # percent of the contrast that all pictures share
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that are not the default."""
+        default = type(self)()
+        return {name: value for name, value in vars(self).items() if value != getattr(default, name)}
+
+    def display(self) -> dict[str, Any]:
+        """The settings of pictures that are not the default."""
+        return {name: value for name, value in self.settings().items() if name in ("channels", "brightness")}
+
+    def of(self, contrast: Contrast) -> Contrast:
+        """The contrast of all pictures with these channels only and as bright, where black stays black."""
+        for name in filter(None, self.channels or []):
+            known(name, contrast.channels, what="channel")
+        visible = np.array([not self.channels or name in self.channels for name in contrast.channels])
+        white = contrast.black + (contrast.white - contrast.black) * 100 / self.brightness
+        return replace(contrast, colours=np.where(visible[:, None], contrast.colours, 0.0), white=white)
+
+
+@dataclass(frozen=True)
+class TravelQuery(Display):
     """The settings of a travel in its address; empty text stands for a default."""
 
     run: Annotated[str, Query(max_length=200)] = ""
@@ -43,11 +66,6 @@ class TravelQuery:
     doses: Annotated[bool, Query()] = False  # through every lower dose of the compound
     populations: Annotated[int, Query(ge=1, le=5)] = 1
     population: Annotated[int, Query(ge=1, le=5)] = 1  # which one, the largest first
-
-    def settings(self) -> dict[str, Any]:
-        """The settings that are not the default."""
-        default = TravelQuery()
-        return {name: value for name, value in vars(self).items() if value != getattr(default, name)}
 
     def address(self, *parts: object, **changes: object) -> str:
         """The address of this travel, or of a file of it, with some settings changed."""
@@ -72,55 +90,27 @@ class TravelQuery:
         )
 
 
-@dataclass(frozen=True)
-class Display:
-    """The channels and the brightness of pictures."""
-
-    channels: Annotated[list[str] | None, Query(max_length=32)] = None  # default: all; an empty name is none
-    brightness: Annotated[int, Query(ge=25, le=400)] = 100  # percent of the contrast that all pictures share
-
-    def contrast(self, cells: StudyCells) -> Contrast:
-        """The contrast of all pictures, adjusted."""
-        for name in filter(None, self.channels or []):
-            known(name, cells.store.channels, what="channel")
-        return adjusted(cells.contrast, channels=self.channels, brightness=self.brightness)
-
-    def settings(self) -> dict[str, object]:
-        """The settings that are not the default."""
-        return {
-            "channels": self.channels or "",
-            "brightness": self.brightness if self.brightness != Display.brightness else "",
-        }
-
-
 class Travels:
     """Opened runs, each opened at the first request and kept until its files change."""
 
     def __init__(self, view: StudyView) -> None:
         self._view = view
-        self._open: dict[tuple[str, ...], Traveller] = {}
-        self._opening = Lock()
+        self._open: Cached[Traveller] = Cached(OPEN_RUNS)
 
     def open(self, run: str) -> "Traveller":
         """The run's traveller; InputError where a step is missing (it names the command) or the run cannot decode."""
         from phenolens.travel.compute import Traveller
 
-        key = self._view.version(run)
-        with self._opening:
-            if key not in self._open:
-                while len(self._open) >= OPEN_RUNS:
-                    del self._open[next(iter(self._open))]
-                self._open[key] = Traveller.open(self._view.study, run or None)
-            return self._open[key]
+        return self._open.get(self._view.version(run), lambda: Traveller.open(self._view.study, run or None))
 
-    def trajectories(self, query: TravelQuery, *, measured: bool = True) -> tuple[Trajectory, ...]:
-        """The trajectory to each population; faster without measurements."""
-        return self.open(query.run).travel(query.config(), measured=measured)
+    def trajectories(self, query: TravelQuery) -> tuple[Trajectory, ...]:
+        """The trajectory to each population."""
+        return self.open(query.run).travel(query.config())
 
-    def trajectory(self, query: TravelQuery, *, measured: bool = True) -> Trajectory:
+    def trajectory(self, query: TravelQuery) -> Trajectory:
         """The trajectory to the population of the address; NotFoundError, with the reason, where there is none."""
         try:
-            trajectories = self.trajectories(query, measured=measured)
+            trajectories = self.trajectories(query)
         except InputError as error:
             raise NotFoundError(f"{error}.") from error
         if query.population > len(trajectories):
@@ -140,7 +130,7 @@ class Travels:
         return replace(query, run=run, to=query.to or self._view.strongest_treatment(run))
 
 
-def add_travel(app: FastAPI, view: StudyView, pages: Pages) -> Travels:
+def add_travel(app: PageApp, view: StudyView) -> Travels:
     """The addresses of the travel and its files."""
     travels = Travels(view)
 
@@ -148,14 +138,9 @@ def add_travel(app: FastAPI, view: StudyView, pages: Pages) -> Travels:
         return travels.completed(query)
 
     Requested = Annotated[TravelQuery, Depends(requested)]
-    Displayed = Annotated[Display, Depends()]
 
     @app.get("/travel", response_class=HTMLResponse)
-    def page(
-        query: Annotated[TravelQuery, Depends()],
-        display: Displayed,
-        frame: Annotated[int, Query(ge=1, le=99)] = 1,
-    ) -> Response:
+    def page(query: Annotated[TravelQuery, Depends()], frame: Annotated[int, Query(ge=1, le=99)] = 1) -> Response:
         cells = view.cells()
         if query.run:
             view.run(query.run)
@@ -168,77 +153,64 @@ def add_travel(app: FastAPI, view: StudyView, pages: Pages) -> Travels:
             reason = str(error)
         values: dict[str, Any] = {
             "query": query,
-            "display": display,
             "run": query.run,
             "models": view.models(),
             "choices": _choices(cells.catalogue.treatments),
             "channels": cells.store.channels,
         }
         if trajectories:
-            values |= _trajectory_values(travels, cells, query, display, trajectories, min(frame, query.frames))
+            values |= _trajectory_values(travels, cells, query, trajectories, min(frame, query.frames))
         else:  # of an embedded run nothing is missing: then the address is wrong
             next_step = "" if view.is_done(query.run, "embedded") else view.next_step(query.run)
             values |= {"trajectory": None, "reason": reason, "next_step": next_step}
-        response = pages.page("travel.html", **values)
+        response = app.page("travel.html", **values)
         response.headers["Content-Security-Policy"] = TRAVEL_POLICY
         return response
 
     @app.get("/travel/frame-{number}.png")
-    def frame(number: Annotated[int, "of the frame, from 1"], query: Requested, display: Displayed) -> Response:
-        trajectory = travels.trajectory(query, measured=False)
-        if not 1 <= number <= len(trajectory.pictures):
-            raise NotFoundError(f"This travel has {len(trajectory.pictures)} frames, numbered from 1.")
-        picture = png(trajectory.pictures[number - 1], display.contrast(view.cells()))
-        return Response(picture, media_type="image/png")
+    def frame(number: Annotated[int, "of the frame, from 1"], query: Requested) -> Response:
+        pictures = travels.trajectory(query).pictures
+        if not 1 <= number <= len(pictures):
+            raise NotFoundError(f"This travel has {len(pictures)} frames, numbered from 1.")
+        return Response(png(pictures[number - 1], query.of(view.cells().contrast)), media_type="image/png")
 
     @app.get("/travel/cell.png")
-    def cell(cell_id: Annotated[str, Query(max_length=300)], display: Displayed) -> Response:
+    def cell(cell_id: Annotated[str, Query(max_length=300)], display: Annotated[Display, Depends()]) -> Response:
         cells = view.cells()
-        return Response(cells.png(cell_id, contrast=display.contrast(cells)), media_type="image/png")
+        return Response(cells.png(cell_id, contrast=display.of(cells.contrast)), media_type="image/png")
 
     @app.get("/travel/frames.csv")
     def frames(query: Requested) -> Response:
         from phenolens.travel.saved import frames_table
 
-        table = frames_table([travels.trajectory(query)])
-        return download(table.to_csv(index=False).encode(), "text/csv; charset=utf-8", f"{query.file_name()}.csv")
+        return csv(frames_table([travels.trajectory(query)]), query.file_name())
 
     @app.get("/travel/strip.png")
-    def strip(query: Requested, display: Displayed) -> Response:
+    def strip(query: Requested) -> Response:
         from phenolens.plotting.style import png as figure_png
         from phenolens.travel.figure import travel_strip
 
-        figure = travel_strip(travels.trajectory(query), contrast=display.contrast(view.cells()))
+        figure = travel_strip(travels.trajectory(query), contrast=query.of(view.cells().contrast))
         return download(figure_png(figure), "image/png", f"{query.file_name()}.png")
 
     @app.get("/travel/film.gif")
-    def gif(query: Requested, display: Displayed) -> Response:
+    def gif(query: Requested) -> Response:
         from phenolens.travel.film import film
 
-        name, contrast = query.file_name(), display.contrast(view.cells())
-        return download(
-            film(travels.trajectory(query), "gif", contrast=contrast, comment=name), "image/gif", f"{name}.gif"
-        )
+        name, contrast = query.file_name(), query.of(view.cells().contrast)
+        content = film(travels.trajectory(query), "gif", contrast=contrast, comment=name)
+        return download(content, "image/gif", f"{name}.gif")
 
     return travels
 
 
 def _trajectory_values(
-    travels: Travels,
-    cells: StudyCells,
-    query: TravelQuery,
-    display: Display,
-    trajectories: tuple[Trajectory, ...],
-    frame: int,
+    travels: Travels, cells: StudyCells, query: TravelQuery, trajectories: tuple[Trajectory, ...], frame: int
 ) -> dict[str, Any]:
     """The template values of a trajectory that exists."""
     trajectory = trajectories[min(query.population, len(trajectories)) - 1]
     treatment = travels.open(query.run).catalogue.find_treatment(query.to)
-    settings, version = display.settings(), cells.store.identity[:12]
-
-    def cell_picture(cell: RealCell) -> str:
-        return address("travel", "cell.png", cell_id=cell.cell_id, v=version, **settings)
-
+    shown = {"v": cells.store.identity[:12], **query.display()}
     return {
         "trajectory": trajectory,
         "trajectories": trajectories,
@@ -248,11 +220,10 @@ def _trajectory_values(
         "rows": trajectory.frames.to_dict("records"),
         "curves": measured_curves(trajectory, CURVES),
         "starts": _other_starts(cells, trajectory.start),
-        "colours": colour_names(display.contrast(cells)),
+        "colours": colour_names(query.of(cells.contrast)),
         "side": cells.store.crop_px,
-        "display_settings": settings,
-        "picture": lambda number: query.address(f"frame-{number}.png", **settings),
-        "cell_picture": cell_picture,
+        "picture": lambda number: query.address(f"frame-{number}.png"),
+        "cell_picture": lambda cell: address("travel", "cell.png", cell_id=cell.cell_id, **shown),
     }
 
 
@@ -290,8 +261,6 @@ def _choices(treatments: pd.DataFrame) -> dict[str, list[tuple[str, str]]]:
 
 def _other_starts(cells: StudyCells, start: RealCell) -> list[str]:
     """Ids of random control cells, the same each time."""
-    treatments = cells.catalogue.treatments
-    controls = treatments.index[treatments["role"] == "control"]
-    rows = [row for name in controls[:1] for row in cells.random(str(name), OTHER_STARTS + 1)]
-    ids = [cells.row_of[row] for row in rows]
+    controls = cells.catalogue.treatments.query("role == 'control'").index
+    ids = [cells.row_of[row] for name in controls[:1] for row in cells.random(str(name), OTHER_STARTS + 1)]
     return [cell_id for cell_id in ids if cell_id != start.cell_id][:OTHER_STARTS]

@@ -1,17 +1,15 @@
 """A treatment's page: its cells, populations, neighbours, scores and doses, and the downloads."""
 
-from threading import Lock
 from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
-from fastapi import FastAPI, Query, Response
+from fastapi import Query, Response
 from fastapi.responses import HTMLResponse
 
 from phenolens.core.errors import InputError
 from phenolens.crops.store import normalised
-from phenolens.morphology.medoids import MEASURED_CELLS, MeasuredCells
-from phenolens.web.base import NotFoundError, Pages, download
+from phenolens.morphology.medoids import MEASURED_CELLS
+from phenolens.web.base import Cached, NotFoundError, PageApp, csv, download
 from phenolens.web.study_view import StudyCells, StudyView
 
 SHOWN_CELLS = 16  # cells of a treatment, nearest or random
@@ -20,54 +18,39 @@ NEIGHBOURS = 6  # nearest other treatments on the page; the download has all
 POPULATIONS = 3  # as many as a travel to medoids has
 POPULATION_CELLS = 5  # cells shown of each
 MIN_CELLS = 6  # of a treatment, to search for populations
+CACHED_TREATMENTS = 1000  # whose populations are kept
 QUICK_CELLS = 100  # of a treatment, above which populations are computed on request
 
 Draw = Annotated[int, Query(ge=0, le=9999)]
 Name = Annotated[str, Query(max_length=300)]
 
 
-class PopulationSearch:
-    """The populations of treatments, those to which a travel to medoids leads; each treatment is searched once."""
+def populations_of(cells: StudyCells, treatment: str) -> tuple[list[dict[str, Any]], str]:
+    """The populations of a treatment, those to which a travel to medoids leads.
 
-    def __init__(self) -> None:
-        self._cells: StudyCells | None = None
-        self._found: dict[str, tuple[list[dict[str, Any]], str]] = {}
-        self._searching = Lock()
-
-    def find(self, cells: StudyCells, treatment: str) -> tuple[list[dict[str, Any]], str]:
-        """Each population's share, number of cells, and the cells nearest to its medoid; or none, and the reason."""
-        with self._searching:
-            if self._cells is not cells:
-                store = cells.store
-                self._measured = MeasuredCells(
-                    lambda rows: normalised(store.take(rows)), store.channels, cells.catalogue.rows(role="control")
-                )
-                self._cells, self._found = cells, {}
-            if treatment not in self._found:
-                self._found[treatment] = self._search(cells, treatment)
-            return self._found[treatment]
-
-    def _search(self, cells: StudyCells, treatment: str) -> tuple[list[dict[str, Any]], str]:
-        rows = cells.catalogue.rows_of(treatment)
-        if len(rows) < MIN_CELLS:
-            return [], f"Too few cells to find populations: {len(rows)}, and at least {MIN_CELLS} are needed."
-        try:
-            found = self._measured.populations(rows, POPULATIONS)
-        except InputError as reason:  # no control cells, no channel of nuclei, or cells that are all the same
-            return [], f"No populations: {reason}."
-        return [
-            {
-                "share": float(found.medoids.shares[number]),
-                "n": len(found.rows_of(number)),
-                "cells": cells.records(found.typical(number, POPULATION_CELLS)),
-            }
-            for number in range(POPULATIONS)
-        ], ""
+    Returns:
+        Each population's share, number of cells, and the cells nearest to its medoid; or none, and the reason.
+    """
+    rows = cells.catalogue.rows_of(treatment)
+    if len(rows) < MIN_CELLS:
+        return [], f"Too few cells to find populations: {len(rows)}, and at least {MIN_CELLS} are needed."
+    try:
+        found = cells.measured.populations(rows, POPULATIONS)
+    except InputError as reason:  # no control cells, no channel of nuclei, or cells that are all the same
+        return [], f"No populations: {reason}."
+    return [
+        {
+            "share": float(found.medoids.shares[number]),
+            "n": len(found.rows_of(number)),
+            "cells": cells.records(found.typical(number, POPULATION_CELLS)),
+        }
+        for number in range(POPULATIONS)
+    ], ""
 
 
-def add_treatments(app: FastAPI, view: StudyView, pages: Pages) -> None:
+def add_treatments(app: PageApp, view: StudyView) -> None:
     """The addresses of treatments and their downloads."""
-    search = PopulationSearch()
+    populations_found = Cached[tuple[list[dict[str, Any]], str]](CACHED_TREATMENTS)
 
     @app.get("/treatments/{treatment:path}", response_class=HTMLResponse)
     def treatment(
@@ -77,10 +60,11 @@ def add_treatments(app: FastAPI, view: StudyView, pages: Pages) -> None:
         about, run, catalogue = cells.treatment(treatment), view.run(run), cells.catalogue
         nearest = view.nearest_to_mean(run, treatment, n=SHOWN_CELLS)
         wanted = populations or about["n_cells"] <= QUICK_CELLS
-        found, none_found = search.find(cells, treatment) if wanted else ([], "")
+        key = (cells.store.identity, treatment)
+        found, none_found = populations_found.get(key, lambda: populations_of(cells, treatment)) if wanted else ([], "")
         own_wells = (catalogue.wells["treatment"] == treatment) & (catalogue.wells["role"] == about["role"])
         matches = view.matches(run)
-        return pages.page(
+        return app.page(
             "treatment.html",
             treatment=treatment,
             about=about,
@@ -94,7 +78,7 @@ def add_treatments(app: FastAPI, view: StudyView, pages: Pages) -> None:
             random=cells.records(cells.random(treatment, SHOWN_CELLS, draw=draw)),
             draw=draw,
             matches={name: table.loc[treatment] for name, table in matches.items() if treatment in table.index},
-            neighbours=view.neighbours(run, treatment, n=NEIGHBOURS),
+            neighbours=view.neighbours(run, treatment).head(NEIGHBOURS).to_dict("records"),
             listed=catalogue.treatments,
             doses=[
                 (name, row, cells.records(cells.random(str(name), DOSE_CELLS)))
@@ -109,11 +93,10 @@ def add_treatments(app: FastAPI, view: StudyView, pages: Pages) -> None:
     def neighbours(treatment: Name, run: str = "") -> Response:
         view.cells().treatment(treatment)
         run = view.run(run)
-        found = view.neighbours(run, treatment, n=None)
-        if not found:
+        table = view.neighbours(run, treatment)
+        if table.empty:
             raise NotFoundError(f"{treatment} has no profile by {run or 'any model'}. Next: {view.next_step(run)}")
-        table = pd.DataFrame([vars(neighbour) for neighbour in found]).rename(columns={"distance": "cosine_distance"})
-        return _csv(table, f"neighbours_{treatment}_{run}")
+        return csv(table, f"neighbours_{treatment}_{run}")
 
     @app.get("/downloads/cells.csv")
     def cells_csv(treatment: Name, run: str = "") -> Response:
@@ -124,7 +107,7 @@ def add_treatments(app: FastAPI, view: StudyView, pages: Pages) -> None:
         away = view.nearest_to_mean(run, treatment, n=len(rows))
         if away:
             table[f"distance_to_mean_{run}"] = [away[int(row)] for row in rows]
-        return _csv(table, f"cells_{treatment}_{run}")
+        return csv(table, f"cells_{treatment}_{run}")
 
     @app.get("/downloads/cells.png")
     def cells_png(treatment: Name, run: str = "", draw: Draw = 0) -> Response:
@@ -141,7 +124,3 @@ def add_treatments(app: FastAPI, view: StudyView, pages: Pages) -> None:
         crops = [normalised(cells.store.take(rows)) for rows in groups.values()]
         figure = contact_sheet(crops, list(groups), channels=cells.store.channels, contrast=cells.contrast)
         return download(png(figure), "image/png", f"cells_{treatment}_{run}.png")
-
-
-def _csv(table: pd.DataFrame, name: str) -> Response:
-    return download(table.to_csv(index=False).encode(), "text/csv; charset=utf-8", f"{name}.csv")
