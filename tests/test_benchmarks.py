@@ -115,7 +115,7 @@ def test_no_two_distances_of_the_map_benchmark_differ_by_rounding_alone():
 @pytest.mark.slow
 def test_the_profile_benchmark_finds_the_wells_of_pandas_with_a_last_plate_that_is_not_full():
     sizes = ["--cells", 2450, "--wells", 6, "--cells-of-a-well", 100, "--features", 8]
-    text = told("profile", *sizes, "--statistics", "median+mad")
+    text = told("profiles", *sizes, "--statistics", "median+mad")
     assert "5 plates" in text
     assert "\n25 wells; largest difference of the first plate's 6 " in text
     assert number(text, "from pandas in float64:") <= 1e-9
@@ -126,7 +126,7 @@ def test_the_profile_benchmark_finds_the_wells_of_pandas_with_a_last_plate_that_
 
 
 def test_the_profile_benchmark_notices_a_wrong_well_and_a_missing_one():
-    benchmark = script("profile")
+    benchmark = script("profiles")
     flags = benchmark.Flags(cells=1200, wells=4, cells_of_a_well=200, features=3, statistics="mean+sd")
     right = np.concatenate([benchmark.first_plate_by_pandas(flags), np.zeros((2, 6))])
     cells = benchmark.plate_of(flags, 0).X[:200].astype(np.float64)

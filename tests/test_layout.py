@@ -127,6 +127,12 @@ def test_a_file_name_has_one_meaning():
     assert {stem: names for stem, names in rooms.items() if len(names) > 1 and stem not in OF_EVERY_SLICE} == {}
 
 
+def test_no_script_hides_a_module_of_the_standard_library():
+    root = PACKAGE.parents[1]
+    scripts = [*root.glob("benchmarks/*.py"), *root.glob("scripts/*.py"), *root.glob("tests/*.py")]
+    assert [path.name for path in scripts if path.stem in sys.stdlib_module_names] == []
+
+
 def test_paths_inside_a_study_are_built_in_study_alone():
     wrong = []
     for path in FILES:

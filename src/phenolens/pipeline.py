@@ -3,12 +3,15 @@
 Run again, a step does nothing when nothing changed.
 """
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from phenolens import __version__
 from phenolens.core.bounds import Bounded, Count, NotNegative
@@ -21,11 +24,12 @@ from phenolens.crops.store import CropStore
 from phenolens.profiles.evaluate import EvaluateConfig
 from phenolens.readiness import about_of, embedding_sources, profile_source, run_config, score_name
 from phenolens.screens.config import LayoutConfig
-from phenolens.study import HEADLINE, Study, made_from
+from phenolens.study import HEADLINE, LATENT, Study, made_from
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from phenolens.models.interface import Source
     from phenolens.profiles.whitening import Recipe
     from phenolens.training.config import TrainConfig
 
@@ -41,6 +45,10 @@ class EmbedConfig(Bounded):
     device: str = "auto"  # cpu, cuda, cuda:1 ...; auto: a CUDA card when there is one
     precision: Literal["auto", "float32", "bfloat16"] = "float32"  # of convolutions; auto: bfloat16 where it is faster
     threads: Count | None = None  # processor threads; left out: all
+    turns: Literal[1, 8] | None = (
+        None  # 8: mean of the embedding over each crop's eight turns and flips; left out: 8 of imagenet, 1 of others
+    )
+    layer: Literal["latent", "stages"] = "latent"  # stages: means of the encoder's earlier maps instead of its output
 
 
 @dataclass(frozen=True)
@@ -97,20 +105,39 @@ def train(study: Study, config: "TrainConfig", *, name: str) -> None:
     check_batch_size(config.batch_size or sampled_treatments(store.cells).nunique())
     compute = Compute.chosen(device=config.device, precision=config.precision, threads=config.threads)
     run = RunFolder(study.run_folder(name))
-    model = built_model(store, config)
+    z, source = _decoded_embeddings(study, config)
+    model = built_model(store, config, source)
     held = alone(run.folder / ".lock", doing="training") if is_first() else nullcontext()
     with together(compute.device), held:
         if is_first():
-            begin(run, store, config, compute)
+            begin(run, store, config, compute, source)
             (run.folder / "health.json").unlink(missing_ok=True)  # it exists when a training is finished
         processes.wait_for_all()
-        progress = loop.train(model, store, config, compute=compute, run=run)
+        progress = loop.train(model, store, config, compute=compute, run=run, z=z)
         if is_first():
             run.write_history(progress.history)  # also when a kill came between the last checkpoint and its history
             health = {"steps": progress.step, **Health.from_history(progress.history).as_json()}
             if isinstance(model, Trained) and progress.history:
                 health["warnings"] += model.verdicts(progress.history)
             write_json(run.folder / "health.json", health | {"latest": _without_timing(progress.history)})
+
+
+def _decoded_embeddings(study: Study, config: "TrainConfig") -> "tuple[np.ndarray | None, Source | None]":
+    """The embeddings (N, Z) that a decoder draws from, and what they are made from; None of other models."""
+    from phenolens.models.interface import Source
+
+    of = getattr(config.network, "of", None)
+    if of is None:
+        return None, None
+    if not of:
+        there = f"one of {', '.join(study.runs)}" if study.runs else "train and embed one first"
+        raise InputError(f"--model {config.model}: expected --of RUN, the run whose embeddings are decoded; {there}")
+    study.chosen_runs((of,))
+    identity = made_from(embeddings=embedding_sources(study, of))
+    tables = list(embeddings(study, of))
+    z = np.concatenate([np.asarray(table.X, np.float32) for table in tables])
+    summary = json.loads(tables[0].uns["phenolens"]).get("summary", {"turns": 1})
+    return z, Source(identity, z.shape[1], summary["turns"])
 
 
 def _without_timing(history: list[dict[str, float]]) -> dict[str, float]:
@@ -120,6 +147,7 @@ def _without_timing(history: list[dict[str, float]]) -> dict[str, float]:
 
 def embed(study: Study, name: str, config: EmbedConfig) -> None:
     """Embed every crop with a trained model, a file a plate; up-to-date plates are kept."""
+    from phenolens.models.interface import Decodes, Drawing, HasStages, stage_names
     from phenolens.training.checkpoint import RunFolder, trained_model, weights_sha256
     from phenolens.training.device import Compute
     from phenolens.training.distributed import own_share
@@ -131,24 +159,60 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
     if (run.about() or {})["crops"] != store.identity:
         raise InputError(f"{run.folder}: trained on other crops than those in {store.folder} now; train it again")
     compute = Compute.chosen(device=config.device, precision=config.precision, threads=config.threads)
+    if isinstance(model, Drawing):
+        _copy_embeddings(study, name, trained)
+        return
+    turns = config.turns or model.turns
+    if config.layer == "stages" and not isinstance(model, HasStages):
+        raise InputError(f"--layer stages: the model of {name}, {trained.model}, has no earlier layers; leave it out")
+    summary = {"turns": turns, "layer": config.layer}
+    plain = summary == {"turns": 1, "layer": "latent"}  # as in versions without these settings
     source = made_from(
-        weights=weights_sha256(model), crops=store.identity, precision=str(compute.precision), version=__version__
+        weights=weights_sha256(model),
+        crops=store.identity,
+        precision=str(compute.precision),
+        version=__version__,
+        **({} if plain else summary),
     )
     about = {
         "made_from": source,
         "crops": store.identity,
         "run": name,
         "config": asdict(trained),
+        "summary": summary,
         "phenolens": __version__,
     }
-    cells, features = store.cells, model.feature_names()
+    cells = store.cells
     kept = {plate: about_of(study.embeddings_folder(name) / f"{plate}.h5ad").get("made_from") for plate in store.plates}
     todo = [plate for plate in own_share(store.plates) if kept[plate] != source]
     for plate in track(todo, f"embedding with {name}", total=len(todo)):
-        z = embed_crops(model, store.crops(plate), compute=compute)
+        crops = store.crops(plate)
+        z = embed_crops(model, crops, compute=compute, turns=turns, layer=config.layer)
         if not (z == z).all():
             raise InputError(f'{run.folder}: the model outputs NaN for cells of plate "{plate}"; train it again')
-        table = embedding_table(z, cells[cells["plate"] == plate], features=features, about=about)
+        decoding = not plain and isinstance(model, Decodes)
+        also = {LATENT: embed_crops(model, crops, compute=compute)} if decoding else {}
+        features = model.feature_names() if config.layer == "latent" else stage_names(z.shape[1])
+        table = embedding_table(z, cells[cells["plate"] == plate], features=features, about=about, also=also)
+        write_h5ad(study.embeddings_folder(name) / f"{plate}.h5ad", table)
+
+
+def _copy_embeddings(study: Study, name: str, trained: "TrainConfig") -> None:
+    """Give a decoder's run the embeddings that it decodes."""
+    from phenolens.training.checkpoint import RunFolder
+
+    _, source = _decoded_embeddings(study, trained)
+    origin = RunFolder(study.run_folder(name)).origin()
+    of = trained.network.of  # type: ignore[attr-defined]  # only decoders come here
+    if origin is None or origin.source != source:
+        raise InputError(
+            f"{study.run_folder(name)}: decodes other embeddings of {of} than those there now; "
+            "train it again under another --name, or embed as before"
+        )
+    for plate, table in zip(study.crops.plates, embeddings(study, of)):
+        about = json.loads(table.uns["phenolens"]) | {"run": name, "config": asdict(trained)}
+        table.uns["phenolens"] = json.dumps(about)
+        table.obsm.clear()
         write_h5ad(study.embeddings_folder(name) / f"{plate}.h5ad", table)
 
 

@@ -253,7 +253,9 @@ def _sections(
     features = [int(str(name)[1:]) for name in shown.index]
     low, high = np.percentile(cells.z[counted][:, features], PERCENTILES, axis=0)
     values_of = np.linspace(low, high, config.frames).T
-    frames_of = [run.decoded(traversal(cells.z[start], *moved)) for moved in zip(features, values_of)]
+    frames_of = [
+        run.along(start, cells.z[start], traversal(cells.z[start], *moved)) for moved in zip(features, values_of)
+    ]
     limit = _difference_limit(frames_of)
     sections = []
     strips = zip(shown.iterrows(), features, values_of, frames_of)

@@ -42,9 +42,13 @@ class Spec:
 
 
 MODELS = {
-    "vaeplus": Spec("phenolens.models.vaeplus:VAEPlus", title="VAE+", order=3),
-    "vae": Spec("phenolens.models.vaeplus:VAE", title="VAE", order=2),
-    "ae": Spec("phenolens.models.vaeplus:AE", title="AE", order=1),
+    "flow": Spec("phenolens.models.flow:Flow", title="flow decoder", order=5),
+    "vaeplus": Spec("phenolens.models.vaeplus:VAEPlus", title="VAE+", order=4),
+    "vae": Spec("phenolens.models.vaeplus:VAE", title="VAE", order=3),
+    "ae": Spec("phenolens.models.vaeplus:AE", title="AE", order=2),
+    "imagenet": Spec(
+        "phenolens.models.imagenet:ImageNet", title="EfficientNet-Lite0 (uses ImageNet)", order=1, extra="imagenet"
+    ),
     "pca": Spec("phenolens.models.pca:PixelPCA", title="PCA of pixels", order=0),
 }
 

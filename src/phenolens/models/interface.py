@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from phenolens.core.bounds import Bounds
 from phenolens.core.errors import InputError
 
+Turns = Literal[1, 8]
 Input = Literal["peak", "raw"]  # each channel of each crop divided by its maximum, or the counts as they are
 LABELS = ("treatment", "compound", "well", "plate", "batch", "role")
 
@@ -23,6 +24,11 @@ LABELS = ("treatment", "compound", "well", "plate", "batch", "role")
 def setting(default: Any, help: str, *, least: float | None = None, most: float | None = None) -> Any:
     """A field of a model's Config: its default, its sentence in `phenolens train --help`, and its range."""
     return field(default=default, metadata={"help": help, "bounds": Bounds(ge=least, le=most)})
+
+
+def turned(x: Tensor, turn: int) -> Tensor:
+    """Crops (B, C, S, S) in one of their eight orientations: 0 as they are, 1 to 3 rotated, 4 to 7 also mirrored."""
+    return torch.rot90(x.flip(-1) if turn >= 4 else x, turn % 4, (-2, -1))
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class Batch:
     batch: Tensor  # plates processed together
     role: Tensor  # 0 treated, 1 control, 2 other
     step: int
+    z: Tensor | None = None  # (draws, B, Z) the cells' embeddings by another run, for a Drawing
 
     @classmethod
     def unlabelled(cls, x: Tensor, step: int) -> Self:
@@ -113,6 +120,7 @@ class Representation(nn.Module, ABC):
 
     Config: ClassVar[type[ModelConfig]]
     input: ClassVar[Input] = "peak"
+    turns: ClassVar[Turns] = 1  # orientations of a crop over which embeddings are averaged unless told otherwise
 
     @abstractmethod
     def embed(self, x: Tensor) -> Tensor:
@@ -158,12 +166,74 @@ class Trained(Representation):
         return []
 
 
+@dataclass(frozen=True)
+class Source:
+    """The embeddings that a Drawing draws from."""
+
+    identity: str  # a checksum of what they are made from
+    features: int  # Z
+    turns: Turns  # orientations of a crop that they are the mean of
+
+
+class Drawing(Trained):
+    """A decoder of another run's embeddings, or of a table's; its own embeddings are those."""
+
+    source: Source
+
+    def take(self, source: Source) -> None:
+        """Set the shapes that depend on the embeddings; called once, before `prepare` or loading."""
+        self.source = source
+        self._encoder: list[Representation] = []  # in a list: its weights are not this model's
+
+    @abstractmethod
+    def prepare(self, z: Tensor, x: Tensor) -> None:
+        """Fit what does not learn step by step to embeddings (n, Z) and crops (n, C, S, S) of training cells."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Draw a cell of each embedding (B, Z), all from the same noise."""
+
+    @abstractmethod
+    def redraw(self, x: Tensor, z: Tensor, *, seeds: Sequence[int]) -> Tensor:
+        """Draw cells from embeddings z and the coarse layout of crops x (B, C, S, S), with noise of a seed a cell."""
+
+    @abstractmethod
+    def changed(self, x: Tensor, z: Tensor, to: Tensor) -> Tensor:
+        """Change crops x with embeddings z to embeddings `to`, and keep what embeddings do not determine.
+
+        As many cells as embeddings to change to, or a single cell.
+        """
+
+    def attach(self, encoder: Representation) -> None:
+        """Take the model that makes the embeddings, to embed new crops."""
+        self._encoder = [encoder]
+
+    def embed(self, x: Tensor) -> Tensor:
+        """The embeddings of the model that is decoded."""
+        if not self._encoder:
+            raise InputError("the embeddings that are decoded come from a table: new crops cannot be embedded")
+        encoder = self._encoder[0].to(x.device).eval()
+        return torch.stack([encoder.embed(turned(x, turn)).float() for turn in range(self.source.turns)]).mean(0)
+
+    def feature_names(self) -> list[str]:
+        """The names of the embeddings' features."""
+        return self._encoder[0].feature_names() if self._encoder else latent_names(self.source.features)
+
+
 @runtime_checkable
 class Decodes(Protocol):
     """A representation whose embeddings decode into crops."""
 
     def decode(self, z: Tensor) -> Tensor:
         """Embeddings (B, Z) to crops (B, C, S, S), scaled as the model's `input`; called in evaluation mode."""
+
+
+@runtime_checkable
+class HasStages(Protocol):
+    """A representation whose earlier layers can be used as features."""
+
+    def stages(self, x: Tensor) -> Tensor:
+        """Means over the crop of each map of each stage of the encoder, crops (B, C, S, S) to (B, features)."""
 
 
 @runtime_checkable
@@ -180,6 +250,11 @@ class HasPrior(Protocol):
 
     def kl(self, x: Tensor) -> Tensor | None:
         """KL divergence of each feature (Z,) from the prior, nats, mean over crops; None when trained without noise."""
+
+
+def stage_names(n: int) -> list[str]:
+    """Names of n means of feature maps: S000, S001, ..."""
+    return [f"S{i:03d}" for i in range(n)]
 
 
 def latent_names(n: int) -> list[str]:

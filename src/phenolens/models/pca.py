@@ -36,22 +36,11 @@ class PixelPCA(Fitted):
 
     def fit(self, x: Tensor) -> None:
         """Take mean and components (orthonormal, largest variance first) from crops (n, C, S, S)."""
-        pixels = x.flatten(1).double()
-        n_components = len(self.components)
-        if len(pixels) <= n_components:
-            raise InputError(f"{len(pixels)} crops do not make {n_components} components; lower --latent-size")
-        mean = pixels.mean(0)
-        centred = pixels - mean
-        # Exact eigenvectors of the smaller Gram matrix: the solvers of scikit-learn decompose the larger one, which
-        # takes minutes for 4,096 crops of 13,872 pixels, or approximate.
-        if len(pixels) < pixels.shape[1]:
-            variances, vectors = torch.linalg.eigh(centred @ centred.T)
-            components = (vectors.flip(1)[:, :n_components].T @ centred) / variances.flip(0)[:n_components, None].sqrt()
-        else:
-            components = torch.linalg.eigh(centred.T @ centred)[1].flip(1)[:, :n_components].T
-        largest = components.gather(1, components.abs().argmax(1, keepdim=True))
+        if len(x) <= len(self.components):
+            raise InputError(f"{len(x)} crops do not make {len(self.components)} components; lower --latent-size")
+        mean, components, _ = principal_components(x.flatten(1), len(self.components))
         self.mean.copy_(mean)
-        self.components.copy_(components * largest.sign())  # the sign is arbitrary: the largest weight is positive
+        self.components.copy_(components)
 
     def embed(self, x: Tensor) -> Tensor:
         """Scores (B, Z) on the components."""
@@ -66,3 +55,23 @@ class PixelPCA(Fitted):
         """The crops (B, C, S, S) that the scores stand for."""
         with torch.autocast(z.device.type, enabled=False):
             return (z.float() @ self.components + self.mean).unflatten(1, self.shape)
+
+
+def principal_components(x: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (F,), the first n < N orthonormal components (n, F) and their variances (n,) of x (N, F), in float64.
+
+    The eigenvectors of the smaller Gram matrix, exact: the solvers of scikit-learn decompose the larger one, which
+    takes minutes for 4,096 crops of 13,872 pixels, or approximate. The sign is arbitrary: the largest weight is
+    positive.
+    """
+    x = x.double()
+    mean = x.mean(0)
+    centred = x - mean
+    if len(x) < x.shape[1]:
+        squares, vectors = torch.linalg.eigh(centred @ centred.T)
+        components = (vectors.flip(1)[:, :n].T @ centred) / squares.flip(0)[:n, None].sqrt()
+    else:
+        squares, vectors = torch.linalg.eigh(centred.T @ centred)
+        components = vectors.flip(1)[:, :n].T
+    largest = components.gather(1, components.abs().argmax(1, keepdim=True))
+    return mean, components * largest.sign(), squares.flip(0)[:n] / (len(x) - 1)

@@ -154,6 +154,10 @@ class AE(Trained):
         """The mean of each cell's posterior."""
         return self.encoder(x)[0]
 
+    def stages(self, x: Tensor) -> Tensor:
+        """Means over the crop of the maps of the encoder's three stages (B, 3 width)."""
+        return torch.cat([full_precision(maps).mean((2, 3)) for maps in self.encoder.maps(x)], dim=1)
+
     def feature_names(self) -> list[str]:
         """Latent features in the order of the encoder."""
         return latent_names(self.config.latent_size)
@@ -270,10 +274,16 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, S, S) to the posterior's mean (B, Z) and log-variance (B, Z)."""
+        mean, log_variance = full_precision(self.head(self.maps(x)[-1]).flatten(1)).chunk(2, dim=1)
+        return mean, log_variance
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """The feature maps of each stage."""
+        found = []
         for stage in self.stages:
             x = F.leaky_relu(F.max_pool2d(stage(x), 2), LEAK)
-        mean, log_variance = full_precision(self.head(x).flatten(1)).chunk(2, dim=1)
-        return mean, log_variance
+            found.append(x)
+        return found
 
 
 class Decoder(nn.Module):

@@ -5,6 +5,7 @@ F frames, C channels, S crop side in px. Crops are floats, each channel divided 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -56,7 +57,8 @@ def interpolation_figure(study: Study, config: FigureConfig) -> Figure:
         moa = str(catalogue.cells["moa"].iloc[target])
         label = catalogue.label(treatment) + (f"\n{moa}" if moa else "")
         (original,) = run.originals(np.array([target]))
-        rows.append(Interpolation(label, decode_frames(path, run.decoded), path.cosines, original))
+        pictures = decode_frames(path, partial(run.along, start, cells.z[start]))
+        rows.append(Interpolation(label, pictures, path.cosines, original))
     how_start = "was named" if config.cells else "is the one nearest to the controls' mean embedding"
     (original,) = run.originals(np.array([start]))
     return interpolations(

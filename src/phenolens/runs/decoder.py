@@ -11,12 +11,12 @@ import numpy as np
 from phenolens.core.errors import InputError
 from phenolens.crops.store import CropStore, normalised
 from phenolens.models import model_title, plainest_first
-from phenolens.models.interface import Decodes, Representation
+from phenolens.models.interface import Decodes, Drawing, Representation
 from phenolens.readiness import default_run, ready_runs
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder, trained_model
 from phenolens.training.device import Compute
-from phenolens.training.embed import decode, embed_crops
+from phenolens.training.embed import change, decode, embed_crops, redraw
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,24 @@ class DecodingRun:
         return decode(self.model, z, compute=self.compute)
 
     def reconstructed(self, rows: np.ndarray) -> np.ndarray:
-        """Reconstructions (n, C, S, S) of these rows of the store."""
-        return self.decoded(self.embedded(self.store.take(rows)))
+        """Reconstructions (n, C, S, S) of these rows of the store.
+
+        A Drawing draws each cell anew from its embedding and coarse layout: finer detail is a sample.
+        """
+        crops = self.store.take(rows)
+        z = self.embedded(crops)
+        if isinstance(self.model, Drawing):
+            return redraw(self.model, crops, z, seeds=rows.tolist(), compute=self.compute)
+        return self.decoded(z)
+
+    def along(self, row: int, z: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+        """Pictures (F, C, S, S) of embeddings (F, Z) on a path from the cell of a row, whose embedding is z (Z,).
+
+        A Drawing changes the real cell and keeps what its embedding does not determine; others decode.
+        """
+        if isinstance(self.model, Drawing):
+            return change(self.model, self.store.take([row]), z[None], embeddings, compute=self.compute)
+        return self.decoded(embeddings)
 
 
 def open_decoding_runs(study: Study, names: Sequence[str], *, precision: str | None = None) -> list[DecodingRun]:

@@ -13,7 +13,7 @@ from phenolens.core.errors import InputError
 from phenolens.crops.store import CropStore
 from phenolens.readiness import embedding_sources
 from phenolens.runs.catalogue import Catalogue
-from phenolens.study import Study
+from phenolens.study import LATENT, Study
 
 PICKED = 200  # rows of a plate up to which they are read one by one; beyond, reading the whole plate is faster
 
@@ -44,7 +44,7 @@ def embedded_cells(study: Study, run: str) -> EmbeddedCells:
 
 
 def embedding_rows(study: Study, name: str, store: CropStore, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """The embeddings (n, Z) of these sorted rows of the store, plate by plate.
+    """The embeddings (n, Z), those that decode, of these sorted rows of the store, plate by plate.
 
     Raises:
         InputError: a plate's embeddings are missing, damaged, or of another number of cells; the message names the
@@ -60,7 +60,8 @@ def embedding_rows(study: Study, name: str, store: CropStore, rows: np.ndarray) 
         path = study.embeddings_folder(name) / f"{plate}.h5ad"
         try:
             with h5py.File(path) as file:
-                stored, n_embedded = file["X"], len(file["X"])
+                stored = file["obsm"][LATENT] if LATENT in file["obsm"] else file["X"]
+                n_embedded = len(stored)
                 if n_embedded == n_cells:
                     yield stored[own] if len(own) <= PICKED else stored[:] if len(own) == n_cells else stored[:][own]
         except (OSError, KeyError) as error:

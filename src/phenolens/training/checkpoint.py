@@ -20,7 +20,7 @@ from phenolens.core.files import read_json, sha256, write_json, write_text, writ
 from phenolens.core.progress import tell
 from phenolens.crops.store import CropStore
 from phenolens.models import MODELS
-from phenolens.models.interface import Frozen, Representation
+from phenolens.models.interface import Drawing, Frozen, Representation, Source
 from phenolens.training.config import HOW, TrainConfig
 from phenolens.training.device import Compute
 
@@ -37,11 +37,12 @@ class Origin:
     channels: tuple[str, ...]
     crop_px: int
     n_crops: int
+    source: Source | None = None  # the embeddings that a Drawing draws from
 
     @classmethod
-    def of(cls, store: CropStore, config: TrainConfig) -> Self:
-        """What a run with these settings on these crops is made from."""
-        return cls(config, store.identity, store.channels, store.crop_px, len(store))
+    def of(cls, store: CropStore, config: TrainConfig, source: Source | None = None) -> Self:
+        """What a run with these settings on these crops, and embeddings for a decoder, is made from."""
+        return cls(config, store.identity, store.channels, store.crop_px, len(store), source)
 
     @classmethod
     def read(cls, written: Any, *, path: Path, remedy: str) -> Self:
@@ -54,7 +55,8 @@ class Origin:
             config = written["config"]
             settings = {**config, "network": own_settings(config["model"], config["network"])}
             crops, channels, crop_px, n_crops = (written[name] for name in ("crops", "channels", "crop_px", "n_crops"))
-            return cls(TrainConfig(**settings), str(crops), tuple(map(str, channels)), int(crop_px), int(n_crops))
+            made_of = (TrainConfig(**settings), str(crops), tuple(map(str, channels)), int(crop_px), int(n_crops))
+            return cls(*made_of, Source(**written["source"]) if written.get("source") else None)
         except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
             found = f"no setting {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
             raise InputError(f"{path}: does not say what the run is made from ({found}); {remedy}") from error
@@ -70,11 +72,15 @@ class Origin:
     def changed_settings(self, now: Self) -> list[str]:
         """The settings that decide what is computed and differ from `now`, each as `name before -> now`."""
         before, after = (_deciding(origin.config) for origin in (self, now))
-        return [f"{name} {before.get(name)} -> {after[name]}" for name in after if before.get(name) != after[name]]
+        changed = [f"{name} {before.get(name)} -> {after[name]}" for name in after if before.get(name) != after[name]]
+        return changed + (["the embeddings that it decodes"] if self.source != now.source else [])
 
     def build(self) -> Representation:
         """The model with its initial weights."""
-        return MODELS[self.config.model].build(len(self.channels), self.crop_px, self.config.network)
+        model = MODELS[self.config.model].build(len(self.channels), self.crop_px, self.config.network)
+        if isinstance(model, Drawing) and self.source is not None:
+            model.take(self.source)
+        return model
 
 
 def own_settings(model: str, network: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,9 +222,11 @@ class RunFolder:
             optimiser.load_state_dict(fitting[player])
 
 
-def begin(run: RunFolder, store: CropStore, config: TrainConfig, compute: Compute) -> None:
+def begin(
+    run: RunFolder, store: CropStore, config: TrainConfig, compute: Compute, source: Source | None = None
+) -> None:
     """Write what the run is made from; InputError when the run exists already and is made from something else."""
-    origin = Origin.of(store, config)
+    origin = Origin.of(store, config, source)
     about = run.about()
     before = run.origin()
     instead = "give another --name, or delete that folder to train it again"
@@ -247,10 +255,10 @@ def _tell_what_changed(run: RunFolder, about: dict[str, Any], now: dict[str, Any
         )
 
 
-def built_model(store: CropStore, config: TrainConfig) -> Representation:
+def built_model(store: CropStore, config: TrainConfig, source: Source | None = None) -> Representation:
     """A model with its initial weights, which depend on the seed only."""
     torch.manual_seed(config.seed)
-    return Origin.of(store, config).build()
+    return Origin.of(store, config, source).build()
 
 
 def trained_model(run: RunFolder) -> tuple[Representation, TrainConfig]:
@@ -267,6 +275,10 @@ def trained_model(run: RunFolder) -> tuple[Representation, TrainConfig]:
         )
     model = origin.build()
     run.restore(state, model, {})
+    if isinstance(model, Drawing):
+        encoder = RunFolder(run.folder.parent / config.network.of)  # type: ignore[attr-defined]
+        if encoder.config.exists():
+            model.attach(trained_model(encoder)[0])
     return model.eval(), config
 
 

@@ -107,10 +107,20 @@ class Batches:
     """
 
     def __init__(
-        self, store: CropStore, compute: Compute, *, input: Input, kept: Literal["auto", "disk", "device"]
+        self,
+        store: CropStore,
+        compute: Compute,
+        *,
+        input: Input,
+        kept: Literal["auto", "disk", "device"],
+        z: np.ndarray | None = None,
     ) -> None:
-        """`input`: how the model takes crops in; `kept` auto: on the device, when it is a CUDA card with room."""
+        """`input`: how the model takes crops in; `kept` auto: on the device, when it is a CUDA card with room.
+
+        `z`: embeddings (N, Z) of all crops, for a decoder.
+        """
         self.store, self.compute, self.input = store, compute, input
+        self.z = None if z is None else torch.from_numpy(z)
         self.codes = torch.from_numpy(label_codes(store.cells))
         if kept == "auto":
             fits = compute.device.type == "cuda" and size_bytes(store) < SHARE_OF_FREE_MEMORY * compute.free_bytes()
@@ -125,7 +135,8 @@ class Batches:
         pixels = self.store.take(flat) if self.pixels is None else self.pixels[self._moved(torch.from_numpy(flat))]
         x = self.compute.scaled(pixels, self.input).unflatten(0, rows.shape)
         codes = self._moved(self.codes[:, torch.from_numpy(rows)])
-        return Batch(x, **dict(zip(LABELS, codes)), step=step)
+        z = None if self.z is None else self._moved(self.z[torch.from_numpy(rows)])
+        return Batch(x, **dict(zip(LABELS, codes)), step=step, z=z)
 
     def _moved(self, numbers: Tensor) -> Tensor:
         """On the device; a CUDA card is not waited for."""

@@ -5,28 +5,42 @@ N cells of a plate, C channels, S crop side in px, Z features.
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
 
-from phenolens.models.interface import Decodes, HasPrior, Representation
+from phenolens.models.interface import Decodes, Drawing, HasPrior, HasStages, Representation, Turns, turned
 from phenolens.screens.screen import cell_metadata
 from phenolens.training.device import Compute
 
+Layer = Literal["latent", "stages"]
 BATCH = 512  # crops a forward pass; always the same chunks of a plate, so results do not depend on the process
 
 
 @torch.inference_mode()
-def embed_crops(model: Representation, crops: np.ndarray, *, compute: Compute) -> np.ndarray:
-    """Embeddings (N, Z) float32 of crops (N, C, S, S) of any number type."""
+def embed_crops(
+    model: Representation, crops: np.ndarray, *, compute: Compute, turns: Turns = 1, layer: Layer = "latent"
+) -> np.ndarray:
+    """Features (N, Z) float32 of crops (N, C, S, S) of any number type.
+
+    Args:
+        model: The model.
+        crops: The crops.
+        compute: Device and precision.
+        turns: 8: the mean over each crop's eight orientations.
+        layer: The embedding, or the stages of a model that HasStages.
+    """
     compute.place(model).eval()
+    features = model.stages if layer == "stages" and isinstance(model, HasStages) else model.embed
     parts = []
     for start in range(0, len(crops), BATCH):
+        x = compute.scaled(crops[start : start + BATCH], model.input)
         with compute.autocast():
-            parts.append(model.embed(compute.scaled(crops[start : start + BATCH], model.input)).float())
+            views = [features(turned(x, turn)).float() for turn in range(turns)]
+        parts.append(views[0] if turns == 1 else torch.stack(views).mean(0))
     return torch.cat(parts).cpu().numpy()
 
 
@@ -53,14 +67,44 @@ def decode(model: Representation, z: np.ndarray, *, compute: Compute) -> np.ndar
     assert isinstance(model, Decodes)
     compute.place(model).eval()
     with compute.autocast():
-        return model.decode(torch.from_numpy(z.astype(np.float32)).to(compute.device)).float().cpu().numpy()
+        return model.decode(_on(z, compute)).float().cpu().numpy()
 
 
-def embedding_table(z: np.ndarray, cells: pd.DataFrame, *, features: Sequence[str], about: dict[str, Any]) -> AnnData:
-    """Embeddings (N, Z) with their cells' `Metadata_*` columns; `about` says which crops and run they come from."""
+@torch.inference_mode()
+def redraw(model: Drawing, crops: np.ndarray, z: np.ndarray, *, seeds: Sequence[int], compute: Compute) -> np.ndarray:
+    """Crops (N, C, S, S) float32 of embeddings z (N, Z) with the layout of crops (N, C, S, S), a seed a cell."""
+    compute.place(model).eval()
+    return model.redraw(compute.scaled(crops, model.input), _on(z, compute), seeds=seeds).cpu().numpy()
+
+
+@torch.inference_mode()
+def change(model: Drawing, crops: np.ndarray, z: np.ndarray, to: np.ndarray, *, compute: Compute) -> np.ndarray:
+    """Crops (F, C, S, S) float32: a real crop (1, C, S, S) with embedding z (1, Z), changed to embeddings (F, Z)."""
+    compute.place(model).eval()
+    changed = model.changed(compute.scaled(crops, model.input), _on(z, compute), _on(to, compute))
+    return changed.cpu().numpy()
+
+
+def _on(z: np.ndarray, compute: Compute) -> torch.Tensor:
+    return torch.from_numpy(z.astype(np.float32)).to(compute.device)
+
+
+def embedding_table(
+    z: np.ndarray, cells: pd.DataFrame, *, features: Sequence[str], about: dict[str, Any], also: dict[str, np.ndarray]
+) -> AnnData:
+    """Features (N, F) with their cells' `Metadata_*` columns.
+
+    Args:
+        z: The features that profiles are made of.
+        cells: The cells.
+        features: Their names.
+        about: Which crops and run they come from.
+        also: Other arrays with a row a cell, by name.
+    """
     return AnnData(
         X=z,
         obs=cell_metadata(cells),
         var=pd.DataFrame(index=list(features)),
+        obsm=also,
         uns={"phenolens": json.dumps(about)},
     )

@@ -18,7 +18,7 @@ from phenolens.core.errors import Interrupted
 from phenolens.core.progress import track
 from phenolens.crops.store import CropStore
 from phenolens.models import processes
-from phenolens.models.interface import Fitted, Frozen, Loss, Player, Representation, Trained
+from phenolens.models.interface import Drawing, Fitted, Frozen, Loss, Player, Representation, Trained
 from phenolens.training.checkpoint import Origin, RunFolder, learned_state, optimiser_state
 from phenolens.training.config import TrainConfig
 from phenolens.training.data import Batches, TreatmentSampler, held_out_cells, sampled_treatments
@@ -47,9 +47,15 @@ class Progress:
 
 
 def train(
-    model: Representation, store: CropStore, config: TrainConfig, *, compute: Compute, run: RunFolder
+    model: Representation,
+    store: CropStore,
+    config: TrainConfig,
+    *,
+    compute: Compute,
+    run: RunFolder,
+    z: np.ndarray | None = None,
 ) -> Progress:
-    """Train `model` in place up to `config.steps`, from the run's checkpoint on.
+    """Train `model` in place up to `config.steps`, from the run's checkpoint on; `z` (N, Z) is what a Drawing decodes.
 
     Raises:
         RunError: a loss, gradient or weight is not finite; the last checkpoint is kept.
@@ -61,7 +67,7 @@ def train(
             network.compile()
     players = model.players() if isinstance(model, Trained) else {}
     optimisers = {name: player.optimiser for name, player in players.items()}
-    origin = Origin.of(store, config)
+    origin = Origin.of(store, config, model.source if isinstance(model, Drawing) else None)
     progress = restore(run, origin, model, optimisers)
     if progress.step >= config.steps:
         return progress
@@ -74,6 +80,9 @@ def train(
     sampler = TreatmentSampler(treatments, batch_size=config.batch_size, seed=config.seed)
     (run.folder / FAILED_BATCH).unlink(missing_ok=True)  # of an earlier attempt
     watched = watched_cells(store.cells, held_out=held_out, seed=config.seed)
+    if isinstance(model, Drawing) and z is not None and not progress.step:
+        rows = sampler.spread(FIT_CROPS)
+        model.prepare(torch.from_numpy(z[rows]).to(compute.device), compute.scaled(store.take(rows), model.input))
     monitor = Monitor(
         run,
         store,
@@ -83,6 +92,7 @@ def train(
         rows=watched,
         step=progress.step,
         history=progress.history,
+        z=None if z is None else z[watched],
     )
     if not isinstance(model, Trained):
         began = time.monotonic()
@@ -94,7 +104,7 @@ def train(
         save(run, origin, model, optimisers, progress)
         return progress
 
-    source = Batches(store, compute, input=model.input, kept=config.crops_kept)
+    source = Batches(store, compute, input=model.input, kept=config.crops_kept, z=z)
     first_bad = FirstBad(waits=compute.waits, device=compute.device)
     stopping = False
     began = time.monotonic() - progress.seconds
@@ -194,6 +204,7 @@ def spoken(name: str, progress: Progress) -> str:
     """The run's name and the terms of its loss to follow, for the progress bar."""
     latest = progress.history[-1] if progress.history else {}
     names = {"pixel": "autoencoder.pixel", "KL": "autoencoder.kl", "D right": "discriminator.accuracy"}
+    names["velocity"] = "decoder.velocity"
     return ", ".join([name, *(f"{word} {latest[term]:.3g}" for word, term in names.items() if term in latest)])
 
 

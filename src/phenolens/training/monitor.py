@@ -25,7 +25,7 @@ from phenolens.core.errors import InputError, RunError
 from phenolens.core.files import write_text, write_whole
 from phenolens.core.progress import tell
 from phenolens.crops.store import CropStore
-from phenolens.models.interface import Decodes, Loss, Representation, Trained
+from phenolens.models.interface import Decodes, Drawing, Loss, Representation, Trained
 from phenolens.morphology.reconstruction_metrics import fidelity
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import TrainConfig
@@ -84,8 +84,9 @@ class Monitor:
         rows: np.ndarray,
         step: int,
         history: list[dict[str, float]],
+        z: np.ndarray | None = None,
     ) -> None:
-        """`rows`: the watched cells; `step` and `history`: where the run stands."""
+        """`rows`: the watched cells, `z` their embeddings for a decoder; `step`, `history`: where the run stands."""
         self.config, self.model = config, model
         self.health = Health.from_history(history)
         self.verdicts = model.verdicts(history) if isinstance(model, Trained) and history else []
@@ -94,7 +95,7 @@ class Monitor:
         # Of several processes, only the first writes.
         pictured = config.watch_every and is_first() and isinstance(model, Decodes)
         logged = config.tensorboard and is_first()
-        self.pictures = Pictures(run, store, model, compute=compute, rows=rows, step=step) if pictured else None
+        self.pictures = Pictures(run, store, model, compute=compute, rows=rows, step=step, z=z) if pictured else None
         self.log = event_log(run.folder / "tensorboard", step=step) if logged else None
 
     def __enter__(self) -> Self:
@@ -137,7 +138,15 @@ class Pictures:
     """`reconstructions/`, `reconstructions.csv`, `reconstructions.png` and `reconstructions.npz` of a run."""
 
     def __init__(
-        self, run: RunFolder, store: CropStore, model: Representation, *, compute: Compute, rows: np.ndarray, step: int
+        self,
+        run: RunFolder,
+        store: CropStore,
+        model: Representation,
+        *,
+        compute: Compute,
+        rows: np.ndarray,
+        step: int,
+        z: np.ndarray | None,
     ) -> None:
         self.folder = run.folder / "reconstructions"
         self.table = run.folder / "reconstructions.csv"
@@ -146,6 +155,7 @@ class Pictures:
         self.channels = store.channels
         self.model = model
         self.x = compute.scaled(store.take(rows), model.input)
+        self.z = None if z is None else torch.from_numpy(z).to(compute.device)
         self.originals = self.x.cpu().numpy()
         self.contrast = shared_contrast(self.originals, store.channels)
         self.coloured = self.in_colours(self.originals)
@@ -175,7 +185,11 @@ class Pictures:
         """Reconstructions of the watched cells (n, C, S, S) in evaluation mode, in float32."""
         assert isinstance(self.model, Decodes)
         self.model.eval()
-        drawn = self.model.decode(self.model.embed(self.x)).float().cpu().numpy()
+        if isinstance(self.model, Drawing) and self.z is not None:
+            reconstructions = self.model.redraw(self.x, self.z, seeds=range(len(self.x)))
+        else:
+            reconstructions = self.model.decode(self.model.embed(self.x))
+        drawn = reconstructions.float().cpu().numpy()
         self.model.train()
         return drawn
 

@@ -4,7 +4,7 @@ N cells of a study, F frames, Z features, C channels, S crop side in px.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from threading import Lock
 
 import numpy as np
@@ -128,7 +128,7 @@ class Traveller:
         self, config: TravelConfig, start: int, target: Target, stops: list[str], measured: bool
     ) -> Trajectory:
         path, shown = self._path(config, start, [self._mean_of(name) for name in stops[:-1]] + [target])
-        pictures = decode_frames(path, self.run.decoded)
+        pictures = decode_frames(path, partial(self.run.along, start, self.cells.z[start]))
         scores = frame_scores(self.limits, path.embeddings, self.run.embedded(pictures))
         nearest, away = self._nearest(scores, [start, shown])
         cells = [self.real_cell(row) for row in nearest]

@@ -1,7 +1,7 @@
 """From cells to wells: ten million cells that go by plate by plate; speed, memory, and pandas as the yardstick.
 
-    python benchmarks/profile.py                            # 10,000,000 cells of 256 features, means
-    python benchmarks/profile.py --statistics median+mad
+    python benchmarks/profiles.py                            # 10,000,000 cells of 256 features, means
+    python benchmarks/profiles.py --statistics median+mad
 
 Three sides take turns, each in a process of its own so that its peak memory is its own, and only one works at a time:
 making the plates alone (a plate is noise around a mean of each well), ours on them, and pandas' groupby(["plate",

@@ -1,0 +1,227 @@
+"""A decoder for the embeddings of any run: conditional flow matching, from noise to pictures of cells.
+
+B cells a batch, C channels, S crop side in px, Z features of an embedding, K numbers of its code.
+
+A crop is x = g + SCALE y, with g a coarse layout of the cell. The network learns the velocity of
+y_t = (1 - t) noise + t y from t, g and the code of the embedding. Integrated from noise at t = 0 it draws a cell at
+t = 1; integrated backwards from a real cell it finds the noise that draws this very cell. What the embedding does not
+determine is random, or kept from a real cell. Lipman et al. 2023, "Flow matching for generative modeling"; Liu et al.
+2023, "Flow straight and fast".
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from phenolens.core.errors import InputError
+from phenolens.models.interface import Batch, Drawing, Loss, ModelConfig, Player, Source, setting, turned
+from phenolens.models.pca import principal_components
+
+SCALE = 0.25  # about the standard deviation of a crop around its coarse layout
+CODE_NOISE = 0.05  # standard deviations of a code added in training, so that neighbouring codes draw alike
+LAYOUT_DROPPED = 0.2  # share of training crops drawn without their layout
+KEPT = 0.999  # share of the averaged weights kept at each step, less at the start
+EMBEDDED_TIME = 64
+AT_ONCE = 64  # cells that are drawn at once
+LAYOUT_CROPS = 512  # crops, each in eight orientations, that the layout's components are made of
+
+
+@dataclass(frozen=True)
+class FlowConfig(ModelConfig):
+    """Settings of the decoder."""
+
+    of: str = setting("", "run whose embeddings are decoded; it is embedded first")
+    code_size: int = setting(64, "principal components of the embedding that the decoder sees", least=1, most=10_000)
+    layout_size: int = setting(16, "numbers that hold the coarse layout of a real cell", least=1, most=1000)
+    flow_width: int = setting(64, "feature maps at half the resolution; twice as many at a quarter", least=8, most=1024)
+    flow_rate: float = setting(1e-3, "learning rate of AdamW", least=0)
+    draw_steps: int = setting(8, "steps from noise to a picture, each of two evaluations", least=1, most=1000)
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        super().__post_init__()
+        if self.flow_width % 8:
+            raise InputError(f"--flow-width {self.flow_width}: expected a multiple of 8")
+
+
+class Flow(Drawing):
+    """Draws cells from embeddings: from noise, from the layout of a real cell, or a real cell changed."""
+
+    Config: ClassVar[type[ModelConfig]] = FlowConfig
+
+    def __init__(self, channels: int, crop_px: int, config: FlowConfig) -> None:
+        super().__init__()
+        if crop_px % 4:
+            raise InputError(f"a crop side of {crop_px} px is no multiple of 4, which --model flow needs")
+        self.config, self.shape = config, (channels, crop_px, crop_px)
+        values = channels * crop_px**2
+        self.network = Velocity(channels, config.code_size, config.flow_width)
+        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        self.layout_mean: Tensor
+        self.layout_components: Tensor
+        self.register_buffer("layout_mean", torch.zeros(values))
+        self.register_buffer("layout_components", torch.zeros(config.layout_size, values))
+
+    def take(self, source: Source) -> None:
+        """Set the shape of the code's components."""
+        super().take(source)
+        self.code_mean: Tensor
+        self.code_components: Tensor
+        self.register_buffer("code_mean", torch.zeros(source.features))
+        self.register_buffer("code_components", torch.zeros(self.config.code_size, source.features))
+
+    def prepare(self, z: Tensor, x: Tensor) -> None:
+        """Fit code and layout, by principal components, to embeddings (n, Z) and crops (n, C, S, S)."""
+        mean, components, variances = principal_components(z, min(self.config.code_size, len(z) - 1, z.shape[1]))
+        self.code_mean.copy_(mean)
+        scale = variances.clamp_min(1e-6 * variances[0]).rsqrt()[:, None]
+        self.code_components[: len(components)].copy_(components * scale)
+        views = torch.cat([turned(x[:LAYOUT_CROPS], turn) for turn in range(8)]).flatten(1)
+        mean, components, _ = principal_components(views, min(self.config.layout_size, len(views) - 1))
+        self.layout_mean.copy_(mean)
+        self.layout_components[: len(components)].copy_(components)
+
+    def code(self, z: Tensor) -> Tensor:
+        """Embeddings (B, Z) to codes (B, code_size) of mean 0 and variance 1 over the cells of `prepare`."""
+        return (z.float() - self.code_mean) @ self.code_components.T
+
+    def layout(self, x: Tensor) -> Tensor:
+        """The coarse layout (B, C, S, S) of crops: their projection on a few principal components of all crops."""
+        flat = x.float().flatten(1) - self.layout_mean
+        return (flat @ self.layout_components.T @ self.layout_components + self.layout_mean).unflatten(1, self.shape)
+
+    def no_layout(self, n: int) -> Tensor:
+        """The layout of an unknown cell: the mean of all crops."""
+        return self.layout_mean.unflatten(0, self.shape).expand(n, *self.shape)
+
+    def players(self) -> dict[str, Player]:
+        """The network, with AdamW."""
+        rate = self.config.flow_rate
+        adam = torch.optim.AdamW(self.network.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4)
+        return {"decoder": Player(self.network, adam, clip=1.0)}
+
+    def losses(self, batch: Batch) -> dict[str, Loss]:
+        """Squared error of the velocity at a random time, in a random orientation where the embedding has none."""
+        assert batch.z is not None
+        x, z = batch.x[0], batch.z[0]
+        self._average(batch.step)
+        if self.source.turns == 8:
+            orientation = torch.randint(8, (len(x),), device=x.device)
+            x = torch.stack([turned(crop, int(turn)) for crop, turn in zip(x, orientation)])
+        code = self.code(z)
+        code = code + CODE_NOISE * torch.randn_like(code)
+        known = (torch.rand(len(x), 1, 1, 1, device=x.device) >= LAYOUT_DROPPED).float()
+        g = torch.lerp(self.no_layout(len(x)), self.layout(x), known)
+        y = (x - g) / SCALE
+        noise = torch.randn_like(y)
+        t = torch.sigmoid(torch.randn(len(x), device=x.device))
+        at = t[:, None, None, None]
+        velocity = self.network(torch.lerp(noise, y, at), t, code, self._seen(g))
+        loss = (velocity.float() - (y - noise)).square().mean()
+        return {"decoder": Loss(loss, {"velocity": loss.detach()})}
+
+    def decode(self, z: Tensor) -> Tensor:
+        """A cell of each embedding, without a real cell's layout, all from the same noise."""
+        noise = self._noise(0).to(z.device).expand(len(z), *self.shape)
+        g = self.no_layout(len(z))
+        return g + SCALE * self._integrated(noise, self.code(z), g, start=0, end=1)
+
+    def redraw(self, x: Tensor, z: Tensor, *, seeds: Sequence[int]) -> Tensor:
+        """Draw cells with the layout of crops x and embeddings z, each from the noise of its seed."""
+        g = self.layout(x)
+        noise = torch.stack([self._noise(seed) for seed in seeds]).to(x.device)
+        return g + SCALE * self._integrated(noise, self.code(z), g, start=0, end=1)
+
+    def changed(self, x: Tensor, z: Tensor, to: Tensor) -> Tensor:
+        """Find the noise of crops x with embeddings z, and draw it with embeddings `to`; layouts are kept."""
+        g = self.layout(x)
+        noise = self._integrated((x - g) / SCALE, self.code(z), g, start=1, end=0)
+        g = g.expand(len(to), *self.shape)
+        return g + SCALE * self._integrated(noise.expand(len(to), *self.shape), self.code(to), g, start=0, end=1)
+
+    def _noise(self, seed: int) -> Tensor:
+        return torch.randn(self.shape, generator=torch.Generator().manual_seed(seed))
+
+    def _integrated(self, y: Tensor, code: Tensor, g: Tensor, *, start: float, end: float) -> Tensor:
+        """Integrate the velocity by Heun's method with the averaged weights."""
+        if len(y) > AT_ONCE:
+            parts = zip(y.split(AT_ONCE), code.split(AT_ONCE), g.split(AT_ONCE))
+            return torch.cat([self._integrated(*part, start=start, end=end) for part in parts])
+        seen, ones = self._seen(g), torch.ones(len(y), device=y.device)
+        h = (end - start) / self.config.draw_steps
+        for step in range(self.config.draw_steps):
+            t = start + step * h
+            first = self.average(y, t * ones, code, seen).float()
+            second = self.average(y + h * first, (t + h) * ones, code, seen).float()
+            y = y + h * (first + second) / 2
+        return y
+
+    def _seen(self, g: Tensor) -> Tensor:
+        """The layout as the network takes it in."""
+        return (g - self.layout_mean.unflatten(0, self.shape)) / SCALE
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        """Follow the weights, which are those after `step` steps, with the averaged ones."""
+        kept = min(KEPT, (1 + step) / (10 + step))
+        for average, weight in zip(self.average.parameters(), self.network.parameters()):
+            average.lerp_(weight, 1 - kept)
+
+
+class Velocity(nn.Module):
+    """The velocity dy/dt (B, C, S, S): a U-Net on blocks of 2 x 2 px, with one halving."""
+
+    def __init__(self, channels: int, code_size: int, width: int) -> None:
+        super().__init__()
+        size = 2 * width
+        self.time = nn.Sequential(nn.Linear(EMBEDDED_TIME, size), nn.SiLU(), nn.Linear(size, size))
+        self.code = nn.Sequential(nn.Linear(code_size, size), nn.SiLU(), nn.Linear(size, size))
+        self.first = nn.Conv2d(8 * channels, width, 3, padding=1)
+        self.down = nn.ModuleList([Residual(width, width, size), Residual(width, width, size)])
+        self.coarser = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
+        self.middle = nn.ModuleList([Residual(2 * width, 2 * width, size), Residual(2 * width, 2 * width, size)])
+        self.finer = nn.Conv2d(2 * width, width, 1)
+        self.up = nn.ModuleList([Residual(2 * width, width, size), Residual(width, width, size)])
+        self.last = nn.Conv2d(width, 4 * channels, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, y: Tensor, t: Tensor, code: Tensor, layout: Tensor) -> Tensor:
+        """y and layout (B, C, S, S), t (B,) from 0 to 1, code (B, code_size)."""
+        frequencies = torch.exp(torch.arange(EMBEDDED_TIME // 2, device=t.device) * (-math.log(1000) / 31))
+        angles = 100 * t[:, None] * frequencies
+        given = F.silu(self.time(torch.cat([angles.sin(), angles.cos()], dim=1)) + self.code(code))
+        blocks = F.pixel_unshuffle(torch.cat([y, layout], dim=1), 2)
+        h = self.first(blocks.contiguous(memory_format=torch.channels_last))
+        for block in self.down:
+            h = block(h, given)
+        kept, h = h, self.coarser(h)
+        for block in self.middle:
+            h = block(h, given)
+        h = torch.cat([F.interpolate(self.finer(h), size=kept.shape[-2:], mode="nearest"), kept], dim=1)
+        for block in self.up:
+            h = block(h, given)
+        return F.pixel_shuffle(self.last(h), 2)
+
+
+class Residual(nn.Module):
+    """Two convolutions beside a skip; time and code scale and shift the maps between them (FiLM)."""
+
+    def __init__(self, n_in: int, n_out: int, n_given: int) -> None:
+        super().__init__()
+        self.norm_in, self.norm_out = nn.GroupNorm(8, n_in), nn.GroupNorm(8, n_out)
+        self.conv_in, self.conv_out = nn.Conv2d(n_in, n_out, 3, padding=1), nn.Conv2d(n_out, n_out, 3, padding=1)
+        self.film = nn.Linear(n_given, 2 * n_out)
+        self.skip = nn.Conv2d(n_in, n_out, 1) if n_in != n_out else nn.Identity()
+        nn.init.zeros_(self.conv_out.weight)
+
+    def forward(self, x: Tensor, given: Tensor) -> Tensor:
+        """Maps (B, n_in, H, W) and given (B, n_given) to (B, n_out, H, W)."""
+        scale, shift = self.film(given)[:, :, None, None].chunk(2, dim=1)
+        h = self.norm_out(self.conv_in(F.silu(self.norm_in(x))))
+        return self.skip(x) + self.conv_out(F.silu(h * (1 + scale) + shift))

@@ -1,0 +1,140 @@
+"""The flow decoder draws what embeddings say, changes real cells without losing them, refuses other embeddings."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from phenolens import cli
+from phenolens.core.errors import InputError
+from phenolens.models import MODELS, model_config
+from phenolens.models.interface import Batch, Source
+from phenolens.pipeline import EmbedConfig, embed, train
+from phenolens.runs.decoder import find_decoding_run
+from phenolens.runs.embeddings import embedded_cells
+from phenolens.study import Study
+from phenolens.training import loop
+from phenolens.training.config import TrainConfig
+from phenolens.travel.compute import TravelConfig, Traveller
+
+SIDE_PX = 36
+NETWORK = {"flow_width": 16, "flow_rate": 5e-3, "code_size": 4, "layout_size": 2, "draw_steps": 8}
+FLAGS = ["--steps", "3", "--batch-size", "6", "--flow-width", "8", "--threads", "1", "--watch-every", "0"]
+
+
+def blobs(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Crops (n, 1, S, S) of one round blob each, and its radius and height as an embedding (n, 3) with noise."""
+    random = np.random.default_rng(seed)
+    radius, height = random.uniform(4, 10, n), random.uniform(0.4, 1, n)
+    y, x = np.mgrid[:SIDE_PX, :SIDE_PX] - SIDE_PX // 2
+    crops = height[:, None, None] * np.exp(-(x**2 + y**2) / (2 * radius[:, None, None] ** 2))
+    crops = crops + random.normal(0, 0.02, crops.shape)
+    z = np.stack([radius, 10 * height, random.normal(0, 0.1, n)], axis=1)
+    return torch.from_numpy(crops[:, None]).float(), torch.from_numpy(z).float()
+
+
+@pytest.fixture(scope="module")
+def drawer():
+    """A decoder that has learned to draw blobs."""
+    torch.manual_seed(0)
+    model = MODELS["flow"].build(1, SIDE_PX, model_config("flow", NETWORK))
+    model.take(Source("blobs", features=3, turns=8))
+    x, z = blobs(256)
+    model.prepare(z, x)
+    model.train()
+    players = model.players()
+    for step in range(250):
+        torch.manual_seed(step)
+        rows = torch.randint(len(x), (24,))
+        batch = Batch.unlabelled(x[rows][None], step)
+        losses = model.losses(Batch(**{**vars(batch), "z": z[rows][None]}))
+        loop.take_gradients(players, losses, clip_norm=None)
+        loop.step_players(players)
+    return model.eval()
+
+
+def light(x: torch.Tensor) -> np.ndarray:
+    return x.sum((1, 2, 3)).numpy()
+
+
+@torch.inference_mode()
+def test_what_is_drawn_follows_the_embedding(drawer):
+    x, z = blobs(40, seed=5)
+    drawn = drawer.redraw(x, z, seeds=range(40))
+    assert np.corrcoef(light(drawn), light(x))[0, 1] > 0.95
+    assert np.corrcoef(light(drawer.decode(z)), light(x))[0, 1] > 0.9  # without the layouts of the crops
+    assert not torch.equal(drawn, drawer.redraw(x, z, seeds=range(1, 41)))
+    assert torch.equal(drawn[5:], drawer.redraw(x[5:], z[5:], seeds=range(5, 40)))
+
+
+@torch.inference_mode()
+def test_a_real_cell_that_is_not_changed_stays_itself_and_one_that_is_follows_the_change(drawer):
+    x, z = blobs(12, seed=6)
+    again = drawer.changed(x, z, z)
+    assert (again - x).square().mean() < 0.01 * x.var()
+    wider = z + torch.tensor([2.0, 0.0, 0.0])
+    assert (light(drawer.changed(x, z, wider)) > light(x)).mean() > 0.9
+    path = torch.stack([z[0], (z[0] + wider[0]) / 2, wider[0]])
+    frames = drawer.changed(x[:1], z[:1], path)
+    assert frames.shape == (3, 1, SIDE_PX, SIDE_PX)
+    torch.testing.assert_close(frames[0], again[0], rtol=0.01, atol=0.01)
+
+
+@pytest.fixture
+def embedded_study(tiny_study):
+    train(tiny_study, TrainConfig(model="pca", steps=1, threads=1, network={"latent_size": 6}), name="pca-seed0")
+    embed(tiny_study, "pca-seed0", EmbedConfig(threads=1))
+    return tiny_study
+
+
+def refusal(capsys, *arguments: str) -> str:
+    capsys.readouterr()
+    assert cli.main([str(argument) for argument in arguments]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_a_decoders_run_has_the_embeddings_of_its_source_and_travels_from_the_real_cell(embedded_study):
+    folder = str(embedded_study.folder)
+    assert cli.main(["train", folder, "--model", "flow", "--of", "pca-seed0", *FLAGS]) == 0
+    assert cli.main(["embed", folder, "--runs", "flow-seed0", "--threads", "1"]) == 0
+    study = Study.open(folder)
+    decoded, source = (embedded_cells(study, run).z for run in ("flow-seed0", "pca-seed0"))
+    np.testing.assert_array_equal(decoded, source)
+    run = find_decoding_run(study, "flow-seed0", precision="float32")
+    rows = np.array([3, 8])
+    np.testing.assert_allclose(run.embedded(study.crops.take(rows)), source[rows], rtol=1e-3, atol=1e-3)
+    assert run.reconstructed(rows).shape == study.crops.take(rows).shape
+    traveller = Traveller.open(study, "flow-seed0")
+    treated = traveller.catalogue.treatments.query("role == 'treated'").index[0]
+    (journey,) = traveller.travel(TravelConfig(to=treated, frames=3, way="direction"))
+    start = journey.start.crop
+    assert np.square(journey.pictures[0] - start).mean() < 0.01 * start.var()
+    reconstructions = study.run_folder("flow-seed0") / "health.json"
+    assert json.loads(reconstructions.read_text())["steps"] == 3
+
+
+def test_a_decoder_wants_a_run_that_is_embedded(tiny_study, capsys):
+    folder = tiny_study.folder
+    assert "--of" in refusal(capsys, "train", folder, "--model", "flow", *FLAGS)
+    assert "nobody" in refusal(capsys, "train", folder, "--model", "flow", "--of", "nobody", *FLAGS)
+    train(tiny_study, TrainConfig(model="pca", steps=1, threads=1, network={"latent_size": 6}), name="pca-seed0")
+    line = refusal(capsys, "train", folder, "--model", "flow", "--of", "pca-seed0", *FLAGS)
+    assert "phenolens embed" in line
+    assert Study.open(folder).runs == ["pca-seed0"]
+
+
+def test_a_decoder_of_other_embeddings_than_those_there_now_is_refused(embedded_study, capsys):
+    folder = embedded_study.folder
+    assert cli.main(["train", str(folder), "--model", "flow", "--of", "pca-seed0", *FLAGS]) == 0
+    embed(embedded_study, "pca-seed0", EmbedConfig(threads=1, turns=8))
+    assert "pca-seed0" in refusal(capsys, "embed", folder, "--runs", "flow-seed0")
+    line = refusal(capsys, "train", folder, "--model", "flow", "--of", "pca-seed0", *FLAGS)
+    assert "embeddings that it decodes" in line
+
+
+def test_a_crop_side_that_cannot_be_halved_twice_is_refused():
+    with pytest.raises(InputError, match="50 px"):
+        MODELS["flow"].build(1, 50, model_config("flow", {}))
