@@ -32,7 +32,9 @@ from phenolens.core.workers import AtOnce
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
 from phenolens.screens.bbbc021 import PIXEL_UM
-from phenolens.screens.layouts import read_screen
+from phenolens.screens.config import LayoutConfig
+from phenolens.screens.layouts import layout_named
+from phenolens.screens.screen import Selection
 
 CHANNELS = ("DNA", "tubulin", "actin")
 BACKGROUND, SPOT = 600, 6000  # counts
@@ -123,7 +125,7 @@ def work_as_side(flags: Flags) -> dict[str, Any]:
         write_screen(flags.source, flags)
         return {}
     asked, processes = SIDES[flags.side]
-    screen = read_screen(flags.source, layout=flags.layout)
+    screen, _ = layout_named(flags.layout).open(flags.source, LayoutConfig(), Selection())
     plates = tuple(screen.table["plate"].unique()[: flags.plates[0]])
     table = screen.table[screen.table["plate"].isin(plates)]
     paths = [screen.folder / row[f"file_{channel}"] for _, row in table.iterrows() for channel in screen.channels]

@@ -7,6 +7,11 @@ import pandas as pd
 import tifffile
 import zarr
 
+from phenolens.core.keywords import keyword_settings
+from phenolens.screens.config import LayoutConfig
+from phenolens.screens.layouts import layout_named
+from phenolens.screens.screen import LABELLED, Screen, Selection
+
 HEIGHT, WIDTH = 40, 50
 CHANNELS = ("DNA", "actin")
 WELLS = {"B02": ("DMSO", 0.0, None), "B03": ("drug/one", 0.3, "Actin disruptors"), "C11": ("drug two", 5.0, None)}
@@ -122,3 +127,11 @@ def write_plates(folder: Path, *, zarr_format: int = 2, labels: tuple[str, ...] 
 def say(group: zarr.Group, ome: dict, zarr_format: int) -> None:
     """Attributes where the format has them."""
     group.attrs.update({"ome": ome} if zarr_format == 3 else ome)
+
+
+@keyword_settings
+def read_screen(
+    source: Path, *, layout: str, config: LayoutConfig | None = None, selection: Selection = LABELLED
+) -> Screen:
+    """The screen of a source folder, each of its images known to exist."""
+    return layout_named(layout).open(Path(source), config or LayoutConfig(), selection)[0]

@@ -12,6 +12,7 @@ import tifffile
 from PIL import Image
 from scipy import ndimage
 
+from layout_sources import read_screen
 from phenolens.cli import main
 from phenolens.core.workers import ONE
 from phenolens.crops.check import check_source, count_nuclei, found_nuclei, median_field, sampled_fields
@@ -20,7 +21,6 @@ from phenolens.crops.prepare_plate import found_centres
 from phenolens.crops.quality_control import detector_maximum
 from phenolens.plotting.quality_figures import nuclei_overlay
 from phenolens.plotting.style import png
-from phenolens.screens.layouts import read_screen
 
 WELLS = ("B02", "B03", "B04", "B05", "B06")
 N_NUCLEI = {"B02": 2, "B03": 6, "B04": 1, "B05": 3, "B06": 5}  # B05 has the median number

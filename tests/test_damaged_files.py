@@ -8,14 +8,13 @@ import pytest
 import tifffile
 import zarr
 
-from layout_sources import fields, say, write_images, write_plate_map, write_plates, write_table
+from layout_sources import fields, read_screen, say, write_images, write_plate_map, write_plates, write_table
 from phenolens.cli import main
 from phenolens.core.errors import InputError
 from phenolens.crops.check import check_source
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
 from phenolens.crops.source import UNREADABLE, open_source
-from phenolens.screens.layouts import read_screen
 from phenolens.screens.ome_zarr import Chunks, plane_chunks
 from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import Selection

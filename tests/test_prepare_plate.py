@@ -13,7 +13,16 @@ import pandas as pd
 import pytest
 import tifffile
 
-from layout_sources import CHANNELS, fields, pixels, write_images, write_loaddata, write_plate_map, write_plates
+from layout_sources import (
+    CHANNELS,
+    fields,
+    pixels,
+    read_screen,
+    write_images,
+    write_loaddata,
+    write_plate_map,
+    write_plates,
+)
 from layout_sources import write_table as write_image_table
 from phenolens.core.errors import InputError
 from phenolens.core.workers import AtOnce
@@ -25,7 +34,6 @@ from phenolens.crops.illumination import correct, load_illumination
 from phenolens.crops.make_crops import make_crops
 from phenolens.crops.store import CropStore
 from phenolens.screens.config import LayoutConfig
-from phenolens.screens.layouts import read_screen
 from phenolens.screens.read_image import read_field
 
 FIELD = ["plate", "well", "site"]

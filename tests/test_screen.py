@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from phenolens.core.errors import InputError
-from phenolens.screens.screen import Screen, checked_screen, select, treatment_name, well_name
+from phenolens.screens.screen import Screen, Selection, checked_screen, treatment_name, well_name
 
 
 def four_wells() -> pd.DataFrame:
@@ -90,21 +90,28 @@ def test_a_table_that_breaks_a_promise_is_refused(table, message):
 
 
 def test_select_takes_fields_that_are_in_all_of_the_choices():
-    chosen = select(checked(four_wells()), plates=["P1"], wells=["B02", "C03"])
+    chosen = Selection(
+        "all",
+        plates=("P1",),
+        wells=(
+            "B02",
+            "C03",
+        ),
+    ).of(checked(four_wells()))
     assert list(chosen.table["well"]) == ["B02", "C03"]
     assert list(chosen.table.index) == [0, 1]
 
 
 def test_select_takes_all_when_nothing_is_chosen():
     screen = checked(four_wells())
-    pd.testing.assert_frame_equal(select(screen).table, screen.table)
+    pd.testing.assert_frame_equal(Selection("all").of(screen).table, screen.table)
 
 
 def test_select_names_the_nearest_of_what_the_screen_does_not_have():
     with pytest.raises(InputError, match='well "C04" is not in the screen \\(3 are; the nearest is "C03"\\)'):
-        select(checked(four_wells()), wells=["C04"])
+        Selection("all", wells=("C04",)).of(checked(four_wells()))
 
 
 def test_select_refuses_a_choice_that_leaves_nothing():
     with pytest.raises(InputError, match="no field is in all"):
-        select(checked(four_wells()), plates=["P2"], wells=["C03"])
+        Selection("all", plates=("P2",), wells=("C03",)).of(checked(four_wells()))

@@ -10,10 +10,11 @@ import pandas as pd
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell, track
 from phenolens.crops.cut import FieldCutter, refuse_outside
+from phenolens.screens.centres import centres_from
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.cropset import CropReader
 from phenolens.screens.image_files import file_on_disk, is_zarr, part_name
-from phenolens.screens.layouts import centres_path, layout_named, read_screen_centres
+from phenolens.screens.layouts import centres_path, layout_named
 from phenolens.screens.read_image import Headers
 from phenolens.screens.screen import FIELD, Screen, Selection, where_of
 
@@ -95,7 +96,8 @@ def open_source(
     centres: pd.DataFrame | None = None
     has_table = config.centres is not None or centres_path(path, config).exists()
     if cells == "given" or (cells == "auto" and has_table):
-        centres, screen = read_screen_centres(path, screen, config=config, skip_missing=selection.skip_missing)
+        centres, counts = centres_from(centres_path(path, config), screen, skip_missing=selection.skip_missing)
+        screen = replace(screen, left_out={**screen.left_out, **counts})
     return source_of_fields(screen, centres, headers=headers)
 
 

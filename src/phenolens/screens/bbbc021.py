@@ -4,7 +4,6 @@ A simulated screen has the same layout. Ljosa et al. 2012; the roles of the well
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
@@ -13,16 +12,10 @@ import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
+from phenolens.core.keywords import keyword_settings
 from phenolens.screens.csv_table import numbers, read_csv
 from phenolens.screens.image_files import missing_line, with_files
-from phenolens.screens.screen import (
-    Screen,
-    Treatments,
-    checked_screen,
-    select,
-    treatment_name,
-    well_names,
-)
+from phenolens.screens.screen import LABELLED, Screen, Selection, checked_screen, treatment_name, well_names
 
 IMAGE_TABLE = "BBBC021_v1_image.csv"
 LABEL_TABLE = "BBBC021_v1_moa.csv"
@@ -50,28 +43,16 @@ PLATE_FOLDER, WEEK_FOLDER = re.compile(r"Week\d+_\d+"), re.compile(r"Week\d+")
 PLATE = re.compile(r"^(Week\d+)_\w+$")
 
 
-def read_bbbc021(
-    tables: Path,
-    *,
-    images: Path | None = None,
-    treatments: Treatments = "labelled",
-    plates: Iterable[str] = (),
-    wells: Iterable[str] = (),
-    sites: Iterable[int] = (),
-    skip_missing: bool = False,
-) -> Screen:
+@keyword_settings
+def read_bbbc021(tables: Path, *, images: Path | None = None, selection: Selection = LABELLED) -> Screen:
     """The screen that BBBC021's image table and label table describe.
 
     Args:
         tables: Folder of both tables (each may end in .gz).
         images: Folder of the plates' folders, as unpacked (`Week1_22123`) or as the table has them
             (`Week1/Week1_22123`); without it the screen has no files.
-        treatments: "labelled" keeps the controls and the treatments with a known mechanism.
-        plates: Plates to take; all by default.
-        wells: Wells to take; all by default.
-        sites: Sites to take; all by default.
-        skip_missing: Leave out, and count in `left_out`, labelled treatments without a well, fields without an image
-            of each channel and images that the table does not name.
+        selection: The part to take. `skip_missing` leaves out, and counts in `left_out`, labelled treatments without a
+            well, fields without an image of each channel and images that the table does not name.
 
     Returns:
         A screen whose table also has `table_number` and `image_number`, the field's key in CellProfiler's tables.
@@ -83,16 +64,18 @@ def read_bbbc021(
     image_path, label_path = _table_path(Path(tables), IMAGE_TABLE), _table_path(Path(tables), LABEL_TABLE)
     fields = _fields(read_csv(image_path, columns=IMAGE_COLUMNS), source=image_path.name)
     fields["role"] = roles(fields)
-    fields, n_unseen = _with_mechanism(fields, _labels(label_path), source=label_path.name, skip_missing=skip_missing)
+    fields, n_unseen = _with_mechanism(
+        fields, _labels(label_path), source=label_path.name, skip_missing=selection.skip_missing
+    )
     sources = {path.name: sha256(path) for path in (image_path, label_path)}
     whole = checked_screen(
         fields, channels=tuple(CHANNELS), folder=images or tables, source=image_path.name, sources=sources
     )
     whole = replace(whole, left_out={"labelled treatments that no well has": n_unseen} if n_unseen else {})
-    chosen = select(whole, treatments=treatments, plates=plates, wells=wells, sites=sites)
+    chosen = selection.of(whole)
     if images is None:
         return replace(chosen, table=chosen.table.drop(columns=[f"file_{channel}" for channel in CHANNELS]))
-    return _with_images(chosen, whole, skip_missing=skip_missing)
+    return _with_images(chosen, whole, skip_missing=selection.skip_missing)
 
 
 def roles(fields: pd.DataFrame) -> pd.Series:

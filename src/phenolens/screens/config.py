@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phenolens.core.errors import InputError
-from phenolens.screens.plate_map import DEFAULT_NAME
+
+PLATE_MAP = "plate_map.csv"  # in a source folder
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,12 @@ class LayoutConfig:
         """The plate map, given or in the source; None where there is none."""
         if self.plate_map is not None:
             return given_path(self.plate_map, source)
-        default = Path(source) / DEFAULT_NAME
+        default = Path(source) / PLATE_MAP
         return default if default.is_file() else None
+
+    def table_path(self, source: Path, default: str | Path) -> Path:
+        """The table, given or the source's `default`."""
+        return Path(source) / default if self.table is None else given_path(self.table, source)
 
 
 def given_path(path: Path, source: Path) -> Path:

@@ -15,11 +15,12 @@ import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
+from phenolens.core.keywords import keyword_settings
 from phenolens.screens.bbbc021 import CHANNELS, FIELD_COLUMNS, FILE_COLUMNS, named_fields, roles
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.csv_table import numbers, read_csv
 from phenolens.screens.image_files import missing_line
-from phenolens.screens.screen import FIELD, Screen, Selection, Treatments, checked_screen, select
+from phenolens.screens.screen import FIELD, LABELLED, Screen, Selection, checked_screen
 
 METADATA = "metadata.csv"
 CROPS_FOLDER = "singh_cp_pipeline_singlecell_images"
@@ -79,34 +80,24 @@ class CropFiles:
 
 def open_cropset(source: Path, config: LayoutConfig, selection: Selection) -> tuple[Screen, FinishedCrops]:
     """The screen of a crop set and its crops; InputError as in `read_cropset`."""
-    screen, cells = read_cropset(source, **vars(selection))
+    screen, cells = read_cropset(source, selection=selection)
     order = [CHANNELS_ON_DISK.index(channel) for channel in screen.channels]
     return screen, FinishedCrops(cells, CropFiles(screen.folder, order))
 
 
-def read_cropset(
-    source: Path,
-    *,
-    treatments: Treatments = "labelled",
-    plates: Iterable[str] = (),
-    wells: Iterable[str] = (),
-    sites: Iterable[int] = (),
-    skip_missing: bool = False,
-) -> tuple[Screen, pd.DataFrame]:
-    """The screen of a crop set, and one row a crop: `plate`, `well`, `site`, `object_number`, `path` under `source`.
+@keyword_settings
+def read_cropset(source: Path, *, selection: Selection = LABELLED) -> tuple[Screen, pd.DataFrame]:
+    """The screen of a crop set's fields, without files, and a row a crop.
 
     Only folders are listed, no crop is opened.
 
     Args:
         source: Folder of `metadata.csv` and the crops.
-        treatments: "labelled" keeps the controls and the treatments with a known mechanism.
-        plates: Plates to take; all by default.
-        wells: Wells to take; all by default.
-        sites: Sites to take; all by default.
-        skip_missing: Leave out, and count in `left_out`, rows without a crop and crops without a row.
+        selection: The part to take. `skip_missing` leaves out, and counts in `left_out`, rows without a crop and crops
+            without a row.
 
     Returns:
-        The screen of the fields that have crops, without files, and the crops.
+        The screen, and the crops: `plate`, `well`, `site`, `object_number`, `path` under `source`.
 
     Raises:
         InputError: A column is missing or a row contradicts itself; or, without `skip_missing`, what that would leave
@@ -121,13 +112,12 @@ def read_cropset(
     rows["moa"] = rows["moa"].astype(object).where(rows["moa"].notna() & (rows["role"] != "control"), None)
     rows["path"] = _crops_folder(source).name + "/" + rows["folder"].astype(str) + "/" + rows["name"].astype(str)
     _refuse_twice(rows)
-    rows, left_out = _on_disk(rows, source, skip_missing=skip_missing)
+    rows, left_out = _on_disk(rows, source, skip_missing=selection.skip_missing)
     fields = rows.drop(columns=["path", "folder", "name", "object_number"]).drop_duplicates()
     screen = checked_screen(
         fields, channels=tuple(CHANNELS), folder=source, source=METADATA, sources={METADATA: sha256(table_path)}
     )
-    screen = replace(screen, left_out=left_out)
-    screen = select(screen, treatments=treatments, plates=plates, wells=wells, sites=sites)
+    screen = selection.of(replace(screen, left_out=left_out))
     cells = rows[[*FIELD, "object_number", "path"]].merge(screen.table[FIELD])
     return screen, cells.sort_values([*FIELD, "object_number"]).reset_index(drop=True)
 

@@ -1,7 +1,7 @@
 """Read a table of comma-separated values; what is wrong with it is one line."""
 
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,8 @@ def read_csv(
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a table with the columns {', '.join(columns)}")
-    kinds = {name: _as_written for name in text} if as_written else None
-    table = _parsed(
-        path,
-        low_memory=False,
-        sep=separator,
-        converters=kinds,
-        dtype=None if as_written else dict.fromkeys(text, str),
-    )
+    kinds = {"converters": dict.fromkeys(text, str)} if as_written else {"dtype": dict.fromkeys(text, str)}
+    table = _parsed(path, low_memory=False, sep=separator, **kinds)
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise InputError(f"{path}: no column {', '.join(missing)} (found: {', '.join(map(str, table.columns))})")
@@ -47,10 +41,6 @@ def column_names(path: Path, *, separator: str = ",") -> list[str]:
     """The names in a table's first line as written, duplicates too ("" where there is none)."""
     first = _parsed(Path(path), header=None, nrows=1, dtype=str, keep_default_na=False, sep=separator)
     return [str(name) for name in first.iloc[0]]
-
-
-def _as_written(cell: str) -> str:
-    return cell
 
 
 def _parsed(path: Path, **how: Any) -> pd.DataFrame:
@@ -74,3 +64,12 @@ def numbers(table: pd.DataFrame, column: str, *, source: str) -> pd.Series:
             f"({int(bad.sum()):,} such rows); correct the table"
         )
     return values
+
+
+def refuse_repeated(table: pd.DataFrame, keys: Sequence[str], *, source: str, expected: str) -> None:
+    """InputError when two rows have the same `keys`; `expected` ends the message: `one row a well`."""
+    twice = table.duplicated(list(keys))
+    if twice.any():
+        row = table[twice].iloc[0]
+        where = ", ".join(f"{key} {row[key]}" for key in keys)
+        raise InputError(f"{source}: {where} is there twice ({int(twice.sum()):,} such rows); expected {expected}")

@@ -3,18 +3,15 @@
 import os
 import re
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from phenolens.core.errors import InputError
-from phenolens.core.files import sha256
 from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig, chosen_channels
-from phenolens.screens.plate_map import read_plate_map, with_defaults, with_plate_map
-from phenolens.screens.screen import Screen, checked_screen, well_name, where_of
+from phenolens.screens.plate_map import with_treatments
+from phenolens.screens.screen import FIELD, Screen, well_name, where_of
 
 # A channel has no underscore, which excludes `w1_thumb`. ImageXpress puts an identifier (guid) at the end.
 PLACES = {
@@ -40,29 +37,21 @@ def read_pattern(source: Path, *, config: LayoutConfig, skip_missing: bool = Fal
     expression = pattern_expression(config.pattern)
     rows, left_out = _matching(source, expression, pattern=config.pattern)
     table = pd.DataFrame(rows)
-    key = ["plate", "well", "site"]
-    twice = table.duplicated([*key, "channel"])
+    key = [*FIELD, "channel"]
+    twice = table.duplicated(key)
     if twice.any():
         again = table[twice].iloc[0]
-        first = table[(table[[*key, "channel"]] == again[[*key, "channel"]]).all(axis=1)].iloc[0]
+        first = table[(table[key] == again[key]).all(axis=1)].iloc[0]
         raise InputError(
             f'{where_of(again)}: channel "{again["channel"]}" has two files, {first["path"]} and {again["path"]} '
             f"({int(twice.sum())} such files); make the pattern narrower"
         )
     channels = chosen_channels(sorted(table["channel"].unique()), config.channels, source=str(source))
-    wide = table.pivot(index=key, columns="channel", values="path")[list(channels.values())]
+    wide = table.pivot(index=FIELD, columns="channel", values="path")[list(channels.values())]
     fields = wide.set_axis([f"file_{channel}" for channel in channels], axis=1).reset_index()
-    fields, n_incomplete = _complete(fields, list(channels), skip_missing=skip_missing)
-    if n_incomplete:
-        left_out["fields without an image of each channel"] = n_incomplete
-    map_path = config.plate_map_path(source)
-    if map_path is None:
-        raise InputError(f"{source}: file names do not give the treatment of a well; give a CSV with --plate-map")
-    fields, more = with_plate_map(fields, read_plate_map(map_path), source=map_path.name, skip_missing=skip_missing)
-    fields = with_defaults(fields, controls=config.controls, source=map_path.name)
-    sources = {map_path.name: sha256(map_path)}
-    screen = checked_screen(fields, channels=list(channels), folder=source, source=map_path.name, sources=sources)
-    return replace(screen, left_out={**left_out, **more})
+    return with_treatments(
+        fields, list(channels), source=source, config=config, skip_missing=skip_missing, left_out=left_out
+    )
 
 
 def pattern_expression(pattern: str) -> re.Pattern[str]:
@@ -121,8 +110,6 @@ def _matching(
 
 def _files(source: Path) -> list[str]:
     """Every file under `source` as its path with forward slashes, in order."""
-    if not source.is_dir():
-        raise InputError(f"{source}: no such folder; give the folder that holds the images")
 
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename}: cannot be listed ({error.strerror}); make it readable") from error
@@ -132,20 +119,3 @@ def _files(source: Path) -> list[str]:
         for folder, _, names in os.walk(source, onerror=refuse)
         for name in names
     )
-
-
-def _complete(fields: pd.DataFrame, channels: list[str], *, skip_missing: bool) -> tuple[pd.DataFrame, int]:
-    """The fields with a file of each channel, and how many have not; without skip_missing an InputError."""
-    lacking = fields[[f"file_{channel}" for channel in channels]].isna().to_numpy()
-    incomplete = lacking.any(axis=1)
-    if incomplete.any() and not skip_missing:
-        row = fields[incomplete].iloc[0]
-        channel = channels[int(lacking[incomplete][0].argmax())]
-        raise InputError(
-            f'{where_of(row)}: channel "{channel}" has no file that matches the pattern; '
-            f"{int(incomplete.sum()):,} such fields. Bring it, choose --channels, or run with "
-            "--skip-missing; no crop was written."
-        )
-    if incomplete.all():
-        raise InputError(f"no field has a file of each channel ({', '.join(channels)}); choose fewer with --channels")
-    return fields.take(np.flatnonzero(~incomplete)).reset_index(drop=True), int(incomplete.sum())

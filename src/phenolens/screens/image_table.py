@@ -1,23 +1,30 @@
-"""Read a screen from a table of its images in plain columns: plate, well, site, file_<channel>, compound ...
+"""Read a screen from a table of its images: plain columns, CellProfiler's LoadData or Image.csv, DeepProfiler's index.
 
-The columns and their defaults are those of plate_map.py; a plate map may give the treatments instead.
+Plate, well, site and treatment are columns as in plate_map.py; a plate map may give the treatments instead.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 
 from phenolens.core.errors import InputError
-from phenolens.core.files import sha256
-from phenolens.screens.config import LayoutConfig, chosen_channels, given_path
-from phenolens.screens.image_files import count_unnamed
-from phenolens.screens.plate_map import known_columns, read_as_text, read_plate_map, with_defaults, with_plate_map
-from phenolens.screens.screen import Screen, checked_screen
+from phenolens.screens.config import LayoutConfig, chosen_channels
+from phenolens.screens.image_files import IMAGE_SUFFIXES, ImageReference, count_unnamed, file_on_disk
+from phenolens.screens.plate_map import known_columns, read_as_text, with_treatments
+from phenolens.screens.screen import Screen
 
-DEFAULT_TABLE = "images.csv"
 FILE = "file_"
+FILE_COLUMN = re.compile(r"^(?:Image_)?FileName_(?P<channel>.+)$")
+URL_COLUMN = re.compile(r"^(?:Image_)?URL_(?P<channel>.+)$")
+ILLUMINATION = re.compile(r"^Illum", re.IGNORECASE)  # correction functions beside the images, as .npy
+INPUTS, INDEX, IMAGES, LOCATIONS = "inputs", Path("metadata", "index.csv"), "images", "locations"  # of DeepProfiler
+OUTLINES = "Outlines"  # masks of the cells, not a channel
+OTHER_PICTURES = (".jpg", ".jpeg", ".jp2", ".bmp", ".gif", ".webp")  # kinds that are not read, most of them lossy
+WITH_DOSE = "treatment"  # beside a column for the compound it is the compound with its dose
 
 
 def read_table(source: Path, *, config: LayoutConfig, skip_missing: bool = False) -> Screen:
@@ -26,60 +33,187 @@ def read_table(source: Path, *, config: LayoutConfig, skip_missing: bool = False
     Files are not yet searched (see with_files). Raises InputError for a missing column, no `file_` column, and a
     field without the name of a file for each channel (with `skip_missing` left out and counted).
     """
-    source = Path(source)
-    path = given_path(config.table or Path(DEFAULT_TABLE), source)
+    path = config.table_path(source, "images.csv")
     raw = read_as_text(path)
-    found = {str(name)[len(FILE) :]: str(name) for name in raw.columns if str(name).startswith(FILE)}
-    if not found:
-        raise InputError(
-            f"{path}: no column {FILE}<channel>, such as {FILE}DNA (found: {', '.join(map(str, raw.columns))})"
-        )
-    channels = chosen_channels(list(found), config.channels, source=path.name)
-    fields = known_columns(raw, source=path.name)
-    every = pd.DataFrame({theirs: raw[column] for theirs, column in found.items()})
-    return described_screen(
-        fields, every, source=source, table=path, config=config, channels=channels, skip_missing=skip_missing
+    files = raw[[name for name in raw if str(name).startswith(FILE)]].rename(columns=lambda name: name[len(FILE) :])
+    return _screen(
+        raw,
+        files,
+        expected=f"{FILE}<channel>, such as {FILE}DNA",
+        source=source,
+        table=path,
+        config=config,
+        skip_missing=skip_missing,
     )
 
 
-def described_screen(
-    fields: pd.DataFrame,
-    every: pd.DataFrame,
+def read_loaddata(source: Path, *, config: LayoutConfig, skip_missing: bool = False) -> Screen:
+    """The screen of `FileName_X` and `PathName_X` (or `URL_X`) columns, also with `Image_` before them.
+
+    A folder that does not exist where the table has it is searched within `source` by the end of its path, and last in
+    `source` itself. Channels whose name begins with Illum are left out. A `Frame_X` column that is not all 0 is the
+    page, from 0. Raises InputError as read_table does, and for an address that is not a file of this machine.
+    """
+    path = config.table_path(source, "load_data.csv")
+    raw = read_as_text(path)
+    columns: dict[str, str] = {}  # channel -> the column of its file's name, or else of its address
+    for expression in (FILE_COLUMN, URL_COLUMN):
+        for name in map(str, raw.columns):
+            match = expression.match(name)
+            if match and not ILLUMINATION.match(match["channel"]):
+                columns.setdefault(match["channel"], name)
+    folder_of = _folders(Path(source))
+    files = {name: _references(raw, name, column, folder_of, source=path.name) for name, column in columns.items()}
+    return _screen(
+        raw,
+        pd.DataFrame(files),
+        expected="FileName_<channel>, Image_FileName_<channel> or URL_<channel>",
+        source=source,
+        table=path,
+        config=config,
+        skip_missing=skip_missing,
+    )
+
+
+def read_deepprofiler(source: Path, *, config: LayoutConfig, skip_missing: bool = False) -> Screen:
+    """The screen of a project folder, or of its `inputs`: a row a field in `metadata/index.csv`.
+
+    `Metadata_Plate`, `Metadata_Well` and `Metadata_Site` name the field; a column whose every value is the name of an
+    image is a channel, its paths lie within `images` (as DeepProfiler joins them). Raises InputError as read_table
+    does, and for a column of images that would be lost.
+    """
+    source = Path(source)
+    inputs = inputs_folder(source).relative_to(source)
+    path = config.table_path(source, inputs / INDEX)
+    raw = read_as_text(path)
+    channels = [name for name in raw if name != OUTLINES and _are_images(raw[name]).all() and raw[name].notna().any()]
+    others = raw.drop(columns=channels)
+    _refuse_lost_images(others.drop(columns=OUTLINES, errors="ignore"), source=path.name)
+    within = PurePosixPath(inputs.as_posix()) / IMAGES
+    files = raw[channels].map(lambda name: str(within / str(name).replace("\\", "/")), na_action="ignore")
+    plain = {name: str(name).lower().removeprefix("metadata_") for name in others}
+    if {"compound", "compound_name"} & set(plain.values()):
+        others = others.drop(columns=[name for name, short in plain.items() if short == WITH_DOSE])
+    return _screen(
+        others,
+        files,
+        expected=f"whose values are images within {inputs / IMAGES} ({', '.join(IMAGE_SUFFIXES)}), such as DNA",
+        source=source,
+        table=path,
+        config=config,
+        skip_missing=skip_missing,
+    )
+
+
+def inputs_folder(source: Path) -> Path:
+    """The folder that holds metadata, images and locations: `inputs` in a project's folder, or the folder itself."""
+    inside = Path(source) / INPUTS
+    return inside if inside.is_dir() else Path(source)
+
+
+def locations_folder(source: Path) -> Path | None:
+    """Where a project has its cells' centres; None where it has none."""
+    folder = inputs_folder(source) / LOCATIONS
+    return folder if folder.is_dir() else None
+
+
+def _screen(
+    raw: pd.DataFrame,
+    files: pd.DataFrame,
     *,
+    expected: str,
     source: Path,
     table: Path,
     config: LayoutConfig,
-    channels: Mapping[str, str],
     skip_missing: bool,
 ) -> Screen:
-    """A checked screen of fields (known columns) and their files, with the plate map where there is one.
-
-    `every` has a column a channel of the table, of which `channels` (our name: the column) are taken.
-    """
+    """The screen of a table's rows and the files of all its channels; without any, `expected` is in the InputError."""
+    if files.columns.empty:
+        raise InputError(f"{table}: no column {expected} (found: {', '.join(map(str, raw.columns[:20]))})")
+    channels = chosen_channels(list(files.columns.astype(str)), config.channels, source=table.name)
+    fields = known_columns(raw, source=table.name)
     for name in ("plate", "well"):
         if name not in fields:
             raise InputError(f"{table}: no column for the {name}; add it (docs/formats.md names the columns)")
-    left_out: dict[str, int] = {}
-    if n_unnamed := count_unnamed(source, (str(text) for text in every.to_numpy().ravel() if pd.notna(text))):
-        left_out["images that the table does not name"] = n_unnamed
-    files = every[list(channels.values())].set_axis([f"{FILE}{ours}" for ours in channels], axis=1)
-    lacking = files.isna().any(axis=1).to_numpy()
-    if lacking.any():
-        row = int(lacking.argmax())
-        channel = list(channels)[int(files.isna().iloc[row].to_numpy().argmax())]
-        if not skip_missing or lacking.all():
+    n_unnamed = count_unnamed(source, (str(text) for text in files.to_numpy().ravel() if pd.notna(text)))
+    chosen = files[list(channels.values())].set_axis([f"{FILE}{ours}" for ours in channels], axis=1)
+    return with_treatments(
+        pd.concat([fields, chosen], axis=1),
+        list(channels),
+        source=source,
+        config=config,
+        skip_missing=skip_missing,
+        table=table,
+        left_out={"images that the table does not name": n_unnamed} if n_unnamed else {},
+    )
+
+
+def _references(
+    raw: pd.DataFrame, channel: str, column: str, folder_of: Callable[[str], Path], *, source: str
+) -> pd.Series:
+    """Each row's file as in `file_<channel>`; empty where the table has none."""
+    if URL_COLUMN.match(column):
+        paths = raw[column].map(lambda url: _local(url, column, source=source), na_action="ignore").astype(object)
+        folders, names = (paths.str.rpartition("/")[part] for part in (0, 2))
+    else:
+        path_column = column.replace("FileName_", "PathName_")
+        names = raw[column]
+        folders = raw[path_column].fillna("") if path_column in raw else pd.Series("", index=raw.index)
+    pages = pd.Series(0, index=raw.index)
+    for name in (f"Frame_{channel}", f"Image_Frame_{channel}"):
+        if name in raw:
+            pages = pd.to_numeric(raw[name], errors="coerce").fillna(0).astype(int)
+            break
+    has_pages = bool((pages > 0).any())
+
+    def reference(folder: str, name: str, page: int) -> str | None:
+        if pd.isna(name):
+            return None
+        return str(ImageReference(folder_of(folder) / name, {"page": str(page + 1)} if has_pages else {}))
+
+    return pd.Series(list(map(reference, folders, names, pages)), index=raw.index, dtype=object)
+
+
+def _folders(source: Path) -> Callable[[str], Path]:
+    """A function from a PathName to its folder on this machine, relative to `source` if it is inside."""
+
+    @cache
+    def folder_of(path_name: str) -> Path:
+        text = path_name.strip()
+        parts = (PureWindowsPath(text) if "\\" in text else PurePosixPath(text)).parts
+        if text and Path(text).is_absolute() and Path(text).is_dir():
+            found = Path(text)
+            inside = found.is_relative_to(source.resolve())
+            return found.relative_to(source.resolve()) if inside else found
+        for first in range(len(parts)):
+            end = Path(*(part for part in parts[first:] if part not in ("/", "..")))
+            if (source / end).is_dir():
+                return end
+        return Path()
+
+    return folder_of
+
+
+def _local(url: str, column: str, *, source: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("", "file"):
+        raise InputError(f"{source}: {column} has {url}, which is not on this machine; download the images first")
+    return unquote(parts.path).replace("\\", "/")
+
+
+def _are_images(values: pd.Series, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> pd.Series:
+    """Whether each value that is there names a file with one of these endings."""
+    return values.dropna().map(lambda value: file_on_disk(value).suffix.lower() in suffixes).astype(bool)
+
+
+def _refuse_lost_images(others: pd.DataFrame, *, source: str) -> None:
+    """InputError for a column with images in some rows only, or with pictures of a kind that is not read."""
+    for name in others:
+        are_images, are_others = _are_images(others[name]), _are_images(others[name], OTHER_PICTURES)
+        bad = are_others if are_others.any() else ~are_images
+        if are_images.any() or are_others.any():
+            row = int(str(bad.idxmax()))
             raise InputError(
-                f'{table.name}, row {row + 2}: channel "{channel}" has no file ({int(lacking.sum()):,} such rows); '
-                "fill it in, choose --channels, or run with --skip-missing; no crop was written."
+                f'{source}, row {row + 2}: {name} is "{others[name].loc[row]}"; expected images that end in '
+                f"{', '.join(IMAGE_SUFFIXES)} in all rows or in none; correct it, or take the column out"
             )
-        left_out["fields without an image of each channel"] = int(lacking.sum())
-    joined = pd.concat([fields, files], axis=1)[~lacking].reset_index(drop=True)
-    sources = {table.name: sha256(table)}
-    map_path = config.plate_map_path(source)
-    if map_path is not None:
-        joined, more = with_plate_map(joined, read_plate_map(map_path), source=map_path.name, skip_missing=skip_missing)
-        left_out |= more
-        sources[map_path.name] = sha256(map_path)
-    joined = with_defaults(joined, controls=config.controls, source=(map_path or table).name)
-    screen = checked_screen(joined, channels=list(channels), folder=source, source=table.name, sources=sources)
-    return replace(screen, left_out=left_out)

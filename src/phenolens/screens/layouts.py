@@ -1,24 +1,20 @@
 """The layouts in which a source may lie on disk. Flags, help, messages and readers follow from this one table."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.screens.bbbc021 import PIXEL_UM, read_bbbc021
-from phenolens.screens.centres import DEFAULT_NAME, centres_from
+from phenolens.screens.centres import DEFAULT_NAME
 from phenolens.screens.config import LayoutConfig, given_path
 from phenolens.screens.cropset import FinishedCrops, open_cropset
-from phenolens.screens.deepprofiler import locations_folder, read_deepprofiler
 from phenolens.screens.filename_pattern import read_pattern
 from phenolens.screens.image_files import with_files
-from phenolens.screens.image_table import read_table
-from phenolens.screens.loaddata import read_loaddata
+from phenolens.screens.image_table import locations_folder, read_deepprofiler, read_loaddata, read_table
 from phenolens.screens.ome_zarr import read_ome_zarr
 from phenolens.screens.scportrait import open_h5sc
-from phenolens.screens.screen import Screen, Selection, Treatments
+from phenolens.screens.screen import Screen, Selection
 
 Opened = tuple[Screen, FinishedCrops | None]
 
@@ -34,7 +30,7 @@ class Layout:
 
 
 def _bbbc021(source: Path, config: LayoutConfig, selection: Selection) -> Opened:
-    return read_bbbc021(source, images=source, **vars(selection)), None
+    return read_bbbc021(source, images=source, selection=selection), None
 
 
 def _fields(read: Callable[..., Screen]) -> Callable[[Path, LayoutConfig, Selection], Opened]:
@@ -68,37 +64,9 @@ def layout_named(name: str) -> Layout:
     return LAYOUTS[name]
 
 
-def read_screen(
-    source: Path,
-    *,
-    layout: str,
-    config: LayoutConfig | None = None,
-    treatments: Treatments = "labelled",
-    plates: Iterable[str] = (),
-    wells: Iterable[str] = (),
-    sites: Iterable[int] = (),
-    skip_missing: bool = False,
-) -> Screen:
-    """The screen of a source folder in one of LAYOUTS, each of its images known to exist.
-
-    Raises InputError as the layout's reader, `select` and `with_files` do.
-    """
-    selection = Selection(treatments, tuple(plates), tuple(wells), tuple(sites), skip_missing)
-    return layout_named(layout).open(Path(source), config or LayoutConfig(), selection)[0]
-
-
-def read_screen_centres(
-    source: Path, screen: Screen, *, config: LayoutConfig | None = None, skip_missing: bool = False
-) -> tuple[pd.DataFrame, Screen]:
-    """The cells' centres, as read_centres gives them, and the screen with what was left out counted in it."""
-    centres, counts = centres_from(centres_path(source, config), screen, skip_missing=skip_missing)
-    return centres, replace(screen, left_out={**screen.left_out, **counts})
-
-
-def centres_path(source: Path, config: LayoutConfig | None = None) -> Path:
+def centres_path(source: Path, config: LayoutConfig) -> Path:
     """Where the cells' centres are: as given, or Nuclei.csv in the source, or the locations of DeepProfiler there."""
-    given = (config or LayoutConfig()).centres
-    if given is not None:
-        return given_path(given, source)
+    if config.centres is not None:
+        return given_path(config.centres, source)
     usual, locations = Path(source) / DEFAULT_NAME, locations_folder(source)
     return usual if usual.exists() or locations is None else locations

@@ -7,8 +7,9 @@ the two cannot be distinguished.
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -19,12 +20,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from phenolens.core.errors import InputError
-from phenolens.core.files import sha256
 from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig, chosen_channels
 from phenolens.screens.image_files import ImageReference, chosen_indices
-from phenolens.screens.plate_map import read_plate_map, with_defaults, with_plate_map
-from phenolens.screens.screen import Screen, checked_screen, well_name, where_of
+from phenolens.screens.plate_map import with_treatments
+from phenolens.screens.screen import FIELD, Screen, well_name, where_of
 
 ENTRY_BYTES = 16  # offset and length of a chunk within its shard, as uint64
 CHECKSUM_BYTES = 4  # crc32c behind the entries
@@ -91,27 +91,18 @@ def read_ome_zarr(source: Path, *, config: LayoutConfig, skip_missing: bool = Fa
     rows, n_missing = _fields(folder, plates, skip_missing=skip_missing)
     labels = _one_set_of_channels(rows, config)
     channels = chosen_channels(labels, () if not rows[0]["labels"] else config.channels, source=str(source))
-    fields = pd.DataFrame([{name: row[name] for name in ("plate", "well", "site")} for row in rows])
+    fields = pd.DataFrame(rows, columns=FIELD)
     for ours, theirs in channels.items():
         choice = theirs if rows[0]["labels"] else str(labels.index(theirs) + 1)
         fields[f"file_{ours}"] = [str(ImageReference(row["path"], {"channel": choice})) for row in rows]
-    map_path = config.plate_map_path(source)
-    if map_path is None:
-        raise InputError(
-            f"{source}: an OME-Zarr plate does not give the treatment of a well; give a CSV with --plate-map"
-        )
-    fields, left_out = with_plate_map(fields, read_plate_map(map_path), source=map_path.name, skip_missing=skip_missing)
-    fields = with_defaults(fields, controls=config.controls, source=map_path.name)
-    sources = {map_path.name: sha256(map_path)}
-    screen = checked_screen(fields, channels=list(channels), folder=folder, source=map_path.name, sources=sources)
     counts = {"wells and fields that the plate names but are not there": n_missing} if n_missing else {}
-    return replace(screen, left_out={**counts, **left_out})
+    return with_treatments(
+        fields, list(channels), source=source, config=config, skip_missing=skip_missing, folder=folder, left_out=counts
+    )
 
 
 def _plates(source: Path) -> tuple[Path, dict[Path, dict[str, Any]]]:
     """The folder that paths are relative to, and each plate in it with its attributes."""
-    if not source.is_dir():
-        raise InputError(f"{source}: no such folder; give an OME-Zarr plate or the folder that holds some")
     if source.suffix == ".zarr":
         folder, candidates = source.parent, [source]
     else:
@@ -221,12 +212,15 @@ def plane_chunks(array: Any, folder: Path, index: tuple[int, ...]) -> Chunks:
     `array` is a zarr.Array in `folder`. A shard with another index than zarr's own counts as whole.
     """
     chunk_px = array.chunks
-    files_px = array.shards or chunk_px  # what one file covers
-    n = n_missing = 0
+    per_file = np.array(array.shards or chunk_px) // chunk_px
+    plane = [[at // side] for at, side in zip(index, chunk_px)]
+    plane += [list(range(-(-length // side))) for length, side in zip(array.shape[-2:], chunk_px[-2:])]
+    files = defaultdict(list)  # place of a file in the grid of files -> the plane's chunks in it
+    for chunk in product(*plane):
+        files[tuple(chunk // per_file)].append(tuple(chunk % per_file))
+    n_missing = 0
     empty: Path | None = None
-    for place in product(*_places(index, array.shape, files_px)):
-        inside = _inside(place, index, array.shape, chunk_px, files_px)
-        n += len(inside)
+    for place, inside in files.items():
         file = folder / array.metadata.encode_chunk_key(place)
         if not file.is_file():
             n_missing += len(inside)
@@ -234,31 +228,7 @@ def plane_chunks(array: Any, folder: Path, index: tuple[int, ...]) -> Chunks:
             empty = empty or file
         elif array.shards:
             n_missing += _missing_in_shard(file, array, inside)
-    return Chunks(n, n_missing, empty)
-
-
-def _places(index: tuple[int, ...], shape: tuple[int, ...], cell: tuple[int, ...]) -> list[Iterable[int]]:
-    """The cells of a grid that the plane touches, for each axis."""
-    leading: list[Iterable[int]] = [[at // side] for at, side in zip(index, cell)]
-    return leading + [range(-(-length // side)) for length, side in zip(shape[-2:], cell[-2:])]
-
-
-def _inside(
-    place: tuple[int, ...],
-    index: tuple[int, ...],
-    shape: tuple[int, ...],
-    chunk_px: tuple[int, ...],
-    files_px: tuple[int, ...],
-) -> list[tuple[int, ...]]:
-    """The chunks of the plane in one file, as indices within the file."""
-    per_file = [whole // part for whole, part in zip(files_px, chunk_px)]
-    first = [at * n for at, n in zip(place, per_file)]
-    wanted = _places(index, shape, chunk_px)
-    return list(
-        product(
-            *([at - start for at in axis if start <= at < start + n] for axis, start, n in zip(wanted, first, per_file))
-        )
-    )
+    return Chunks(prod(map(len, plane)), n_missing, empty)
 
 
 def _missing_in_shard(file: Path, array: Any, inside: list[tuple[int, ...]]) -> int:
@@ -322,17 +292,10 @@ def _opened(reference: ImageReference, *, named: str) -> tuple[Any, tuple[int, .
     axes = axes_of(attributes, array.ndim)
     if axes[-2:] != "YX" or len(axes) != array.ndim:
         raise InputError(f"{named} has the axes {axes.lower()} for {array.ndim} dimensions ({path}); expected ... y, x")
-    return array, _index(axes, array.shape, reference, channels_of(attributes), named=named)
-
-
-def _index(
-    axes: str, shape: tuple[int, ...], reference: ImageReference, names: list[str], *, named: str
-) -> tuple[int, ...]:
-    stack = list(zip(axes[:-2], shape[:-2]))
-    choice: Mapping[str, str] = reference.choice
-    if not choice and prod(n for _, n in stack) > 1:
+    stack = list(zip(axes[:-2], array.shape[:-2]))
+    if not reference.choice and prod(n for _, n in stack) > 1:
         raise InputError(
-            f"{named} holds an image of shape {' x '.join(map(str, shape))} ({reference.file}); choose a plane after "
-            "its name, such as #channel=1"
+            f"{named} holds an image of shape {' x '.join(map(str, array.shape))} ({path}); choose a plane after its "
+            "name, such as #channel=1"
         )
-    return chosen_indices(stack, choice, names, named=named, path=reference.file)
+    return array, chosen_indices(stack, reference.choice, channels_of(attributes), named=named, path=path)

@@ -4,15 +4,18 @@ Columns may have any of the names below; case, spaces, and a leading `Metadata_`
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from phenolens.core.errors import InputError
-from phenolens.screens.csv_table import numbers, read_csv
+from phenolens.core.files import sha256
+from phenolens.screens.config import LayoutConfig
+from phenolens.screens.csv_table import numbers, read_csv, refuse_repeated
 from phenolens.screens.image_files import missing_line
-from phenolens.screens.screen import well_names
+from phenolens.screens.screen import Screen, checked_screen, well_names, where_of
 
 NAMES = {
     "plate": ("plate", "plate_id", "plate_barcode", "barcode"),
@@ -25,7 +28,6 @@ NAMES = {
     "role": ("role",),
 }
 TREATMENT = ("compound", "concentration_um", "moa", "role", "batch")
-DEFAULT_NAME = "plate_map.csv"  # in a source folder
 
 
 def read_as_text(path: Path, *, columns: Collection[str] = ()) -> pd.DataFrame:
@@ -78,14 +80,62 @@ def read_plate_map(path: Path) -> pd.DataFrame:
                 "row a well"
             )
     keys = ["plate", "well"] if "plate" in known else ["well"]
-    twice = known.duplicated(keys)
-    if twice.any():
-        row = known[twice].iloc[0]
-        where = ", ".join(f'{key} "{row[key]}"' for key in keys)
-        raise InputError(
-            f"{path.name}: {where} is listed twice ({int(twice.sum())} such rows); expected one row a well"
-        )
+    refuse_repeated(known, keys, source=path.name, expected="one row a well")
     return known.drop(columns="site", errors="ignore")
+
+
+def with_treatments(
+    fields: pd.DataFrame,
+    channels: Sequence[str],
+    *,
+    source: Path,
+    config: LayoutConfig,
+    skip_missing: bool,
+    table: Path | None = None,
+    folder: Path | None = None,
+    left_out: Mapping[str, int] | None = None,
+) -> Screen:
+    """The screen of fields whose treatments are in their own columns or in the plate map.
+
+    Args:
+        fields: A row a field: known columns and `file_<channel>`.
+        channels: Names of the channels, in order.
+        source: The source folder.
+        config: Where the plate map is, and which compounds are controls.
+        skip_missing: Leave out, and count, fields without a file of each channel or without a treatment.
+        table: What the fields were read from; None for folders, which cannot give treatments.
+        folder: What `file_<channel>` is relative to; the source by default.
+        left_out: What is already left out, by what it was.
+
+    Raises:
+        InputError: A field lacks a file of a channel; there are no treatments; or as in `with_plate_map`,
+            `with_defaults` and `checked_screen`.
+    """
+    counts = dict(left_out or {})
+    lacking = fields[[name for name in fields if str(name).startswith("file_")]].isna()
+    incomplete = lacking.any(axis=1)
+    if incomplete.any():
+        if not skip_missing or incomplete.all():
+            row = int(incomplete.to_numpy().argmax())
+            where = where_of(fields.iloc[row]) if table is None else f"{table.name}, row {row + 2}"
+            channel = channels[int(lacking.iloc[row].to_numpy().argmax())]
+            raise InputError(
+                f'{where}: channel "{channel}" has no file ({int(incomplete.sum()):,} of {len(fields):,} fields lack '
+                "one). Bring it, choose --channels, or run with --skip-missing; no crop was written."
+            )
+        counts["fields without an image of each channel"] = int(incomplete.sum())
+        fields = fields[~incomplete].reset_index(drop=True)
+    map_path = config.plate_map_path(source)
+    tables = [path for path in (table, map_path) if path is not None]
+    if not tables:
+        raise InputError(f"{source}: these files do not give the treatment of a well; give a CSV with --plate-map")
+    if map_path is not None:
+        fields, more = with_plate_map(fields, read_plate_map(map_path), source=map_path.name, skip_missing=skip_missing)
+        counts |= more
+    fields = with_defaults(fields, controls=config.controls, source=tables[-1].name)
+    sources = {path.name: sha256(path) for path in tables}
+    screen = checked_screen(fields, channels=channels, folder=folder or source, source=tables[0].name, sources=sources)
+    return replace(screen, left_out=counts)
 
 
 def with_plate_map(

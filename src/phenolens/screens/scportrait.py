@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,11 @@ import numpy as np
 import pandas as pd
 
 from phenolens.core.errors import InputError
-from phenolens.core.files import sha256
 from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig, chosen_channels, given_path
 from phenolens.screens.cropset import FinishedCrops, UInt16Array
-from phenolens.screens.plate_map import known_columns, read_plate_map, with_defaults, with_plate_map
-from phenolens.screens.screen import FIELD, METADATA, Screen, Selection, checked_screen
+from phenolens.screens.plate_map import known_columns, with_treatments
+from phenolens.screens.screen import FIELD, METADATA, Screen, Selection
 
 if TYPE_CHECKING:
     from phenolens.crops.store import CropStore
@@ -108,18 +107,17 @@ def open_h5sc(source: Path, config: LayoutConfig, selection: Selection) -> tuple
     for ours in ("y", "x"):
         rows[ours] = obs[METADATA[ours]].to_numpy(float) if METADATA[ours] in obs else np.nan
     fields = rows.drop(columns=[*CELL, "path"]).drop_duplicates()
-    left_out: dict[str, int] = {}
-    plate_map = config.plate_map_path(source)
-    if plate_map is not None:
-        fields, left_out = with_plate_map(
-            fields, read_plate_map(plate_map), source=plate_map.name, skip_missing=selection.skip_missing
-        )
-    fields = with_defaults(fields, controls=config.controls, source=path.name)
     channels = chosen_channels(list(names), config.channels, source=path.name)
-    screen = checked_screen(
-        fields, channels=tuple(channels), folder=path.parent, source=path.name, sources={path.name: sha256(path)}
+    screen = with_treatments(
+        fields,
+        list(channels),
+        source=source,
+        config=config,
+        skip_missing=selection.skip_missing,
+        table=path,
+        folder=path.parent,
     )
-    screen = selection.of(replace(screen, left_out=left_out))
+    screen = selection.of(screen)
     cells = rows[[*FIELD, *CELL, "path"]].merge(screen.table[FIELD])
     cells = cells.sort_values([*FIELD, "object_number"], kind="stable").reset_index(drop=True)
     return screen, FinishedCrops(cells, H5scCrops(path, [names[theirs] for theirs in channels.values()]))

@@ -4,7 +4,7 @@ The reader of a layout makes it, every later step takes it.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -93,45 +93,36 @@ class Selection:
     skip_missing: bool = False  # leave out, and count, what has no image or no label
 
     def of(self, screen: Screen) -> Screen:
-        """The selected fields of a screen; InputError as in `select`."""
-        return select(screen, treatments=self.treatments, plates=self.plates, wells=self.wells, sites=self.sites)
+        """The selected fields of a screen.
 
-
-def select(
-    screen: Screen,
-    *,
-    treatments: Treatments = "all",
-    plates: Iterable[str] = (),
-    wells: Iterable[str] = (),
-    sites: Iterable[int] = (),
-) -> Screen:
-    """The fields of these treatments, plates, wells and sites; an empty choice takes all.
-
-    Raises InputError for a plate, well or site that the screen does not have, for "labelled" where no mechanism is
-    known, and when nothing is left.
-    """
-    table = screen.table
-    if treatments == "labelled":
-        if not table["moa"].notna().any():
-            raise InputError(
-                f"{screen.folder}: no treatment has a mechanism (no column moa, or an empty one); run with "
-                "--treatments all, or add the known mechanisms"
-            )
-        table = table[(table["role"] == "control") | table["moa"].notna()]
-    chosen = np.ones(len(table), dtype=bool)
-    for name, wanted in (("plate", list(plates)), ("well", list(wells)), ("site", list(sites))):
-        for value in wanted:
-            if not (table[name] == value).any():
-                known = sorted({str(kind) for kind in table[name]})
-                near = get_close_matches(str(value), known, n=1, cutoff=0)
+        Raises InputError for a plate, well or site that the screen does not have, for "labelled" where no mechanism is
+        known, and when nothing is left.
+        """
+        table = screen.table
+        if self.treatments == "labelled":
+            if not table["moa"].notna().any():
                 raise InputError(
-                    f'{name} "{value}" is not in the screen ({len(known)} are; the nearest is "{near[0]}")'
+                    f"{screen.folder}: no treatment has a mechanism (no column moa, or an empty one); run with "
+                    "--treatments all, or add the known mechanisms"
                 )
-        if wanted:
-            chosen &= table[name].isin(wanted).to_numpy()
-    if not chosen.any():
-        raise InputError("no field is in all of the chosen plates, wells and sites; choose fewer of them")
-    return replace(screen, table=table[chosen].reset_index(drop=True))
+            table = table[(table["role"] == "control") | table["moa"].notna()]
+        chosen = np.ones(len(table), dtype=bool)
+        for name, wanted in (("plate", self.plates), ("well", self.wells), ("site", self.sites)):
+            for value in wanted:
+                if not (table[name] == value).any():
+                    known = sorted({str(kind) for kind in table[name]})
+                    near = get_close_matches(str(value), known, n=1, cutoff=0)
+                    raise InputError(
+                        f'{name} "{value}" is not in the screen ({len(known)} are; the nearest is "{near[0]}")'
+                    )
+            if wanted:
+                chosen &= table[name].isin(wanted).to_numpy()
+        if not chosen.any():
+            raise InputError("no field is in all of the chosen plates, wells and sites; choose fewer of them")
+        return replace(screen, table=table[chosen].reset_index(drop=True))
+
+
+LABELLED = Selection()
 
 
 def where_of(field: pd.Series | Mapping[str, object]) -> str:
