@@ -15,6 +15,7 @@ With a study of a simulated screen, the rank correlation of each parameter with 
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,8 +28,9 @@ from phenolens.core.files import write_text
 from phenolens.core.progress import tell, track
 from phenolens.crops.store import normalised
 from phenolens.morphology.features import measures
-from phenolens.simulation.drawn_crops import drawn_crops
-from phenolens.simulation.phenotypes import MECHANISMS, SPREAD, UNTREATED, Phenotype
+from phenolens.simulation.microscope import acquire, draw_cells, plate_optics
+from phenolens.simulation.phenotypes import MECHANISMS, SPREAD, UNTREATED, Phenotype, sample_cells
+from phenolens.simulation.screen_design import random_for
 from phenolens.study import Study
 
 CHANNELS = ("DNA", "tubulin", "actin")
@@ -36,6 +38,9 @@ PLACE = ["plate", "well", "site", "object_number"]  # names a cell, in crops and
 LEAST_SHIFT = 1.0  # of a parameter from its untreated mean, in its deviations from cell to cell, to be looked at
 LEAST_SHARE = 0.03  # the same for shares of cells
 USUAL_SPREAD = 0.2  # for parameters of a whole field, which have no deviation from cell to cell
+
+FIELD_PX = 460
+CELLS_PER_FIELD = 20.0  # mean number of untreated cells
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,43 @@ class Shows:
     measure: str
     sign: int  # of the measure's change when the parameter grows
     why: str
+
+
+class DrawnCrops(NamedTuple):
+    """Cells whose whole crop lies inside the field."""
+
+    crops: np.ndarray  # (n, 3, S, S) uint16, under even illumination
+    truth: pd.DataFrame  # (n rows) ground-truth parameters
+
+
+def drawn_crops(phenotype: Phenotype, *, fields: int, seed: int, crop_px: int = 68) -> DrawnCrops:
+    """Simulate cells at the full effect of `phenotype`, all with the same optics.
+
+    With the same seed, two phenotypes that differ in one parameter give paired cells that differ in that parameter
+    only, unless it changes how many random numbers are drawn.
+
+    Args:
+        phenotype: means of the population.
+        fields: number of fields to simulate.
+        seed: selects all random numbers.
+        crop_px: side length S of a crop.
+    """
+    crops, truth = [], []
+    for field in range(fields):
+        rng = random_for(seed, "drawn crops", field)
+        cells = sample_cells(
+            rng, target=phenotype, strength=1.0, n_expected=CELLS_PER_FIELD, height_px=FIELD_PX, width_px=FIELD_PX
+        )
+        light = draw_cells(cells, rng, seed=seed, height_px=FIELD_PX, width_px=FIELD_PX)
+        image = acquire(light, plate_optics(rng, rng, batch_effect=0, unevenness=0), rng, noise=1)
+        top, left = (np.rint(cells[axis]).astype(int) - crop_px // 2 for axis in ("y_px", "x_px"))
+        inside = top.between(0, FIELD_PX - crop_px) & left.between(0, FIELD_PX - crop_px)
+        corners = list(zip(top[inside], left[inside], strict=True))
+        crops += [image[:, y : y + crop_px, x : x + crop_px] for y, x in corners]
+        truth.append(cells[inside])
+    return DrawnCrops(
+        np.reshape(crops, (-1, 3, crop_px, crop_px)).astype(np.uint16), pd.concat(truth, ignore_index=True)
+    )
 
 
 SHOWS = (

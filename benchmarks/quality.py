@@ -26,9 +26,8 @@ from phenolens.crops.cut import cut, fits_inside
 from phenolens.crops.quality_control import crop_quality, field_quality, quality_flags
 from phenolens.screens.cropset import CHANNELS_ON_DISK
 from phenolens.simulation.bodies import Light
-from phenolens.simulation.cells import draw_cells, sample_cells
-from phenolens.simulation.microscope import PlateOptics, acquire, plate_optics
-from phenolens.simulation.phenotypes import UNTREATED
+from phenolens.simulation.microscope import PlateOptics, acquire, draw_cells, plate_optics
+from phenolens.simulation.phenotypes import UNTREATED, sample_cells
 
 CHANNELS = ("DNA", "tubulin", "actin")
 CROP_PX, FIELD_PX = 68, 448

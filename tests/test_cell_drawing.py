@@ -5,16 +5,16 @@ from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
 from phenolens.simulation.bodies import Light
-from phenolens.simulation.cells import MARGIN_PX, draw_cells, sample_cells
 from phenolens.simulation.microscope import (
     BACKGROUND,
     COUNTS,
     PlateOptics,
     acquire,
+    draw_cells,
     illumination_field,
     plate_optics,
 )
-from phenolens.simulation.phenotypes import MECHANISMS, UNTREATED, Phenotype
+from phenolens.simulation.phenotypes import MARGIN_PX, MECHANISMS, UNTREATED, Phenotype, sample_cells
 
 SIDE_PX = 160
 PERFECT = PlateOptics(np.ones(3), np.zeros(3), BACKGROUND, np.zeros((3, 5)), 1.0, 1.0)

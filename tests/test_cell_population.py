@@ -2,8 +2,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phenolens.simulation.cells import MARGIN_PX, sample_cells
-from phenolens.simulation.phenotypes import MECHANISMS, PER_CELL, UNTREATED, Phenotype, dose_strength, interpolate
+from phenolens.simulation.phenotypes import (
+    MARGIN_PX,
+    MECHANISMS,
+    SPREAD,
+    UNTREATED,
+    Phenotype,
+    dose_strength,
+    interpolate,
+    sample_cells,
+)
 
 
 def population(target: Phenotype, strength: float, *, seed: int = 0) -> pd.DataFrame:
@@ -107,5 +115,5 @@ def test_between_ends_at_untreated_and_at_the_full_effect():
 
 def test_every_cell_has_every_parameter():
     cells = population(MECHANISMS["Aurora kinase inhibitors"], 1.0)
-    assert set(PER_CELL) <= set(cells.columns)
+    assert set(SPREAD) <= set(cells.columns)
     assert cells.notna().all(axis=None)

@@ -27,8 +27,8 @@ from phenolens.plotting.quality_figures import illumination
 from phenolens.plotting.style import caption_of, png
 from phenolens.screens.read_image import read_field
 from phenolens.simulation.bodies import Light
-from phenolens.simulation.cells import MARGIN_PX
 from phenolens.simulation.microscope import PlateOptics, acquire, illumination_field
+from phenolens.simulation.phenotypes import MARGIN_PX
 
 CHANNELS = ("DNA", "tubulin", "actin")
 HEIGHT, WIDTH, N_FIELDS = 192, 256, 64

@@ -12,7 +12,6 @@ from phenolens.crops.store import normalised
 from phenolens.morphology.features import measure_names
 from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.embeddings import EmbeddedCells
-from phenolens.simulation.drawn_crops import drawn_crops
 from phenolens.simulation.phenotypes import MECHANISMS, UNTREATED
 from phenolens.training.config import TrainConfig
 from test_benchmarks import script
@@ -30,8 +29,8 @@ def test_every_declared_parameter_and_measure_exists_and_every_mechanism_moves_o
 
 
 def test_cells_drawn_with_larger_nuclei_alone_are_measured_to_have_them():
-    grown = drawn_crops(replace(UNTREATED, nucleus_radius_px=22), fields=2, seed=3)
-    usual, again = (drawn_crops(UNTREATED, fields=2, seed=3) for _ in range(2))
+    grown = planted.drawn_crops(replace(UNTREATED, nucleus_radius_px=22), fields=2, seed=3)
+    usual, again = (planted.drawn_crops(UNTREATED, fields=2, seed=3) for _ in range(2))
     np.testing.assert_array_equal(usual.crops, again.crops)
     assert usual.crops.shape == (len(usual.truth), 3, 68, 68)
     large, small = (planted.measured(each.crops)["nucleus_area_px"].median() for each in (grown, usual))

@@ -21,7 +21,7 @@ from phenolens.screens.csv_table import numbers, read_csv
 from phenolens.screens.image_files import file_on_disk
 from phenolens.screens.screen import FIELD, Screen, well_names
 
-DEFAULT_NAME = "Nuclei.csv"  # in a source folder
+NUCLEI_TABLE = "Nuclei.csv"  # in a source folder
 NUMBER_KEYS = {"TableNumber": "table_number", "ImageNumber": "image_number"}
 CENTRE_COLUMNS = {"ObjectNumber": "object_number", "Location_Center_Y": "y", "Location_Center_X": "x"}
 OBJECT = "Nuclei"

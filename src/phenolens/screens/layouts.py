@@ -6,7 +6,7 @@ from pathlib import Path
 
 from phenolens.core.errors import InputError
 from phenolens.screens.bbbc021 import PIXEL_UM, read_bbbc021
-from phenolens.screens.centres import DEFAULT_NAME
+from phenolens.screens.centres import NUCLEI_TABLE
 from phenolens.screens.config import LayoutConfig, given_path
 from phenolens.screens.cropset import FinishedCrops, open_cropset
 from phenolens.screens.filename_pattern import read_pattern
@@ -68,5 +68,5 @@ def centres_path(source: Path, config: LayoutConfig) -> Path:
     """Where the cells' centres are: as given, or Nuclei.csv in the source, or the locations of DeepProfiler there."""
     if config.centres is not None:
         return given_path(config.centres, source)
-    usual, locations = Path(source) / DEFAULT_NAME, locations_folder(source)
+    usual, locations = Path(source) / NUCLEI_TABLE, locations_folder(source)
     return usual if usual.exists() or locations is None else locations

@@ -1,15 +1,17 @@
-"""The simulated microscope: point spread, haze, uneven illumination, shot noise and read noise, 12-bit values times 16.
+"""The simulated microscope: light of cells, point spread, haze, uneven illumination, shot noise and read noise.
 
-Channels: DNA, tubulin, actin. Each plate has its own PlateOptics.
+Channels: DNA, tubulin, actin; 12-bit values times 16. Each plate has its own PlateOptics.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import fft
 
-from phenolens.simulation.bodies import Light
-from phenolens.simulation.cells import MARGIN_PX
+from phenolens.simulation.bodies import Light, render_bodies
+from phenolens.simulation.filaments import draw_filaments
+from phenolens.simulation.phenotypes import MARGIN_PX
 
 COUNTS = np.array([300.0, 280.0, 360.0])  # camera counts per unit of fluorescence
 BACKGROUND = np.array([48.0, 42.0, 46.0])  # camera counts without signal
@@ -49,6 +51,16 @@ def plate_optics(batch_rng: np.random.Generator, plate_rng: np.random.Generator,
         size_factor=float(np.exp(0.025 * shift(1)[0])),
         density_factor=float(np.exp(0.10 * shift(1)[0])),
     )
+
+
+def draw_cells(cells: pd.DataFrame, rng: np.random.Generator, *, height_px: int, width_px: int, seed: int) -> Light:
+    """Render the cells of `sample_cells`; `seed` selects the textures that all fields of a screen share."""
+    shape = (3, height_px + 2 * MARGIN_PX, width_px + 2 * MARGIN_PX)
+    light = Light(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+    y, x = cells["y_px"].to_numpy() + MARGIN_PX, cells["x_px"].to_numpy() + MARGIN_PX
+    bodies = render_bodies(cells, rng, light, y=y, x=x, seed=seed)
+    draw_filaments(cells, rng, light, bodies)
+    return light
 
 
 def illumination_field(coefficients: np.ndarray, *, height_px: int, width_px: int) -> np.ndarray:

@@ -8,45 +8,81 @@ import hashlib
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 
+from phenolens.core.bounds import Bounded, Bounds, Count, Seed, Share
 from phenolens.core.errors import InputError
+from phenolens.screens.bbbc021 import POSITIVE_CONTROL_WELLS
 from phenolens.simulation.phenotypes import MECHANISMS, UNTREATED, Phenotype, dose_strength, with_compound_variation
 
 WELLS = tuple(f"{row}{column:02d}" for row in "BCDEFG" for column in range(2, 12))
 CONTROL_WELLS = ("B02", "C02", "D02", "E11", "F11", "G11")
-POSITIVE_CONTROL_WELLS = ("E02", "F02", "G02", "B11", "C11", "D11")
 POSITIVE_CONTROL = ("taxol", 0.3, "Microtubule stabilizers")
 CHANNELS = {"DAPI": "w1", "Tubulin": "w2", "Actin": "w4"}  # in the order of the image table
 CONCENTRATIONS_UM = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 FIRST_DAY = datetime.date(2007, 6, 15)
 MAX_BATCHES, MAX_PLATES_PER_BATCH = 70, 40  # limited by the five digits of a plate name
+FieldPx = Annotated[int, Bounds(ge=96, le=8192)]
 
 
 @dataclass(frozen=True)
-class SimulateConfig:
+class SimulateConfig(Bounded):
     """Settings of a simulated screen; the defaults are those of the demo, about 3,700 cells that can be cropped."""
 
-    seed: int = 0  # random seed; the same seed and settings give the same bytes
-    batches: int = 2  # groups of plates imaged together (weeks); compounds are distributed over them
-    replicates: int = 2  # plates per layout within its batch
-    mechanisms: int = 12  # number of mechanisms of action, 1 to 12, in alphabetical order
-    compounds: int = 3  # compounds per mechanism; with at least as many as batches, every batch has every mechanism
-    doses: int = 3  # concentrations per compound, half a decade apart
-    active_doses: int = 2  # number of highest doses, labelled with the mechanism; lower doses have a weak effect
+    seed: Seed = 0  # random seed; the same seed and settings give the same bytes
+    batches: Annotated[int, Bounds(ge=1, le=MAX_BATCHES)] = (
+        2  # groups of plates imaged together (weeks); compounds are distributed over them
+    )
+    replicates: Annotated[int, Bounds(ge=1, le=MAX_PLATES_PER_BATCH)] = 2  # plates per layout within its batch
+    mechanisms: Annotated[int, Bounds(ge=1, le=len(MECHANISMS))] = (
+        12  # number of mechanisms of action, 1 to 12, in alphabetical order
+    )
+    compounds: Annotated[int, Bounds(ge=1, le=100)] = (
+        3  # compounds per mechanism; with at least as many as batches, every batch has every mechanism
+    )
+    doses: Annotated[int, Bounds(ge=1, le=8)] = 3  # concentrations per compound, half a decade apart
+    active_doses: Count = 2  # number of highest doses, labelled with the mechanism; lower doses have a weak effect
     positive_control: bool = False  # 0.3 micromolar taxol in six wells of every plate, as in BBBC021
-    sites: int = 1  # fields of view per well
-    field_width_px: int = 512  # width of a field, pixels
-    field_height_px: int = 464  # height of a field, pixels
-    cells: float = 21.0  # mean number of untreated cells per field; mechanisms change it
-    effect: float = 1.0  # effect of treatments, 0 none to 1 the full phenotype of the mechanism
-    compound_variation: float = 0.15  # variation between compounds of a mechanism, standard deviation of log parameters
-    least_efficacy: float = 0.5  # efficacy of compounds at high doses is uniform from this value to 1
-    batch_effect: float = 1.0  # size of batch and plate effects on brightness, focus, background and growth; 0 none
-    unevenness: float = 0.3  # uneven illumination: share of brightness lost from centre to corner
-    noise: float = 1.0  # camera noise, relative to BBBC021
+    sites: Annotated[int, Bounds(ge=1, le=99)] = 1  # fields of view per well
+    field_width_px: FieldPx = 512  # width of a field, pixels
+    field_height_px: FieldPx = 464  # height of a field, pixels
+    cells: Annotated[float, Bounds(ge=1, le=10_000)] = (
+        21.0  # mean number of untreated cells per field; mechanisms change it
+    )
+    effect: Share = 1.0  # effect of treatments, 0 none to 1 the full phenotype of the mechanism
+    compound_variation: Annotated[float, Bounds(ge=0, le=0.5)] = (
+        0.15  # variation between compounds of a mechanism, standard deviation of log parameters
+    )
+    least_efficacy: Share = 0.5  # efficacy of compounds at high doses is uniform from this value to 1
+    batch_effect: Annotated[float, Bounds(ge=0, le=3)] = (
+        1.0  # size of batch and plate effects on brightness, focus, background and growth; 0 none
+    )
+    unevenness: Annotated[float, Bounds(ge=0, le=0.8)] = (
+        0.3  # uneven illumination: share of brightness lost from centre to corner
+    )
+    noise: Annotated[float, Bounds(ge=0, le=10)] = 1.0  # camera noise, relative to BBBC021
+
+    def __post_init__(self) -> None:
+        """Check the bounds, and that doses, cells and plates fit."""
+        super().__post_init__()
+        if self.active_doses > self.doses:
+            raise InputError(f"--active-doses {self.active_doses}: expected at most --doses, {self.doses}")
+        most_cells = self.field_width_px * self.field_height_px / 600
+        if self.cells > most_cells:
+            raise InputError(
+                f"--cells {self.cells:g}: they do not fit into a field of {self.field_width_px} x "
+                f"{self.field_height_px} px; expected at most {most_cells:.0f}"
+            )
+        batches = [(m + k) % self.batches for m in range(self.mechanisms) for k in range(self.compounds)]
+        layouts = math.ceil(int(np.bincount(batches).max()) / _compounds_per_plate(self))
+        if layouts * self.replicates > MAX_PLATES_PER_BATCH:
+            raise InputError(
+                f"{layouts * self.replicates} plates per batch: expected at most {MAX_PLATES_PER_BATCH}; use more "
+                "--batches, or fewer --compounds, --doses or --replicates"
+            )
 
 
 @dataclass(frozen=True)
@@ -60,45 +96,6 @@ class Compound:
     doses_um: tuple[float, ...]  # highest first
     half_effect_um: float
     efficacy: float  # share of the full effect at a saturating dose
-
-
-def check_config(config: SimulateConfig) -> None:
-    """Raise InputError for the first setting out of range."""
-    limits: dict[str, tuple[float, float]] = {
-        "seed": (0, 2**63 - 1),
-        "batches": (1, MAX_BATCHES),
-        "replicates": (1, MAX_PLATES_PER_BATCH),
-        "mechanisms": (1, len(MECHANISMS)),
-        "compounds": (1, 100),
-        "doses": (1, 8),
-        "active_doses": (1, config.doses),
-        "sites": (1, 99),
-        "field_width_px": (96, 8192),
-        "field_height_px": (96, 8192),
-        "cells": (1, 10_000),
-        "effect": (0, 1),
-        "compound_variation": (0, 0.5),
-        "least_efficacy": (0, 1),
-        "batch_effect": (0, 3),
-        "unevenness": (0, 0.8),
-        "noise": (0, 10),
-    }
-    for name, (low, high) in limits.items():
-        value = getattr(config, name)
-        if not (math.isfinite(value) and low <= value <= high):
-            raise InputError(f"simulated screen: {name} is {value}; expected {low:g} to {high:g}. Nothing was written.")
-    most_cells = config.field_width_px * config.field_height_px / 600
-    if config.cells > most_cells:
-        raise InputError(
-            f"simulated screen: {config.cells:g} cells do not fit into a field of {config.field_width_px} x "
-            f"{config.field_height_px} px; expected at most {most_cells:.0f}. Nothing was written."
-        )
-    plates = math.ceil(_most_compounds_per_batch(config) / _compounds_per_plate(config)) * config.replicates
-    if plates > MAX_PLATES_PER_BATCH:
-        raise InputError(
-            f"simulated screen: {plates} plates per batch; expected at most {MAX_PLATES_PER_BATCH}. "
-            "Use more batches, or fewer compounds, doses or replicates. Nothing was written."
-        )
 
 
 def compounds(config: SimulateConfig) -> list[Compound]:
@@ -186,11 +183,6 @@ def _treatment_wells(config: SimulateConfig) -> list[str]:
 
 def _compounds_per_plate(config: SimulateConfig) -> int:
     return len(_treatment_wells(config)) // config.doses
-
-
-def _most_compounds_per_batch(config: SimulateConfig) -> int:
-    batches = [(m + k) % config.batches for m in range(config.mechanisms) for k in range(config.compounds)]
-    return int(np.bincount(batches).max())
 
 
 def _plate_content(

@@ -18,12 +18,13 @@ from phenolens.core import files
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 from phenolens.core.workers import AtOnce, done_by_workers
-from phenolens.simulation.cells import draw_cells, sample_cells
-from phenolens.simulation.microscope import PlateOptics, acquire, plate_optics
+from phenolens.screens.bbbc021 import IMAGE_TABLE, LABEL_TABLE
+from phenolens.screens.centres import NUCLEI_TABLE
+from phenolens.simulation.microscope import PlateOptics, acquire, draw_cells, plate_optics
+from phenolens.simulation.phenotypes import sample_cells
 from phenolens.simulation.screen_design import (
     CHANNELS,
     SimulateConfig,
-    check_config,
     fields,
     file_name,
     labels,
@@ -31,8 +32,7 @@ from phenolens.simulation.screen_design import (
     targets,
 )
 
-IMAGE_TABLE, LABEL_TABLE = "BBBC021_v1_image.csv", "BBBC021_v1_moa.csv"
-NUCLEI_TABLE, TRUTH_TABLE, CONFIG_FILE = "Nuclei.csv", "truth.parquet", "simulation.json"
+TRUTH_TABLE, CONFIG_FILE = "truth.parquet", "simulation.json"
 DRAWING = 1  # version of the rendering: increase it when the same settings give different images
 
 
@@ -47,12 +47,9 @@ def simulate(out: Path, config: SimulateConfig, *, processes: int = 1) -> None:
         processes: number of wells simulated in parallel; does not change the output.
 
     Raises:
-        InputError: a setting is out of range, or the folder holds other files. Nothing was written.
+        InputError: the folder holds other files; nothing was written.
     """
     out = Path(out)
-    check_config(config)
-    if processes < 1:
-        raise InputError(f"simulated screen: processes is {processes}; expected 1 or more. Nothing was written.")
     design = fields(config)
     content = {"phenolens": "simulated screen", "drawing": DRAWING, "config": dataclasses.asdict(config)}
     check_folder(out, config, design, content=content)
@@ -130,7 +127,12 @@ def draw_well(out: Path, config: SimulateConfig, well: pd.DataFrame) -> pd.DataF
     truths = []
     for record in well.to_dict("records"):
         row = {str(name): value for name, value in record.items()}
-        optics = _optics_of(config, batch=row["batch"], plate=row["plate"])
+        optics = plate_optics(
+            random_for(config.seed, "batch", row["batch"]),
+            random_for(config.seed, "plate", row["plate"]),
+            batch_effect=config.batch_effect,
+            unevenness=config.unevenness,
+        )
         name = (row["plate"], row["well"], row["site"])
         cells = sample_cells(
             random_for(config.seed, "cells", *name),
@@ -150,16 +152,6 @@ def draw_well(out: Path, config: SimulateConfig, well: pd.DataFrame) -> pd.DataF
                 _write_tiff(path, image)
         truths.append(_ground_truth(cells, row, optics, config))
     return _concatenated(truths)
-
-
-def _optics_of(config: SimulateConfig, *, batch: str, plate: str) -> PlateOptics:
-    """Optics of a plate, partly shared within its batch."""
-    return plate_optics(
-        random_for(config.seed, "batch", batch),
-        random_for(config.seed, "plate", plate),
-        batch_effect=config.batch_effect,
-        unevenness=config.unevenness,
-    )
 
 
 def _ground_truth(
