@@ -6,6 +6,12 @@ import numpy as np
 import pandas as pd
 import tifffile
 
+from phenolens.crops.config import CropConfig
+from phenolens.crops.make_crops import crops_of
+from phenolens.crops.source import source_of_fields
+from phenolens.crops.store import CropStore
+from phenolens.screens.screen import Screen
+
 HEIGHT, WIDTH = 40, 50
 CHANNEL_WORDS = {"DNA": "DAPI", "tubulin": "Tubulin", "actin": "Actin"}
 WELLS = {"B02": ("DMSO", 0.0), "B03": ("drug/one", 0.3), "B04": ("drug two", 5.0), "E02": ("taxol", 0.3)}
@@ -56,3 +62,8 @@ def write_labels(folder: Path, labels: list[tuple[str, float, str]]) -> None:
 def edit_csv(path: Path, edit) -> None:
     """Write the table in `path` anew as `edit` returns it."""
     edit(pd.read_csv(path)).to_csv(path, index=False)
+
+
+def cut_crops(screen: Screen, centres: pd.DataFrame, folder: Path, *, config: CropConfig | None = None) -> CropStore:
+    """Crops around these centres of a screen's fields."""
+    return crops_of(source_of_fields(screen, centres), folder, config=config)

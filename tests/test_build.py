@@ -11,7 +11,7 @@ import tifffile
 from bbbc021_source import edit_csv, write_source
 from phenolens.core.errors import InputError
 from phenolens.crops import build as build_module
-from phenolens.crops import cut
+from phenolens.crops import source as source_module
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
 
@@ -59,13 +59,13 @@ def make(source: Path, folder: Path, config: CropConfig = SMALL) -> dict[str, by
 def fields_read(monkeypatch) -> list[str]:
     """The fields that are read from here on."""
     read: list[str] = []
-    read_field = cut.read_field
+    read_field = source_module.read_field
 
     def counted(paths, *, where, **known):
         read.append(where)
         return read_field(paths, where=where, **known)
 
-    monkeypatch.setattr(cut, "read_field", counted)
+    monkeypatch.setattr(source_module, "read_field", counted)
     return read
 
 
@@ -80,7 +80,7 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_files(source, tmp_p
 
 
 def test_a_killed_build_goes_on_at_the_plate_where_it_stood(source, tmp_path, fields_read, monkeypatch):
-    counted = cut.read_field
+    counted = source_module.read_field
 
     def stopped_at_the_last_plate(paths, *, where, **known):
         if 'plate "Week1_22123"' in where:
@@ -88,7 +88,7 @@ def test_a_killed_build_goes_on_at_the_plate_where_it_stood(source, tmp_path, fi
         return counted(paths, where=where, **known)
 
     with monkeypatch.context() as while_stopped:
-        while_stopped.setattr(cut, "read_field", stopped_at_the_last_plate)
+        while_stopped.setattr(source_module, "read_field", stopped_at_the_last_plate)
         with pytest.raises(KeyboardInterrupt):
             make(source, tmp_path / "crops")
     assert fields_read  # of the plate before it

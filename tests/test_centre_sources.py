@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from phenolens.core.errors import InputError
-from phenolens.screens.centres import centres_from, read_centres
+from phenolens.screens.centres import read_centres
 from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import Screen, checked_screen
 
@@ -50,7 +50,7 @@ def expected():
 
 def refusal(path, screen) -> str:
     with pytest.raises(InputError) as error:
-        centres_from(path, screen)
+        read_centres(path, screen)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -73,7 +73,7 @@ def write_sqlite(path, tables) -> Path:
 def test_nuclei_and_images_are_joined_by_image_number(tmp_path, screen, nuclei, images, expected):
     nuclei.to_csv(tmp_path / "Nuclei.csv", index=False)
     images.to_csv(tmp_path / "image.csv", index=False)  # cytominer-database writes it small
-    found, left_out = centres_from(tmp_path / "Nuclei.csv", screen)
+    found, left_out = read_centres(tmp_path / "Nuclei.csv", screen)
     pd.testing.assert_frame_equal(found, expected)
     assert left_out == {}
 
@@ -81,8 +81,8 @@ def test_nuclei_and_images_are_joined_by_image_number(tmp_path, screen, nuclei, 
 def test_a_table_that_says_the_field_itself_is_read_as_ever(tmp_path, screen, nuclei, images, expected):
     nuclei.merge(images).drop(columns="ImageNumber").to_csv(tmp_path / "Nuclei.csv", index=False)
     (tmp_path / "Image.csv").write_text("this is not read")
-    pd.testing.assert_frame_equal(centres_from(tmp_path / "Nuclei.csv", screen)[0], expected)
-    pd.testing.assert_frame_equal(read_centres(tmp_path / "Nuclei.csv", screen), expected)
+    pd.testing.assert_frame_equal(read_centres(tmp_path / "Nuclei.csv", screen)[0], expected)
+    pd.testing.assert_frame_equal(read_centres(tmp_path / "Nuclei.csv", screen)[0], expected)
 
 
 def test_without_plates_the_names_of_files_say_which_field_it_is(tmp_path, nuclei, expected):
@@ -90,7 +90,7 @@ def test_without_plates_the_names_of_files_say_which_field_it_is(tmp_path, nucle
     nuclei.to_csv(tmp_path / "Nuclei.csv", index=False)
     names = pd.DataFrame({"ImageNumber": [1, 2, 3], "FileName_DNA": ["a.tif", "b.tif", "c.tif"]})
     names.to_csv(tmp_path / "Image.csv", index=False)
-    pd.testing.assert_frame_equal(centres_from(tmp_path / "Nuclei.csv", screen)[0], expected)
+    pd.testing.assert_frame_equal(read_centres(tmp_path / "Nuclei.csv", screen)[0], expected)
     screen = screen_of(FIELDS, file_DNA=["x/a.tif", "y/a.tif", "z/c.tif"])
     assert "does not name the field of an image" in refusal(tmp_path / "Nuclei.csv", screen)
 
@@ -99,7 +99,7 @@ def test_without_plates_the_names_of_files_say_which_field_it_is(tmp_path, nucle
 def test_cellprofilers_sqlite_gives_the_same_table(tmp_path, screen, nuclei, images, expected, names):
     said = images.rename(columns={name: f"Image_{name}" for name in images if name.startswith("Metadata")})
     path = write_sqlite(tmp_path / "cells.sqlite", dict(zip(names, (said, of_object(nuclei)))))
-    pd.testing.assert_frame_equal(centres_from(path, screen)[0], expected)
+    pd.testing.assert_frame_equal(read_centres(path, screen)[0], expected)
 
 
 def test_table_number_keeps_images_of_one_number_apart(tmp_path, screen, nuclei, images, expected):
@@ -107,7 +107,7 @@ def test_table_number_keeps_images_of_one_number_apart(tmp_path, screen, nuclei,
     one = images.assign(TableNumber=numbers, ImageNumber=1)
     nuclei = nuclei.assign(TableNumber=numbers[nuclei["ImageNumber"] - 1].to_numpy(), ImageNumber=1)
     path = write_sqlite(tmp_path / "cells.db", {"Image": one, "Nuclei": of_object(nuclei)})
-    pd.testing.assert_frame_equal(centres_from(path, screen)[0], expected)
+    pd.testing.assert_frame_equal(read_centres(path, screen)[0], expected)
 
 
 @pytest.mark.parametrize("end", ["", "_x"])
@@ -116,7 +116,7 @@ def test_cytotables_parquet_gives_the_same_table(tmp_path, screen, nuclei, image
     cells = of_object(nuclei).merge(said).rename(columns={"ImageNumber": "Metadata_ImageNumber"})
     cells = cells.rename(columns={"Nuclei_Number_Object_Number": "Metadata_Nuclei_Number_Object_Number"})
     cells.to_parquet(tmp_path / "cells.parquet")
-    pd.testing.assert_frame_equal(centres_from(tmp_path / "cells.parquet", screen)[0], expected)
+    pd.testing.assert_frame_equal(read_centres(tmp_path / "cells.parquet", screen)[0], expected)
 
 
 def test_deepprofilers_locations_count_objects_by_their_row(tmp_path, screen, nuclei, expected):
@@ -129,10 +129,10 @@ def test_deepprofilers_locations_count_objects_by_their_row(tmp_path, screen, nu
         )
     by_row = expected.assign(object_number=[1, 2, 1, 1])
     for path in (tmp_path / "inputs", folder.parent):
-        pd.testing.assert_frame_equal(centres_from(path, screen)[0], by_row)
+        pd.testing.assert_frame_equal(read_centres(path, screen)[0], by_row)
     (folder / "B03-1-Nuclei.csv").write_bytes(b"")
     assert "B03-1-Nuclei.csv: an empty file of 0 bytes" in refusal(folder.parent, screen)
-    found, left_out = centres_from(folder.parent, screen, skip_missing=True)
+    found, left_out = read_centres(folder.parent, screen, skip_missing=True)
     assert (len(found), left_out) == (3, {"site folders or files without centres": 1})
 
 
@@ -163,7 +163,7 @@ def test_real_nuclei_lie_on_bright_dna_and_not_where_x_and_y_are_swapped(real_da
     folder = real_data / "formats" / "cellprofiler_example_human"
     image = "AS_09125_050116030001_D03f00d0.tif"
     screen = screen_of([("p", "D03", 1), ("p", "D04", 1)], file_DNA=[image, "another.tif"])
-    centres, _ = centres_from(folder / "Nuclei.csv", screen)
+    centres, _ = read_centres(folder / "Nuclei.csv", screen)
     (dna,) = read_field({"DNA": folder / image}, where="here")
     y, x = np.round(centres[["y", "x"]].to_numpy()).astype(int).T
     assert (len(centres), np.median(dna[y, x]), np.median(dna[x, y])) == (289, 72, 11)
@@ -172,7 +172,7 @@ def test_real_nuclei_lie_on_bright_dna_and_not_where_x_and_y_are_swapped(real_da
 def test_real_sqlite_nuclei_are_all_found(real_data):
     path = real_data / "formats" / "cellprofiler_sqlite" / "all_cellprofiler.sqlite"
     fields = [("001", f"{row}0{column}", site) for row in "CDEF" for column in (6, 7) for site in range(1, 5)]
-    centres, _ = centres_from(path, screen_of(fields))
+    centres, _ = read_centres(path, screen_of(fields))
     assert len(centres) == 433
     assert centres.groupby(["well", "site"]).size()[("C06", 1)] == 14
 
@@ -180,7 +180,7 @@ def test_real_sqlite_nuclei_are_all_found(real_data):
 def test_real_cytotable_rows_name_their_fields(real_data):
     path = real_data / "formats" / "nf1_cell_painting" / "Plate_2_with_image_data_shrunken.parquet"
     fields = [("Plate_2", "B07", 3), ("Plate_2", "D06", 2), ("Plate_2", "D07", 1)]
-    centres, _ = centres_from(path, screen_of(fields))
+    centres, _ = read_centres(path, screen_of(fields))
     assert centres[["well", "object_number"]].to_numpy().tolist() == [["B07", 8], ["D06", 7], ["D07", 3]]
     np.testing.assert_allclose(centres[["y", "x"]].iloc[0], [229.469597, 401.369963], atol=1e-6)
 
@@ -190,8 +190,8 @@ def test_real_site_folders_with_empty_tables_are_named_or_counted(real_data):
     wells = [("A01", 1), ("A01", 2), ("B01", 1), ("B01", 2), ("E17", 4), ("J21", 2), ("N23", 5)]
     screen = screen_of([("SQ00015116", *well) for well in wells])
     assert "E17-4/Nuclei.csv: an empty file of 0 bytes" in refusal(folder / "data_b", screen).replace("\\", "/")
-    centres, left_out = centres_from(folder / "data_b", screen, skip_missing=True)
+    centres, left_out = read_centres(folder / "data_b", screen, skip_missing=True)
     assert left_out == {"site folders or files without centres": 2}  # E17-4 of 0 bytes, N23-5 without an image
     assert centres.groupby("well").size().to_dict() == {"A01": 20, "B01": 20, "J21": 1}
-    from_sqlite, _ = centres_from(folder / "data_b_sqlite" / "data_b.sqlite", screen)
+    from_sqlite, _ = read_centres(folder / "data_b_sqlite" / "data_b.sqlite", screen)
     pd.testing.assert_frame_equal(from_sqlite, centres[centres["well"] != "J21"])

@@ -20,38 +20,38 @@ def screen(source):
 def refusal(source, screen, edit) -> str:
     edit_csv(source / "Nuclei.csv", edit)
     with pytest.raises(InputError) as error:
-        read_centres(source / "Nuclei.csv", screen)
+        read_centres(source / "Nuclei.csv", screen)[0]
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 def test_nuclei_are_joined_to_their_field_by_table_and_image_number(source, screen):
-    centres = read_centres(source / "Nuclei.csv", screen)
+    centres = read_centres(source / "Nuclei.csv", screen)[0]
     nucleus = centres[(centres["plate"] == "Week10_40111") & (centres["well"] == "B03") & (centres["site"] == 2)]
     assert nucleus[["object_number", "y", "x"]].to_numpy().tolist() == [[7, 15.0, 24.0]]  # the plate's fourth field
 
 
 def test_nuclei_of_fields_that_the_screen_does_not_have_are_left_out(source, screen):
     assert len(pd.read_csv(source / "Nuclei.csv")) == 16
-    assert len(read_centres(source / "Nuclei.csv", screen)) == 12
+    assert len(read_centres(source / "Nuclei.csv", screen)[0]) == 12
 
 
 @pytest.mark.parametrize("prefix", ["Metadata_", ""])
 def test_fields_may_be_named_by_plate_well_and_site(source, screen, prefix):
-    by_number = read_centres(source / "Nuclei.csv", screen)
+    by_number = read_centres(source / "Nuclei.csv", screen)[0]
     names = [f"{prefix}{name}" for name in (("Plate", "Well", "Site") if prefix else ("plate", "well", "site"))]
     cells = by_number.rename(
         columns={"object_number": "ObjectNumber", "y": "Location_Center_Y", "x": "Location_Center_X"}
     )
     cells["well"] = cells["well"].str.replace("B0", "b")  # other programs write b2
     cells.rename(columns=dict(zip(["plate", "well", "site"], names))).to_csv(source / "Nuclei.csv", index=False)
-    pd.testing.assert_frame_equal(read_centres(source / "Nuclei.csv", screen), by_number)
+    pd.testing.assert_frame_equal(read_centres(source / "Nuclei.csv", screen)[0], by_number)
 
 
 def test_the_order_of_the_file_does_not_matter(source, screen):
-    before = read_centres(source / "Nuclei.csv", screen)
+    before = read_centres(source / "Nuclei.csv", screen)[0]
     edit_csv(source / "Nuclei.csv", lambda table: table[::-1])
-    pd.testing.assert_frame_equal(read_centres(source / "Nuclei.csv", screen), before)
+    pd.testing.assert_frame_equal(read_centres(source / "Nuclei.csv", screen)[0], before)
 
 
 def test_a_missing_file_says_what_it_should_hold(source, screen):

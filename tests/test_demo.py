@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bbbc021_source import cut_crops
 from phenolens.crops.config import CropConfig
-from phenolens.crops.make_crops import cut_crops
 from phenolens.screens.bbbc021 import read_bbbc021
 
 GIB = 2**30

@@ -3,12 +3,12 @@ import pandas as pd
 import pytest
 import tifffile
 
-from bbbc021_source import HEIGHT, WIDTH, edit_csv, known_pixel, write_source
+from bbbc021_source import HEIGHT, WIDTH, cut_crops, edit_csv, known_pixel, write_source
 from cropset_source import FOLDER, known_crop, write_cropset
 from phenolens.core.errors import InputError
 from phenolens.crops.config import CropConfig
-from phenolens.crops.cut import cut, fits_inside
-from phenolens.crops.make_crops import cut_crops, make_crops
+from phenolens.crops.make_crops import make_crops
+from phenolens.crops.source import cut, fits_inside
 from phenolens.screens.bbbc021 import read_bbbc021
 
 SMALL = CropConfig(crop_px=8)

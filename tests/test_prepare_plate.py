@@ -26,12 +26,12 @@ from layout_sources import (
 from layout_sources import write_table as write_image_table
 from phenolens.core.errors import InputError
 from phenolens.core.workers import AtOnce
-from phenolens.crops import cut as cutting
 from phenolens.crops import nuclei, prepare_plate
+from phenolens.crops import source as cutting
 from phenolens.crops.config import CropConfig
-from phenolens.crops.cut import cut
 from phenolens.crops.illumination import correct, load_illumination
 from phenolens.crops.make_crops import make_crops
+from phenolens.crops.source import cut
 from phenolens.crops.store import CropStore
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.read_image import read_field

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 from phenolens.crops.nuclei import NucleiConfig, label_nuclei
 from phenolens.crops.quality_control import TILE_PX, detector_maximum, field_quality, quality_flags
@@ -156,18 +155,8 @@ def sampled_fields(screen: Screen, n: int) -> pd.DataFrame:
 
 
 def field_of(screen: Screen, plate: str, well: str, site: int) -> pd.Series:
-    """The row of one field; InputError names what the screen has instead."""
-    rows = screen.table
-    for what, name in (("plate", plate), ("well", well), ("site", site)):
-        chosen = rows[rows[what].astype(str) == str(name)]
-        if chosen.empty:
-            there = sorted(map(str, rows[what].unique()))
-            raise InputError(
-                f'no field of plate "{plate}", well "{well}", site {site}: there is no {what} "{name}" (there are: '
-                f"{', '.join(there[:12])}{', ...' if len(there) > 12 else ''}); correct --overlay-field"
-            )
-        rows = chosen
-    return rows.iloc[0]
+    """The row of one field; InputError names what the screen does not have."""
+    return Selection("all", (plate,), (well,), (site,)).of(screen).table.iloc[0]
 
 
 @dataclass(frozen=True)

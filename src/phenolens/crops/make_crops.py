@@ -13,10 +13,9 @@ from phenolens.core.progress import tell
 from phenolens.core.workers import ONE, AtOnce
 from phenolens.crops.build import begin, build_store, refuse_other_folder
 from phenolens.crops.config import CropConfig
-from phenolens.crops.cut import FieldCutter, fits_inside
 from phenolens.crops.nuclei import load_cellpose
 from phenolens.crops.prepare_plate import NUCLEI_FOLDER, check_enough_fields, found_centres, plate_illuminations
-from phenolens.crops.source import Source, open_source, source_of_fields
+from phenolens.crops.source import FieldCutter, Source, fits_inside, open_source
 from phenolens.crops.store import CropStore, read_about
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.layouts import centres_path, layout_named
@@ -71,16 +70,6 @@ def make_crops(
         opened = replace(opened, cells=centres)
         origin["cells"] = "cellpose" if config.cells == "cellpose" else "found"
     return crops_of(opened, folder, config=config, at_once=at_once, origin=origin)
-
-
-def cut_crops(
-    screen: Screen, centres: pd.DataFrame, folder: Path, *, config: CropConfig | None = None, at_once: AtOnce = ONE
-) -> CropStore:
-    """Cut a crop around each centre (`plate`, `well`, `site`, `object_number`, `y`, `x`) of a screen's fields.
-
-    InputError as in `source_of_fields` and `crops_of`.
-    """
-    return crops_of(source_of_fields(screen, centres), folder, config=config, at_once=at_once)
 
 
 def crops_of(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +26,7 @@ from phenolens.crops.illumination import (
     load_illumination,
     save_illumination,
 )
-from phenolens.crops.nuclei import CENTRES, NucleiConfig, find_in_field
+from phenolens.crops.nuclei import NucleiConfig, find_in_field
 from phenolens.screens.image_files import content_sha256, part_name, sizes_and_newest
 from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import Screen, where_of
@@ -65,8 +66,8 @@ def plate_illuminations(
     InputError as in `illumination_of`: a plate with too few fields, above all.
     """
     plates = plate_files(screen, folder / ILLUMINATION_FOLDER, suffix=".npz", settings={"light": asdict(config)})
-    due = [_IlluminationJob(plate, config) for plate in plates if not _illumination_is_kept(plate)]
-    results = done_by_workers(_estimate_illumination, due, at_once)
+    due = [plate for plate in plates if not _illumination_is_kept(plate)]
+    results = done_by_workers(partial(_estimate_illumination, config), due, at_once)
     with closing(results):
         for _ in track(results, "Illumination of plates", total=len(due)):
             pass
@@ -84,17 +85,10 @@ def check_enough_fields(screen: Screen, config: IlluminationConfig) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _IlluminationJob:
-    plate: PlateFile
-    config: IlluminationConfig
-
-
-def _estimate_illumination(job: _IlluminationJob) -> None:
-    plate = job.plate
+def _estimate_illumination(config: IlluminationConfig, plate: PlateFile) -> None:
     screen = plate.screen
     pixels = (read_field(screen.files(field), where=where_of(field)) for _, field in screen.table.iterrows())
-    light = estimate_illumination(pixels, channels=screen.channels, where=f'plate "{plate.plate}"', config=job.config)
+    light = estimate_illumination(pixels, channels=screen.channels, where=f'plate "{plate.plate}"', config=config)
     save_illumination(plate.path, light, about={"made_from": plate.made_from})
 
 
@@ -111,8 +105,8 @@ def found_centres(screen: Screen, folder: Path, config: NucleiConfig, *, at_once
     plates = plate_files(screen, folder / NUCLEI_FOLDER, suffix=".parquet", settings={"nuclei": asdict(config)})
     kept = {plate.plate: _kept_centres(plate) for plate in plates}
     due = [plate for plate in plates if kept[plate.plate] is None]
-    wells = [_WellJob(well, config) for plate in due for well in _wells(plate)]
-    results = done_by_workers(_find_in_well, wells, at_once)
+    wells = [well for plate in due for well in _wells(plate)]
+    results = done_by_workers(partial(_find_in_well, config), wells, at_once)
     with closing(results):
         tracked = track(results, "Wells searched for nuclei", total=len(wells))
         with closing(cast(Any, tracked)):
@@ -132,24 +126,18 @@ def found_centres(screen: Screen, folder: Path, config: NucleiConfig, *, at_once
     return centres
 
 
-@dataclass(frozen=True)
-class _WellJob:
-    screen: Screen
-    config: NucleiConfig
-
-
 def _wells(plate: PlateFile) -> Iterator[Screen]:
     for _, rows in plate.screen.table.groupby("well", sort=False):
         yield replace(plate.screen, table=rows.reset_index(drop=True))
 
 
-def _find_in_well(job: _WellJob) -> pd.DataFrame:
+def _find_in_well(config: NucleiConfig, well: Screen) -> pd.DataFrame:
     """The centres of all cells in a well's fields."""
-    found = [
-        find_in_field(job.screen, row, channel=job.screen.channels[0], config=job.config)[CENTRES]
-        for _, row in job.screen.table.iterrows()
-    ]
-    return pd.concat(found, ignore_index=True)
+    fields = well.table.iterrows()
+    return pd.concat(
+        [find_in_field(well, field, channel=well.channels[0], config=config) for _, field in fields],
+        ignore_index=True,
+    )
 
 
 def _kept_centres(plate: PlateFile) -> pd.DataFrame | None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
-from phenolens.screens.csv_table import numbers, read_csv
+from phenolens.screens.csv_table import numbers, read_csv, refuse_repeated
 from phenolens.screens.image_files import file_on_disk
 from phenolens.screens.screen import FIELD, Screen, well_names
 
@@ -26,7 +26,6 @@ NUMBER_KEYS = {"TableNumber": "table_number", "ImageNumber": "image_number"}
 CENTRE_COLUMNS = {"ObjectNumber": "object_number", "Location_Center_Y": "y", "Location_Center_X": "x"}
 OBJECT = "Nuclei"
 SQLITE = (".sqlite", ".sqlite3", ".db")
-IMAGE_KEYS = ("TableNumber", "ImageNumber")
 FIELD_KEYS = ("Metadata_Plate", "Metadata_Well", "Metadata_Site")
 LOCATION = re.compile(rf"^(?P<well>[A-Za-z]{{1,2}}\d+)-(?P<site>.+)-{OBJECT}\.csv$")
 IMAGE_COLUMN = re.compile(r"Number|Metadata|FileName")
@@ -34,28 +33,59 @@ EMPTY = "site folders or files without centres"
 PLATE_COLUMNS = ("Metadata_Plate", "Image_Metadata_Plate", "plate")  # read as text: plate 007 is not 7
 
 
-def read_centres(path: Path, screen: Screen) -> pd.DataFrame:
-    """One row a nucleus in the screen's fields: `plate`, `well`, `site`, `object_number`, `y`, `x`.
+def read_centres(path: Path, screen: Screen, *, skip_missing: bool = False) -> tuple[pd.DataFrame, dict[str, int]]:
+    """One row a nucleus in the screen's fields, and counts of what was left out.
 
-    y (row) and x (column) are pixels, the centre of the first pixel is 0, 0. The table names the field by
-    `TableNumber` and `ImageNumber` (the screen must have them, as BBBC021 does), by `Metadata_Plate`, `Metadata_Well`
-    and `Metadata_Site` or by `plate`, `well` and `site`. Nuclei in fields that the screen does not have are left out.
-    Rows are sorted by field and object number. Raises InputError for a missing column, a value that is not a number, a
-    nucleus listed twice, and when no row is in a field of the screen.
+    Args:
+        path: A CSV that names the field of each nucleus by `TableNumber` and `ImageNumber` (the screen must have them,
+            as BBBC021 does), by `Metadata_Plate`, `Metadata_Well` and `Metadata_Site` or by `plate`, `well` and
+            `site`; a CSV with ImageNumber alone and Image.csv beside it; a folder of such folders, one a site;
+            CellProfiler's SQLite; a Parquet of CytoTable; DeepProfiler's folder of `locations`. Where the images' table
+            has no plate, well and site, its file names say which field it is.
+        screen: Nuclei in fields that it does not have are left out.
+        skip_missing: Leave out, and count, a table of 0 bytes or of a header alone in a folder of many.
+
+    Returns:
+        `plate`, `well`, `site`, `object_number`, `y` (row), `x` (column), sorted by field and object number. y and x
+        are pixels, the centre of the first pixel is 0, 0.
+
+    Raises:
+        InputError: A column is missing, a value is not a number, a nucleus is listed twice, or no row is in a field of
+            the screen.
     """
     path = Path(path)
-    raw = read_csv(path, columns=CENTRE_COLUMNS, text=PLATE_COLUMNS)
-    return joined_centres(raw, _keys(raw, screen, source=path.name), screen, source=path.name)
+    counts: dict[str, int] = {}
+    if path.is_dir():
+        locations = path if path.name == "locations" else path / "locations"
+        is_deepprofiler = locations.is_dir()
+        found = _locations(locations, skip_missing) if is_deepprofiler else _site_folders(path, screen, skip_missing)
+        nuclei, counts = found
+    elif path.suffix.lower() in SQLITE:
+        nuclei = _sqlite(path, screen)
+    elif path.suffix.lower() == ".parquet":
+        nuclei = _parquet(path, screen)
+    else:
+        nuclei = read_csv(path, columns=CENTRE_COLUMNS, text=PLATE_COLUMNS)
+        images = _beside(path.parent, "Image.csv")
+        if images is not None and not _keys(nuclei, screen):
+            nuclei = _with_image_table(nuclei, images, screen)
+    return _in_fields(nuclei, screen, source=str(path) if path.is_dir() else path.name), counts
 
 
-def joined_centres(raw: pd.DataFrame, keys: dict[str, str], screen: Screen, *, source: str) -> pd.DataFrame:
-    """The table of read_centres from nuclei with CENTRE_COLUMNS and `keys` (their name: ours); InputError likewise."""
+def _in_fields(raw: pd.DataFrame, screen: Screen, *, source: str) -> pd.DataFrame:
+    """The table of read_centres from nuclei with CENTRE_COLUMNS and columns that name the field."""
+    keys = _keys(raw, screen)
+    if not keys:
+        raise InputError(
+            f"{source}: no columns that name the field: expected {', '.join(NUMBER_KEYS)}, or "
+            f"{', '.join(FIELD_KEYS)} (found: {', '.join(map(str, raw.columns))})"
+        )
     nuclei = pd.DataFrame({ours: _key(raw, name, ours, source=source) for name, ours in keys.items()})
     for name, ours in CENTRE_COLUMNS.items():
         nuclei[ours] = numbers(raw, name, source=source)
     nuclei = nuclei.astype({"object_number": np.int64, "y": float, "x": float})
     fields = screen.table[list(dict.fromkeys([*keys.values(), *FIELD]))]
-    _refuse_twice(fields, list(keys.values()), "the screen", "one row a field")
+    refuse_repeated(fields, list(keys.values()), source="the screen", expected="one row a field")
     joined = nuclei.merge(fields, on=list(keys.values()), how="inner")
     if joined.empty:
         raise InputError(
@@ -63,73 +93,22 @@ def joined_centres(raw: pd.DataFrame, keys: dict[str, str], screen: Screen, *, s
             f"(joined by {', '.join(keys)}); give the centres of this screen"
         )
     centres = joined[[*FIELD, *CENTRE_COLUMNS.values()]]
-    _refuse_twice(centres, [*FIELD, "object_number"], source, "one row a nucleus")
+    refuse_repeated(centres, [*FIELD, "object_number"], source=source, expected="one row a nucleus")
     return centres.sort_values([*FIELD, "object_number"]).reset_index(drop=True)
 
 
-def _keys(raw: pd.DataFrame, screen: Screen, *, source: str) -> dict[str, str]:
-    """The columns that name the field: as the table has them, as the screen has them."""
-    if set(NUMBER_KEYS) <= set(raw.columns) and set(NUMBER_KEYS.values()) <= set(screen.table.columns):
-        return NUMBER_KEYS
-    for plate, well, site in (("Metadata_Plate", "Metadata_Well", "Metadata_Site"), ("plate", "well", "site")):
-        if {plate, well, site} <= set(raw.columns):
-            return {plate: "plate", well: "well", site: "site"}
-    raise InputError(
-        f"{source}: no columns that name the field: expected {', '.join(NUMBER_KEYS)}, or Metadata_Plate, "
-        f"Metadata_Well, Metadata_Site (found: {', '.join(map(str, raw.columns))})"
-    )
+def _keys(raw: pd.DataFrame, screen: Screen) -> dict[str, str]:
+    """The columns that name the field: as the table has them, as the screen has them; empty without any."""
+    for keys in (NUMBER_KEYS, dict(zip(FIELD_KEYS, FIELD)), dict(zip(FIELD, FIELD))):
+        if keys.keys() <= set(raw.columns) and set(keys.values()) <= set(screen.table.columns):
+            return keys
+    return {}
 
 
 def _key(raw: pd.DataFrame, name: str, ours: str, *, source: str) -> pd.Series:
     if ours == "well":
         return raw[name].map(well_names(raw[name], source=source))
     return raw[name].astype(str) if ours == "plate" else numbers(raw, name, source=source)
-
-
-def _refuse_twice(table: pd.DataFrame, keys: list[str], source: str, expected: str) -> None:
-    twice = table.duplicated(keys)
-    if twice.any():
-        row = table[twice].iloc[0]
-        where = ", ".join(f"{key} {row[key]}" for key in keys)
-        raise InputError(f"{source}: {where} is there twice ({int(twice.sum()):,} such rows); expected {expected}")
-
-
-def centres_from(path: Path, screen: Screen, *, skip_missing: bool = False) -> tuple[pd.DataFrame, dict[str, int]]:
-    """The table of read_centres from a source of any kind, and counts of what was left out.
-
-    A CSV with the keys of read_centres; a CSV with ImageNumber alone and Image.csv beside it; a folder of such folders,
-    one a site; CellProfiler's SQLite; a Parquet of CytoTable; DeepProfiler's folder of `locations`. Where the images'
-    table has no plate, well and site, its file names say which field it is. A table of 0 bytes, or of a header alone,
-    in a folder of many is refused by name; with `skip_missing` it is left out and counted. Raises InputError as
-    read_centres does.
-    """
-    path = Path(path)
-    if path.is_dir():
-        locations = path if path.name == "locations" else path / "locations"
-        is_deepprofiler = locations.is_dir()
-        found = _locations(locations, skip_missing) if is_deepprofiler else _site_folders(path, screen, skip_missing)
-        nuclei, counts = found
-        return _joined(nuclei, screen, source=str(path)), counts
-    if path.suffix.lower() in SQLITE:
-        return _joined(_sqlite(path, screen), screen, source=path.name), {}
-    if path.suffix.lower() == ".parquet":
-        return _joined(_parquet(path, screen), screen, source=path.name), {}
-    images = _beside(path.parent, "Image.csv") if path.is_file() else None
-    if images is not None:
-        raw = read_csv(path, columns=CENTRE_COLUMNS, text=PLATE_COLUMNS)
-        if not _names_the_field(raw, screen):
-            return _joined(_with_image_table(raw, images, screen), screen, source=path.name), {}
-    return read_centres(path, screen), {}
-
-
-def _joined(nuclei: pd.DataFrame, screen: Screen, source: str) -> pd.DataFrame:
-    return joined_centres(nuclei, dict(zip(FIELD_KEYS, FIELD)), screen, source=source)
-
-
-def _names_the_field(raw: pd.DataFrame, screen: Screen) -> bool:
-    """Whether read_centres can join the table."""
-    has_numbers = set(IMAGE_KEYS) <= set(raw.columns) and {"table_number", "image_number"} <= set(screen.table.columns)
-    return has_numbers or set(FIELD_KEYS) <= set(raw.columns) or set(FIELD) <= set(raw.columns)
 
 
 def _beside(folder: Path, name: str) -> Path | None:
@@ -145,16 +124,10 @@ def _with_image_table(nuclei: pd.DataFrame, images: Path, screen: Screen) -> pd.
 
 def _with_fields(nuclei: pd.DataFrame, images: pd.DataFrame, screen: Screen, *, source: str) -> pd.DataFrame:
     """The nuclei with the field of their image, by ImageNumber (and TableNumber where both have it)."""
-    keys = [key for key in IMAGE_KEYS if key in nuclei and key in images]
+    keys = [key for key in NUMBER_KEYS if key in nuclei and key in images]
     fields = _fields_of(images, screen, source=source)
     table = pd.concat([images[keys], fields], axis=1)
-    twice = table.duplicated(keys)
-    if twice.any():
-        row = table[twice].iloc[0]
-        raise InputError(
-            f"{source}: {', '.join(f'{key} {row[key]}' for key in keys)} is there twice ({int(twice.sum())} such "
-            "rows); expected one row an image"
-        )
+    refuse_repeated(table, keys, source=source, expected="one row an image")
     joined = nuclei[[*keys, *CENTRE_COLUMNS]].merge(table, on=keys, how="left", indicator="found")
     lost = joined["found"] == "left_only"
     if lost.any():
@@ -163,7 +136,7 @@ def _with_fields(nuclei: pd.DataFrame, images: pd.DataFrame, screen: Screen, *, 
             f"{source}: no row for {', '.join(f'{key} {row[key]}' for key in keys)}, of {int(lost.sum()):,} nuclei; "
             "bring the table of images that belongs to the nuclei"
         )
-    return joined[joined["Metadata_Plate"].notna()].drop(columns="found")
+    return joined.loc[joined["Metadata_Plate"].notna(), [*FIELD_KEYS, *CENTRE_COLUMNS]]
 
 
 def _fields_of(images: pd.DataFrame, screen: Screen, *, source: str) -> pd.DataFrame:
@@ -222,7 +195,7 @@ def _sqlite(path: Path, screen: Screen) -> pd.DataFrame:
             object_table = _table(names, (f"Per_{OBJECT}", OBJECT, "Per_Object"), path)
             columns = _sqlite_columns(database, object_table)
             wanted = _centre_columns(columns, source=f"{path.name}, {object_table}")
-            keys = {key: key for key in IMAGE_KEYS if key in columns}
+            keys = {key: key for key in NUMBER_KEYS if key in columns}
             nuclei = _selected(database, object_table, {**keys, **wanted})
             # not the hundreds of measurements of an image
             of_images = [name for name in _sqlite_columns(database, image_table) if IMAGE_COLUMN.search(name)]
@@ -255,7 +228,7 @@ def _parquet(path: Path, screen: Screen) -> pd.DataFrame:
         names = pq.read_schema(path).names
         wanted = _centre_columns(names, source=path.name)
         fields = _columns(names, {key: ("Image_", "Metadata_", "") for key in FIELD_KEYS})
-        numbers = _columns(names, {key: ("Metadata_", "Image_", "") for key in IMAGE_KEYS})
+        numbers = _columns(names, {key: ("Metadata_", "Image_", "") for key in NUMBER_KEYS})
         files = {name: name for name in names if re.match(r"^(Image_)?FileName_", name)}
         chosen = {**wanted, **fields} if len(fields) == len(FIELD_KEYS) else {**wanted, **numbers, **files}
         table = pq.read_table(path, columns=list(chosen.values())).to_pandas()
