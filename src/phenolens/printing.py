@@ -10,8 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from phenolens.blinded_test.compute import assessments, results
-from phenolens.blinded_test.database import AssessmentFile
-from phenolens.blinded_test.statistics import Interval
 from phenolens.commands.score_commands import scores_folder_of
 from phenolens.core.progress import tell
 from phenolens.profiles.evaluate import Evaluation
@@ -142,9 +140,10 @@ def after_figure(figure: Any, given: dict[str, Any]) -> None:
 
 def after_assess(summary: pd.DataFrame | None, given: dict[str, Any]) -> None:
     """The results of each test and their files."""
-    files = {} if summary is None else summary.attrs["files"]
-    for name, paths in files.items():
-        print("\n".join([*_result_lines(assessments(Study(given["study"]))[name]), *map(str, paths)]))
+    if summary is not None:
+        for row in summary.to_dict("records"):
+            files = map(str, summary.attrs["files"][row["assessment"]])
+            print("\n".join([*_result_lines(Study(given["study"]), row), *files]))
 
 
 def print_scores(scores: pd.DataFrame) -> None:
@@ -211,30 +210,26 @@ def _from_to(numbers: Iterable[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _result_lines(file: AssessmentFile) -> list[str]:
-    found, about = results(file), file.about()
+def _result_lines(study: Study, row: dict[Hashable, Any]) -> list[str]:
     title = (
-        f"{file.name}: {about['title']}, {about['n']} real and {about['n']} synthetic cells, "
-        f"{found.n_finished} of {found.n_assessors} assessors finished"
+        f"{row['assessment']}: {row['title']}, {row['n']} real and {row['n']} synthetic cells, "
+        f"{row['n_finished']} of {row['n_assessors']} assessors finished"
     )
-    if found.passed is None or found.false_alarms is None:
+    if not row["n_finished"]:
         return [title, "  no results until an assessor has judged all pictures"]
-    rows = {"synthetic passed as real": _percent(found.passed), "real called synthetic": _percent(found.false_alarms)}
-    numbers = {"d'": found.d_prime, "bias c": found.criterion, "Fleiss' kappa": found.kappa}
-    for label, number in numbers.items():
-        if number is not None:
-            rows[label] = f"{number.value:.2f} (95 % interval {number.low:.2f} to {number.high:.2f})"
-    views = []
-    for row in found.shown.to_dict("records") if about["each_channel"] else []:
-        passed, alarms = (
-            _percent(Interval(*(row[f"{rate}{end}"] for end in ("", "_low", "_high"))))
-            for rate in ("passed", "false_alarms")
-        )
-        views.append(f"  shown {row['shown']}: passed as real {passed}, false alarms {alarms}")
-    median = "-" if pd.isna(found.median_seconds) else f"{found.median_seconds:.1f}"
-    lines = [f"  {label:26}{text}" for label, text in rows.items()]
-    return [title, *lines, *views, f"  {'median seconds a picture':26}{median}"]
+    texts = {"synthetic passed as real": _share(row, "passed"), "real called synthetic": _share(row, "false_alarms")}
+    for label, name in (("d'", "d_prime"), ("bias c", "criterion"), ("Fleiss' kappa", "kappa")):
+        if not pd.isna(row[name]):
+            texts[label] = f"{row[name]:.2f} (95 % interval {row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f})"
+    texts["median seconds a picture"] = "-" if pd.isna(row["seconds"]) else f"{row['seconds']:.1f}"
+    lines = [title, *(f"  {label:26}{text}" for label, text in texts.items())]
+    if row["each_channel"]:
+        for view in results(assessments(study)[row["assessment"]]).shown.to_dict("records"):
+            passed, alarms = _share(view, "passed"), _share(view, "false_alarms")
+            lines.append(f"  shown {view['shown']}: passed as real {passed}, false alarms {alarms}")
+    return lines
 
 
-def _percent(share: Interval) -> str:
-    return f"{100 * share.value:.1f} % (95 % interval {100 * share.low:.1f} to {100 * share.high:.1f})"
+def _share(row: dict[Hashable, Any], name: str) -> str:
+    share, low, high = (100 * row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    return f"{share:.1f} % (95 % interval {low:.1f} to {high:.1f})"

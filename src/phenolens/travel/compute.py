@@ -4,7 +4,7 @@ N cells of a study, F frames, Z features, C channels, S crop side in px.
 """
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from threading import Lock
 
 import numpy as np
@@ -58,7 +58,7 @@ class Traveller:
         self._seed = seed
         self.controls = self.catalogue.rows(role="control")
         self.measured = MeasuredCells(run.originals, self.channels, self.controls, seed=seed)
-        self._cache: dict[tuple[TravelConfig, bool], tuple[Trajectory, ...]] = {}
+        self._kept = lru_cache(CACHED)(self._trajectories)
         self._lock = Lock()
 
     @classmethod
@@ -85,12 +85,7 @@ class Traveller:
             InputError: no such treatment or cell (the message offers the nearest names), or fewer cells than medoids.
         """
         with self._lock:
-            key = (config, measured or (config, True) in self._cache)
-            if key not in self._cache:
-                self._cache[key] = self._trajectories(config, measured)
-                if len(self._cache) > CACHED:
-                    del self._cache[next(iter(self._cache))]
-            return self._cache[key]
+            return self._kept(config, measured)
 
     @cached_property
     def default_start(self) -> int:

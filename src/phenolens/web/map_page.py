@@ -27,7 +27,7 @@ from phenolens.web.study_view import StudyView
 # Okabe and Ito's colours without the yellow, which is invisible on white; this order keeps neighbours different.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
 # Groups after the first six are darker, then paler: symbols are too small to see on a map of many points.
-SHADES = (None, ("#000000", 0.42), ("#ffffff", 0.5))
+SHADES = (("#000000", 0.0), ("#000000", 0.42), ("#ffffff", 0.5))
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 CONTROL, UNKNOWN = "#1f2933", "#a9b1ba"
 DOSES = ("#00204c", "#31446b", "#666970", "#958f78", "#cbba69")  # cividis (Nuñez et al. 2018) without its yellow
@@ -197,17 +197,14 @@ def grouped(table: pd.DataFrame, by: str) -> Groups:
     if by == "mechanism":
         values = values.where(~control, "control")
     controls = {"mechanism": {"control"}, "compound": set(values[control].unique())}.get(by, set())
-    codes, uniques = pd.factorize(values, sort=True)
-    names = sorted(map(str, uniques), key=lambda name: (name not in controls, name == "", name))
-    place = {name: number for number, name in enumerate(names)}
+    names = sorted(values.unique(), key=lambda name: (name not in controls, name == "", name))
     colours, symbols = dict.fromkeys(controls, CONTROL) | {"": UNKNOWN}, dict.fromkeys(names, SYMBOLS[0])
     for number, name in enumerate(name for name in names if name and name not in controls):
-        round_, shade = number // len(COLOURS), SHADES[number // len(COLOURS) % len(SHADES)]
-        colour = COLOURS[number % len(COLOURS)]
-        colours[name] = colour if shade is None else _mixed(colour, *shade)
+        round_, place = divmod(number, len(COLOURS))
+        colours[name] = _mixed(COLOURS[place], *SHADES[round_ % len(SHADES)])
         symbols[name] = SYMBOLS[round_ % len(SYMBOLS)]
     return Groups(
-        np.array([place[str(name)] for name in uniques], np.uint16)[codes],
+        pd.Categorical(values, names).codes.astype(np.uint16),
         tuple(name or "mechanism not known" for name in names),
         tuple(colours[name] for name in names),
         tuple(symbols[name] for name in names),
