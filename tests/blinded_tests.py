@@ -1,12 +1,11 @@
 """Blinded assessments for tests: of made-up pictures, and visitors of their pages without a network."""
 
-import asyncio
 import re
 
-import httpx
 import imagecodecs
 import numpy as np
 
+from page_client import PageClient
 from phenolens.blinded_test.database import AssessmentFile, Picture
 from phenolens.web.blinded_test import create_app
 
@@ -45,25 +44,11 @@ def kinds_by_picture_id(file: AssessmentFile) -> dict[str, bool]:
     return {picture_id: bool(synthetic) for picture_id, synthetic in rows}
 
 
-class Visitor:
-    """Asks the application itself, without a network, and keeps its cookies as a browser does."""
+class Visitor(PageClient):
+    """An assessor or the owner."""
 
     def __init__(self, study, *, app=None, base="http://127.0.0.1"):
-        self.app = app or create_app(study, token=TOKEN)
-        self.base, self.cookies = base, httpx.Cookies()
-
-    async def ask(self, method, path, **more):
-        through = httpx.ASGITransport(app=self.app, client=("10.0.0.1", 1))
-        async with httpx.AsyncClient(transport=through, base_url=self.base, cookies=self.cookies) as client:
-            answer = await client.request(method, path, **more)
-            self.cookies = client.cookies
-        return answer
-
-    def get(self, path, **more):
-        return asyncio.run(self.ask("GET", path, **more))
-
-    def post(self, path, form=None, **more):
-        return asyncio.run(self.ask("POST", path, data=form or {}, **more))
+        super().__init__(app or create_app(study, token=TOKEN), base=base)
 
     def entered(self, code):
         answer = self.post("/begin", {"code": code})

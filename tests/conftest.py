@@ -11,14 +11,13 @@ import pytest
 import torch
 from filelock import FileLock
 
-from explored_study import explored_study
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
 from phenolens.crops.store import CropStore
 from phenolens.simulation.simulate import SimulateConfig, simulate
 from phenolens.study import Study
 from phenolens.training.device import Compute
-from travelling_study import travelling_study
+from travelling_study import explored_study, travelling_study
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -1,14 +1,12 @@
 """The assessment in a real browser: two keys, without script, at phone width."""
 
-from contextlib import contextmanager
-
 import pytest
 from playwright.sync_api import expect
 
 from blinded_tests import TOKEN, kinds_by_picture_id, made_up
+from page_client import fits, page_of, served_app
 from phenolens.study import Study
 from phenolens.web.blinded_test import create_app
-from served_app import served_app
 
 pytestmark = pytest.mark.slow
 
@@ -23,24 +21,6 @@ def study(tmp_path):
 def served(study):
     """The address under which a study's assessments are served meanwhile."""
     return served_app(create_app(study, token=TOKEN))
-
-
-@contextmanager
-def page_of(browser, **more):
-    """A page of a visitor of its own, and what its console said."""
-    context = browser.new_context(**more)
-    page, said = context.new_page(), []
-    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    try:
-        yield page, said
-    finally:
-        context.close()
-
-
-def fits(page):
-    """Whether nothing stands beside the window."""
-    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 @pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])

@@ -1,6 +1,5 @@
 """The explorer: pages of whole and half-run studies, names that are none, and what protects them."""
 
-import asyncio
 import io
 import json
 import re
@@ -12,12 +11,12 @@ from importlib.abc import MetaPathFinder
 from urllib.parse import quote, unquote
 
 import anndata
-import httpx
 import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
 
+from page_client import PageClient
 from phenolens.commands.web_commands import explore
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256, write_h5ad, write_json, write_parquet
@@ -106,32 +105,8 @@ def run_of(study, rng):
     pd.DataFrame([kind | score]).to_csv(study.scores_path, index=False)
 
 
-class Browser:
-    """Asks the application itself, without a network."""
-
-    def __init__(self, study):
-        self.app = create_app(study)
-
-    def request(self, method, path, headers=None):
-        async def asked():
-            through = httpx.ASGITransport(app=self.app)
-            async with httpx.AsyncClient(transport=through, base_url="http://127.0.0.1") as client:
-                return await client.request(method, path, headers=headers)
-
-        return asyncio.run(asked())
-
-    def get(self, path, headers=None):
-        return self.request("GET", path, headers)
-
-
 def browser(study):
-    return Browser(study)
-
-
-def got(client, path, status=200):
-    answer = client.get(path)
-    assert answer.status_code == status, (path, answer.text)
-    return answer
+    return PageClient(create_app(study))
 
 
 def odd_treatment(study):
@@ -151,7 +126,7 @@ def test_every_link_and_picture_of_every_page_leads_somewhere_and_none_leaves(sc
     client, todo, seen = browser(scored), ["/"], {}
     while todo:
         path = todo.pop()
-        seen[path] = got(client, path)
+        seen[path] = client.got(path)
         page = Page(seen[path].text if "html" in seen[path].headers["content-type"] else "")
         assert {link for link in page.links if not link.startswith(("/", "#"))} == set()
         assert {link for link in page.links if link.startswith("//")} == set()
@@ -206,7 +181,7 @@ def test_home_says_the_score_in_a_sentence_and_marks_the_wrong_treatments(scored
 
 def test_a_treatment_with_a_slash_and_markup_in_its_name_has_a_page_that_shows_it_as_text(scored):
     name = odd_treatment(scored)
-    page = Page(got(browser(scored), address("treatments", name)).text)
+    page = Page(browser(scored).got(address("treatments", name)).text)
     assert ODD in page.text
     assert [tag for tag, _ in page.tags if tag == "b"] == []
 
@@ -218,7 +193,7 @@ def test_a_name_is_one_piece_of_an_address_so_that_browsers_do_not_resolve_its_d
 def test_a_plates_wells_stand_in_its_shape_with_their_numbers_of_cells(study):
     cells = study.crops.cells
     plate = cells["plate"].iloc[0]
-    html = got(browser(study), address("plates", plate)).text
+    html = browser(study).got(address("plates", plate)).text
     counts = cells[cells["plate"] == plate].groupby("well").size().to_dict()
     shown = re.findall(r'href="/wells/[^/]+/(\w+)".*?<b>(\d+)</b>', html)
     assert [(well, int(count)) for well, count in shown] == sorted(counts.items())  # by row, then column
@@ -230,9 +205,9 @@ def test_a_well_shows_each_of_its_cells_once_over_its_pages(study, monkeypatch):
     plate, well = cells.iloc[0][["plate", "well"]]
     expected = cells[(cells["plate"] == plate) & (cells["well"] == well)]["cell_id"].tolist()
     n_pages = -(-len(expected) // 3)
-    htmls = [got(client, address("wells", plate, well, page=page)).text for page in range(1, n_pages + 1)]
+    htmls = [client.got(address("wells", plate, well, page=page)).text for page in range(1, n_pages + 1)]
     assert re.findall(r'src="/cells/([^"?]+)\.png', "".join(htmls)) == expected
-    assert "Go to page 1" in got(client, address("wells", plate, well, page=n_pages + 1), 404).text
+    assert "Go to page 1" in client.got(address("wells", plate, well, page=n_pages + 1), 404).text
 
 
 def test_the_nearest_cells_are_those_of_the_slow_definition(scored):
@@ -262,7 +237,7 @@ def test_the_nearest_treatments_are_the_ones_beside_it_on_the_circle(scored):
 def test_a_treatments_page_says_who_its_neighbour_was_and_whether_that_was_right(scored):
     name = odd_treatment(scored)
     row = StudyView(scored).matches(RUN)["NSC"].loc[name]
-    text = " ".join(Page(got(browser(scored), address("treatments", name)).text).text.split())
+    text = " ".join(Page(browser(scored).got(address("treatments", name)).text).text.split())
     words = "NSC: ✓ correct." if row.right else "NSC: ✗ wrong."
     assert words in text
     assert f"the nearest is {row.neighbour} ({row.predicted}), at distance 0.250." in text
@@ -302,7 +277,7 @@ def test_a_well_says_why_a_cell_is_flagged_and_whether_it_is_left_out(study):
     table.loc[[first, second], "flags"] = ["noise in actin; out of focus", "saturated in DNA"]
     table.loc[first, "is_noise"] = True
     write_parquet(path, table, about=about)
-    text = got(browser(study), address("wells", table["plate"][0], well)).text
+    text = browser(study).got(address("wells", table["plate"][0], well)).text
     assert "1 flagged and left out of training and profiles" in text
     assert "<span>noise in actin; out of focus, left out</span>" in text
     assert "<span>saturated in DNA</span>" in text
@@ -321,7 +296,7 @@ def test_a_cells_picture_is_its_crop_in_the_colours_of_its_channels(study):
 
 def test_one_channel_is_shown_in_grey(study):
     store = study.crops
-    answer = got(browser(study), address("cells", f"{store.cells['cell_id'][0]}.png", channel=store.channels[1]))
+    answer = browser(study).got(address("cells", f"{store.cells['cell_id'][0]}.png", channel=store.channels[1]))
     red, green, blue = np.moveaxis(pixels(answer.content)[..., :3], -1, 0)
     np.testing.assert_array_equal(red, green)
     np.testing.assert_array_equal(red, blue)
@@ -351,7 +326,7 @@ TRICKS = ["../../study.json", "..\\study.json", "/etc/passwd", "a\0b", "￾", "�
 def test_a_name_that_is_none_gets_a_page_that_says_what_to_do(study, page):
     client = browser(study)
     for trick in TRICKS:
-        html = got(client, page.format(quote(trick, safe="")), 404).text
+        html = client.got(page.format(quote(trick, safe="")), 404).text
         assert '<a href="/">Home' in html
         assert "<script>" not in html
         assert "root:" not in html
@@ -359,7 +334,7 @@ def test_a_name_that_is_none_gets_a_page_that_says_what_to_do(study, page):
 
 @pytest.mark.parametrize("query", ["run=../..", "run=nothing", "channel=..%2F", "channel=x-ray"])
 def test_a_run_or_channel_that_is_none_is_named_with_those_there_are(scored, query):
-    answer = got(browser(scored), f"{address('treatments', odd_treatment(scored))}?{query}", 404)
+    answer = browser(scored).got(f"{address('treatments', odd_treatment(scored))}?{query}", 404)
     assert unquote(query.partition("=")[2]) in answer.text
     assert "did you mean" in answer.text or "there are:" in answer.text
 
@@ -367,7 +342,7 @@ def test_a_run_or_channel_that_is_none_is_named_with_those_there_are(scored, que
 def test_a_page_number_that_is_none_is_refused_in_words(study):
     client, cell = browser(study), study.crops.cells.iloc[0]
     for number in ("0", "-1", "x", "1e9", "9" * 5000, "%00", "NaN"):
-        html = got(client, f"/wells/{cell.plate}/{cell.well}?page={number}", 422).text
+        html = client.got(f"/wells/{cell.plate}/{cell.well}?page={number}", 422).text
         assert "Take page out of the address" in html
 
 
@@ -394,15 +369,15 @@ def test_looking_at_everything_changes_no_file_of_the_study(scored):
     before, client = everything(scored.folder), browser(scored)
     cell = scored.crops.cells.iloc[0]
     for path in ("/", f"/plates/{cell.plate}", f"/wells/{cell.plate}/{cell.well}", f"/cells/{cell.cell_id}.png"):
-        got(client, path)
-    got(client, address("treatments", odd_treatment(scored), run=RUN))
+        client.got(path)
+    client.got(address("treatments", odd_treatment(scored), run=RUN))
     assert everything(scored.folder) == before
 
 
 def test_a_study_without_crops_says_how_to_make_them_and_shows_them_once_they_are_there(tmp_path, tiny_study):
     study = Study.create(tmp_path / "new")
     client = browser(study)
-    assert f"phenolens crop {study.folder} --source" in got(client, "/").text
+    assert f"phenolens crop {study.folder} --source" in client.got("/").text
     for path in (
         "/plates",
         "/plates/x",
@@ -413,9 +388,9 @@ def test_a_study_without_crops_says_how_to_make_them_and_shows_them_once_they_ar
         "/travel",
         "/report",
     ):
-        assert f"phenolens crop {study.folder}" in got(client, path, 404).text
+        assert f"phenolens crop {study.folder}" in client.got(path, 404).text
     tiny_study.crops_folder.rename(study.crops_folder)
-    assert "The screen" in got(client, "/").text
+    assert "The screen" in client.got("/").text
 
 
 def test_each_half_run_state_shows_what_there_is_and_names_the_next_command(study, rng):
@@ -423,8 +398,8 @@ def test_each_half_run_state_shows_what_there_is_and_names_the_next_command(stud
     name = odd_treatment(study)
 
     def home_says(command):
-        got(client, address("treatments", name))
-        return f"phenolens {command} {study.folder}" in got(client, "/").text
+        client.got(address("treatments", name))
+        return f"phenolens {command} {study.folder}" in client.got("/").text
 
     assert home_says("train")
     run_of(study, rng)
@@ -448,22 +423,22 @@ def test_embeddings_of_other_crops_are_not_shown(scored):
 
 def test_damaged_crops_are_told_in_words(study):
     next(study.crops_folder.glob("*.npy")).write_bytes(b"short")
-    answer = got(browser(study), "/plates/x", 500)
+    answer = browser(study).got("/plates/x", 500)
     assert "damaged" in answer.text
-    assert "damaged" in got(browser(study), "/").text
+    assert "damaged" in browser(study).got("/").text
 
 
 def test_the_report_is_served_with_its_one_style_allowed_by_hash(scored):
     client = browser(scored)
-    assert "phenolens report" in got(client, "/report", 404).text
+    assert "phenolens report" in client.got("/report", 404).text
     scored.report_path.write_text("<title>r</title><style>p { color: red }</style><p>words")
-    answer = got(client, "/report")
+    answer = client.got("/report")
     # printf 'p { color: red }' | openssl dgst -sha256 -binary | base64
     assert (
         "style-src 'sha256-ngewhhP73WDIbgwseeu52VAAJgKdGUsu1IUQQsAm8m4='" in answer.headers["content-security-policy"]
     )
     assert "words" in answer.text
-    assert '<a href="/report">' in got(client, "/").text
+    assert '<a href="/report">' in client.got("/").text
 
 
 def test_every_compounds_control_and_doses_stand_together_by_dose(study):
@@ -486,8 +461,8 @@ def test_a_screen_without_controls_or_mechanisms_is_shown_too(tmp_path, study):
     assert len(CropStore.open(folder)) == 3
     client = browser(Study.create(study.folder).__class__(tmp_path / "bare"))
     name = treatment_name(table["compound"], table["concentration_um"]).iloc[0]
-    assert "mechanism not known" in got(client, "/").text
-    assert "are flagged and left out" in got(client, address("treatments", name)).text
+    assert "mechanism not known" in client.got("/").text
+    assert "are flagged and left out" in client.got(address("treatments", name)).text
 
 
 def test_a_port_in_use_is_one_line_that_says_what_to_do():

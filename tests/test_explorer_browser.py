@@ -1,7 +1,6 @@
 """The explorer in a real browser: from home to a film, the map's points, lasso and search, keyboard, phone width."""
 
 import re
-from contextlib import contextmanager
 
 import httpx
 import numpy as np
@@ -9,7 +8,8 @@ import pytest
 from matplotlib.path import Path
 from playwright.sync_api import expect
 
-from explored_study import served
+from page_client import fits, page_of, served_app
+from phenolens.web.app import create_app
 from travelling_study import RUN, SERIES
 
 pytestmark = pytest.mark.slow
@@ -25,23 +25,8 @@ def study(explored):
 
 @pytest.fixture(scope="module")
 def at(study):
-    with served(study) as address:
+    with served_app(create_app(study)) as address:
         yield address
-
-
-@contextmanager
-def page_of(browser, **more):
-    """A page of a visitor of its own, and what went wrong in it."""
-    context = browser.new_context(**more)
-    page, said = context.new_page(), []
-    page.on(
-        "console", lambda message: said.append(f"{message.text} {message.location}") if message.type == "error" else 0
-    )
-    page.on("pageerror", lambda error: said.append(str(error)))
-    try:
-        yield page, said
-    finally:
-        context.close()
 
 
 def wrong(said):
@@ -72,7 +57,7 @@ def test_from_home_to_a_playing_film_are_two_clicks_and_its_frame_stands_in_the_
         page.goto(page.url)
         assert page.locator("#caption").text_content() == shown
         assert page.evaluate("document.getElementById('now').naturalWidth") == 36
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert fits(page)
         assert wrong(said) == []
 
 
@@ -167,7 +152,7 @@ def test_the_map_of_treatments_is_searched_and_coloured_by_keyboard(browser, at,
         assert "find=two%2Fdoses" in page.url
         page.get_by_label("Colour").select_option("dose")
         page.wait_for_function("document.getElementById('legend').textContent.includes('10 µM')")
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert fits(page)
         assert wrong(said) == []
 
 
@@ -180,7 +165,7 @@ def test_plates_and_treatments_fit_a_phone(browser, at, study):
             f"treatments/two%2Fdoses%4010?run={RUN}",
         ):
             page.goto(at + path)
-            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
+            assert fits(page), path
         assert wrong(said) == []
 
 

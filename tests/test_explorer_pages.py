@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from described import try_every_operation
-from explored_study import Visitor
+from page_client import PageClient
 from phenolens.core.colours import cell_image
 from phenolens.core.files import write_parquet
 from phenolens.runs.embeddings import embedding_rows
@@ -42,7 +42,7 @@ def study(explored):
 
 @pytest.fixture(scope="module")
 def visitor(study):
-    return Visitor(study)
+    return PageClient(create_app(study))
 
 
 def counted(study):
@@ -51,26 +51,26 @@ def counted(study):
 
 def test_a_maps_numbers_come_as_plain_bytes_a_place_and_a_group_a_point(study, visitor):
     n = len(counted(study))
-    places = np.frombuffer(visitor.get(f"/map/places.bin?{ASKED}").content, "<f4").reshape(2, -1)
-    codes = np.frombuffer(visitor.get(f"/map/groups.bin?{ASKED}&by=mechanism").content, "<u2")
-    groups = visitor.get(f"/map/groups.json?{ASKED}&by=mechanism").json()
+    places = np.frombuffer(visitor.got(f"/map/places.bin?{ASKED}").content, "<f4").reshape(2, -1)
+    codes = np.frombuffer(visitor.got(f"/map/groups.bin?{ASKED}&by=mechanism").content, "<u2")
+    groups = visitor.got(f"/map/groups.json?{ASKED}&by=mechanism").json()
     assert (places.shape, len(codes)) == ((2, n), n)
     assert [group["count"] for group in groups] == np.bincount(codes).tolist()
     assert groups[0]["name"] == "control"
 
 
 def test_a_point_of_the_map_is_the_cell_that_its_group_says(study, visitor):
-    codes = np.frombuffer(visitor.get(f"/map/groups.bin?{ASKED}&by=plate").content, "<u2")
-    groups = visitor.get(f"/map/groups.json?{ASKED}&by=plate").json()
-    points = visitor.get(f"/map/points.json?{ASKED}&numbers=0,7,19").json()
+    codes = np.frombuffer(visitor.got(f"/map/groups.bin?{ASKED}&by=plate").content, "<u2")
+    groups = visitor.got(f"/map/groups.json?{ASKED}&by=plate").json()
+    points = visitor.got(f"/map/points.json?{ASKED}&numbers=0,7,19").json()
     for number, point in zip((0, 7, 19), points):
         assert f"plate {groups[codes[number]]['name']}," in point["where"]
-        assert visitor.get(point["picture"]).headers["content-type"] == "image/png"
-        assert visitor.get(point["link"])
+        assert visitor.got(point["picture"]).headers["content-type"] == "image/png"
+        assert visitor.got(point["link"])
 
 
 def test_a_point_of_the_map_of_treatments_shows_the_cell_nearest_to_its_mean(study, visitor):
-    (point,) = visitor.get(f"/map/points.json?run={RUN}&of=treatments&projection=pca&numbers=0").json()
+    (point,) = visitor.got(f"/map/points.json?run={RUN}&of=treatments&projection=pca&numbers=0").json()
     name = re.search(r"/treatments/([^?]+)", point["link"])[1].replace("%40", "@").replace("%2F", "/")
     explorer = StudyView(study)
     nearest = next(iter(explorer.nearest_to_mean(RUN, name, n=1)))
@@ -86,23 +86,23 @@ def test_what_is_looked_for_is_found_by_compound_mechanism_well_or_cell(study, v
         (cells["cell_id"].iloc[3], 1),
         ("no such thing", 0),
     ]:
-        found = visitor.get(f"/map/found.json?{ASKED}&text={quote(text)}").json()
+        found = visitor.got(f"/map/found.json?{ASKED}&text={quote(text)}").json()
         assert (found["n"], len(found["numbers"])) == (expected, expected)
 
 
 @pytest.mark.parametrize("numbers", ["", "x", "-1", "1,,2", "9" * 30, ",".join(["1"] * 33), "1;DROP TABLE cells"])
 def test_numbers_of_points_that_are_none_are_refused(visitor, numbers):
-    visitor.get(f"/map/points.json?{ASKED}&numbers={quote(numbers)}", 422)
+    visitor.got(f"/map/points.json?{ASKED}&numbers={quote(numbers)}", 422)
 
 
 def test_a_number_beyond_the_map_says_how_many_points_there_are(study, visitor):
-    answer = visitor.get(f"/map/points.json?{ASKED}&numbers=999999999", 404)
+    answer = visitor.got(f"/map/points.json?{ASKED}&numbers=999999999", 404)
     assert f"This map has {len(counted(study))} points" in answer.text
 
 
 def test_only_the_map_may_compile_scripts_and_no_page_may_take_any_from_elsewhere(visitor):
     policies = {
-        path: visitor.get(path).headers["content-security-policy"] for path in ("/", "/map", "/travel", "/plates")
+        path: visitor.got(path).headers["content-security-policy"] for path in ("/", "/map", "/travel", "/plates")
     }
     assert [path for path, policy in policies.items() if "unsafe" in policy] == ["/map"]
     assert [path for path, policy in policies.items() if "script-src" in policy] == ["/map", "/travel"]
@@ -113,14 +113,14 @@ def test_a_frame_is_the_travellers_picture_in_the_contrast_of_all_cells(study, v
     traveller = Traveller.open(study, RUN)
     (journey,) = traveller.travel(TravelConfig(to=f"{SERIES}@10", way="line", frames=5))
     path = address("travel", "frame-3.png", to=f"{SERIES}@10", way="line", frames=5, run=RUN)
-    shown = matplotlib.image.imread(io.BytesIO(visitor.get(path).content), format="png")[..., :3]
+    shown = matplotlib.image.imread(io.BytesIO(visitor.got(path).content), format="png")[..., :3]
     expected = cell_image(journey.pictures[2], StudyView(study).cells().contrast)
     np.testing.assert_allclose(shown, expected, atol=0.5 / 255 + 1e-6)
 
 
 def test_a_channel_alone_leaves_the_other_channels_black(study, visitor):
     path = address("travel", "frame-1.png", to=SERIES, channels=["DNA"])
-    shown = matplotlib.image.imread(io.BytesIO(visitor.get(path).content), format="png")[..., :3]
+    shown = matplotlib.image.imread(io.BytesIO(visitor.got(path).content), format="png")[..., :3]
     assert shown[..., 0].max() > 0.3
     assert shown[..., 1:].max() == 0
 
@@ -135,16 +135,16 @@ def test_a_channel_alone_leaves_the_other_channels_black(study, visitor):
 )
 def test_a_travel_with_channels_switched_off_has_an_address_that_opens(visitor, channels, named):
     asked = {"to": SERIES, "frames": 2, "channels": channels}
-    html = visitor.get(address("travel", **asked)).text
+    html = visitor.got(address("travel", **asked)).text
     assert f'<p class="note">{named}' in html
     assert len(re.findall(r'name="channels" value="[^"]*" checked', html)) == len([*filter(None, channels)])
-    assert visitor.get(address("travel", "strip.png", **asked)).content.startswith(b"\x89PNG")
-    frame = visitor.get(address("travel", "frame-1.png", **asked)).content
+    assert visitor.got(address("travel", "strip.png", **asked)).content.startswith(b"\x89PNG")
+    frame = visitor.got(address("travel", "frame-1.png", **asked)).content
     assert (matplotlib.image.imread(io.BytesIO(frame), format="png")[..., :3].max() > 0) == (channels != [""])
 
 
 def test_the_travels_page_shows_every_frame_its_nearest_real_cell_and_what_was_measured(study, visitor):
-    html = visitor.get(address("travel", to=f"{SERIES}@10", frames=4)).text
+    html = visitor.got(address("travel", to=f"{SERIES}@10", frames=4)).text
     (journey,) = Traveller.open(study, RUN).travel(TravelConfig(to=f"{SERIES}@10", frames=4))
     assert len(re.findall(r"<a [^>]*data-frame=", html)) == 4
     for cell in journey.nearest:
@@ -157,35 +157,35 @@ def test_a_treatments_populations_are_those_that_a_travel_to_medoids_leads_to(st
     traveller = Traveller.open(study, RUN)
     name = traveller.catalogue.treatments.query("role == 'treated'")["n_cells"].idxmax()
     targets = traveller.targets(name, TravelConfig(name, targets="medoids"))
-    section = visitor.get(address("treatments", name)).text.partition('id="populations"')[2].partition("</section>")[0]
+    section = visitor.got(address("treatments", name)).text.partition('id="populations"')[2].partition("</section>")[0]
     groups = section.split('class="dose"')[1:]
     medoids = [re.search(r'alt="Cell ([^:]+):', group)[1] for group in groups]
     assert medoids == [traveller.real_cell(target.row).cell_id for target in targets]
     for number, (group, target) in enumerate(zip(groups, targets), start=1):
         assert f"{100 * target.population.share:.0f} % of the cells" in group
-        html = visitor.get(re.search(r'href="(/travel[^"]+)"', group)[1].replace("&amp;", "&")).text
+        html = visitor.got(re.search(r'href="(/travel[^"]+)"', group)[1].replace("&amp;", "&")).text
         assert f"The real cell at the end: {traveller.real_cell(target.row).label}, {medoids[number - 1]}" in html
-    lonely = visitor.get(address("treatments", traveller.catalogue.find_treatment(LONELY))).text
+    lonely = visitor.got(address("treatments", traveller.catalogue.find_treatment(LONELY))).text
     assert "Too few cells to find populations: 1," in lonely
 
 
 def test_a_travel_can_start_from_the_id_of_any_cell(study, visitor):
     start = counted(study).query("role == 'treated'")["cell_id"].iloc[0]
-    html = visitor.get(address("travel", to=f"{SERIES}@10", start=start)).text
+    html = visitor.got(address("travel", to=f"{SERIES}@10", start=start)).text
     assert f'alt="The real cell at the start: {Traveller.open(study, RUN).real_cell(0).label}' not in html
     assert start in html
 
 
 def test_a_treatment_of_one_cell_and_all_doses_can_be_travelled_to(visitor):
-    assert f"From DMSO to {LONELY}" in visitor.get(address("travel", to=LONELY)).text
-    assert "From DMSO to two/doses 10 µM" in visitor.get(address("travel", to=f"{SERIES}@10", doses="true")).text
+    assert f"From DMSO to {LONELY}" in visitor.got(address("travel", to=LONELY)).text
+    assert "From DMSO to two/doses 10 µM" in visitor.got(address("travel", to=f"{SERIES}@10", doses="true")).text
 
 
 @pytest.mark.parametrize(
     "query", ["to=taxxol", "to=DMSO%400", "start=nobody", "populations=4&to=lonely", "doses=true&populations=2"]
 )
 def test_a_travel_that_cannot_be_is_told_in_words_on_its_page(visitor, query):
-    html = visitor.get(f"/travel?{query}").text
+    html = visitor.got(f"/travel?{query}").text
     assert 'class="missing"' in html
     assert "Travel: the effect of a treatment on a cell" in html
 
@@ -204,7 +204,7 @@ def test_a_travel_that_cannot_be_is_told_in_words_on_its_page(visitor, query):
     ],
 )
 def test_numbers_and_ways_that_cannot_be_are_refused(visitor, query):
-    assert f"Take {query.partition('=')[0]} out of the address" in visitor.get(f"/travel?{query}", 422).text
+    assert f"Take {query.partition('=')[0]} out of the address" in visitor.got(f"/travel?{query}", 422).text
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_numbers_and_ways_that_cannot_be_are_refused(visitor, query):
 )
 def test_a_name_that_is_none_is_refused_in_words_wherever_it_stands(visitor, path):
     for trick in TRICKS:
-        answer = visitor.get(path.format(quote(trick, safe="")), (404, 422))
+        answer = visitor.got(path.format(quote(trick, safe="")), 404, 422)
         assert '<a href="/">Home' in answer.text
         assert "<script>" not in answer.text
         assert "root:" not in answer.text
@@ -229,33 +229,33 @@ def test_a_name_that_is_none_is_refused_in_words_wherever_it_stands(visitor, pat
 
 def test_downloads_hold_every_neighbour_and_every_cell_of_the_treatment(study, visitor):
     name = f"{SERIES}@10"
-    cells = pd.read_csv(io.BytesIO(visitor.get(address("downloads", "cells.csv", treatment=name, run=RUN)).content))
+    cells = pd.read_csv(io.BytesIO(visitor.got(address("downloads", "cells.csv", treatment=name, run=RUN)).content))
     rows = StudyView(study).cells().catalogue.rows_of(name)
     assert cells["cell_id"].tolist() == study.crops.cells["cell_id"].iloc[rows].tolist()
-    near = pd.read_csv(io.BytesIO(visitor.get(address("downloads", "neighbours.csv", treatment=name, run=RUN)).content))
+    near = pd.read_csv(io.BytesIO(visitor.got(address("downloads", "neighbours.csv", treatment=name, run=RUN)).content))
     assert near["cosine_distance"].is_monotonic_increasing
     assert name not in set(near["treatment"])
     assert (
         len(near) == study.crops.cells.query("role == 'treated'").groupby(["compound", "concentration_um"]).ngroups - 1
     )
-    picture = visitor.get(address("downloads", "cells.png", treatment=name, run=RUN))
+    picture = visitor.got(address("downloads", "cells.png", treatment=name, run=RUN))
     assert picture.content.startswith(b"\x89PNG")
     assert 'filename="cells_two-doses@10_pca-seed0.png"' in picture.headers["content-disposition"]
 
 
 def test_a_travel_is_taken_along_as_film_strip_and_numbers(visitor):
     asked = {"to": f"{SERIES}@10", "frames": 3}
-    numbers = pd.read_csv(io.BytesIO(visitor.get(address("travel", "frames.csv", **asked)).content))
+    numbers = pd.read_csv(io.BytesIO(visitor.got(address("travel", "frames.csv", **asked)).content))
     assert numbers["frame"].tolist() == [1, 2, 3]
     assert {"cosine", "nearest_cell", "nucleus_area_px"} <= set(numbers)
-    assert visitor.get(address("travel", "film.gif", **asked)).content.startswith(b"GIF8")
-    assert visitor.get(address("travel", "strip.png", **asked)).content.startswith(b"\x89PNG")
+    assert visitor.got(address("travel", "film.gif", **asked)).content.startswith(b"GIF8")
+    assert visitor.got(address("travel", "strip.png", **asked)).content.startswith(b"\x89PNG")
 
 
 def test_plates_stand_side_by_side_and_each_wells_shade_is_the_same_on_its_own_page(study, visitor):
-    all_of_them = visitor.get("/plates?measure=distance").text
+    all_of_them = visitor.got("/plates?measure=distance").text
     plate = study.crops.plates[0]
-    own = visitor.get(address("plates", plate, measure="distance")).text
+    own = visitor.got(address("plates", plate, measure="distance")).text
     small = re.findall(
         r'<td class="(shade-\d) \w*" title="(\w+): ([\d.]+)"',
         all_of_them.split(f">{plate}</a>")[1].split("</table>")[0],
@@ -266,8 +266,8 @@ def test_plates_stand_side_by_side_and_each_wells_shade_is_the_same_on_its_own_p
 
 
 def test_a_feature_of_the_profile_has_two_sides(visitor):
-    feature = re.search(r"<option>(\w+_mean)</option>", visitor.get("/plates").text)[1]
-    html = visitor.get(address("plates", measure=feature)).text
+    feature = re.search(r"<option>(\w+_mean)</option>", visitor.got("/plates").text)[1]
+    html = visitor.got(address("plates", measure=feature)).text
     assert 'class="below-' in html
     assert "standard deviations of the control wells" in html
 
@@ -275,19 +275,19 @@ def test_a_feature_of_the_profile_has_two_sides(visitor):
 def test_looking_at_maps_travels_and_plates_changes_no_file_of_the_study(study, visitor):
     before = everything(study.folder)
     for path in (f"/map/places.bin?{ASKED}", "/travel", "/travel/film.gif?frames=2", "/plates?measure=distance"):
-        visitor.get(path)
+        visitor.got(path)
     assert everything(study.folder) == before
 
 
 def test_a_study_without_models_says_on_every_page_what_comes_next(tiny_study):
-    visitor = Visitor(tiny_study)
+    visitor = PageClient(create_app(tiny_study))
     for path in ("/map", "/map?of=cells", "/travel", "/plates"):
-        html = visitor.get(path).text
+        html = visitor.got(path).text
         assert "phenolens train" in html
         assert "<script" not in html
-    answer = visitor.get("/map/places.bin?run=&of=cells&projection=pca", 404)
+    answer = visitor.got("/map/places.bin?run=&of=cells&projection=pca", 404)
     assert "phenolens train" in answer.text
-    assert "phenolens train" in visitor.get("/travel/frame-1.png", 404).text
+    assert "phenolens train" in visitor.got("/travel/frame-1.png", 404).text
 
 
 @pytest.mark.slow
@@ -314,13 +314,13 @@ def test_a_run_that_is_not_embedded_is_told_its_own_next_command_not_another_run
     shutil.rmtree(half.embeddings_folder(RUN))
     shutil.copytree(half.run_folder(RUN), half.run_folder("unfinished"))
     (half.run_folder("unfinished") / "health.json").unlink()
-    visitor = Visitor(half)
+    visitor = PageClient(create_app(half))
     for path in (f"/map?run={RUN}&of=cells", f"/treatments/{quote(SERIES + '@10', safe='')}?run={RUN}"):
-        html = visitor.get(path).text
+        html = visitor.got(path).text
         assert f"Next: <code>phenolens embed {half.folder}</code>" in html
         assert "--name unfinished" not in html
-    assert "--name unfinished" in visitor.get("/").text
-    assert "Next:" not in Visitor(study).get("/travel?to=nobody").text
+    assert "--name unfinished" in visitor.got("/").text
+    assert "Next:" not in PageClient(create_app(study)).got("/travel?to=nobody").text
 
 
 def test_what_nobody_foresaw_is_a_page_with_all_headers(study, monkeypatch):
@@ -345,17 +345,17 @@ def test_an_embedding_that_cannot_be_read_is_named_and_stops_nothing(study, tmp_
     shutil.copytree(study.folder, tmp_path / "study")
     broken = Study.open(tmp_path / "study")
     path = min(broken.embeddings_folder(RUN).glob("*.h5ad"))
-    visitor = Visitor(broken)
+    visitor = PageClient(create_app(broken))
     for content in (path.read_bytes()[:3000], b"", _empty_hdf5(tmp_path)):
         path.write_bytes(content)
         prepare(visitor.app)
         assert f"{path}: damaged; run `phenolens embed {broken.folder}`" in capsys.readouterr().err
-        assert f"{path} is damaged" in visitor.get("/").text
-        assert f"phenolens embed {broken.folder}" in visitor.get("/").text
-        assert f"{path}: damaged; run `phenolens embed" in visitor.get(f"/travel?run={RUN}").text
-        assert "no embeddings of cells" in visitor.get(f"/map?run={RUN}&of=cells").text
+        assert f"{path} is damaged" in visitor.got("/").text
+        assert f"phenolens embed {broken.folder}" in visitor.got("/").text
+        assert f"{path}: damaged; run `phenolens embed" in visitor.got(f"/travel?run={RUN}").text
+        assert "no embeddings of cells" in visitor.got(f"/map?run={RUN}&of=cells").text
         for page in ("/plates", "/map", address("treatments", f"{SERIES}@10")):
-            visitor.get(page)
+            visitor.got(page)
 
 
 def _empty_hdf5(folder):
@@ -373,22 +373,22 @@ def test_whatever_is_damaged_is_named_with_the_command_that_mends_it(study, tmp_
     assert damaged
     for path in damaged:
         path.write_bytes(content)
-    visitor = Visitor(broken)
+    visitor = PageClient(create_app(broken))
     for page in ("/", address("treatments", f"{SERIES}@10"), "/travel", "/map", "/plates", "/report"):
-        answer = visitor.get(page, (200, 500))
+        answer = visitor.got(page, 200, 500)
         assert answer.status_code == 200 or re.search(r"damaged.*run `phenolens \w+", answer.text), page
 
 
 def test_populations_of_many_cells_are_looked_for_when_asked(study, monkeypatch):
     monkeypatch.setattr(treatment_page, "QUICK_CELLS", 2)
     visitor, path = (
-        Visitor(study),
+        PageClient(create_app(study)),
         address("treatments", StudyView(study).cells().catalogue.treatments["n_cells"].idxmax()),
     )
-    html = visitor.get(path).text
+    html = visitor.got(path).text
     assert "is their medoid" not in html
     link = re.search(r'href="([^"]+)#populations">Find them', html)[1].replace("&amp;", "&")
-    assert "is their medoid" in visitor.get(link).text
+    assert "is their medoid" in visitor.got(link).text
 
 
 def test_a_map_that_takes_long_keeps_no_other_map_waiting(study, monkeypatch):
@@ -451,17 +451,17 @@ def test_without_controls_a_travel_says_what_it_cannot_show_and_why(study, tmp_p
     bare = Study.open(tmp_path / "study")
     for path in bare.crops_folder.glob("*.parquet"):
         write_parquet(path, pd.read_parquet(path).assign(role="treated"), about={})
-    visitor, start = Visitor(bare), study.crops.cells["cell_id"].iloc[0]
+    visitor, start = PageClient(create_app(bare)), study.crops.cells["cell_id"].iloc[0]
     asked = f"/travel?to={quote(SERIES, safe='')}&start={start}"
-    assert "no control cells to start from" in visitor.get("/travel").text
-    assert "standard deviations of control cells, and this study has none" in visitor.get(asked).text
-    assert "no control cells: a direction starts from their mean" in visitor.get(f"{asked}&way=direction").text
-    assert "no control cells" in visitor.get(f"{asked}&populations=2").text
+    assert "no control cells to start from" in visitor.got("/travel").text
+    assert "standard deviations of control cells, and this study has none" in visitor.got(asked).text
+    assert "no control cells: a direction starts from their mean" in visitor.got(f"{asked}&way=direction").text
+    assert "no control cells" in visitor.got(f"{asked}&populations=2").text
     many = StudyView(bare).cells().catalogue.treatments["n_cells"].idxmax()
-    assert "No populations: no control cells" in visitor.get(address("treatments", many, populations="true")).text
+    assert "No populations: no control cells" in visitor.got(address("treatments", many, populations="true")).text
 
 
 def test_choices_that_do_not_go_together_are_told_in_the_pages_words(visitor):
-    html = visitor.get("/travel?populations=2&doses=true").text
+    html = visitor.got("/travel?populations=2&doses=true").text
     assert "use 1 population, or no “up the doses”" in html
     assert "--targets" not in html

@@ -31,3 +31,11 @@ def travelling_study(cropped: Path, folder: Path) -> Study:
     pipeline.train(study, config, name=RUN)
     pipeline.embed(study, RUN, pipeline.EmbedConfig(threads=1))
     return study
+
+
+def explored_study(travelling, folder):
+    """Embedded by PCA, profiled, and scored by NSC."""
+    study = Study.open(shutil.copytree(travelling, folder))
+    pipeline.profile(study, RUN, pipeline.ProfileConfig(min_cells=1))
+    pipeline.evaluate(study, [RUN], pipeline.EvaluateConfig(protocols=("NSC",), bootstraps=20, shuffles=20))
+    return study
