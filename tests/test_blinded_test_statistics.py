@@ -313,9 +313,3 @@ def test_mechanisms_and_channels_have_their_own_rates():
     assert by_mechanism["false_alarms"].to_dict() == {"control": 0, "": 1}
     assert by_channel["passed"].to_dict() == {"DNA": 0, "actin": pytest.approx(1 / 3)}
     assert by_channel["passed_images"].to_dict() == {"DNA": 3, "actin": 3}
-
-
-def test_an_answer_given_twice_is_refused():
-    answers = answers_of([np.array([True, False])], np.array([True, False]))
-    with pytest.raises(InputError, match='"assessor 0" answered picture 1 twice'):
-        analyse(pd.concat([answers, answers.tail(1)]), n_images=2)

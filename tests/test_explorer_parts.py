@@ -22,7 +22,7 @@ from phenolens.web.map_page import (
     map_of_treatments,
     pca_places,
 )
-from phenolens.web.plates_page import DISTANCE, NOISE, SHADES, Heat, WellProfiles
+from phenolens.web.plates_page import DISTANCE, NOISE, SHADES, Heat, well_profiles
 from phenolens.web.study_view import StudyView
 from phenolens.web.travel_page import Display
 from travelling_study import RUN
@@ -98,29 +98,29 @@ def test_embeddings_that_are_missing_or_of_other_crops_are_told_with_the_command
 
 
 def test_the_median_control_well_is_at_distance_1_and_features_count_the_controls_deviations(study):
-    profiles = WellProfiles.read(study, RUN)
+    profiles = well_profiles(study, RUN)
     wells = anndata.read_h5ad(study.profiles_folder(RUN) / "wells_mean.h5ad")
     control = (wells.obs["Metadata_Role"] == "control").to_numpy()
-    assert np.median(profiles.distance.to_numpy()[control]) == pytest.approx(1)
+    assert np.median(profiles[DISTANCE].to_numpy()[control]) == pytest.approx(1)
     x = np.asarray(wells.X, float)
     expected = (x - x[control].mean(axis=0)) / x[control].std(axis=0, ddof=1)
-    np.testing.assert_allclose(profiles.features.to_numpy(), expected, rtol=1e-4, atol=1e-4)
-    treated = profiles.distance.to_numpy()[~control]
+    np.testing.assert_allclose(profiles.drop(columns=DISTANCE).to_numpy(), expected, rtol=1e-4, atol=1e-4)
+    treated = profiles[DISTANCE].to_numpy()[~control]
     assert np.median(treated) > 1
 
 
 def test_noise_is_a_share_of_the_wells_cells_and_unknown_measures_are_refused():
     wells = pd.DataFrame({"plate": ["P", "P"], "well": ["B02", "B03"], "n_cells": [40, 10], "n_noise": [1, 5]})
-    assert Heat.of(wells, None, NOISE).values.tolist() == [2.5, 50]
+    assert Heat.of(wells, pd.DataFrame(), NOISE).values.tolist() == [2.5, 50]
     with pytest.raises(KeyError):
-        Heat.of(wells, None, DISTANCE)
+        Heat.of(wells, pd.DataFrame(), DISTANCE)
 
 
 def test_shades_have_one_scale_for_all_plates_and_two_sides_where_0_is_the_controls():
     wells = pd.DataFrame(
         {"plate": ["P", "P", "Q"], "well": ["B02", "B03", "B02"], "n_cells": [0, 50, 100], "n_noise": 0}
     )
-    heat = Heat.of(wells, None, "cells")
+    heat = Heat.of(wells, pd.DataFrame(), "cells")
     assert heat.of_plate("P")["B03"] == {"text": "50", "shade": f"shade-{round(SHADES * 50 / heat.full)}"}
     assert heat.of_plate("Q")["B02"]["shade"] == "shade-5"
     assert heat.of_plate("nowhere") == {}

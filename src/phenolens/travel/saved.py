@@ -107,9 +107,9 @@ def measured_table(trajectories: Sequence[Trajectory]) -> pd.DataFrame:
     """
     parts = []
     for trajectory in trajectories:
-        if (measured := trajectory.measured) is None:
-            continue
-        frames, nearest = range(len(measured.frames)), trajectory.nearest
+        measured, nearest = trajectory.measured, trajectory.nearest
+        assert measured is not None  # what is saved is measured
+        frames = range(len(measured.frames))
         start, target, change = trajectory.start, trajectory.target, measured.change
         rows: list[tuple[str, object, str, pd.Series, Any]] = [
             ("real start", "", start.cell_id, measured.ends.iloc[0], np.nan),

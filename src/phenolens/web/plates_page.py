@@ -33,35 +33,31 @@ PageNumber = Annotated[int, Query(ge=1, le=1_000_000, alias="page")]
 MeasureName = Annotated[str, Query(max_length=200)]
 
 
-@dataclass(frozen=True)
-class WellProfiles:
-    """The profiles of a run's wells; index: (plate, well)."""
+def well_profiles(study: Study, run: str) -> pd.DataFrame:
+    """The profiles of a run's wells; index: (plate, well).
 
-    distance: pd.Series  # length of the whitened profile, divided by that of the median control well
-    features: pd.DataFrame  # (W, Z) in standard deviations of the control wells from their mean
+    Columns: DISTANCE, the length of the whitened profile divided by that of the median control well; then the features
+    in standard deviations of the control wells from their mean.
 
-    @classmethod
-    def read(cls, study: Study, run: str) -> "WellProfiles":
-        """The wells of a run, whitened and z-scored on their controls.
-
-        Raises:
-            InputError: there are no profiles (the message names the command), or all control wells are the same.
-        """
-        wells = study.profiles(run, level="well")
-        about = read_json(study.profiles_folder(run) / "about.json", remedy=f"run `phenolens profile {study.folder}`")
-        ridge = float(about.get("config", {}).get("ridge", Recipe.ridge))
-        whitened = whiten(wells, ridge=ridge, constant_features="left out")
-        scaled = whiten(wells, method="none", constant_features="left out")
-        names = wells.obs[["Metadata_Plate", "Metadata_Well"]].astype(str)
-        index = pd.MultiIndex.from_frame(names, names=["plate", "well"])
-        length = np.linalg.norm(np.asarray(whitened.X, float), axis=1)
-        control = float(np.median(length[(wells.obs["Metadata_Role"].astype(str) == "control").to_numpy()]))
-        if not control > 0:
-            raise InputError(
-                f"{study.profiles_folder(run)}: all control wells are the same, so no distance can be measured"
-            )
-        features = pd.DataFrame(np.asarray(scaled.X, float), index=index, columns=scaled.var_names.astype(str))
-        return cls(pd.Series(length / control, index=index), features)
+    Raises:
+        InputError: there are no profiles (the message names the command), or all control wells are the same.
+    """
+    wells = study.profiles(run, level="well")
+    about = read_json(study.profiles_folder(run) / "about.json", remedy=f"run `phenolens profile {study.folder}`")
+    ridge = float(about.get("config", {}).get("ridge", Recipe.ridge))
+    whitened = whiten(wells, ridge=ridge, constant_features="left out")
+    scaled = whiten(wells, method="none", constant_features="left out")
+    names = wells.obs[["Metadata_Plate", "Metadata_Well"]].astype(str)
+    index = pd.MultiIndex.from_frame(names, names=["plate", "well"])
+    length = np.linalg.norm(np.asarray(whitened.X, float), axis=1)
+    control = float(np.median(length[(wells.obs["Metadata_Role"].astype(str) == "control").to_numpy()]))
+    if not control > 0:
+        raise InputError(
+            f"{study.profiles_folder(run)}: all control wells are the same, so no distance can be measured"
+        )
+    table = pd.DataFrame(np.asarray(scaled.X, float), index=index, columns=scaled.var_names.astype(str))
+    table.insert(0, DISTANCE, length / control)
+    return table
 
 
 @dataclass(frozen=True)
@@ -74,19 +70,16 @@ class Heat:
     signed: bool = False  # whether 0 is the controls' mean
 
     @classmethod
-    def of(cls, wells: pd.DataFrame, profiles: WellProfiles | None, measure: str) -> "Heat":
-        """The measure CELLS, NOISE, DISTANCE or a feature; KeyError for the last two without `profiles`.
+    def of(cls, wells: pd.DataFrame, profiles: pd.DataFrame, measure: str) -> "Heat":
+        """The measure CELLS, NOISE, or a column of `well_profiles`.
 
         `wells` has plate, well, n_cells, n_noise.
         """
         counts = wells.set_index(["plate", "well"])
         values = {CELLS: counts["n_cells"].astype(float), NOISE: 100 * counts["n_noise"] / counts["n_cells"]}
-        if profiles is not None and measure not in CAPTIONS:
-            caption = f"feature {measure}: standard deviations of the control wells from their mean"
-            return cls(measure, caption, profiles.features[measure], signed=True)
-        if profiles is not None:
-            values[DISTANCE] = profiles.distance
-        return cls(measure, CAPTIONS[measure], values[measure])
+        caption = f"feature {measure}: standard deviations of the control wells from their mean"
+        found = values[measure] if measure in values else profiles[measure]
+        return cls(measure, CAPTIONS.get(measure, caption), found, signed=measure not in CAPTIONS)
 
     @property
     def full(self) -> float:
@@ -121,19 +114,19 @@ class Heat:
 
 def add_plates(app: PageApp, view: StudyView) -> None:
     """The addresses of plates and wells."""
-    cached = Cached[WellProfiles](1)
+    cached = Cached[pd.DataFrame](1)
 
-    def profiles_of(run: str) -> WellProfiles | None:
+    def profiles_of(run: str) -> pd.DataFrame:
         path = view.study.profiles_folder(run) / "wells_mean.h5ad" if run else None
         if path is None or not view.is_done(run, "profiled") or not path.is_file():
-            return None
-        return cached.get((run, path.stat().st_mtime_ns), lambda: WellProfiles.read(view.study, run))
+            return pd.DataFrame()
+        return cached.get((run, path.stat().st_mtime_ns), lambda: well_profiles(view.study, run))
 
     def heat_values(cells: StudyCells, run: str, measure: str) -> dict[str, Any]:
         """The template values of a heat map and of the form that selects it."""
         profiles = profiles_of(run)
-        features = [] if profiles is None else list(map(str, profiles.features.columns))
-        measures = {name: label for name, label in MEASURES.items() if name != DISTANCE or profiles is not None}
+        features = [str(name) for name in profiles if name != DISTANCE]
+        measures = {name: label for name, label in MEASURES.items() if name != DISTANCE or DISTANCE in profiles}
         known(measure, [*measures, *features], what="measure")
         heat = Heat.of(cells.catalogue.wells, profiles, measure)
         values = {"measure": measure, "measures": measures, "features": features, "heat": heat, "run": run}
