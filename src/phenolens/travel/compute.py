@@ -26,7 +26,7 @@ from phenolens.runs.latent_path import (
 from phenolens.study import Study
 from phenolens.travel.batch_effect import BatchSpace, batch_space
 from phenolens.travel.out_of_distribution import FrameScores, Limits, fit_limits, frame_scores, nearest_cells
-from phenolens.travel.trajectory import BatchShare, Measured, Population, RealCell, Trajectory, TravelConfig
+from phenolens.travel.trajectory import Measured, Population, RealCell, Trajectory, TravelConfig
 
 PRECISION = "float32"  # as the embeddings: figures must not depend on the processor
 MOST_CELLS = 100_000  # real cells that frames are compared with; of more, a random sample
@@ -50,14 +50,13 @@ class Traveller:
     The first travel takes some seconds, later ones a fraction of one. Safe to use from several threads.
     """
 
-    def __init__(self, run: DecodingRun, cells: EmbeddedCells, *, seed: int = 0) -> None:
+    def __init__(self, run: DecodingRun, cells: EmbeddedCells) -> None:
         self.run = run
         self.cells = cells
         self.catalogue = cells.catalogue
         self.channels = run.store.channels
-        self._seed = seed
         self.controls = self.catalogue.rows(role="control")
-        self.measured = MeasuredCells(run.originals, self.channels, self.controls, seed=seed)
+        self.measured = MeasuredCells(run.originals, self.channels, self.controls)
         self._kept = lru_cache(CACHED)(self._trajectories)
         self._lock = Lock()
 
@@ -98,7 +97,7 @@ class Traveller:
     def limits(self) -> Limits:
         """The out-of-distribution limits set by real cells."""
         reembed = lambda z: self.run.embedded(self.run.decoded(z))  # noqa: E731
-        return fit_limits(self.cells.z[self._reference], reembed, seed=self._seed)
+        return fit_limits(self.cells.z[self._reference], reembed)
 
     @cached_property
     def batches(self) -> BatchSpace | None:
@@ -157,7 +156,9 @@ class Traveller:
             pictures=pictures,
             nearest=tuple(cells),
             measured=self._measures(pictures, nearest, start, shown) if measured else None,
-            batch_share=self._batch_share(target.rows),
+            batch_share=None
+            if self.batches is None
+            else self.batches.share(self._mean(target.rows) - self._mean(self.controls)),
         )
 
     def _path(self, config: TravelConfig, start: int, targets: list[Target]) -> tuple[LatentPath, int]:
@@ -178,10 +179,6 @@ class Traveller:
         if not len(self.controls):
             raise InputError("no control cells: a direction starts from their mean; use --way swap or line")
         return self._mean(rows) - self._mean(self._controls_beside(rows))
-
-    def _batch_share(self, rows: np.ndarray) -> BatchShare | None:
-        """How much of the difference between these cells and all controls is a batch effect."""
-        return None if self.batches is None else self.batches.share(self._mean(rows) - self._mean(self.controls))
 
     def _mean(self, rows: np.ndarray) -> np.ndarray:
         return self.cells.z[rows].mean(axis=0, dtype=float)
@@ -228,7 +225,7 @@ class Traveller:
 
     def _marks(self, rows: np.ndarray, members: np.ndarray) -> tuple[tuple[str, float, float], ...]:
         """What differs most between members and the other cells, in standard deviations of controls."""
-        drawn = sampled(np.arange(len(rows)), MEASURED_CELLS, seed=self._seed)
+        drawn = sampled(np.arange(len(rows)), MEASURED_CELLS, seed=0)
         table, sds = self.measured.of(rows[drawn]), self.measured.controls.std()
         inside, outside = table[members[drawn]].mean(), table[~members[drawn]].mean()
         apart = ((inside - outside) / sds.where(sds > 0)).abs().dropna().sort_values(ascending=False, kind="stable")
@@ -237,7 +234,7 @@ class Traveller:
     @cached_property
     def _reference(self) -> np.ndarray:
         """Rows of the cells, or of a random sample of them, that frames are compared with."""
-        return sampled(np.flatnonzero(self.catalogue.counted), MOST_CELLS, seed=self._seed)
+        return sampled(np.flatnonzero(self.catalogue.counted), MOST_CELLS, seed=0)
 
     def _nearest(self, scores: FrameScores, left_out: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """The row of the real cell nearest to each frame, other than `left_out`, and its distance."""
