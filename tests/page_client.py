@@ -3,11 +3,30 @@
 import asyncio
 import threading
 from contextlib import contextmanager
+from html.parser import HTMLParser
 
 import httpx
 import uvicorn
 
 from phenolens.web.server import address_of, listening
+
+
+class Page(HTMLParser):
+    """A page's links, sources, texts of images and tags."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.links, self.images, self.text = [], [], [], ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        named = dict(attributes)
+        self.tags.append((tag, named))
+        self.links += [named[name] for name in ("href", "src") if name in named]
+        self.images += [named] if tag == "img" else []
+
+    def handle_data(self, text):
+        self.text += text
 
 
 class PageClient:

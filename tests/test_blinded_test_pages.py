@@ -8,7 +8,6 @@ import statistics
 import time
 from contextlib import closing
 from dataclasses import replace
-from html.parser import HTMLParser
 from urllib.parse import quote
 
 import httpx
@@ -16,6 +15,7 @@ import pytest
 
 from blinded_tests import SIDE, TOKEN, Visitor, kinds_by_picture_id, made_up, made_up_pictures
 from described import try_every_operation
+from page_client import Page
 from phenolens.blinded_test.compute import result_tables
 from phenolens.blinded_test.database import AssessmentFile, new_code
 from phenolens.cli import main
@@ -34,18 +34,6 @@ def study(tmp_path):
 
 def codes(file):
     return [person.code for person in file.assessors()]
-
-
-class Tags(HTMLParser):
-    """A page's tags with their attributes."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags = []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
 
 
 def test_an_assessor_judges_every_cell_and_comes_to_the_end(study):
@@ -153,7 +141,7 @@ def test_pages_of_assessors_hold_no_name_of_a_cell_treatment_or_model(study):
 def test_pages_have_no_script_of_their_own_and_their_picture_has_words_that_tell_nothing(study):
     file = made_up(study, "anna")
     anna = Visitor(study).entered(codes(file)[0])
-    tags = Tags(anna.get("/cell").text).tags
+    tags = Page(anna.get("/cell").text).tags
     (script,) = (named for tag, named in tags if tag == "script")
     assert script["src"] == "/static/assessment.js"
     assert [named for _, named in tags if any(key.startswith(("on", "style")) for key in named)] == []

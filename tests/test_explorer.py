@@ -6,8 +6,6 @@ import re
 import socket
 import subprocess
 import sys
-from html.parser import HTMLParser
-from importlib.abc import MetaPathFinder
 from urllib.parse import quote, unquote
 
 import anndata
@@ -16,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from page_client import PageClient
+from page_client import Page, PageClient
 from phenolens.commands.web_commands import explore
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256, write_h5ad, write_json, write_parquet
@@ -30,24 +28,6 @@ from phenolens.web.study_view import StudyView, known
 
 RUN = "vae-seed0"
 ODD = 'mevinolin/lovastatin <b>&"µ?#%2F'  # a compound whose name holds what addresses and HTML are made of
-
-
-class Page(HTMLParser):
-    """A page's links, sources, texts of images and tags."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.links, self.images, self.text = [], [], [], ""
-        self.feed(html)
-
-    def handle_starttag(self, tag, attributes):
-        named = dict(attributes)
-        self.tags.append((tag, named))
-        self.links += [named[name] for name in ("href", "src") if name in named]
-        self.images += [named] if tag == "img" else []
-
-    def handle_data(self, text):
-        self.text += text
 
 
 @pytest.fixture
@@ -484,13 +464,7 @@ def test_it_listens_on_this_machine_alone():
 
 
 def test_a_missing_extra_is_named_with_its_install_line(study, monkeypatch):
-    class Absent(MetaPathFinder):
-        def find_spec(self, name, path=None, target=None):
-            if name == "uvicorn":
-                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-    monkeypatch.delitem(sys.modules, "uvicorn", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(InputError, match=r'uvicorn is not installed; explore needs: pip install "phenolens\[web\]"'):
         explore(study)
 
