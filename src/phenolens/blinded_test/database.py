@@ -119,14 +119,12 @@ class AssessmentFile:
         """Write a new file, whole or not at all; each picture gets a random name."""
         rows = [(item, secrets.token_hex(16), picture.png) for item, picture in enumerate(pictures)]
         key = [(item, *astuple(picture)[1:]) for item, picture in enumerate(pictures)]
-        with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        with write_whole(path) as file, closing(sqlite3.connect(file.name)) as database:
             database.executescript(TABLES)
             database.execute("INSERT INTO about VALUES (?)", (json.dumps(about),))
             database.executemany("INSERT INTO pictures VALUES (?, ?, ?)", rows)
             database.executemany("INSERT INTO key VALUES (?, ?, ?, ?, ?, ?)", key)
-            content = database.serialize()
-        with write_whole(path) as file:
-            file.write(content)
+            database.commit()
         return cls(path)
 
     @property
