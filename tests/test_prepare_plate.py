@@ -253,10 +253,10 @@ def test_plates_searched_before_a_kill_are_not_searched_again(source, made, tmp_
 
 
 def killed_in(plate, find):
-    def search(job):
-        if job.screen.table["plate"].iloc[0] == plate:
+    def search(config, well):
+        if well.table["plate"].iloc[0] == plate:
             raise KeyboardInterrupt
-        return find(job)
+        return find(config, well)
 
     return search
 
