@@ -59,7 +59,6 @@ LIBRARIES = {
     "fastapi": {"web"},
     "uvicorn": {"web"},
     "plotly": {"web"},
-    "imageio": {"film.py"},
     "imageio_ffmpeg": {"film.py"},
 }
 # File names that mean the same in every slice.
