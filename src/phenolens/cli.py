@@ -19,7 +19,7 @@ from typing import Any
 
 from phenolens import __version__
 from phenolens.core.errors import InputError, Interrupted, RunError
-from phenolens.core.keywords import setting_types, unknown_setting
+from phenolens.core.keywords import flags_of, setting_types, unknown_setting
 
 
 @dataclass(frozen=True)
@@ -228,21 +228,13 @@ def _json_arguments(path: Path, kinds: Mapping[str, Any]) -> list[str]:
 
 
 def _as_arguments(settings: Mapping[str, Any], kinds: Mapping[str, Any], *, source: Path) -> list[str]:
-    arguments: list[str] = []
     for key, value in settings.items():
         if key not in kinds:
             raise InputError(f"{source}: {unknown_setting(key, kinds)}")
-        flag = f"--{key.replace('_', '-')}"
         if isinstance(value, bool) != (kinds[key] is bool):
             wanted = "true or false" if kinds[key] is bool else "a value, not true or false"
             raise InputError(f'{source}: setting "{key}" is {value!r}; expected {wanted}')
-        if isinstance(value, bool):
-            arguments.append(flag if value else f"--no-{key.replace('_', '-')}")
-        elif isinstance(value, list):
-            arguments += [flag, *map(str, value)]
-        elif value is not None:
-            arguments += [flag, str(value)]
-    return arguments
+    return flags_of(settings, {})
 
 
 def overview() -> str:

@@ -46,6 +46,21 @@ def unknown_setting(name: str, known: Mapping[str, Any]) -> str:
     return f'no setting "{name}"; ' + (f'did you mean "{near[0]}"?' if near else f"expected one of {', '.join(known)}")
 
 
+def flags_of(config: Mapping[str, Any], default: Mapping[str, Any]) -> list[str]:
+    """The settings that differ from the defaults, as flags."""
+    flags: list[str] = []
+    for key, setting in config.items():
+        value, plain = (list(v) if isinstance(v, tuple) else v for v in (setting, default.get(key)))
+        if value == plain or isinstance(value, dict):
+            continue
+        flag = f"--{key.replace('_', '-')}"
+        if isinstance(value, bool):
+            flags.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            flags += [flag, *map(str, value if isinstance(value, list) else [value])]
+    return flags
+
+
 def _own_types(settings: Any) -> dict[str, Any]:
     types = typing.get_type_hints(settings)
     return {name: kind for name, kind in types.items() if name != "return"}

@@ -16,6 +16,7 @@ import pandas as pd
 from phenolens.core.bounds import Bounded, Bounds, Count, Seed
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_h5ad, read_json, write_text
+from phenolens.core.keywords import flags_of
 from phenolens.crops.store import CropStore
 from phenolens.plotting.charts import learning_curves, treatment_map
 from phenolens.plotting.confusion_matrix import confusion_matrix
@@ -30,7 +31,7 @@ from phenolens.report.page import ReportContents, report_html
 from phenolens.report.pictures import interpolation_strips, mechanism_sheet, reconstructed_cells
 from phenolens.runs.decoder import open_decoding_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
-from phenolens.runs.reproduce import commands, flags_of
+from phenolens.runs.reproduce import commands
 from phenolens.runs.scores import queries_of, verdict_of
 from phenolens.study import HEADLINE, Study
 from phenolens.training.checkpoint import RunFolder

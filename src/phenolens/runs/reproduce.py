@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from phenolens.core.files import read_json
+from phenolens.core.keywords import flags_of
 from phenolens.crops.config import CropConfig
 from phenolens.crops.store import CropStore
 from phenolens.pipeline import EvaluateConfig, ProfileConfig
@@ -43,21 +44,6 @@ def commands(study: Study, store: CropStore, runs: list[str], *, measured: list[
     lines += [shlex.join(["phenolens", "realism", study.folder.resolve().name, *measured])] if measured else []
     lines.append(shlex.join(["phenolens", "report", study.folder.resolve().name, *report]))
     return [command.rstrip() for command in lines]
-
-
-def flags_of(config: dict[str, Any], default: dict[str, Any]) -> list[str]:
-    """The settings that differ from the defaults, as flags."""
-    flags: list[str] = []
-    for key, setting in config.items():
-        value, plain = (list(v) if isinstance(v, tuple) else v for v in (setting, default.get(key)))
-        if value == plain or isinstance(value, dict):
-            continue
-        flag = f"--{key.replace('_', '-')}"
-        if isinstance(value, bool):
-            flags.append(flag if value else flag.replace("--", "--no-", 1))
-        else:
-            flags += [flag, *map(str, value if isinstance(value, list) else [value])]
-    return flags
 
 
 def _joined(config: dict[str, Any], default: dict[str, Any]) -> str:
