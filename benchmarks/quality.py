@@ -24,7 +24,7 @@ from scipy.stats import rankdata
 from phenolens.core.progress import tell, track
 from phenolens.crops.quality_control import crop_quality, field_quality, quality_flags
 from phenolens.crops.source import cut, fits_inside
-from phenolens.screens.cropset import CHANNELS_ON_DISK
+from phenolens.screens.bbbc021 import CHANNELS_ON_DISK
 from phenolens.simulation.bodies import Light
 from phenolens.simulation.microscope import PlateOptics, acquire, draw_cells, plate_optics
 from phenolens.simulation.phenotypes import UNTREATED, sample_cells

@@ -7,7 +7,7 @@ import pytest
 from bbbc021_source import edit_csv
 from cropset_source import FOLDER, write_cropset
 from phenolens.core.errors import InputError
-from phenolens.screens.cropset import read_cropset
+from phenolens.screens.bbbc021 import read_cropset
 
 
 @pytest.fixture

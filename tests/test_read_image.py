@@ -192,7 +192,7 @@ def test_files_that_are_not_what_their_name_says_are_refused_in_one_line(tmp_pat
     assert "cannot be decoded" in refusal(tmp_path / "damaged.png")
     assert "has no file" in refusal(tmp_path / "absent.png")
     (tmp_path / "folder.tif").mkdir()
-    assert "is not a whole TIFF" in refusal(tmp_path / "folder.tif")
+    assert "cannot be opened" in refusal(tmp_path / "folder.tif")
     assert "File name too long" in refusal(tmp_path / f"{'a' * 300}.tif")
 
 

@@ -31,7 +31,7 @@ _MODULES = {
     "pl": "",
     "pp": "",
     "read_bbbc021": "screens.bbbc021",
-    "read_cropset": "screens.cropset",
+    "read_cropset": "screens.bbbc021",
     "tl": "",
     **{name: f"commands.{module}" for module, names in _COMMANDS.items() for name in names},
 }

@@ -23,10 +23,10 @@ from phenolens.core.workers import ONE, AtOnce, done_by_workers
 from phenolens.crops.config import FLAGS, CropConfig
 from phenolens.crops.prepare_plate import ILLUMINATION_FOLDER, NUCLEI_FOLDER
 from phenolens.crops.quality_control import Saturation, crop_quality, is_constant, quality_flags
+from phenolens.crops.source import Source
 from phenolens.crops.store import ABOUT, FORMAT, VERSION, CropStore, UInt16Array, read_about, whole_npy, write_npy
-from phenolens.screens.cropset import CropReader
 from phenolens.screens.image_files import content_sha256, part_name, sizes_and_newest
-from phenolens.screens.screen import COLUMNS, FIELD, Screen, treatment_name
+from phenolens.screens.screen import COLUMNS, FIELD, CropReader, treatment_name
 
 CELL_COLUMNS = ["cell_id", "field", "object_number", "y", "x", *COLUMNS]  # and is_noise, known once the crop is read
 UNFINISHED = {"format": FORMAT, "version": VERSION, "complete": False}
@@ -60,25 +60,24 @@ class PlateJob:
 
 def build_store(
     folder: Path,
-    screen: Screen,
-    cells: pd.DataFrame,
+    source: Source,
     *,
-    read: CropReader,
     n_at_border: Mapping[str, int],
-    left_out: Mapping[str, int],
     config: CropConfig,
     origin: Mapping[str, Any],
     at_once: AtOnce = ONE,
 ) -> CropStore:
-    """Write the crops of `cells` (a row a crop, field by field) and describe them in about.json.
+    """Write the crops of a source's cells (a row a crop, field by field) and describe them in about.json.
 
-    `n_at_border` counts, by plate, the cells that are not in `cells` because their crop would leave the field;
-    `origin` describes the source in about.json. The bytes do not depend on how many plates are processed `at_once`.
-    Raises InputError when `folder` holds something else, and for a channel that is constant in all crops of a plate.
+    `n_at_border` counts, by plate, the cells that are left out because their crop would leave the field; `origin`
+    describes the source in about.json. The bytes do not depend on how many plates are processed `at_once`. Raises
+    InputError when `folder` holds something else, and for a channel that is constant in all crops of a plate.
     """
+    assert source.cells is not None
+    screen, read = source.screen, source.read
     folder = Path(folder)
     refuse_other_folder(folder)
-    by_plate = {part_name(str(plate)): rows for plate, rows in cells.groupby("plate", sort=False)}
+    by_plate = {part_name(str(plate)): rows for plate, rows in source.cells.groupby("plate", sort=False)}
     due: list[PlateJob] = []
     for plate, rows in by_plate.items():
         sizes, newest_ns = sizes_and_newest(read.files(rows))
@@ -104,8 +103,8 @@ def build_store(
             for _ in track(written, "Plates cropped", total=len(due)):
                 pass
     without = _only_noise(folder, list(by_plate), config)
-    left_out = {**left_out, **({"treatments with only noise crops": without} if without else {})}
-    about = _about(folder, screen, list(by_plate), cells=cells, left_out=left_out, config=config, origin=origin)
+    left_out = screen.leaving_out({"treatments with only noise crops": without}).left_out
+    about = _about(folder, source, list(by_plate), left_out=left_out, config=config, origin=origin)
     if not _is_same(about, read_about(folder)):
         write_json(folder / ABOUT, about)
     return CropStore.open(folder)
@@ -245,15 +244,15 @@ def _only_noise(folder: Path, plates: list[str], config: CropConfig) -> int:
 
 def _about(
     folder: Path,
-    screen: Screen,
+    source: Source,
     plates: list[str],
     *,
-    cells: pd.DataFrame,
     left_out: Mapping[str, int],
     config: CropConfig,
     origin: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The content of about.json; without local paths, so that the same source gives the same file anywhere."""
+    assert source.cells is not None
     parts = {plate: read_parquet_about(folder / f"{plate}.parquet") or {} for plate in plates}
     for part in parts.values():
         part.pop("fingerprint")
@@ -262,10 +261,10 @@ def _about(
         "version": VERSION,
         "complete": True,
         "phenolens": version("phenolens"),
-        "channels": list(screen.channels),
+        "channels": list(source.screen.channels),
         "crop_px": config.crop_px,
         "pixel_size_um": config.pixel_size_um,
-        "source": {**origin, "tables": dict(screen.sources), "cells_sha256": content_sha256(cells)},
+        "source": {**origin, "tables": dict(source.screen.sources), "cells_sha256": content_sha256(source.cells)},
         "left_out": dict(left_out),
         "config": {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()},
         "plates": parts,

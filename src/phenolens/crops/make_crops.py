@@ -99,22 +99,13 @@ def crops_of(
         fits = fits_inside(cells["y"].to_numpy(float), cells["x"].to_numpy(float), source.field_px, config.crop_px)
         n_at_border = {str(plate): int(n) for plate, n in cells["plate"][~fits].value_counts().items()}
         cells = cells[fits].reset_index(drop=True)
-    left_out = _without_cells(source.screen, cells, config)
+    screen = _without_cells(source.screen, cells, config)
     if isinstance(read, FieldCutter) and config.illumination != "as it is":
         begin(folder)
-        light = plate_illuminations(source.screen, folder, config.light(), at_once=at_once)
+        light = plate_illuminations(screen, folder, config.light(), at_once=at_once)
         read = replace(read, illuminations=light)
-    return build_store(
-        folder,
-        source.screen,
-        cells,
-        read=read,
-        n_at_border=n_at_border,
-        left_out=left_out,
-        config=config,
-        origin=origin or {},
-        at_once=at_once,
-    )
+    source = replace(source, screen=screen, cells=cells, read=read)
+    return build_store(folder, source, n_at_border=n_at_border, config=config, origin=origin or {}, at_once=at_once)
 
 
 def _found(
@@ -161,8 +152,8 @@ def _with_fields(cells: pd.DataFrame, screen: Screen) -> pd.DataFrame:
     return joined
 
 
-def _without_cells(screen: Screen, cells: pd.DataFrame, config: CropConfig) -> dict[str, int]:
-    """What is left out, with skip_missing also plates and treatments without a cell; else an InputError."""
+def _without_cells(screen: Screen, cells: pd.DataFrame, config: CropConfig) -> Screen:
+    """The screen with its plates and treatments that have no cell in `left_out`; InputError without skip_missing."""
     plates = [plate for plate in screen.table["plate"].unique() if not (cells["plate"] == plate).any()]
     if plates and len(cells) and not config.skip_missing:
         raise InputError(
@@ -182,4 +173,4 @@ def _without_cells(screen: Screen, cells: pd.DataFrame, config: CropConfig) -> d
             "treatments have none). Give centres for it, or run with --skip-missing; no crop was written."
         )
     counts = {"plates without cells": len(plates), "treatments without cells": len(without)}
-    return {**screen.left_out, **{what: count for what, count in counts.items() if count}}
+    return screen.leaving_out(counts)

@@ -5,7 +5,6 @@ n cells, C channels, S x S pixels. A cell's centre (y, x) is in pixels of its fi
 centre (599, 1173) takes rows 565 to 632 and columns 1139 to 1206.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -20,16 +19,13 @@ from phenolens.core.progress import tell, track
 from phenolens.crops.illumination import Illumination, correct, load_illumination
 from phenolens.screens.centres import read_centres
 from phenolens.screens.config import LayoutConfig
-from phenolens.screens.cropset import CropReader
 from phenolens.screens.image_files import file_on_disk, is_zarr, part_name
 from phenolens.screens.layouts import centres_path, layout_named
 from phenolens.screens.read_image import Headers, read_field
-from phenolens.screens.screen import FIELD, Screen, Selection, where_of
+from phenolens.screens.screen import FIELD, CropReader, Screen, Selection, UInt16Array, where_of
 
 OR_SKIP = ", or run with --skip-missing"
 UNREADABLE = "fields with a file that cannot be read"
-
-UInt16Array = npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
@@ -148,7 +144,7 @@ def open_source(
     has_table = config.centres is not None or centres_path(path, config).exists()
     if cells == "given" or (cells == "auto" and has_table):
         centres, counts = read_centres(centres_path(path, config), screen, skip_missing=selection.skip_missing)
-        screen = replace(screen, left_out={**screen.left_out, **counts})
+        screen = screen.leaving_out(counts)
     return source_of_fields(screen, centres, headers=headers)
 
 
@@ -204,9 +200,7 @@ def with_whole_files(screen: Screen, headers: Headers, *, skip_missing: bool) ->
     if not skip_missing or not is_whole.any():
         raise InputError(f"{problem} ({n:,} of {len(table):,} fields have such a file)")
     tell(f"left out, {n:,} of {len(table):,} fields with a file that cannot be read; the first: {problem}")
-    left_out = Counter(screen.left_out)
-    left_out[UNREADABLE] += n
-    return replace(screen, table=table[is_whole].reset_index(drop=True), left_out=dict(left_out))
+    return replace(screen, table=table[is_whole].reset_index(drop=True)).leaving_out({UNREADABLE: n})
 
 
 def missing_chunks(screen: Screen, headers: Headers) -> MissingChunks | None:

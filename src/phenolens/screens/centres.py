@@ -304,7 +304,7 @@ def _from_many(
             parts.append(nuclei[[*FIELD_KEYS, *CENTRE_COLUMNS]])
     if not parts:
         raise InputError(f"{folder}: no site has a centre; give the folder of the segmentation's output")
-    return pd.concat(parts, ignore_index=True), {EMPTY: n_empty} if n_empty else {}
+    return pd.concat(parts, ignore_index=True), {EMPTY: n_empty}
 
 
 def _refuse_empty(path: Path) -> None:

@@ -7,7 +7,6 @@ image is opened.
 import os
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -106,10 +105,9 @@ def with_files(screen: Screen, *, skip_missing: bool) -> Screen:
         )
     if not complete.any():
         raise InputError(f"{missing[0]}; none of the {len(table):,} fields has an image of each channel")
-    counts = Counter(screen.left_out)
-    counts["fields without an image of each channel"] += int((~complete).sum())
-    left_out = {what: count for what, count in counts.items() if count}
-    return replace(screen, table=table[complete].reset_index(drop=True), left_out=left_out)
+    what = "fields without an image of each channel"
+    n_left_out = screen.left_out.get(what, 0) + int((~complete).sum())
+    return replace(screen, table=table[complete].reset_index(drop=True)).leaving_out({what: n_left_out})
 
 
 def count_unnamed(folder: Path, references: Iterable[str]) -> int:

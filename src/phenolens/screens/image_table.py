@@ -144,7 +144,7 @@ def _screen(
         config=config,
         skip_missing=skip_missing,
         table=table,
-        left_out={"images that the table does not name": n_unnamed} if n_unnamed else {},
+        left_out={"images that the table does not name": n_unnamed},
     )
 
 

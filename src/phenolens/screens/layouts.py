@@ -5,16 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phenolens.core.errors import InputError
-from phenolens.screens.bbbc021 import PIXEL_UM, read_bbbc021
+from phenolens.screens.bbbc021 import PIXEL_UM, open_cropset, read_bbbc021
 from phenolens.screens.centres import NUCLEI_TABLE
 from phenolens.screens.config import LayoutConfig, given_path
-from phenolens.screens.cropset import FinishedCrops, open_cropset
 from phenolens.screens.filename_pattern import read_pattern
 from phenolens.screens.image_files import with_files
 from phenolens.screens.image_table import locations_folder, read_deepprofiler, read_loaddata, read_table
 from phenolens.screens.ome_zarr import read_ome_zarr
 from phenolens.screens.scportrait import open_h5sc
-from phenolens.screens.screen import Screen, Selection
+from phenolens.screens.screen import FinishedCrops, Screen, Selection
 
 Opened = tuple[Screen, FinishedCrops | None]
 

@@ -95,7 +95,7 @@ def read_ome_zarr(source: Path, *, config: LayoutConfig, skip_missing: bool = Fa
     for ours, theirs in channels.items():
         choice = theirs if rows[0]["labels"] else str(labels.index(theirs) + 1)
         fields[f"file_{ours}"] = [str(ImageReference(row["path"], {"channel": choice})) for row in rows]
-    counts = {"wells and fields that the plate names but are not there": n_missing} if n_missing else {}
+    counts = {"wells and fields that the plate names but are not there": n_missing}
     return with_treatments(
         fields, list(channels), source=source, config=config, skip_missing=skip_missing, folder=folder, left_out=counts
     )

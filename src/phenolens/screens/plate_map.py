@@ -5,7 +5,6 @@ Columns may have any of the names below; case, spaces, and a leading `Metadata_`
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -114,17 +113,16 @@ def with_treatments(
     counts = dict(left_out or {})
     lacking = fields[[name for name in fields if str(name).startswith("file_")]].isna()
     incomplete = lacking.any(axis=1)
-    if incomplete.any():
-        if not skip_missing or incomplete.all():
-            row = int(incomplete.to_numpy().argmax())
-            where = where_of(fields.iloc[row]) if table is None else f"{table.name}, row {row + 2}"
-            channel = channels[int(lacking.iloc[row].to_numpy().argmax())]
-            raise InputError(
-                f'{where}: channel "{channel}" has no file ({int(incomplete.sum()):,} of {len(fields):,} fields lack '
-                "one). Bring it, choose --channels, or run with --skip-missing; no crop was written."
-            )
-        counts["fields without an image of each channel"] = int(incomplete.sum())
-        fields = fields[~incomplete].reset_index(drop=True)
+    if incomplete.any() and (not skip_missing or incomplete.all()):
+        row = int(incomplete.to_numpy().argmax())
+        where = where_of(fields.iloc[row]) if table is None else f"{table.name}, row {row + 2}"
+        channel = channels[int(lacking.iloc[row].to_numpy().argmax())]
+        raise InputError(
+            f'{where}: channel "{channel}" has no file ({int(incomplete.sum()):,} of {len(fields):,} fields lack '
+            "one). Bring it, choose --channels, or run with --skip-missing; no crop was written."
+        )
+    counts["fields without an image of each channel"] = int(incomplete.sum())
+    fields = fields[~incomplete].reset_index(drop=True)
     map_path = config.plate_map_path(source)
     tables = [path for path in (table, map_path) if path is not None]
     if not tables:
@@ -135,7 +133,7 @@ def with_treatments(
     fields = with_defaults(fields, controls=config.controls, source=tables[-1].name)
     sources = {path.name: sha256(path) for path in tables}
     screen = checked_screen(fields, channels=channels, folder=folder or source, source=tables[0].name, sources=sources)
-    return replace(screen, left_out=counts)
+    return screen.leaving_out(counts)
 
 
 def with_plate_map(
@@ -156,7 +154,6 @@ def with_plate_map(
     without = joined[joined["found"] == "left_only"]
     there = set(map(tuple, fields[keys].to_numpy()))
     unseen = [well for well in map(tuple, used[keys].to_numpy()) if well not in there]
-    left_out: dict[str, int] = {}
     for what, wells in (
         (f"{source}: no compound for a well with images", list(dict.fromkeys(map(tuple, without[keys].to_numpy())))),
         (f"{source}: a well without images", unseen),
@@ -165,14 +162,13 @@ def with_plate_map(
             names = [" ".join(map(str, well)) for well in wells]
             instead = "Correct the plate map (the columns plate and well), or run with --skip-missing"
             raise InputError(missing_line(what, names, instead=instead))
-    if len(without):
-        left_out["fields whose well has no compound in the plate map"] = len(without)
-    if unseen:
-        left_out["wells of the plate map without images"] = len(unseen)
     kept = joined[joined["found"] == "both"].drop(columns="found").reset_index(drop=True)
     if kept.empty:
         raise InputError(f"{source}: none of its {len(used)} wells has images; give the plate map of this screen")
-    return kept, left_out
+    return kept, {
+        "fields whose well has no compound in the plate map": len(without),
+        "wells of the plate map without images": len(unseen),
+    }
 
 
 def with_defaults(fields: pd.DataFrame, *, controls: Collection[str], source: str) -> pd.DataFrame:

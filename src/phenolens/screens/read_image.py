@@ -28,6 +28,7 @@ from phenolens.screens.screen import Screen, where_of
 COLOURS = ("red", "green", "blue")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 REPLACE = "replace the file, or run with --skip-missing"
+PNG_HEADER_BYTES = 33
 PNG_END = b"IEND"
 PNG_COLOUR = {0: "grey", 2: "red-green-blue", 3: "a palette", 4: "grey with alpha", 6: "red-green-blue with alpha"}
 
@@ -65,16 +66,21 @@ def open_plane(text: str | Path, *, named: str) -> Iterator[Plane]:
     """
     reference = image_reference(text)
     path = reference.file
-    _refuse_empty(path, named=named)
     if is_zarr(path):
         array, chunks, pixels = zarr_plane(reference, named=named)
         shape = (int(array.shape[-2]), int(array.shape[-1]))
         yield Plane(Header(shape, array.dtype, 8 * array.dtype.itemsize, chunks.n, chunks.n_missing), pixels)
-    elif path.suffix.lower() == ".png":
-        yield _png_plane(reference, named=named)
-    else:
-        with _opened(path, named=named) as tiff:
-            yield _tiff_plane(tiff, reference, named=named)
+        return
+    head = _first_bytes(path, named=named)
+    if path.suffix.lower() == ".png":
+        yield _png_plane(head, reference, named=named)
+        return
+    try:
+        tiff = tifffile.TiffFile(path)
+    except Exception as error:  # a foreign or truncated header: tifffile raises several kinds
+        raise InputError(f"{named} is not a whole TIFF ({path}: {_line(error)}); {REPLACE}") from error
+    with tiff:
+        yield _tiff_plane(tiff, reference, named=named)
 
 
 class Headers:
@@ -94,24 +100,18 @@ class Headers:
         return headers
 
 
-def _refuse_empty(path: Path, *, named: str) -> None:
+def _first_bytes(path: Path, *, named: str) -> bytes:
+    """As many as the header of a PNG has; InputError for a file that is missing, not readable or empty."""
     try:
-        is_empty = path.is_file() and path.stat().st_size == 0
-    except OSError as error:  # a name that is too long, a folder that is not readable
-        raise InputError(f"{named} cannot be opened ({path}: {error.strerror})") from error
-    if is_empty:
-        raise InputError(f"{named} is not a whole image ({path}: the file is empty, 0 bytes); {REPLACE}")
-
-
-def _opened(path: Path, *, named: str) -> tifffile.TiffFile:
-    try:
-        return tifffile.TiffFile(path)
+        with path.open("rb") as file:
+            head = file.read(PNG_HEADER_BYTES)
     except FileNotFoundError as error:
         raise InputError(f"{named} has no file (expected {path}); bring it, or run with --skip-missing") from error
-    except PermissionError as error:
+    except OSError as error:  # a name that is too long, a folder, a file that is not readable
         raise InputError(f"{named} cannot be opened ({path}: {error.strerror}); make it readable") from error
-    except Exception as error:  # an empty, foreign or truncated header: tifffile raises several kinds
-        raise InputError(f"{named} is not a whole TIFF ({path}: {_line(error)}); {REPLACE}") from error
+    if not head:
+        raise InputError(f"{named} is not a whole image ({path}: the file is empty, 0 bytes); {REPLACE}")
+    return head
 
 
 def _tiff_plane(tiff: tifffile.TiffFile, reference: ImageReference, *, named: str) -> Plane:
@@ -202,16 +202,9 @@ def _colour(reference: ImageReference, n_samples: int, shape: Sequence[int], *, 
     )
 
 
-def _png_plane(reference: ImageReference, *, named: str) -> Plane:
+def _png_plane(header: bytes, reference: ImageReference, *, named: str) -> Plane:
     path = reference.file
-    try:
-        with path.open("rb") as file:
-            header = file.read(33)
-    except FileNotFoundError as error:
-        raise InputError(f"{named} has no file (expected {path}); bring it, or run with --skip-missing") from error
-    except OSError as error:
-        raise InputError(f"{named} cannot be opened ({path}: {error.strerror})") from error
-    if not header.startswith(PNG_SIGNATURE) or len(header) < 33:
+    if not header.startswith(PNG_SIGNATURE) or len(header) < PNG_HEADER_BYTES:
         raise InputError(f"{named} is not a whole PNG ({path}); {REPLACE}")
     _refuse_truncated_png(path, named=named)
     width, height, bits, kind = struct.unpack(">IIBB", header[16:26])

@@ -20,9 +20,8 @@ import pandas as pd
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig, chosen_channels, given_path
-from phenolens.screens.cropset import FinishedCrops, UInt16Array
 from phenolens.screens.plate_map import known_columns, with_treatments
-from phenolens.screens.screen import FIELD, METADATA, Screen, Selection
+from phenolens.screens.screen import FIELD, METADATA, FinishedCrops, Screen, Selection, UInt16Array
 
 if TYPE_CHECKING:
     from phenolens.crops.store import CropStore

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from phenolens.core.errors import InputError
@@ -46,6 +47,7 @@ FIELD = ["plate", "well", "site"]  # what identifies a field
 ROLES = ("treated", "control", "other")
 WELL = re.compile(r"^[A-Z]{1,2}\d{2}$")
 Treatments = Literal["labelled", "all"]
+UInt16Array = npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,10 @@ class Screen:
         treated = self.table[self.table["role"] != "control"]
         columns = ["compound", "concentration_um", "moa"]
         return treated[columns].drop_duplicates().sort_values(columns[:2]).reset_index(drop=True)
+
+    def leaving_out(self, counts: Mapping[str, int]) -> "Screen":
+        """The same screen, with those of these counts that are not 0 in `left_out` too."""
+        return replace(self, left_out={**self.left_out, **{what: n for what, n in counts.items() if n}})
 
     def files(self, field: pd.Series) -> dict[str, Path]:
         """The image of each channel of a field (a row of `table`)."""
@@ -123,6 +129,27 @@ class Selection:
 
 
 LABELLED = Selection()
+
+
+class CropReader(Protocol):
+    """Where the crops of a field's cells come from; it can be sent to another process."""
+
+    def __call__(self, rows: pd.DataFrame, crop_px: int | None) -> tuple[UInt16Array, UInt16Array]:
+        """The crops (n, C, S, S) of one field's cells, and the same before their light was corrected.
+
+        `crop_px` is their side; None accepts any. InputError where they cannot be read or have another side.
+        """
+
+    def files(self, rows: pd.DataFrame) -> list[Path]:
+        """The files that the crops of these rows are read from."""
+
+
+@dataclass(frozen=True)
+class FinishedCrops:
+    """Crops cut elsewhere: `cells` has a row a crop (its field, `object_number`, `path`), `read` reads them."""
+
+    cells: pd.DataFrame
+    read: CropReader
 
 
 def where_of(field: pd.Series | Mapping[str, object]) -> str:
