@@ -7,7 +7,8 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 # The columns of the paper's table: statistics of a well's cells, and what is done to the profiles before scoring.
 STATISTICS = ("mean", "mean+sd")
 WHITENINGS = ("none", "whitened", "zscore")
+WITHIN = "within"  # means alone: whitened by how cells vary within their treatments
+KINDS = (*product(STATISTICS, WHITENINGS), ("mean", WITHIN))
 
 
 @dataclass(frozen=True)
@@ -224,16 +227,17 @@ def embeddings(study: Study, name: str) -> "Iterator[AnnData]":
 
 
 def profile(study: Study, name: str, config: ProfileConfig) -> None:
-    """Profiles of wells and treatments: raw, z-scored, and whitened on the control wells."""
+    """Profiles of wells and treatments: raw, z-scored, whitened on the control wells, and within treatments."""
     from phenolens.profiles.profiles import treatment_profiles, well_profiles
-    from phenolens.profiles.whitening import apply_whitening, fit_whitening
+    from phenolens.profiles.whitening import Recipe, apply_whitening, fit_whitening
+    from phenolens.profiles.within_treatments import fit_within_treatments
 
     sources = embedding_sources(study, name)
     source = made_from(embeddings=sources, config=asdict(config), version=__version__)
     folder = study.profiles_folder(name)
     about = folder / "about.json"
     files = [folder / f"wells_{statistics}.h5ad" for statistics in STATISTICS]
-    files += [study.treatments_path(name, statistics=s, whitening=w) for s in STATISTICS for w in WHITENINGS]
+    files += [study.treatments_path(name, statistics=s, whitening=w) for s, w in KINDS]
     is_complete = about.exists() and all(path.exists() for path in files)
     if is_complete and read_json(about, remedy="delete it and run `phenolens profile` again")["made_from"] == source:
         return
@@ -241,10 +245,16 @@ def profile(study: Study, name: str, config: ProfileConfig) -> None:
     for statistics in track(STATISTICS, f"profiles of {name}", total=len(STATISTICS)):
         wells = well_profiles(embeddings(study, name), statistics=statistics, min_cells=config.min_cells)
         write_h5ad(folder / f"wells_{statistics}.h5ad", wells)
-        for whitening, recipe in _recipes(config).items():
-            whitened = apply_whitening(wells, fit_whitening(wells, recipe))
+        fitted = {whitening: fit_whitening(wells, recipe) for whitening, recipe in _recipes(config).items()}
+        if statistics == "mean":  # of wells; whitened means are means of whitened cells
+            within = Recipe(learnt_on="treatments", ridge=config.ridge, constant_features="left out")
+            of_cells = fit_within_treatments(embeddings(study, name), within)
+            fitted[WITHIN] = replace(of_cells, features=tuple(f"{feature}_mean" for feature in of_cells.features))
+        for whitening, fit in fitted.items():
             treatments = treatment_profiles(
-                whitened, statistic=config.well_statistic, positive_controls=config.positive_controls
+                apply_whitening(wells, fit),
+                statistic="cells" if whitening == WITHIN else config.well_statistic,
+                positive_controls=config.positive_controls,
             )
             write_h5ad(study.treatments_path(name, statistics=statistics, whitening=whitening), treatments)
     write_json(about, {"made_from": source, "embeddings": sources, "config": asdict(config)})
@@ -288,7 +298,7 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
     check_protocols(study.crops, config)
     shutil.rmtree(study.scores_folder, ignore_errors=True)  # tables of other protocols or runs are not kept beside
     sources = {name: profile_source(study, name) for name in names}
-    kinds = [(name, statistics, whitening) for name in names for statistics in STATISTICS for whitening in WHITENINGS]
+    kinds = [(name, *kind) for name in names for kind in KINDS]
     score_config = ScoreConfig(**asdict(config))
     scores, chances = [], []
     for name, statistics, whitening in track(kinds, "scoring", total=len(kinds)):

@@ -151,7 +151,7 @@ class Study(os.PathLike[str]):
         *,
         level: Literal["treatment", "well"] = "treatment",
         statistics: Literal["mean", "mean+sd"] = "mean",
-        whitening: Literal["none", "whitened", "zscore"] = "whitened",
+        whitening: Literal["none", "whitened", "zscore", "within"] = "whitened",
     ) -> "AnnData":
         """The profiles of one run, a row per treatment or well.
 
@@ -159,7 +159,8 @@ class Study(os.PathLike[str]):
             run: Name of the run.
             level: What a row is. Wells are stored as they are, before whitening.
             statistics: What is computed over the cells of a well.
-            whitening: What is done to treatment profiles: nothing, whitening or z-scores on the control wells.
+            whitening: What is done to treatment profiles: nothing, whitening or z-scores on the control wells, or
+                whitening of means within treatments.
 
         Raises:
             InputError: The run is not profiled.

@@ -82,7 +82,7 @@ class TableConfig(Bounded):
     rows: Literal["auto", "cells", "wells", "treatments"] = "auto"  # what a row is; auto: from plate and well
     statistics: str = "mean"  # of a well's cells: mean, median, sd, mad, trimmed, q25 ..., joined by +
     min_cells: Count = 1  # wells with fewer cells are left out and listed
-    well_statistic: Literal["median", "mean", "trimmed"] = "median"  # over the wells of a treatment
+    well_statistic: Literal["median", "mean", "trimmed", "cells"] = "median"  # over wells; cells: weighted mean
     positive_controls: Literal["left out", "counted"] = "left out"  # rows of role other that hold a treated dose
     non_finite: Literal["refused", "features", "rows"] = "refused"  # what is left out on a NaN or infinity
     duplicates: Literal["refused", "left out"] = "refused"  # rows that repeat another, number for number

@@ -231,12 +231,12 @@ def _check_features(part: AnnData, wells: _Wells) -> None:
 def _kept_cells(part: AnnData, wells: _Wells, *, noise: str) -> np.ndarray:
     if noise == "counted" or METADATA["is_noise"] not in part.obs.columns:
         return np.ones(part.n_obs, dtype=bool)
-    is_noise = _flags(part.obs[METADATA["is_noise"]], what="cells")
+    is_noise = noise_flags(part.obs[METADATA["is_noise"]], what="cells")
     wells.n_noise += int(is_noise.sum())
     return ~is_noise
 
 
-def _flags(values: pd.Series, *, what: str) -> np.ndarray:
+def noise_flags(values: pd.Series, *, what: str) -> np.ndarray:
     """Booleans (N,) from booleans, 0 and 1, or text; InputError that names the row where it is neither."""
     if values.dtype == bool:
         return values.to_numpy()
@@ -267,14 +267,14 @@ def _check_one_treatment_a_well(obs: pd.DataFrame) -> None:
 def treatment_profiles(
     wells: AnnData,
     *,
-    statistic: Literal["median", "mean", "trimmed"] = "median",
+    statistic: Literal["median", "mean", "trimmed", "cells"] = "median",
     positive_controls: Literal["left out", "counted"] = "left out",
 ) -> AnnData:
     """Summarise the wells of each treatment (a compound at a concentration).
 
     Args:
         wells: a row per well, as `well_profiles` makes them. Controls are in no treatment.
-        statistic: over the wells of a treatment, feature by feature.
+        statistic: over the wells of a treatment, feature by feature; `cells`: mean weighted by their number of cells.
         positive_controls: `counted` adds wells of the role `other` that hold the treatment of a treated well (BBBC021:
             taxol 0.3 uM then comes from 333 wells instead of 3).
 
@@ -294,10 +294,15 @@ def treatment_profiles(
     if positive_controls == "counted":
         chosen |= ((obs["role"] == "other") & obs["treatment"].isin(obs["treatment"][treated])).to_numpy()
     n_cells = metadata(wells, ("cell_count",))["cell_count"] if METADATA["cell_count"] in wells.obs.columns else None
-    centre: Summary = SUMMARIES[statistic]
+    if statistic == "cells" and n_cells is None:
+        raise InputError(f"well profiles: no column {METADATA['cell_count']}, which --well-statistic cells weights by")
     rows, descriptions = [], []
     for treatment, group in obs[chosen].groupby("treatment", sort=False):
-        rows.append(centre(numbers[group.index]))
+        if statistic == "cells":
+            assert n_cells is not None
+            rows.append(np.average(numbers[group.index], axis=0, weights=n_cells.iloc[group.index]))
+        else:
+            rows.append(SUMMARIES[statistic](numbers[group.index]))
         described = {
             "treatment": treatment,
             "compound": group["compound"].iloc[0],

@@ -40,7 +40,7 @@ class Recipe(Bounded):
     scaled_over: Extent = "all"  # rows that share one centre and one scale
     whitening: Literal["pca", "zca", "none"] = "pca"  # zca is rotated back, so that features keep their names
     whitened_over: Extent = "all"  # rows that share one whitening
-    learnt_on: Literal["controls", "everything"] = "controls"
+    learnt_on: Literal["controls", "everything", "treatments"] = "controls"  # treatments: within_treatments.py
     ridge: NotNegative = 1.0  # added to each eigenvalue; fixed in advance, never chosen on the score
     ridge_unit: Literal["absolute", "relative"] = "absolute"  # relative: times the mean eigenvalue
     estimate: Literal["sample", "ledoit-wolf"] = "sample"  # of the covariance
@@ -109,7 +109,7 @@ def whiten(
     per: Extent = "all",
     scaling: Literal["zscore", "robust", "centre", "none"] = "zscore",
     scaled_over: Extent = "all",
-    learnt_on: Literal["controls", "everything"] = "controls",
+    learnt_on: Literal["controls", "everything", "treatments"] = "controls",
     ridge_unit: Literal["absolute", "relative"] = "absolute",
     estimate: Literal["sample", "ledoit-wolf"] = "sample",
     n_components: int | None = None,
@@ -125,7 +125,7 @@ def whiten(
         per: rows that share one whitening: all, those of a batch, or those of a plate.
         scaling: before whitening. `zscore`: mean and standard deviation (n - 1); `robust`: median and 1.4826 MAD.
         scaled_over: rows that share one centre and one scale.
-        learnt_on: the rows that parameters are fitted on.
+        learnt_on: the rows that parameters are fitted on; `treatments`: all rows, about the mean of their treatment.
         ridge_unit: `relative` multiplies the ridge by the mean eigenvalue.
         estimate: of the covariance; `ledoit-wolf` shrinks it.
         n_components: number of leading directions to keep; None keeps all.
@@ -162,6 +162,10 @@ def fit_whitening(profiles: AnnData, recipe: Recipe | None = None) -> Whitening:
     A recipe that neither scales nor whitens fits nothing and needs no controls.
     """
     recipe = recipe or Recipe()
+    if recipe.learnt_on == "treatments":
+        from phenolens.profiles.within_treatments import fit_within_treatments
+
+        return fit_within_treatments([profiles], recipe)
     numbers = feature_matrix(profiles)
     if not recipe.needs_learning:
         return Whitening(recipe, tuple(profiles.var_names), (), {}, {}, {}, ())
@@ -210,10 +214,7 @@ def fit_whitening(profiles: AnnData, recipe: Recipe | None = None) -> Whitening:
 
 
 def apply_whitening(profiles: AnnData, whitening: Whitening) -> AnnData:
-    """Apply a fitted recipe: a new table of the same rows and obs.
-
-    InputError on a missing feature and on a plate or batch that the recipe was not fitted on.
-    """
+    """A new table of the same rows and obs; InputError on a feature, plate or batch that the fit does not have."""
     from anndata import AnnData
 
     missing = sorted(set(whitening.features) - set(profiles.var_names))
