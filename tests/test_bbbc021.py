@@ -215,13 +215,13 @@ def test_a_screen_without_control_wells_is_refused(source):
 def test_a_file_name_of_another_well_is_refused(source):
     path = source / "BBBC021_v1_image.csv"
     path.write_text(path.read_text().replace("B03_s1_w2123", "B05_s1_w2123"))
-    assert 'row 4: the tubulin file "B05_s1_w2123AB-0.tif" is not of well "B03", site 1' in refusal(source)
+    assert 'row 4: Image_FileName_Tubulin is "B05_s1_w2123AB-0.tif"' in refusal(source)
 
 
 def test_a_file_name_without_a_site_is_refused(source):
     path = source / "BBBC021_v1_image.csv"
     path.write_text(path.read_text().replace("B03_s1_w2123", "B03_w2123"))
-    assert 'row 4: file name "B03_w2123AB-0.tif" has no well and site' in refusal(source)
+    assert 'row 4: Image_FileName_Tubulin is "B03_w2123AB-0.tif"' in refusal(source)
 
 
 def test_a_plate_that_does_not_begin_with_its_week_is_refused(source):

@@ -86,12 +86,12 @@ def test_a_crop_without_a_row_is_named(source):
 
 def test_a_crop_listed_twice_is_refused(source):
     edit_csv(source / "metadata.csv", lambda table: table.assign(Single_Cell_Image_Name="one.npy"))
-    assert "metadata.csv, row 3: the crop is" in refusal(source)
+    assert "metadata.csv, row 3: path is" in refusal(source)
 
 
 def test_an_object_listed_twice_is_refused(source):
     edit_csv(source / "metadata.csv", lambda table: table.assign(Single_Cell_Image_Id=1))
-    assert "metadata.csv, row 3: the object of a field is" in refusal(source)
+    assert "each object of a field in one row" in refusal(source)
 
 
 @pytest.mark.parametrize(

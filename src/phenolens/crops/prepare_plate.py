@@ -115,8 +115,6 @@ def found_centres(screen: Screen, folder: Path, config: NucleiConfig, *, at_once
                 table = pd.concat(found, ignore_index=True)
                 write_parquet(plate.path, table, about=_about(plate, table))
                 kept[plate.plate] = table
-            for _ in tracked:
-                raise AssertionError("more wells than plates have")
     centres = pd.concat([kept[plate.plate] for plate in plates], ignore_index=True)
     if centres.empty:
         raise InputError(

@@ -131,15 +131,13 @@ def open_source(
     screen, finished = layout_named(layout).open(path, config, selection)
     for plate in screen.table["plate"].unique():
         part_name(str(plate))
+    headers = Headers()
+    if finished is None and all_headers:
+        screen = with_whole_files(screen, headers, skip_missing=selection.skip_missing)
     if needs_roles:
         _refuse_without_roles(screen, path)
-    headers = Headers()
     if finished is not None:
         return Source(screen, finished.cells, finished.read, headers)
-    if all_headers:
-        screen = with_whole_files(screen, headers, skip_missing=selection.skip_missing)
-        if needs_roles:
-            _refuse_without_roles(screen, path)
     centres: pd.DataFrame | None = None
     has_table = config.centres is not None or centres_path(path, config).exists()
     if cells == "given" or (cells == "auto" and has_table):

@@ -18,7 +18,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
 from phenolens.core.keywords import keyword_settings
 from phenolens.screens.config import LayoutConfig
-from phenolens.screens.csv_table import numbers, read_csv
+from phenolens.screens.csv_table import numbers, read_csv, refuse_rows
 from phenolens.screens.image_files import missing_line, with_files
 from phenolens.screens.screen import (
     FIELD,
@@ -130,13 +130,8 @@ def named_fields(raw: pd.DataFrame, *, source: str) -> pd.DataFrame:
     fields["site"] = places["DNA"]["site"]
     for channel, place in places.items():
         wrong = (place["well"] != fields["well"]) | (place["site"] != fields["site"])
-        if wrong.any():
-            row = wrong.to_numpy().argmax()
-            raise InputError(
-                f'{source}, row {row + 2}: the {channel} file "{raw[f"Image_FileName_{CHANNELS[channel]}"].iloc[row]}" '
-                f'is not of well "{fields["well"].iloc[row]}", site {fields["site"].iloc[row]}, as the row\'s other '
-                f"columns are ({int(wrong.sum())} such rows); correct the table"
-            )
+        names = raw[f"Image_FileName_{CHANNELS[channel]}"]
+        refuse_rows(wrong, names, expected="a file of the well and site of the row's other columns", source=source)
     return fields
 
 
@@ -167,13 +162,8 @@ def _fields(raw: pd.DataFrame, *, source: str) -> pd.DataFrame:
 
 def _places(file_names: pd.Series, *, source: str) -> pd.DataFrame:
     places = file_names.astype(str).str.extract(FIELD_IN_FILE_NAME)
-    unknown = places[0].isna()
-    if unknown.any():
-        row = unknown.to_numpy().argmax()
-        raise InputError(
-            f'{source}, row {row + 2}: file name "{file_names.iloc[row]}" has no well and site '
-            f'(expected such as "Week1_150607_B02_s1_w1....tif"; {int(unknown.sum())} such rows)'
-        )
+    expected = 'a name with well and site, such as "Week1_150607_B02_s1_w1....tif"'
+    refuse_rows(places[0].isna(), file_names, expected=expected, source=source)
     return pd.DataFrame({"well": places[0].str.upper(), "site": places[1].astype(int)})
 
 
@@ -182,9 +172,8 @@ def _labels(path: Path) -> pd.DataFrame:
     raw = read_csv(path, columns=LABEL_COLUMNS)
     labels = raw[list(LABEL_COLUMNS)].rename(columns=LABEL_COLUMNS)
     labels["concentration_um"] = numbers(raw, "concentration", source=path.name)
-    if labels.isna().any(axis=None):
-        row = labels.isna().any(axis=1).to_numpy().argmax()
-        raise InputError(f"{path.name}, row {row + 2}: compound or moa is empty; correct the table")
+    for name in ("compound", "moa"):
+        refuse_rows(labels[name].isna(), labels[name], expected="a name", source=path.name)
     labels = labels[labels["compound"] != CONTROL].drop_duplicates()
     twice = labels[labels.duplicated(["compound", "concentration_um"])]
     if len(twice):
@@ -342,12 +331,7 @@ def _crops_folder(source: Path) -> Path:
 
 def _refuse_twice(rows: pd.DataFrame) -> None:
     for keys, what in ((["path"], "crop"), ([*FIELD, "object_number"], "object of a field")):
-        twice = rows.duplicated(keys)
-        if twice.any():
-            raise InputError(
-                f"{CROP_TABLE}, row {int(twice.to_numpy().argmax()) + 2}: the {what} is that of an earlier row "
-                f"({rows['path'][twice].iloc[0]}; {int(twice.sum()):,} such rows); correct the table"
-            )
+        refuse_rows(rows.duplicated(keys), rows["path"], expected=f"each {what} in one row", source=CROP_TABLE)
 
 
 def _on_disk(rows: pd.DataFrame, source: Path, *, skip_missing: bool) -> tuple[pd.DataFrame, dict[str, int]]:

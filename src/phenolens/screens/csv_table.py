@@ -53,17 +53,26 @@ def _parsed(path: Path, **how: Any) -> pd.DataFrame:
         raise InputError(f"{path}: not a table of comma-separated values ({reason}); replace it") from error
 
 
-def numbers(table: pd.DataFrame, column: str, *, source: str) -> pd.Series:
-    """A column as finite numbers; InputError names the first row with another value (the first row is 2)."""
+def numbers(table: pd.DataFrame, column: str, *, source: str, whole: bool = False) -> pd.Series:
+    """A column as finite numbers, or as whole numbers from 1; InputError names the first row with another value."""
     values = pd.to_numeric(table[column], errors="coerce")
     bad = ~np.isfinite(values.to_numpy(float))
-    if bad.any():
-        first = int(bad.argmax())
+    if whole:
+        bad |= ((values % 1 != 0) | (values < 1)).to_numpy()
+    expected = "a whole number from 1" if whole else "a number"
+    refuse_rows(bad, table[column], expected=expected, source=source)
+    return values.astype(int) if whole else values
+
+
+def refuse_rows(bad: pd.Series | np.ndarray, values: pd.Series, *, expected: str, source: str) -> None:
+    """InputError with the first bad value of a column and what was expected (the row below the column names is 2)."""
+    is_bad = np.asarray(bad, bool)
+    if is_bad.any():
+        row = int(is_bad.argmax())
         raise InputError(
-            f'{source}, row {first + 2}: {column} is "{table[column].iloc[first]}", expected a number '
-            f"({int(bad.sum()):,} such rows); correct the table"
+            f'{source}, row {row + 2}: {values.name} is "{values.iloc[row]}", expected {expected} '
+            f"({int(is_bad.sum()):,} such rows); correct the table"
         )
-    return values
 
 
 def refuse_repeated(table: pd.DataFrame, keys: Sequence[str], *, source: str, expected: str) -> None:

@@ -57,7 +57,7 @@ def known_columns(raw: pd.DataFrame, *, source: str) -> pd.DataFrame:
     if "well" in known:
         known["well"] = known["well"].map(well_names(known["well"], source=source))
     if "site" in known:
-        known["site"] = whole_numbers(known["site"], source=source, column=found["site"])
+        known["site"] = numbers(raw, found["site"], source=source, whole=True)
     if "concentration_um" in known:
         given = known[known["concentration_um"].notna()]
         known["concentration_um"] = numbers(given, "concentration_um", source=source).reindex(known.index)
@@ -202,19 +202,6 @@ def with_defaults(fields: pd.DataFrame, *, controls: Collection[str], source: st
             "give a column role with control in it"
         )
     return fields
-
-
-def whole_numbers(values: pd.Series, *, source: str, column: str) -> pd.Series:
-    """A column as whole numbers of at least 1; InputError names the first row with another value."""
-    parsed = numbers(pd.DataFrame({column: values}), column, source=source)
-    bad = ((parsed % 1 != 0) | (parsed < 1)).to_numpy()
-    if bad.any():
-        row = int(bad.argmax())
-        raise InputError(
-            f'{source}, row {row + 2}: {column} is "{values.iloc[row]}", expected a whole number from 1; correct '
-            "the table"
-        )
-    return parsed.astype(int)
 
 
 def _or(fields: pd.DataFrame, name: str, default: pd.Series) -> pd.Series:
