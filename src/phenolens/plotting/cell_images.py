@@ -198,7 +198,7 @@ def contact_sheet(
     n_columns = max(len(group) for group in crops)
     n_cells = sum(len(group) for group in crops)
     with figure_style():
-        label_in = 0.0875 * characters
+        label_in = 0.1 * characters - 0.25
         side = min((WIDTH_IN - label_in) / n_columns, 1.1)
         figure = new_figure(label_in + side * n_columns, 0.4 + (side + 2 * PAD_IN) * len(crops), pad_in=PAD_IN)
         grid = cell_grid(figure, len(crops), n_columns)
