@@ -19,7 +19,7 @@ def cells(rng):
 
 
 def test_a_frame_among_the_cells_is_inside_and_one_far_away_outside(cells):
-    limits = fit_limits(cells, on_a_plane)
+    limits = fit_limits(cells, lambda rows: on_a_plane(cells[rows]))
     frames = np.array([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
     scores = frame_scores(limits, frames, on_a_plane(frames))
     assert [bool(flag) for flag in scores.flags] == [False, True, True]
@@ -30,14 +30,14 @@ def test_a_frame_among_the_cells_is_inside_and_one_far_away_outside(cells):
 
 
 def test_by_its_making_one_real_cell_in_a_hundred_is_beyond_each_limit(cells):
-    limits = fit_limits(cells, on_a_plane, sample=len(cells))
+    limits = fit_limits(cells, lambda rows: on_a_plane(cells[rows]), sample=len(cells))
     away = np.sort(np.linalg.norm(cells[:, None] - cells, axis=2), axis=1)[:, 1:6].mean(axis=1)  # of its 5 nearest
     assert (away > limits.far).mean() == pytest.approx(0.01)
     assert (np.abs(cells[:, 2]) > limits.moved).mean() == pytest.approx(0.01)
 
 
 def test_a_ratio_of_two_is_twice_the_limit(cells):
-    limits = fit_limits(cells, on_a_plane)
+    limits = fit_limits(cells, lambda rows: on_a_plane(cells[rows]))
     frames = np.array([[0.0, 0.0, 2 * limits.moved]])
     assert frame_scores(limits, frames, on_a_plane(frames)).moved[0] == pytest.approx(2)
     nearest_five = np.sort(np.linalg.norm(cells - [7.0, 0, 0], axis=1))[:5].mean()
@@ -46,7 +46,7 @@ def test_a_ratio_of_two_is_twice_the_limit(cells):
 
 
 def test_a_model_that_draws_everything_truly_flags_whatever_moves_at_all(cells):
-    limits = fit_limits(cells, lambda z: z)
+    limits = fit_limits(cells, lambda rows: cells[rows])
     frames = cells[:2]
     assert limits.moved == 0
     assert "moves inf times" in frame_scores(limits, frames, frames + np.array([[0, 0, 0], [0, 0, 1]])).flags[1]

@@ -59,14 +59,15 @@ class DecodingRun:
         """Crops (n, C, S, S) decoded from embeddings (n, Z)."""
         return decode(self.model, z, compute=self.compute)
 
-    def reconstructed(self, rows: np.ndarray) -> np.ndarray:
-        """Reconstructions (n, C, S, S) of these rows of the store.
+    def reconstructed(self, rows: np.ndarray, z: np.ndarray | None = None) -> np.ndarray:
+        """Reconstructions (n, C, S, S) of these rows of the store, whose embeddings (n, Z) may be given.
 
-        A Drawing draws each cell anew from its embedding and coarse layout: finer detail is a sample.
+        A Drawing draws each cell from its embedding and coarse layout: finer detail is a sample.
         """
-        crops = self.store.take(rows)
-        z = self.embedded(crops)
+        if z is None:
+            z = self.embedded(self.store.take(rows))
         if isinstance(self.model, Drawing):
+            crops = self.store.take(rows)
             return redraw(self.model, crops, z, seeds=rows.tolist(), compute=self.compute)
         return self.decoded(z)
 

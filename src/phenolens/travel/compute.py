@@ -96,8 +96,12 @@ class Traveller:
     @cached_property
     def limits(self) -> Limits:
         """The out-of-distribution limits set by real cells."""
-        reembed = lambda z: self.run.embedded(self.run.decoded(z))  # noqa: E731
-        return fit_limits(self.cells.z[self._reference], reembed)
+        z = self.cells.z[self._reference]
+
+        def reembed(places: np.ndarray) -> np.ndarray:
+            return self.run.embedded(self.run.reconstructed(self._reference[places], z[places]))
+
+        return fit_limits(z, reembed)
 
     @cached_property
     def batches(self) -> BatchSpace | None:

@@ -52,10 +52,11 @@ def fit_limits(cells: np.ndarray, reembed: Reembed, *, sample: int = SAMPLE, see
         raise InputError(f"embeddings of shape {cells.shape}: expected finite values, a row a cell")
     if len(cells) <= NEAREST:
         raise InputError(f"{len(cells)} cells: expected more than {NEAREST}, so that each has {NEAREST} others near it")
-    drawn = cells[sampled(np.arange(len(cells)), sample, seed=seed)]
+    rows = sampled(np.arange(len(cells)), sample, seed=seed)
+    drawn = cells[rows]
     away = nearest_cells(drawn, cells, NEAREST + 1)[1][:, 1:]  # the nearest one is the cell itself
     far = float(np.quantile(away.mean(axis=1), QUANTILE))
-    moved = float(np.quantile(np.linalg.norm(reembed(drawn) - drawn, axis=1), QUANTILE))
+    moved = float(np.quantile(np.linalg.norm(reembed(rows) - drawn, axis=1), QUANTILE))
     return Limits(cells, far, moved)
 
 
