@@ -298,7 +298,7 @@ def test_a_missing_source_begins_no_study(said, tmp_path):
 
 
 def test_a_bad_number_is_refused_before_any_work(said, tiny_study):
-    assert "--steps 0: " in refused(said, "train", tiny_study.folder, "--steps", 0)
+    assert "--steps -1: " in refused(said, "train", tiny_study.folder, "--steps", -1)
     assert "--feature-layers 5: " in refused(said, "train", tiny_study.folder, "--feature-layers", 5)
     assert tiny_study.runs == []
 
@@ -324,9 +324,9 @@ def test_an_unknown_setting_in_study_toml_is_refused_with_the_nearest(said, tiny
 
 def test_study_toml_has_a_table_for_each_command_that_reads_a_study(said, tiny_study):
     toml = tiny_study.folder / "study.toml"
-    toml.write_text("[travel]\nframes = 1\n[train]\nsteps = 0\n")
+    toml.write_text("[travel]\nframes = 1\n[train]\nsteps = -1\n")
     assert "--frames 1" in refused(said, "travel", tiny_study.folder, "--to", "taxol")
-    assert "--steps 0" in refused(said, "train", tiny_study.folder)
+    assert "--steps -1" in refused(said, "train", tiny_study.folder)
     for verb in ("demo", "fetch", "figure", "compare"):
         toml.write_text(f"[{verb}]\nseed = 1\n")
         assert f"[{verb}]" in refused(said, "train", tiny_study.folder)

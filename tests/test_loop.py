@@ -57,6 +57,17 @@ def test_a_run_that_goes_on_ends_bit_for_bit_where_the_unbroken_run_ends(store, 
     pd.testing.assert_frame_equal(left.drop(columns=timing), right.drop(columns=timing))
 
 
+def test_a_run_of_no_steps_has_its_initial_weights_and_can_be_made_longer(store, compute, tmp_path):
+    untrained = dataclasses.replace(CONFIG, steps=0)
+    run = trained(store, untrained, compute, tmp_path / "run")
+    initial = built_model(store, untrained).state_dict()
+    assert all(torch.equal(weights(run)[name], value) for name, value in initial.items())
+    model, _ = trained_model(run)
+    assert np.isfinite(embed_crops(model, store.take(np.arange(4)), compute=compute)).all()
+    longer, whole = (trained(store, CONFIG, compute, folder) for folder in (run.folder, tmp_path / "whole"))
+    assert all(torch.equal(weights(longer)[name], value) for name, value in weights(whole).items())
+
+
 def test_learning_rates_fall_to_zero_over_the_last_steps_only():
     config = dataclasses.replace(CONFIG, steps=10, cooldown_steps=4)
     assert [loop.cooldown(step, config) for step in range(10)] == [1, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]

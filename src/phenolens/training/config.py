@@ -61,7 +61,8 @@ class TrainConfig(Bounded):
     """
 
     model: ModelName = "vaeplus"  # what to train; pca is the linear baseline
-    steps: Count = 40_000  # optimiser steps; an epoch has no meaning when treatments are drawn evenly
+    # optimiser steps; an epoch has no meaning when treatments are drawn evenly; 0: the initial weights, to compare with
+    steps: NotNegativeCount = 40_000
     seed: Seed = 0  # of the initial weights, the batches and the noise
     batch_size: Annotated[int, Bounds(ge=2, le=100_000)] | None = (
         None  # cells a batch; left out: one of each treatment and one control

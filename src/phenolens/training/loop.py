@@ -69,7 +69,7 @@ def train(
     optimisers = {name: player.optimiser for name, player in players.items()}
     origin = Origin.of(store, config, model.source if isinstance(model, Drawing) else None)
     progress = restore(run, origin, model, optimisers)
-    if progress.step >= config.steps:
+    if progress.step >= config.steps and run.checkpoint.exists():
         return progress
     if not isinstance(model, Trained):
         progress = Progress()
@@ -147,6 +147,8 @@ def train(
                 save(run, origin, model, optimisers, progress)
             if stopping:
                 break
+    if not config.steps:
+        save(run, origin, model, optimisers, progress)
     stopping, *_ = any_process(stopping or stop.requested, device=compute.device)  # also while the last step was saved
     if stopping:
         raise Interrupted(f"{run.name}: stopped at step {progress.step} of {config.steps}; the same command resumes it")
