@@ -188,9 +188,8 @@ def _sqlite(path: Path, screen: Screen) -> pd.DataFrame:
         raise InputError(f"{path}: no such file; expected CellProfiler's SQLite")
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            names = [
-                row[0] for row in database.execute("select name from sqlite_master where type in ('table', 'view')")
-            ]
+            listed = pd.read_sql_query("select name from sqlite_master where type in ('table', 'view')", database)
+            names = list(listed["name"])
             image_table = _table(names, ("Per_Image", "Image"), path)
             object_table = _table(names, (f"Per_{OBJECT}", OBJECT, "Per_Object"), path)
             columns = _sqlite_columns(database, object_table)
@@ -200,7 +199,7 @@ def _sqlite(path: Path, screen: Screen) -> pd.DataFrame:
             # not the hundreds of measurements of an image
             of_images = [name for name in _sqlite_columns(database, image_table) if IMAGE_COLUMN.search(name)]
             images = _selected(database, image_table, {name: name for name in of_images})
-    except sqlite3.Error as error:
+    except (sqlite3.Error, pd.errors.DatabaseError) as error:
         raise InputError(f"{path}: not a whole SQLite database ({error}); replace it") from error
     return _with_fields(nuclei, images, screen, source=f"{path.name}, {image_table}")
 
@@ -213,14 +212,13 @@ def _table(names: list[str], wanted: tuple[str, ...], path: Path) -> str:
 
 
 def _sqlite_columns(database: sqlite3.Connection, table: str) -> list[str]:
-    return [row[1] for row in database.execute(f'pragma table_info("{table}")')]
+    return list(pd.read_sql_query(f'select * from "{table}" limit 0', database).columns)
 
 
 def _selected(database: sqlite3.Connection, table: str, columns: dict[str, str]) -> pd.DataFrame:
     """These columns alone (our name: theirs), so that a database of many gigabytes is never in memory."""
     names = ", ".join(f'"{name}"' for name in columns.values())
-    rows = database.execute(f'select {names} from "{table}"').fetchall()
-    return pd.DataFrame(rows, columns=list(columns))
+    return pd.read_sql_query(f'select {names} from "{table}"', database).set_axis(list(columns), axis=1)
 
 
 def _parquet(path: Path, screen: Screen) -> pd.DataFrame:
