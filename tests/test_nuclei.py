@@ -18,7 +18,6 @@ from phenolens.crops.nuclei import (
     find_in_field,
     find_nuclei,
     label_nuclei,
-    label_with_cellpose,
     load_cellpose,
 )
 from phenolens.crops.prepare_plate import found_centres
@@ -243,4 +242,4 @@ def test_without_cellpose_the_line_to_install_it_is_given(monkeypatch):
     monkeypatch.setitem(sys.modules, "cellpose", None)
     load_cellpose.cache_clear()
     with pytest.raises(InputError, match=r'Cellpose is not installed; pip install "phenolens\[cellpose\]"'):
-        label_with_cellpose(np.eye(8, dtype=np.uint16), diameter_px=30)
+        label_nuclei(np.eye(8, dtype=np.uint16), config=NucleiConfig(nucleus_px=30, by="cellpose"))

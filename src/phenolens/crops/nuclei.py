@@ -90,11 +90,9 @@ def label_nuclei(dna: npt.NDArray[Any], *, config: NucleiConfig | None = None) -
     """The label image (H, W) of a DNA channel: 0 background, 1..n nuclei in order of their first row.
 
     A channel of one value (black or saturated all over) and camera noise have none. InputError for an array that is
-    not an image, and for values that are not finite.
+    not an image, for values that are not finite, and if Cellpose is asked for and it or its weights are missing.
     """
     config = config or NucleiConfig()
-    if config.by == "cellpose":
-        return label_with_cellpose(dna, diameter_px=config.diameter_px)
     image = np.asarray(dna)
     if image.ndim != 2 or not image.size:
         raise InputError(f"the DNA channel has shape {image.shape}; expected one image (height, width)")
@@ -106,6 +104,8 @@ def label_nuclei(dna: npt.NDArray[Any], *, config: NucleiConfig | None = None) -
         )
     if image.min() == image.max():
         return np.zeros(image.shape, np.int32)
+    if config.by == "cellpose":  # gets the diameter of a usual nucleus alone
+        return np.asarray(load_cellpose().eval(image, diameter=config.diameter_px)[0]).astype(np.int32)
     smooth = ndimage.gaussian_filter(image, config.smooth * config.diameter_px)
     light = smooth - _background(smooth, config)
     # the root evens out bright and dim nuclei, as it does the noise of counted light
@@ -240,22 +240,6 @@ def _disk(radius_px: float) -> Mask:
 
 
 INSTALL = 'pip install "phenolens[cellpose]"'
-
-
-def label_with_cellpose(dna: npt.NDArray[Any], *, diameter_px: float, model: Any = None) -> npt.NDArray[np.int32]:
-    """The label image (H, W) of a DNA channel by Cellpose: 0 background, 1..n nuclei.
-
-    `model` is a `cellpose.models.CellposeModel`; without one Cellpose's default is loaded, once a process. It gets the
-    diameter of a usual nucleus alone. InputError if Cellpose or its weights are missing, and for an array that is not
-    an image.
-    """
-    image = np.asarray(dna)
-    if image.ndim != 2 or not image.size:
-        raise InputError(f"the DNA channel has shape {image.shape}; expected one image (height, width)")
-    if image.min() == image.max():
-        return np.zeros(image.shape, np.int32)  # black or saturated all over: Cellpose would divide by zero
-    model = load_cellpose() if model is None else model
-    return np.asarray(model.eval(image.astype(np.float32), diameter=diameter_px)[0]).astype(np.int32)
 
 
 @lru_cache(maxsize=1)
