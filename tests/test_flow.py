@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -133,6 +134,36 @@ def test_a_decoder_of_other_embeddings_than_those_there_now_is_refused(embedded_
     assert "pca-seed0" in refusal(capsys, "embed", folder, "--runs", "flow-seed0")
     line = refusal(capsys, "train", folder, "--model", "flow", "--of", "pca-seed0", *FLAGS)
     assert "embeddings that it decodes" in line
+
+
+def test_the_embeddings_of_a_foreign_table_are_decoded_whatever_the_order_of_its_rows(tiny_study, tmp_path):
+    cells = tiny_study.crops.cells
+    table = pd.DataFrame(
+        {"Metadata_Cell": cells["cell_id"], "a": np.arange(len(cells)), "b": 1.5, "Metadata_Note": "x"}
+    )
+    path = tmp_path / "foreign.csv"
+    table.sample(frac=1, random_state=0).to_csv(path, index=False)
+    assert cli.main(["train", str(tiny_study.folder), "--model", "flow", "--of", str(path), *FLAGS]) == 0
+    assert cli.main(["embed", str(tiny_study.folder), "--threads", "1"]) == 0
+    np.testing.assert_array_equal(embedded_cells(tiny_study, "flow-seed0").z, table[["a", "b"]].to_numpy(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda table: table[1:], "1 cells have no row"),
+        (lambda table: pd.concat([table, table[:2]]), "2 are repeated"),
+        (lambda table: table.assign(Metadata_Cell=table["Metadata_Cell"] + "x"), "rows are of other cells"),
+        (lambda table: table.drop(columns="Metadata_Cell"), "Metadata_Cell"),
+        (lambda table: table.assign(a="high"), "finite numbers"),
+    ],
+)
+def test_a_table_whose_rows_are_not_the_studys_cells_is_refused(tiny_study, tmp_path, capsys, change, named):
+    cells = tiny_study.crops.cells
+    path = tmp_path / "foreign.parquet"
+    change(pd.DataFrame({"Metadata_Cell": cells["cell_id"], "a": np.arange(len(cells))})).to_parquet(path)
+    assert named in refusal(capsys, "train", tiny_study.folder, "--model", "flow", "--of", path, *FLAGS)
+    assert tiny_study.runs == []
 
 
 def test_a_crop_side_that_cannot_be_halved_twice_is_refused():

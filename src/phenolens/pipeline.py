@@ -17,7 +17,7 @@ import numpy as np
 from phenolens import __version__
 from phenolens.core.bounds import Bounded, Count, NotNegative
 from phenolens.core.errors import InputError
-from phenolens.core.files import alone, read_h5ad, read_json, write_h5ad, write_json, write_text
+from phenolens.core.files import alone, read_h5ad, read_json, sha256, write_h5ad, write_json, write_text
 from phenolens.core.progress import tell, track
 from phenolens.core.workers import ONE, AtOnce
 from phenolens.crops.config import CropConfig
@@ -28,6 +28,7 @@ from phenolens.screens.config import LayoutConfig
 from phenolens.study import HEADLINE, LATENT, Study, made_from
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
     from phenolens.models.interface import Source
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 # The columns of the paper's table: statistics of a well's cells, and what is done to the profiles before scoring.
 STATISTICS = ("mean", "mean+sd")
 WHITENINGS = ("none", "whitened", "zscore")
+CELL = "Metadata_Cell"  # the column of a foreign table that names the cell
 WITHIN = "within"  # means alone: whitened by how cells vary within their treatments
 KINDS = (*product(STATISTICS, WHITENINGS), ("mean", WITHIN))
 
@@ -108,7 +110,7 @@ def train(study: Study, config: "TrainConfig", *, name: str) -> None:
     check_batch_size(config.batch_size or sampled_treatments(store.cells).nunique())
     compute = Compute.chosen(device=config.device, precision=config.precision, threads=config.threads)
     run = RunFolder(study.run_folder(name))
-    z, source = _decoded_embeddings(study, config)
+    z, _, source = _decoded(study, config)
     model = built_model(store, config, source)
     held = alone(run.folder / ".lock", doing="training") if is_first() else nullcontext()
     with together(compute.device), held:
@@ -125,22 +127,59 @@ def train(study: Study, config: "TrainConfig", *, name: str) -> None:
             write_json(run.folder / "health.json", health | {"latest": _without_timing(progress.history)})
 
 
-def _decoded_embeddings(study: Study, config: "TrainConfig") -> "tuple[np.ndarray | None, Source | None]":
-    """The embeddings (N, Z) that a decoder draws from, and what they are made from; None of other models."""
+def _decoded(study: Study, config: "TrainConfig") -> "tuple[np.ndarray | None, list[str], Source | None]":
+    """The embeddings (N, Z) that a decoder draws from, the features' names, and their source; None of other models."""
     from phenolens.models.interface import Source
 
     of = getattr(config.network, "of", None)
     if of is None:
-        return None, None
+        return None, [], None
+    if of and of not in study.runs and Path(of).is_file():
+        z, names = _foreign_embeddings(Path(of), study.crops.cells["cell_id"])
+        return z, names, Source(sha256(Path(of)), z.shape[1], turns=1)
     if not of:
         there = f"one of {', '.join(study.runs)}" if study.runs else "train and embed one first"
-        raise InputError(f"--model {config.model}: expected --of RUN, the run whose embeddings are decoded; {there}")
+        raise InputError(
+            f"--model {config.model}: expected --of RUN or TABLE, the embeddings that are decoded; runs: {there}"
+        )
     study.chosen_runs((of,))
     identity = made_from(embeddings=embedding_sources(study, of))
     tables = list(embeddings(study, of))
     z = np.concatenate([np.asarray(table.X, np.float32) for table in tables])
     summary = json.loads(tables[0].uns["phenolens"]).get("summary", {"turns": 1})
-    return z, Source(identity, z.shape[1], summary["turns"])
+    return z, list(tables[0].var_names), Source(identity, z.shape[1], summary["turns"])
+
+
+def _foreign_embeddings(path: Path, cell_ids: "pd.Series") -> tuple[np.ndarray, list[str]]:
+    """The embeddings (N, Z) of a table with a row per cell of the study, in the study's order, and their names.
+
+    Raises:
+        InputError: not a table with `Metadata_Cell`, not exactly the study's cells, or values that are not finite.
+    """
+    import pandas as pd
+
+    if path.suffix == ".h5ad":
+        table = read_h5ad(path, remedy="give an AnnData file")
+        rows = pd.DataFrame(np.asarray(table.X), columns=table.var_names).assign(**{CELL: table.obs.get(CELL)})
+    elif path.suffix in (".parquet", ".csv"):
+        rows = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    else:
+        raise InputError(f"--of {path}: expected a run of the study, or a table as .h5ad, .parquet or .csv")
+    if CELL not in rows or rows[CELL].isna().any():
+        raise InputError(f"{path}: expected a column {CELL} that names the cell of each row, as in embeddings/")
+    names = [str(name) for name in rows.columns if not str(name).startswith("Metadata_")]
+    ids = rows[CELL].astype(str)
+    missing, other = cell_ids[~cell_ids.isin(ids)], ids[~ids.isin(cell_ids)]
+    if len(missing) or len(other) or ids.duplicated().any():
+        example = next(iter([*missing, *other, *ids[ids.duplicated()]]))
+        raise InputError(
+            f"{path}: its rows are not the study's {len(cell_ids):,} cells: {len(missing):,} cells have no row, "
+            f'{len(other):,} rows are of other cells, {int(ids.duplicated().sum()):,} are repeated ("{example}")'
+        )
+    z = rows.set_index(ids.to_numpy())[names].loc[cell_ids].to_numpy()
+    if not np.issubdtype(z.dtype, np.number) or not np.isfinite(z).all():
+        raise InputError(f"{path}: expected finite numbers in every column that does not begin with Metadata_")
+    return z.astype(np.float32), names
 
 
 def _without_timing(history: list[dict[str, float]]) -> dict[str, float]:
@@ -203,19 +242,21 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
 def _copy_embeddings(study: Study, name: str, trained: "TrainConfig") -> None:
     """Give a decoder's run the embeddings that it decodes."""
     from phenolens.training.checkpoint import RunFolder
+    from phenolens.training.embed import embedding_table
 
-    _, source = _decoded_embeddings(study, trained)
+    z, features, source = _decoded(study, trained)
     origin = RunFolder(study.run_folder(name)).origin()
-    of = trained.network.of  # type: ignore[attr-defined]  # only decoders come here
-    if origin is None or origin.source != source:
+    if z is None or source is None or origin is None or origin.source != source:
         raise InputError(
-            f"{study.run_folder(name)}: decodes other embeddings of {of} than those there now; "
-            "train it again under another --name, or embed as before"
+            f"{study.run_folder(name)}: decodes other embeddings than those now in "
+            f"{trained.network.of}; train it again under another --name, or embed as before"  # type: ignore[attr-defined]
         )
-    for plate, table in zip(study.crops.plates, embeddings(study, of)):
-        about = json.loads(table.uns["phenolens"]) | {"run": name, "config": asdict(trained)}
-        table.uns["phenolens"] = json.dumps(about)
-        table.obsm.clear()
+    store = study.crops
+    about = {"made_from": source.identity, "crops": store.identity, "run": name, "config": asdict(trained)}
+    about |= {"summary": {"turns": source.turns, "layer": "latent"}, "phenolens": __version__}
+    for plate in store.plates:
+        own = (store.cells["plate"] == plate).to_numpy()
+        table = embedding_table(z[own], store.cells[own], features=features, about=about, also={})
         write_h5ad(study.embeddings_folder(name) / f"{plate}.h5ad", table)
 
 

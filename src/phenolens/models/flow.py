@@ -36,7 +36,7 @@ LAYOUT_CROPS = 512  # crops, each in eight orientations, that the layout's compo
 class FlowConfig(ModelConfig):
     """Settings of the decoder."""
 
-    of: str = setting("", "run whose embeddings are decoded; it is embedded first")
+    of: str = setting("", "run whose embeddings are decoded, or a table with a row per cell (docs/training.md)")
     code_size: int = setting(64, "principal components of the embedding that the decoder sees", least=1, most=10_000)
     layout_size: int = setting(16, "numbers that hold the coarse layout of a real cell", least=1, most=1000)
     flow_width: int = setting(64, "feature maps at half the resolution; twice as many at a quarter", least=8, most=1024)
@@ -89,12 +89,14 @@ class Flow(Drawing):
 
     def code(self, z: Tensor) -> Tensor:
         """Embeddings (B, Z) to codes (B, code_size) of mean 0 and variance 1 over the cells of `prepare`."""
-        return (z.float() - self.code_mean) @ self.code_components.T
+        with torch.autocast(z.device.type, enabled=False):
+            return (z.float() - self.code_mean) @ self.code_components.T
 
     def layout(self, x: Tensor) -> Tensor:
         """The coarse layout (B, C, S, S) of crops: their projection on a few principal components of all crops."""
-        flat = x.float().flatten(1) - self.layout_mean
-        return (flat @ self.layout_components.T @ self.layout_components + self.layout_mean).unflatten(1, self.shape)
+        with torch.autocast(x.device.type, enabled=False):
+            components, flat = self.layout_components, x.float().flatten(1) - self.layout_mean
+            return (flat @ components.T @ components + self.layout_mean).unflatten(1, self.shape)
 
     def no_layout(self, n: int) -> Tensor:
         """The layout of an unknown cell: the mean of all crops."""
@@ -191,6 +193,7 @@ class Velocity(nn.Module):
         self.last = nn.Conv2d(width, 4 * channels, 3, padding=1)
         nn.init.zeros_(self.last.weight)
 
+    @torch.autocast("cpu", enabled=False)  # bfloat16 takes longer on processors: group norms are slow in it
     def forward(self, y: Tensor, t: Tensor, code: Tensor, layout: Tensor) -> Tensor:
         """y and layout (B, C, S, S), t (B,) from 0 to 1, code (B, code_size)."""
         frequencies = torch.exp(torch.arange(EMBEDDED_TIME // 2, device=t.device) * (-math.log(1000) / 31))
