@@ -24,11 +24,11 @@ from phenolens.core.files import write_parquet
 from phenolens.runs.embeddings import embedding_rows
 from phenolens.study import Study
 from phenolens.travel.compute import TravelConfig, Traveller
-from phenolens.web import map_page, treatment_page
+from phenolens.web import treatment_page, umap_map
 from phenolens.web.app import create_app, prepare
 from phenolens.web.base import address
-from phenolens.web.map_page import MapQuery
 from phenolens.web.study_view import StudyView
+from phenolens.web.umap_map import MapQuery
 from test_explorer import TRICKS, everything
 from travelling_study import LONELY, RUN, SERIES
 
@@ -294,7 +294,7 @@ def test_a_study_without_models_says_on_every_page_what_comes_next(tiny_study):
 def test_whatever_its_description_allows_is_answered_without_an_error(study, monkeypatch):
     """Schemathesis makes requests from the OpenAPI description: a server error is a bug."""
     monkeypatch.setattr(
-        map_page, "umap_places", lambda rows, **how: np.asarray(rows[:, :2], np.float32)
+        umap_map, "umap_places", lambda rows, **how: np.asarray(rows[:, :2], np.float32)
     )  # a minute each
     app = create_app(study, hosts=("*",))
     asked = set()
@@ -399,7 +399,7 @@ def test_a_map_that_takes_long_keeps_no_other_map_waiting(study, monkeypatch):
         assert go_on.wait(60)
         return np.asarray(rows[:, :2], np.float32)
 
-    monkeypatch.setattr(map_page, "umap_places", slow)
+    monkeypatch.setattr(umap_map, "umap_places", slow)
     maps = create_app(study).state.maps
     with ThreadPoolExecutor(2) as pool:
         umap = pool.submit(maps.map, MapQuery(RUN, "cells", "umap"))

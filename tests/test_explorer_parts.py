@@ -10,8 +10,11 @@ from phenolens.core.errors import InputError
 from phenolens.models import MODELS, Spec
 from phenolens.models.interface import Representation
 from phenolens.readiness import run_config
-from phenolens.web import map_page
-from phenolens.web.map_page import (
+from phenolens.web import umap_map
+from phenolens.web.plates_page import DISTANCE, NOISE, SHADES, Heat, well_profiles
+from phenolens.web.study_view import StudyView
+from phenolens.web.travel_page import Display
+from phenolens.web.umap_map import (
     COLOURS,
     CONTROL,
     SYMBOLS,
@@ -22,9 +25,6 @@ from phenolens.web.map_page import (
     map_of_treatments,
     pca_places,
 )
-from phenolens.web.plates_page import DISTANCE, NOISE, SHADES, Heat, well_profiles
-from phenolens.web.study_view import StudyView
-from phenolens.web.travel_page import Display
 from travelling_study import RUN
 
 
@@ -76,7 +76,7 @@ def test_a_map_of_cells_has_each_counted_cell_once_where_its_embedding_lies(stud
 
 
 def test_axes_found_in_some_cells_place_all_and_that_is_said(study, monkeypatch):
-    monkeypatch.setattr(map_page, "PCA_CELLS", 30)
+    monkeypatch.setattr(umap_map, "PCA_CELLS", 30)
     store = study.crops
     made = map_of_cells(study, RUN, store, projection="pca")
     n = int((~store.cells["is_noise"].astype(bool)).sum())

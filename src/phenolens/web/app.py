@@ -15,11 +15,11 @@ from phenolens.profiles.score_table import COLUMN_TITLES, score_rows
 from phenolens.runs.scores import verdict_of
 from phenolens.study import Study
 from phenolens.web.base import HOSTS, NotFoundError, PageApp, StaticFolder, policy
-from phenolens.web.map_page import MapQuery, add_map
 from phenolens.web.plates_page import add_plates
 from phenolens.web.study_view import NoCellsError, StudyView
 from phenolens.web.travel_page import add_travel
 from phenolens.web.treatment_page import add_treatments
+from phenolens.web.umap_map import MapQuery, add_map
 
 PRELOADED_CELLS = 100_000  # of a study whose model is loaded before the first travel: 100 MB of embeddings
 SECTIONS = ("plates", "map", "travel")  # linked from every page, besides home

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from phenolens.core.errors import InputError
-from phenolens.web.map_page import fit_pca, pca_places, umap_places
+from phenolens.web.umap_map import fit_pca, pca_places, umap_places
 
 
 def test_points_on_a_line_lie_in_their_order_and_the_line_holds_all_the_variance():
