@@ -266,8 +266,8 @@ def read_field(
     Raises:
         InputError: As in `open_plane`; or a channel has another size than the first, or another pixel type.
     """
-    field: UInt16Array | None = None
-    for number, (channel, path) in enumerate(paths.items()):
+    images: dict[str, Pixels] = {}
+    for channel, path in paths.items():
         named = f'{where}: channel "{channel}"'
         with open_plane(path, named=named) as plane:
             pixel_type = str(plane.header.pixel_type)
@@ -277,19 +277,14 @@ def read_field(
                     f"{named} has pixels of type {pixel_type}, in other fields {expected} ({path}); all images "
                     "of a channel must have one type"
                 )
-            image = plane.pixels()
-        if field is None:
-            field = np.empty((len(paths), *image.shape), dtype=np.uint16)
-        if image.shape != field.shape[1:]:
-            first = next(iter(paths))
+            images[channel] = plane.pixels()
+        first, size = next((name, image.shape) for name, image in images.items())
+        if images[channel].shape != size:
             raise InputError(
-                f'{named} is {_size(image.shape)} but channel "{first}" is {_size(field.shape[1:])} ({path}); '
+                f'{named} is {_size(images[channel].shape)} but channel "{first}" is {_size(size)} ({path}); '
                 "all channels of a field must have one size"
             )
-        field[number] = image
-    if field is None:
-        raise InputError(f"{where}: no channel is named; a field has at least one")
-    return field
+    return np.stack(list(images.values()), dtype=np.uint16)
 
 
 def _size(shape: tuple[int, ...]) -> str:
