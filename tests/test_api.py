@@ -99,7 +99,7 @@ def test_a_study_goes_from_images_to_a_report_in_python(screen, tmp_path):
 
 @pytest.mark.parametrize(
     ("keywords", "named"),
-    [({"stepz": 3}, "steps"), ({"steps": 0}, "--steps 0"), ({"model": "vea"}, "vea"), ({"beta": -1}, "beta")],
+    [({"stepz": 3}, "steps"), ({"steps": -1}, "--steps -1"), ({"model": "vea"}, "vea"), ({"beta": -1}, "beta")],
 )
 def test_a_wrong_setting_is_an_input_error_that_names_it(tiny_study, keywords, named):
     with pytest.raises(ph.InputError, match=named):
