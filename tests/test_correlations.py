@@ -64,11 +64,6 @@ def test_what_does_not_vary_or_was_hardly_measured_has_no_correlation(rng):
     assert np.isnan(found.q).tolist() == np.isnan(found.rho).tolist()
 
 
-def test_other_cells_than_the_embedded_ones_are_refused():
-    with pytest.raises(InputError, match="measures of 3 cells"):
-        correlations(np.zeros((4, 2)), pd.DataFrame({"a": [1.0, 2.0, 3.0]}))
-
-
 def test_a_feature_that_differs_between_plates_is_found_and_one_that_differs_between_wells_alone_is_not(cells):
     z, wells, plates = cells
     found = between_groups(z, wells=wells, groups=plates, n_shuffles=199, seed=0)

@@ -2,9 +2,7 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 
-from phenolens.core.errors import InputError
 from phenolens.plotting.style import alt_of, caption_of, png
 from phenolens.report.nearest_neighbours import Pair, chosen_pairs, nearest_neighbour_pairs
 from phenolens.runs.catalogue import Catalogue
@@ -76,8 +74,3 @@ def test_the_figure_marks_right_and_wrong_and_gives_the_same_bytes_each_time():
     assert caption_of(figure).startswith("n = 2 treatments: 1 ")
     assert "nocodazole@1 (destabilizers), wrong" in alt_of(figure)
     assert png(figure) == png(nearest_neighbour_pairs(pairs, channels=CHANNELS))
-
-
-def test_a_figure_needs_a_pair():
-    with pytest.raises(InputError):
-        nearest_neighbour_pairs([], channels=CHANNELS)

@@ -33,8 +33,14 @@ from phenolens.realism.metrics import (
     random_halves,
     realism_row,
 )
-from phenolens.realism.saved import saved_realism
-from phenolens.realism.table import HEADINGS, measured_notes, realism_notes, realism_rows, strongest_differences
+from phenolens.realism.saved import (
+    HEADINGS,
+    measured_notes,
+    realism_notes,
+    realism_rows,
+    saved_realism,
+    strongest_differences,
+)
 from phenolens.runs.decoder import find_decoding_run
 from phenolens.simulation.simulate import simulate
 from phenolens.study import Study

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from phenolens.core.errors import InputError
-from phenolens.report.pictures import chosen_treatments
+from phenolens.report.compute import chosen_treatments
 
 # treatment, compound, mechanism, distance from the controls
 ROWS = [

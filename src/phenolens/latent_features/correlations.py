@@ -42,13 +42,8 @@ def correlations(z: np.ndarray, measured: pd.DataFrame) -> Correlations:
 
     Returns:
         Correlations; NaN where fewer than FEWEST cells are known, or where a column is constant.
-
-    Raises:
-        InputError: If the two do not have the same cells, or embeddings are not finite.
     """
     z = np.asarray(z, float)
-    if z.ndim != 2 or len(z) != len(measured) or not np.isfinite(z).all():
-        raise InputError(f"embeddings {z.shape}, measures of {len(measured)} cells: expected the same cells, finite")
     values = measured.to_numpy(float)
     known = np.isfinite(values)
     rho = np.full((z.shape[1], values.shape[1]), np.nan)

@@ -6,8 +6,7 @@ F frames, C channels, S crop side in px. Crops are floats, each channel divided 
 import numpy as np
 from matplotlib.figure import Figure
 
-from phenolens.core.colours import Contrast, checked_crops, colour_names
-from phenolens.core.errors import InputError
+from phenolens.core.colours import Contrast, colour_names
 from phenolens.plotting.cell_images import PAD_IN, SPACE, WIDTH_IN, cell_grid, draw_cell, draw_difference
 from phenolens.plotting.style import INK, QUIET, add_caption, bare, figure_style, new_figure
 
@@ -35,10 +34,6 @@ def traversal_strip(
         own: The real cell's own value, in standard deviations.
         limit: The difference shown in full colour.
     """
-    frames = checked_crops(frames, channels, what="frames")
-    checked_crops(real_cell[None], channels, what="real cell")
-    if len(deviations) != len(frames):
-        raise InputError(f"{len(deviations)} values for {len(frames)} frames: expected one a frame")
     ratios = [1.0, SPACE, *[1.0] * len(frames), SPACE, *[1.0] * len(channels)]
     with figure_style():
         side = WIDTH_IN / sum(ratios)

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
-from phenolens.core.colours import Contrast, checked_crops, colour_names, shared_contrast
+from phenolens.core.colours import colour_names, shared_contrast
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 from phenolens.paper_figures.config import FigureConfig
@@ -80,9 +80,8 @@ def interpolations(
     *,
     channels: Sequence[str],
     model: str,
-    order: str = ORDER["swap"],
-    note: str = "",
-    contrast: Contrast | None = None,
+    order: str,
+    note: str,
 ) -> Figure:
     """Draw interpolations from one real cell to a real cell of each treatment, with a cosine under each frame.
 
@@ -94,19 +93,11 @@ def interpolations(
         model: The title of the model.
         order: For the caption: in what order features change.
         note: For the caption: how the cells were chosen.
-        contrast: Of all pictures; left out: that of the real cells.
     """
     if not rows:
         raise InputError("no interpolation to show: expected at least one treatment")
-    real = checked_crops(np.stack([start, *(row.target for row in rows)]), channels, what="real cells")
+    contrast = shared_contrast(np.stack([start, *(row.target for row in rows)]), channels)
     n_frames = len(rows[0].frames)
-    for row in rows:
-        checked_crops(row.frames, channels, what=f"frames to {row.label}")
-        if not len(row.frames) == len(row.cosines) == n_frames:
-            raise InputError(
-                f"{len(row.frames)} frames and {len(row.cosines)} cosines to {row.label}: expected {n_frames} of each"
-            )
-    contrast = contrast or shared_contrast(real, channels)
     ratios = [1.0, SPACE, *[1.0] * n_frames, SPACE, 1.0]
     with figure_style():
         side = (WIDTH_IN - LABEL_IN) / sum(ratios)
@@ -129,7 +120,7 @@ def interpolations(
             figure,
             caption=f"n = 1 cell of {start_label} (left), interpolated towards 1 cell of each of {len(rows)} "
             f"treatments, {n_frames} decoded frames ({order}); under each, the cosine similarity of its embedding to "
-            f"the target's. Nothing between the ends was imaged. {note + ' ' if note else ''}{colour_names(contrast)}; "
+            f"the target's. Nothing between the ends was imaged. {note} {colour_names(contrast)}; "
             "one contrast for all.",
             alt=f"Frames decoded by {model} from a cell of {start_label} to a cell of "
             f"{listed([' '.join(row.label.split()) for row in rows])}, a row each, real cells at both ends",

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from phenolens.core.colours import Contrast, checked_crops, shared_contrast
+from phenolens.core.colours import shared_contrast
 from phenolens.core.errors import InputError
 from phenolens.paper_figures.config import FigureConfig
 from phenolens.plotting.cell_images import (
@@ -24,10 +23,9 @@ from phenolens.plotting.cell_images import (
     draw_cell,
     label_row,
     listed,
-    same_cells,
     wrapped,
 )
-from phenolens.plotting.style import PIXELS_PER_INCH, add_caption, bare, figure_style
+from phenolens.plotting.style import add_caption, bare, figure_style, new_figure
 from phenolens.readiness import check_scores
 from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.decoder import DecodingRun, by_model, find_decoding_runs, open_decoding_runs, runs_by_title
@@ -93,8 +91,7 @@ def comparison(
     treatment: str,
     *,
     channels: Sequence[str],
-    note: str = "",
-    contrast: Contrast | None = None,
+    note: str,
 ) -> Figure:
     """Draw originals of one treatment over each model's reconstructions, channels apart, beside real cells.
 
@@ -105,16 +102,8 @@ def comparison(
         treatment: Its label.
         channels: The C names.
         note: For the caption: how the cells were chosen.
-        contrast: Of all pictures; left out: that of the real cells.
     """
-    originals = checked_crops(originals, channels, what="originals")
-    for name, crops in by_model.items():
-        same_cells(checked_crops(crops, channels, what=name), originals, name)
-    for group in real:
-        checked_crops(group.crops, channels, what=group.title)
-    if not by_model or not real:
-        raise InputError(f"{len(by_model)} models, {len(real)} groups of real cells: expected at least one of each")
-    contrast = contrast or shared_contrast(np.concatenate([originals, *(group.crops for group in real)]), channels)
+    contrast = shared_contrast(np.concatenate([originals, *(group.crops for group in real)]), channels)
     columns = channels_apart(contrast) if len(channels) > 1 else [(None, channels[0])]
     lines = [
         (name, crops[i]) for i in range(len(originals)) for name, crops in {"original": originals, **by_model}.items()
@@ -128,8 +117,7 @@ def comparison(
     left_in, right_in = LABEL_IN + side * len(columns), SIDE_IN * REAL_COLUMNS
     height_in = max(KEY_IN + side * len(lines), sum(heights_in))
     with figure_style():
-        figure = Figure(figsize=(left_in + GAP_IN + right_in, height_in), dpi=PIXELS_PER_INCH)
-        figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=PAD_IN, h_pad=PAD_IN, wspace=0, hspace=0))
+        figure = new_figure(left_in + GAP_IN + right_in, height_in, pad_in=PAD_IN)
         left, _, right = figure.subfigures(1, 3, squeeze=False, width_ratios=[left_in, GAP_IN, right_in]).ravel()
         grid = cell_grid(left, len(lines), len(columns))
         for number, (axes_row, (name, crop)) in enumerate(zip(grid, lines)):
@@ -153,7 +141,7 @@ def comparison(
             figure,
             caption=f"n = {len(originals)} cells of {treatment}: the originals over what {models} decoded from each "
             f"cell's embedding, channels together and apart; beside, {sum(len(group.crops) for group in real)} random "
-            f"real cells. {note + ' ' if note else ''}{contrast_words(contrast, originals)}",
+            f"real cells. {note} {contrast_words(contrast, originals)}",
             alt=f"{len(originals)} cells of {treatment} over their reconstructions by {models}, channel by channel; "
             + "; ".join(" ".join(group.title.split()) for group in real),
         )

@@ -97,12 +97,6 @@ def contrast_words(contrast: Contrast, crops: np.ndarray) -> str:
     )
 
 
-def same_cells(crops: np.ndarray, originals: np.ndarray, name: str) -> None:
-    """InputError unless the crops have the originals' shape."""
-    if crops.shape != originals.shape:
-        raise InputError(f"{name}: shape {crops.shape}, originals {originals.shape}; expected the same cells")
-
-
 def reconstructions(
     originals: np.ndarray,
     by_model: Mapping[str, np.ndarray],
@@ -110,7 +104,6 @@ def reconstructions(
     *,
     channels: Sequence[str],
     apart: bool = False,
-    contrast: Contrast | None = None,
     note: str = "",
 ) -> Figure:
     """Original cells above each model's reconstructions of them (Lafarge et al. 2019, Figure 2).
@@ -121,7 +114,6 @@ def reconstructions(
         labels: The treatment of each cell.
         channels: C names.
         apart: Also show each channel alone, in grey.
-        contrast: For all cells; left out, that of the originals.
         note: Sentences for the caption, such as how the cells were chosen.
 
     Returns:
@@ -131,10 +123,11 @@ def reconstructions(
         InputError: If crops differ in shape, or labels are missing.
     """
     originals = checked_crops(originals, channels, what="originals")
-    contrast = contrast or shared_contrast(originals, channels)
-    rows = {"original": originals, **{name: crops for name, crops in by_model.items()}}
+    contrast = shared_contrast(originals, channels)
+    rows = {"original": originals, **by_model}
     for name, crops in rows.items():
-        same_cells(checked_crops(crops, channels, what=name), originals, name)
+        if checked_crops(crops, channels, what=name).shape != originals.shape:
+            raise InputError(f"{name}: shape {crops.shape}, originals {originals.shape}; expected the same cells")
     if len(labels) != len(originals):
         raise InputError(f"{len(labels)} labels for {len(originals)} cells: expected one label a cell")
     if apart:

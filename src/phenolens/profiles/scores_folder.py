@@ -18,8 +18,8 @@ import pandas as pd
 from phenolens import __version__
 from phenolens.core.errors import InputError, Interrupted
 from phenolens.core.files import alone, read_json, write_h5ad, write_json, write_text, write_whole
-from phenolens.profiles.evaluate import Evaluation, Scored, held_out
-from phenolens.profiles.protocol import protocol_text
+from phenolens.profiles.evaluate import Evaluation, Scored, held_out, shortened
+from phenolens.profiles.profiles import TRIMMED_SHARE, metadata
 from phenolens.profiles.score_table import LEFT_OUT
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FORMAT = "phenolens scores 1"
 ABOUT = "about.json"
 OF_THE_SYSTEM = (".DS_Store", "Thumbs.db", "desktop.ini")  # files that a file browser leaves in a folder
+LISTED = 1000  # names in a list at most
 QUERY_COLUMNS = ("treatment", "compound", "concentration_um", "moa", "counted", "right", "neighbour", "predicted")
 
 
@@ -54,6 +55,41 @@ def save_evaluation(evaluation: Evaluation, out: Path) -> None:
     put_in_place(out)
 
 
+def protocol_text(evaluation: Evaluation) -> str:
+    """The page (Markdown) of an evaluation, filled from the settings and objects that made the scores."""
+    from phenolens.plotting.page import render_page
+
+    profiles = evaluation.profiles
+    obs = metadata(profiles.whitened, ("role", "plate", "batch"))
+    return render_page(
+        Path(__file__).parent / "templates",
+        "protocol.md",
+        listed=lambda names: shortened(list(names), LISTED),
+        evaluation=evaluation,
+        table=evaluation.table,
+        profiles=profiles,
+        config=evaluation.config,
+        recipe=evaluation.recipe,
+        score=evaluation.score,
+        obs=obs,
+        n_of={role: int((obs["role"] == role).sum()) for role in ("treated", "control", "other")},
+        held_out={protocol: " or ".join(held_out(protocol)) for protocol in evaluation.score.protocols},
+        arbitrary_axes=_has_arbitrary_axes(evaluation),
+        trimmed_percent=100 * TRIMMED_SHARE,
+        version=__version__,
+    )
+
+
+def _has_arbitrary_axes(evaluation: Evaluation) -> bool:
+    """Whether treatment profiles depend on the eigensolver: a mean over wells, like every distance, does not."""
+    profiles, recipe = evaluation.profiles, evaluation.recipe
+    n_features = len(profiles.whitening.features)
+    kept = min(recipe.n_components or n_features, n_features)
+    spanned = all(certificate.rank >= kept for certificate in profiles.whitening.certificates)
+    is_rotated = recipe.whitening == "pca" and profiles.rows != "treatments"
+    return is_rotated and not spanned and evaluation.config.well_statistic != "mean"
+
+
 def write_score(scored: Scored, *, queries: Path, confusion: Path) -> None:
     """Write a score's table of queries, as `read_queries` reads it, and its confusion matrix."""
     write_text(queries, scored.score.queries.to_csv(index_label="row"))
@@ -62,7 +98,7 @@ def write_score(scored: Scored, *, queries: Path, confusion: Path) -> None:
 
 def draw_confusion(scored: Scored, path: Path, *, title: str) -> None:
     """Write the confusion matrix as a PNG with its caption."""
-    from phenolens.plotting.confusion_matrix import confusion_matrix
+    from phenolens.plotting.charts import confusion_matrix
     from phenolens.plotting.style import png
 
     figure = confusion_matrix(scored.score.confusion, title=title, what=scored.queries, how=caption(scored))

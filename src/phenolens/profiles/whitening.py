@@ -346,21 +346,9 @@ def _by_group(
     return transformed
 
 
-def covariance(rows: np.ndarray) -> np.ndarray:
-    """Sample covariance about the mean: (n, Z) -> (Z, Z)."""
-    return second_moment(rows - rows.mean(axis=0))
-
-
 def second_moment(rows: np.ndarray) -> np.ndarray:
     """Sample covariance about 0: (n, Z) -> (Z, Z)."""
     return rows.T @ rows / len(rows)
-
-
-def _ledoit_wolf(rows: np.ndarray) -> np.ndarray:
-    """Covariance shrunk towards a multiple of identity (Ledoit and Wolf 2004): (n, Z) -> (Z, Z)."""
-    from sklearn.covariance import ledoit_wolf  # slow to import, and rarely needed
-
-    return ledoit_wolf(rows)[0]
 
 
 def matrix_power(symmetric: np.ndarray, power: float) -> np.ndarray:
@@ -374,46 +362,59 @@ def _fit_rotation(
 ) -> tuple[tuple[np.ndarray, np.ndarray], Certificate]:
     """The centre (Z,) and matrix (Z, components) of one group from its scaled controls (n, Z), with the certificate."""
     n, n_features = controls.shape
-    sample = covariance(controls)
-    values, vectors = np.linalg.eigh(sample if recipe.estimate == "sample" else _ledoit_wolf(controls))
-    values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
-    rank = _rank(values if recipe.estimate == "sample" else np.linalg.eigvalsh(sample)[::-1], n)
-    n_kept = min(recipe.n_components or n_features, n_features)
-    ridge = recipe.ridge * (values.mean() if recipe.ridge_unit == "relative" else 1.0)
-    if recipe.whitening != "none":
-        _refuse_undetermined(group, n=n, n_features=n_features, rank=rank, with_spread=_rank(values, n), recipe=recipe)
-    kept = values[:n_kept] + ridge
-    if recipe.whitening == "none":
-        matrix = np.eye(n_features)
-    else:
-        matrix = vectors[:, :n_kept] / np.sqrt(kept)
-        if recipe.whitening == "zca":
-            matrix = matrix @ vectors[:, :n_kept].T
     centre = controls.mean(axis=0)
-    achieved = covariance((controls - centre) @ matrix)
-    spanned = np.linalg.eigvalsh(achieved)[::-1][: min(rank, n_kept)]
+    sample = estimate = second_moment(controls - centre)
+    if recipe.estimate == "ledoit-wolf":
+        from sklearn.covariance import ledoit_wolf  # slow to import, and rarely needed
+
+        estimate = ledoit_wolf(controls)[0]
+    values, vectors = np.linalg.eigh(estimate)
+    values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
+    rank = rank_of(values if recipe.estimate == "sample" else np.linalg.eigvalsh(sample)[::-1], n)
+    if recipe.whitening != "none":
+        _refuse_undetermined(group, values, n=n, rank=rank, recipe=recipe)
+    kept, ridge = regularised(values, recipe)
+    matrix = rotation(vectors, kept, recipe)
+    rotated = (controls - centre) @ matrix
+    achieved = second_moment(rotated - rotated.mean(axis=0))
+    spanned = np.linalg.eigvalsh(achieved)[::-1][: min(rank, len(kept))]
     certificate = Certificate(
         group=group,
         n_rows=n,
         n_features=n_features,
         rank=rank,
-        ridge=float(ridge),
+        ridge=ridge,
         condition_number=float(kept[0] / kept[-1]) if kept[-1] > 0 else float("inf"),
         largest_deviation=float(np.abs(achieved - np.eye(len(achieved))).max()),
-        remarks=_remarks(n, n_features, rank, n_kept, float(ridge), float(values[-1]), recipe),
+        remarks=_remarks(n, n_features, rank, len(kept), ridge, float(values[-1]), recipe),
         spanned_variance=(float(spanned[-1]), float(spanned[0])) if len(spanned) else None,
     )
     return (centre, matrix), certificate
 
 
-def _rank(falling: np.ndarray, n: int) -> int:
+def regularised(values: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, float]:
+    """The eigenvalues to keep (components,) with the ridge added, and the ridge itself."""
+    ridge = float(recipe.ridge * (values.mean() if recipe.ridge_unit == "relative" else 1.0))
+    return values[: recipe.n_components or len(values)] + ridge, ridge
+
+
+def rotation(vectors: np.ndarray, kept: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """The whitening matrix (Z, components) from the vectors (Z, Z) and the regularised eigenvalues of those kept."""
+    if recipe.whitening == "none":
+        return np.eye(len(vectors))
+    leading = vectors[:, : len(kept)]
+    matrix = leading / np.sqrt(kept)
+    return matrix @ leading.T if recipe.whitening == "zca" else matrix
+
+
+def rank_of(falling: np.ndarray, n: int) -> int:
     """How many of the eigenvalues (Z,), from large to small, of a covariance of n rows are more than rounding."""
     return int((falling > falling[0] * max(n, len(falling)) * np.finfo(np.float64).eps).sum())
 
 
-def _refuse_undetermined(group: str, *, n: int, n_features: int, rank: int, with_spread: int, recipe: Recipe) -> None:
+def _refuse_undetermined(group: str, values: np.ndarray, *, n: int, rank: int, recipe: Recipe) -> None:
     """InputError where the directions to keep are not determined by the controls, or have no spread to divide by."""
-    asked = recipe.n_components
+    asked, n_features = recipe.n_components, len(values)
     if asked is not None and asked > n_features:
         raise InputError(f"profiles: --n-components {asked}: expected at most {n_features}, the number of features")
     if asked is not None and asked > rank:
@@ -422,7 +423,7 @@ def _refuse_undetermined(group: str, *, n: int, n_features: int, rank: int, with
             f"--n-components {asked} are arbitrary beyond these; keep at most {rank} components, or all of them with a "
             "ridge (leave --n-components out)"
         )
-    if recipe.ridge <= 0 and with_spread < (asked or n_features):
+    if recipe.ridge <= 0 and rank_of(values, n) < (asked or n_features):
         raise InputError(
             f'profiles: {n} controls of "{group}" vary in {rank} directions of {n_features}, which cannot be whitened '
             f"without a ridge; give a ridge (1 is the usual), pool all plates, or keep at most {rank} components"

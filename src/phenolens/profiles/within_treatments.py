@@ -16,7 +16,7 @@ import pandas as pd
 from phenolens.core.errors import InputError
 from phenolens.profiles.profiles import METADATA, metadata, noise_flags
 from phenolens.profiles.validate import SMALLEST_SPREAD, feature_matrix
-from phenolens.profiles.whitening import Certificate, Recipe, Whitening
+from phenolens.profiles.whitening import Certificate, Recipe, Whitening, rank_of, regularised, rotation
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -75,27 +75,20 @@ def fit_within_treatments(tables: Iterable[AnnData], recipe: Recipe) -> Whitenin
     covariance = within[np.ix_(~constant, ~constant)] / n / np.outer(deviation, deviation)
     values, vectors = np.linalg.eigh(covariance)
     values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
-    n_features = len(values)
-    n_kept = min(recipe.n_components or n_features, n_features)
-    ridge = recipe.ridge * (values.mean() if recipe.ridge_unit == "relative" else 1.0)
-    kept = values[:n_kept] + ridge
-    rank = int((values > values[0] * max(n, n_features) * np.finfo(float).eps).sum())
+    kept, ridge = regularised(values, recipe)
+    n_features, n_kept, rank = len(values), len(kept), rank_of(values, n)
     if kept[-1] <= 0 or (not ridge and rank < n_kept):
         raise InputError(
             f"profiles: {n} rows of {len(counts)} treatments vary in {rank} of {n_features} directions; give a --ridge"
         )
-    matrix = vectors[:, :n_kept] / np.sqrt(kept)
-    if recipe.whitening == "zca":
-        matrix = matrix @ vectors[:, :n_kept].T
-    if recipe.whitening == "none":
-        matrix = np.eye(n_features)
+    matrix = rotation(vectors, kept, recipe)
     spanned = values[: min(rank, n_kept)] / kept[: min(rank, n_kept)]
     certificate = Certificate(
         group=GROUP,
         n_rows=n,
         n_features=n_features,
         rank=rank,
-        ridge=float(ridge),
+        ridge=ridge,
         condition_number=float(kept[0] / kept[-1]),
         largest_deviation=float(np.abs(matrix.T @ covariance @ matrix - np.eye(matrix.shape[1])).max()),
         remarks=(),

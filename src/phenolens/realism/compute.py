@@ -21,7 +21,7 @@ from phenolens.morphology.features import measures, nuclei_channel
 from phenolens.morphology.reconstruction_metrics import cell_fidelity, fine_power
 from phenolens.realism.metrics import MeasuredImages, measure_differences, normal_samples, random_halves, realism_row
 from phenolens.runs.decoder import DecodingRun
-from phenolens.training.data import held_out_cells
+from phenolens.runs.example_cells import unseen_cells
 
 CHUNK = 256  # cells decoded and measured at once: bounds the memory
 BLURS_PX = (1.0, 2.0)  # standard deviations of the two blurred controls
@@ -151,11 +151,7 @@ def measured_cells(
         InputError: If fewer than LEAST_CELLS cells are left.
     """
     counted = ~store.cells["is_noise"].to_numpy(bool)
-    unseen = counted.copy()
-    for run in runs:
-        origin = run.run.origin()
-        assert origin is not None  # its model was loaded
-        unseen &= held_out_cells(store.cells, share=origin.config.held_out_wells, seed=origin.config.seed)
+    unseen = counted & unseen_cells(store, runs)
     n_unseen = int(unseen.sum())
     held_out = n_unseen >= LEAST_HELD_OUT
     eligible = np.flatnonzero(unseen if held_out else counted)

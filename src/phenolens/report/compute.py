@@ -17,9 +17,12 @@ from phenolens.core.bounds import Bounded, Bounds, Count, Seed
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_h5ad, read_json, write_text
 from phenolens.core.keywords import flags_of
-from phenolens.crops.store import CropStore
-from phenolens.plotting.charts import learning_curves, treatment_map
-from phenolens.plotting.confusion_matrix import confusion_matrix
+from phenolens.core.progress import track
+from phenolens.crops.store import CropStore, normalised
+from phenolens.paper_figures.config import FigureConfig
+from phenolens.paper_figures.figure2_reconstructions import draw_reconstructions
+from phenolens.plotting.cell_images import contact_sheet
+from phenolens.plotting.charts import confusion_matrix, learning_curves, treatment_map
 from phenolens.plotting.page import Picture, SavedPicture
 from phenolens.profiles.score_table import COMPOUNDS
 from phenolens.profiles.whitening import Certificate
@@ -28,18 +31,21 @@ from phenolens.realism.saved import saved_realism
 from phenolens.report.crop_quality import crop_quality, excluded_crops
 from phenolens.report.nearest_neighbours import neighbour_pairs
 from phenolens.report.page import ReportContents, report_html
-from phenolens.report.pictures import interpolation_strips, mechanism_sheet, reconstructed_cells
-from phenolens.runs.decoder import open_decoding_runs
+from phenolens.runs.catalogue import nearest_names
+from phenolens.runs.decoder import DecodingRun, open_decoding_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.reproduce import commands
 from phenolens.runs.scores import queries_of, verdict_of
 from phenolens.study import HEADLINE, Study
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.health import RECORDS
-from phenolens.travel.compute import PRECISION
+from phenolens.travel.compute import PRECISION, Traveller
+from phenolens.travel.figure import travel_strip
+from phenolens.travel.trajectory import TravelConfig
 
 # Settings that change no result
 NOT_SHOWN = ("model", "network", "record_every", "checkpoint_every", "watch_every", "tensorboard")
+MOST_STRIPS = 6  # interpolations where no compound is named
 WRONG_COLUMNS = {
     "treatment": "treatment",
     "moa": "its mechanism",
@@ -192,8 +198,67 @@ def _decoded_pictures(
         "interpolations": interpolation_strips(
             decoder, cells, profiles, compounds=config.compounds, frames=config.frames
         ),
-        "reconstructions": reconstructed_cells(store, decoding, n=config.shown_cells, seed=config.picture_seed),
+        "reconstructions": draw_reconstructions(
+            store, decoding, FigureConfig(shown_cells=config.shown_cells, picture_seed=config.picture_seed)
+        ),
     }
+
+
+def mechanism_sheet(store: CropStore, *, n: int, seed: int) -> Picture:
+    """Random real cells, a row a mechanism, the control first."""
+    random = np.random.default_rng(seed)
+    cells = store.cells
+    counted = ~cells["is_noise"].to_numpy(bool)
+    is_control = cells["role"] == "control"
+    groups = cells["moa"].where(~is_control, cells["compound"])
+    controls = sorted(set(cells.loc[is_control, "compound"]))
+    titles = controls + sorted(set(groups[counted].dropna()) - set(controls))
+    crops = []
+    for title in titles:
+        rows = np.flatnonzero((groups == title).to_numpy() & counted)
+        chosen = np.sort(random.choice(rows, min(n, len(rows)), replace=False))
+        crops.append(normalised(store.take(chosen)))
+    return contact_sheet(crops, titles, channels=store.channels)
+
+
+def interpolation_strips(
+    run: DecodingRun,
+    cells: EmbeddedCells,
+    profiles: anndata.AnnData,
+    *,
+    compounds: tuple[str, ...],
+    frames: int,
+) -> list[Picture]:
+    """Interpolations from the control cell nearest to the controls' mean to a cell of each chosen treatment.
+
+    Raises:
+        InputError: If a named compound has no profile.
+    """
+    traveller = Traveller(run, cells)
+    chosen = chosen_treatments(profiles, compounds)
+    strips: list[Picture] = []
+    for treatment in track(chosen, f"interpolations by {run.name}", total=len(chosen)):
+        strips += map(travel_strip, traveller.travel(TravelConfig(to=treatment, frames=frames)))
+    return strips
+
+
+def chosen_treatments(profiles: anndata.AnnData, compounds: tuple[str, ...]) -> list[str]:
+    """The named treatments, and the dose farthest from controls of named compounds, or else of MOST_STRIPS mechanisms.
+
+    Raises:
+        InputError: If a name has no profile; the message offers the nearest names.
+    """
+    obs = profiles.obs.assign(distance=np.linalg.norm(np.asarray(profiles.X), axis=1))
+    obs = obs.sort_values("distance", ascending=False, kind="stable")
+    treatments, of_compound = obs["Metadata_Treatment"].astype(str), obs["Metadata_Compound"].astype(str)
+    named = {name: name for name in treatments} | dict(zip(of_compound[::-1], treatments[::-1]))
+    for name in compounds:
+        if name not in named:
+            raise InputError(f'no profile of COMPOUND or COMPOUND@DOSE "{name}"; {nearest_names(name, sorted(named))}')
+    if compounds:
+        return [named[name] for name in compounds]
+    labelled = obs[obs["Metadata_MoA"].astype(str) != ""]
+    return labelled.drop_duplicates("Metadata_MoA")["Metadata_Treatment"].astype(str).tolist()[:MOST_STRIPS]
 
 
 def _wrong(queries: pd.DataFrame) -> pd.DataFrame:

@@ -12,8 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from phenolens.core.colours import Contrast, checked_crops, colour_names, shared_contrast
-from phenolens.core.errors import InputError
+from phenolens.core.colours import colour_names, shared_contrast
 from phenolens.crops.store import CropStore, normalised
 from phenolens.plotting.cell_images import PAD_IN, WIDTH_IN, cell_grid, draw_cell
 from phenolens.plotting.style import INK, QUIET, add_caption, bare, figure_style, new_figure
@@ -82,29 +81,15 @@ def chosen_pairs(queries: pd.DataFrame, cells: EmbeddedCells, store: CropStore, 
     ]
 
 
-def nearest_neighbour_pairs(
-    pairs: Sequence[Pair], *, channels: Sequence[str], contrast: Contrast | None = None
-) -> Figure:
+def nearest_neighbour_pairs(pairs: Sequence[Pair], *, channels: Sequence[str]) -> Figure:
     """Cells of treatments next to cells of their nearest neighbours, a row a pair, marked as right or wrong.
 
     Args:
-        pairs: The pairs, from the top.
+        pairs: The pairs, from the top; at least one.
         channels: C names.
-        contrast: For all cells; left out, their own.
-
-    Returns:
-        The figure.
-
-    Raises:
-        InputError: If there is no pair.
     """
-    if not pairs:
-        raise InputError("no treatment with a nearest neighbour; expected at least one to show")
-    for pair in pairs:
-        checked_crops(pair.cells, channels, what=pair.treatment)
-        checked_crops(pair.neighbour_cells, channels, what=pair.neighbour)
     groups = [crops for pair in pairs for crops in (pair.cells, pair.neighbour_cells)]
-    contrast = contrast or shared_contrast(np.concatenate(groups), channels)
+    contrast = shared_contrast(np.concatenate(groups), channels)
     n = max(map(len, groups))
     side = min((WIDTH_IN - 2 * LABEL_IN) / (2 * n), 0.9)
     ratios = [LABEL_IN / side] + [1.0] * n + [LABEL_IN / side] + [1.0] * n

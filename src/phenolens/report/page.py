@@ -11,8 +11,7 @@ import pandas as pd
 
 from phenolens.plotting.page import Picture, SavedPicture, inline_pictures, render_page
 from phenolens.profiles.score_table import COLUMN_TITLES, OTHERS, first_whitening, outside_table, score_rows
-from phenolens.realism.saved import SavedRealism
-from phenolens.realism.table import HEADINGS, realism_rows
+from phenolens.realism.saved import HEADINGS, SavedRealism, realism_rows
 from phenolens.report import crop_quality
 
 TEMPLATES = Path(__file__).parent / "templates"
