@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 from matplotlib.image import imread
 
 from phenolens.core.colours import Contrast, cell_image, channel_colours, shared_contrast
@@ -264,7 +265,9 @@ def test_the_map_shows_each_treatment_at_its_principal_components(rng):
     profiles = np.zeros((6, 4))
     profiles[:, 2] = [-5, -3, -1, 1, 3, 5]
     profiles[:, 0] = [0.5, -1, 0.5, 0.5, -1, 0.5]
-    figure = treatment_map(profiles + 100, ["a", "a", "b", "b", "c", "c"])
+    moa = pd.DataFrame({"Metadata_MoA": [*"aabbcc", "", None]}, index=list("01234567"))
+    unlabelled = np.full((2, 4), 1000.0)
+    figure = treatment_map(AnnData(np.concatenate([profiles + 100, unlabelled]), obs=moa))
     points = np.concatenate([dots.get_offsets() for dots in figure.axes[0].collections])
     np.testing.assert_allclose(np.abs(points), np.abs(profiles[:, [2, 0]]), atol=1e-9)
     assert "n = 6 treatments, 3 mechanisms" in caption_of(figure)

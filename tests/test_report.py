@@ -222,11 +222,13 @@ def test_the_same_contents_give_the_same_bytes(full):
 def test_the_same_contents_give_the_same_bytes_in_another_process():
     program = """
 import numpy as np, pandas as pd
+from anndata import AnnData
 from phenolens.plotting.cell_images import contact_sheet
 from phenolens.plotting.charts import treatment_map
 from phenolens.report.page import ReportContents, report_html
 crops = np.random.default_rng(1).uniform(size=(3, 3, 9, 9))
-map_ = treatment_map(np.random.default_rng(2).normal(size=(9, 5)), list("abcabcabc"))
+obs = pd.DataFrame({"Metadata_MoA": list("abcabcabc")}, index=list("012345678"))
+map_ = treatment_map(AnnData(np.random.default_rng(2).normal(size=(9, 5)), obs=obs))
 sheet = contact_sheet([crops], ["x"], channels=["DNA", "ER", "RNA"])
 print(report_html(ReportContents(title="t", verdict="v", treatment_map=map_, cells=sheet)))
 """

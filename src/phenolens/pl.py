@@ -1,21 +1,16 @@
 """Plots: matplotlib Figures, which a notebook shows. Each carries its caption and a description for screen readers."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from phenolens.commands.model_commands import figure
 from phenolens.plotting.cell_images import contact_sheet
-from phenolens.plotting.charts import confusion_matrix, learning_curves
-from phenolens.plotting.charts import treatment_map as plot_treatments
+from phenolens.plotting.charts import confusion_matrix, learning_curves, treatment_map
 from phenolens.plotting.quality_figures import flagged_crops, illumination, nuclei_overlay
 from phenolens.study import Study
 from phenolens.travel.figure import populations, travel_strip
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 __all__ = [
     "cells",
@@ -119,20 +114,3 @@ def cells(crops: np.ndarray, *, channels: tuple[str, ...], title: str = "") -> F
     """
     peaks = np.maximum(np.asarray(crops, float).max(axis=(-2, -1), keepdims=True), 1e-12)
     return contact_sheet([crops / peaks], [title], channels=channels)
-
-
-def treatment_map(profiles: "AnnData", *, title: str = "") -> Figure:
-    """Treatment profiles on their first two principal components, coloured by mechanism.
-
-    Args:
-        profiles: A row per treatment, with `Metadata_MoA`; treatments without a mechanism are left out.
-        title: Of the figure.
-
-    Returns:
-        The figure.
-
-    Raises:
-        InputError: There are fewer than three treatments of known mechanism.
-    """
-    known = profiles[profiles.obs["Metadata_MoA"].notna()]
-    return plot_treatments(np.asarray(known.X), known.obs["Metadata_MoA"].astype(str).tolist(), title=title)

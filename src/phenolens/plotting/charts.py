@@ -4,7 +4,7 @@ T treatments, Z features.
 """
 
 import textwrap
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,9 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from phenolens.core.errors import InputError
 from phenolens.plotting.style import INK, QUIET, RULE, add_caption, figure_style, new_figure
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 SKY, ORANGE, TEAL, PURPLE, RED, GOLD = "#2f6fb0", "#d9822b", "#1f8a70", "#8a5aa8", "#b5403a", "#b8930a"
 LINES = (SKY, ORANGE, TEAL, PURPLE, RED, GOLD)
@@ -101,31 +104,31 @@ def learning_curves(history: pd.DataFrame, *, title: str = "") -> Figure:
         )
 
 
-def treatment_map(profiles: np.ndarray, moa: Sequence[str], *, title: str = "") -> Figure:
+def treatment_map(profiles: "AnnData", *, title: str = "") -> Figure:
     """Treatment profiles on their first two principal components, coloured by mechanism.
 
     Args:
-        profiles: Profiles (T, Z), T >= 3 and Z >= 2.
-        moa: The mechanism of each.
+        profiles: A row per treatment, with `Metadata_MoA`; treatments without a mechanism are left out.
         title: Above the figure.
 
     Returns:
         The figure.
 
     Raises:
-        InputError: If there are too few profiles, or values are not finite.
+        InputError: If fewer than three treatments have a mechanism, or values are not finite.
     """
     from sklearn.decomposition import PCA  # slow to import, and only needed here
 
-    profiles = np.asarray(profiles, float)
-    is_table = profiles.ndim == 2 and len(profiles) == len(moa) and len(profiles) >= 3 and profiles.shape[1] >= 2
-    if not is_table or not np.isfinite(profiles).all():
+    named = profiles.obs["Metadata_MoA"].astype(object)
+    known = (named.notna() & (named != "")).to_numpy()
+    numbers, moa = np.asarray(profiles.X, float)[known], named[known].astype(str).tolist()
+    if min(len(moa) - 1, numbers.shape[1]) < 2 or not np.isfinite(numbers).all():
         raise InputError(
-            f"profiles {profiles.shape}, {len(moa)} mechanisms: expected finite rows, one a treatment, "
-            "at least 3, of at least 2 features"
+            f"profiles {numbers.shape} with a mechanism: expected finite rows, one a treatment, at least 3, of at "
+            "least 2 features"
         )
     pca = PCA(2, svd_solver="full")
-    points = pca.fit_transform(profiles)
+    points = pca.fit_transform(numbers)
     explained = pca.explained_variance_ratio_
     mechanisms = sorted(set(moa))
     with figure_style():
@@ -151,9 +154,9 @@ def treatment_map(profiles: np.ndarray, moa: Sequence[str], *, title: str = "") 
             figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
         return add_caption(
             figure,
-            caption=f"n = {len(profiles)} treatments, {len(mechanisms)} mechanisms; controls are left out. Two of "
-            f"{profiles.shape[1]} dimensions are shown ({explained.sum():.0%} of the variance); scores use all.",
-            alt=f"Map of {len(profiles)} treatments of {len(mechanisms)} mechanisms on two principal components",
+            caption=f"n = {len(moa)} treatments, {len(mechanisms)} mechanisms; controls are left out. Two of "
+            f"{numbers.shape[1]} dimensions are shown ({explained.sum():.0%} of the variance); scores use all.",
+            alt=f"Map of {len(moa)} treatments of {len(mechanisms)} mechanisms on two principal components",
         )
 
 

@@ -86,7 +86,7 @@ def score_rows(scores: pd.DataFrame, *, with_published: bool) -> list[ScoreRow]:
 
     The whitened columns hold the first whitening that the scores name. Several seeds become mean ± standard deviation.
     """
-    checked_scores(scores)
+    _check(scores)
     whitening = first_whitening(scores)
     rows = []
     for protocol in _in_order(scores["protocol"], PROTOCOLS):
@@ -100,7 +100,7 @@ def score_rows(scores: pd.DataFrame, *, with_published: bool) -> list[ScoreRow]:
             )
             rows.append(ScoreRow(protocol, model_title(model), cells, published=False))
         if with_published:
-            rows += [_published(row.method, protocol, row.percent) for row in TABLE_1 if row.protocol == protocol]
+            rows += [_published(row) for row in TABLE_1 if row.protocol == protocol]
     return rows
 
 
@@ -130,7 +130,7 @@ def verdict_sentence(scores: pd.DataFrame, *, chance: float | None = None, shuff
 
     `chance` and `shuffled` are accuracies (0 to 1) of guessing, and of the same profiles with shuffled labels.
     """
-    checked_scores(scores)
+    _check(scores)
     kinds = scores[["model", "statistics", "whitening", "protocol"]].drop_duplicates()
     if len(kinds) != 1:
         raise InputError(f"{len(kinds)} kinds of score for one sentence; expected rows that differ in their seed alone")
@@ -157,8 +157,8 @@ def verdict_sentence(scores: pd.DataFrame, *, chance: float | None = None, shuff
     )
 
 
-def checked_scores(scores: pd.DataFrame) -> pd.DataFrame:
-    """The scores as they are; InputError when a column is missing, there is no row, or an accuracy is not 0 to 1."""
+def _check(scores: pd.DataFrame) -> None:
+    """InputError when a column is missing, there is no row, or an accuracy is not 0 to 1."""
     missing = [name for name in SCORE_COLUMNS if name not in scores.columns]
     if missing or scores.empty:
         raise InputError(
@@ -169,7 +169,6 @@ def checked_scores(scores: pd.DataFrame) -> pd.DataFrame:
     if len(out_of_range):
         row = out_of_range.iloc[0]
         raise InputError(f"scores: accuracy {row['accuracy']} of model {row['model']}; expected a share from 0 to 1")
-    return scores
 
 
 def _cell(scores: pd.DataFrame) -> ScoreCell:
@@ -184,15 +183,9 @@ def _cell(scores: pd.DataFrame) -> ScoreCell:
     )
 
 
-def _published(method: str, protocol: str, percent: Iterable[tuple[float, float | None] | None]) -> ScoreRow:
-    cells = []
-    for entry in percent:
-        if entry is None:
-            cells.append(ScoreCell("–"))
-        else:
-            value, deviation = entry
-            cells.append(ScoreCell(f"{value:.1f}" + ("" if deviation is None else f" ± {deviation:.1f}")))
-    return ScoreRow(protocol, method, tuple(cells), published=True)
+def _published(row: PublishedRow) -> ScoreRow:
+    texts = [" ± ".join(f"{number:.1f}" for number in entry or () if number is not None) for entry in row.percent]
+    return ScoreRow(row.protocol, row.method, tuple(ScoreCell(text or "–") for text in texts), published=True)
 
 
 def _mean_sd(scores: pd.DataFrame) -> str:

@@ -15,7 +15,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from phenolens.core.colours import checked_crops, shared_contrast
-from phenolens.core.errors import InputError
 from phenolens.plotting.cell_images import contrast_words, draw_cell, key_above, label_row
 from phenolens.plotting.charts import ORANGE, SKY
 from phenolens.plotting.style import INK, QUIET, RULE, add_caption, figure_style, new_figure
@@ -57,16 +56,7 @@ def realism_figure(
         examples: Crops (n, C, S, S) of each set; all are drawn in the real cells' contrast.
         channels: C names.
         notes: Sentences for the caption.
-
-    Returns:
-        The figure.
-
-    Raises:
-        InputError: If a set has no examples.
     """
-    missing = [str(name) for name in table["images"] if name not in examples]
-    if missing or table.empty:
-        raise InputError(f"examples: no crops of {', '.join(missing) or 'any set'}; expected crops for each row")
     real = checked_crops(examples[table["images"].iloc[0]], channels, what="real cells")
     contrast = shared_contrast(real, channels)
     panels = panels_of(channels)

@@ -94,7 +94,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
         scores=scores,
         n_cells_of_bbbc021=len(store) if is_bbbc021 else None,
         confusion=_confusion_matrices(study, run),
-        treatment_map=_treatment_map(profiles),
+        treatment_map=treatment_map(profiles),
         neighbours=None if queries is None else neighbour_pairs(queries, cells, store),
         wrong=None if queries is None else _wrong(queries),
         **_decoded_pictures(study, store, run, scored, cells, profiles, config),
@@ -170,11 +170,6 @@ def _confusion_matrices(study: Study, run: str) -> list[Picture]:
         for protocol, path in paths.items()
         if path.exists()
     ]
-
-
-def _treatment_map(profiles: anndata.AnnData) -> Picture:
-    labelled = profiles[profiles.obs["Metadata_MoA"].astype(str) != ""]
-    return treatment_map(np.asarray(labelled.X), labelled.obs["Metadata_MoA"].astype(str).tolist())
 
 
 def _decoded_pictures(
