@@ -13,7 +13,8 @@ from matplotlib.image import imread
 from phenolens.core.colours import Contrast, cell_image, channel_colours, shared_contrast
 from phenolens.core.errors import InputError
 from phenolens.plotting.cell_images import contact_sheet, reconstructions
-from phenolens.plotting.charts import confusion_matrix, learning_curves, treatment_map
+from phenolens.plotting.charts import learning_curves, treatment_map
+from phenolens.plotting.confusion_matrix import confusion_matrix
 from phenolens.plotting.style import caption_of, file_of, png
 
 CHANNELS = ("DAPI", "actin", "tubulin")

@@ -13,7 +13,8 @@ import pytest
 
 from phenolens.core.errors import InputError
 from phenolens.plotting.cell_images import contact_sheet, reconstructions
-from phenolens.plotting.charts import confusion_matrix, learning_curves
+from phenolens.plotting.charts import learning_curves
+from phenolens.plotting.confusion_matrix import confusion_matrix
 from phenolens.plotting.page import SavedPicture
 from phenolens.plotting.quality_figures import flagged_crops
 from phenolens.plotting.style import caption_of, png

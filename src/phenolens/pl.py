@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 
 from phenolens.commands.model_commands import figure
 from phenolens.plotting.cell_images import contact_sheet
-from phenolens.plotting.charts import confusion_matrix, learning_curves, treatment_map
+from phenolens.plotting.charts import learning_curves, treatment_map
+from phenolens.plotting.confusion_matrix import confusion_matrix
 from phenolens.plotting.quality_figures import flagged_crops, illumination, nuclei_overlay
 from phenolens.study import Study
 from phenolens.travel.figure import populations, travel_strip

@@ -98,7 +98,7 @@ def write_score(scored: Scored, *, queries: Path, confusion: Path) -> None:
 
 def draw_confusion(scored: Scored, path: Path, *, title: str) -> None:
     """Write the confusion matrix as a PNG with its caption."""
-    from phenolens.plotting.charts import confusion_matrix
+    from phenolens.plotting.confusion_matrix import confusion_matrix
     from phenolens.plotting.style import png
 
     figure = confusion_matrix(scored.score.confusion, title=title, what=scored.queries, how=caption(scored))

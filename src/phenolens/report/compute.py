@@ -22,7 +22,8 @@ from phenolens.crops.store import CropStore, normalised
 from phenolens.paper_figures.config import FigureConfig
 from phenolens.paper_figures.figure2_reconstructions import draw_reconstructions
 from phenolens.plotting.cell_images import contact_sheet
-from phenolens.plotting.charts import confusion_matrix, learning_curves, treatment_map
+from phenolens.plotting.charts import learning_curves, treatment_map
+from phenolens.plotting.confusion_matrix import confusion_matrix
 from phenolens.plotting.page import Picture, SavedPicture
 from phenolens.profiles.score_table import COMPOUNDS
 from phenolens.profiles.whitening import Certificate
