@@ -103,3 +103,14 @@ def test_a_protocol_that_a_study_cannot_be_scored_by_is_refused(study):
         pipeline.evaluate(study, [RUN], pipeline.EvaluateConfig(protocols=("compound+plate",)))
     assert study.scores_path.read_bytes() == before
     assert np.isfinite(study.scores["accuracy"]).all()
+
+
+def test_profiles_of_an_earlier_version_are_refused_with_the_command_that_adds_what_they_lack(study):
+    scores = study.scores_path.read_bytes()
+    path = study.treatments_path(RUN, statistics="mean", whitening="within")
+    path.unlink()
+    with pytest.raises(InputError, match="phenolens profile"):
+        pipeline.evaluate(study, [RUN], pipeline.EvaluateConfig(bootstraps=20, shuffles=20))
+    assert study.scores_path.read_bytes() == scores
+    pipeline.profile(study, RUN, pipeline.ProfileConfig())
+    assert path.exists()

@@ -337,9 +337,14 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
     from phenolens.profiles.scores_folder import draw_confusion, file_name, write_score
 
     check_protocols(study.crops, config)
-    shutil.rmtree(study.scores_folder, ignore_errors=True)  # tables of other protocols or runs are not kept beside
     sources = {name: profile_source(study, name) for name in names}
     kinds = [(name, *kind) for name in names for kind in KINDS]
+    for name, statistics, whitening in kinds:
+        path = study.treatments_path(name, statistics=statistics, whitening=whitening)
+        if not path.exists():
+            again = f"run `phenolens profile {study.folder}`"
+            raise InputError(f"{path}: missing, as in studies of earlier versions; {again}")
+    shutil.rmtree(study.scores_folder, ignore_errors=True)  # tables of other protocols or runs are not kept beside
     score_config = ScoreConfig(**asdict(config))
     scores, chances = [], []
     for name, statistics, whitening in track(kinds, "scoring", total=len(kinds)):
