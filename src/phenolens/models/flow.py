@@ -28,6 +28,7 @@ CODE_NOISE = 0.05  # standard deviations of a code added in training, so that ne
 LAYOUT_DROPPED = 0.2  # share of training crops drawn without their layout
 KEPT = 0.999  # share of the averaged weights kept at each step, less at the start
 EMBEDDED_TIME = 64
+CHANGE_STEPS = 8  # there and back; more than to draw, so that a cell that is not changed stays itself to 0.1 %
 AT_ONCE = 64  # cells that are drawn at once
 LAYOUT_CROPS = 512  # crops, each in eight orientations, that the layout's components are made of
 
@@ -41,7 +42,7 @@ class FlowConfig(ModelConfig):
     layout_size: int = setting(16, "numbers that hold the coarse layout of a real cell", least=1, most=1000)
     flow_width: int = setting(64, "feature maps at half the resolution; twice as many at a quarter", least=8, most=1024)
     flow_rate: float = setting(1e-3, "learning rate of AdamW", least=0)
-    draw_steps: int = setting(8, "steps from noise to a picture, each of two evaluations", least=1, most=1000)
+    draw_steps: int = setting(5, "steps from noise to a picture, each of two evaluations", least=1, most=1000)
 
     def __post_init__(self) -> None:
         """Validates the settings."""
@@ -132,32 +133,32 @@ class Flow(Drawing):
         """A cell of each embedding, without a real cell's layout, all from the same noise."""
         noise = self._noise(0).to(z.device).expand(len(z), *self.shape)
         g = self.no_layout(len(z))
-        return g + SCALE * self._integrated(noise, self.code(z), g, start=0, end=1)
+        return g + SCALE * self._integrated(noise, self.code(z), g, start=0, end=1, steps=self.config.draw_steps)
 
     def redraw(self, x: Tensor, z: Tensor, *, seeds: Sequence[int]) -> Tensor:
         """Draw cells with the layout of crops x and embeddings z, each from the noise of its seed."""
         g = self.layout(x)
         noise = torch.stack([self._noise(seed) for seed in seeds]).to(x.device)
-        return g + SCALE * self._integrated(noise, self.code(z), g, start=0, end=1)
+        return g + SCALE * self._integrated(noise, self.code(z), g, start=0, end=1, steps=self.config.draw_steps)
 
     def changed(self, x: Tensor, z: Tensor, to: Tensor) -> Tensor:
         """Find the noise of crops x with embeddings z, and draw it with embeddings `to`; layouts are kept."""
         g = self.layout(x)
-        noise = self._integrated((x - g) / SCALE, self.code(z), g, start=1, end=0)
-        g = g.expand(len(to), *self.shape)
-        return g + SCALE * self._integrated(noise.expand(len(to), *self.shape), self.code(to), g, start=0, end=1)
+        noise = self._integrated((x - g) / SCALE, self.code(z), g, start=1, end=0, steps=CHANGE_STEPS)
+        g, noise = g.expand(len(to), *self.shape), noise.expand(len(to), *self.shape)
+        return g + SCALE * self._integrated(noise, self.code(to), g, start=0, end=1, steps=CHANGE_STEPS)
 
     def _noise(self, seed: int) -> Tensor:
         return torch.randn(self.shape, generator=torch.Generator().manual_seed(seed))
 
-    def _integrated(self, y: Tensor, code: Tensor, g: Tensor, *, start: float, end: float) -> Tensor:
+    def _integrated(self, y: Tensor, code: Tensor, g: Tensor, *, start: float, end: float, steps: int) -> Tensor:
         """Integrate the velocity by Heun's method with the averaged weights."""
         if len(y) > AT_ONCE:
             parts = zip(y.split(AT_ONCE), code.split(AT_ONCE), g.split(AT_ONCE))
-            return torch.cat([self._integrated(*part, start=start, end=end) for part in parts])
+            return torch.cat([self._integrated(*part, start=start, end=end, steps=steps) for part in parts])
         seen, ones = self._seen(g), torch.ones(len(y), device=y.device)
-        h = (end - start) / self.config.draw_steps
-        for step in range(self.config.draw_steps):
+        h = (end - start) / steps
+        for step in range(steps):
             t = start + step * h
             first = self.average(y, t * ones, code, seen).float()
             second = self.average(y + h * first, (t + h) * ones, code, seen).float()
