@@ -113,6 +113,7 @@ def test_a_decoders_run_has_the_embeddings_of_its_source_and_travels_from_the_re
     (journey,) = traveller.travel(TravelConfig(to=treated, frames=3, way="direction"))
     start = journey.start.crop
     assert np.square(journey.pictures[0] - start).mean() < 0.01 * start.var()
+    assert journey.keeps_cell
     reconstructions = study.run_folder("flow-seed0") / "health.json"
     assert json.loads(reconstructions.read_text())["steps"] == 3
 

@@ -39,6 +39,11 @@ class DecodingRun:
         """The title of its model, such as VAE+."""
         return model_title(self.model_name)
 
+    @property
+    def keeps_cells(self) -> bool:
+        """Whether a path starts at the real cell and keeps what its embedding does not determine."""
+        return isinstance(self.model, Drawing)
+
     def originals(self, rows: np.ndarray) -> np.ndarray:
         """Crops (n, C, S, S) of these rows of the store, scaled as the model's input."""
         return self.compute.scaled(self.store.take(rows), self.model.input).cpu().numpy()

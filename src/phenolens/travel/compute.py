@@ -147,6 +147,7 @@ class Traveller:
         return Trajectory(
             run=self.run.name,
             model=self.run.title,
+            keeps_cell=self.run.keeps_cells,
             way=config.way,
             beyond=config.beyond,
             channels=self.channels,

@@ -162,6 +162,7 @@ class Trajectory:
     nearest: tuple[RealCell, ...]  # (F,) the real cell nearest to each frame, other than start and target
     measured: Measured | None  # None where it was not requested
     batch_share: BatchShare | None  # of the cells' mean minus that of all controls; None where there is one batch
+    keeps_cell: bool = False  # whether the first frame is the real cell, and only what embeddings determine changes
 
     @property
     def n_flagged(self) -> int:
