@@ -12,6 +12,7 @@ from phenolens.core.errors import InputError
 from phenolens.models import MODELS, model_config
 from phenolens.models.interface import Batch, Source
 from phenolens.pipeline import EmbedConfig, embed, train
+from phenolens.readiness import run_config, score_name
 from phenolens.runs.decoder import find_decoding_run
 from phenolens.runs.embeddings import embedded_cells
 from phenolens.study import Study
@@ -102,6 +103,7 @@ def test_a_decoders_run_has_the_embeddings_of_its_source_and_travels_from_the_re
     assert cli.main(["train", folder, "--model", "flow", "--of", "pca-seed0", *FLAGS]) == 0
     assert cli.main(["embed", folder, "--runs", "flow-seed0", "--threads", "1"]) == 0
     study = Study.open(folder)
+    assert score_name("flow-seed0", run_config(study, "flow-seed0")) == "flow of pca-seed0"
     decoded, source = (embedded_cells(study, run).z for run in ("flow-seed0", "pca-seed0"))
     np.testing.assert_array_equal(decoded, source)
     run = find_decoding_run(study, "flow-seed0", precision="float32")

@@ -141,8 +141,11 @@ def run_config(study: Study, run: str) -> dict[str, Any]:
 
 
 def score_name(name: str, config: dict[str, Any]) -> str:
-    """What a run is called in scores.csv: its model, or its own name when it was given one."""
-    return config["model"] if name == f"{config['model']}-seed{config['seed']}" else name
+    """What a run is called in scores.csv: its model (a decoder with what it decodes), or its own name if it has one."""
+    if name != f"{config['model']}-seed{config['seed']}":
+        return name
+    of = config.get("network", {}).get("of")
+    return f"{config['model']} of {of}" if of else config["model"]
 
 
 def about_of(path: Path) -> dict[str, Any]:
