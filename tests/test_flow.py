@@ -134,9 +134,12 @@ def test_a_decoder_of_other_embeddings_than_those_there_now_is_refused(embedded_
     folder = embedded_study.folder
     assert cli.main(["train", str(folder), "--model", "flow", "--of", "pca-seed0", *FLAGS]) == 0
     embed(embedded_study, "pca-seed0", EmbedConfig(threads=1, turns=8))
-    assert "pca-seed0" in refusal(capsys, "embed", folder, "--runs", "flow-seed0")
+    line = refusal(capsys, "embed", folder, "--runs", "flow-seed0")
+    assert f"phenolens embed {folder} --runs pca-seed0 --turns 1" in line
     line = refusal(capsys, "train", folder, "--model", "flow", "--of", "pca-seed0", *FLAGS)
     assert "embeddings that it decodes" in line
+    assert cli.main(["embed", str(folder), "--runs", "pca-seed0", "--turns", "1", "--threads", "1"]) == 0
+    assert cli.main(["embed", str(folder), "--threads", "1"]) == 0  # the decoder's run is embedded last
 
 
 def test_the_embeddings_of_a_foreign_table_are_decoded_whatever_the_order_of_its_rows(tiny_study, tmp_path):

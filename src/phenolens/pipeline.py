@@ -246,10 +246,13 @@ def _copy_embeddings(study: Study, name: str, trained: "TrainConfig") -> None:
 
     z, features, source = _decoded(study, trained)
     origin = RunFolder(study.run_folder(name)).origin()
+    of = trained.network.of  # type: ignore[attr-defined]  # only decoders come here
+    turns = origin.source.turns if origin and origin.source else 1
+    before = f"phenolens embed {study.folder} --runs {of} --turns {turns}"
     if z is None or source is None or origin is None or origin.source != source:
         raise InputError(
-            f"{study.run_folder(name)}: decodes other embeddings than those now in "
-            f"{trained.network.of}; train it again under another --name, or embed as before"  # type: ignore[attr-defined]
+            f"{study.run_folder(name)}: decodes other embeddings than those now in {of}; embed those as before "
+            f"({before}), or train the decoder again under another --name"
         )
     store = study.crops
     about = {"made_from": source.identity, "crops": store.identity, "run": name, "config": asdict(trained)}

@@ -66,7 +66,7 @@ def interpolation(
 
     Args:
         study: The study, or its folder.
-        runs: Name of one run; default: the first VAE+, else VAE, else AE.
+        runs: Name of one run; default: the first flow decoder, else VAE+, VAE, AE.
         compounds: Compounds, or COMPOUND@DOSE; default: one of each of six mechanisms.
         frames: Decoded cells on each path.
 

@@ -51,7 +51,7 @@ def ready_runs(study: Study, step: Step) -> list[str]:
 
 
 def default_run(study: Study, runs: list[str]) -> str:
-    """The run to show of these: VAE+, VAE, AE, PCA, then by name; empty for no runs."""
+    """The run to show of these: a flow decoder, VAE+, VAE, AE, ..., then by name; empty for no runs."""
 
     def rank(run: str) -> tuple[int, str]:
         model = ""
@@ -138,6 +138,11 @@ def run_config(study: Study, run: str) -> dict[str, Any]:
     if not isinstance(config, dict) or not {"model", "seed", "steps"} <= config.keys():
         raise InputError(f"{path}: not the config of a run; delete it and {again}")
     return config
+
+
+def decoded_run(study: Study, run: str) -> str | None:
+    """The run or table whose embeddings a decoder draws; None of other models."""
+    return run_config(study, run).get("network", {}).get("of")
 
 
 def score_name(name: str, config: dict[str, Any]) -> str:

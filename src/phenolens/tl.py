@@ -32,7 +32,7 @@ def travel(
     Args:
         study: The study, or its folder.
         path: From which cell to which treatment: `to="taxol@0.3", frames=9`.
-        run: The run that decodes; default: the first VAE+, else VAE, else AE.
+        run: The run that decodes; default: the first flow decoder, else VAE+, VAE, AE.
         measured: Measure the shape and texture of each decoded cell, too.
 
     Returns:

@@ -31,7 +31,7 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 class AssessmentConfig(Bounded):
     """The settings of a blinded test."""
 
-    run: str | None = None  # whose reconstructions are shown; default: the first VAE+, else VAE, else AE
+    run: str | None = None  # whose reconstructions are shown; default: the first flow, else VAE+, VAE, else AE
     n: Annotated[int, Bounds(ge=1, le=1000)] = 50  # pictures of each kind, real and synthetic
     channels: tuple[str, ...] = ()  # shown in colour, a single one in grey; default: all
     seed: Seed = 0  # selects the cells

@@ -186,7 +186,7 @@ def travel(
     Args:
         study: The study, or its folder.
         path: From which cell to which treatment: `to="taxol@0.3", frames=9`.
-        run: The run that decodes; default: the first VAE+, else VAE, else AE.
+        run: The run that decodes; default: the first flow decoder, else VAE+, VAE, AE.
         pictures: File formats of each strip.
         film: Films beside the strip; mp4 needs the extra film.
 
@@ -235,7 +235,7 @@ def features(
 
     Args:
         study: The study, or its folder.
-        run: The run; default: the first VAE+, else VAE, else AE.
+        run: The run; default: the first flow decoder, else VAE+, VAE, AE.
         describing: How many cells are measured, and how many features are shown.
 
     Returns:

@@ -22,7 +22,7 @@ from phenolens.profiles.read_table import KINDS, kind_of
 from phenolens.profiles.scores_folder import protocol_of, read_queries, save_evaluation, score_folder
 from phenolens.profiles.uncertainty import Comparison, compare_queries
 from phenolens.profiles.whitening import Recipe
-from phenolens.readiness import ready_runs
+from phenolens.readiness import decoded_run, ready_runs
 from phenolens.study import MARKER, Study
 
 
@@ -42,7 +42,8 @@ def embed(study: Positional[AnyPath], *, runs: tuple[str, ...] = (), embedding: 
         InputError: There is no such run, or the crops changed since it was trained.
     """
     opened = Study.open(study)
-    for name in opened.chosen_runs(runs) if runs else ready_runs(opened, "trained"):
+    names = opened.chosen_runs(runs) if runs else ready_runs(opened, "trained")
+    for name in sorted(names, key=lambda name: bool(decoded_run(opened, name))):  # first the runs that others decode
         pipeline.embed(opened, name, embedding)
         tell(f"embeddings of {name}: {opened.embeddings_folder(name)}")
     return opened

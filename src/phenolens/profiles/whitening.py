@@ -40,7 +40,7 @@ class Recipe(Bounded):
     scaled_over: Extent = "all"  # rows that share one centre and one scale
     whitening: Literal["pca", "zca", "none"] = "pca"  # zca is rotated back, so that features keep their names
     whitened_over: Extent = "all"  # rows that share one whitening
-    learnt_on: Literal["controls", "everything", "treatments"] = "controls"  # treatments: within_treatments.py
+    learnt_on: Literal["controls", "everything", "treatments"] = "controls"  # treatments: docs/scoring.md
     ridge: NotNegative = 1.0  # added to each eigenvalue; fixed in advance, never chosen on the score
     ridge_unit: Literal["absolute", "relative"] = "absolute"  # relative: times the mean eigenvalue
     estimate: Literal["sample", "ledoit-wolf"] = "sample"  # of the covariance
