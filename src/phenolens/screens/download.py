@@ -198,7 +198,13 @@ class _Server:
         def attempt(url: str, file: str, _: pooch.Pooch) -> None:
             progress = _Progress(name, self.n_bytes, self.stop)
             progress.reset()
-            pooch.HTTPDownloader(progress, CHUNK_BYTES, **self._options)(url, file, _)
+            responses: list[requests.Response] = []
+            hooks = {"response": [refuse_downgrade, lambda response, **_: responses.append(response)]}
+            try:
+                pooch.HTTPDownloader(progress, CHUNK_BYTES, **(self._options | {"hooks": hooks}))(url, file, _)
+            finally:
+                for response in responses:  # pooch leaves the connection of a failed download open
+                    response.close()
             if (n_bytes := Path(file).stat().st_size) != length:
                 raise requests.RequestException(f"{n_bytes:,} bytes arrived, expected {length:,}")
 
