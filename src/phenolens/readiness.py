@@ -141,8 +141,10 @@ def run_config(study: Study, run: str) -> dict[str, Any]:
 
 
 def decoded_run(study: Study, run: str) -> str | None:
-    """The run or table whose embeddings a decoder draws; None of other models."""
-    return run_config(study, run).get("network", {}).get("of")
+    """The run or table whose embeddings a decoder draws; None of other models, and of a damaged config."""
+    with suppress(InputError):
+        return run_config(study, run).get("network", {}).get("of")
+    return None
 
 
 def score_name(name: str, config: dict[str, Any]) -> str:
