@@ -5,7 +5,7 @@ it may also satisfy `Decodes`, `Draws` or `HasPrior`. It is listed in `phenolens
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
@@ -29,6 +29,12 @@ def setting(default: Any, help: str, *, least: float | None = None, most: float 
 def turned(x: Tensor, turn: int) -> Tensor:
     """Crops (B, C, S, S) in one of their eight orientations: 0 as they are, 1 to 3 rotated, 4 to 7 also mirrored."""
     return torch.rot90(x.flip(-1) if turn >= 4 else x, turn % 4, (-2, -1))
+
+
+def mean_over_turns(features: Callable[[Tensor], Tensor], x: Tensor, turns: Turns) -> Tensor:
+    """Features (B, F) of crops (B, C, S, S), float32: the mean over the first `turns` of their orientations."""
+    views = [features(turned(x, turn)).float() for turn in range(turns)]
+    return views[0] if turns == 1 else torch.stack(views).mean(0)
 
 
 @dataclass(frozen=True)
@@ -213,7 +219,7 @@ class Drawing(Trained):
         if not self._encoder:
             raise InputError("the embeddings that are decoded come from a table: new crops cannot be embedded")
         encoder = self._encoder[0].to(x.device).eval()
-        return torch.stack([encoder.embed(turned(x, turn)).float() for turn in range(self.source.turns)]).mean(0)
+        return mean_over_turns(encoder.embed, x, self.source.turns)
 
     def feature_names(self) -> list[str]:
         """The names of the embeddings' features."""

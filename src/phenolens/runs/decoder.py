@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from phenolens.core.errors import InputError
-from phenolens.crops.store import CropStore, normalised
+from phenolens.crops.store import CropStore
 from phenolens.models import model_title, plainest_first
 from phenolens.models.interface import Decodes, Drawing, Representation
 from phenolens.readiness import default_run, ready_runs
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder, trained_model
 from phenolens.training.device import Compute
-from phenolens.training.embed import change, decode, embed_crops, redraw
+from phenolens.training.embed import as_counts, change, decode, embed_crops, redraw
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,9 @@ class DecodingRun:
         return self.compute.scaled(self.store.take(rows), self.model.input).cpu().numpy()
 
     def embedded(self, crops: np.ndarray) -> np.ndarray:
-        """Embeddings (n, Z) of crops (n, C, S, S), stored or decoded.
-
-        Decoded crops, floats, are first rounded to 16 bits like a camera's, values below 0 as 0; for models with
-        peak-normalised input, after dividing each channel by its maximum.
-        """
+        """Embeddings (n, Z) of crops (n, C, S, S), stored or decoded; decoded ones, floats, by `as_counts`."""
         if np.issubdtype(crops.dtype, np.floating):
-            most = np.iinfo(np.uint16).max
-            counts = normalised(np.maximum(crops, 0)) * most if self.model.input == "peak" else np.clip(crops, 0, most)
-            crops = np.rint(counts).astype(np.uint16)
+            crops = as_counts(crops, self.model)
         return embed_crops(self.model, crops, compute=self.compute)
 
     def decoded(self, z: np.ndarray) -> np.ndarray:

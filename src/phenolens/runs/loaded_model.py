@@ -13,9 +13,7 @@ from phenolens.models.interface import Decodes, Representation
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder, trained_model
 from phenolens.training.device import Compute
-from phenolens.training.embed import decode, embed_crops
-
-MAX_COUNT = np.iinfo(np.uint16).max
+from phenolens.training.embed import as_counts, decode, embed_crops
 
 
 @dataclass(frozen=True)
@@ -71,17 +69,6 @@ class LoadedModel:
         if not isinstance(self.model, Decodes):
             raise InputError(f"{self.name}: its model does not decode embeddings")
         return decode(self.model, np.asarray(z), compute=self.compute)
-
-
-def as_counts(crops: np.ndarray, model: Representation) -> np.ndarray:
-    """Float crops (n, C, S, S) rounded to 16 bits as a camera would, negative values as 0.
-
-    For a model that takes in peak-normalised crops, each channel is first divided by its maximum.
-    """
-    from phenolens.crops.store import normalised
-
-    counts = normalised(np.maximum(crops, 0)) * MAX_COUNT if model.input == "peak" else np.clip(crops, 0, MAX_COUNT)
-    return np.rint(counts).astype(np.uint16)
 
 
 def load(run: Study | Path | str, name: str | None = None, *, device: str = "auto") -> LoadedModel:

@@ -12,11 +12,13 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from phenolens.models.interface import Decodes, Drawing, HasPrior, HasStages, Representation, Turns, turned
+from phenolens.crops.store import normalised
+from phenolens.models.interface import Decodes, Drawing, HasPrior, HasStages, Representation, Turns, mean_over_turns
 from phenolens.screens.screen import cell_metadata
 from phenolens.training.device import Compute
 
 Layer = Literal["latent", "stages"]
+MAX_COUNT = np.iinfo(np.uint16).max
 BATCH = 512  # crops a forward pass; always the same chunks of a plate, so results do not depend on the process
 
 
@@ -39,9 +41,17 @@ def embed_crops(
     for start in range(0, len(crops), BATCH):
         x = compute.scaled(crops[start : start + BATCH], model.input)
         with compute.autocast():
-            views = [features(turned(x, turn)).float() for turn in range(turns)]
-        parts.append(views[0] if turns == 1 else torch.stack(views).mean(0))
+            parts.append(mean_over_turns(features, x, turns))
     return torch.cat(parts).cpu().numpy()
+
+
+def as_counts(crops: np.ndarray, model: Representation) -> np.ndarray:
+    """Float crops (n, C, S, S) rounded to 16 bits as a camera would, negative values as 0.
+
+    For a model that takes in peak-normalised crops, each channel is first divided by its maximum.
+    """
+    counts = normalised(np.maximum(crops, 0)) * MAX_COUNT if model.input == "peak" else np.clip(crops, 0, MAX_COUNT)
+    return np.rint(counts).astype(np.uint16)
 
 
 @torch.inference_mode()
