@@ -9,7 +9,7 @@ wells of every batch is called a treatment: no difference at all, in any directi
 treatments together, against all controls, and each compound alone, which here lies in one batch: against all controls
 its direction holds the batch's difference too, against the controls of its own batch it does not.
 
-OUT gets batch_or_biology.csv (a row a direction) and batch_or_biology.md.
+OUT gets batch_or_biology.csv (a row per direction) and batch_or_biology.md.
 """
 
 import sys
@@ -59,7 +59,7 @@ def batch_or_biology(flags: Flags) -> None:
 
 
 def shares(run: str, cells: EmbeddedCells, draws: Count) -> Iterator[tuple[str, str, str, int, float, float, bool]]:
-    """A row a direction of this run."""
+    """A row per direction of this run."""
     table = cells.catalogue.cells
     batch, plate, well, compound, moa = (
         table[name].astype(str).to_numpy() for name in ("batch", "plate", "well", "compound", "moa")
@@ -97,7 +97,7 @@ def shares(run: str, cells: EmbeddedCells, draws: Count) -> Iterator[tuple[str, 
 
 
 def report(table: pd.DataFrame, flags: Flags) -> str:
-    """A row a run and kind of direction: how many are named a batch difference, and the shares."""
+    """A row per run and kind of direction: how many are named a batch difference, and the shares."""
     lines = [
         f"{flags.draws} draws of placebo wells; share: median (range) over directions, in percent.\n",
         "| run | direction | named a batch difference | share, % | chance, % |",

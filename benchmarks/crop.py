@@ -212,13 +212,16 @@ def disagreement(turns: dict[tuple[str, int], list[dict[str, Any]]]) -> str:
 
 
 def print_tables(flags: Flags, turns: dict[tuple[str, int], list[dict[str, Any]]]) -> None:
-    """A row a side: speed at the most plates, then its peak memory by the number of plates."""
+    """A row per side: speed at the most plates, then its peak memory by the number of plates."""
     fewest, most = flags.plates[0], flags.plates[-1]  # they are given in ascending order
     read = turns[YARDSTICK, most]
     first = read[0]
     print(f"{most} plates, {first['fields']:,} fields of {first['megabytes'] / first['fields']:.2f} MB,", end="")
     print(f" {flags.rounds} turns (cells found: {flags.found_rounds})\n")
-    print("| side | seconds, median (range) | fields a second | cells a second | MB a second | read / this |", end="")
+    print(
+        "| side | seconds, median (range) | fields per second | cells per second | MB per second | read / this |",
+        end="",
+    )
     print(" processor seconds |\n| --- | --- | --- | --- | --- | --- | --- |")
     for side in chosen(flags):
         found = turns[side, most]

@@ -61,9 +61,9 @@ def main(flags: Flags) -> None:
                 began = time.perf_counter()
                 n = work()
                 speeds[way].append(n / (time.perf_counter() - began))
-                tell(f"turn {turn + 1}, {way}: {speeds[way][-1]:,.0f} crops a second")
+                tell(f"turn {turn + 1}, {way}: {speeds[way][-1]:,.0f} crops per second")
     print(f"{flags.crops:,} crops, {flags.threads} threads, {compute.device}, {flags.precision}; {processor_name()}\n")
-    print("| what | crops a second, median (least to most) | embedding / this |")
+    print("| what | crops per second, median (least to most) | embedding / this |")
     print("| --- | --- | --- |")
     for way, found in speeds.items():
         share = statistics.median(a / b for a, b in zip(speeds["embedding"], found))

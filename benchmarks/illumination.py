@@ -60,8 +60,8 @@ class Plate:
     """A plate's fields and the truth about its camera."""
 
     name: str
-    fields: pd.DataFrame  # a row a field
-    cells: pd.DataFrame  # a row a cell: well, site, x_px, y_px
+    fields: pd.DataFrame  # a row per field
+    cells: pd.DataFrame  # a row per cell: well, site, x_px, y_px
     planted: np.ndarray  # (C, H, W) relative light
     background: np.ndarray  # (C,) values without light
 
@@ -235,7 +235,7 @@ def write_picture(screen: Screen, plate: Plate, light: Illumination, flags: Flag
 
 
 def pivoted(table: pd.DataFrame, rows: list[str], value: str) -> str:
-    """A Markdown table: a column a channel, `mean (least to most)` over plates."""
+    """A Markdown table: a column per channel, `mean (least to most)` over plates."""
     grouped = table.groupby([*rows, "channel"], sort=False)[value]
     words = grouped.agg(lambda v: f"{v.mean():.1f} ({v.min():.1f} to {v.max():.1f})").unstack("channel", sort=False)
     words = words.reset_index()

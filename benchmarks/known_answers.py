@@ -12,9 +12,9 @@ both hold. `any_holds` counts, less strictly, where first or second is a measure
 the mechanism is seen to move. Ways: to the target cell (feature swap and straight line end in the same picture), to
 medoids by their share of the cells, along the direction from the controls' mean to the treatment's.
 
-Beside it: the same with the mechanisms' labels shuffled; the same of the real treated cells instead of decoded ones (no
-picture can be expected to show more); and of their reconstructions. OUT gets known_answers.csv (a row a run, way, draw
-of control cells, mechanism, and label it could have had) and known_answers.md.
+To compare with: the same with mechanisms' labels shuffled; the same of the real treated cells instead of decoded ones
+(no picture can be expected to show more); and of their reconstructions. OUT gets known_answers.csv (a row per run, way,
+draw of control cells, mechanism, and label it could have had) and known_answers.md.
 """
 
 import sys
@@ -120,12 +120,12 @@ def seen_parameters(alone: pd.DataFrame) -> pd.DataFrame:
 
 
 def planted_parameters(alone: pd.DataFrame) -> pd.DataFrame:
-    """A row a mechanism: its parameter that, moved alone, has the largest effect with the declared sign."""
+    """A row per mechanism: its parameter that, moved alone, has the largest effect with the declared sign."""
     return seen_parameters(alone).drop_duplicates("mechanism").sort_values("mechanism").set_index("mechanism")
 
 
 def travels(study: Study, run: DecodingRun, flags: Flags) -> Iterator[tuple[str, int, pd.DataFrame]]:
-    """For each way and draw of control cells the measured change, a row a mechanism, in deviations of controls."""
+    """For each way and draw of control cells the measured change, a row per mechanism, in deviations of controls."""
     cells = embedded_cells(study, run.name)
     unit = measured(run.originals(cells.catalogue.rows(role="control"))).std()
     of_mechanism = treatments(cells)
@@ -174,14 +174,14 @@ def way_end(way: str, run: DecodingRun, cells: EmbeddedCells, starts: np.ndarray
 
 
 def redrawn_changes(run: DecodingRun, cells: EmbeddedCells, of_mechanism: dict[str, list[np.ndarray]]) -> pd.DataFrame:
-    """Reconstructions of all treated cells minus those of all control cells, a row a mechanism."""
+    """Reconstructions of all treated cells minus those of all control cells, a row per mechanism."""
     control = measured(run.decoded(cells.z[cells.catalogue.rows(role="control")])).mean()
     rows = {name: np.concatenate(each) for name, each in of_mechanism.items()}
     return pd.DataFrame({name: measured(run.decoded(cells.z[of])).mean() for name, of in rows.items()}).T - control
 
 
 def real_changes(study: Study, run: DecodingRun) -> pd.DataFrame:
-    """Real treated cells minus real control cells, a row a mechanism, in deviations of control cells."""
+    """Real treated cells minus real control cells, a row per mechanism, in deviations of control cells."""
     cells = embedded_cells(study, run.name)
     control = measured(run.originals(cells.catalogue.rows(role="control")))
     of_mechanism = {name: np.concatenate(each) for name, each in treatments(cells).items()}
@@ -222,7 +222,7 @@ def shuffled(table: pd.DataFrame, column: str = "holds", seed: int = 0) -> np.nd
 
 
 def counts(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a run and way: how many mechanisms have the sign, the rank and both, and what shuffled labels give."""
+    """A row per run and way: how many mechanisms have the sign, the rank and both, and what shuffled labels give."""
     own = table[table["mechanism"] == table["label"]].assign(first_two=lambda rows: rows["rank"] <= 2)
     rows = []
     for (run, way), group in own.groupby(["run", "way"], sort=False):

@@ -225,7 +225,7 @@ def active_features(model: torch.nn.Module, crops: np.ndarray, compute: Compute)
 
 
 def scored(study: Study) -> pd.DataFrame:
-    """The study's scores in percent, a row a score, laid out as `measured` does."""
+    """The study's scores in percent, a row per score, laid out as `measured` does."""
     scores = pd.read_csv(study.scores_path, keep_default_na=False)
     kinds = scores["protocol"] + " " + scores["statistics"] + " " + scores["whitening"]
     table = scores[["model", "seed"]].assign(channel=ALL_CHANNELS, measure=kinds)
@@ -261,8 +261,8 @@ def heading(whole: pd.DataFrame, flags: Flags) -> str:
     several = f"mean ± standard deviation over seeds {', '.join(map(str, flags.seeds))}"
     spread = several if len(flags.seeds) > 1 else f"seed {flags.seeds[0]} alone, so no spread"
     return (
-        f"{flags.train.steps} steps; {spread}. Reconstructions of {', '.join(map(str, n_cells))} cells of "
-        "held-out wells (a number a seed), noise crops left out; error over all channels is half the sum of squares.\n"
+        f"{flags.train.steps} steps; {spread}. Reconstructions of {', '.join(map(str, n_cells))} cells of held-out "
+        " wells (a number per seed), noise crops left out; error over all channels is half the summed squares.\n"
     )
 
 
@@ -273,7 +273,7 @@ def of(table: pd.DataFrame, model: str, channel: str, measure: str) -> pd.Series
 
 
 def of_runs(whole: pd.DataFrame, models: Iterable[str], measures: Iterable[str]) -> pd.DataFrame:
-    """A row a model, a column a measure of whole runs."""
+    """A row per model, a column a measure of whole runs."""
     measures = list(measures)
     return pd.DataFrame(
         [

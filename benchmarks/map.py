@@ -167,7 +167,7 @@ def timed(work: Callable[[], pd.DataFrame]) -> tuple[float, pd.DataFrame]:
 
 
 def numbers(scores: pd.DataFrame, means: pd.DataFrame, *, n_positive: str, n_total: str) -> dict[str, np.ndarray]:
-    """What is held against the other side: a number a profile, then a number a treatment in the order of names."""
+    """What is held against the other side: a number per profile, then a number per treatment in the order of names."""
     means = means.sort_values("Metadata_Treatment")
     of_profiles = {"average_precision": "average_precision", "n_positive": n_positive, "n_total": n_total}
     of_treatments = ("mean_average_precision", "p_value", "corrected_p_value")
@@ -211,7 +211,7 @@ def disagreement(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], *, 
 
 
 def print_table(turns: dict[str, list[dict[str, Any]]]) -> None:
-    """A row a side: seconds of all and of each part, memory, and how many times longer copairs takes, turn by turn.
+    """A row per side: seconds of all and of each part, memory, and how many times longer copairs takes, turn by turn.
 
     Processor seconds hold the imports too; they change little when other programs are running.
     """

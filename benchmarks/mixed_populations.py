@@ -11,7 +11,7 @@ called the fragmented one; then the truth is opened: which share of its cells wa
 share among all cells of the treatments (base) and the share of all planted ones that it holds (recall). The p-value is
 the share of --shuffles in which cells were dealt anew over the populations of their treatment and purity was as high.
 
-OUT gets mixed_populations.csv (a row a treatment, number of medoids and way) and mixed_populations.md.
+OUT gets mixed_populations.csv (a row per treatment, number of medoids and way) and mixed_populations.md.
 """
 
 import sys
@@ -126,7 +126,7 @@ def shown(
 
 
 def report(table: pd.DataFrame, traveller: Traveller, flags: Flags) -> str:
-    """All treatments of a mechanism together, a row a mechanism, way and number of medoids."""
+    """All treatments of a mechanism together, a row per mechanism, way and number of medoids."""
     head = ["mechanism", "populations by", "medoids", "treatments", "cells", "base", "purity", "least to most",
             "recall", "p", "medoid in pieces", "cell nearest to the mean in pieces"]  # fmt: skip
     lines = [head, ["---"] * len(head)]

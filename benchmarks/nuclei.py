@@ -32,7 +32,7 @@ FIELD = ["plate", "well", "site"]
 class Flags:
     """What the benchmark takes."""
 
-    seeds: tuple[int, ...] = (3,)  # a screen each: 2 compounds a mechanism at one active dose, and the controls
+    seeds: tuple[int, ...] = (3,)  # a screen each: 2 compounds per mechanism at one active dose, and the controls
     within_px: float = 10.0  # how far a nucleus may be from the true centre that it is matched with
     border_px: int = 20  # centres nearer to the border than this are matched, but not counted
 
@@ -66,7 +66,7 @@ def shares(kinds: pd.Series) -> str:
 
 
 def measured(cells: float, flags: Flags) -> tuple[pd.DataFrame, pd.DataFrame, float, int]:
-    """The true nuclei and the found ones of all fields at one density, seconds a field, how many fields."""
+    """The true nuclei and the found ones of all fields at one density, seconds per field, how many fields."""
     true, found, seconds = [], [], []
     for seed in flags.seeds:
         config = SimulateConfig(

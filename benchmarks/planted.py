@@ -7,7 +7,7 @@ SHOWS declares, for what can be seen in a crop at all, the measure that shows a 
 written from how cells are drawn and from this script, before any travel was measured. For each mechanism and each
 declared parameter that it moves, cells are drawn in which this parameter alone has the mechanism's value and all others
 are untreated; the effect is the measure's mean minus that of untreated cells, in deviations of untreated cells. No
-model takes part. OUT gets planted.csv (a row a mechanism and parameter), which known_answers.py reads, and planted.md.
+model takes part. OUT gets planted.md and planted.csv (a row per mechanism and parameter; known_answers.py reads it).
 
 With a study of a simulated screen, the rank correlation of each parameter with its measure over its real crops too.
 """

@@ -154,7 +154,7 @@ def plate_of(flags: Flags, number: int):  # type: ignore[no-untyped-def]
 
 
 def grouped(plate: Any, dtype: type = np.float32) -> Any:
-    """The cells of a plate as pandas groups them, a group a well."""
+    """The cells of a plate as pandas groups them, a group per well."""
     frame = pd.DataFrame(plate.X.astype(dtype, copy=False))
     return frame.groupby([plate.obs["Metadata_Plate"].array, plate.obs["Metadata_Well"].array], observed=True)
 
@@ -188,11 +188,11 @@ def disagreement(flags: Flags, ours: np.ndarray, first_plate: np.ndarray) -> str
 
 
 def print_table(flags: Flags, turns: dict[str, list[dict[str, Any]]]) -> None:
-    """A row a side: seconds, how many of them made the plates, cells a second with and without that, memory.
+    """A row per side: seconds, how many of them made the plates, cells per second with and without that, memory.
 
     Processor seconds are those of the side's own work; they change little when other programs are running too.
     """
-    columns = ("side", "seconds, median (range)", "making the plates", "cells a second", "without the making")
+    columns = ("side", "seconds, median (range)", "making the plates", "cells per second", "without the making")
     columns += ("its processor seconds",)
     print(f"| {' | '.join(columns)} | peak memory, MiB |")
     print("| --- | --- | --- | --- | --- | --- | --- |")

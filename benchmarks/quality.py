@@ -226,7 +226,7 @@ def on_real_crops(crops: np.ndarray, flags: Flags) -> None:
         began = time.perf_counter()
         table = crop_quality(crops, channels=CHANNELS_ON_DISK)
         speeds.append(len(crops) / (time.perf_counter() - began))
-        tell(f"turn {turn + 1}: {speeds[-1]:,.0f} crops a second")
+        tell(f"turn {turn + 1}: {speeds[-1]:,.0f} crops per second")
     words = quality_flags(table, channels=CHANNELS_ON_DISK)
     print(f"\n{len(crops):,} real crops, {int((words != '').sum())} flagged\n")
     print("| flag | crops |")

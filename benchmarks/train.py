@@ -249,11 +249,11 @@ def compare(flags: Flags) -> None:
             for name, worker in sides.items():
                 answer = worker.ask(f"iterate {step + 1 + turn * flags.iterations} {flags.iterations}")
                 seconds.setdefault((moment, name), []).append(answer["seconds"])
-                tell(f"{moment}, turn {turn + 1}, {name}: {answer['seconds']:.3f} s an iteration")
+                tell(f"{moment}, turn {turn + 1}, {name}: {answer['seconds']:.3f} s per iteration")
     ours = sides["ours"].ask("phases")
     print(f"\nmachine: {json.dumps(ours['described'])}, {platform.machine()}, {processor_name()}")
     print(f"batch {flags.batch_size}, {CHANNELS} channels of {CROP_PX} px, {flags.threads} threads\n")
-    print("| moment | side | ms an iteration, median (range) | iterations a second | cells a second | literal / ours |")
+    print("| moment | side | ms per iteration, median (range) | iterations/s | cells/s | literal / ours |")
     print("| --- | --- | --- | --- | --- | --- |")
     for (moment, name), times in seconds.items():
         middle = statistics.median(times)

@@ -25,7 +25,7 @@ def known_pixel(channel: int, y: int, x: int) -> int:
 
 
 def write_source(folder: Path, *, weeks_as_folders: bool = False) -> Path:
-    """Tables, a folder of fields a plate (two sites a well) and Nuclei.csv with one nucleus a field, in `folder`."""
+    """Tables, a folder per plate (two sites per well) and Nuclei.csv with one nucleus per field, in `folder`."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     rows, nuclei = [], []
     for plate, table_number in PLATES.items():

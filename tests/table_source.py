@@ -24,7 +24,7 @@ MECHANISMS = ("actin", "tubulin", "dna")
 
 
 def wells(*, seed: int = 0, n_controls: int = 8) -> pd.DataFrame:
-    """Two plates in each of two weeks; three compounds a mechanism at two doses, one well a week; correlated features.
+    """Two plates in each of two weeks; three compounds per mechanism, two doses, one well a week, correlated features.
 
     The mechanism shifts its own two features, so that its treatments find each other.
     """

@@ -141,18 +141,18 @@ def test_nuclei_without_their_images_are_refused(tmp_path, screen, nuclei, image
     images[:2].to_csv(tmp_path / "Image.csv", index=False)
     assert "Image.csv: no row for ImageNumber 3, of 1 nuclei" in refusal(tmp_path / "Nuclei.csv", screen)
     pd.concat([images, images]).to_csv(tmp_path / "Image.csv", index=False)
-    assert "ImageNumber 1 is there twice" in refusal(tmp_path / "Nuclei.csv", screen)
+    assert "ImageNumber 1 occurs twice" in refusal(tmp_path / "Nuclei.csv", screen)
 
 
 def test_what_is_no_table_of_centres_is_refused(tmp_path, screen, nuclei, images):
     (tmp_path / "a.sqlite").write_text("not a database, though it is long enough")
-    assert "a.sqlite: not a whole SQLite database" in refusal(tmp_path / "a.sqlite", screen)
+    assert "a.sqlite: not a complete SQLite" in refusal(tmp_path / "a.sqlite", screen)
     assert "b.sqlite: no such file" in refusal(tmp_path / "b.sqlite", screen)
     assert "no table Per_Image or Image" in refusal(write_sqlite(tmp_path / "c.db", {"Nuclei": nuclei}), screen)
     lacking = write_sqlite(tmp_path / "d.db", {"Image": images, "Nuclei": nuclei.drop(columns="Location_Center_Y")})
     assert "d.db, Nuclei: no column Nuclei_Location_Center_Y" in refusal(lacking, screen)
     (tmp_path / "a.parquet").write_text("PAR1")
-    assert "a.parquet: not a whole Parquet" in refusal(tmp_path / "a.parquet", screen)
+    assert "a.parquet: not a complete Parquet" in refusal(tmp_path / "a.parquet", screen)
     (tmp_path / "nothing").mkdir()
     assert "no folder in it holds Nuclei.csv" in refusal(tmp_path / "nothing", screen)
     (tmp_path / "locations").mkdir()

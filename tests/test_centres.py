@@ -73,7 +73,7 @@ def test_a_missing_file_says_what_it_should_hold(source, screen):
             'Nuclei.csv, row 2: Location_Center_X is "nan", expected a number (1 such rows)',
         ),
         (lambda table: table.assign(TableNumber=77), "none of its 16 nuclei is in a field of the screen"),
-        (lambda table: pd.concat([table, table[:1]]), "object_number 7 is there twice (1 such rows)"),
+        (lambda table: pd.concat([table, table[:1]]), "object_number 7 occurs twice (1 such rows)"),
     ],
 )
 def test_a_table_of_centres_that_cannot_be_used_is_refused(source, screen, edit, message):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -45,6 +46,16 @@ def test_help_names_every_verb_and_every_verb_has_its_own(capsys):
         with pytest.raises(SystemExit) as done:
             run(verb, "--help")
         assert done.value.code == 0
+
+
+def test_every_flag_has_a_sentence_and_examples_are_flags(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "2000")  # so that no sentence is wrapped
+    for verb in cli.VERBS:
+        with pytest.raises(SystemExit):
+            run(verb, "--help")
+        page = capsys.readouterr().out
+        assert "  (default:" not in page, verb
+        assert re.findall(r"`\w+=[^`]*`", page) == [], verb
 
 
 def test_an_unknown_verb_is_refused_with_the_nearest(said):

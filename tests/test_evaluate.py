@@ -370,7 +370,7 @@ def test_the_figures_caption_has_the_accuracy_its_interval_chance_and_what_is_le
 def test_a_study_refuses_flags_of_a_table_and_says_how(tiny_study, said):  # noqa: F811
     for flags in (["--ridge", 2], ["--treatment", "x"], ["--similarity", "pearson"], ["--rows", "wells"]):
         line = refused(said, "evaluate", tiny_study.folder, *flags)
-        assert f"{flags[0]}: goes with a table" in line
+        assert f"{flags[0]}: is for tables" in line
         assert "wells_mean.h5ad" in line
 
 

@@ -237,7 +237,7 @@ def test_fields_of_unequal_size_are_refused(fields):
     line = refusal([*fields[:2], fields[2][:, :, 1:]])
     assert line == (
         'plate "P1": field 3 of those averaged is 3 x 192 x 255 px, those before are 3 x 192 x 256 px; all fields of a '
-        "plate must have one size"
+        "plate must have the same size"
     )
 
 

@@ -40,7 +40,7 @@ ROOMS = [
     "printing",
     "cli",
 ]
-# One folder a feature. A slice knows no other slice, except those that show what the others found.
+# One folder per feature. A slice knows no other slice, except those that show what the others found.
 SLICES = {"travel", "realism", "latent_features", "blinded_test", "paper_figures", "report", "web"}
 SHOW_OTHERS = {"paper_figures", "report", "web"}
 # Rooms that stand in one line but do not know each other.

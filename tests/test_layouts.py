@@ -255,7 +255,7 @@ def test_a_pattern_that_two_files_of_a_channel_match_is_refused(images):
         ("{well}.tif", "it has no {channel}"),
         ("", "it has no {well}"),
         ("{well}_{dye}_{channel}.tif", "{dye} is not known"),
-        ("{well}_{well}_{channel}", "{well} is not known or is there twice"),
+        ("{well}_{well}_{channel}", "{well} is not known or occurs twice"),
         ("{well}_w{channel}.png", "no file has the pattern"),
     ],
 )

@@ -185,7 +185,7 @@ def test_fields_of_unequal_size_are_refused(source, tmp_path):
         tifffile.imwrite(path, np.arange(41 * 50, dtype=np.uint16).reshape(41, 50))
     line = refusal(source, tmp_path / "crops")
     assert 'plate "Week1_22123", well "B03", site 2: channel "DNA" is 41 x 50 px' in line
-    assert "all fields must have one size" in line
+    assert "all fields must have the same size" in line
 
 
 def test_fields_of_another_pixel_type_are_refused(source, tmp_path):

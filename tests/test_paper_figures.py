@@ -323,7 +323,7 @@ def test_channels_stand_in_columns_beside_groups_of_real_cells(crops):
     np.testing.assert_array_equal(first, [cell_image(crops[0], contrast), *apart])
     assert len(pictures(figure)) == 2 * 3 * 4 + 4
     assert "taxol: right" in texts(figure)
-    assert "beside, 4 random real cells" in caption_of(figure)
+    assert "4 random real cells" in caption_of(figure)
 
 
 def sitting(study: Study, name: str, said: dict[str, str]) -> AssessmentFile:

@@ -37,7 +37,7 @@ def naive_slope(image: np.ndarray) -> float:
     radius = np.hypot(np.fft.fftfreq(SIDE)[:, None], np.fft.fftfreq(SIDE))
     noise = power[radius > 0.5].mean()
     x, y = [], []
-    for ring in range(3, 14):  # 0.04 to 0.2 cycles a pixel
+    for ring in range(3, 14):  # 0.04 to 0.2 cycles per pixel
         mean = power[np.rint(radius * SIDE) == ring].mean()
         if mean <= 2 * noise:
             break

@@ -62,7 +62,7 @@ def test_the_real_field_is_read(real_data):
 def test_a_missing_file_is_named_with_its_channel(paths):
     paths["tubulin"].unlink()
     assert refusal(paths) == (
-        f'{WHERE}: channel "tubulin" has no file (expected {paths["tubulin"]}); bring it, or run with --skip-missing'
+        f'{WHERE}: channel "tubulin" has no file (expected {paths["tubulin"]}); add it, or run with --skip-missing'
     )
 
 
@@ -84,7 +84,7 @@ def test_how_much_is_missing_is_told(paths):
 
 def test_a_foreign_file_is_refused(paths):
     paths["DNA"].write_text("not a picture at all")
-    assert 'channel "DNA" is not a whole TIFF' in refusal(paths)
+    assert 'channel "DNA" is not a complete TIFF' in refusal(paths)
 
 
 def test_damaged_compressed_pixels_are_refused(paths):

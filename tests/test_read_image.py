@@ -181,11 +181,11 @@ def test_full_scale_follows_from_the_values(rng):
 def test_files_that_are_not_what_their_name_says_are_refused_in_one_line(tmp_path, picture):
     png = imagecodecs.png_encode(picture)
     (tmp_path / "png.tif").write_bytes(png)
-    assert "is not a whole TIFF" in refusal(tmp_path / "png.tif")
+    assert "is not a complete TIFF" in refusal(tmp_path / "png.tif")
     (tmp_path / "empty.tif").touch()
     assert "the file is empty, 0 bytes" in refusal(tmp_path / "empty.tif")
     tifffile.imwrite(tmp_path / "tiff.png", picture)
-    assert "is not a whole PNG" in refusal(tmp_path / "tiff.png")
+    assert "is not a complete PNG" in refusal(tmp_path / "tiff.png")
     (tmp_path / "cut.png").write_bytes(png[: len(png) // 2])
     assert "is truncated" in refusal(tmp_path / "cut.png")
     (tmp_path / "damaged.png").write_bytes(png[:100] + bytes(50) + png[150:])

@@ -61,7 +61,7 @@ def test_a_spread_sample_takes_rare_treatments_whole_and_no_cell_twice(treatment
 
 
 def screen_of_wells(wells_a_treatment: int) -> pd.DataFrame:
-    """Ten treatments in as many wells each as asked, five cells a well."""
+    """Ten treatments in as many wells each as asked, five cells per well."""
     wells = [f"B{i:02d}" for i in range(10 * wells_a_treatment)]
     of_well = {"plate": "p", "compound": [f"c{i % 10}" for i in range(len(wells))], "well": wells}
     return pd.DataFrame(of_well).loc[lambda t: t.index.repeat(5)].assign(concentration_um=1.0, is_noise=False)

@@ -172,7 +172,7 @@ def test_the_same_trajectory_gives_the_same_bytes(trajectory):
 
 
 def test_a_strip_needs_a_row_a_frame(trajectory):
-    with pytest.raises(InputError, match="one row a frame"):
+    with pytest.raises(InputError, match="one row per frame"):
         travel_strip(replace(trajectory, frames=trajectory.frames.head(2)))
 
 

@@ -1,7 +1,6 @@
 """The command line: parse the flags of a command, call its function, print what comes next."""
 
 import errno
-import functools
 import inspect
 import json
 import os
@@ -19,7 +18,7 @@ from typing import Any
 
 from phenolens import __version__
 from phenolens.core.errors import InputError, Interrupted, RunError
-from phenolens.core.keywords import flags_of, setting_types, unknown_setting
+from phenolens.core.keywords import flags_of, setting_types, unknown_setting, with_flags
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ VERBS = {
     "simulate": Verb("write a simulated screen as a BBBC021 download, with its true answers", "image_commands", "OUT"),
     "fetch": Verb("download BBBC021: tables, labels and the plates you name", "image_commands", "bbbc021 OUT", ()),
     "check": Verb("report content, quality and missing files of a source", "image_commands", "SOURCE"),
-    "crop": Verb("cut single-cell crops from fields of view, or take over a crop set", "image_commands"),
+    "crop": Verb("cut single-cell crops from fields of view, or read a crop set", "image_commands"),
     "train": Verb("train a model on the crops", "model_commands", distributed=True),
     "embed": Verb("embed every crop with the trained models", "score_commands", distributed=True),
     "profile": Verb("make profiles of wells and treatments from the embeddings", "score_commands"),
@@ -59,9 +58,9 @@ VERBS = {
         required=("out",),
     ),
     "features": Verb("describe each latent feature of a run, with pictures (a page per run)", "model_commands"),
-    "realism": Verb("measure how realistic decoded images are, beside real and blurred cells", "model_commands"),
+    "realism": Verb("measure how realistic decoded images are, compared with real and blurred cells", "model_commands"),
     "travel": Verb("interpolate a cell towards a treatment: strips, films, tables", "model_commands"),
-    "report": Verb("write the report, one page that opens anywhere", "model_commands"),
+    "report": Verb("write the report, one page that opens in any browser", "model_commands"),
     "export": Verb("write a study's crops as a file that scPortrait reads (.h5sc)", "image_commands"),
     "explore": Verb("browse a study on this machine: plates, maps, treatments, travels", "web_commands"),
     "assess": Verb("run a blinded test of people: real against reconstructed cells", "web_commands"),
@@ -72,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 when it is done, 2 for bad input, 1 when it cannot go on (the loss is not finite), 130 when interrupted.
+        0 when it is done, 2 for bad input, 1 when a run fails (the loss is not finite), 130 when interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
@@ -138,12 +137,11 @@ def run_verb(verb: str, arguments: list[str]) -> None:
 
 
 def _keywords_of(function: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
-    """A function with the same parameters that returns what it was called with.
+    """A function with the same parameters, documented by flags, that returns what it was called with.
 
     Settings have no default here, so that their flags come from the fields of the dataclass.
     """
 
-    @functools.wraps(function)
     def keywords(**given: Any) -> dict[str, Any]:
         return given
 
@@ -152,6 +150,9 @@ def _keywords_of(function: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
         each.replace(default=inspect.Parameter.empty) if is_dataclass(each.annotation) else each
         for each in signature.parameters.values()
     ]
+    # Without functools.wraps, which tyro would look through for the docstring.
+    keywords.__doc__ = with_flags(function.__doc__ or "")
+    keywords.__annotations__ = {each.name: each.annotation for each in parameters}
     keywords.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return keywords
 

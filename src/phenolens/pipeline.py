@@ -50,9 +50,8 @@ class EmbedConfig(Bounded):
     device: str = "auto"  # cpu, cuda, cuda:1 ...; auto: a CUDA card when there is one
     precision: Literal["auto", "float32", "bfloat16"] = "float32"  # of convolutions; auto: bfloat16 where it is faster
     threads: Count | None = None  # processor threads; left out: all
-    turns: Literal[1, 8] | None = (
-        None  # 8: mean of the embedding over each crop's eight turns and flips; left out: 8 of imagenet, 1 of others
-    )
+    # 8: mean of the embedding over each crop's eight turns and flips; left out: 8 of imagenet, 1 of others
+    turns: Literal[1, 8] | None = None
     layer: Literal["latent", "stages"] = "latent"  # stages: means of the encoder's earlier maps instead of its output
 
 
@@ -188,7 +187,7 @@ def _without_timing(history: list[dict[str, float]]) -> dict[str, float]:
 
 
 def embed(study: Study, name: str, config: EmbedConfig) -> None:
-    """Embed every crop with a trained model, a file a plate; up-to-date plates are kept."""
+    """Embed every crop with a trained model, a file per plate; up-to-date plates are kept."""
     from phenolens.models.interface import Decodes, Drawing, HasStages, stage_names
     from phenolens.training.checkpoint import RunFolder, trained_model, weights_sha256
     from phenolens.training.device import Compute
@@ -347,7 +346,7 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
         if not path.exists():
             again = f"run `phenolens profile {study.folder}`"
             raise InputError(f"{path}: missing, as in studies of earlier versions; {again}")
-    shutil.rmtree(study.scores_folder, ignore_errors=True)  # tables of other protocols or runs are not kept beside
+    shutil.rmtree(study.scores_folder, ignore_errors=True)  # tables of other protocols or runs do not stay
     score_config = ScoreConfig(**asdict(config))
     scores, chances = [], []
     for name, statistics, whitening in track(kinds, "scoring", total=len(kinds)):

@@ -63,8 +63,8 @@ def after_check(found: pd.DataFrame, given: dict[str, Any]) -> None:
     table = Table("", "found", title=str(given["source"]), title_justify="left")
     for _, part in found.groupby("missing"):
         table.add_section()
-        for what, words in zip(part["what"], part["found"]):
-            table.add_row(what, words)
+        for what, text in zip(part["what"], part["found"]):
+            table.add_row(what, text)
     Console(width=140).print(table)
     tell(f"next: {found.attrs['next']}")
 
@@ -87,7 +87,7 @@ def after_evaluate(found: pd.DataFrame | Evaluation, given: dict[str, Any]) -> N
     print_evaluation(found)
     folder = scores_folder_of(Path(given["source"]), given["out"]).resolve()
     print(folder)
-    tell(f"next: open {folder / 'protocol.md'} (how it was made) and the confusion_*.png beside it")
+    tell(f"next: open {folder / 'protocol.md'} (how the scores were made) and the confusion_*.png next to it")
 
 
 def after_compare(compared: Comparison, given: dict[str, Any]) -> None:
@@ -221,7 +221,7 @@ def _result_lines(study: Study, row: dict[Hashable, Any]) -> list[str]:
     for label, name in (("d'", "d_prime"), ("bias c", "criterion"), ("Fleiss' kappa", "kappa")):
         if not pd.isna(row[name]):
             texts[label] = f"{row[name]:.2f} (95 % interval {row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f})"
-    texts["median seconds a picture"] = "-" if pd.isna(row["seconds"]) else f"{row['seconds']:.1f}"
+    texts["median seconds per picture"] = "-" if pd.isna(row["seconds"]) else f"{row['seconds']:.1f}"
     lines = [title, *(f"  {label:26}{text}" for label, text in texts.items())]
     if row["each_channel"]:
         for view in results(assessments(study)[row["assessment"]]).shown.to_dict("records"):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 FORMAT = "phenolens study 1"
 MARKER = "study.json"
-# In an embedding file, beside summarised features: the embeddings of the crops as they are, which decode.
+# In an embedding file with summarised features: the embeddings of the crops as they are, which decode.
 LATENT = "latent"
 # The score that headlines report, fixed before any score was computed: whitened means, as in the paper.
 HEADLINE = {"statistics": "mean", "whitening": "whitened", "protocol": "NSC"}

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     LayoutName = str
 else:
     KINDS = "; ".join(f"{name}: {layout.title}" for name, layout in LAYOUTS.items())
-    HELP = f"How the source lies on disk (docs/formats.md). {KINDS}"
+    HELP = f"File layout of the source (docs/formats.md). {KINDS}"
     LayoutName = Annotated[Literal[tuple(LAYOUTS)], tyro.conf.arg(help=HELP)]
 
 
@@ -48,7 +48,7 @@ def simulate(
     Args:
         out: Folder to write the screen into; new or empty.
         processes: Fields drawn in parallel; default: one per core.
-        screen: Its settings, such as `seed=1, mechanisms=4`.
+        screen: The design of the screen: `seed=1, mechanisms=4`.
 
     Returns:
         The folder. Its `truth.parquet` holds the true parameters of every cell.
@@ -73,7 +73,7 @@ def fetch(
     Args:
         dataset: Which screen.
         out: Folder to download into; interrupted downloads resume.
-        download: Which plates, and how: `plates=["Week1_22123"]`.
+        download: Which plates to download, and how: `plates=["Week1_22123"]`.
 
     Returns:
         The folder.
@@ -102,13 +102,14 @@ class CheckConfig(Bounded):
     """What is checked in a source, and how nuclei are found."""
 
     treatments: Treatments = "all"  # controls and treatments of known mechanism only, or all
-    skip_missing: bool = False  # count what has no image or no label instead of stopping at the first
-    sample: Count = SAMPLE  # fields whose pixels are read for size, type and quality, and searched for nuclei
-    overlay: Path | None = None  # PNG to write: the nuclei found in one field, outlined; nothing else is ever written
+    skip_missing: bool = False  # count fields without an image or a label instead of stopping at the first
+    sample: Count = SAMPLE  # fields whose pixels are checked for size, type and quality, and in which nuclei are found
+    overlay: Path | None = None  # PNG to write: one field with its nuclei outlined; nothing else is written
     overlay_field: tuple[str, str, int] | None = None  # plate, well, site; default: the median field of the sample
-    cells: Literal["auto", "found", "cellpose"] = "auto"  # how nuclei are searched: here, or by Cellpose (an extra)
+    # how nuclei are found: by the built-in method, or by Cellpose (an extra)
+    cells: Literal["auto", "found", "cellpose"] = "auto"
     pixel_size_um: Positive | None = CropConfig.pixel_size_um  # side of a pixel in the specimen, micrometres
-    nucleus_um: Positive = CropConfig.nucleus_um  # diameter of a usual nucleus, micrometres
+    nucleus_um: Positive = CropConfig.nucleus_um  # typical diameter of a nucleus, micrometres
     nucleus_px: Positive | None = CropConfig.nucleus_px  # the same in pixels; replaces the two above
     least_contrast: Positive = CropConfig.least_contrast  # minimum brightness of a nucleus, deviations of pixel noise
 
@@ -141,7 +142,7 @@ def check(
 
     Args:
         source: Folder with the images and tables, or with the crop set.
-        layout: How the source lies on disk; docs/formats.md describes each.
+        layout: File layout of the source; docs/formats.md describes each.
         reading: Table, plate map, channels, controls and centres of the source.
         checking: What is checked; with `overlay="nuclei.png"` the nuclei of one field are outlined.
 
@@ -173,22 +174,22 @@ def _check_overlay(source: Path, layout: LayoutName, config: CheckConfig) -> Non
     """InputError on settings that do not go together, before anything is read."""
     overlay = config.overlay
     if overlay is None and config.overlay_field is not None:
-        raise InputError("--overlay-field names the field that --overlay FILE.png shows; give --overlay too")
+        raise InputError("--overlay-field: requires --overlay FILE.png, the picture of that field")
     if config.finds_nuclei and not LAYOUTS[layout].has_fields:
         raise InputError(
-            f"--layout {layout} has no fields to find nuclei in; leave out --overlay and the nucleus' size"
+            f"--layout {layout} has no fields to find nuclei in; leave out --overlay and the size of nuclei"
         )
     if config.finds_nuclei:
         config.nuclei(layout)
     if overlay is None:
         return
     if overlay.suffix.lower() != ".png":
-        raise InputError(f"--overlay {overlay}: expected the name of a picture that ends in .png")
+        raise InputError(f"--overlay {overlay}: expected a file name that ends in .png")
     if not overlay.parent.is_dir() or overlay.is_dir():
         found = "is a folder" if overlay.is_dir() else f"there is no folder {overlay.parent}"
-        raise InputError(f"--overlay {overlay}: {found}; give the name of a file in a folder that is there")
+        raise InputError(f"--overlay {overlay}: {found}; name a file in an existing folder")
     if overlay.resolve().is_relative_to(source.resolve()):
-        raise InputError(f"--overlay {overlay}: lies in the source, where nothing is written; give another folder")
+        raise InputError(f"--overlay {overlay}: is inside the source, which is never written to; name a file elsewhere")
 
 
 def _nuclei(checked: Checked, layout: LayoutName, checking: CheckConfig) -> list[tuple[str, str]]:
@@ -201,7 +202,7 @@ def _nuclei(checked: Checked, layout: LayoutName, checking: CheckConfig) -> list
     found_in = f"channel {screen.channels[0]} of {len(n)} field{'' if len(n) == 1 else 's'}"
     count = (
         f"{n.sum():,} found{by} in {found_in}, {n.min()} to {n.max()} per field (median "
-        f"{n.median():g}), with a usual nucleus {config.diameter_px:.3g} px wide"
+        f"{n.median():g}), for nuclei of typically {config.diameter_px:.3g} px"
     )
     rows = [("nuclei", count)]
     if checking.overlay is not None:
@@ -220,24 +221,24 @@ def _crop_command(
     source: Path, layout: LayoutName, reading: LayoutConfig, checking: CheckConfig, checked: Checked
 ) -> str:
     """The whole `phenolens crop` line for what was checked; only settings that are not the defaults are in it."""
-    words = ["phenolens", "crop", "STUDY", "--source", str(source), "--layout", layout]
+    command = ["phenolens", "crop", "STUDY", "--source", str(source), "--layout", layout]
     for name in ("table", "plate_map", "pattern", "channels", "controls", "centres"):
         value = getattr(reading, name)
         if value != getattr(LayoutConfig(), name):
-            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,))]
+            command += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,))]
     if not checked.screen.treatments["moa"].notna().any():
-        words += ["--treatments", "all"]
+        command += ["--treatments", "all"]
     if checking.skip_missing:
-        words.append("--skip-missing")
+        command.append("--skip-missing")
     if checking.cells != "auto":
-        words += ["--cells", checking.cells]
+        command += ["--cells", checking.cells]
     if checked.has_cells and checking.cells == "auto":
-        return shlex.join(words)
+        return shlex.join(command)
     for name, number in checking.nucleus_settings.items():
-        words += [f"--{name.replace('_', '-')}", f"{number:g}"]
+        command += [f"--{name.replace('_', '-')}", f"{number:g}"]
     if not checking.nucleus_settings and LAYOUTS[layout].pixel_um is None:
-        words += ["--nucleus-px", "PIXELS"]
-    return f"{shlex.join(words)} (cells will be found in the first channel)"
+        command += ["--nucleus-px", "PIXELS"]
+    return f"{shlex.join(command)} (cells will be found in the first channel)"
 
 
 @keyword_settings
@@ -255,9 +256,9 @@ def crop(
     Args:
         study: The study's folder; it is created when it is new or empty.
         source: Folder with the images and tables, or with the crop set.
-        layout: How the source lies on disk (docs/formats.md): a BBBC021 download, the public crop set, ...
+        layout: File layout of the source (docs/formats.md): a BBBC021 download, the public crop set, ...
         reading: Table, plate map, channels, controls and centres of the source.
-        cropping: How crops are cut: `crop_px=68, cells="found"`.
+        cropping: Which crops are cut, and how: `crop_px=68, cells="found"`.
         parallel: How many processes work at once; the crops are the same.
 
     Returns:
@@ -308,9 +309,9 @@ def export(study: Positional[AnyPath], *, out: AnyPath) -> Path:
     if path.suffix != ".h5sc":
         raise InputError(f"--out {path}: expected a name that ends in .h5sc")
     if not path.parent.is_dir():
-        raise InputError(f"--out {path}: no such folder; make it first")
+        raise InputError(f"--out {path}: no such folder; create it first")
     if path.exists():
-        raise InputError(f"--out {path}: exists; name a new file, or move that one away")
+        raise InputError(f"--out {path}: already exists; name a new file, or move the existing one")
     store = Study.open(study).crops
     write_h5sc(store, path)
     tell(f"{len(store):,} crops in {path} (float16: 11 bits per pixel)")

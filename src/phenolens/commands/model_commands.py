@@ -98,8 +98,8 @@ def run(
     Args:
         study: The study's folder; it is created when it is new or empty.
         source: Folder with the images and tables, or with the crop set.
-        layout: How the source lies on disk (docs/formats.md): a BBBC021 download, the public crop set, ...
-        also: Models to train and score beside the first.
+        layout: File layout of the source (docs/formats.md): a BBBC021 download, the public crop set, ...
+        also: Further models to train and score, for comparison.
         reading: Table, plate map, channels, controls and centres of the source.
         cropping: How crops are cut.
         parallel: How many processes cut crops at once; the crops are the same.
@@ -143,9 +143,9 @@ def demo(out: Positional[AnyPath], *, steps: int = 1500, seed: int = 0, threads:
     """Simulate a small screen and analyse it, from images to a report, in about five minutes on two cores.
 
     Args:
-        out: Folder to make; the screen goes into OUT/screen, the study into OUT/study.
+        out: Folder to create; the screen goes into OUT/screen, the study into OUT/study.
         steps: Training steps of VAE+; more give sharper reconstructions.
-        seed: Of the screen and of the training.
+        seed: Random seed of the screen and of the training.
         threads: Processor threads; default: all.
 
     Returns:
@@ -158,7 +158,7 @@ def demo(out: Positional[AnyPath], *, steps: int = 1500, seed: int = 0, threads:
     screen, study = folder / "screen", folder / "study"
     begun = (screen / CONFIG_FILE).exists() or (study / MARKER).exists()
     if folder.exists() and not begun and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: is not empty and no demo of phenolens; name a new or empty folder")
+        raise InputError(f"{folder}: is not empty and not a phenolens demo; name a new or empty folder")
     tell("simulating a screen of 12 mechanisms on 4 plates, cell by cell")
     simulate(screen, processes=threads, screen=SimulateConfig(seed=seed))
     training = TrainConfig(
@@ -185,10 +185,10 @@ def travel(
 
     Args:
         study: The study, or its folder.
-        path: From which cell to which treatment: `to="taxol@0.3", frames=9`.
+        path: Start, target and form of the path: `to="taxol@0.3", frames=9`.
         run: The run that decodes; default: the first flow decoder, else VAE+, VAE, AE.
-        pictures: File formats of each strip.
-        film: Films beside the strip; mp4 needs the extra film.
+        pictures: File formats of the strips.
+        film: Films to write in addition to the strip; mp4 needs the extra film.
 
     Returns:
         The folder of the travel with strips, films and tables; `measured.csv` holds every number.
@@ -211,7 +211,7 @@ def travel(
 def realism(
     study: Positional[AnyPath], *, runs: tuple[str, ...] = (), measuring: RealismConfig = RealismConfig()
 ) -> SavedRealism:
-    """Measure how realistic decoded images are, beside real and blurred cells.
+    """Measure how realistic decoded images are, compared with real and blurred cells.
 
     Args:
         study: The study, or its folder.
@@ -239,7 +239,7 @@ def features(
         describing: How many cells are measured, and how many features are shown.
 
     Returns:
-        The page. The tables beside it have the same numbers.
+        The page. The tables in its folder have the same numbers.
 
     Raises:
         InputError: There is no such run, it is not embedded, or its model does not decode.
@@ -264,7 +264,7 @@ def figure(
     Args:
         what: Which figure.
         study: The study, or its folder.
-        out: Files to write, as PNG, SVG or PDF by their endings.
+        out: Files to write; the ending .png, .svg or .pdf gives the format.
         caption: Write the caption under the figure in the files.
         shown: Which runs and cells are shown: `runs=["vaeplus-seed0"], shown_cells=8`.
 

@@ -115,7 +115,7 @@ def evaluate(
         _refuse_table_flags(given, own, path)
     _refuse_table_flags(score, ScoreConfig(), path, but=shared)
     if out is not None:
-        raise InputError("--out: goes with a table; a study keeps its scores in its own folder")
+        raise InputError("--out: is for tables; a study keeps its scores in its own folder")
     config = EvaluateConfig(**{name: getattr(score, name) for name in shared})
     pipeline.evaluate(study, ready_runs(study, "profiled"), config)
     return study.scores
@@ -137,7 +137,7 @@ def is_table(source: Path) -> bool:
         if not kind_of(source):
             raise InputError(f"{source}: unsupported file type; save it as one of {', '.join(KINDS)}")
         return True
-    found = "no study here and no table" if source.exists() else "not there: no study here and no table"
+    found = "no study here and no table" if source.exists() else "not found: no study here and no table"
     raise InputError(
         f"{source}: {found}; expected a study's folder, a table ({', '.join(KINDS)}) or a folder of tables"
     )
@@ -147,7 +147,7 @@ def _refuse_table_flags(given: Any, default: Any, study: Path, *, but: Sequence[
     for part in fields(given):
         if part.name not in but and getattr(given, part.name) != getattr(default, part.name):
             raise InputError(
-                f"--{part.name.replace('_', '-')}: goes with a table; score a study's profiles as a table: "
+                f"--{part.name.replace('_', '-')}: is for tables; score a study's profiles as a table: "
                 f"phenolens evaluate {study}/profiles/<run>/wells_mean.h5ad ..."
             )
 
@@ -167,10 +167,10 @@ def compare(
     Args:
         a: A neighbours_*.csv of `phenolens evaluate`, or the folder of a table's scores.
         b: The other, of the same treatments.
-        protocol: Of two folders: which score.
-        out: A CSV for the queries that changed.
-        draws: Of signs, for the p-value.
-        draw_seed: Of the draws.
+        protocol: Of two folders: the score to compare.
+        out: CSV file to write, with the queries that changed.
+        draws: Random sign flips, for the p-value.
+        draw_seed: Random seed of the sign flips.
 
     Returns:
         The comparison: `.changed` has a row per query that changed, `.p_value` is of a sign-flip test over compounds.
@@ -188,7 +188,7 @@ def compare(
     compared = compare_queries(*map(read_queries, paths), n_draws=draws, seed=draw_seed)
     if out is not None:
         write_text(out, compared.changed.to_csv(index_label="row"))
-    tell(f"a is {paths[0]}, b is {paths[1]}" + (f"; the changed queries are in {out}" if out else ""))
+    tell(f"a: {paths[0]}; b: {paths[1]}" + (f"; the changed queries are in {out}" if out else ""))
     return compared
 
 

@@ -25,7 +25,7 @@ def explore(study: Positional[AnyPath], *, port: int = 8000) -> None:
 
     Args:
         study: The study, or its folder; nothing in it is changed.
-        port: Of this machine; 0: any free one.
+        port: Port on this machine; 0: any free port.
 
     Raises:
         InputError: There is no study, the port cannot be used, or the extra `web` is not installed.
@@ -60,13 +60,13 @@ def assess(
 
     Args:
         study: The study, or its folder; only its assessments/ is written.
-        assessors: Set up a test for these names, or for a number of assessors.
+        assessors: Set up a test for these names, or for this number of assessors.
         test: Which pictures are shown: `run="vaeplus-seed0", n=50`.
-        name: Of the test; default: made of the run, channels, n and seed.
-        results: Write the results as CSV, and serve nothing.
-        host: For other machines: an address of this machine, or 0.0.0.0 for all of them.
-        port: Of the address; 0: any free one.
-        token: The owner's, at least 16 characters; default: a new one each time.
+        name: Name of the test; default: made from the run, channels, n and seed.
+        results: Write the results as CSV files instead of serving the test.
+        host: Address to serve on; one of this machine's, or 0.0.0.0 for all of them, lets other machines in.
+        port: Port on this machine; 0: any free port.
+        token: The owner's password, at least 16 characters; default: a new one each time.
 
     Returns:
         With `results`, a row per test: how often reconstructions passed as real, with intervals; `attrs["files"]` has

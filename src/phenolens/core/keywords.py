@@ -1,7 +1,10 @@
 """Functions that take the fields of their settings dataclasses as keywords: `train(study, steps=500, beta=0.5)`."""
 
+import ast
 import functools
 import inspect
+import re
+import shlex
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -59,6 +62,17 @@ def flags_of(config: Mapping[str, Any], default: Mapping[str, Any]) -> list[str]
         else:
             flags += [flag, *map(str, value if isinstance(value, list) else [value])]
     return flags
+
+
+def with_flags(documentation: str) -> str:
+    """A docstring as the command line shows it: `steps=5, model="vae"` becomes `--steps 5 --model vae`."""
+
+    def flags(example: re.Match[str]) -> str:
+        call = typing.cast(ast.Call, ast.parse(f"dict({example[1]})", mode="eval").body)
+        settings = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+        return f"`{shlex.join(flags_of(settings, {}))}`"
+
+    return re.sub(r"`(\w+=[^`]*)`", flags, documentation)
 
 
 def _own_types(settings: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from phenolens.screens.screen import COLUMNS, FIELD, CropReader, treatment_name
 
 CELL_COLUMNS = ["cell_id", "field", "object_number", "y", "x", *COLUMNS]  # and is_noise, known once the crop is read
 UNFINISHED = {"format": FORMAT, "version": VERSION, "complete": False}
-QUALITY_FOLDER = "quality"  # a table a plate: cell_id, and what crop_quality measures
+QUALITY_FOLDER = "quality"  # a table per plate: cell_id, and what crop_quality measures
 PARTS = ("*.npy", "*.parquet", "*/*.parquet", "*/*.npz")  # files that are named after a plate
 
 
@@ -67,7 +67,7 @@ def build_store(
     origin: Mapping[str, Any],
     at_once: AtOnce = ONE,
 ) -> CropStore:
-    """Write the crops of a source's cells (a row a crop, field by field) and describe them in about.json.
+    """Write the crops of a source's cells (a row per crop, field by field) and describe them in about.json.
 
     `n_at_border` counts, by plate, the cells that are left out because their crop would leave the field; `origin`
     describes the source in about.json. The bytes do not depend on how many plates are processed `at_once`. Raises
@@ -117,7 +117,7 @@ def refuse_other_folder(folder: Path) -> None:
     if folder.is_dir() and read_about(folder) is None:
         found = sorted(path.name for path in folder.iterdir() if not path.name.endswith(".partial"))
         if found:
-            raise InputError(f'{folder}: holds "{found[0]}" and no crops of ours; give a new or empty folder')
+            raise InputError(f'{folder}: holds "{found[0]}" and no crops of phenolens; give a new or empty folder')
 
 
 def begin(folder: Path) -> None:

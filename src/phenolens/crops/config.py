@@ -78,7 +78,7 @@ class CropConfig(Bounded):
         pixel_size_um = self.pixel_size_um or usual_pixel_um
         if self.nucleus_px is None and pixel_size_um is None:
             raise InputError(
-                "cells are to be found, and the size of a nucleus in pixels is not known; give --pixel-size-um (and "
+                "finding cells requires the size of a nucleus in pixels; give --pixel-size-um (and "
                 "--nucleus-um where they are not of 15 um) or --nucleus-px"
             )
         return NucleiConfig(

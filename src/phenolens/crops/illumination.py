@@ -103,7 +103,7 @@ class FieldSums:
         if pixels.shape != self.total.shape:
             raise InputError(
                 f"{named} is {_size(pixels.shape)}, those before are {_size(self.total.shape)}; all fields of a plate "
-                "must have one size"
+                "must have the same size"
             )
         self.total += pixels
         for channel, image in enumerate(pixels):
@@ -148,8 +148,8 @@ def illumination_of(sums: FieldSums, *, config: IlluminationConfig | None = None
     config = config or IlluminationConfig()
     if sums.n_fields < config.least_fields:
         raise InputError(
-            f"{sums.where}: {sums.n_fields} fields, expected at least {config.least_fields} to separate the light from "
-            "the cells (--least-fields); leave its fields uncorrected, or give more of them"
+            f"{sums.where}: {sums.n_fields} fields, expected at least {config.least_fields} (--least-fields) to "
+            "separate the illumination from the cells; leave its fields uncorrected, or give more fields"
         )
     offset = _offset(sums, config) if config.offset == "subtract" else np.zeros(len(sums.channels))
     functions = np.empty(sums.total.shape, np.float32)
@@ -239,7 +239,7 @@ def _function_of(
     if not minimum > 0:
         raise InputError(
             f"{named} is {minimum:g} on average in the darkest {config.robust_minimum:g} % of the field; expected some "
-            "light everywhere. Cut off a black border, or leave its fields uncorrected"
+            "light everywhere. Crop away a black border, or leave its fields uncorrected"
         )
     function = np.maximum(blocks / minimum, 1)
     for axis, side in enumerate(shape):

@@ -31,7 +31,7 @@ Labels = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating]
 CENTRES = [*FIELD, "object_number", "y", "x"]
-MOST_NESTED = 3  # how often the rest beside the bright nuclei of a blob is searched again
+MOST_NESTED = 3  # how often the rest of a blob around its bright nuclei is searched again
 NUCLEUS_COLUMNS = {
     "area_px": "area",
     "eccentricity": "eccentricity",
@@ -50,9 +50,8 @@ class NucleiConfig(Bounded):
     smooth: Positive = 0.04  # standard deviation of the smoothing before the threshold, diameters
     background: Positive = 5.0  # side of the window whose darkest tenth is the background, diameters
     least_contrast: Positive = 4.0  # least light above the background, standard deviations of a pixel's noise
-    core: Annotated[float, Bounds(ge=0, lt=1)] = (
-        0.5  # share of a blob's own brightness (90th percentile) above which its shape separates nuclei
-    )
+    # share of a blob's own brightness (90th percentile) above which its shape separates nuclei
+    core: Annotated[float, Bounds(ge=0, lt=1)] = 0.5
     split_smooth: NotNegative = 0.04  # standard deviation of the smoothing of that shape's depth, diameters
     split_depth: Positive = 0.04  # how much deeper each of two nuclei is than the neck between them, diameters
     least_area: Positive = 0.1  # smallest nucleus, areas of a usual one
@@ -66,8 +65,8 @@ class NucleiConfig(Bounded):
             raise InputError(f"least_area is {self.least_area}, most_area {self.most_area}; expected least < most")
         if not 4 <= self.diameter_px <= 1000:
             raise InputError(
-                f"a usual nucleus is {self.diameter_px:g} px wide; expected 4 to 1,000: give nucleus_px, or nucleus_um "
-                "and pixel_size_um of this microscope"
+                f"a typical nucleus is {self.diameter_px:g} px wide; expected 4 to 1,000: give nucleus_px, or "
+                "nucleus_um and pixel_size_um of this microscope"
             )
 
     @property
@@ -82,7 +81,7 @@ class NucleiConfig(Bounded):
 
 
 def find_nuclei(dna: npt.NDArray[Any], *, config: NucleiConfig | None = None) -> pd.DataFrame:
-    """A row a nucleus in the DNA channel (H, W): see `nucleus_table`. InputError as in `label_nuclei`."""
+    """A row per nucleus in the DNA channel (H, W): see `nucleus_table`. InputError as in `label_nuclei`."""
     return nucleus_table(label_nuclei(dna, config=config), dna)
 
 
@@ -116,7 +115,7 @@ def label_nuclei(dna: npt.NDArray[Any], *, config: NucleiConfig | None = None) -
 
 
 def nucleus_table(labels: npt.NDArray[np.integer], dna: npt.NDArray[Any]) -> pd.DataFrame:
-    """A row a nucleus of a label image (H, W).
+    """A row per nucleus of a label image (H, W).
 
     `object_number` (its label), centroid `y`, `x` in px, `area_px`, `eccentricity` (0 round to 1), `solidity` (area
     over that of its convex hull), `mean_intensity` in the image's counts, `at_border`: whether it touches the border.
@@ -186,7 +185,7 @@ def _cores(blob: Mask, light: Floats, config: NucleiConfig, *, nested: int) -> L
         return blob.astype(np.int32)
     found = [_by_shape(bright, config)]
     if nested < MOST_NESTED:
-        # a dim nucleus beside a bright one lies below the bright one's threshold
+        # a dim nucleus next to a bright one lies below the bright one's threshold
         rest = blob & (ndimage.distance_transform_edt(~bright) > 0.1 * diameter)
         parts, _ = ndimage.label(ndimage.binary_opening(rest, _disk(0.15 * diameter)))
         large = [part for part in _numbers(parts) if (parts == part).sum() >= 0.15 * config.usual_area_px]

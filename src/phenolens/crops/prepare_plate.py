@@ -1,6 +1,6 @@
 """Prepare a plate before its crops are cut: estimate its illumination, find the centres of its cells.
 
-Both are kept beside the crops, a file a plate, and computed again only when the images or the settings changed.
+Both are kept with the crops, a file per plate, and computed again only when the images or the settings changed.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def check_enough_fields(screen: Screen, config: IlluminationConfig) -> None:
     if (counts < config.least_fields).any():
         plate = counts.index[counts < config.least_fields][0]
         raise InputError(
-            f'plate "{plate}": {counts[plate]} fields, expected at least {config.least_fields} to tell the light from '
-            "the cells (--least-fields); leave its fields as they are, or take more of them (--treatments all)"
+            f'plate "{plate}": {counts[plate]} fields, expected at least {config.least_fields} (--least-fields) to '
+            "separate the illumination from the cells; leave its fields uncorrected, or take more (--treatments all)"
         )
 
 

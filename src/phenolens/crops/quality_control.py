@@ -1,6 +1,6 @@
 """Flag defects of crops and fields: noise without a cell, blur, saturation, debris, empty fields.
 
-N crops, C channels, S x S pixels, 16 bit without sign; a field is C, H, W. Frequencies are in cycles a pixel. Optics
+N crops, C channels, S x S pixels, 16 bit without sign; a field is C, H, W. Frequencies are in cycles per pixel. Optics
 blur a cell's light over several pixels, so that neighbouring pixels agree; camera noise is independent in every pixel.
 
 A flag marks a crop for inspection, not for exclusion: dividing cells are the brightest and roundest, and are the first
@@ -220,14 +220,12 @@ class QualityConfig(Bounded):
     saturated_share: Share = 0.01  # a channel with at least this share of its pixels at the detector's limit
     # largest value of the detector, grey values; left out: estimated from the images
     detector_maximum: Annotated[int, Bounds(ge=1, le=65_535)] | None = None
-    debris_contrast: Positive = (
-        6.0  # debris is so many times as bright as its crop's 95th percentile (field: its 99.5th)
-    )
+    # debris is so many times as bright as its crop's 95th percentile (field: its 99.5th)
+    debris_contrast: Positive = 6.0
     # ... and, in a crop, so many times as the brightest spot of the channel's median crop
     debris_brightness: Positive = 3.0
-    debris_px: Annotated[int, Bounds(ge=1)] = (
-        100  # ... and has at most so many pixels above half its height; a nucleus has several hundred
-    )
+    # ... and has at most so many pixels above half its height; a nucleus has several hundred
+    debris_px: Annotated[int, Bounds(ge=1)] = 100
     empty_share: Share = 0.02  # a field with a smaller share of its tiles holding a picture is empty
 
 
@@ -264,7 +262,7 @@ def crop_quality(
     config: QualityConfig | None = None,
     saturated: npt.NDArray[np.float32] | None = None,
 ) -> pd.DataFrame:
-    """Measures and verdicts on crops (N, C, S, S), a row a crop; best all crops of a plate at once.
+    """Measures and verdicts on crops (N, C, S, S), a row per crop; best all crops of a plate at once.
 
     For each channel `<measure>_<channel>`: the MEASURES, and whether it is `noise`, `saturated`, `debris` (judged
     against the channel's median over these crops). For the crop `focus`, the mean slope of its channels that are not

@@ -62,7 +62,7 @@ class FieldCutter:
         if pixels.shape[1:] != self.size:
             raise InputError(
                 f"{where} is {pixels.shape[1]} x {pixels.shape[2]} px, {self.first} is {self.size[0]} x "
-                f"{self.size[1]}; all fields must have one size"
+                f"{self.size[1]}; all fields must have the same size"
             )
         y, x = rows["y"].to_numpy(float), rows["x"].to_numpy(float)
         as_given = cut(pixels, y, x, crop_px)
@@ -90,7 +90,7 @@ class Source:
     """What a source holds, and how the crops of its cells are read."""
 
     screen: Screen
-    # a row a cell: plate, well, site, object_number and y, x (or the path of its finished crop); None: to be found
+    # a row per cell: plate, well, site, object_number and y, x (or the path of its finished crop); None: to be found
     cells: pd.DataFrame | None
     read: CropReader
     headers: Headers  # of the images opened so far
@@ -189,7 +189,7 @@ def with_whole_files(screen: Screen, headers: Headers, *, skip_missing: bool) ->
             for what, value in (("size", height_width), (f"pixel type of {channel}", str(header.pixel_type))):
                 expected, first = seen.setdefault(what, (value, named))
                 if value != expected:
-                    raise InputError(f"{named} is {value}, {first} is {expected}; all fields must have one {what}")
+                    raise InputError(f"{named} is {value}, {first} is {expected}; all fields must have the same {what}")
     n = int((~is_whole).sum())
     if not n:
         return screen
@@ -229,7 +229,7 @@ def _refuse_without_roles(screen: Screen, path: Path) -> None:
         )
     if "control" not in roles:
         raise InputError(
-            f"{path}: no control well is left, and profiles are scaled by the controls; bring their images, or crop a "
+            f"{path}: no control well is left, and profiles are scaled by the controls; add their images, or crop a "
             "part of it with --plates"
         )
 

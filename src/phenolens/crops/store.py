@@ -1,4 +1,4 @@
-"""CropStore: single-cell crops in a folder, a file a plate, read as fast as memory allows.
+"""CropStore: single-cell crops in a folder, a file per plate, read as fast as memory allows.
 
 N crops, C channels, S x S pixels. A plate is `<plate>.npy` (uint16, N x C x S x S) and `<plate>.parquet` (a row a
 crop); `about.json` describes them, and is complete only when every plate is.
@@ -61,7 +61,7 @@ class CropStore:
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """One row a crop, in the order of the rows of `take`.
+        """One row per crop, in the order of the rows of `take`.
 
         `cell_id` (unique), `field`, `object_number` (the nucleus within its field), `y`, `x` (its centre in the field,
         pixels; empty for finished crops), the screen's COLUMNS, `is_noise` (has a flag that the crops' config leaves

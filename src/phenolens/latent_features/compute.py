@@ -32,7 +32,6 @@ from phenolens.plotting.page import InlinePicture, inline_pictures, render_page
 from phenolens.runs.catalogue import evenly
 from phenolens.runs.decoder import DecodingRun
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
-from phenolens.runs.latent_path import target_cell
 from phenolens.study import Study
 from phenolens.training.embed import mean_kl
 
@@ -130,7 +129,7 @@ def feature_table(
     """Use, strongest measures and variance shares of each feature.
 
     Returns:
-        A row a feature (Z rows), index `Z000`. `used`: more than ACTIVE_NATS of KL, or without a prior more than
+        A row per feature (Z rows), index `Z000`. `used`: more than ACTIVE_NATS of KL, or without a prior more than
         USED_SHARE of the largest variance. False-discovery rates of shares are over the used features.
     """
     z = cells.z[cells.catalogue.counted]
@@ -246,8 +245,7 @@ def _sections(
     """Each shown feature with its strip, decoded from the control cell nearest to the controls' mean."""
     counted = np.flatnonzero(cells.catalogue.counted)
     controls = np.flatnonzero(_controls(cells))
-    candidates = controls if len(controls) else counted
-    start = int(candidates[target_cell(cells.z[candidates])])
+    start = cells.nearest_to_mean(controls if len(controls) else counted)
     real = run.originals(np.array([start]))[0]
     contrast = _contrast(run, counted, real)
     features = [int(str(name)[1:]) for name in shown.index]

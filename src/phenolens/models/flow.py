@@ -59,7 +59,7 @@ class Flow(Drawing):
     def __init__(self, channels: int, crop_px: int, config: FlowConfig) -> None:
         super().__init__()
         if crop_px % 4:
-            raise InputError(f"a crop side of {crop_px} px is no multiple of 4, which --model flow needs")
+            raise InputError(f"crops are {crop_px} px wide; --model flow needs a multiple of 4")
         self.config, self.shape = config, (channels, crop_px, crop_px)
         values = channels * crop_px**2
         self.network = Velocity(channels, config.code_size, config.flow_width)
@@ -214,7 +214,7 @@ class Velocity(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a skip; time and code scale and shift the maps between them (FiLM)."""
+    """Two convolutions and a skip connection; time and code scale and shift the maps between them (FiLM)."""
 
     def __init__(self, n_in: int, n_out: int, n_given: int) -> None:
         super().__init__()

@@ -126,7 +126,7 @@ class Representation(nn.Module, ABC):
 
     Config: ClassVar[type[ModelConfig]]
     input: ClassVar[Input] = "peak"
-    turns: ClassVar[Turns] = 1  # orientations of a crop over which embeddings are averaged unless told otherwise
+    turns: ClassVar[Turns] = 1  # orientations of a crop over which embeddings are averaged by default
 
     @abstractmethod
     def embed(self, x: Tensor) -> Tensor:
@@ -201,7 +201,7 @@ class Drawing(Trained):
 
     @abstractmethod
     def redraw(self, x: Tensor, z: Tensor, *, seeds: Sequence[int]) -> Tensor:
-        """Draw cells from embeddings z and the coarse layout of crops x (B, C, S, S), with noise of a seed a cell."""
+        """Draw cells from embeddings z and the coarse layout of crops x (B, C, S, S), with noise of a seed per cell."""
 
     @abstractmethod
     def changed(self, x: Tensor, z: Tensor, to: Tensor) -> Tensor:

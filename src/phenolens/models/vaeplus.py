@@ -254,7 +254,9 @@ def last_side_px(crop_px: int) -> int:
     last, rest = divmod(crop_px - 28, 8)
     if rest or last < 1:
         below = max(36, 28 + 8 * last)
-        raise InputError(f"a crop side of {crop_px} px does not pass the four stages; use {below} or {below + 8} px")
+        raise InputError(
+            f"crops are {crop_px} px wide, which does not fit the encoder's four stages; use {below} or {below + 8} px"
+        )
     return last
 
 

@@ -17,7 +17,7 @@ from phenolens.core.errors import InputError
 from phenolens.morphology.features import OF_NUCLEUS, measures
 
 MOST_CELLS = 2000  # cells searched for medoids: their pairwise distances stay in memory
-RESTARTS = 4  # random starts beside the greedy one; the best result is kept
+RESTARTS = 4  # random starts in addition to the greedy one; the best result is kept
 LEAST_GAIN = 1e-9  # share of the sum of distances, below which a swap is rounding
 MEASURED_CONTROLS = 100  # control cells whose standard deviation scales each measure
 MEASURED_CELLS = 400  # cells of a treatment that are measured to find its populations; of more, a random sample
@@ -74,7 +74,7 @@ def medoids(z: np.ndarray, k: int, *, seed: int = 0) -> Medoids:
     """
     z = np.asarray(z, float)
     if z.ndim != 2 or not z.size or not np.isfinite(z).all():
-        raise InputError(f"embeddings of shape {z.shape}: expected finite values, a row a cell, at least one cell")
+        raise InputError(f"embeddings of shape {z.shape}: expected finite values, a row per cell, at least one cell")
     if k < 1:
         raise InputError(f"{k} medoids: expected at least 1")
     random = np.random.default_rng(seed)
@@ -83,7 +83,7 @@ def medoids(z: np.ndarray, k: int, *, seed: int = 0) -> Medoids:
         searched = np.sort(random.choice(len(z), MOST_CELLS, replace=False))
     n_different = len(np.unique(z[searched], axis=0))
     if n_different < k:
-        raise InputError(f"{n_different} different cells: expected at least {k}, one a medoid; ask for fewer medoids")
+        raise InputError(f"{n_different} different cells: expected at least {k}, one per medoid; ask for fewer medoids")
     away = distances(z[searched], z[searched])
     starts = [_greedy(away, k)] + [random.choice(len(searched), k, replace=False) for _ in range(RESTARTS)]
     ends = [_swapped(away, start) for start in starts]
@@ -128,7 +128,7 @@ class MeasuredCells:
         self._originals, self._controls, self._seed = originals, controls, seed
 
     def of(self, rows: np.ndarray) -> pd.DataFrame:
-        """Measures of these cells, a row a cell."""
+        """Measures of these cells, a row per cell."""
         missing = np.array(sorted({int(row) for row in rows} - self.known.keys()), int)
         if len(missing):
             table = measures(self._originals(missing), channels=self.channels)
@@ -137,7 +137,7 @@ class MeasuredCells:
 
     @cached_property
     def controls(self) -> pd.DataFrame:
-        """Measures of a sample of control cells, a row a cell."""
+        """Measures of a sample of control cells, a row per cell."""
         return self.of(sampled(self._controls, MEASURED_CONTROLS, seed=self._seed))
 
     def populations(self, rows: np.ndarray, k: int, *, by: MedoidsBy = "nucleus", seed: int = 0) -> Populations:
@@ -153,9 +153,7 @@ class MeasuredCells:
     def in_deviations(self, rows: np.ndarray, by: MedoidsBy) -> np.ndarray:
         """Measures (n, K) of cells less the controls' mean, in standard deviations of controls; 0 where missing."""
         if not len(self._controls):
-            raise InputError(
-                "no control cells, whose standard deviations scale the measures; use --medoids-by embedding"
-            )
+            raise InputError("no control cells to scale the measures by; use --medoids-by embedding")
         names = self.controls.columns.tolist()
         if by == "nucleus":
             names = [name for name in SHAPE_OF_NUCLEUS if name in names]

@@ -1,4 +1,4 @@
-"""Figure 3: one control cell interpolated towards a cell of each compound, a row a compound. Lafarge et al. 2019.
+"""Figure 3: one control cell interpolated towards a cell of each compound, a row per compound. Lafarge et al. 2019.
 
 F frames, C channels, S crop side in px. Crops are floats, each channel divided by its own maximum.
 """
@@ -19,7 +19,7 @@ from phenolens.plotting.style import QUIET, add_caption, bare, figure_style, new
 from phenolens.runs.decoder import DecodingRun, find_decoding_run
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.example_cells import seen_words, unseen_cells
-from phenolens.runs.latent_path import decode_frames, feature_swap, straight_line, target_cell
+from phenolens.runs.latent_path import decode_frames, feature_swap, straight_line
 from phenolens.study import Study
 
 LABEL_IN = 1.35  # left of the pictures, for the compounds
@@ -39,20 +39,20 @@ class Interpolation:
 
 
 def interpolation_figure(study: Study, config: FigureConfig) -> Figure:
-    """Figure 3: from one control cell to a cell of each chosen compound, a row a compound."""
+    """Figure 3: from one control cell to a cell of each chosen compound, a row per compound."""
     run = _one_run(study, config.runs)
     if len(config.cells) > 1:
         raise InputError(f"--cells: {len(config.cells)} cells are named; an interpolation starts from one")
     cells = embedded_cells(study, run.name)
     catalogue, unseen = cells.catalogue, unseen_cells(run.store, [run])
-    chosen = config.compounds or strongest_treatments(cells)[:MOST_COMPOUNDS]
+    chosen = config.compounds or cells.strongest_treatments()[:MOST_COMPOUNDS]
     treatments = list(dict.fromkeys(catalogue.find_treatment(name) for name in chosen))
     start = _start(cells, config.cells, unseen)
     interpolate = {"swap": feature_swap, "line": straight_line}[config.way]
     rows = []
     for treatment in track(treatments, f"interpolations by {run.name}", total=len(treatments)):
         treated = _unseen_first(catalogue.rows_of(treatment), unseen)
-        target = int(treated[target_cell(cells.z[treated])])
+        target = cells.nearest_to_mean(treated)
         path = interpolate(cells.z[start], cells.z[target], config.frames)
         moa = str(catalogue.cells["moa"].iloc[target])
         label = catalogue.label(treatment) + (f"\n{moa}" if moa else "")
@@ -88,7 +88,7 @@ def interpolations(
     Args:
         start: (C, S, S), the real control cell.
         start_label: Its treatment.
-        rows: One interpolation a row.
+        rows: One interpolation per row.
         channels: The C names.
         model: The title of the model.
         order: For the caption: in what order features change.
@@ -127,24 +127,6 @@ def interpolations(
         )
 
 
-def strongest_treatments(cells: EmbeddedCells) -> list[str]:
-    """Of each mechanism the treatment whose mean embedding is farthest from the controls', the farthest first.
-
-    By squared distance minus its expectation by chance for so few cells. Where no mechanism is known, of each compound.
-    """
-    catalogue = cells.catalogue
-    controls = catalogue.rows(role="control")
-    if not len(controls):
-        raise InputError("no control cells; an interpolation starts from one")
-    middle, variance = cells.z[controls].mean(axis=0), float(cells.z[controls].var(axis=0).sum())
-    treated = catalogue.treatments.query("role == 'treated' and n_cells > 0")
-    far = [np.square(cells.z[catalogue.rows_of(name)].mean(axis=0) - middle).sum() for name in treated.index]
-    treated = treated.assign(far=np.array(far) - variance / treated["n_cells"])
-    by = "moa" if (treated["moa"] != "").any() else "compound"
-    treated = treated[treated[by] != ""].sort_values("far", ascending=False, kind="stable")
-    return treated.drop_duplicates(by).index.tolist()
-
-
 def _one_run(study: Study, names: Sequence[str]) -> DecodingRun:
     if len(names) > 1:
         raise InputError(f"--runs {' '.join(names)}: an interpolation is decoded by one run; name one")
@@ -158,8 +140,7 @@ def _start(cells: EmbeddedCells, ids: Sequence[str], unseen: np.ndarray) -> int:
     controls = cells.catalogue.rows(role="control")
     if not len(controls):
         raise InputError("no control cells; name a start with --cells")
-    controls = _unseen_first(controls, unseen)
-    return int(controls[target_cell(cells.z[controls])])
+    return cells.nearest_to_mean(_unseen_first(controls, unseen))
 
 
 def _unseen_first(rows: np.ndarray, unseen: np.ndarray) -> np.ndarray:

@@ -93,7 +93,7 @@ def comparison(
     channels: Sequence[str],
     note: str,
 ) -> Figure:
-    """Draw originals of one treatment over each model's reconstructions, channels apart, beside real cells.
+    """Draw originals of one treatment over each model's reconstructions, channels apart, next to real cells.
 
     Args:
         originals: (n, C, S, S).
@@ -140,8 +140,8 @@ def comparison(
         return add_caption(
             figure,
             caption=f"n = {len(originals)} cells of {treatment}: the originals over what {models} decoded from each "
-            f"cell's embedding, channels together and apart; beside, {sum(len(group.crops) for group in real)} random "
-            f"real cells. {note} {contrast_words(contrast, originals)}",
+            f"cell's embedding, channels together and apart; next to them, {sum(len(group.crops) for group in real)} "
+            f"random real cells. {note} {contrast_words(contrast, originals)}",
             alt=f"{len(originals)} cells of {treatment} over their reconstructions by {models}, channel by channel; "
             + "; ".join(" ".join(group.title.split()) for group in real),
         )

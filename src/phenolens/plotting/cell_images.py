@@ -129,7 +129,7 @@ def reconstructions(
         if checked_crops(crops, channels, what=name).shape != originals.shape:
             raise InputError(f"{name}: shape {crops.shape}, originals {originals.shape}; expected the same cells")
     if len(labels) != len(originals):
-        raise InputError(f"{len(labels)} labels for {len(originals)} cells: expected one label a cell")
+        raise InputError(f"{len(labels)} labels for {len(originals)} cells: expected one label per cell")
     if apart:
         lines = [(f"{name}\n{part}", crops, i) for i, part in channels_apart(contrast) for name, crops in rows.items()]
     else:
@@ -165,7 +165,7 @@ def contact_sheet(
     characters: int = 20,
     what: str = "",
 ) -> Figure:
-    """A contact sheet of real cells, a row a group.
+    """A contact sheet of real cells, a row per group.
 
     Args:
         crops: Crops (n_i, C, S, S) of each group.
@@ -179,11 +179,11 @@ def contact_sheet(
         The figure.
 
     Raises:
-        InputError: If there is not one title a group.
+        InputError: If there is not one title per group.
     """
     if len(crops) != len(titles) or not titles:
         raise InputError(
-            f"{len(crops)} groups of cells, {len(titles)} titles: expected one title a group, at least one"
+            f"{len(crops)} groups of cells, {len(titles)} titles: expected one title per group, at least one"
         )
     for group, title in zip(crops, titles):
         checked_crops(group, channels, what=title)

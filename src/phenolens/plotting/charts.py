@@ -41,7 +41,7 @@ PANELS: tuple[tuple[str, str, bool, dict[str, str]], ...] = (
         True,
         {"autoencoder.gradient_norm": "autoencoder", "discriminator.gradient_norm": "discriminator"},
     ),
-    ("Speed", "cells a second", False, {"cells_per_second": "cells a second"}),
+    ("Speed", "cells per second", False, {"cells_per_second": "cells per second"}),
 )
 NOT_DRAWN = ("step", "seconds")
 SMOOTHED_FROM = 60  # records; with fewer, each is drawn as it is
@@ -51,7 +51,7 @@ def learning_curves(history: pd.DataFrame, *, title: str = "") -> Figure:
     """Training records against the step, a panel a quantity.
 
     Args:
-        history: A row a record, with the column `step` and any columns of PANELS; other numeric columns get a panel
+        history: A row per record, with the column `step` and any columns of PANELS; other numeric columns get a panel
             under their own name. From SMOOTHED_FROM records on, their running mean over a fiftieth is drawn too.
         title: Above the figure.
 
@@ -62,7 +62,7 @@ def learning_curves(history: pd.DataFrame, *, title: str = "") -> Figure:
         InputError: If there is no record or nothing to draw.
     """
     if "step" not in history.columns or history.empty:
-        raise InputError("history: no rows or no column step; expected a row a record, as train writes history.csv")
+        raise InputError("history: no rows or no column step; expected a row per record, as train writes history.csv")
     panels = [(name, unit, log, _present(history, columns)) for name, unit, log, columns in PANELS]
     known = {column for *_, columns in PANELS for column in columns}
     further = [name for name in history.select_dtypes("number").columns if name not in known and name not in NOT_DRAWN]
@@ -122,8 +122,8 @@ def treatment_map(profiles: "AnnData", *, title: str = "") -> Figure:
     numbers, moa = np.asarray(profiles.X, float)[known], named[known].astype(str).tolist()
     if min(len(moa) - 1, numbers.shape[1]) < 2 or not np.isfinite(numbers).all():
         raise InputError(
-            f"profiles {numbers.shape} with a mechanism: expected finite rows, one a treatment, at least 3, of at "
-            "least 2 features"
+            f"profiles {numbers.shape} with a mechanism: expected finite rows, one per treatment, with at least 3 rows "
+            "and 2 features"
         )
     pca = PCA(2, svd_solver="full")
     points = pca.fit_transform(numbers)

@@ -31,7 +31,7 @@ def confusion_matrix(matrix: pd.DataFrame, title: str, *, what: str = "treatment
     """
     counts = matrix.to_numpy(float)
     if not counts.size or (counts < 0).any() or not np.isfinite(counts).all():
-        raise InputError(f"confusion matrix {counts.shape}: expected counts of at least 0, a row a mechanism")
+        raise InputError(f"confusion matrix {counts.shape}: expected counts of at least 0, a row per mechanism")
     row_totals = counts.sum(axis=1)
     share = np.divide(counts, row_totals[:, None], out=np.zeros_like(counts), where=row_totals[:, None] > 0)
     right = matrix.index.to_numpy()[:, None] == matrix.columns.to_numpy()

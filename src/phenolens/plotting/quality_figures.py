@@ -47,7 +47,7 @@ def flagged_crops(
         InputError: If there is no example, or counts do not fit.
     """
     if not examples:
-        raise InputError("no kind of flag; expected at least one with a crop to show")
+        raise InputError("no flags: expected at least one with a crop to show")
     for flag, crops in examples.items():
         checked_crops(crops, channels, what=flag)
         if not len(crops) <= counts.get(flag, 0) <= n_flagged <= n_crops:

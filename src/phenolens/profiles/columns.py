@@ -48,7 +48,7 @@ class Columns:
     compound: str | None = None  # column of the compound, never a query's neighbour; left out: the treatment
     concentration: str | None = None  # column of the concentration in micromolar
     mechanism: str | None = None  # column of the mechanism of action; empty where it is not known
-    batch: str | None = None  # column of what was made together (BBBC021: the week); NSCB needs it
+    batch: str | None = None  # column of the batch, such as the week of an experiment; NSCB needs it
     plate: str | None = None  # column of the plate
     well: str | None = None  # column of the well
     role: str | None = None  # column that holds treated, control or other

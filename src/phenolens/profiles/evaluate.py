@@ -69,9 +69,9 @@ class ScoreConfig(EvaluateConfig):
     """The scores of a table: EvaluateConfig with the conventions, which a study keeps at their defaults."""
 
     queries: Literal["treatments", "wells"] = "treatments"  # what is matched
-    similarity: Similarity = "cosine"
+    similarity: Similarity = "cosine"  # how near two profiles are
     dropped_mechanisms: DroppedMechanisms = "stay"  # candidates of mechanisms that no query can find
-    averaged_over: AveragedOver = "treatments"
+    averaged_over: AveragedOver = "treatments"  # compounds: each counts once, however many doses it has
     null_draws: Count = 10_000  # random rankings for the p-values of mean average precision
 
 

@@ -260,7 +260,7 @@ def _check_one_treatment_a_well(obs: pd.DataFrame) -> None:
         differing = next(column for column in OF_A_WELL if str(first[column]) != str(second[column]))
         raise InputError(
             f'cells: plate "{first["plate"]}", well "{first["well"]}" has cells with {METADATA[differing]} '
-            f'"{first[differing]}" and "{second[differing]}"; expected one value a well'
+            f'"{first[differing]}" and "{second[differing]}"; expected one value per well'
         )
 
 
@@ -347,7 +347,7 @@ def _check_wells(obs: pd.DataFrame) -> None:
     if twice.any():
         row = obs[twice].iloc[0]
         raise InputError(
-            f'well profiles: plate "{row["plate"]}", well "{row["well"]}" is listed twice; expected one row a well'
+            f'well profiles: plate "{row["plate"]}", well "{row["well"]}" is listed twice; expected one row per well'
         )
     for column in ("compound", "moa", "concentration_um"):
         kinds = treated[["treatment", column]].drop_duplicates()

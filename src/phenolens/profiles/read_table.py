@@ -95,7 +95,7 @@ def _delimited(file: Path, columns: Columns, separator: str) -> pd.DataFrame:
 def _refuse_repeated(names: list[str], what: str, *, source: Path) -> None:
     if len(set(names)) < len(names):
         twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise InputError(f'{source}: {what} "{twice}" is there twice; expected each name once')
+        raise InputError(f'{source}: {what} "{twice}" occurs twice; expected each name once')
 
 
 def _split(raw: pd.DataFrame, columns: Columns, *, source: Path, places: np.ndarray | None = None) -> RawPart:

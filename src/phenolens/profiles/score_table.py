@@ -105,7 +105,7 @@ def score_rows(scores: pd.DataFrame, *, with_published: bool) -> list[ScoreRow]:
 
 
 def outside_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """The scores that have no place in Table 1, another whitening or another statistic, a row a kind of score."""
+    """The scores that have no place in Table 1, another whitening or another statistic, a row per kind of score."""
     inside = scores["statistics"].isin(STATISTICS) & scores["whitening"].isin(["none", first_whitening(scores)])
     rows = []
     for (protocol, model, statistics, whitening), group in (

@@ -1,7 +1,7 @@
 """The files of scores: written and read, and the folder of a table's scores, replaced as a whole or not at all.
 
 While a folder `out` is written, `.out.lock` (held), `.out.partial` (the new one), `.out.old` and `.out.gone` (older
-ones) lie beside it.
+ones) are next to it.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def file_name(score: Score) -> str:
 def read_queries(path: Path) -> pd.DataFrame:
     """Read a `neighbours_*.csv` of a table or a study: a row per query by its name, `counted` and `right` as booleans.
 
-    InputError on a file that is no such table, naming the row where it is one row's fault.
+    InputError on a file that is not such a table, naming the row where it is one row's fault.
     """
     renew = "run `phenolens evaluate` again"
     try:
@@ -215,15 +215,15 @@ def check_folder(out: Path) -> None:
     if others:
         more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
         raise InputError(
-            f'--out {out}: holds "{others[0]}"{more} beside older scores, which `phenolens evaluate` did not write and '
-            "would delete; move it elsewhere, or name another folder"
+            f'--out {out}: holds "{others[0]}"{more} besides older scores; `phenolens evaluate` did not write it and '
+            "would delete it; move it elsewhere, or name another folder"
         )
     if not os.access(out, os.W_OK):
         raise InputError(f"--out {out}: its older scores cannot be replaced (Permission denied); name another folder")
 
 
 def settle(out: Path) -> None:
-    """Clean up what a killed process left beside `out`: older scores are restored unless newer ones are in place."""
+    """Clean up what a killed process left next to `out`: older scores are restored unless newer ones are in place."""
     old, gone = beside(out, "old"), beside(out, "gone")
     for leftover in (gone, beside(out, "partial")):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -249,7 +249,7 @@ def put_in_place(out: Path) -> None:
 
 
 def beside(out: Path, what: str) -> Path:
-    """The hidden path beside a folder, on the same disk."""
+    """The hidden path next to a folder, on the same disk."""
     return out.with_name(f".{out.name}.{what}")
 
 

@@ -79,7 +79,7 @@ def refuse_too_large(numbers: np.ndarray, names: Sequence[str] | np.ndarray, *, 
     if bad.any():
         raise InputError(
             f'{what}: feature "{names[int(bad.argmax())]}" holds {largest[bad.argmax()]:.3g}{after} '
-            f"({int(bad.sum()):,} such features of {len(bad):,}), too large to be squared in float64; bring it to "
+            f"({int(bad.sum()):,} such features of {len(bad):,}), too large to be squared in float64; convert it to "
             "another unit, or remove it"
         )
 

@@ -278,7 +278,7 @@ def _refuse_small_spread(learnt_on: np.ndarray, names: pd.Index, group: str) -> 
         raise InputError(
             f'profiles: feature "{names[int(bad.argmax())]}" has a spread of {spread[bad.argmax()]:.3g} in the rows of '
             f'"{group}" ({int(bad.sum()):,} such features of {len(bad):,}), too small to be squared in '
-            "float64; bring it to another unit, or remove it"
+            "float64; convert it to another unit, or remove it"
         )
 
 

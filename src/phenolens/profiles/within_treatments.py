@@ -1,8 +1,8 @@
-"""Whiten by how rows vary within their treatments, for screens with few cells a well or few control wells.
+"""Whiten by how rows vary within their treatments, for screens with few cells per well or few control wells.
 
 N rows (cells or wells), Z features, T treatments. The covariance is that of the rows about the mean of their own
 treatment, so the whole screen says which differences mean nothing, not the controls alone. Names of treatments are
-used, mechanisms never. docs/scoring.md, "Few cells a well".
+used, mechanisms never. docs/scoring.md, "Few cells per well".
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def fit_within_treatments(tables: Iterable[AnnData], recipe: Recipe) -> Whitenin
             rows = table[~noise_flags(table.obs[METADATA["is_noise"]], what="cells")]
         x = feature_matrix(rows)
         if not n:
-            names, shift = rows.var_names, x.mean(axis=0)  # keeps the squares small beside the spread
+            names, shift = rows.var_names, x.mean(axis=0)  # keeps the squares small compared with the spread
             squares = np.zeros((x.shape[1], x.shape[1]))
         x = x - shift
         squares += x.T @ x

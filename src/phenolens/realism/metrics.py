@@ -33,7 +33,7 @@ class MeasuredImages:
     """The measures of one set of images of N cells."""
 
     name: str  # such as `VAE+`
-    measures: pd.DataFrame  # a row a cell, N rows
+    measures: pd.DataFrame  # a row per cell, N rows
     fine_power: np.ndarray  # (N, C) power in the fine band
     ssim: np.ndarray  # (N, C) structural similarity to the cell's own original; NaN where it has none
     shared: np.ndarray  # (N, C) power in the fine band at the place of the original's; NaN where it has none
@@ -49,7 +49,7 @@ class Scale:
 
     @classmethod
     def of(cls, real: pd.DataFrame) -> "Scale":
-        """The scale of real cells, a row a cell, without measures that are constant or often missing.
+        """The scale of real cells, a row per cell, without measures that are constant or often missing.
 
         Raises:
             InputError: If no measure is left.

@@ -148,7 +148,7 @@ def channels_of(table: pd.DataFrame) -> list[str]:
 
 
 def realism_rows(table: pd.DataFrame) -> list[list[str]]:
-    """The table's rows as text under HEADINGS: one value a channel, values with their spread, a dash for NaN."""
+    """The table's rows as text under HEADINGS: one value per channel, values with their spread, a dash for NaN."""
     channels = channels_of(table)
     return [_row_texts(row, channels) for row in table.to_dict("records")]
 

@@ -32,7 +32,6 @@ from phenolens.realism.saved import saved_realism
 from phenolens.report.crop_quality import crop_quality, excluded_crops
 from phenolens.report.nearest_neighbours import neighbour_pairs
 from phenolens.report.page import ReportContents, report_html
-from phenolens.runs.catalogue import nearest_names
 from phenolens.runs.decoder import DecodingRun, open_decoding_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.reproduce import commands
@@ -98,7 +97,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
         treatment_map=treatment_map(profiles),
         neighbours=None if queries is None else neighbour_pairs(queries, cells, store),
         wrong=None if queries is None else _wrong(queries),
-        **_decoded_pictures(study, store, run, scored, cells, profiles, config),
+        **_decoded_pictures(study, store, run, scored, cells, config),
         realism=realism,
         cells=mechanism_sheet(store, n=config.shown_cells, seed=config.picture_seed),
         learning_curves=_learning_curves(study, run, history),
@@ -179,7 +178,6 @@ def _decoded_pictures(
     run: str,
     scored: list[str],
     cells: EmbeddedCells,
-    profiles: anndata.AnnData,
     config: ReportConfig,
 ) -> dict[str, Any]:
     """Reconstructions by all runs that decode, and interpolations by the pictured run or else the last of these."""
@@ -191,9 +189,7 @@ def _decoded_pictures(
     decoder = decoding[-1]
     cells = cells if decoder.name == run else embedded_cells(study, decoder.name)
     return {
-        "interpolations": interpolation_strips(
-            decoder, cells, profiles, compounds=config.compounds, frames=config.frames
-        ),
+        "interpolations": interpolation_strips(decoder, cells, compounds=config.compounds, frames=config.frames),
         "reconstructions": draw_reconstructions(
             store, decoding, FigureConfig(shown_cells=config.shown_cells, picture_seed=config.picture_seed)
         ),
@@ -201,7 +197,7 @@ def _decoded_pictures(
 
 
 def mechanism_sheet(store: CropStore, *, n: int, seed: int) -> Picture:
-    """Random real cells, a row a mechanism, the control first."""
+    """Random real cells, a row per mechanism, the control first."""
     random = np.random.default_rng(seed)
     cells = store.cells
     counted = ~cells["is_noise"].to_numpy(bool)
@@ -220,7 +216,6 @@ def mechanism_sheet(store: CropStore, *, n: int, seed: int) -> Picture:
 def interpolation_strips(
     run: DecodingRun,
     cells: EmbeddedCells,
-    profiles: anndata.AnnData,
     *,
     compounds: tuple[str, ...],
     frames: int,
@@ -228,37 +223,18 @@ def interpolation_strips(
     """Interpolations from the control cell nearest to the controls' mean to a cell of each chosen treatment.
 
     Raises:
-        InputError: If a named compound has no profile.
+        InputError: If a named compound has no cells.
     """
     traveller = Traveller(run, cells)
-    chosen = chosen_treatments(profiles, compounds)
+    chosen = compounds or cells.strongest_treatments()[:MOST_STRIPS]
     strips: list[Picture] = []
     for treatment in track(chosen, f"interpolations by {run.name}", total=len(chosen)):
         strips += map(travel_strip, traveller.travel(TravelConfig(to=treatment, frames=frames)))
     return strips
 
 
-def chosen_treatments(profiles: anndata.AnnData, compounds: tuple[str, ...]) -> list[str]:
-    """The named treatments, and the dose farthest from controls of named compounds, or else of MOST_STRIPS mechanisms.
-
-    Raises:
-        InputError: If a name has no profile; the message offers the nearest names.
-    """
-    obs = profiles.obs.assign(distance=np.linalg.norm(np.asarray(profiles.X), axis=1))
-    obs = obs.sort_values("distance", ascending=False, kind="stable")
-    treatments, of_compound = obs["Metadata_Treatment"].astype(str), obs["Metadata_Compound"].astype(str)
-    named = {name: name for name in treatments} | dict(zip(of_compound[::-1], treatments[::-1]))
-    for name in compounds:
-        if name not in named:
-            raise InputError(f'no profile of COMPOUND or COMPOUND@DOSE "{name}"; {nearest_names(name, sorted(named))}')
-    if compounds:
-        return [named[name] for name in compounds]
-    labelled = obs[obs["Metadata_MoA"].astype(str) != ""]
-    return labelled.drop_duplicates("Metadata_MoA")["Metadata_Treatment"].astype(str).tolist()[:MOST_STRIPS]
-
-
 def _wrong(queries: pd.DataFrame) -> pd.DataFrame:
-    """A row a treatment whose nearest neighbour has another mechanism."""
+    """A row per treatment whose nearest neighbour has another mechanism."""
     wrong = queries[queries["counted"] & ~queries["right"]]
     return wrong[list(WRONG_COLUMNS)].rename(columns=WRONG_COLUMNS)
 
@@ -269,7 +245,9 @@ def _learning_curves(study: Study, run: str, history: pd.DataFrame) -> list[Pict
         pictures.append(learning_curves(history.drop(columns=["seconds", "cells_per_second"]), title=run))
     during = study.run_folder(run) / "reconstructions.png"
     if during.exists():
-        caption = f"{run} during training: a row a cell, first the original, then its reconstruction after more steps."
+        caption = (
+            f"{run} during training: a row per cell, first the original, then its reconstruction after more steps."
+        )
         pictures.append(SavedPicture(during.read_bytes(), caption, alt="Reconstructions of the same cells over steps"))
     return pictures or None
 
@@ -289,7 +267,7 @@ def _certificates(about: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _excluded(study: Study, store: CropStore, run: str, scored: list[str]) -> pd.DataFrame:
-    """What is in no batch, profile or score: a row a kind."""
+    """What is in no batch, profile or score: a row per kind."""
     wells = read_h5ad(study.profiles_folder(run) / "wells_mean.h5ad", remedy="run `phenolens profile` again")
     about = json.loads(wells.uns["phenolens"])
     table = excluded_crops(store, n_wells=len(about["wells_left_out"]), min_cells=about["min_cells"])

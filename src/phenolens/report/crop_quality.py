@@ -43,7 +43,7 @@ class CropQuality:
     kept_out: list[str]  # the kinds of --leave-out
     n_plates: int
     n_unusual: int  # plates
-    by_plate: pd.DataFrame  # a row a plate, the first all plates together
+    by_plate: pd.DataFrame  # a row per plate, the first all plates together
     found: FoundNuclei | None = None
     example_crops: Picture | None = None
 
@@ -76,7 +76,7 @@ def crop_quality(store: CropStore, *, seed: int) -> CropQuality:
 
 
 def flag_counts(store: CropStore) -> pd.DataFrame:
-    """Crops by plate: `crops`, a column a kind of FLAGS, `left out`; a crop can have several flags."""
+    """Crops by plate: `crops`, a column per kind of FLAGS, `left out`; a crop can have several flags."""
     plates: Mapping[str, Any] = store.about["plates"]
     rows = [
         {
@@ -106,7 +106,7 @@ def unusual_shares(counts: pd.DataFrame) -> pd.Series:
 
 
 def excluded_crops(store: CropStore, *, n_wells: int, min_cells: int) -> pd.DataFrame:
-    """What is in no batch and no profile, a row a kind: what, how many, why."""
+    """What is in no batch and no profile, a row per kind: what, how many, why."""
     plates = store.about["plates"].values()
     kinds = " or ".join(store.about["config"]["leave_out"])
     rows = [

@@ -53,7 +53,7 @@ def chosen_pairs(queries: pd.DataFrame, cells: EmbeddedCells, store: CropStore, 
     """Up to SHOWN_WRONG wrong pairs, then SHOWN_RIGHT right ones, the smallest distances of different mechanisms first.
 
     Args:
-        queries: A score's neighbours table as it is saved, a row a treatment.
+        queries: A score's neighbours table as it is saved, a row per treatment.
         cells: Embedded cells; those closest to their treatment's mean are shown.
         store: Their crops.
         n_cells: Cells of each treatment.

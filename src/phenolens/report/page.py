@@ -30,7 +30,7 @@ class ReportContents:
     confusion: Sequence[Picture] | None = None
     treatment_map: Picture | None = None
     neighbours: Picture | None = None  # nearest-neighbour pairs
-    wrong: pd.DataFrame | None = None  # a row a treatment whose neighbour has another mechanism
+    wrong: pd.DataFrame | None = None  # a row per treatment whose neighbour has another mechanism
     interpolations: Sequence[Picture] | None = None
     reconstructions: Picture | None = None
     realism: SavedRealism | None = None
@@ -40,7 +40,7 @@ class ReportContents:
     too_few_records: int | None = None  # records of a training that is too short to judge
     quality: crop_quality.CropQuality | None = None
     whitening: Sequence[str] | None = None  # a certificate each
-    excluded: pd.DataFrame | None = None  # a row a kind: what, how many, why
+    excluded: pd.DataFrame | None = None  # a row per kind: what, how many, why
     commands: Sequence[str] | None = None  # that repeat all this, in order
     study: str = "STUDY"  # the study's folder, as in the commands
 

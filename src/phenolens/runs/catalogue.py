@@ -42,7 +42,7 @@ class Catalogue:
 
     cells: pd.DataFrame  # (N rows) the store's `cells` with `treatment`; an unknown mechanism is an empty text
     counted: np.ndarray  # (N,) whether a cell is counted: not flagged as noise
-    wells: pd.DataFrame  # a row a well: OF_A_WELL, n_cells (all of them), n_noise
+    wells: pd.DataFrame  # a row per well: OF_A_WELL, n_cells (all of them), n_noise
     # index: treatment; label, compound, concentration_um, moa, role, n_wells, n_cells (counted); by compound and dose
     treatments: pd.DataFrame
 

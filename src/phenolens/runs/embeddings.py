@@ -13,6 +13,7 @@ from phenolens.core.errors import InputError
 from phenolens.crops.store import CropStore
 from phenolens.readiness import embedding_sources
 from phenolens.runs.catalogue import Catalogue
+from phenolens.runs.latent_path import target_cell
 from phenolens.study import LATENT, Study
 
 PICKED = 200  # rows of a plate up to which they are read one by one; beyond, reading the whole plate is faster
@@ -24,6 +25,27 @@ class EmbeddedCells:
 
     z: np.ndarray  # (N, Z) float32
     catalogue: Catalogue
+
+    def nearest_to_mean(self, rows: np.ndarray) -> int:
+        """Of the cells in these rows, the row of the one whose embedding is nearest to their mean."""
+        return int(rows[target_cell(self.z[rows])])
+
+    def strongest_treatments(self) -> list[str]:
+        """Of each mechanism the treatment whose mean embedding is farthest from the controls', the farthest first.
+
+        By squared distance minus its expectation by chance for so few cells. Where no mechanism is known, of each
+        compound.
+        """
+        controls = self.catalogue.rows(role="control")
+        if not len(controls):
+            raise InputError("no control cells, from which the effect of treatments is measured; name a treatment")
+        middle, variance = self.z[controls].mean(axis=0), float(self.z[controls].var(axis=0).sum())
+        treated = self.catalogue.treatments.query("role == 'treated' and n_cells > 0")
+        far = [np.square(self.z[self.catalogue.rows_of(name)].mean(axis=0) - middle).sum() for name in treated.index]
+        treated = treated.assign(far=np.array(far) - variance / treated["n_cells"])
+        by = "moa" if (treated["moa"] != "").any() else "compound"
+        treated = treated[treated[by] != ""].sort_values("far", ascending=False, kind="stable")
+        return treated.drop_duplicates(by).index.tolist()
 
 
 def embedded_cells(study: Study, run: str) -> EmbeddedCells:

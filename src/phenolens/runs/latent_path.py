@@ -36,7 +36,7 @@ def target_cell(z_treatment: np.ndarray) -> int:
     """
     if z_treatment.ndim != 2 or not z_treatment.size or not np.isfinite(z_treatment).all():
         raise InputError(
-            f"embeddings of shape {z_treatment.shape}: expected finite values, a row a cell, at least one cell"
+            f"embeddings of shape {z_treatment.shape}: expected finite values, a row per cell, at least one cell"
         )
     return int(np.argmin(np.square(z_treatment - z_treatment.mean(axis=0)).sum(axis=1)))
 

@@ -139,7 +139,9 @@ def batch_of(plate: str, *, source: str) -> str:
     """`Week10` of `Week10_40111`: the plates of a week were made together."""
     match = PLATE.match(plate)
     if match is None:
-        raise InputError(f'{source}: plate "{plate}" does not begin with its week (expected such as "Week1_22123")')
+        raise InputError(
+            f'{source}: plate "{plate}" does not begin with its week (expected a name such as "Week1_22123")'
+        )
     return match[1]
 
 
@@ -287,7 +289,7 @@ def open_cropset(source: Path, config: LayoutConfig, selection: Selection) -> tu
 
 @keyword_settings
 def read_cropset(source: Path, *, selection: Selection = LABELLED) -> tuple[Screen, pd.DataFrame]:
-    """The screen of a crop set's fields, without files, and a row a crop.
+    """The screen of a crop set's fields, without files, and a row per crop.
 
     Only folders are listed, no crop is opened.
 
@@ -325,7 +327,7 @@ def read_cropset(source: Path, *, selection: Selection = LABELLED) -> tuple[Scre
 def _crops_folder(source: Path) -> Path:
     folder = source / CROPS_FOLDER
     if not folder.is_dir():
-        raise InputError(f"{source}: no folder {CROPS_FOLDER}; it holds the crop set's folders, one a field")
+        raise InputError(f"{source}: no folder {CROPS_FOLDER}; it holds the crop set's folders, one per field")
     return folder
 
 
@@ -341,7 +343,7 @@ def _on_disk(rows: pd.DataFrame, source: Path, *, skip_missing: bool) -> tuple[p
     missing = list(rows["path"][~has_file])
     unnamed = sorted(present - set(rows["path"]))
     for what, examples, instead in (
-        (f"{CROP_TABLE} names a crop that is not under {source}", missing, "Bring it"),
+        (f"{CROP_TABLE} names a crop that is not under {source}", missing, "Add it"),
         (f"{source}: a crop that {CROP_TABLE} does not name", unnamed, "Move it away"),
     ):
         if examples and not skip_missing:
@@ -369,7 +371,7 @@ def _read_crop(path: Path, crop_px: int | None) -> UInt16Array:
     try:
         crop = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such crop; bring it, or run with --skip-missing") from error
+        raise InputError(f"{path}: no such crop; add it, or run with --skip-missing") from error
     except (ValueError, EOFError, OSError) as error:
         raise InputError(f"{path}: not a whole .npy ({error}); replace the file") from error
     if crop.ndim != 3 or crop.shape[2] != len(CHANNELS_ON_DISK) or crop.dtype != np.uint16:

@@ -34,12 +34,12 @@ PLATE_COLUMNS = ("Metadata_Plate", "Image_Metadata_Plate", "plate")  # read as t
 
 
 def read_centres(path: Path, screen: Screen, *, skip_missing: bool = False) -> tuple[pd.DataFrame, dict[str, int]]:
-    """One row a nucleus in the screen's fields, and counts of what was left out.
+    """One row per nucleus in the screen's fields, and counts of what was left out.
 
     Args:
         path: A CSV that names the field of each nucleus by `TableNumber` and `ImageNumber` (the screen must have them,
             as BBBC021 does), by `Metadata_Plate`, `Metadata_Well` and `Metadata_Site` or by `plate`, `well` and
-            `site`; a CSV with ImageNumber alone and Image.csv beside it; a folder of such folders, one a site;
+            `site`; a CSV with ImageNumber alone and Image.csv next to it; a folder of such folders, one per site;
             CellProfiler's SQLite; a Parquet of CytoTable; DeepProfiler's folder of `locations`. Where the images' table
             has no plate, well and site, its file names say which field it is.
         screen: Nuclei in fields that it does not have are left out.
@@ -85,7 +85,7 @@ def _in_fields(raw: pd.DataFrame, screen: Screen, *, source: str) -> pd.DataFram
         nuclei[ours] = numbers(raw, name, source=source)
     nuclei = nuclei.astype({"object_number": np.int64, "y": float, "x": float})
     fields = screen.table[list(dict.fromkeys([*keys.values(), *FIELD]))]
-    refuse_repeated(fields, list(keys.values()), source="the screen", expected="one row a field")
+    refuse_repeated(fields, list(keys.values()), source="the screen", expected="one row per field")
     joined = nuclei.merge(fields, on=list(keys.values()), how="inner")
     if joined.empty:
         raise InputError(
@@ -93,7 +93,7 @@ def _in_fields(raw: pd.DataFrame, screen: Screen, *, source: str) -> pd.DataFram
             f"(joined by {', '.join(keys)}); give the centres of this screen"
         )
     centres = joined[[*FIELD, *CENTRE_COLUMNS.values()]]
-    refuse_repeated(centres, [*FIELD, "object_number"], source=source, expected="one row a nucleus")
+    refuse_repeated(centres, [*FIELD, "object_number"], source=source, expected="one row per nucleus")
     return centres.sort_values([*FIELD, "object_number"]).reset_index(drop=True)
 
 
@@ -127,14 +127,14 @@ def _with_fields(nuclei: pd.DataFrame, images: pd.DataFrame, screen: Screen, *, 
     keys = [key for key in NUMBER_KEYS if key in nuclei and key in images]
     fields = _fields_of(images, screen, source=source)
     table = pd.concat([images[keys], fields], axis=1)
-    refuse_repeated(table, keys, source=source, expected="one row an image")
+    refuse_repeated(table, keys, source=source, expected="one row per image")
     joined = nuclei[[*keys, *CENTRE_COLUMNS]].merge(table, on=keys, how="left", indicator="found")
     lost = joined["found"] == "left_only"
     if lost.any():
         row = joined[lost].iloc[0]
         raise InputError(
             f"{source}: no row for {', '.join(f'{key} {row[key]}' for key in keys)}, of {int(lost.sum()):,} nuclei; "
-            "bring the table of images that belongs to the nuclei"
+            "add the table of images that belongs to the nuclei"
         )
     return joined.loc[joined["Metadata_Plate"].notna(), [*FIELD_KEYS, *CENTRE_COLUMNS]]
 
@@ -200,7 +200,7 @@ def _sqlite(path: Path, screen: Screen) -> pd.DataFrame:
             of_images = [name for name in _sqlite_columns(database, image_table) if IMAGE_COLUMN.search(name)]
             images = _selected(database, image_table, {name: name for name in of_images})
     except (sqlite3.Error, pd.errors.DatabaseError) as error:
-        raise InputError(f"{path}: not a whole SQLite database ({error}); replace it") from error
+        raise InputError(f"{path}: not a complete SQLite database ({error}); replace it") from error
     return _with_fields(nuclei, images, screen, source=f"{path.name}, {image_table}")
 
 
@@ -233,7 +233,7 @@ def _parquet(path: Path, screen: Screen) -> pd.DataFrame:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; expected a Parquet of CytoTable") from error
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a whole Parquet ({' '.join(str(error).split())}); replace it") from error
+        raise InputError(f"{path}: not a complete Parquet file ({' '.join(str(error).split())}); replace it") from error
     nuclei = table[list(chosen.values())].set_axis(list(chosen), axis=1)
     if len(fields) == len(FIELD_KEYS):
         return nuclei
@@ -253,7 +253,7 @@ def _site_folders(folder: Path, screen: Screen, skip_missing: bool) -> tuple[pd.
     def nuclei_of(path: Path) -> pd.DataFrame:
         images = _beside(path.parent, "Image.csv")
         if images is None:
-            raise InputError(f"{path.parent}: {OBJECT}.csv without Image.csv beside it; bring it")
+            raise InputError(f"{path.parent}: {OBJECT}.csv without Image.csv next to it; add it")
         _refuse_empty(images)
         raw = read_csv(path, columns=CENTRE_COLUMNS, text=PLATE_COLUMNS)
         return _with_image_table(raw, images, screen)

@@ -15,12 +15,13 @@ class LayoutConfig:
 
     # the CSV of images (table: images.csv in the source; loaddata: load_data.csv; deepprofiler: index.csv)
     table: Path | None = None
-    # CSV, a row a well: well, compound ... (plate_map.csv in the source when it is there)
+    # CSV, a row per well: well, compound ... (default: plate_map.csv in the source, if it exists)
     plate_map: Path | None = None
-    pattern: str = ""  # of the pattern layout, such as {plate}/{well}_s{site}_w{channel}.tif
+    pattern: str = ""  # file names of --layout pattern, such as {plate}/{well}_s{site}_w{channel}.tif
     channels: tuple[str, ...] = ()  # channels to take, in this order, also renamed as DNA=w1; all when none is named
     controls: tuple[str, ...] = ("DMSO",)  # compounds that are controls where there is no column role
-    centres: Path | None = None  # cells' centres: CSV, folder, SQLite or Parquet (Nuclei.csv in the source)
+    # centres of cells: CSV, folder, SQLite or Parquet (default: Nuclei.csv in the source, if it exists)
+    centres: Path | None = None
 
     def plate_map_path(self, source: Path) -> Path | None:
         """The plate map, given or in the source; None where there is none."""

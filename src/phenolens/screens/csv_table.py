@@ -76,9 +76,9 @@ def refuse_rows(bad: pd.Series | np.ndarray, values: pd.Series, *, expected: str
 
 
 def refuse_repeated(table: pd.DataFrame, keys: Sequence[str], *, source: str, expected: str) -> None:
-    """InputError when two rows have the same `keys`; `expected` ends the message: `one row a well`."""
+    """InputError when two rows have the same `keys`; `expected` ends the message: `one row per well`."""
     twice = table.duplicated(list(keys))
     if twice.any():
         row = table[twice].iloc[0]
         where = ", ".join(f"{key} {row[key]}" for key in keys)
-        raise InputError(f"{source}: {where} is there twice ({int(twice.sum()):,} such rows); expected {expected}")
+        raise InputError(f"{source}: {where} occurs twice ({int(twice.sum()):,} such rows); expected {expected}")

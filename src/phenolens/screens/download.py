@@ -54,7 +54,7 @@ class FetchConfig(Bounded):
     plates: tuple[str, ...] = ()  # such as Week1_22123; all when none is named
     mirror: str = ADDRESS  # address of the folder that holds the tables and archives, http or https
     parallel: Annotated[int, Bounds(ge=1, le=16)] = 2  # plates downloaded and unpacked at the same time
-    keep_archives: bool = False  # keep each zip beside its plate's folder
+    keep_archives: bool = False  # keep each zip next to its plate's folder
     tries: Count = 5  # attempts to download a file
     timeout_s: Annotated[float, Bounds(ge=0.01)] = 30.0  # seconds that a connection may be silent
 
@@ -189,7 +189,7 @@ class _Server:
             response.raise_for_status()
         length = response.headers.get("Content-Length", "")
         if not length.isdecimal():
-            raise InputError(f"{self.address}{name}: no Content-Length, expected the file's; choose another --mirror")
+            raise InputError(f"{self.address}{name}: the answer has no Content-Length; choose another --mirror")
         return int(length)
 
     def download(self, name: str, *, length: int) -> Path:

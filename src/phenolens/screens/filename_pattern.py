@@ -64,10 +64,10 @@ def pattern_expression(pattern: str) -> re.Pattern[str]:
     strange = [name for name in names if name not in PLACES or names.count(name) > 1]
     lacking = [name for name in ("well", "channel") if name not in names]
     if strange or lacking:
-        found = f"{{{strange[0]}}} is not known or is there twice" if strange else f"it has no {{{lacking[0]}}}"
+        found = f"{{{strange[0]}}} is not known or occurs twice" if strange else f"it has no {{{lacking[0]}}}"
         raise InputError(
-            f'--pattern "{pattern}": {found}; expected such as {{plate}}/{{well}}_s{{site}}_w{{channel}}.tif, with * '
-            "for what changes and {guid} for an identifier"
+            f'--pattern "{pattern}": {found}; expected such as {{plate}}/{{well}}_s{{site}}_w{{channel}}.tif, '
+            "with * for what changes and {guid} for an identifier"
         )
     written = "".join(
         f"(?P<{part[1:-1]}>{PLACES[part[1:-1]]})"

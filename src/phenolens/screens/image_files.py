@@ -100,7 +100,7 @@ def with_files(screen: Screen, *, skip_missing: bool) -> Screen:
             )
     if missing and not skip_missing:
         raise InputError(
-            f"{missing[0]}; {len(missing):,} such files in {int((~complete).sum()):,} fields. Bring them, or run with "
+            f"{missing[0]}; {len(missing):,} such files in {int((~complete).sum()):,} fields. Add them, or run with "
             "--skip-missing; no crop was written."
         )
     if not complete.any():
@@ -111,7 +111,7 @@ def with_files(screen: Screen, *, skip_missing: bool) -> Screen:
 
 
 def count_unnamed(folder: Path, references: Iterable[str]) -> int:
-    """How many images lie beside those that a table names and are not named; thumbnails (`_thumb`) do not count.
+    """How many images lie next to those that a table names without being named; thumbnails (`_thumb`) do not count.
 
     They are counted and not refused: tables of a part of a screen are common.
     """
@@ -210,7 +210,7 @@ def sizes_and_newest(files: Iterable[Path]) -> tuple[list[int], int]:
     try:
         states = [file_on_disk(path).stat() for path in files]
     except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: no such image; bring it, or run with --skip-missing") from error
+        raise InputError(f"{error.filename}: no such image; add it, or run with --skip-missing") from error
     return [state.st_size for state in states], max((state.st_mtime_ns for state in states), default=0)
 
 

@@ -20,7 +20,7 @@ from phenolens.screens.screen import Screen
 FILE = "file_"
 FILE_COLUMN = re.compile(r"^(?:Image_)?FileName_(?P<channel>.+)$")
 URL_COLUMN = re.compile(r"^(?:Image_)?URL_(?P<channel>.+)$")
-ILLUMINATION = re.compile(r"^Illum", re.IGNORECASE)  # correction functions beside the images, as .npy
+ILLUMINATION = re.compile(r"^Illum", re.IGNORECASE)  # correction functions next to the images, as .npy
 INPUTS, INDEX, IMAGES, LOCATIONS = "inputs", Path("metadata", "index.csv"), "images", "locations"  # of DeepProfiler
 OUTLINES = "Outlines"  # masks of the cells, not a channel
 OTHER_PICTURES = (".jpg", ".jpeg", ".jp2", ".bmp", ".gif", ".webp")  # kinds that are not read, most of them lossy
@@ -28,7 +28,7 @@ WITH_DOSE = "treatment"  # beside a column for the compound it is the compound w
 
 
 def read_table(source: Path, *, config: LayoutConfig, skip_missing: bool = False) -> Screen:
-    """The screen of a CSV with a row a field: `plate`, `well`, `file_<channel>` at least (paths within `source`).
+    """The screen of a CSV with a row per field: `plate`, `well`, `file_<channel>` at least (paths within `source`).
 
     Files are not yet searched (see with_files). Raises InputError for a missing column, no `file_` column, and a
     field without the name of a file for each channel (with `skip_missing` left out and counted).
@@ -76,7 +76,7 @@ def read_loaddata(source: Path, *, config: LayoutConfig, skip_missing: bool = Fa
 
 
 def read_deepprofiler(source: Path, *, config: LayoutConfig, skip_missing: bool = False) -> Screen:
-    """The screen of a project folder, or of its `inputs`: a row a field in `metadata/index.csv`.
+    """The screen of a project folder, or of its `inputs`: a row per field in `metadata/index.csv`.
 
     `Metadata_Plate`, `Metadata_Well` and `Metadata_Site` name the field; a column whose every value is the name of an
     image is a channel, its paths lie within `images` (as DeepProfiler joins them). Raises InputError as read_table
@@ -215,5 +215,5 @@ def _refuse_lost_images(others: pd.DataFrame, *, source: str) -> None:
             row = int(str(bad.idxmax()))
             raise InputError(
                 f'{source}, row {row + 2}: {name} is "{others[name].loc[row]}"; expected images that end in '
-                f"{', '.join(IMAGE_SUFFIXES)} in all rows or in none; correct it, or take the column out"
+                f"{', '.join(IMAGE_SUFFIXES)} in all rows or in none; correct it, or remove the column"
             )

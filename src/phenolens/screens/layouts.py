@@ -47,7 +47,7 @@ def _fields(read: Callable[..., Screen]) -> Callable[[Path, LayoutConfig, Select
 LAYOUTS = {
     "bbbc021": Layout("a BBBC021 download, or a simulated screen", _bbbc021, pixel_um=PIXEL_UM),
     "cropset": Layout("BBBC021's public set of single-cell crops", open_cropset, has_fields=False),
-    "table": Layout("images.csv, a row a field", _fields(read_table)),
+    "table": Layout("images.csv, a row per field", _fields(read_table)),
     "loaddata": Layout("CellProfiler's load_data.csv or Image.csv", _fields(read_loaddata)),
     "pattern": Layout("file names of a --pattern, and a plate map", _fields(read_pattern)),
     "ome-zarr": Layout("OME-Zarr plates, and a plate map", _fields(read_ome_zarr)),

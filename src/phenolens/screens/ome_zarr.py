@@ -32,7 +32,7 @@ NOWHERE = np.uint64(2**64 - 1)  # both, for a chunk that was not written. Zarr 3
 
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
-BRING = "bring the whole image, or run with --skip-missing"
+REPLACE_IMAGE = "copy the whole image again, or run with --skip-missing"
 PIXEL_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16))
 
 
@@ -58,7 +58,7 @@ def image_attributes(folder: Path, *, named: str) -> dict[str, Any]:
     except (KeyError, IndexError, TypeError):
         level = None
     if attributes is None or level is None:
-        raise InputError(f"{named} is no OME-Zarr image ({folder}: no multiscales in zarr.json or .zattrs)")
+        raise InputError(f"{named} is not an OME-Zarr image ({folder}: no multiscales in zarr.json or .zattrs)")
     return attributes
 
 
@@ -84,7 +84,7 @@ def read_ome_zarr(source: Path, *, config: LayoutConfig, skip_missing: bool = Fa
     The plate's name is the folder's without .zarr. Channels are the labels in the images' `omero`, the same in all;
     images without labels are named by `config.channels`. Raises InputError for a folder without a plate, a well or
     field that the metadata names and the disk has not (with `skip_missing` left out and counted), channels that differ
-    between fields, and more than one acquisition a well.
+    between fields, and more than one acquisition per well.
     """
     source = Path(source)
     folder, plates = _plates(source)
@@ -120,7 +120,7 @@ def _plates(source: Path) -> tuple[Path, dict[Path, dict[str, Any]]]:
 def _fields(
     folder: Path, plates: dict[Path, dict[str, Any]], *, skip_missing: bool
 ) -> tuple[list[dict[str, Any]], int]:
-    """A row a field: plate, well, site, path within `folder`, labels; and how many wells and fields are not there."""
+    """A row per field: plate, well, site, path within `folder`, labels; and how many wells and fields are not there."""
     rows: list[dict[str, Any]] = []
     missing: list[Path] = []
     wells = [
@@ -152,8 +152,8 @@ def _fields(
             )
     if missing and (not skip_missing or not rows):
         raise InputError(
-            f"{missing[0]}: not there, though the plate's metadata names it ({len(missing)} such wells or fields). "
-            "Bring it, or run with --skip-missing; no crop was written."
+            f"{missing[0]}: missing, although the plate's metadata names it ({len(missing)} such wells or fields). "
+            "Add it, or run with --skip-missing; no crop was written."
         )
     if not rows:
         raise InputError(f"{next(iter(plates))}: the plate names no field; expected wells with images")
@@ -256,9 +256,11 @@ def zarr_plane(reference: ImageReference, *, named: str) -> tuple[Any, Chunks, C
     path = reference.file
     chunks = plane_chunks(array, Path(array.store.root) / array.path, index)
     if chunks.n_missing == chunks.n:
-        raise InputError(f"{named} has no pixels ({path}: none of the plane's {chunks.n} chunks is on disk); {BRING}")
+        raise InputError(
+            f"{named} has no pixels ({path}: none of the plane's {chunks.n} chunks is on disk); {REPLACE_IMAGE}"
+        )
     if chunks.empty is not None:
-        raise InputError(f"{named} is not whole ({chunks.empty}: the file is empty, 0 bytes); {BRING}")
+        raise InputError(f"{named} is not whole ({chunks.empty}: the file is empty, 0 bytes); {REPLACE_IMAGE}")
 
     def pixels() -> Pixels:
         try:
@@ -277,7 +279,7 @@ def _opened(reference: ImageReference, *, named: str) -> tuple[Any, tuple[int, .
 
     path = reference.file
     if not path.is_dir():
-        raise InputError(f"{named} has no image (expected the folder {path}); bring it, or run with --skip-missing")
+        raise InputError(f"{named} has no image (expected the folder {path}); add it, or run with --skip-missing")
     attributes = image_attributes(path, named=named)
     level = str(attributes["multiscales"][0]["datasets"][0]["path"])
     try:
@@ -285,10 +287,10 @@ def _opened(reference: ImageReference, *, named: str) -> tuple[Any, tuple[int, .
     except Exception as error:  # zarr raises several kinds
         raise InputError(
             f"{named} has no pixels at level {level} of {path}, which its metadata names "
-            f"({' '.join(str(error).split())}); {BRING}"
+            f"({' '.join(str(error).split())}); {REPLACE_IMAGE}"
         ) from error
     if array.dtype not in PIXEL_TYPES:
-        raise InputError(f"{named} has pixels of type {array.dtype} ({path}); expected 8 or 16 bits without sign")
+        raise InputError(f"{named} has pixels of type {array.dtype} ({path}); expected unsigned 8 or 16 bits")
     axes = axes_of(attributes, array.ndim)
     if axes[-2:] != "YX" or len(axes) != array.ndim:
         raise InputError(f"{named} has the axes {axes.lower()} for {array.ndim} dimensions ({path}); expected ... y, x")

@@ -1,4 +1,4 @@
-"""The treatment of each well, from a plate map or from columns beside the images, with defaults for missing columns.
+"""The treatment of each well, from a plate map or the table of images, with defaults for missing columns.
 
 Columns may have any of the names below; case, spaces, and a leading `Metadata_` or `Image_Metadata_` do not matter.
 """
@@ -32,7 +32,7 @@ TREATMENT = ("compound", "concentration_um", "moa", "role", "batch")
 def read_as_text(path: Path, *, columns: Collection[str] = ()) -> pd.DataFrame:
     """A table with every cell as written (plate 007 is not 7), an empty cell as NaN; InputError as in read_csv."""
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; give the right one, or bring it")
+        raise InputError(f"{path}: no such file; correct the path")
     header = read_csv(path, columns=columns).columns
     return read_csv(path, columns=columns, text=header)
 
@@ -65,7 +65,7 @@ def known_columns(raw: pd.DataFrame, *, source: str) -> pd.DataFrame:
 
 
 def read_plate_map(path: Path) -> pd.DataFrame:
-    """One row a well: `well`, `compound` and, if the file has them, `plate` and the rest of TREATMENT.
+    """One row per well: `well`, `compound` and, if the file has them, `plate` and the rest of TREATMENT.
 
     Without `plate` it applies to every plate. Raises InputError without a well or compound column and for a well that
     is listed twice.
@@ -76,10 +76,10 @@ def read_plate_map(path: Path) -> pd.DataFrame:
         if name not in known:
             raise InputError(
                 f"{path}: no column for the {name} (it may be called {', '.join(NAMES[name])}); a plate map has one "
-                "row a well"
+                "row per well"
             )
     keys = ["plate", "well"] if "plate" in known else ["well"]
-    refuse_repeated(known, keys, source=path.name, expected="one row a well")
+    refuse_repeated(known, keys, source=path.name, expected="one row per well")
     return known.drop(columns="site", errors="ignore")
 
 
@@ -97,7 +97,7 @@ def with_treatments(
     """The screen of fields whose treatments are in their own columns or in the plate map.
 
     Args:
-        fields: A row a field: known columns and `file_<channel>`.
+        fields: A row per field: known columns and `file_<channel>`.
         channels: Names of the channels, in order.
         source: The source folder.
         config: Where the plate map is, and which compounds are controls.
@@ -119,7 +119,7 @@ def with_treatments(
         channel = channels[int(lacking.iloc[row].to_numpy().argmax())]
         raise InputError(
             f'{where}: channel "{channel}" has no file ({int(incomplete.sum()):,} of {len(fields):,} fields lack '
-            "one). Bring it, choose --channels, or run with --skip-missing; no crop was written."
+            "one). Add it, choose --channels, or run with --skip-missing; no crop was written."
         )
     counts["fields without an image of each channel"] = int(incomplete.sum())
     fields = fields[~incomplete].reset_index(drop=True)

@@ -1,6 +1,6 @@
 """Read one grey image of a file (TIFF of any kind, PNG, OME-Zarr): its header first, its pixels when asked.
 
-C channels, H x W pixels of 8 or 16 bits without sign; 12-bit files are unpacked to 16, 8-bit values stay 0 to 255. A
+C channels, H x W pixels of unsigned 8 or 16 bits; 12-bit files are unpacked to 16, 8-bit values stay 0 to 255. A
 file with several images or colours needs a choice (`path#page=2`, `path#channel=green`, see image_files.py); none is
 made silently.
 """
@@ -78,7 +78,7 @@ def open_plane(text: str | Path, *, named: str) -> Iterator[Plane]:
     try:
         tiff = tifffile.TiffFile(path)
     except Exception as error:  # a foreign or truncated header: tifffile raises several kinds
-        raise InputError(f"{named} is not a whole TIFF ({path}: {_line(error)}); {REPLACE}") from error
+        raise InputError(f"{named} is not a complete TIFF ({path}: {_line(error)}); {REPLACE}") from error
     with tiff:
         yield _tiff_plane(tiff, reference, named=named)
 
@@ -106,11 +106,11 @@ def _first_bytes(path: Path, *, named: str) -> bytes:
         with path.open("rb") as file:
             head = file.read(PNG_HEADER_BYTES)
     except FileNotFoundError as error:
-        raise InputError(f"{named} has no file (expected {path}); bring it, or run with --skip-missing") from error
+        raise InputError(f"{named} has no file (expected {path}); add it, or run with --skip-missing") from error
     except OSError as error:  # a name that is too long, a folder, a file that is not readable
         raise InputError(f"{named} cannot be opened ({path}: {error.strerror}); make it readable") from error
     if not head:
-        raise InputError(f"{named} is not a whole image ({path}: the file is empty, 0 bytes); {REPLACE}")
+        raise InputError(f"{named} is not a complete image ({path}: the file is empty, 0 bytes); {REPLACE}")
     return head
 
 
@@ -124,17 +124,17 @@ def _tiff_plane(tiff: tifffile.TiffFile, reference: ImageReference, *, named: st
     except InputError:
         raise
     except Exception as error:  # the list of images or strips is damaged
-        raise InputError(f"{named} is not a whole TIFF ({path}: {_line(error)}); {REPLACE}") from error
+        raise InputError(f"{named} is not a complete TIFF ({path}: {_line(error)}); {REPLACE}") from error
     colour: int | None = None
     if "S" in axes and len(shape) == 3:
         colour = _colour(reference, shape[axes.index("S")], shape, named=named)
     elif len(shape) != 2 or page.photometric == tifffile.PHOTOMETRIC.PALETTE:
         raise InputError(
             f"{named} holds an image of shape {_by(shape)}{' in palette colours' if len(shape) == 2 else ''} ({path}); "
-            "expected one grey image a file"
+            "expected one grey image per file"
         )
     if pixel_type not in PIXEL_TYPES:
-        raise InputError(f"{named} has pixels of type {pixel_type} ({path}); expected 8 or 16 bits without sign")
+        raise InputError(f"{named} has pixels of type {pixel_type} ({path}); expected unsigned 8 or 16 bits")
     n_bytes = path.stat().st_size
     if end > n_bytes:
         raise InputError(f"{named} is truncated ({path} has {n_bytes:,} of {end:,} bytes); {REPLACE}")
@@ -166,12 +166,14 @@ def _chosen_page(
         if len(series.pages) == prod(n for _, n in stack):
             found = series.pages[int(np.ravel_multi_index(index, [n for _, n in stack]))]
             if found is None:
-                raise InputError(f"{named} names a page that is not in the file ({path}); bring the whole OME-TIFF")
+                raise InputError(
+                    f"{named} names a page that is not in the file ({path}); copy all files of the OME-TIFF"
+                )
             return found.aspage(), None
         return tiff.pages.first, index
     if n_images != 1:
         raise InputError(
-            f"{named} holds {n_images} images ({path}); expected one grey image a file, or a choice after its name "
+            f"{named} holds {n_images} images ({path}); expected one grey image per file, or a choice after its name "
             f"(#page=1 to #page={n_images}, or #channel=...)"
         )
     return tiff.pages.first, None
@@ -205,12 +207,12 @@ def _colour(reference: ImageReference, n_samples: int, shape: Sequence[int], *, 
 def _png_plane(header: bytes, reference: ImageReference, *, named: str) -> Plane:
     path = reference.file
     if not header.startswith(PNG_SIGNATURE) or len(header) < PNG_HEADER_BYTES:
-        raise InputError(f"{named} is not a whole PNG ({path}); {REPLACE}")
+        raise InputError(f"{named} is not a complete PNG ({path}); {REPLACE}")
     _refuse_truncated_png(path, named=named)
     width, height, bits, kind = struct.unpack(">IIBB", header[16:26])
     if bits not in (8, 16) or kind == 3:
         raise InputError(
-            f"{named} has {bits} bits a pixel, {PNG_COLOUR.get(kind, 'of an unknown kind')} ({path}); "
+            f"{named} has {bits} bits per pixel, {PNG_COLOUR.get(kind, 'of an unknown kind')} ({path}); "
             "expected grey or red-green-blue with 8 or 16 bits"
         )
     if reference.choice.get("page", "1") != "1":
@@ -275,14 +277,14 @@ def read_field(
             if pixel_type != expected:
                 raise InputError(
                     f"{named} has pixels of type {pixel_type}, in other fields {expected} ({path}); all images "
-                    "of a channel must have one type"
+                    "of a channel must have the same type"
                 )
             images[channel] = plane.pixels()
         first, size = next((name, image.shape) for name, image in images.items())
         if images[channel].shape != size:
             raise InputError(
                 f'{named} is {_size(images[channel].shape)} but channel "{first}" is {_size(size)} ({path}); '
-                "all channels of a field must have one size"
+                "all channels of a field must have the same size"
             )
     return np.stack(list(images.values()), dtype=np.uint16)
 

@@ -33,7 +33,7 @@ OBJECT_NUMBER = "Metadata_ObjectNumber"  # of files that phenolens wrote
 CELL = ["object_number", "y", "x"]
 WHITE = 65_535
 BATCH = 256  # crops in memory at a time
-ROOM, ROOM_PER_CELL = 1_000_000, 2_000  # bytes beside the images, at most: tables, and the place of each chunk
+ROOM, ROOM_PER_CELL = 1_000_000, 2_000  # bytes in addition to the images, at most: tables, and the place of each chunk
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _tables(path: Path) -> tuple[pd.DataFrame, dict[str, int]]:
     is_image = (var["channel_mapping"].astype(str) != "mask").to_numpy()
     names = {str(name): place for place, name in enumerate(var["channels"]) if is_image[place]}
     if len(names) != is_image.sum():
-        raise InputError(f"{path}: two channels have one name; expected each once")
+        raise InputError(f"{path}: two channels have the same name; expected unique names")
     return obs.reset_index(drop=True), names
 
 

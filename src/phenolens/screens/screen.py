@@ -1,4 +1,4 @@
-"""Screen: a checked table of what was done to which well, a row a field of view.
+"""Screen: a checked table of what was done to which well, a row per field of view.
 
 The reader of a layout makes it, every later step takes it.
 """
@@ -54,7 +54,7 @@ UInt16Array = npt.NDArray[np.uint16]
 class Screen:
     """A screen's fields and the channels they were imaged in.
 
-    `table` has the columns of COLUMNS, one row a field, and for each channel c a column `file_c` with the path of its
+    `table` has the columns of COLUMNS, one row per field, and for each channel c a column `file_c` with the path of its
     image relative to `folder` (no such columns without images). Row order: plate, well, site. A reader may add columns.
     `sources` are the SHA-256 of the tables it was read from, by file name; `left_out` counts what the reader was
     allowed to leave out, by what it was.
@@ -68,13 +68,13 @@ class Screen:
 
     @property
     def wells(self) -> pd.DataFrame:
-        """One row a well: COLUMNS without site."""
+        """One row per well: COLUMNS without site."""
         columns = [name for name in COLUMNS if name != "site"]
         return self.table[columns].drop_duplicates(["plate", "well"]).reset_index(drop=True)
 
     @property
     def treatments(self) -> pd.DataFrame:
-        """One row a treatment (compound at a concentration) with its mechanism; controls left out."""
+        """One row per treatment (compound at a concentration) with its mechanism; controls left out."""
         treated = self.table[self.table["role"] != "control"]
         columns = ["compound", "concentration_um", "moa"]
         return treated[columns].drop_duplicates().sort_values(columns[:2]).reset_index(drop=True)
@@ -146,7 +146,7 @@ class CropReader(Protocol):
 
 @dataclass(frozen=True)
 class FinishedCrops:
-    """Crops cut elsewhere: `cells` has a row a crop (its field, `object_number`, `path`), `read` reads them."""
+    """Crops cut elsewhere: `cells` has a row per crop (its field, `object_number`, `path`), `read` reads them."""
 
     cells: pd.DataFrame
     read: CropReader
@@ -217,7 +217,7 @@ def checked_screen(
     """A Screen from a table that a reader made, checked against COLUMNS.
 
     Args:
-        table: A row a field.
+        table: A row per field.
         channels: Names of the channels, in order.
         folder: What the paths in `file_<channel>` are relative to.
         source: The file that the table came from, for messages.
@@ -232,7 +232,7 @@ def checked_screen(
     if missing:
         raise InputError(f"{source}: no column {', '.join(missing)} (found: {', '.join(map(str, table.columns))})")
     if table.empty:
-        raise InputError(f"{source}: no rows; expected one row a field of view")
+        raise InputError(f"{source}: no rows; expected one row per field of view")
     table = table.copy()
     for name in ("plate", "well", "batch", "compound", "role"):
         _fail_on(

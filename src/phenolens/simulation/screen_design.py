@@ -33,36 +33,29 @@ class SimulateConfig(Bounded):
     """Settings of a simulated screen; the defaults are those of the demo, about 3,700 cells that can be cropped."""
 
     seed: Seed = 0  # random seed; the same seed and settings give the same bytes
-    batches: Annotated[int, Bounds(ge=1, le=MAX_BATCHES)] = (
-        2  # groups of plates imaged together (weeks); compounds are distributed over them
-    )
+    # groups of plates imaged together (weeks); compounds are distributed over them
+    batches: Annotated[int, Bounds(ge=1, le=MAX_BATCHES)] = 2
     replicates: Annotated[int, Bounds(ge=1, le=MAX_PLATES_PER_BATCH)] = 2  # plates per layout within its batch
-    mechanisms: Annotated[int, Bounds(ge=1, le=len(MECHANISMS))] = (
-        12  # number of mechanisms of action, 1 to 12, in alphabetical order
-    )
-    compounds: Annotated[int, Bounds(ge=1, le=100)] = (
-        3  # compounds per mechanism; with at least as many as batches, every batch has every mechanism
-    )
+    # number of mechanisms of action, 1 to 12, in alphabetical order
+    mechanisms: Annotated[int, Bounds(ge=1, le=len(MECHANISMS))] = 12
+    # compounds per mechanism; with at least as many as batches, every batch has every mechanism
+    compounds: Annotated[int, Bounds(ge=1, le=100)] = 3
     doses: Annotated[int, Bounds(ge=1, le=8)] = 3  # concentrations per compound, half a decade apart
     active_doses: Count = 2  # number of highest doses, labelled with the mechanism; lower doses have a weak effect
     positive_control: bool = False  # 0.3 micromolar taxol in six wells of every plate, as in BBBC021
     sites: Annotated[int, Bounds(ge=1, le=99)] = 1  # fields of view per well
     field_width_px: FieldPx = 512  # width of a field, pixels
     field_height_px: FieldPx = 464  # height of a field, pixels
-    cells: Annotated[float, Bounds(ge=1, le=10_000)] = (
-        21.0  # mean number of untreated cells per field; mechanisms change it
-    )
+    # mean number of untreated cells per field; mechanisms change it
+    cells: Annotated[float, Bounds(ge=1, le=10_000)] = 21.0
     effect: Share = 1.0  # effect of treatments, 0 none to 1 the full phenotype of the mechanism
-    compound_variation: Annotated[float, Bounds(ge=0, le=0.5)] = (
-        0.15  # variation between compounds of a mechanism, standard deviation of log parameters
-    )
+    # variation between compounds of a mechanism, standard deviation of log parameters
+    compound_variation: Annotated[float, Bounds(ge=0, le=0.5)] = 0.15
     least_efficacy: Share = 0.5  # efficacy of compounds at high doses is uniform from this value to 1
-    batch_effect: Annotated[float, Bounds(ge=0, le=3)] = (
-        1.0  # size of batch and plate effects on brightness, focus, background and growth; 0 none
-    )
-    unevenness: Annotated[float, Bounds(ge=0, le=0.8)] = (
-        0.3  # uneven illumination: share of brightness lost from centre to corner
-    )
+    # size of batch and plate effects on brightness, focus, background and growth; 0 none
+    batch_effect: Annotated[float, Bounds(ge=0, le=3)] = 1.0
+    # uneven illumination: share of brightness lost from centre to corner
+    unevenness: Annotated[float, Bounds(ge=0, le=0.8)] = 0.3
     noise: Annotated[float, Bounds(ge=0, le=10)] = 1.0  # camera noise, relative to BBBC021
 
     def __post_init__(self) -> None:

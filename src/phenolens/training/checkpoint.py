@@ -197,7 +197,7 @@ class RunFolder:
         if misfit := _misfit(state["model"], learned_state(expected)):
             raise self.refused(f"of another architecture ({misfit})")
         if isinstance(expected, Frozen) and state.get("identity") != expected.identity:
-            raise self.refused(f"made with other foreign weights ({state.get('identity')}, now {expected.identity})")
+            raise self.refused(f"made with other pretrained weights ({state.get('identity')}, now {expected.identity})")
         return state
 
     @property

@@ -64,21 +64,17 @@ class TrainConfig(Bounded):
     # optimiser steps; an epoch has no meaning when treatments are drawn evenly; 0: the initial weights, to compare with
     steps: NotNegativeCount = 40_000
     seed: Seed = 0  # of the initial weights, the batches and the noise
-    batch_size: Annotated[int, Bounds(ge=2, le=100_000)] | None = (
-        None  # cells a batch; left out: one of each treatment and one control
-    )
-    held_out_wells: Annotated[float, Bounds(ge=0, lt=1)] = (
-        0.0  # share of wells no batch draws from, to judge reconstructions on; 0 is the paper's
-    )
-    cooldown_steps: NotNegativeCount = (
-        0  # last steps, over which learning rates fall linearly to zero; 0 is the paper's
-    )
+    # cells a batch; left out: one of each treatment and one control
+    batch_size: Annotated[int, Bounds(ge=2, le=100_000)] | None = None
+    # share of wells no batch draws from, to judge reconstructions on; 0 is the paper's
+    held_out_wells: Annotated[float, Bounds(ge=0, lt=1)] = 0.0
+    # last steps, over which learning rates fall linearly to zero; 0 is the paper's
+    cooldown_steps: NotNegativeCount = 0
     clip_norm: Positive | None = None  # largest gradient norm of a player; left out: no clipping, as in the paper
     record_every: Count = 10  # steps between two lines of history.csv
     checkpoint_every: Count = 250  # steps between two checkpoints
-    watch_every: NotNegativeCount = (
-        500  # steps between two pictures of the same 16 cells and their reconstructions; 0: none
-    )
+    # steps between two pictures of the same 16 cells and their reconstructions; 0: none
+    watch_every: NotNegativeCount = 500
     tensorboard: bool = False  # write history and pictures for TensorBoard too; needs the extra tensorboard
     device: str = "auto"  # cpu, cuda, cuda:1 ...; auto: a CUDA card when there is one
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of convolutions; auto: bfloat16 where it is faster

@@ -82,7 +82,7 @@ def decode(model: Representation, z: np.ndarray, *, compute: Compute) -> np.ndar
 
 @torch.inference_mode()
 def redraw(model: Drawing, crops: np.ndarray, z: np.ndarray, *, seeds: Sequence[int], compute: Compute) -> np.ndarray:
-    """Crops (N, C, S, S) float32 of embeddings z (N, Z) with the layout of crops (N, C, S, S), a seed a cell."""
+    """Crops (N, C, S, S) float32 of embeddings z (N, Z) with the layout of crops (N, C, S, S), a seed per cell."""
     compute.place(model).eval()
     return model.redraw(compute.scaled(crops, model.input), _on(z, compute), seeds=seeds).cpu().numpy()
 
@@ -109,7 +109,7 @@ def embedding_table(
         cells: The cells.
         features: Their names.
         about: Which crops and run they come from.
-        also: Other arrays with a row a cell, by name.
+        also: Other arrays with a row per cell, by name.
     """
     return AnnData(
         X=z,

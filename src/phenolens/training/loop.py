@@ -110,7 +110,7 @@ def train(
     began = time.monotonic() - progress.seconds
     with StopRequest() as stop, monitor:
         steps = range(progress.step, config.steps)
-        for step in track(steps, lambda: spoken(run.name, progress), total=config.steps, done=progress.step):
+        for step in track(steps, lambda: progress_line(run.name, progress), total=config.steps, done=progress.step):
             compute.seed(config.seed, step)
             rows = sampler.draw(step, batches=model.draws)
             own_rows = np.split(rows, processes.count(), axis=1)[processes.number()]
@@ -202,7 +202,7 @@ def record(losses: Mapping[str, Loss], norms: Mapping[str, Tensor]) -> dict[str,
     return dict(zip(terms, values.tolist()))
 
 
-def spoken(name: str, progress: Progress) -> str:
+def progress_line(name: str, progress: Progress) -> str:
     """The run's name and the terms of its loss to follow, for the progress bar."""
     latest = progress.history[-1] if progress.history else {}
     names = {"pixel": "autoencoder.pixel", "KL": "autoencoder.kl", "D right": "discriminator.accuracy"}
@@ -211,7 +211,7 @@ def spoken(name: str, progress: Progress) -> str:
 
 
 def speed(progress: Progress) -> float:
-    """Steps a second of training since the last record, so that neither a slow start nor a kill lingers."""
+    """Steps per second of training since the last record, so that neither a slow start nor a kill lingers."""
     last = progress.history[-1] if progress.history else {"step": 0, "seconds": 0.0}
     return (progress.step - last["step"]) / (progress.seconds - last["seconds"])
 

@@ -51,7 +51,7 @@ def batch_space(z_controls: np.ndarray, batches: np.ndarray) -> BatchSpace:
     """
     z = np.asarray(z_controls, float)
     if not np.isfinite(z).all():
-        raise InputError(f"control cells of shape {z.shape}: expected finite values, a row a cell")
+        raise InputError(f"control cells of shape {z.shape}: expected finite values, a row per cell")
     names, of_batch = np.unique(batches, return_inverse=True)
     means = np.zeros((len(names), z.shape[1]))
     np.add.at(means, of_batch, z)

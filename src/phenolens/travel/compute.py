@@ -20,7 +20,6 @@ from phenolens.runs.latent_path import (
     LatentPath,
     along_direction,
     decode_frames,
-    target_cell,
     through,
 )
 from phenolens.study import Study
@@ -91,7 +90,7 @@ class Traveller:
         """The row of the control cell nearest to the controls' mean."""
         if not len(self.controls):
             raise InputError("no control cells to start from; name a cell (--start; on the page, From cell)")
-        return int(self.controls[target_cell(self.cells.z[self.controls])])
+        return self.cells.nearest_to_mean(self.controls)
 
     @cached_property
     def limits(self) -> Limits:
@@ -196,7 +195,7 @@ class Traveller:
 
     def _mean_of(self, treatment: str) -> Target:
         rows = self.catalogue.rows_of(treatment)
-        return Target(int(rows[target_cell(self.cells.z[rows])]), rows, Population(1, 1, 1.0, len(rows)))
+        return Target(self.cells.nearest_to_mean(rows), rows, Population(1, 1, 1.0, len(rows)))
 
     def targets(self, treatment: str, config: TravelConfig) -> list[Target]:
         """The targets of a treatment: the cell nearest to the mean, or one of each population."""

@@ -104,7 +104,7 @@ def travel_strip(trajectory: Trajectory, *, n_measures: int = 4, contrast: Contr
     real = np.stack([trajectory.start.crop, trajectory.target.crop, *(cell.crop for cell in trajectory.nearest)])
     contrast = contrast or shared_contrast(real, channels)
     if len(trajectory.frames) != len(pictures) or len(trajectory.nearest) != len(pictures):
-        raise InputError(f"{len(pictures)} pictures, {len(trajectory.frames)} rows: expected one row a frame")
+        raise InputError(f"{len(pictures)} pictures, {len(trajectory.frames)} rows: expected one row per frame")
     with figure_style():
         sheet = _Sheet(len(pictures))
         _put_frames(sheet, trajectory, contrast)
@@ -120,7 +120,7 @@ def travel_strip(trajectory: Trajectory, *, n_measures: int = 4, contrast: Contr
 
 
 def _number_rows(trajectory: Trajectory, n_measures: int) -> list[tuple[str, list[str]]]:
-    """The name of each row of numbers, and one text a column: start, frames, target."""
+    """The name of each row of numbers, and one text per column: start, frames, target."""
     frames = trajectory.frames
     rows = [
         ("cosine to the target", ["", *_texts(frames["cosine"], "{:.2f}"), ""]),
@@ -180,14 +180,14 @@ def _put_nearest(sheet: _Sheet, trajectory: Trajectory, contrast: Contrast) -> N
 
 
 def _put_differences(sheet: _Sheet, trajectory: Trajectory) -> None:
-    """A map a channel, as many as fit, and their colour scale."""
+    """A map per channel, as many as fit, and their colour scale."""
     difference = trajectory.difference
     limit = max(float(np.percentile(np.abs(difference), 99.5)), LEAST_RANGE)
     colours = matplotlib.colormaps[DIVERGING]
     columns = [*sheet.frames_x, sheet.target_x]
     n_shown = min(len(difference), len(columns) - 2)
     sheet.y += 0.14
-    sheet.name("last frame minus the first, a map a channel", middle=sheet.y + sheet.side / 2)
+    sheet.name("last frame minus the first, a map per channel", middle=sheet.y + sheet.side / 2)
     for x, name, channel in zip(columns[:n_shown], trajectory.channels, difference):
         sheet.axes.text(x + sheet.side / 2, sheet.y - 0.02, name, ha="center", va="bottom", fontsize=7.2)
         sheet.picture(x, colours((channel / limit + 1) / 2)[..., :3])

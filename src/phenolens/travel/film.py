@@ -27,7 +27,7 @@ from phenolens.travel.trajectory import Trajectory
 FilmKind = Literal["gif", "mp4"]
 
 WIDTH_IN, HEIGHT_IN, DPI = 6.4, 4.0, 120  # 768 x 480 px: multiples of 16, as codecs like them
-SIDE_IN, SMALL_IN = 2.4, 1.5  # of the frame, and of the real cells beside it
+SIDE_IN, SMALL_IN = 2.4, 1.5  # of the frame, and of the real cells next to it
 MARGIN_IN = 0.1  # left and right of a text at least
 FRAMES_S = 4.0  # all frames together
 LEAST_FRAME_S = 0.08

@@ -49,7 +49,7 @@ def fit_limits(cells: np.ndarray, reembed: Reembed, *, sample: int = SAMPLE, see
     """
     cells = np.asarray(cells)
     if cells.ndim != 2 or not np.isfinite(cells).all():
-        raise InputError(f"embeddings of shape {cells.shape}: expected finite values, a row a cell")
+        raise InputError(f"embeddings of shape {cells.shape}: expected finite values, a row per cell")
     if len(cells) <= NEAREST:
         raise InputError(f"{len(cells)} cells: expected more than {NEAREST}, so that each has {NEAREST} others near it")
     rows = sampled(np.arange(len(cells)), sample, seed=seed)

@@ -2,8 +2,8 @@
 
 travels/<run>/<treatment>--<way>.../
     strip.png, .svg, .pdf      the trajectory; with medoids strip_1 ... one a population, and populations.png ...
-    frames.csv                 a row a frame, from 1: trajectory.FRAME_COLUMNS, then the measures of its picture
-    measured.csv               a row a cell or frame and measure: real start and target, frames, nearest real cells
+    frames.csv                 a row per frame, from 1: trajectory.FRAME_COLUMNS, then the measures of its picture
+    measured.csv               a row per cell or frame and measure: real start and target, frames, nearest real cells
     film.gif, film.mp4         where requested
     about.json                 settings, run, versions, and the SHA-256 of every other file; written last
 """
@@ -87,7 +87,7 @@ def folder_name(treatment: str, config: TravelConfig) -> str:
 
 
 def frames_table(trajectories: Sequence[Trajectory]) -> pd.DataFrame:
-    """A row a frame, from 1, of each trajectory: FRAME_COLUMNS, then the measures of the decoded picture."""
+    """A row per frame, from 1, of each trajectory: FRAME_COLUMNS, then the measures of the decoded picture."""
     parts = []
     for trajectory in trajectories:
         part = trajectory.frames.reset_index(drop=True)

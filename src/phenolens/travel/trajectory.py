@@ -38,7 +38,7 @@ class TravelConfig(Bounded):
     # treatments whose mean resembles none of their cells
     targets: Literal["mean", "medoids"] = "mean"
     medoids: Count = 3  # populations, with --targets medoids
-    # in what cells of one population are similar: measures of their nucleus, all measures, or the embedding
+    # by what cells are grouped into populations: measures of the nucleus, all measures, or the embedding
     medoids_by: MedoidsBy = "nucleus"
     beyond: Positive = 1.0  # with --way direction: how far to go, 1 being the treatment's mean
     seed: Seed = 0  # of random samples of cells
@@ -156,7 +156,7 @@ class Trajectory:
     population: Population
     stops: tuple[str, ...]  # labels of the treatments passed, the last one the destination
     n_controls: int  # control cells in the mean that a direction starts from
-    frames: pd.DataFrame  # a row a frame, see FRAME_COLUMNS
+    frames: pd.DataFrame  # a row per frame, see FRAME_COLUMNS
     embeddings: np.ndarray  # (F, Z)
     pictures: np.ndarray  # (F, C, S, S)
     nearest: tuple[RealCell, ...]  # (F,) the real cell nearest to each frame, other than start and target

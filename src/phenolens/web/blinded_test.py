@@ -218,7 +218,7 @@ def add_owner(app: PageApp) -> None:
     def table(file: NamedTest, table: Annotated[str, Path(max_length=40)]) -> Response:
         tables = result_tables(file)
         if table not in tables:
-            raise NotFoundError(f"There is no such table. There are: {', '.join(tables)}.")
+            raise NotFoundError(f"No such table. There are: {', '.join(tables)}.")
         return csv(tables[table], f"{file.name}_{table}")
 
     @owner.get("/{name}/pictures/{item}.png", response_class=Response)

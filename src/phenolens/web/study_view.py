@@ -207,17 +207,6 @@ class StudyView:
         times = sorted((path.name, path.stat().st_mtime_ns) for path in files if path.is_file())
         return self.cells().store.identity, of, run, repr(times)
 
-    def strongest_treatment(self, run: str) -> str:
-        """The treatment with a known mechanism farthest from the controls; without profiles, the first treatment."""
-        treated = self.cells().catalogue.treatments.query("role == 'treated'")
-        profiles = self._treatment_profiles(run)
-        if profiles is not None:
-            names = profiles.obs["Metadata_Treatment"].astype(str)
-            lengths = pd.Series(np.linalg.norm(np.asarray(profiles.X), axis=1), index=names)
-            lengths = lengths[lengths.index.isin(treated.index[treated["moa"] != ""])]
-            treated = treated.loc[[lengths.idxmax()]] if len(lengths) else treated
-        return str(treated.index[0]) if len(treated) else ""
-
     def scores(self) -> pd.DataFrame | None:
         """scores.csv; None while nothing is scored."""
         return self.study.scores if self.study.scores_path.is_file() else None

@@ -126,8 +126,11 @@ class Travels:
 
     def completed(self, query: TravelQuery) -> TravelQuery:
         """With the default run and treatment in place of empty text."""
-        run = query.run or self._view.travel_run()
-        return replace(query, run=run, to=query.to or self._view.strongest_treatment(run))
+        run, to = query.run or self._view.travel_run(), query.to
+        if not to:
+            with suppress(InputError):  # the page shows the reason
+                to = next(iter(self.open(run).cells.strongest_treatments()), "")
+        return replace(query, run=run, to=to)
 
 
 def add_travel(app: PageApp, view: StudyView) -> Travels:

@@ -111,7 +111,7 @@ def umap_places(rows: np.ndarray, *, metric: str, seed: int = 0) -> np.ndarray:
 def _checked(rows: np.ndarray) -> np.ndarray:
     rows = np.asarray(rows, float)
     if rows.ndim != 2 or len(rows) < 3 or not np.isfinite(rows).all():
-        raise InputError(f"embeddings of shape {rows.shape}: expected finite values, a row a cell, at least 3 rows")
+        raise InputError(f"embeddings of shape {rows.shape}: expected finite values, a row per cell, at least 3 rows")
     return rows
 
 
