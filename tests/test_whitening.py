@@ -9,7 +9,8 @@ from anndata import AnnData
 from naive_scores import whiten as naive_whiten
 from phenolens.core.errors import InputError
 from phenolens.core.provenance import provenance
-from phenolens.profiles.whitening import Certificate, Recipe, apply_whitening, fit_whitening, second_moment, whiten
+from phenolens.profiles.whitening import Recipe, apply_whitening, fit_whitening, second_moment, whiten
+from phenolens.profiles.whitening_certificate import Certificate
 
 
 def wells_of(features: np.ndarray, *, n_controls: int, n_plates: int = 2, n_batches: int = 2) -> AnnData:

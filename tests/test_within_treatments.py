@@ -69,6 +69,16 @@ def test_noise_is_left_out_and_features_without_spread_are_refused_or_left_out(r
     assert left_out.constant_features == ("2",)
 
 
+def test_rows_that_are_only_scaled_have_a_certificate_of_their_covariance_as_it_is(rng):
+    table = cells(rng)
+    (certificate,) = fit_whitening(table, Recipe(learnt_on="treatments", whitening="none", ridge=0)).certificates
+    scaled = pd.DataFrame((table.X - table.X.mean(axis=0)) / table.X.std(axis=0))
+    residuals = scaled - scaled.groupby(table.obs["Metadata_Treatment"].to_numpy()).transform("mean")
+    variances = np.linalg.eigvalsh(residuals.T @ residuals / len(scaled))
+    assert "not whitened" in str(certificate)
+    np.testing.assert_allclose(certificate.spanned_variance, (variances[0], variances[-1]), rtol=1e-8)
+
+
 def test_what_cannot_be_whitened_within_treatments_is_named(rng):
     table = cells(rng)
     with pytest.raises(InputError, match="--scaled-over plate"):

@@ -9,8 +9,8 @@ treatments".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,13 +20,14 @@ from phenolens.core.errors import InputError
 from phenolens.core.provenance import KEY, provenance, provenance_text
 from phenolens.profiles.profiles import metadata
 from phenolens.profiles.validate import SMALLEST_SPREAD, constant_features, feature_matrix, refuse_too_large
+from phenolens.profiles.whitening_certificate import Certificate, certificate_of, rank_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 Extent = Literal["all", "batch", "plate"]
+Transforms = Mapping[str, tuple[np.ndarray, np.ndarray]]
 SCALED = " after scaling on the controls"  # where a number became too large
-NOT_WHITENED = "not whitened"
 
 
 @dataclass(frozen=True)
@@ -57,35 +58,11 @@ class Recipe(Bounded):
 UNTOUCHED = Recipe(scaling="none", whitening="none")
 
 
-@dataclass(frozen=True)
-class Certificate:
-    """What one whitening achieved on the rows it was fitted on."""
+class Fit(NamedTuple):
+    """The rotation of one group of rows."""
 
-    group: str  # "all", or the batch or plate
-    n_rows: int  # rows fitted on (controls)
-    n_features: int
-    rank: int  # directions in which those rows themselves vary, whatever the estimate of their covariance
-    ridge: float  # absolute, as added to the eigenvalues
-    condition_number: float  # of the regularised covariance over the directions kept
-    largest_deviation: float  # of those rows' covariance from identity, after the transform
-    remarks: tuple[str, ...]  # limits of this fit, one sentence each
-    # Smallest and largest variance after the transform along the kept directions that those rows span; 1 is white. For
-    # the sample covariance with a ridge it is s / (s + ridge), s the variance before. None in files of older versions.
-    spanned_variance: tuple[float, float] | None = None
-
-    def __str__(self) -> str:
-        """The certificate as one line."""
-        whitened = NOT_WHITENED not in self.remarks
-        line = f"{self.group}: fitted on {self.n_rows} rows, {self.n_features} features, rank {self.rank}"
-        if whitened:
-            line += f", ridge {self.ridge:g}, condition number {self.condition_number:.3g}, "
-        else:
-            line += f"; {NOT_WHITENED}: "
-        line += f"covariance deviates from identity by at most {self.largest_deviation:.3g}"
-        if self.spanned_variance is not None:
-            least, most = self.spanned_variance
-            line += f"; along the kept directions that they span, variance is {least:.3g} to {most:.3g} (white: 1)"
-        return "; ".join((line, *(self.remarks if whitened else ())))
+    transform: tuple[np.ndarray, np.ndarray]  # centre (Z,) and matrix (Z, components)
+    certificate: Certificate
 
 
 @dataclass(frozen=True)
@@ -95,10 +72,30 @@ class Whitening:
     recipe: Recipe
     features: tuple[str, ...]  # kept, in this order
     constant_features: tuple[str, ...]  # left out: without spread among the controls of some group
-    centre_and_scale: dict[str, tuple[np.ndarray, np.ndarray]]  # group -> (Z,), (Z,)
-    centre_and_matrix: dict[str, tuple[np.ndarray, np.ndarray]]  # group -> (Z,), (Z, components); empty: not whitened
-    alignment: dict[str, tuple[np.ndarray]]  # batch or plate -> (components, components); empty: no CORAL
+    centre_and_scale: Transforms  # group -> (Z,), (Z,)
+    centre_and_matrix: Transforms  # group -> (Z,), (Z, components); empty: not whitened
     certificates: tuple[Certificate, ...]
+    # batch or plate -> (components, components); empty: no CORAL
+    alignment: Mapping[str, tuple[np.ndarray]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        recipe: Recipe,
+        names: np.ndarray,
+        constant: np.ndarray,
+        centre_and_scale: Transforms,
+        fits: Mapping[str, Fit],
+    ) -> Whitening:
+        """From the names of all features, which of them are constant, and the scaling and rotation of each group."""
+        return cls(
+            recipe=recipe,
+            features=tuple(names[~constant]),
+            constant_features=tuple(names[constant]),
+            centre_and_scale=centre_and_scale,
+            centre_and_matrix={group: fit.transform for group, fit in fits.items() if recipe.whitening != "none"},
+            certificates=tuple(fit.certificate for fit in fits.values()),
+        )
 
 
 def whiten(
@@ -168,7 +165,7 @@ def fit_whitening(profiles: AnnData, recipe: Recipe | None = None) -> Whitening:
         return fit_within_treatments([profiles], recipe)
     numbers = feature_matrix(profiles)
     if not recipe.needs_learning:
-        return Whitening(recipe, tuple(profiles.var_names), (), {}, {}, {}, ())
+        return Whitening(recipe, tuple(profiles.var_names), (), {}, {}, ())
     groups = _groups(profiles, recipe)
     learn = np.ones(len(numbers), dtype=bool)
     if recipe.learnt_on == "controls":
@@ -196,21 +193,18 @@ def fit_whitening(profiles: AnnData, recipe: Recipe | None = None) -> Whitening:
     }
     scaled = _by_group(numbers[:, ~constant], groups[recipe.scaled_over], centre_and_scale, _scale)
     refuse_too_large(scaled, names[~constant], what="profiles", after=SCALED)
-    fits = [
-        (group, *_fit_rotation(scaled[rows], recipe, group))
-        for group, rows in _learning_rows(learn, groups[recipe.whitened_over], at_least=2)
-    ]
-    centre_and_matrix = {} if recipe.whitening == "none" else {group: transform for group, transform, _ in fits}
-    whitened = _by_group(scaled, groups[recipe.whitened_over], centre_and_matrix, _rotate)
-    return Whitening(
-        recipe=recipe,
-        features=tuple(names[~constant]),
-        constant_features=tuple(names[constant]),
-        centre_and_scale=centre_and_scale,
-        centre_and_matrix=centre_and_matrix,
-        alignment=_alignment(whitened, learn, groups, recipe),
-        certificates=tuple(certificate for _, _, certificate in fits),
+    whitening = Whitening.of(
+        recipe,
+        names,
+        constant,
+        centre_and_scale,
+        {
+            group: _fit_rotation(scaled[rows], recipe, group)
+            for group, rows in _learning_rows(learn, groups[recipe.whitened_over], at_least=2)
+        },
     )
+    whitened = _by_group(scaled, groups[recipe.whitened_over], whitening.centre_and_matrix, _rotate)
+    return replace(whitening, alignment=_alignment(whitened, learn, groups, recipe))
 
 
 def apply_whitening(profiles: AnnData, whitening: Whitening) -> AnnData:
@@ -357,19 +351,16 @@ def matrix_power(symmetric: np.ndarray, power: float) -> np.ndarray:
     return (vectors * values**power) @ vectors.T
 
 
-def _fit_rotation(
-    controls: np.ndarray, recipe: Recipe, group: str
-) -> tuple[tuple[np.ndarray, np.ndarray], Certificate]:
-    """The centre (Z,) and matrix (Z, components) of one group from its scaled controls (n, Z), with the certificate."""
-    n, n_features = controls.shape
+def _fit_rotation(controls: np.ndarray, recipe: Recipe, group: str) -> Fit:
+    """The rotation of one group from its scaled controls (n, Z)."""
+    n = len(controls)
     centre = controls.mean(axis=0)
     sample = estimate = second_moment(controls - centre)
     if recipe.estimate == "ledoit-wolf":
         from sklearn.covariance import ledoit_wolf  # slow to import, and rarely needed
 
         estimate = ledoit_wolf(controls)[0]
-    values, vectors = np.linalg.eigh(estimate)
-    values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
+    values, vectors = eigen(estimate)
     rank = rank_of(values if recipe.estimate == "sample" else np.linalg.eigvalsh(sample)[::-1], n)
     if recipe.whitening != "none":
         _refuse_undetermined(group, values, n=n, rank=rank, recipe=recipe)
@@ -378,18 +369,16 @@ def _fit_rotation(
     rotated = (controls - centre) @ matrix
     achieved = second_moment(rotated - rotated.mean(axis=0))
     spanned = np.linalg.eigvalsh(achieved)[::-1][: min(rank, len(kept))]
-    certificate = Certificate(
-        group=group,
-        n_rows=n,
-        n_features=n_features,
-        rank=rank,
-        ridge=ridge,
-        condition_number=float(kept[0] / kept[-1]) if kept[-1] > 0 else float("inf"),
-        largest_deviation=float(np.abs(achieved - np.eye(len(achieved))).max()),
-        remarks=_remarks(n, n_features, rank, len(kept), ridge, float(values[-1]), recipe),
-        spanned_variance=(float(spanned[-1]), float(spanned[0])) if len(spanned) else None,
+    return Fit(
+        (centre, matrix),
+        certificate_of(group, values, kept, achieved, spanned, n_rows=n, rank=rank, ridge=ridge, recipe=recipe),
     )
-    return (centre, matrix), certificate
+
+
+def eigen(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues (Z,) of a covariance (Z, Z), the largest first and none below 0, and its eigenvectors (Z, Z)."""
+    values, vectors = np.linalg.eigh(covariance)
+    return values[::-1].clip(min=0), vectors[:, ::-1]
 
 
 def regularised(values: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, float]:
@@ -405,11 +394,6 @@ def rotation(vectors: np.ndarray, kept: np.ndarray, recipe: Recipe) -> np.ndarra
     leading = vectors[:, : len(kept)]
     matrix = leading / np.sqrt(kept)
     return matrix @ leading.T if recipe.whitening == "zca" else matrix
-
-
-def rank_of(falling: np.ndarray, n: int) -> int:
-    """How many of the eigenvalues (Z,), from large to small, of a covariance of n rows are more than rounding."""
-    return int((falling > falling[0] * max(n, len(falling)) * np.finfo(np.float64).eps).sum())
 
 
 def _refuse_undetermined(group: str, values: np.ndarray, *, n: int, rank: int, recipe: Recipe) -> None:
@@ -428,23 +412,3 @@ def _refuse_undetermined(group: str, values: np.ndarray, *, n: int, rank: int, r
             f'profiles: {n} controls of "{group}" vary in {rank} directions of {n_features}, which cannot be whitened '
             f"without a ridge; give a ridge (1 is the usual), pool all plates, or keep at most {rank} components"
         )
-
-
-def _remarks(
-    n: int, n_features: int, rank: int, n_kept: int, ridge: float, least: float, recipe: Recipe
-) -> tuple[str, ...]:
-    """The limits of a fit, one sentence each; `least` is the smallest eigenvalue of the estimate."""
-    if recipe.whitening == "none":
-        return (NOT_WHITENED,)
-    if rank >= n_kept:
-        return ()
-    divided = f"the root of the ridge ({ridge:g})"
-    if recipe.estimate == "ledoit-wolf":
-        divided = f"the root of the Ledoit-Wolf estimate plus the ridge ({least:.3g} + {ridge:g})"
-    unknown = (
-        f"{n} controls vary in {rank} of {n_features} directions: the spread in the other {n_kept - rank} is "
-        f"unknown, so they are only divided by {divided}"
-    )
-    if recipe.whitening == "zca":
-        return (unknown,)
-    return unknown, "the axes of those directions are arbitrary, so a median over wells depends on them; zca does not"

@@ -26,7 +26,7 @@ from phenolens.plotting.charts import learning_curves, treatment_map
 from phenolens.plotting.confusion_matrix import confusion_matrix
 from phenolens.plotting.page import Picture, SavedPicture
 from phenolens.profiles.score_table import COMPOUNDS
-from phenolens.profiles.whitening import Certificate
+from phenolens.profiles.whitening_certificate import Certificate
 from phenolens.readiness import check_scores, default_run, scores_about, steps_done
 from phenolens.realism.saved import saved_realism
 from phenolens.report.crop_quality import crop_quality, excluded_crops
