@@ -140,7 +140,7 @@ def test_the_overlay_shows_the_median_field_and_is_the_only_file_written(source,
     assert set(tmp_path.rglob("*")) - before == {tmp_path / "nuclei.png"}
     said = capsys.readouterr()
     assert row(said.out, "nuclei") == (
-        "17 found in channel DNA of 5 fields, 1 to 6 per field (median 3), with a usual nucleus 20 px wide"
+        "17 found in channel DNA of 5 fields, 1 to 6 per field (median 3), for nuclei of typically 20 px"
     )
     assert row(said.out, "overlay").startswith("plate p, well B05, site 1, channel DNA: 3 nuclei outlined in ")
     screen = read_screen(source, layout="table", treatments="all")
@@ -169,7 +169,7 @@ def test_a_field_that_is_not_there_is_refused_by_its_name(source, tmp_path, caps
 def test_a_nucleus_size_alone_counts_nuclei_and_writes_nothing(source, tmp_path, capsys):
     before = set(tmp_path.rglob("*"))
     assert check(source, "--pixel-size-um", 0.75) == 0  # 15 um are 20 px
-    assert row(capsys.readouterr().out, "nuclei").endswith("with a usual nucleus 20 px wide")
+    assert row(capsys.readouterr().out, "nuclei").endswith("for nuclei of typically 20 px")
     assert set(tmp_path.rglob("*")) == before
 
 
@@ -181,14 +181,14 @@ def test_an_overlay_needs_the_size_of_a_nucleus_where_the_layout_has_none(source
 def test_a_bbbc021_download_has_its_pixel_size(tiny_screen, tmp_path, capsys):
     more = ["--layout", "bbbc021", "--overlay", str(tmp_path / "nuclei.png"), "--sample", "2"]
     assert main(["check", str(tiny_screen), *more]) == 0
-    assert row(capsys.readouterr().out, "nuclei").endswith("with a usual nucleus 30.2 px wide")
+    assert row(capsys.readouterr().out, "nuclei").endswith("for nuclei of typically 30.2 px")
 
 
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("a screen/nuclei.png", "lies in the source, where nothing is written"),
-        ("nuclei.tif", "expected the name of a picture that ends in .png"),
+        ("a screen/nuclei.png", "inside the source"),
+        ("nuclei.tif", "ends in .png"),
         ("nowhere/nuclei.png", "there is no folder"),
         ("folder.png", "is a folder"),
     ],
@@ -201,7 +201,7 @@ def test_a_picture_is_not_written_just_anywhere(source, tmp_path, capsys, path, 
 
 
 def test_what_makes_no_sense_together_is_refused(source, tmp_path, capsys):
-    assert "give --overlay too" in refused(capsys, source, "--overlay-field", "p", "B02", 1)
+    assert "requires --overlay" in refused(capsys, source, "--overlay-field", "p", "B02", 1)
     more = ["--layout", "cropset", "--overlay", str(tmp_path / "nuclei.png")]
     assert main(["check", str(source), *more]) == 2
     assert "--layout cropset" in capsys.readouterr().err

@@ -9,7 +9,8 @@ from phenolens.crops.config import FLAGS
 from phenolens.crops.store import FORMAT, VERSION, CropStore, write_npy
 from phenolens.plotting.style import alt_of
 from phenolens.report.crop_quality import FoundNuclei, crop_quality, excluded_crops, flag_counts, unusual_shares
-from phenolens.report.page import ReportContents, report_html
+from phenolens.report.page import report_html
+from test_report import contents
 
 FOUR = {
     "p1": ["noise in DNA"] + ["debris in actin"] * 2 + [""] * 97,
@@ -86,9 +87,9 @@ def test_crops_left_out_and_crops_only_flagged_are_counted_apart(store_of):
 def test_leaving_out_saturated_crops_biases_against_dividing_cells(store_of):
     found = crop_quality(store_of(FOUR, leave_out=("noise", "saturated")), seed=0)
     assert (found.n_left_out, found.biasing) == (41, ["saturated"])
-    page = report_html(ReportContents(title="t", quality=found))
+    page = report_html(contents(quality=found))
     assert "saturated, so it has this bias" in page
-    assert "has this bias" not in report_html(ReportContents(title="t", quality=crop_quality(store_of(FOUR), seed=0)))
+    assert "has this bias" not in report_html(contents(quality=crop_quality(store_of(FOUR), seed=0)))
 
 
 def test_nuclei_that_were_found_here_are_counted_with_those_at_borders(store_of):
@@ -130,7 +131,7 @@ def test_without_a_flag_there_are_no_examples(store_of):
 
 def test_the_page_has_the_counts_the_table_and_the_examples(store_of):
     source = {"cells": "cellpose"}
-    page = report_html(ReportContents(title="t", quality=crop_quality(store_of(FOUR, source=source), seed=0)))
+    page = report_html(contents(quality=crop_quality(store_of(FOUR, source=source), seed=0)))
     section = " ".join(page.split('<section id="quality">')[1].split("</section>")[0].split())
     for part in ("48 (12.0 %) of 400 crops", "46 are only flagged", "1 of 4 plates", "500 nuclei", "100 (20.0 %)"):
         assert part in section

@@ -120,6 +120,22 @@ def test_a_decoders_run_has_the_embeddings_of_its_source_and_travels_from_the_re
     assert json.loads(reconstructions.read_text())["steps"] == 3
 
 
+def test_a_decoders_embeddings_are_written_again_only_where_they_are_missing_or_out_of_date(embedded_study):
+    folder, study = str(embedded_study.folder), embedded_study
+    assert cli.main(["train", folder, "--model", "flow", "--of", "pca-seed0", *FLAGS]) == 0
+    assert cli.main(["embed", folder, "--runs", "flow-seed0", "--threads", "1"]) == 0
+    kept, missing, *_ = sorted(study.embeddings_folder("flow-seed0").glob("*.h5ad"))
+    written = kept.stat().st_mtime_ns
+    missing.unlink()
+    assert cli.main(["embed", folder, "--runs", "flow-seed0", "--threads", "1"]) == 0
+    assert missing.exists()
+    assert kept.stat().st_mtime_ns == written
+    longer = ["5" if flag == "3" else flag for flag in FLAGS]
+    assert cli.main(["train", folder, "--model", "flow", "--of", "pca-seed0", *longer]) == 0
+    assert cli.main(["embed", folder, "--runs", "flow-seed0", "--threads", "1"]) == 0
+    assert kept.stat().st_mtime_ns > written
+
+
 def test_a_decoder_wants_a_run_that_is_embedded(tiny_study, capsys):
     folder = tiny_study.folder
     assert "--of" in refusal(capsys, "train", folder, "--model", "flow", *FLAGS)

@@ -128,7 +128,7 @@ def test_nuclei_are_found_at_another_magnification(rng):
     ("setting", "line"),
     [
         ({"pixel_size_um": 0}, "--pixel-size-um 0"),
-        ({"nucleus_px": 2}, "a usual nucleus is 2 px wide"),
+        ({"nucleus_px": 2}, "2 px wide"),
         ({"core": 1}, "--core 1"),
         ({"least_area": 9}, "least_area is 9"),
     ],

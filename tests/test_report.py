@@ -71,13 +71,39 @@ def scores(*rows) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
 
 
+def dot() -> SavedPicture:
+    """The smallest picture."""
+    return SavedPicture(
+        png(confusion_matrix(pd.DataFrame([[1]], index=["a"], columns=["a"]), "t")),
+        "a dot",
+        "a matrix of one mechanism",
+    )
+
+
+def contents(**given) -> ReportContents:
+    """What every report has, with these sections instead or as well."""
+    quality = CropQuality(
+        n_crops=12,
+        n_flagged=0,
+        n_left_out=0,
+        kept_out=["noise"],
+        n_plates=1,
+        n_unusual=0,
+        by_plate=pd.DataFrame({"plate": ["all 1"], "crops": [12]}),
+    )
+    always = {"title": "t", "facts": {"Screen": {"plates": 1}}, "scores": scores(score()), "confusion": [dot()]}
+    always |= {"treatment_map": dot(), "cells": dot(), "quality": quality, "whitening": ["all: fitted on 9 rows"]}
+    always |= {"excluded": pd.DataFrame({"what": ["noise"]}), "commands": ["phenolens report s"], "study": "s"}
+    return ReportContents(**always | given)
+
+
 @pytest.fixture
 def full(rng, tmp_path) -> ReportContents:
     (tmp_path / "realism.png").write_bytes(png(confusion_matrix(pd.DataFrame([[1]], index=["a"], columns=["a"]), "t")))
     crops = rng.uniform(size=(4, 3, 10, 10))
     channels = ("DAPI", "actin", "tubulin")
     names = ["Actin disruptors", "DNA damage"]
-    return ReportContents(
+    return contents(
         title="A <small> screen & more",
         verdict="VAE+ matches 61 of 72 treatments.",
         facts={"Screen": {"plates": 55, "wells": 12345, "n/a": None}, "Machine": {"threads": 2, "seconds": 0.51234}},
@@ -122,7 +148,7 @@ def test_the_page_is_well_formed_and_loads_nothing(full):
     assert page.tags[0] == ("html", {"lang": "en"})
     named = [value for _, tag in page.tags for name, value in tag.items() if name in ("src", "href", "srcset", "data")]
     sources = [value for value in named if not value.startswith("#")]  # places in the page itself are no sources
-    assert len(sources) == 8  # seven pictures and the icon that keeps browsers from asking for one
+    assert len(sources) == 9  # eight pictures and the icon that keeps browsers from asking for one
     assert all(source.startswith("data:") for source in sources)
     assert not {"script", "iframe", "object", "embed", "base", "form"} & {name for name, _ in page.tags}
     assert "url(" not in report_html(full)
@@ -180,39 +206,35 @@ def test_realism_has_a_row_for_each_set_of_images_and_its_notes(full):
 
 
 def test_a_missing_section_names_the_command_that_makes_it():
-    html = report_html(ReportContents(title="t", study="s"))
-    assert Page(html).every("img") == []
+    html = report_html(contents())
     commands = {
         part.split('"')[1]: re.findall(r"<code>(phenolens \w+) s", part) for part in html.split("<section ")[1:]
     }
     assert commands == {
-        "run": ["phenolens run"],
-        "scores": ["phenolens evaluate"],
-        "confusion": ["phenolens evaluate"],
+        "run": [],
+        "scores": [],
+        "confusion": [],
         "neighbours": ["phenolens evaluate"],
         "wrong": ["phenolens evaluate"],
-        "travel": ["phenolens embed"],
+        "travel": ["phenolens train"],
         "reconstructions": ["phenolens train"],
         "realism": ["phenolens realism"],
-        "cells": ["phenolens crop"],
+        "cells": [],
         "learning": ["phenolens train"],
-        "quality": ["phenolens crop"],
-        "whitening": ["phenolens evaluate"],
-        "left-out": ["phenolens crop"],
-        "repeat": ["phenolens report"],
+        "quality": [],
+        "whitening": [],
+        "left-out": [],
+        "repeat": [],
         "glossary": [],
     }
 
 
 def test_nothing_wrong_and_nothing_excluded_are_not_missing():
-    contents = ReportContents(
-        title="t", verdict="v", wrong=pd.DataFrame({"treatment": []}), excluded=pd.DataFrame({"what": []}), warnings=[]
-    )
-    page = report_html(contents)
+    page = report_html(contents(wrong=pd.DataFrame({"treatment": []}), excluded=pd.DataFrame({"what": []})))
     sections = {part.split('"')[1]: part for part in page.split("<section ")[1:]}
     assert [name for name in ("wrong", "left-out") if 'class="missing"' in sections[name]] == []
     assert 'class="warnings"' not in sections["learning"]
-    assert "7 records" in Page(report_html(ReportContents(title="t", warnings=[], too_few_records=7))).text
+    assert "7 records" in Page(report_html(contents(warnings=[], too_few_records=7))).text
 
 
 def test_the_same_contents_give_the_same_bytes(full):
@@ -226,16 +248,18 @@ import numpy as np, pandas as pd
 from anndata import AnnData
 from phenolens.plotting.cell_images import contact_sheet
 from phenolens.plotting.charts import treatment_map
-from phenolens.report.page import ReportContents, report_html
+from phenolens.report.page import report_html
+from test_report import contents
 crops = np.random.default_rng(1).uniform(size=(3, 3, 9, 9))
 obs = pd.DataFrame({"Metadata_MoA": list("abcabcabc")}, index=list("012345678"))
 map_ = treatment_map(AnnData(np.random.default_rng(2).normal(size=(9, 5)), obs=obs))
 sheet = contact_sheet([crops], ["x"], channels=["DNA", "ER", "RNA"])
-print(report_html(ReportContents(title="t", verdict="v", treatment_map=map_, cells=sheet)))
+print(report_html(contents(treatment_map=map_, cells=sheet)))
 """
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     pages = {
         subprocess.run(
-            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+            [sys.executable, "-c", program], env=environment | {"PYTHONHASHSEED": seed}, capture_output=True, check=True
         ).stdout
         for seed in ("1", "2")
     }
@@ -247,8 +271,8 @@ def test_a_saved_picture_is_shown_as_it_is():
     picture = SavedPicture(
         png(confusion_matrix(pd.DataFrame([[1]], index=["a"], columns=["a"]), "t")), "its <caption>", 'an "alt"'
     )
-    page = Page(report_html(ReportContents(title="t", verdict="v", cells=picture)))
-    (image,) = page.every("img")
+    page = Page(report_html(contents(cells=picture)))
+    image = page.every("img")[-1]
     assert image["alt"] == 'an "alt"'
     assert image["src"] == "data:image/png;base64," + base64.b64encode(picture.png).decode()
     assert "its <caption>" in page.text
@@ -256,7 +280,7 @@ def test_a_saved_picture_is_shown_as_it_is():
 
 def test_a_picture_that_is_no_png_is_refused():
     with pytest.raises(InputError, match="not a PNG"):
-        report_html(ReportContents(title="t", verdict="v", cells=SavedPicture(b"GIF89a", "c", "a")))
+        report_html(contents(cells=SavedPicture(b"GIF89a", "c", "a")))
 
 
 def test_the_table_has_the_papers_columns_and_each_score_in_its_place():
@@ -306,8 +330,7 @@ def test_published_rows_are_below_ours_and_are_marked():
 
 
 def test_published_numbers_are_not_shown_for_another_screen(full):
-    contents = ReportContents(title="t", verdict="v", scores=full.scores)
-    assert "Lafarge" not in report_html(contents)
+    assert "Lafarge" not in report_html(contents(scores=full.scores))
     assert "Lafarge" in report_html(full)
 
 
@@ -316,7 +339,7 @@ def test_a_second_whitening_is_listed_below_the_table():
     further = outside_table(table)
     assert further["whitening"].tolist() == ["per plate"]
     assert further["% right"].tolist() == ["50.0"]
-    assert "per plate" in report_html(ReportContents(title="t", verdict="v", scores=table))
+    assert "per plate" in report_html(contents(scores=table))
 
 
 def test_the_verdict_says_the_main_score_in_plain_words():
@@ -358,6 +381,6 @@ def test_the_report_is_made_of_real_cells(real_data):
     images = np.load(real_data / "bbbc021" / "crops" / "crops.npz")["images"][:12].transpose(0, 3, 1, 2).astype(float)
     crops = images / images.max(axis=(2, 3), keepdims=True)
     figure = contact_sheet([crops[:6], crops[6:]], ["first", "second"], channels=("DAPI", "actin", "tubulin"))
-    (image,) = Page(report_html(ReportContents(title="t", verdict="v", cells=figure))).every("img")
+    image = Page(report_html(contents(cells=figure))).every("img")[-1]
     assert "12 real cells" in image["alt"]
     assert "first; second" in image["alt"]

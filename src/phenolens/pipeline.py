@@ -133,20 +133,27 @@ def _decoded(study: Study, config: "TrainConfig") -> "tuple[np.ndarray | None, l
     of = getattr(config.network, "of", None)
     if of is None:
         return None, [], None
-    if of and of not in study.runs and Path(of).is_file():
-        z, names = _foreign_embeddings(Path(of), study.crops.cells["cell_id"])
-        return z, names, Source(sha256(Path(of)), z.shape[1], turns=1)
     if not of:
         there = f"one of {', '.join(study.runs)}" if study.runs else "train and embed one first"
         raise InputError(
             f"--model {config.model}: expected --of RUN or TABLE, the embeddings that are decoded; runs: {there}"
         )
-    study.chosen_runs((of,))
-    identity = made_from(embeddings=embedding_sources(study, of))
+    identity = _decoded_identity(study, of)
+    if of not in study.runs:
+        z, names = _foreign_embeddings(Path(of), study.crops.cells["cell_id"])
+        return z, names, Source(identity, z.shape[1], turns=1)
     tables = list(embeddings(study, of))
     z = np.concatenate([np.asarray(table.X, np.float32) for table in tables])
     summary = json.loads(tables[0].uns["phenolens"]).get("summary", {"turns": 1})
     return z, list(tables[0].var_names), Source(identity, z.shape[1], summary["turns"])
+
+
+def _decoded_identity(study: Study, of: str) -> str:
+    """A checksum of what the embeddings of this run, or of this table, are made from."""
+    if of not in study.runs and Path(of).is_file():
+        return sha256(Path(of))
+    study.chosen_runs((of,))
+    return made_from(embeddings=embedding_sources(study, of))
 
 
 def _foreign_embeddings(path: Path, cell_ids: "pd.Series") -> tuple[np.ndarray, list[str]]:
@@ -191,7 +198,7 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
     from phenolens.models.interface import Decodes, Drawing, HasStages, stage_names
     from phenolens.training.checkpoint import RunFolder, trained_model, weights_sha256
     from phenolens.training.device import Compute
-    from phenolens.training.distributed import own_share
+    from phenolens.training.distributed import is_first, own_share, together
     from phenolens.training.embed import embed_crops, embedding_table
 
     store = study.crops
@@ -201,7 +208,10 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
         raise InputError(f"{run.folder}: trained on other crops than those in {store.folder} now; train it again")
     compute = Compute.chosen(device=config.device, precision=config.precision, threads=config.threads)
     if isinstance(model, Drawing):
-        _copy_embeddings(study, name, trained)
+        with together(compute.device):
+            pass  # until all processes have embedded their plates of the run that is decoded
+        if is_first():
+            _copy_embeddings(study, name, trained)
         return
     turns = config.turns or model.turns
     if config.layer == "stages" and not isinstance(model, HasStages):
@@ -239,16 +249,15 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
 
 
 def _copy_embeddings(study: Study, name: str, trained: "TrainConfig") -> None:
-    """Give a decoder's run the embeddings that it decodes."""
+    """Give a decoder's run the embeddings that it decodes; up-to-date plates are kept."""
     from phenolens.training.checkpoint import RunFolder
     from phenolens.training.embed import embedding_table
 
-    z, features, source = _decoded(study, trained)
     origin = RunFolder(study.run_folder(name)).origin()
-    of = trained.network.of  # type: ignore[attr-defined]  # only decoders come here
-    turns = origin.source.turns if origin and origin.source else 1
-    before = f"phenolens embed {study.folder} --runs {of} --turns {turns}"
-    if z is None or source is None or origin is None or origin.source != source:
+    of = trained.network.of  # type: ignore[attr-defined]
+    source = origin.source if origin else None
+    if source is None or source.identity != _decoded_identity(study, of):
+        before = f"phenolens embed {study.folder} --runs {of} --turns {source.turns if source else 1}"
         raise InputError(
             f"{study.run_folder(name)}: decodes other embeddings than those now in {of}; embed those as before "
             f"({before}), or train the decoder again under another --name"
@@ -256,10 +265,16 @@ def _copy_embeddings(study: Study, name: str, trained: "TrainConfig") -> None:
     store = study.crops
     about = {"made_from": source.identity, "crops": store.identity, "run": name, "config": asdict(trained)}
     about |= {"summary": {"turns": source.turns, "layer": "latent"}, "phenolens": __version__}
-    for plate in store.plates:
+    paths = {plate: study.embeddings_folder(name) / f"{plate}.h5ad" for plate in store.plates}
+    todo = [plate for plate, path in paths.items() if about_of(path) != json.loads(json.dumps(about))]
+    if not todo:
+        return
+    z, features, _ = _decoded(study, trained)
+    assert z is not None  # only decoders come here
+    for plate in todo:
         own = (store.cells["plate"] == plate).to_numpy()
         table = embedding_table(z[own], store.cells[own], features=features, about=about, also={})
-        write_h5ad(study.embeddings_folder(name) / f"{plate}.h5ad", table)
+        write_h5ad(paths[plate], table)
 
 
 def embeddings(study: Study, name: str) -> "Iterator[AnnData]":

@@ -1,6 +1,6 @@
 """The report as one HTML page that opens offline.
 
-A section whose content is None names the command that makes it. The same contents give the same bytes.
+A section that was not made names the command that makes it. The same contents give the same bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,29 +20,29 @@ FULL_BBBC021_CROPS = 488_396  # the public crop set, to say how much of it a stu
 
 @dataclass(frozen=True)
 class ReportContents:
-    """The report section by section, in the page's order; None means missing."""
+    """The report section by section; None where a section's command has not been run."""
 
     title: str
+    facts: Mapping[str, Mapping[str, object]]  # group -> name -> value
+    scores: pd.DataFrame  # the layout of scores.csv
+    confusion: Sequence[Picture]
+    treatment_map: Picture
+    cells: Picture  # real cells by mechanism
+    quality: crop_quality.CropQuality
+    whitening: Sequence[str]  # a certificate each
+    excluded: pd.DataFrame  # a row per kind: what, how many, why
+    commands: Sequence[str]  # that repeat all this, in order
+    study: str  # the study's folder, as in the commands
     verdict: str = ""  # the headline in one sentence; empty where it was not scored
-    facts: Mapping[str, Mapping[str, object]] | None = None  # group -> name -> value
-    scores: pd.DataFrame | None = None  # the layout of scores.csv
     n_cells_of_bbbc021: int | None = None  # for a study of BBBC021, whose published scores are shown too
-    confusion: Sequence[Picture] | None = None
-    treatment_map: Picture | None = None
     neighbours: Picture | None = None  # nearest-neighbour pairs
     wrong: pd.DataFrame | None = None  # a row per treatment whose neighbour has another mechanism
     interpolations: Sequence[Picture] | None = None
     reconstructions: Picture | None = None
     realism: SavedRealism | None = None
-    cells: Picture | None = None  # real cells by mechanism
     learning_curves: Sequence[Picture] | None = None
-    warnings: Sequence[str] | None = None  # of the training, in sentences; empty: no warning
+    warnings: Sequence[str] = ()  # of the training, in sentences
     too_few_records: int | None = None  # records of a training that is too short to judge
-    quality: crop_quality.CropQuality | None = None
-    whitening: Sequence[str] | None = None  # a certificate each
-    excluded: pd.DataFrame | None = None  # a row per kind: what, how many, why
-    commands: Sequence[str] | None = None  # that repeat all this, in order
-    study: str = "STUDY"  # the study's folder, as in the commands
 
 
 def report_html(contents: ReportContents) -> str:
@@ -54,10 +54,10 @@ def report_html(contents: ReportContents) -> str:
         "report.html",
         title=contents.title,
         contents=contents,
-        rows=None if scores is None else score_rows(scores, with_published=contents.n_cells_of_bbbc021 is not None),
+        rows=score_rows(scores, with_published=contents.n_cells_of_bbbc021 is not None),
         column_titles=COLUMN_TITLES,
-        whitening_name="" if scores is None else first_whitening(scores),
-        further_scores=None if scores is None else outside_table(scores),
+        whitening_name=first_whitening(scores),
+        further_scores=outside_table(scores),
         others=OTHERS,
         full_bbbc021=FULL_BBBC021_CROPS,
         realism_rows=realism_rows(realism.table) if realism else [],
@@ -72,6 +72,6 @@ def report_html(contents: ReportContents) -> str:
             "realism": inline_pictures(figure),
             "cells": inline_pictures(contents.cells),
             "learning": inline_pictures(contents.learning_curves),
-            "flagged": inline_pictures(quality.example_crops if quality else None),
+            "flagged": inline_pictures(quality.example_crops),
         },
     )
