@@ -28,7 +28,7 @@ def phenolens(*arguments: object) -> list[str]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo with fewer steps than it takes by default; its study."""
     out = tmp_path_factory.mktemp("demo") / "out"
-    last_line = phenolens("demo", out, "--steps", 250, "--threads", 1)[-1]
+    last_line = phenolens("demo", out, "--steps", 60, "--threads", 1)[-1]
     assert last_line == str((out / "study" / "report.html").resolve())
     return out / "study"
 
@@ -38,8 +38,8 @@ def test_the_demo_recovers_planted_mechanisms_far_above_chance_and_shuffled_labe
     chance = pd.read_csv(demo / "scores" / "chance.csv", keep_default_na=False)
     scores = pd.read_csv(demo / "scores.csv", keep_default_na=False)
     kind = ["statistics", "whitening", "protocol"]
-    ours = scores[scores["model"] == "vaeplus"].set_index(kind)
-    control = chance[chance["run"] == "vaeplus-seed0"].set_index(kind)
+    ours = scores[scores["model"] == "imagenet"].set_index(kind)
+    control = chance[chance["run"] == "imagenet-seed0"].set_index(kind)
     headline = ("mean", "whitened", "NSC")
     assert ours.loc[headline, "n_treatments"] == 72
     assert ours.loc[headline, "accuracy"] > 4 * control.loc[headline, "chance"]
@@ -48,23 +48,17 @@ def test_the_demo_recovers_planted_mechanisms_far_above_chance_and_shuffled_labe
 
 
 @pytest.mark.slow
-def test_the_demos_reconstructions_are_nearer_to_their_own_cell_than_to_another(demo):
-    """What a reconstruction is for: it shows this cell, not the average one."""
+def test_the_demos_travels_start_at_the_real_cell_whatever_the_decoder_has_learned(demo):
+    from phenolens.runs.decoder import find_decoding_run
     from phenolens.study import Study
-    from phenolens.training.checkpoint import RunFolder, trained_model
-    from phenolens.training.device import Compute
-    from phenolens.training.embed import decode, embed_crops
 
-    study = Study.open(demo)
-    compute = Compute.chosen(device="cpu", precision="auto", threads=None)
-    model, _ = trained_model(RunFolder(study.run_folder("vaeplus-seed0")))
-    rows = np.flatnonzero(~study.crops.cells["is_noise"].to_numpy())[::20]
-    crops = study.crops.take(rows)
-    redrawn = decode(model, embed_crops(model, crops, compute=compute), compute=compute).reshape(len(rows), -1)
-    originals = compute.normalised(crops).numpy().reshape(len(rows), -1)
-    distance = np.linalg.norm(redrawn[:, None] - originals[None], axis=2)
-    own_rank = (distance < np.diag(distance)[:, None]).mean(axis=1)  # share of other cells that are nearer
-    assert np.median(own_rank) < 0.02  # 0.5 if every reconstruction showed the average cell
+    run = find_decoding_run(Study.open(demo), None)
+    rows = np.flatnonzero(~Study.open(demo).crops.cells["is_noise"].to_numpy())[::400]
+    for row in rows:
+        original = run.originals(np.array([row]))[0]
+        z = run.embedded(run.store.take([row]))
+        first = run.along(int(row), z[0], z)[0]
+        assert ((first - original) ** 2).mean() < 0.01 * original.var()
 
 
 @pytest.mark.slow
@@ -77,7 +71,7 @@ def test_the_demo_stays_under_4_gb(demo):
 def test_the_real_crop_set_goes_to_a_report_over_103_treatments(real_data, tmp_path):
     source = tmp_path / "cropset"
     subprocess.run([sys.executable, real_data / "bbbc021" / "expand_crops.py", source], check=True, capture_output=True)
-    flags = "--layout cropset --steps 20 --batch-size 26 --width 8 --latent-size 32 --ramp-steps 10"
+    flags = "--layout cropset --model vaeplus --steps 20 --batch-size 26 --width 8 --latent-size 32 --ramp-steps 10"
     last_line = phenolens("run", tmp_path / "study", "--source", source, *flags.split())[-1]
     report = Path(last_line).read_text()
     assert "Lafarge" in report  # the published rows stand beside ours

@@ -191,3 +191,8 @@ def test_a_table_whose_rows_are_not_the_studys_cells_is_refused(tiny_study, tmp_
 def test_a_crop_side_that_cannot_be_halved_twice_is_refused():
     with pytest.raises(InputError, match="50 px"):
         MODELS["flow"].build(1, 50, model_config("flow", {}))
+
+
+def test_a_decoder_that_still_draws_noise_is_reported(drawer):
+    assert drawer.verdicts([{"decoder.velocity": 0.15}] * 20) == []
+    assert len(drawer.verdicts([{"decoder.velocity": 0.1}] * 20 + [{"decoder.velocity": 1.0}] * 10)) == 1

@@ -14,8 +14,8 @@ from whole_files import different_files
 pytestmark = pytest.mark.slow
 
 FLAGS = (
-    "--layout bbbc021 --crop-px 36 --steps 40 --batch-size 4 --width 4 --latent-size 8 --ramp-steps 5 --also pca "
-    "--checkpoint-every 5 --record-every 5 --watch-every 10 --threads 1 --precision float32 "
+    "--layout bbbc021 --crop-px 36 --model vaeplus --steps 40 --batch-size 4 --width 4 --latent-size 8 --ramp-steps 5 "
+    "--also pca --checkpoint-every 5 --record-every 5 --watch-every 10 --threads 1 --precision float32 "
     "--bootstraps 20 --shuffles 5"
 )
 # One file that each step writes on its way: when it is there, the process is in the middle of that step or the next.

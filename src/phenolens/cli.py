@@ -209,9 +209,10 @@ def _toml_arguments(path: Path, tables: tuple[str, ...], kinds: Mapping[str, Any
     if "train" in tables and merged:
         from phenolens.models import MODELS
         from phenolens.training.checkpoint import own_settings
-        from phenolens.training.config import TrainConfig
+        from phenolens.training.config import RecommendedTraining, TrainConfig
 
-        model = model or str(merged.get("model", TrainConfig.model))
+        default = RecommendedTraining if tables == STEPS else TrainConfig
+        model = model or str(merged.get("model", default.model))
         merged = own_settings(model, merged) if model in MODELS else merged
     return _as_arguments(merged, kinds, source=path)
 

@@ -1,5 +1,6 @@
 """Commands that load models: train, run, demo, travel, realism, features, figure, report."""
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,8 @@ from phenolens.core.progress import tell
 from phenolens.core.workers import AtOnce
 from phenolens.crops.config import CropConfig
 from phenolens.latent_features.compute import FeaturesConfig, write_features
+from phenolens.models import MODELS
+from phenolens.models.flow import FlowConfig
 from phenolens.paper_figures.blinded_test_figure import assessment_figure
 from phenolens.paper_figures.config import USED_BY, FigureConfig, FigureName
 from phenolens.paper_figures.figure2_reconstructions import reconstructions_figure
@@ -32,7 +35,7 @@ from phenolens.runs.decoder import find_decoding_run
 from phenolens.screens.config import LayoutConfig
 from phenolens.simulation.simulate import CONFIG_FILE, SimulateConfig
 from phenolens.study import MARKER, Study
-from phenolens.training.config import ModelName, TrainConfig
+from phenolens.training.config import ModelName, RecommendedTraining, TrainConfig
 from phenolens.training.monitor import check_can_watch
 from phenolens.travel.compute import Traveller
 from phenolens.travel.figure import summary
@@ -40,12 +43,8 @@ from phenolens.travel.film import check_can_film
 from phenolens.travel.saved import save_travel
 from phenolens.travel.trajectory import TravelConfig
 
-# The paper's schedule has 40,000 steps. The demo's is short, and was chosen by reconstructions and their error, not by
-# scores (docs/results.md): small batches for many steps, two discriminator layers only, a larger learning rate that
-# falls at the end, smaller weights of the prior and of the discriminator's features.
-DEMO_NETWORK = dict(ramp_steps=300, feature_layers=2, feature_weight=0.1, learning_rate=3e-3, beta=0.5)
-DEMO_BATCH_SIZE = 32
-DEMO_COOLDOWN_SHARE = 0.3  # of the steps
+ENCODER = "imagenet"  # the recommended one: it embeds, a flow decoder draws
+DEMO_STEPS = 600  # of the flow decoder: a short training
 FIGURES = {
     "reconstructions": reconstructions_figure,
     "interpolation": interpolation_figure,
@@ -88,12 +87,15 @@ def run(
     reading: LayoutConfig = LayoutConfig(),
     cropping: CropConfig = CropConfig(),
     parallel: AtOnce = AtOnce(),
-    training: TrainConfig = TrainConfig(),
+    training: RecommendedTraining = RecommendedTraining(),
     profiling: ProfileConfig = ProfileConfig(),
     scoring: EvaluateConfig = EvaluateConfig(),
     reporting: ReportConfig = ReportConfig(),
 ) -> Study:
     """Crop, train, embed, profile, evaluate and report; finished steps are kept.
+
+    The recommended recipe embeds with `imagenet` and trains a `flow` decoder of these embeddings; `--model vaeplus` is
+    the recipe of Lafarge et al. 2019.
 
     Args:
         study: The study's folder; it is created when it is new or empty.
@@ -103,7 +105,7 @@ def run(
         reading: Table, plate map, channels, controls and centres of the source.
         cropping: How crops are cut.
         parallel: How many processes cut crops at once; the crops are the same.
-        training: How models are trained: `model="vaeplus", steps=5000`.
+        training: How models are trained; `of` may also name a model, which is trained and embedded first.
         profiling: How cells become profiles.
         scoring: How treatments are matched.
         reporting: Which run is shown, and how many cells.
@@ -115,21 +117,32 @@ def run(
         InputError: The source or a setting cannot be used, or the folder holds something else.
     """
     check_can_watch(training)
+    for model in _models(training, also):
+        MODELS[model].check_installed()
     opened = crop(study, source=source, layout=layout, reading=reading, cropping=cropping, parallel=parallel)
     store = opened.crops
     pipeline.check_protocols(store, scoring)
-    names = []
-    for model in dict.fromkeys([training.model, *also]):
+    name = pipeline.run_name(training)
+    for model in _models(training, also):
         config = training if model == training.model else other_model(training, model, n_crops=len(store))
-        name = pipeline.run_name(config)
-        pipeline.train(opened, config, name=name)
-        pipeline.embed(opened, name, EmbedConfig(device=config.device, threads=config.threads))
-        pipeline.profile(opened, name, profiling)
-        names.append(name)
-        tell(f"{name}: trained, embedded, profiled")
+        if isinstance(config.network, FlowConfig) and config.network.of in ("", *MODELS):
+            of = pipeline.run_name(training.of_model(config.network.of or ENCODER))
+            config = replace(config, network=replace(config.network, of=of))
+        each = pipeline.run_name(config)
+        pipeline.train(opened, config, name=each)
+        pipeline.embed(opened, each, EmbedConfig(device=config.device, threads=config.threads))
+        pipeline.profile(opened, each, profiling)
+        tell(f"{each}: trained, embedded, profiled")
     pipeline.evaluate(opened, ready_runs(opened, "profiled"), scoring)
-    write_report(opened, replace(reporting, run=reporting.run or names[0]))
+    write_report(opened, replace(reporting, run=reporting.run or name))
     return opened
+
+
+def _models(training: TrainConfig, also: Sequence[str]) -> list[str]:
+    """The models to train: the first one after the one whose embeddings it draws, then the others."""
+    of = getattr(training.network, "of", None)
+    encoder = [] if of is None or of not in ("", *MODELS) else [of or ENCODER]
+    return list(dict.fromkeys([*encoder, training.model, *also]))
 
 
 def other_model(training: TrainConfig, model: str, *, n_crops: int) -> TrainConfig:
@@ -139,12 +152,12 @@ def other_model(training: TrainConfig, model: str, *, n_crops: int) -> TrainConf
 
 
 @keyword_settings
-def demo(out: Positional[AnyPath], *, steps: int = 1500, seed: int = 0, threads: int | None = None) -> Study:
+def demo(out: Positional[AnyPath], *, steps: int = DEMO_STEPS, seed: int = 0, threads: int | None = None) -> Study:
     """Simulate a small screen and analyse it, from images to a report, in about five minutes on two cores.
 
     Args:
         out: Folder to create; the screen goes into OUT/screen, the study into OUT/study.
-        steps: Training steps of VAE+; more give sharper reconstructions.
+        steps: Training steps of the decoder; more give truer pictures.
         seed: Random seed of the screen and of the training.
         threads: Processor threads; default: all.
 
@@ -161,14 +174,7 @@ def demo(out: Positional[AnyPath], *, steps: int = 1500, seed: int = 0, threads:
         raise InputError(f"{folder}: is not empty and not a phenolens demo; name a new or empty folder")
     tell("simulating a screen of 12 mechanisms on 4 plates, cell by cell")
     simulate(screen, processes=threads, screen=SimulateConfig(seed=seed))
-    training = TrainConfig(
-        steps=steps,
-        seed=seed,
-        batch_size=DEMO_BATCH_SIZE,
-        cooldown_steps=round(DEMO_COOLDOWN_SHARE * steps),
-        threads=threads,
-        network=DEMO_NETWORK,  # type: ignore[arg-type]
-    )
+    training = RecommendedTraining(steps=steps, seed=seed, threads=threads)
     return run(study, source=screen, layout="bbbc021", training=training)
 
 

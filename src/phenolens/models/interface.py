@@ -38,8 +38,19 @@ def mean_over_turns(features: Callable[[Tensor], Tensor], x: Tensor, turns: Turn
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """How long a model is trained unless settings say otherwise; the defaults are those of Lafarge et al. 2019."""
+
+    steps: int = 40_000
+    batch_size: int | None = None  # cells; None: one of each treatment and one control
+    cooldown_share: float = 0.0  # of the steps, over which learning rates fall to zero
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The settings of one model, each a flag of `phenolens train`; every field is made by `setting`."""
+
+    schedule: ClassVar[Schedule] = Schedule()
 
     def __post_init__(self) -> None:
         """Validates the settings."""

@@ -48,9 +48,11 @@ def _flag(name: str, of: Mapping[str, Field[Any]]) -> tuple[str, Any, Any]:
 if TYPE_CHECKING:
     ModelName = str
     ModelFlags = ModelConfig
+    Steps = int
 else:
     ModelName = Literal[tuple(MODELS)]
     ModelFlags = model_flags()
+    Steps = NotNegativeCount | None  # None only until the model's own number takes its place
 
 
 @dataclass(frozen=True)
@@ -61,15 +63,16 @@ class TrainConfig(Bounded):
     """
 
     model: ModelName = "vaeplus"  # what to train; pca is the linear baseline
-    # optimiser steps; an epoch has no meaning when treatments are drawn evenly; 0: the initial weights, to compare with
-    steps: NotNegativeCount = 40_000
+    # optimiser steps; an epoch has no meaning when treatments are drawn evenly; left out: 40,000 as in the paper, 3,500
+    # of flow; 0: the initial weights, to compare with
+    steps: Steps = None  # type: ignore[assignment]
     seed: Seed = 0  # of the initial weights, the batches and the noise
-    # cells a batch; left out: one of each treatment and one control
+    # cells a batch; left out: one of each treatment and one control, 32 of flow
     batch_size: Annotated[int, Bounds(ge=2, le=100_000)] | None = None
     # share of wells no batch draws from, to judge reconstructions on; 0 is the paper's
     held_out_wells: Annotated[float, Bounds(ge=0, lt=1)] = 0.0
-    # last steps, over which learning rates fall linearly to zero; 0 is the paper's
-    cooldown_steps: NotNegativeCount = 0
+    # last steps, over which learning rates fall linearly to zero; left out: none as in the paper, 30 % of flow's
+    cooldown_steps: Steps = None  # type: ignore[assignment]
     clip_norm: Positive | None = None  # largest gradient norm of a player; left out: no clipping, as in the paper
     record_every: Count = 10  # steps between two lines of history.csv
     checkpoint_every: Count = 250  # steps between two checkpoints
@@ -86,15 +89,33 @@ class TrainConfig(Bounded):
     def __post_init__(self) -> None:
         """Validates the settings, and turns those of the network into the model's Config."""
         super().__post_init__()
+        object.__setattr__(self, "network", model_config(self.model, _given(self.network)))
+        for name, value in self._scheduled(self.steps).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
         if self.cooldown_steps > self.steps:
             raise InputError(f"--cooldown-steps {self.cooldown_steps}: expected no more than --steps {self.steps}")
-        object.__setattr__(self, "network", model_config(self.model, _given(self.network)))
+
+    def _scheduled(self, steps: int | None) -> dict[str, int | None]:
+        """The model's own schedule; its last steps are a share of `steps` where these are given."""
+        own = self.network.schedule
+        steps = own.steps if steps is None else steps
+        return {"steps": steps, "batch_size": own.batch_size, "cooldown_steps": round(own.cooldown_share * steps)}
 
     def of_model(self, model: str, **settings: Any) -> Self:
-        """The same training of another model: its own beta and latent size, other settings where it has them."""
+        """The same training of another model: its own schedule, beta and latent size, other settings as they are."""
         having = MODELS[model].load().Config.names()
         shared = {k: v for k, v in asdict(self.network).items() if k in having and k not in OF_EACH_MODEL}
-        return replace(self, model=model, network=shared | settings)  # type: ignore[arg-type]
+        scheduled = self._scheduled(self.steps) | {"steps": self.network.schedule.steps}
+        own = {name: None for name, value in scheduled.items() if getattr(self, name) == value}
+        return replace(self, model=model, network=shared | settings, **own)  # type: ignore
+
+
+@dataclass(frozen=True)
+class RecommendedTraining(TrainConfig):
+    """How the models of `phenolens run` are trained."""
+
+    model: ModelName = "flow"  # flow: the recommended recipe, pictures for the embeddings --of; vaeplus: the paper's
 
 
 def _given(network: Any) -> dict[str, Any]:

@@ -1,0 +1,74 @@
+"""`phenolens run`: which models it trains, from which settings, and in which order."""
+
+import importlib.util
+
+import pandas as pd
+import pytest
+
+from phenolens import cli
+from phenolens.runs.decoder import find_decoding_run
+from phenolens.study import Study
+from phenolens.training.checkpoint import RunFolder
+from phenolens.training.config import RecommendedTraining, TrainConfig
+
+SMALL = ["--crop-px", 36, "--threads", 1, "--watch-every", 0, "--bootstraps", 20, "--shuffles", 5]
+FLOW = ["--steps", 4, "--flow-width", 8, "--code-size", 8, "--layout-size", 4, "--draw-steps", 1]
+
+
+def run(study: object, source: object, *flags: object) -> int:
+    """The command's exit code."""
+    return cli.main(list(map(str, ["run", study, "--source", source, "--layout", "bbbc021", *SMALL, *flags])))
+
+
+@pytest.mark.slow
+def test_by_default_imagenet_embeds_and_a_flow_decoder_of_it_draws(tiny_screen, tmp_path):
+    assert run(tmp_path / "study", tiny_screen, *FLOW) == 0
+    study = Study.open(tmp_path / "study")
+    assert set(study.runs) == {"imagenet-seed0", "flow-seed0", "pca-seed0"}
+    trained = RunFolder(study.run_folder("flow-seed0")).origin().config
+    assert (trained.network.of, trained.steps, trained.batch_size, trained.cooldown_steps) == (
+        "imagenet-seed0",
+        4,
+        32,
+        1,
+    )
+    assert find_decoding_run(study, None).name == "flow-seed0"
+    assert set(pd.read_csv(study.scores_path)["model"]) == {"imagenet", "flow of imagenet-seed0", "pca"}
+    assert study.report_path.exists()
+
+
+@pytest.mark.slow
+def test_pictures_of_another_model_are_trained_after_it(tiny_screen, tmp_path):
+    assert run(tmp_path / "study", tiny_screen, *FLOW, "--of", "pca", "--also") == 0
+    study = Study.open(tmp_path / "study")
+    assert set(study.runs) == {"pca-seed0", "flow-seed0"}
+    assert RunFolder(study.run_folder("flow-seed0")).origin().config.network.of == "pca-seed0"
+
+
+def test_what_the_recipe_needs_is_missed_before_anything_is_done(tiny_screen, tmp_path, monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr("phenolens.models.find_spec", lambda name: None if "efficientnet" in name else find(name))
+    assert run(tmp_path / "study", tiny_screen, *FLOW) == 2
+    assert 'pip install "phenolens[imagenet]"' in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (3500, 32, 1050)),
+        ({"steps": 100}, (100, 32, 30)),
+        ({"steps": 100, "cooldown_steps": 0, "batch_size": 8}, (100, 8, 0)),
+        ({"model": "vaeplus"}, (40_000, None, 0)),  # Lafarge et al. 2019
+    ],
+)
+def test_a_model_has_a_schedule_of_its_own_where_none_is_given(given, expected):
+    config = RecommendedTraining(**given)
+    assert (config.steps, config.batch_size, config.cooldown_steps) == expected
+
+
+def test_another_model_has_its_own_schedule_except_for_what_was_given():
+    flow = RecommendedTraining(seed=3, batch_size=8)
+    assert flow.of_model("vae").steps == TrainConfig().steps
+    assert (flow.of_model("vae").batch_size, flow.of_model("vae").seed) == (8, 3)
+    assert RecommendedTraining(steps=100).of_model("vae").steps == 100
