@@ -194,5 +194,7 @@ def test_a_crop_side_that_cannot_be_halved_twice_is_refused():
 
 
 def test_a_decoder_that_still_draws_noise_is_reported(drawer):
-    assert drawer.verdicts([{"decoder.velocity": 0.15}] * 20) == []
-    assert len(drawer.verdicts([{"decoder.velocity": 0.1}] * 20 + [{"decoder.velocity": 1.0}] * 10)) == 1
+    learned, noise = {"step": 600, "decoder.velocity": 0.15}, {"step": 600, "decoder.velocity": 1.0}
+    assert drawer.verdicts([noise, *[learned] * 20]) == []
+    assert len(drawer.verdicts([learned, *[noise] * 20])) == 1
+    assert drawer.verdicts([noise | {"step": 400}] * 20) == []

@@ -73,8 +73,15 @@ def crops(n: int, channels: int = 2) -> torch.Tensor:
 
 
 def config(name: str, **settings) -> TrainConfig:
-    plain = {"steps": 12, "checkpoint_every": 5, "record_every": 1, "watch_every": 4, "batch_size": 6, "threads": 1}
-    return TrainConfig(model=name, network=small(name), precision="float32", **(plain | settings))
+    plain = {
+        "steps": 12,
+        "checkpoint_every": 5,
+        "record_every": 1,
+        "watch_every": 4,
+        "batch_size": 6,
+        "cooldown_steps": 0,
+    }
+    return TrainConfig(model=name, network=small(name), precision="float32", threads=1, **(plain | settings))
 
 
 trained_names = [name for name in MODELS if issubclass(MODELS[name].load(), Trained)] + [MADE_UP]

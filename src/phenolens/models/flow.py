@@ -31,7 +31,8 @@ KEPT = 0.999  # share of the averaged weights kept at each step, less at the sta
 EMBEDDED_TIME = 64
 CHANGE_STEPS = 8  # there and back; more than to draw, so that a cell that is not changed stays itself to 0.1 %
 AT_ONCE = 64  # cells that are drawn at once
-RECORDS, NOISE = 10, 0.5  # of the history; error of the velocity above which pictures are noise (cells: 0.1 to 0.2)
+RECORDS = 10  # of the history, that are averaged
+FAIR_STEPS, NOISE = 500, 0.5  # an error of the velocity above this is noise; cells have 0.1 to 0.2
 LAYOUT_CROPS = 512  # crops, each in eight orientations, that the layout's components are made of
 
 
@@ -133,11 +134,11 @@ class Flow(Drawing):
         return {"decoder": Loss(loss, {"velocity": loss.detach()})}
 
     def verdicts(self, history: Sequence[Mapping[str, float]]) -> list[str]:
-        """Whether the pictures are still noise, by the mean of the latest records; about 1.1 before training."""
+        """Whether pictures are still noise after a fair number of steps."""
         error = fmean(record["decoder.velocity"] for record in history[-RECORDS:])
-        if error <= NOISE:
+        if history[-1]["step"] < FAIR_STEPS or error < NOISE:
             return []
-        return [f"the decoder still draws noise: the error of its velocity is {error:.2f}; more --steps or --flow-rate"]
+        return [f"the decoder still draws noise: its error is above {NOISE}; give more --steps or another --flow-rate"]
 
     def decode(self, z: Tensor) -> Tensor:
         """A cell of each embedding, without a real cell's layout, all from the same noise."""
