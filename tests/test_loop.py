@@ -12,7 +12,7 @@ import torch
 
 from phenolens.core.errors import InputError, Interrupted, RunError
 from phenolens.crops.store import normalised
-from phenolens.models.interface import Batch
+from phenolens.models.interface import Batch, turned
 from phenolens.models.vaeplus import VAEPlus, VAEPlusConfig
 from phenolens.training import loop
 from phenolens.training.checkpoint import RunFolder, begin, built_model, trained_model
@@ -251,6 +251,18 @@ def test_batches_drawn_on_the_device_are_those_read_from_disk(store, compute, ke
     assert x.shape == (2, 3, 3, 36, 36)
     raw = Batches(store, compute, input="raw", kept=kept).batch(rows, 0).x
     np.testing.assert_array_equal(raw.flatten(0, 1).numpy(), store.take(rows.ravel()).astype(np.float32))
+
+
+def test_crops_can_be_shown_in_random_orientations(store, compute):
+    rows = np.arange(len(store))[None]
+    plain = Batches(store, compute, input="peak", kept="disk").batch(rows, 0).x[0]
+    compute.seed(0, 0)
+    seen = Batches(store, compute, input="peak", kept="disk", turns=8).batch(rows, 0).x[0]
+    views = torch.stack([turned(plain, turn) for turn in range(8)])
+    which = (views == seen).flatten(2).all(2)  # (8, N)
+    assert which.any(0).all()
+    assert which.any(1).all()
+
 
 
 def test_pixels_of_the_whole_16_bit_range_are_seen_as_they_are(compute):

@@ -21,7 +21,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from phenolens.core.errors import InputError
-from phenolens.models.interface import Batch, Drawing, Loss, ModelConfig, Player, Schedule, Source, setting, turned
+from phenolens.models.interface import (
+    Batch,
+    Drawing,
+    Loss,
+    ModelConfig,
+    Player,
+    Schedule,
+    Source,
+    randomly_turned,
+    setting,
+    turned,
+)
 from phenolens.models.pca import principal_components
 
 SCALE = 0.25  # about the standard deviation of a crop around its coarse layout
@@ -119,8 +130,7 @@ class Flow(Drawing):
         x, z = batch.x[0], batch.z[0]
         self._average(batch.step)
         if self.source.turns == 8:
-            orientation = torch.randint(8, (len(x),), device=x.device)
-            x = torch.stack([turned(crop, int(turn)) for crop, turn in zip(x, orientation)])
+            x = randomly_turned(x)
         code = self.code(z)
         code = code + CODE_NOISE * torch.randn_like(code)
         known = (torch.rand(len(x), 1, 1, 1, device=x.device) >= LAYOUT_DROPPED).float()

@@ -31,6 +31,12 @@ def turned(x: Tensor, turn: int) -> Tensor:
     return torch.rot90(x.flip(-1) if turn >= 4 else x, turn % 4, (-2, -1))
 
 
+def randomly_turned(x: Tensor) -> Tensor:
+    """Crops (B, C, S, S), each in one of its eight orientations at random."""
+    turns = torch.randint(8, (len(x),), device=x.device)
+    return torch.stack([turned(crop, turn) for crop, turn in zip(x, turns.tolist())])
+
+
 def mean_over_turns(features: Callable[[Tensor], Tensor], x: Tensor, turns: Turns) -> Tensor:
     """Features (B, F) of crops (B, C, S, S), float32: the mean over the first `turns` of their orientations."""
     views = [features(turned(x, turn)).float() for turn in range(turns)]

@@ -73,6 +73,7 @@ class TrainConfig(Bounded):
     held_out_wells: Annotated[float, Bounds(ge=0, lt=1)] = 0.0
     # last steps, over which learning rates fall linearly to zero; left out: none as in the paper, 30 % of flow's
     cooldown_steps: Steps = None  # type: ignore[assignment]
+    turns: Literal[1, 8] = 1  # 8: each crop of a batch in a random one of its turns and flips; 1 is the paper's
     clip_norm: Positive | None = None  # largest gradient norm of a player; left out: no clipping, as in the paper
     record_every: Count = 10  # steps between two lines of history.csv
     checkpoint_every: Count = 250  # steps between two checkpoints
@@ -93,6 +94,8 @@ class TrainConfig(Bounded):
         for name, value in self._scheduled(self.steps).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
+        if self.turns == 8 and "of" in self.network.names():
+            raise InputError("--turns 8: a decoder turns crops by itself where its embeddings allow it; leave it out")
         if self.cooldown_steps > self.steps:
             raise InputError(f"--cooldown-steps {self.cooldown_steps}: expected no more than --steps {self.steps}")
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from phenolens.crops.store import CropStore
-from phenolens.models.interface import LABELS, Batch, Input
+from phenolens.models.interface import LABELS, Batch, Input, Turns, randomly_turned
 from phenolens.screens.screen import ROLES, treatment_name
 from phenolens.training.device import Compute, as_signed
 
@@ -114,11 +114,13 @@ class Batches:
         input: Input,
         kept: Literal["auto", "disk", "device"],
         z: np.ndarray | None = None,
+        turns: Turns = 1,
     ) -> None:
         """`input`: how the model takes crops in; `kept` auto: on the device, when it is a CUDA card with room.
 
-        `z`: embeddings (N, Z) of all crops, for a decoder.
+        `z`: embeddings (N, Z) of all crops, for a decoder. `turns`: 8 shows each crop in a random orientation.
         """
+        self.turns = turns
         self.store, self.compute, self.input = store, compute, input
         self.z = None if z is None else torch.from_numpy(z)
         self.codes = torch.from_numpy(label_codes(store.cells))
@@ -133,7 +135,8 @@ class Batches:
         """The cells of store rows (draws, B), on the device."""
         flat = rows.ravel()
         pixels = self.store.take(flat) if self.pixels is None else self.pixels[self._moved(torch.from_numpy(flat))]
-        x = self.compute.scaled(pixels, self.input).unflatten(0, rows.shape)
+        x = self.compute.scaled(pixels, self.input)
+        x = (randomly_turned(x) if self.turns == 8 else x).unflatten(0, rows.shape)
         codes = self._moved(self.codes[:, torch.from_numpy(rows)])
         z = None if self.z is None else self._moved(self.z[torch.from_numpy(rows)])
         return Batch(x, **dict(zip(LABELS, codes)), step=step, z=z)

@@ -104,7 +104,7 @@ def train(
         save(run, origin, model, optimisers, progress)
         return progress
 
-    source = Batches(store, compute, input=model.input, kept=config.crops_kept, z=z)
+    source = Batches(store, compute, input=model.input, kept=config.crops_kept, z=z, turns=config.turns)
     first_bad = FirstBad(waits=compute.waits, device=compute.device)
     stopping = False
     began = time.monotonic() - progress.seconds
