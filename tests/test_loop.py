@@ -264,7 +264,6 @@ def test_crops_can_be_shown_in_random_orientations(store, compute):
     assert which.any(1).all()
 
 
-
 def test_pixels_of_the_whole_16_bit_range_are_seen_as_they_are(compute):
     crops = np.array([[[[0, 1], [40_000, 65_535]]]], np.uint16)
     torch.testing.assert_close(
