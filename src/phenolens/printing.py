@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Hashable, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,12 @@ from phenolens.core.progress import tell
 from phenolens.profiles.evaluate import Evaluation
 from phenolens.profiles.uncertainty import Comparison
 from phenolens.profiles.whitening import Whitening
+from phenolens.readiness import COMMAND_OF
 from phenolens.study import Study
 
 # What comes next; `study` and `out` are the folders that were given.
-NEXT = {
+NEXT = {verb: f"phenolens {after} {{study}}" for verb, after in pairwise(("crop", *COMMAND_OF.values()))} | {
     "simulate": "phenolens run STUDY --source {out} --layout bbbc021 (its true parameters: {out}/truth.parquet)",
-    "crop": "phenolens train {study}",
-    "train": "phenolens embed {study}",
-    "embed": "phenolens profile {study}",
-    "profile": "phenolens evaluate {study}",
     "run": "open the report in a browser, or phenolens explore {study}",
     "demo": "open the report in a browser, or phenolens explore {out}",
     "report": "open the report in a browser, or phenolens explore {study}",

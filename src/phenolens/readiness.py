@@ -18,6 +18,8 @@ from phenolens.models import preferred_first
 from phenolens.study import Study
 
 Step = Literal["trained", "embedded", "profiled", "scored"]
+# The command of each step, in their order.
+COMMAND_OF: dict[Step, str] = {"trained": "train", "embedded": "embed", "profiled": "profile", "scored": "evaluate"}
 
 
 def steps_done(study: Study, run: str) -> dict[Step, bool]:

@@ -23,25 +23,25 @@ class CropConfig(Bounded):
     wells: tuple[str, ...] = ()  # wells to take, on every plate; all when none is named
     sites: tuple[int, ...] = ()  # sites to take, in every well; all when none is named
     treatments: Treatments = "labelled"  # controls and treatments of known mechanism only, or all
-    skip_missing: bool = False  # leave out, and count, what has no image or no label instead of stopping
+    skip_missing: bool = False  # leave out, and count, fields without an image or a label
     pixel_size_um: Positive | None = None  # side of a pixel in the specimen, micrometres
     # centres given in a table, found here, or found here by Cellpose (an extra, with weights of its own); auto: given
     # where there is a table, else found
     cells: Literal["auto", "given", "found", "cellpose"] = "auto"
-    nucleus_um: Positive = 15.0  # diameter of a usual nucleus, micrometres, for cells found here (MCF-7)
+    nucleus_um: Positive = 15.0  # typical diameter of a nucleus, micrometres, for cells found here (MCF-7)
     nucleus_px: Positive | None = None  # the same in pixels; replaces --nucleus-um and --pixel-size-um
-    least_contrast: Positive = 4.0  # least light of a nucleus above the background, deviations of a pixel's noise
-    # corrected: divided by each plate's uneven light, estimated as the mean of its fields; lit: as the mean of their
-    # foreground alone, with the offset subtracted
+    least_contrast: Positive = 4.0  # minimum brightness of a nucleus over the background, SDs of pixel noise
+    # corrected: divided by each plate's uneven illumination, estimated as the mean of its fields; lit: estimated as the
+    # mean of their foreground alone, with the offset subtracted
     illumination: Literal["as it is", "corrected", "lit"] = "as it is"
-    illumination_px: FilterPx = 96  # how wide a plate's mean field is smoothed: diameter of the filter, pixels
-    illumination_offset: Literal["keep", "subtract"] = "keep"  # the camera's counts without light, of `corrected`
-    least_fields: Count = 60  # a plate with fewer fields cannot tell its light from its cells
+    illumination_px: FilterPx = 96  # diameter of the filter that smooths a plate's mean field, pixels
+    illumination_offset: Literal["keep", "subtract"] = "keep"  # with --illumination corrected: the camera's dark counts
+    least_fields: Count = 60  # minimum fields per plate to separate illumination from cells
     noise_correlation: Correlation = 0.5  # a channel whose neighbouring pixels correlate less than this is camera noise
     focus_slope: Slope = -5.5  # a mean slope of log power over log frequency steeper than this is out of focus
     saturated_share: Share = 0.01  # a channel with at least this share of its pixels at the detector's limit
-    # flagged crops that no profile or training takes; dividing cells are among the saturated and those out of focus,
-    # so to leave these out too biases profiles
+    # flags that exclude a crop from training and profiles; dividing cells are often flagged as saturated or out of
+    # focus, so excluding these too biases profiles
     leave_out: tuple[Flag, ...] = ("noise",)
 
     def __post_init__(self) -> None:

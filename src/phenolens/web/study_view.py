@@ -22,7 +22,7 @@ from phenolens.models import decodes
 from phenolens.morphology.medoids import MeasuredCells
 from phenolens.profiles.nsc import directions, distances
 from phenolens.profiles.score_table import PROTOCOLS
-from phenolens.readiness import Step, about_of, default_run, run_config, steps_done
+from phenolens.readiness import COMMAND_OF, Step, about_of, default_run, run_config, steps_done
 from phenolens.runs.catalogue import Catalogue, contrast_of, nearest_names
 from phenolens.runs.embeddings import embedding_rows
 from phenolens.runs.scores import queries_of
@@ -181,8 +181,7 @@ class StudyView:
             return f"phenolens crop {folder} --source SCREEN --layout bbbc021"
         if not models:
             return f"phenolens train {folder} --model vaeplus"
-        verbs: dict[Step, str] = {"trained": "train", "embedded": "embed", "profiled": "profile", "scored": "evaluate"}
-        for step, verb in verbs.items():
+        for step, verb in COMMAND_OF.items():
             missing = [name for name, steps in models.items() if not steps[step]]
             if missing and verb == "train":
                 config = self.study.run_folder(missing[0]) / "config.json"
