@@ -13,7 +13,7 @@ from skimage.transform import resize
 from phenolens import cli
 from phenolens.core.errors import InputError
 from phenolens.models import MODELS, imagenet, model_config
-from phenolens.models.imagenet import BLOCKS, LAYERS, EfficientNetLite0
+from phenolens.models.imagenet import BLOCKS, LAYERS, EfficientNetLite0, imagenet_weights
 from phenolens.pipeline import EmbedConfig, ProfileConfig, embed, profile
 from phenolens.runs.embeddings import embedded_cells
 from phenolens.training.embed import embed_crops
@@ -40,7 +40,7 @@ def built(channels: int, **settings):
 
 
 def test_the_network_calls_a_cat_a_cat_and_a_coffee_an_espresso():
-    network = EfficientNetLite0().eval()
+    network = EfficientNetLite0(imagenet_weights()).eval()
     with torch.inference_mode():
         assert int(network.logits(photograph("chelsea")).argmax()) in CATS
         assert int(network.logits(photograph("coffee")).argmax()) == ESPRESSO
@@ -63,6 +63,15 @@ def test_the_mean_over_eight_turns_is_the_same_for_a_turned_and_mirrored_cell(co
     np.testing.assert_allclose(turned, z, rtol=1e-3, atol=1e-4)
     plain, plainly_turned = (embed_crops(model, each, compute=compute) for each in (x, other))
     assert np.abs(plainly_turned - plain).max() > 100 * np.abs(turned - z).max()
+
+
+def test_the_untrained_network_differs_from_cell_to_cell_but_not_from_time_to_time(compute):
+    x = crops(4, 2)
+    z = embed_crops(built(2, weights="random"), x, compute=compute)
+    np.testing.assert_array_equal(z, embed_crops(built(2, weights="random"), x, compute=compute))
+    assert np.isfinite(z).all()
+    assert (z.std(0) > 0).mean() > 0.4  # ReLU6 silences some maps
+    assert built(2, weights="random").identity != built(2).identity
 
 
 def test_weights_of_another_checksum_are_refused_with_the_command_that_installs_them(monkeypatch):

