@@ -33,6 +33,7 @@ from phenolens.models.interface import (
     setting,
     turned,
 )
+from phenolens.models.muon import Muon
 from phenolens.models.pca import principal_components
 
 SCALE = 0.25  # about the standard deviation of a crop around its coarse layout
@@ -41,6 +42,7 @@ LAYOUT_DROPPED = 0.2  # share of training crops drawn without their layout
 KEPT = 0.999  # share of the averaged weights kept at each step, less at the start
 EMBEDDED_TIME = 64
 CHANGE_STEPS = 8  # there and back; more than to draw, so that a cell that is not changed stays itself to 0.1 %
+KERNEL_RATE = 20  # learning rate of kernels (Muon) over that of the other parameters (AdamW)
 AT_ONCE = 64  # cells that are drawn at once
 RECORDS = 10  # of the history, that are averaged
 FAIR_STEPS, NOISE = 500, 0.5  # an error of the velocity above this is noise; cells have 0.1 to 0.2
@@ -51,12 +53,12 @@ LAYOUT_CROPS = 512  # crops, each in eight orientations, that the layout's compo
 class FlowConfig(ModelConfig):
     """Settings of the decoder."""
 
-    schedule: ClassVar[Schedule] = Schedule(steps=3500, batch_size=32, cooldown_share=0.3)
+    schedule: ClassVar[Schedule] = Schedule(steps=5000, batch_size=16, cooldown_share=0.3)
     of: str = setting("", "run whose embeddings are decoded, or a table with a row per cell (docs/training.md)")
     code_size: int = setting(64, "principal components of the embedding that the decoder sees", least=1, most=10_000)
     layout_size: int = setting(16, "numbers that hold the coarse layout of a real cell", least=1, most=1000)
     flow_width: int = setting(64, "feature maps at half the resolution; twice as many at a quarter", least=8, most=1024)
-    flow_rate: float = setting(1e-3, "learning rate of AdamW", least=0)
+    flow_rate: float = setting(0.02, "learning rate of Muon; that of AdamW is a twentieth", least=0)
     draw_steps: int = setting(5, "steps from noise to a picture, each of two evaluations", least=1, most=1000)
 
     def __post_init__(self) -> None:
@@ -119,10 +121,12 @@ class Flow(Drawing):
         return self.layout_mean.unflatten(0, self.shape).expand(n, *self.shape)
 
     def players(self) -> dict[str, Player]:
-        """The network, with AdamW."""
+        """The network; the kernels of its blocks learn by Muon."""
+        kernels = self.network.hidden_kernels()
+        others = [each for each in self.network.parameters() if not any(each is kernel for kernel in kernels)]
         rate = self.config.flow_rate
-        adam = torch.optim.AdamW(self.network.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4)
-        return {"decoder": Player(self.network, adam, clip=1.0)}
+        optimiser = Muon(kernels, others, kernel_rate=rate, rate=rate / KERNEL_RATE)
+        return {"decoder": Player(self.network, optimiser, clip=1.0)}
 
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """Squared error of the velocity at a random time, in a random orientation where the embedding has none."""
@@ -207,13 +211,18 @@ class Velocity(nn.Module):
         self.time = nn.Sequential(nn.Linear(EMBEDDED_TIME, size), nn.SiLU(), nn.Linear(size, size))
         self.code = nn.Sequential(nn.Linear(code_size, size), nn.SiLU(), nn.Linear(size, size))
         self.first = nn.Conv2d(8 * channels, width, 3, padding=1)
-        self.down = nn.ModuleList([Residual(width, width, size), Residual(width, width, size)])
+        self.down = Residual(width, width, size)
         self.coarser = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
         self.middle = nn.ModuleList([Residual(2 * width, 2 * width, size), Residual(2 * width, 2 * width, size)])
         self.finer = nn.Conv2d(2 * width, width, 1)
-        self.up = nn.ModuleList([Residual(2 * width, width, size), Residual(width, width, size)])
+        self.up = Residual(2 * width, width, size)
         self.last = nn.Conv2d(width, 4 * channels, 3, padding=1)
         nn.init.zeros_(self.last.weight)
+
+    def hidden_kernels(self) -> list[nn.Parameter]:
+        """The kernels between the first and the last layer."""
+        ends = (self.first.weight, self.last.weight)
+        return [each for each in self.parameters() if each.ndim == 4 and not any(each is end for end in ends)]
 
     @torch.autocast("cpu", enabled=False)  # bfloat16 takes longer on processors: group norms are slow in it
     def forward(self, y: Tensor, t: Tensor, code: Tensor, layout: Tensor) -> Tensor:
@@ -222,15 +231,12 @@ class Velocity(nn.Module):
         angles = 100 * t[:, None] * frequencies
         given = F.silu(self.time(torch.cat([angles.sin(), angles.cos()], dim=1)) + self.code(code))
         blocks = F.pixel_unshuffle(torch.cat([y, layout], dim=1), 2)
-        h = self.first(blocks.contiguous(memory_format=torch.channels_last))
-        for block in self.down:
-            h = block(h, given)
-        kept, h = h, self.coarser(h)
+        kept = self.down(self.first(blocks.contiguous(memory_format=torch.channels_last)), given)
+        h = self.coarser(kept)
         for block in self.middle:
             h = block(h, given)
-        h = torch.cat([F.interpolate(self.finer(h), size=kept.shape[-2:], mode="nearest"), kept], dim=1)
-        for block in self.up:
-            h = block(h, given)
+        h = F.interpolate(self.finer(h), size=kept.shape[-2:], mode="nearest")
+        h = self.up(torch.cat([h, kept], dim=1), given)
         return F.pixel_shuffle(self.last(h), 2)
 
 
