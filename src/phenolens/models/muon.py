@@ -51,7 +51,8 @@ class Muon(Optimizer):
     def _adam(self, parameter: Tensor, gradient: Tensor) -> Tensor:
         state = self.state[parameter]
         if not state:
-            state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
+            zeros = torch.zeros_like(parameter)
+            state.update(step=zeros.new_zeros(()), mean=zeros, square=zeros.clone())
         state["step"] += 1
         mean = state["mean"].lerp_(gradient, 1 - BETAS[0]) / (1 - BETAS[0] ** state["step"])
         square = state["square"].lerp_(gradient.square(), 1 - BETAS[1]) / (1 - BETAS[1] ** state["step"])
