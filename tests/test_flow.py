@@ -23,6 +23,7 @@ from phenolens.travel.compute import TravelConfig, Traveller
 SIDE_PX = 36
 NETWORK = {"flow_width": 16, "flow_rate": 5e-3, "code_size": 4, "layout_size": 2, "draw_steps": 8}
 FLAGS = ["--steps", "3", "--batch-size", "6", "--flow-width", "8", "--threads", "1", "--watch-every", "0"]
+FLAGS += ["--cooldown-steps", "0"]
 
 
 def blobs(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
