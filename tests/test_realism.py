@@ -15,8 +15,8 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import write_parquet
 from phenolens.morphology.segment import _bodies
 from phenolens.plotting.style import alt_of, caption_of
+from phenolens.morphology.two_sample_test import LEAST_COMPARED
 from phenolens.realism.compute import (
-    LEAST_CELLS,
     REAL,
     MeasuredCells,
     RealismConfig,
@@ -307,7 +307,7 @@ def test_cells_of_wells_that_no_run_has_seen_are_taken_where_there_are_enough(tr
     seen = find_decoding_run(study, "ae-seed0")
     unseen = set(np.flatnonzero(held_out_cells(store.cells, share=0.5, seed=0)))
     monkeypatch.setattr(compute, "LEAST_HELD_OUT", 30)
-    monkeypatch.setattr(compute, "LEAST_CELLS", 30)
+    monkeypatch.setattr(compute, "LEAST_COMPARED", 30)
     config = RealismConfig(cells=60)
     rows, cells = measured_cells(store, [held], config)
     assert set(rows) <= unseen
@@ -330,7 +330,7 @@ def test_noise_is_never_measured_and_too_few_cells_are_refused(tiny_study):
     rows, cells = measured_cells(store, [], RealismConfig())
     assert (len(rows), cells.n, cells.n_plates) == (80, 80, 2)
     assert not store.cells["is_noise"].to_numpy()[rows].any()
-    flag_all_but(LEAST_CELLS // 2 - 1)
+    flag_all_but(LEAST_COMPARED // 2 - 1)
     with pytest.raises(InputError, match=r"58 cells .* at least 60"):
         measured_cells(tiny_study.crops, [], RealismConfig())
 

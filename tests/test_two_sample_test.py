@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from phenolens.realism.metrics import area_under_curve, two_sample_test
+from phenolens.morphology.two_sample_test import area_under_curve, two_sample_test
 
 
 def told_apart(real, drawn, *, n_plates=3, plates=None, wells=None, seed=0):

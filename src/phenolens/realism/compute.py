@@ -19,6 +19,7 @@ from phenolens.crops.store import CropStore, normalised
 from phenolens.models.interface import Draws
 from phenolens.morphology.features import measures, nuclei_channel
 from phenolens.morphology.reconstruction_metrics import cell_fidelity, fine_power
+from phenolens.morphology.two_sample_test import LEAST_COMPARED
 from phenolens.realism.metrics import MeasuredImages, measure_differences, normal_samples, random_halves, realism_row
 from phenolens.runs.decoder import DecodingRun
 from phenolens.runs.example_cells import unseen_cells
@@ -26,7 +27,6 @@ from phenolens.runs.example_cells import unseen_cells
 CHUNK = 256  # cells decoded and measured at once: bounds the memory
 BLURS_PX = (1.0, 2.0)  # standard deviations of the two blurred controls
 REAL = "other real cells"
-LEAST_CELLS = 60
 LEAST_HELD_OUT = 200  # cells of held-out wells; with fewer, cells of all wells are measured
 SHOWN_CELLS = 5
 
@@ -37,7 +37,7 @@ Images = Callable[[np.ndarray], np.ndarray]  # positions (n,) to crops (n, C, S,
 class RealismConfig(Bounded):
     """What realism is measured on."""
 
-    cells: Annotated[int, Bounds(ge=LEAST_CELLS)] = 1000  # measured at most, random ones: half real, half decoded
+    cells: Annotated[int, Bounds(ge=LEAST_COMPARED)] = 1000  # measured at most, random ones: half real, half decoded
     seed: Seed = 0  # chooses cells, halves, samples and the classifier's random numbers
     halvings: Annotated[int, Bounds(ge=2)] = 10  # random halves of the cells; a metric's spread is over them
     nuclei: str | None = None  # channel that shows the nuclei; left out: the first whose name says so
@@ -148,17 +148,17 @@ def measured_cells(
     flagged as noise are left out.
 
     Raises:
-        InputError: If fewer than LEAST_CELLS cells are left.
+        InputError: If fewer than LEAST_COMPARED cells are left.
     """
     counted = ~store.cells["is_noise"].to_numpy(bool)
     unseen = counted & unseen_cells(store, runs)
     n_unseen = int(unseen.sum())
     held_out = n_unseen >= LEAST_HELD_OUT
     eligible = np.flatnonzero(unseen if held_out else counted)
-    if len(eligible) < LEAST_CELLS:
+    if len(eligible) < LEAST_COMPARED:
         raise InputError(
-            f"{store.folder}: {len(eligible)} cells that are not noise; expected at least {LEAST_CELLS}, because real "
-            "cells of one half are compared with decoded cells of the other"
+            f"{store.folder}: {len(eligible)} cells that are not noise; expected at least {LEAST_COMPARED}, because "
+            "real cells of one half are compared with decoded cells of the other"
         )
     n = min(config.cells, len(eligible))
     rows = np.sort(np.random.default_rng([config.seed, 0]).choice(eligible, n, replace=False))
