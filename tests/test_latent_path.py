@@ -6,7 +6,7 @@ import pytest
 from phenolens.core.errors import InputError
 from phenolens.runs.latent_path import (
     along_direction,
-    cosines_to,
+    row_cosines,
     decode_frames,
     feature_swap,
     straight_line,
@@ -130,7 +130,7 @@ def test_a_cell_that_is_already_there_stays_there():
 
 def test_cosines_have_their_known_values_and_none_for_an_empty_embedding():
     rows = np.array([[2.0, 0.0], [0.0, 3.0], [1.0, 1.0], [-1.0, 0.0], [0.0, 0.0]])
-    np.testing.assert_allclose(cosines_to(rows, np.array([5.0, 0.0])), [1, 0, np.sqrt(0.5), -1, np.nan])
+    np.testing.assert_allclose(row_cosines(rows, np.array([5.0, 0.0])), [1, 0, np.sqrt(0.5), -1, np.nan])
 
 
 @pytest.mark.parametrize(

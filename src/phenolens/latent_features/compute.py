@@ -252,7 +252,8 @@ def _sections(
     low, high = np.percentile(cells.z[counted][:, features], PERCENTILES, axis=0)
     values_of = np.linspace(low, high, config.frames).T
     frames_of = [
-        run.along(start, cells.z[start], traversal(cells.z[start], *moved)) for moved in zip(features, values_of)
+        run.changed(np.array([start]), cells.z[[start]], traversal(cells.z[start], *moved))
+        for moved in zip(features, values_of)
     ]
     limit = _difference_limit(frames_of)
     sections = []

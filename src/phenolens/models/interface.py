@@ -231,16 +231,21 @@ class Drawing(Trained):
         """Take the model that makes the embeddings, to embed new crops."""
         self._encoder = [encoder]
 
+    @property
+    def embeds(self) -> bool:
+        """Whether new crops can be embedded: not where the embeddings come from a table."""
+        return bool(self._encoder)
+
     def embed(self, x: Tensor) -> Tensor:
         """The embeddings of the model that is decoded."""
-        if not self._encoder:
+        if not self.embeds:
             raise InputError("the embeddings that are decoded come from a table: new crops cannot be embedded")
         encoder = self._encoder[0].to(x.device).eval()
         return mean_over_turns(encoder.embed, x, self.source.turns)
 
     def feature_names(self) -> list[str]:
         """The names of the embeddings' features."""
-        return self._encoder[0].feature_names() if self._encoder else latent_names(self.source.features)
+        return self._encoder[0].feature_names() if self.embeds else latent_names(self.source.features)
 
 
 @runtime_checkable

@@ -31,7 +31,7 @@ OF_NUCLEUS = {
     "n_nuclear_fragments": "fragments of the nucleus, 1 when whole",
     "nucleus_dark_spots": "dark spots (nucleoli) in the nucleus, number",
     "nucleus_dark_depth": "depth of the darkest spot (nucleolus) in the nucleus, relative to its surroundings",
-    "nucleus_share": "nucleus area, share of the cell area",
+    "nucleus_share": "nucleus share of the cell area, 0 to 1",
     "n_neighbours": "nuclei of other cells in the crop, number",
 }
 OF_CELL = {

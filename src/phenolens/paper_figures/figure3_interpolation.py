@@ -57,7 +57,7 @@ def interpolation_figure(study: Study, config: FigureConfig) -> Figure:
         moa = str(catalogue.cells["moa"].iloc[target])
         label = catalogue.label(treatment) + (f"\n{moa}" if moa else "")
         (original,) = run.originals(np.array([target]))
-        pictures = decode_frames(path, partial(run.along, start, cells.z[start]))
+        pictures = decode_frames(path, partial(run.changed, np.array([start]), cells.z[[start]]))
         rows.append(Interpolation(label, pictures, path.cosines, original))
     how_start = "was named" if config.cells else "is the one nearest to the controls' mean embedding"
     (original,) = run.originals(np.array([start]))

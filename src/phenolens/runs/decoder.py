@@ -44,6 +44,11 @@ class DecodingRun:
         """Whether a path starts at the real cell and keeps what its embedding does not determine."""
         return isinstance(self.model, Drawing)
 
+    @property
+    def embeds(self) -> bool:
+        """Whether new crops can be embedded."""
+        return not isinstance(self.model, Drawing) or self.model.embeds
+
     def originals(self, rows: np.ndarray) -> np.ndarray:
         """Crops (n, C, S, S) of these rows of the store, scaled as the model's input."""
         return self.compute.scaled(self.store.take(rows), self.model.input).cpu().numpy()
@@ -70,14 +75,21 @@ class DecodingRun:
             return redraw(self.model, crops, z, seeds=rows.tolist(), compute=self.compute)
         return self.decoded(z)
 
-    def along(self, row: int, z: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
-        """Pictures (F, C, S, S) of embeddings (F, Z) on a path from the cell of a row, whose embedding is z (Z,).
+    def changed(self, rows: np.ndarray, z: np.ndarray, to: np.ndarray, *, residual: bool = False) -> np.ndarray:
+        """Pictures (n, C, S, S) of cells with embeddings z (n, Z) when these change to `to` (n, Z).
 
-        A Drawing changes the real cell and keeps what its embedding does not determine; others decode.
+        A Drawing changes the real cells and keeps what their embeddings do not determine; others decode.
+
+        Args:
+            rows: (n,) rows of the cells in the store, or (1,) of a single cell that is changed n times.
+            z: Their embeddings, as many.
+            to: The embeddings to change to.
+            residual: Add the decoded change to the real cells; of no effect on a Drawing.
         """
         if isinstance(self.model, Drawing):
-            return change(self.model, self.store.take([row]), z[None], embeddings, compute=self.compute)
-        return self.decoded(embeddings)
+            return change(self.model, self.store.take(rows), z, to, compute=self.compute)
+        decoded = self.decoded(to)
+        return self.originals(rows) + decoded - self.decoded(z) if residual else decoded
 
 
 def open_decoding_runs(study: Study, names: Sequence[str], *, precision: str | None = None) -> list[DecodingRun]:

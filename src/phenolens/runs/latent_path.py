@@ -115,10 +115,10 @@ def decode_frames(path: LatentPath, decode: Decoder) -> np.ndarray:
     return crops
 
 
-def cosines_to(embeddings: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Cosine similarity (F,) of each row (F, Z) to the target (Z,); NaN where a row is all zero."""
-    lengths = np.linalg.norm(embeddings, axis=1) * np.linalg.norm(target)
-    return np.divide(embeddings @ target, lengths, out=np.full(len(embeddings), np.nan), where=lengths > 0)
+def row_cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cosine similarity (F,) of each row of a (F, Z) to that of b (F, Z), or to b (Z,); NaN where one is all zero."""
+    lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    return np.divide((a * b).sum(axis=-1), lengths, out=np.full(len(a), np.nan), where=lengths > 0)
 
 
 def _to_target(
@@ -127,7 +127,7 @@ def _to_target(
     none = np.zeros(len(embeddings), int)
     return LatentPath(
         embeddings,
-        cosines_to(embeddings, target),
+        row_cosines(embeddings, target),
         none if n_copied is None else n_copied,
         np.linalg.norm(embeddings - target, axis=1),
         none if leg is None else leg,

@@ -20,17 +20,21 @@ from phenolens.runs.latent_path import (
     LatentPath,
     along_direction,
     decode_frames,
+    row_cosines,
     through,
 )
 from phenolens.study import Study
 from phenolens.travel.batch_effect import BatchSpace, batch_space
+from phenolens.travel.measured_change import MeasuredChange, change_table, population_test, without_squares
 from phenolens.travel.out_of_distribution import FrameScores, Limits, fit_limits, frame_scores, nearest_cells
+from phenolens.travel.own_controls import OwnControls, own_controls
 from phenolens.travel.trajectory import Measured, Population, RealCell, Trajectory, TravelConfig
 
 PRECISION = "float32"  # as the embeddings: figures must not depend on the processor
 MOST_CELLS = 100_000  # real cells that frames are compared with; of more, a random sample
 SHOWN_CELLS = 8  # of a population, drawn at random
 N_MARKS = 3  # measures that distinguish a population from the others
+COMPARED_CONTROLS = 200  # real control cells beside MEASURED_CELLS treated ones; of more, a random sample
 CACHED = 32  # trajectories that are kept
 
 
@@ -85,6 +89,23 @@ class Traveller:
         with self._lock:
             return self._kept(config, measured)
 
+    def measured_changes(self, config: TravelConfig) -> tuple[tuple[MeasuredChange, Population], ...]:
+        """The measured change of a travel, and the population that it leads to, without its frames.
+
+        Args:
+            config: From where to where, and how; `start` is of no effect.
+
+        Returns:
+            One change; with medoids one for each population, the largest first.
+
+        Raises:
+            InputError: as `travel`, or no control cells.
+        """
+        self._check(config)
+        with self._lock:
+            targets = self.targets(self.catalogue.find_treatment(config.to), config)
+            return tuple((self._change(config, target), target.population) for target in targets)
+
     @cached_property
     def default_start(self) -> int:
         """The row of the control cell nearest to the controls' mean."""
@@ -98,6 +119,8 @@ class Traveller:
         z = self.cells.z[self._reference]
 
         def reembed(places: np.ndarray) -> np.ndarray:
+            if not self.run.embeds:
+                return np.full((len(places), z.shape[1]), np.nan)
             return self.run.embedded(self.run.reconstructed(self._reference[places], z[places]))
 
         return fit_limits(z, reembed)
@@ -115,18 +138,25 @@ class Traveller:
         return RealCell(str(cell["cell_id"]), str(cell["treatment"]), label, crop)
 
     def _trajectories(self, config: TravelConfig, measured: bool) -> tuple[Trajectory, ...]:
+        self._check(config)
         treatment = self.catalogue.find_treatment(config.to)
         start = self.default_start if config.start is None else int(self.catalogue.find_cells([config.start])[0])
         stops = self.catalogue.doses_up_to(treatment) if config.up_the_doses else [treatment]
         targets = self.targets(treatment, config)
         return tuple(self._trajectory(config, start, target, stops, measured) for target in targets)
 
+    def _check(self, config: TravelConfig) -> None:
+        if config.residual and self.run.keeps_cells:
+            raise InputError(f"--residual: {self.run.name} keeps the real cell by inversion; leave it out")
+
     def _trajectory(
         self, config: TravelConfig, start: int, target: Target, stops: list[str], measured: bool
     ) -> Trajectory:
         path, shown = self._path(config, start, [self._mean_of(name) for name in stops[:-1]] + [target])
-        pictures = decode_frames(path, partial(self.run.along, start, self.cells.z[start]))
-        scores = frame_scores(self.limits, path.embeddings, self.run.embedded(pictures))
+        decode = partial(self.run.changed, np.array([start]), self.cells.z[[start]], residual=config.residual)
+        pictures = decode_frames(path, decode)
+        again = self.run.embedded(pictures) if self.run.embeds else np.full(path.embeddings.shape, np.nan)
+        scores = frame_scores(self.limits, path.embeddings, again)
         nearest, away = self._nearest(scores, [start, shown])
         cells = [self.real_cell(row) for row in nearest]
         frames = pd.DataFrame(
@@ -135,6 +165,7 @@ class Traveller:
                 "n_copied": path.n_copied,
                 "cosine": path.cosines,
                 "distance": path.distances,
+                "cosine_again": row_cosines(path.embeddings, again),
                 "far": scores.far,
                 "moved": scores.moved,
                 "flag": scores.flags,
@@ -146,7 +177,6 @@ class Traveller:
         return Trajectory(
             run=self.run.name,
             model=self.run.title,
-            keeps_cell=self.run.keeps_cells,
             way=config.way,
             beyond=config.beyond,
             channels=self.channels,
@@ -154,16 +184,58 @@ class Traveller:
             target=self.real_cell(shown),
             population=target.population,
             stops=tuple(self.catalogue.label(name) for name in stops),
-            n_controls=len(self._controls_beside(target.rows)),
+            n_controls=len(self._own_controls(target.rows).cells) if len(self.controls) else 0,
             frames=frames,
             embeddings=path.embeddings,
             pictures=pictures,
             nearest=tuple(cells),
             measured=self._measures(pictures, nearest, start, shown) if measured else None,
+            change=self._change(config, target) if measured and len(self.controls) else None,
             batch_share=None
             if self.batches is None
             else self.batches.share(self._mean(target.rows) - self._mean(self.controls)),
+            kept="inversion" if self.run.keeps_cells else "residual" if config.residual else "none",
         )
+
+    def _change(self, config: TravelConfig, target: Target) -> MeasuredChange:
+        """Move control cells as the travel does, and compare their change with that of real cells."""
+        rows = self._moved_cells(config, target)
+        z = self.cells.z[rows]
+        pictures = self.run.changed(rows, z, self._ends(config, z, target), residual=config.residual)
+        from_real = self.run.keeps_cells or config.residual
+        first = self.measured.of(rows) if from_real else self._measures_of(self.run.decoded(z))
+        treated = sampled(target.rows, MEASURED_CELLS, seed=config.seed)
+        controls = sampled(self._own_controls(treated).cells, COMPARED_CONTROLS, seed=config.seed)
+        own = own_controls(self.catalogue.cells, controls, treated)
+        cells = (first, self._measures_of(pictures), self.measured.of(treated), self.measured.of(own.rows))
+        side = pictures.shape[-1]
+        first, last, of_treated, of_controls = (without_squares(table, crop_px=side) for table in cells)
+        sds = without_squares(self.measured.controls, crop_px=side).std()
+        table = change_table(first, last, of_treated, of_controls, own=own, control_sd=sds, seed=config.seed)
+        wells = (self._wells(rows), self._wells(treated))
+        test = population_test(last, of_treated, wells=wells, seed=config.seed)
+        return MeasuredChange(table, len(rows), len(treated), len(controls), test)
+
+    def _moved_cells(self, config: TravelConfig, target: Target) -> np.ndarray:
+        """Random control cells of the treatment's plates, as many of each plate as possible."""
+        cells = self._own_controls(target.rows).cells
+        drawn = np.random.default_rng([config.seed, 1]).permutation(cells)
+        turn = self.catalogue.cells.iloc[drawn].groupby("plate", observed=True).cumcount().to_numpy()
+        return drawn[np.argsort(turn, kind="stable")][: config.moved_cells]
+
+    def _ends(self, config: TravelConfig, starts: np.ndarray, target: Target) -> np.ndarray:
+        """The embeddings (n, Z) where control cells with embeddings (n, Z) end."""
+        if config.way == "direction":
+            return starts + config.beyond * self._direction(target.rows)
+        return np.repeat(self.cells.z[[target.row]], len(starts), axis=0)
+
+    def _wells(self, rows: np.ndarray) -> np.ndarray:
+        """`plate/well` of cells."""
+        cells = self.catalogue.cells.iloc[rows]
+        return (cells["plate"].astype(str) + "/" + cells["well"].astype(str)).to_numpy(str)
+
+    def _measures_of(self, pictures: np.ndarray) -> pd.DataFrame:
+        return measures(normalised(np.maximum(pictures, 0)), channels=self.channels)
 
     def _path(self, config: TravelConfig, start: int, targets: list[Target]) -> tuple[LatentPath, int]:
         """The embeddings from the start through the targets, and the row of the real cell shown at the end."""
@@ -179,19 +251,17 @@ class Traveller:
         return through(z0, [z0 + direction for direction in directions], config.frames, way="line"), shown
 
     def _direction(self, rows: np.ndarray) -> np.ndarray:
-        """The mean of these cells minus that of the controls of their plates."""
+        """The mean of these cells minus that of their own controls."""
         if not len(self.controls):
             raise InputError("no control cells: a direction starts from their mean; use --way swap or line")
-        return self._mean(rows) - self._mean(self._controls_beside(rows))
+        own = self._own_controls(rows)
+        return self._mean(rows) - own.mean(self.cells.z[own.rows])
 
     def _mean(self, rows: np.ndarray) -> np.ndarray:
         return self.cells.z[rows].mean(axis=0, dtype=float)
 
-    def _controls_beside(self, rows: np.ndarray) -> np.ndarray:
-        """Control cells of the plates of these cells, so that plate effects cancel; all where there are none."""
-        plates = self.catalogue.cells["plate"].cat.codes.to_numpy()
-        beside = self.controls[np.isin(plates[self.controls], plates[rows])]
-        return beside if len(beside) else self.controls
+    def _own_controls(self, rows: np.ndarray) -> OwnControls:
+        return own_controls(self.catalogue.cells, self.controls, rows)
 
     def _mean_of(self, treatment: str) -> Target:
         rows = self.catalogue.rows_of(treatment)
@@ -248,6 +318,6 @@ class Traveller:
         return rows[frames, first], scores.distances[frames, first]
 
     def _measures(self, pictures: np.ndarray, nearest: np.ndarray, start: int, target: int) -> Measured:
-        frames = measures(normalised(np.maximum(pictures, 0)), channels=self.channels)
+        frames = self._measures_of(pictures)
         ends = self.measured.of(np.array([start, target])).set_axis(["start", "target"])
         return Measured(frames, self.measured.of(nearest), ends, self.measured.controls.std(), pictures.shape[-1])

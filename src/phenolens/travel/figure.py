@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -26,6 +27,7 @@ from phenolens.plotting.cell_images import (
 from phenolens.plotting.page import text_lines
 from phenolens.plotting.style import INK, QUIET, add_caption, bare, figure_style, new_figure
 from phenolens.screens.screen import dose_label
+from phenolens.travel.measured_change import PopulationTest
 from phenolens.travel.trajectory import Trajectory
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -35,6 +37,7 @@ LINE_IN, ROW_PAD_IN = 0.115, 0.08  # of a row of numbers: a line of its name, an
 LABEL_CHARACTERS = 36  # of a row's name in a line
 DIVERGING = "PuOr_r"  # purple darker, orange brighter: distinguishable without red or green vision
 LEAST_RANGE = 0.1  # of a difference map, so that noise does not get full colour
+MOST_DENIED = 3  # changes named that real cells do not show
 FLAG = "\u26a0"  # a warning sign, in the font that comes with matplotlib
 INTERPOLATIONS = {
     "swap": "the features that differ most are copied from the target first",
@@ -88,8 +91,8 @@ class _Sheet:
 def travel_strip(trajectory: Trajectory, *, n_measures: int = 4, contrast: Contrast | None = None) -> Figure:
     """Draw a trajectory: the real start, the decoded frames and the real target, with numbers and nearest real cells.
 
-    Under each frame: cosine and distance to the target, the `n_measures` measures that change most, and the
-    out-of-distribution scores; a frame beyond a limit has a dashed border and a sign.
+    Under each frame: cosine and distance to the target, the `n_measures` measures that change most in real cells, and
+    the out-of-distribution scores; a frame beyond a limit has a dashed border and a sign.
 
     Args:
         trajectory: From `Traveller.travel`.
@@ -130,17 +133,30 @@ def _number_rows(trajectory: Trajectory, n_measures: int) -> list[tuple[str, lis
         doses = [dose_label(float(str(name).rpartition("@")[2])) for name in frames["towards"]]
         rows.insert(0, ("towards the dose", ["", *doses, ""]))
     if trajectory.measured is not None:
-        for name in trajectory.measured.most_moved(n_measures):
+        for name in trajectory.shown_measures(n_measures):
             start, target = _texts(trajectory.measured.ends[name], in_three_digits)
             values = [start, *_texts(trajectory.measured.frames[name], in_three_digits), target]
-            (sds,) = _texts([trajectory.measured.change[name].iloc[-1]], "{:+.1f}")
-            rows.append((f"{describe(name)}; last minus first: {sds} s.d. of control cells", values))
+            rows.append((f"{describe(name)}; {_changes(trajectory, name)}", values))
+    if trajectory.frames["cosine_again"].notna().any():
+        rows.append(("cosine to the frame, embedded again", ["", *_texts(frames["cosine_again"], "{:.2f}"), ""]))
     for name, column in (("distance to real cells (limit 1)", "far"), ("moves when embedded again (limit 1)", "moved")):
+        if frames[column].isna().all():
+            continue
         texts = _texts(frames[column], "{:.2f}")
         beyond = [">1.00" if text == "1.00" else text for text in texts]
         marked = [f"{over} {FLAG}" if v > 1 else text for over, text, v in zip(beyond, texts, frames[column])]
         rows.append((name, ["", *marked, ""]))
     return rows
+
+
+def _changes(trajectory: Trajectory, name: str) -> str:
+    """`last minus first +1.0 s.d. of control cells, 32 moved cells +0.9, real cells +1.2`."""
+    assert trajectory.measured is not None
+    (this,) = _texts([trajectory.measured.change[name].iloc[-1]], "{:+.1f}")
+    if trajectory.change is None:
+        return f"last minus first {this} s.d."
+    moved, real = _texts(trajectory.change.table[["decoded", "real"]].T[name], "{:+.1f}")
+    return f"last minus first {this} s.d., {trajectory.change.n_moved} moved cells {moved}, real cells {real}"
 
 
 def _put_frames(sheet: _Sheet, trajectory: Trajectory, contrast: Contrast) -> None:
@@ -214,28 +230,53 @@ def _caption(trajectory: Trajectory, contrast: Contrast) -> str:
         trajectory=trajectory,
         destination=destination(trajectory),
         interpolation=INTERPOLATIONS[trajectory.way],
-        not_followed=not_followed(trajectory),
+        changes=change_sentences(trajectory),
         flag=FLAG,
         colours=colour_names(contrast),
     )
     return " ".join(lines)
 
 
-def not_followed(trajectory: Trajectory, n: int = 3) -> str:
-    """Measures that change between the real cells but hardly between frames, as a sentence without a full stop.
+def change_sentences(trajectory: Trajectory, n: int = 5) -> list[str]:
+    """What moved control cells and real cells have in common and what not, in sentences without a full stop."""
+    change = trajectory.change
+    if change is None:
+        return []
+    cells = f"{change.n_treated} treated minus {change.n_controls} control cells of their plates"
+    largest = change.largest()[:n]
+    if largest.empty:
+        sentences = [f"In real cells ({cells}) no measure changes beyond its 95 % interval: no change is confirmed"]
+    else:
+        agree = largest["agrees"].fillna(False).astype(bool)
+        sentences = [
+            f"{agree.sum()} of the {len(agree)} largest changes of real cells ({cells}) have the same sign in "
+            f"{change.n_moved} control cells moved alike: {_both(largest[agree])}"
+            + ("; " * bool(agree.any()) + f"not {_both(largest[~agree])}" if not agree.all() else "")
+        ]
+    denied = change.denied()[:MOST_DENIED]
+    if len(denied):
+        sentences.append(f"The moved cells change as real cells do not in {_both(denied)}")
+    return [*sentences, _test_sentence(change.test)]
 
-    Empty where there are none, and for a direction, where the real target is only a cell near the end.
-    """
-    if trajectory.measured is None or trajectory.way == "direction":
-        return ""
-    real, decoded = trajectory.measured.real_change, trajectory.measured.change.iloc[-1]
-    changes = [
-        "{} (real {} s.d., decoded {})".format(
-            describe(name).split(",")[0], *_texts([real[name], decoded[name]], "{:+.1f}")
-        )
-        for name in trajectory.measured.not_drawn(n)
-    ]
-    return f"The frames do not follow the real cells in: {', '.join(changes)}" if changes else ""
+
+def _both(changes: pd.DataFrame) -> str:
+    """`nucleus area (real +1.2 s.d., moved +0.8)` for each row of a MeasuredChange's table."""
+    names = [describe(str(name)).split(",")[0] for name in changes.index]
+    values = [_texts(pair, "{:+.1f}") for pair in changes[["real", "decoded"]].to_numpy()]
+    return ", ".join(f"{name} (real {real} s.d., moved {moved})" for name, (real, moved) in zip(names, values))
+
+
+def _test_sentence(test: PopulationTest) -> str:
+    if not test.n_cells:
+        return f"Moved cells and real treated cells were not compared by a classifier: {test.reason}"
+    moved, real = (
+        f"{one.accuracy:.2f} ({one.accuracy_interval[0]:.2f} to {one.accuracy_interval[1]:.2f}), AUC {one.auc:.2f}"
+        for one in (test.moved, test.real)
+    )
+    return (
+        f"A classifier separates {test.n_cells} moved cells from as many real treated cells with accuracy {moved}; "
+        f"other real treated cells from the same ones with {real}"
+    )
 
 
 def summary(trajectory: Trajectory) -> str:
@@ -249,11 +290,10 @@ def summary(trajectory: Trajectory) -> str:
     if trajectory.population.of > 1:
         parts.insert(0, population_label(trajectory).replace("\n", ", "))
     if trajectory.measured is not None:
-        change, names = trajectory.measured.change.iloc[-1], trajectory.measured.most_moved(3)
+        change, names = trajectory.measured.change.iloc[-1], trajectory.shown_measures(3)
         moved = [f"{describe(name).split(',')[0]} {change[name]:+.1f} s.d." for name in names]
-        parts.append(f"largest changes: {', '.join(moved)}")
-    if sentence := not_followed(trajectory):
-        parts.append(sentence[0].lower() + sentence[1:])
+        parts += [f"change of this cell: {', '.join(moved)}"] if moved else []
+    parts += [sentence[0].lower() + sentence[1:] for sentence in change_sentences(trajectory)]
     if trajectory.batch_share is not None:
         parts.append(trajectory.batch_share.sentence())
     return "; ".join(parts)

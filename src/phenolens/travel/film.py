@@ -107,14 +107,14 @@ def film_frames(trajectory: Trajectory, *, contrast: Contrast | None = None) -> 
 
 
 def frame_lines(trajectory: Trajectory, number: int) -> list[str]:
-    """The text under a frame: its distance, the measures that change most, whether it is out of distribution."""
+    """The text under a frame: its distance, the shown measures, whether it is out of distribution."""
     row = trajectory.frames.iloc[number]
     lines = [
         f"frame {number + 1} of {len(trajectory.frames)}: cosine to the target {row['cosine']:.2f}, "
         f"distance {row['distance']:.1f}".replace("-", "−")
     ]
     if trajectory.measured is not None:
-        for name in trajectory.measured.most_moved(N_MEASURES):
+        for name in trajectory.shown_measures(N_MEASURES):
             lines.append(f"{describe(name)}: {in_three_digits(trajectory.measured.frames[name].iloc[number])}")
     return [*lines, f"{FLAG} out of distribution" if row["flag"] else "within 99 % of real cells"]
 

@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 from phenolens.core.errors import InputError
 from phenolens.morphology.medoids import sampled
 
-Reembed = Callable[[np.ndarray], np.ndarray]  # decodes embeddings (n, Z) and embeds the pictures (n, Z)
+Reembed = Callable[[np.ndarray], np.ndarray]  # rows (n,) of cells to the embeddings (n, Z) of their reconstructions
 
 NEAREST = 5  # real cells whose distances are averaged
 QUANTILE = 0.99  # of the real cells' scores: by definition, one real cell in a hundred is beyond each limit
@@ -27,7 +27,7 @@ class Limits:
 
     cells: np.ndarray  # (N, Z) the real cells
     far: float  # the QUANTILE of a real cell's mean distance to its nearest others
-    moved: float  # the QUANTILE of how far a real cell moves when it is decoded and embedded again
+    moved: float  # the QUANTILE of how far a real cell moves when it is decoded and embedded again; may be NaN
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class FrameScores:
     """The out-of-distribution scores of frames."""
 
     far: np.ndarray  # (F,) mean distance to the nearest real cells, the limit being 1
-    moved: np.ndarray  # (F,) how far the frame moves when decoded and embedded again, the limit being 1
+    moved: np.ndarray  # (F,) how far the frame moves when decoded and embedded again, the limit being 1; may be NaN
     flags: tuple[str, ...]  # (F,) which score is beyond its limit, as a sentence; empty where none is
     nearest: np.ndarray  # (F, NEAREST) rows of the limits' cells nearest to each frame, the nearest first
     distances: np.ndarray  # (F, NEAREST) Euclidean distances to them
@@ -43,6 +43,8 @@ class FrameScores:
 
 def fit_limits(cells: np.ndarray, reembed: Reembed, *, sample: int = SAMPLE, seed: int = 0) -> Limits:
     """The limits set by real cells (N, Z), from at most `sample` random ones, each compared with all others.
+
+    A `reembed` that gives NaN, as where pictures cannot be embedded, sets no limit on moving.
 
     Raises:
         InputError: too few cells to have NEAREST others, or values that are not finite.
@@ -92,4 +94,4 @@ def nearest_cells(z: np.ndarray, cells: np.ndarray, n: int) -> tuple[np.ndarray,
 
 def _over(values: np.ndarray, limit: float) -> np.ndarray:
     """Values divided by the limit; where the limit is 0, 0 stays 0 and everything else is infinite."""
-    return values / limit if limit > 0 else np.where(values > 0, np.inf, 0.0)
+    return values / limit if limit != 0 else np.where(values > 0, np.inf, 0.0)

@@ -4,6 +4,8 @@ travels/<run>/<treatment>--<way>.../
     strip.png, .svg, .pdf      the trajectory; with medoids strip_1 ... one a population, and populations.png ...
     frames.csv                 a row per frame, from 1: trajectory.FRAME_COLUMNS, then the measures of its picture
     measured.csv               a row per cell or frame and measure: real start and target, frames, nearest real cells
+    change.csv                 a row per measure: measured_change.CHANGE_COLUMNS
+    two_sample_test.csv        moved control cells, and real treated cells, against real treated cells
     film.gif, film.mp4         where requested
     about.json                 settings, run, versions, and the SHA-256 of every other file; written last
 """
@@ -28,6 +30,7 @@ from phenolens.study import Study
 from phenolens.travel.compute import Traveller
 from phenolens.travel.figure import populations, travel_strip
 from phenolens.travel.film import FilmKind, check_can_film, film
+from phenolens.travel.measured_change import MeasuredChange
 from phenolens.travel.trajectory import Trajectory, TravelConfig
 
 ABOUT = "about.json"
@@ -80,6 +83,7 @@ def folder_name(treatment: str, config: TravelConfig) -> str:
         plain += "_" + hashlib.sha256(treatment.encode()).hexdigest()[:6]
     parts = [plain, config.way]
     parts += ["up-the-doses"] if config.up_the_doses else []
+    parts += ["residual"] if config.residual else []
     parts += [f"to-{config.beyond:g}"] if config.beyond != 1 else []
     parts += [f"{config.medoids}-medoids-by-{config.medoids_by}"] if config.targets == "medoids" else []
     parts += [f"from-{re.sub(r'[^A-Za-z0-9_.+-]', '_', config.start)}"] if config.start is not None else []
@@ -124,6 +128,37 @@ def measured_table(trajectories: Sequence[Trajectory]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def changes_table(trajectories: Sequence[Trajectory]) -> pd.DataFrame:
+    """A row per population and measure: CHANGE_COLUMNS, with the numbers of cells and the measure's meaning."""
+    parts = []
+    for population, change in _changes(trajectories):
+        table = change.table.rename_axis("measure").reset_index()
+        about = {"population": population, "n_moved": change.n_moved, "n_treated": change.n_treated}
+        table = table.assign(**about, n_controls=change.n_controls, words=table["measure"].map(describe))
+        parts.append(table[["population", *table.columns.drop("population")]])
+    return pd.concat(parts, ignore_index=True)
+
+
+def two_sample_table(trajectories: Sequence[Trajectory]) -> pd.DataFrame:
+    """Two rows per population: which cells are compared with real treated cells, and how well a classifier does."""
+    rows = []
+    for population, change in _changes(trajectories):
+        for cells, test in (("moved control cells", change.test.moved), ("real treated cells", change.test.real)):
+            about = {"population": population, "cells": cells, "n_cells": change.test.n_cells}
+            accuracy = dict(
+                zip(("accuracy", "accuracy_low", "accuracy_high"), (test.accuracy, *test.accuracy_interval))
+            )
+            auc = dict(zip(("auc", "auc_low", "auc_high"), (test.auc, *test.auc_interval)))
+            rows.append({**about, **accuracy, **auc, "not_tested": change.test.reason})
+    return pd.DataFrame(rows)
+
+
+def _changes(trajectories: Sequence[Trajectory]) -> list[tuple[int, MeasuredChange]]:
+    """The number of each population, and its change."""
+    found = [(one.population.number, one.change) for one in trajectories]
+    return [(number, change) for number, change in found if change is not None]
+
+
 def _files(
     trajectories: tuple[Trajectory, ...],
     pictures: Sequence[PictureKind],
@@ -132,6 +167,8 @@ def _files(
 ) -> dict[str, bytes]:
     """The content of each file by its name."""
     tables = {"frames.csv": frames_table(trajectories), "measured.csv": measured_table(trajectories)}
+    if _changes(trajectories):
+        tables |= {"change.csv": changes_table(trajectories), "two_sample_test.csv": two_sample_table(trajectories)}
     content = {name: table.to_csv(index=False).encode() for name, table in tables.items()}
     comment = f"phenolens {__version__}, run {about['run']}, embeddings {about['embeddings'][:16]}"
     for trajectory in track(trajectories, "drawing", total=len(trajectories)):

@@ -14,13 +14,9 @@ from phenolens.core.bounds import Bounded, Bounds, Count, Positive, Seed
 from phenolens.core.errors import InputError
 from phenolens.morphology.medoids import MedoidsBy
 from phenolens.runs.latent_path import Interpolation
+from phenolens.travel.measured_change import OF_THE_DECODER, MeasuredChange, without_squares
 
 MOST = 0.5  # a direction with more than this share in the batch space is called a batch difference; chosen a priori
-NOTICEABLE_SDS = 2.0  # least change from the real start to the real target, standard deviations of control cells
-FOLLOWED = 1 / 3  # least share of that change that the decoded frames must show to follow it
-OF_THE_DECODER = "_sharpness"  # measures with this ending describe the decoder, not the cell
-OF_THE_OUTLINE = ("cell_eccentricity", "cell_solidity")
-FILLS = 0.9  # share of the crop; the outline of a cell that fills more is the crop's own square
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,7 @@ class TravelConfig(Bounded):
     to: str  # a compound, or a compound at a dose in µM, such as taxol@0.3; without a dose: its highest
     start: str | None = None  # id of the real cell to start from; left out: the control cell nearest to their mean
     # swap: the features that differ most are copied from the target first, as in the paper; line: all features at
-    # once; direction: the treatment's mean minus the controls' mean, added to the real start
+    # once; direction: the treatment's mean minus that of the controls of its plates, added to the real start
     way: Interpolation = "swap"
     frames: Annotated[int, Bounds(ge=2, le=1000)] = 9  # decoded frames, start and end included
     up_the_doses: bool = False  # through every lower dose of the compound
@@ -41,6 +37,10 @@ class TravelConfig(Bounded):
     # by what cells are grouped into populations: measures of the nucleus, all measures, or the embedding
     medoids_by: MedoidsBy = "nucleus"
     beyond: Positive = 1.0  # with --way direction: how far to go, 1 being the treatment's mean
+    # frames are the real start plus what the decoder changes from the first frame on, for decoders that cannot keep a
+    # real cell themselves
+    residual: bool = False
+    moved_cells: Annotated[int, Bounds(ge=2)] = 32  # control cells moved alike, on which the change is measured
     seed: Seed = 0  # of random samples of cells
 
     def __post_init__(self) -> None:
@@ -117,29 +117,14 @@ class Measured:
 
     def most_moved(self, n: int) -> list[str]:
         """The `n` measures of the cell that change most from the first frame to the last."""
-        change = self._of_the_cell(self.change.iloc[-1], self.frames.iloc[[0, -1]]).abs()
+        change = self.change.iloc[-1][self.of_the_cell].abs().dropna()
         return change.sort_values(ascending=False, kind="stable").index[:n].tolist()
 
-    def not_drawn(self, n: int) -> list[str]:
-        """At most `n` measures of the cell that change between the real cells but hardly between the frames.
-
-        The real target is NOTICEABLE_SDS or more from the real start, and the frames show less than FOLLOWED of it;
-        the largest change first.
-        """
-        real = self._of_the_cell(self.real_change, self.ends)
-        real = real[real.abs() >= NOTICEABLE_SDS]
-        shown = self.change.iloc[-1].reindex(real.index) / real
-        left_out = real[~(shown >= FOLLOWED)]
-        return left_out.abs().sort_values(ascending=False, kind="stable").index[:n].tolist()
-
-    def _of_the_cell(self, change: pd.Series, ends: pd.DataFrame) -> pd.Series:
-        """The changes between two pictures that describe the cell.
-
-        Without sharpness, and without the outline where a cell fills the crop at either end: it is then a square.
-        """
-        fills = (ends["cell_area_px"] > FILLS * self.crop_px**2).any()
-        kept = ~change.index.str.endswith(OF_THE_DECODER) & ~(fills & change.index.isin(OF_THE_OUTLINE))
-        return change[kept].dropna()
+    @property
+    def of_the_cell(self) -> list[str]:
+        """The measures that describe the cell in the first and the last frame: neither the decoder nor the crop."""
+        described = without_squares(self.frames.iloc[[0, -1]], crop_px=self.crop_px).notna().all()
+        return [name for name in described.index[described] if not name.endswith(OF_THE_DECODER)]
 
 
 @dataclass(frozen=True)
@@ -161,13 +146,24 @@ class Trajectory:
     pictures: np.ndarray  # (F, C, S, S)
     nearest: tuple[RealCell, ...]  # (F,) the real cell nearest to each frame, other than start and target
     measured: Measured | None  # None where it was not requested
+    change: MeasuredChange | None  # None where it was not requested, or without control cells
     batch_share: BatchShare | None  # of the cells' mean minus that of all controls; None where there is one batch
-    keeps_cell: bool = False  # whether the first frame is the real cell, and only what embeddings determine changes
+    # how the first frame is the real cell: by inversion only what embeddings determine changes, as a residual the
+    # decoded change is added to the real cell; none: it is decoded
+    kept: Literal["none", "inversion", "residual"] = "none"
 
     @property
     def n_flagged(self) -> int:
         """The number of frames that are out of distribution."""
         return int((self.frames["flag"] != "").sum())
+
+    def shown_measures(self, n: int) -> list[str]:
+        """The `n` measures shown beside frames: those that change most in real cells; without these, in the frames."""
+        if self.measured is None:
+            return []
+        if self.change is None:
+            return self.measured.most_moved(n)
+        return [name for name in self.change.largest().index if name in self.measured.of_the_cell][:n]
 
     @property
     def difference(self) -> np.ndarray:
@@ -181,6 +177,7 @@ FRAME_COLUMNS = {
     "n_copied": "features copied from the target so far; 0 unless --way swap",
     "cosine": "cosine similarity of the frame's embedding to the target's",
     "distance": "Euclidean distance of the frame's embedding to the target's",
+    "cosine_again": "cosine similarity to the decoded frame's embedding; empty, as `moved`, where it has none",
     "far": "mean distance to the nearest real cells; 99 % of real cells are below 1",
     "moved": "how far the embedding moves when decoded and embedded again; 99 % of real cells are below 1",
     "flag": "why the frame is out of distribution; empty where it is not",

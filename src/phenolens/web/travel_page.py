@@ -231,7 +231,7 @@ def _trajectory_values(
 
 
 def measured_curves(trajectory: Trajectory, n: int) -> list[dict[str, Any]]:
-    """The `n` measures of a trajectory that change most; none where nothing was measured.
+    """The `n` measures of a trajectory that change most in real cells; none where nothing was measured.
 
     `label` has the unit; `change` (F,) is in standard deviations of real control cells, None where a frame could not be
     measured; `first`, `last` (frame), `start` and `target` (real cells) are in the measure's unit.
@@ -249,8 +249,10 @@ def measured_curves(trajectory: Trajectory, n: int) -> list[dict[str, Any]]:
             "last": float(measured.frames[name].iloc[-1]),
             "start": float(measured.ends[name]["start"]),
             "target": float(measured.ends[name]["target"]),
+            "moved": np.nan if trajectory.change is None else float(trajectory.change.table["decoded"][name]),
+            "real": np.nan if trajectory.change is None else float(trajectory.change.table["real"][name]),
         }
-        for name, (colour, dash) in zip(measured.most_moved(n), LINES)
+        for name, (colour, dash) in zip(trajectory.shown_measures(n), LINES)
     ]
 
 

@@ -1,0 +1,180 @@
+"""Measured change: what the same move does to several control cells, beside what the treatment does to real cells.
+
+n cells, D measures, B resamples.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from phenolens.morphology.two_sample_test import (
+    LEAST_COMPARED,
+    NOT_TESTED,
+    Scale,
+    TwoSampleTest,
+    standardised,
+    two_sample_test,
+)
+from phenolens.travel.own_controls import OwnControls
+
+RESAMPLES = 1000
+LEVEL = 0.95
+LEAST_CELLS = 5  # that have a measure; with fewer an interval would be too narrow
+OF_THE_DECODER = "_sharpness"  # measures with this ending describe the decoder, not the cell
+OF_THE_OUTLINE = ("cell_eccentricity", "cell_solidity")
+FILLS = 0.9  # share of the crop; the outline of a cell that fills more is the crop's own square
+
+# The columns of a MeasuredChange's `table`. Changes are in standard deviations of real control cells.
+CHANGE_COLUMNS = {
+    "decoded": "mean change of the moved control cells, from the first to the last frame of each",
+    "decoded_low": "lower end of its 95 % interval; the bootstrap draws cells",
+    "decoded_high": "upper end",
+    "real": "mean of the real treated cells minus that of the control cells of their plates",
+    "real_low": "lower end of its 95 % interval; the bootstrap draws cells, controls within their plates",
+    "real_high": "upper end",
+    "agrees": "whether both changes have the same sign; empty where one could not be measured",
+}
+
+
+@dataclass(frozen=True)
+class PopulationTest:
+    """Can moved control cells be distinguished from real treated cells by their measures?"""
+
+    n_cells: int  # on each side; 0 where it was not tested
+    moved: TwoSampleTest  # moved cells against real treated cells
+    real: TwoSampleTest  # other real treated cells against the same ones: the value to compare with
+    reason: str  # why it was not tested; empty where it was
+
+
+@dataclass(frozen=True)
+class MeasuredChange:
+    """The change of moved control cells beside that of real cells."""
+
+    table: pd.DataFrame  # a row per measure: CHANGE_COLUMNS
+    n_moved: int  # control cells that were moved
+    n_treated: int  # real treated cells that were measured
+    n_controls: int  # real control cells that were measured, of the same plates
+    test: PopulationTest
+
+    def largest(self) -> pd.DataFrame:
+        """The measures of the cell whose change in real cells has an interval without 0, the largest first."""
+        table = self._of_the_cell()
+        clear = table[table["real_low"] * table["real_high"] > 0]
+        return clear.sort_values("real", key=abs, ascending=False, kind="stable")
+
+    def denied(self) -> pd.DataFrame:
+        """The measures that change in moved cells with another sign than in real cells, both intervals apart."""
+        table = self._of_the_cell()
+        apart = (table["decoded_low"] > table["real_high"]) | (table["decoded_high"] < table["real_low"])
+        opposite = table[(table["decoded_low"] * table["decoded_high"] > 0) & ~table["agrees"].fillna(True) & apart]
+        return opposite.sort_values("decoded", key=abs, ascending=False, kind="stable")
+
+    def _of_the_cell(self) -> pd.DataFrame:
+        return self.table[~self.table.index.str.endswith(OF_THE_DECODER)]
+
+
+def change_table(
+    first: pd.DataFrame,
+    last: pd.DataFrame,
+    treated: pd.DataFrame,
+    controls: pd.DataFrame,
+    *,
+    own: OwnControls,
+    control_sd: pd.Series,
+    seed: int,
+) -> pd.DataFrame:
+    """CHANGE_COLUMNS, a row per measure.
+
+    Args:
+        first: Measures of the moved cells before the move, a row per cell.
+        last: Measures of the same cells after it.
+        treated: Measures of the real treated cells.
+        controls: Measures of the real control cells `own.rows`.
+        own: How much each of these counts.
+        control_sd: The unit of each measure.
+        seed: Of the resamples.
+    """
+    random = np.random.default_rng(seed)
+    unit = control_sd.where(control_sd > 0).to_numpy(float)
+    moved, cells, beside = (table.to_numpy(float) / unit for table in (last - first, treated, controls))
+    equal, of_cells = (np.full(len(values), 1 / len(values)) for values in (moved, cells))
+    decoded = _means(moved, _resampled(equal, np.zeros(len(moved), int), random))
+    real = _means(cells, _resampled(of_cells, np.zeros(len(cells), int), random))
+    real = real - _means(beside, _resampled(own.weights, own.groups, random))
+    n_moved, n_cells, n_beside = (np.isfinite(values).sum(axis=0) for values in (moved, cells, beside))
+    columns: dict[str, np.ndarray] = {}
+    for name, means, n_known in (("decoded", decoded, n_moved), ("real", real, np.minimum(n_cells, n_beside))):
+        ends = np.full((2, len(unit)), np.nan)
+        enough = n_known >= LEAST_CELLS
+        ends[:, enough] = np.nanquantile(means[1:, enough], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+        columns |= {name: means[0], f"{name}_low": ends[0], f"{name}_high": ends[1]}
+    table = pd.DataFrame(columns, index=first.columns)
+    both = table["decoded"].notna() & table["real"].notna()
+    agrees = np.sign(table["decoded"]) == np.sign(table["real"])
+    return table.assign(agrees=agrees.astype("boolean").where(both))
+
+
+def population_test(
+    moved: pd.DataFrame, treated: pd.DataFrame, *, wells: tuple[np.ndarray, np.ndarray], seed: int
+) -> PopulationTest:
+    """Compare moved cells with as many real treated cells, and these with other real treated cells.
+
+    Args:
+        moved: Measures of the moved cells at the end, a row per cell.
+        treated: Measures of the real treated cells.
+        wells: `plate/well` of each moved and of each treated cell.
+        seed: Of the halves of the treated cells and the test.
+    """
+    n = min(len(moved), len(treated) // 2)
+    if 2 * n < LEAST_COMPARED:
+        least = f"{LEAST_COMPARED} treated and {LEAST_COMPARED // 2} moved cells (--moved-cells)"
+        return PopulationTest(0, NOT_TESTED, NOT_TESTED, f"{len(treated)} treated and {len(moved)} moved, of {least}")
+    random = np.random.default_rng(seed)
+    half, other = np.split(random.permutation(len(treated))[: 2 * n], 2)
+    chosen = random.permutation(len(moved))[:n]
+    scale = Scale.of(treated)
+    real, of_moved = standardised(treated, scale), standardised(moved, scale)
+
+    def test(cells: np.ndarray, their_wells: np.ndarray) -> TwoSampleTest:
+        of_real, of_cells = wells[1][half], their_wells
+        plates = [np.char.rpartition(names, "/")[:, 0] for names in (of_real, of_cells)]
+        return two_sample_test(
+            real[half],
+            cells,
+            real_plates=plates[0],
+            decoded_plates=plates[1],
+            real_wells=of_real,
+            decoded_wells=of_cells,
+            seed=seed,
+        )
+
+    against_moved = test(of_moved[chosen], wells[0][chosen])
+    if not against_moved.n_folds:
+        return PopulationTest(0, NOT_TESTED, NOT_TESTED, "no two plates with enough cells to train on")
+    return PopulationTest(n, against_moved, test(real[other], wells[1][other]), "")
+
+
+def without_squares(table: pd.DataFrame, *, crop_px: int) -> pd.DataFrame:
+    """Measures without those of the outline of cells that fill their crop: these describe the crop's square."""
+    fills = table["cell_area_px"] > FILLS * crop_px**2
+    return table.assign(**{name: table[name].mask(fills) for name in OF_THE_OUTLINE if name in table})
+
+
+def _resampled(weights: np.ndarray, groups: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Weights (1 + B, n): as they are, then of cells drawn with replacement within their groups."""
+    drawn = np.empty((1 + RESAMPLES, len(weights)))
+    for group in range(groups.max() + 1):
+        members = groups == group
+        n = int(members.sum())
+        drawn[:, members] = random.multinomial(n, np.full(n, 1 / n), size=1 + RESAMPLES)
+    drawn[0] = 1
+    return drawn * weights
+
+
+def _means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted means (B, D) of values (n, D), without those that are missing; NaN where all are."""
+    known = np.isfinite(values)
+    totals = weights @ known
+    means = weights @ np.where(known, values, 0)
+    return np.divide(means, totals, out=np.full(means.shape, np.nan), where=totals > 0)
