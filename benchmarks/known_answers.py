@@ -1,27 +1,32 @@
-"""Does phenotype travel show what a mechanism does? Its measured change beside what was planted in simulated cells.
+"""Does a travel show what a mechanism does? Its measured change beside what was planted in simulated cells.
 
     phenolens demo demo                                       # or any study of a simulated screen, with more models
     python benchmarks/planted.py PLANTED
     python benchmarks/known_answers.py OUT --planted PLANTED/planted.csv --study demo/study
 
 The planted parameter of a mechanism is the one that, moved alone, changes its declared measure most (planted.py; no
-model takes part). For every run that decodes, control cells travel to each treatment of the mechanism; first and last
-frame are measured, and their difference, in deviations of real control cells, is held beside it: has the parameter's
+model takes part). For every run that decodes, control cells travel to each treatment of the mechanism, and the change
+is measured that `phenolens travel` writes to change.csv, in deviations of real control cells: has the parameter's
 measure the planted sign, and is its change the largest or second largest of all declared measures? Mechanisms that have
 both hold. `any_holds` counts, less strictly, where first or second is a measure, with its sign, of any parameter that
 the mechanism is seen to move. Ways: to the target cell (feature swap and straight line end in the same picture), to
-medoids by their share of the cells, along the direction from the controls' mean to the treatment's.
+medoids by their share of the cells, along the direction from the controls' mean to the treatment's. Decoders that
+cannot keep a real cell themselves travel again with --residual.
 
-To compare with: the same with mechanisms' labels shuffled; the same of the real treated cells instead of decoded ones
-(no picture can be expected to show more); and of their reconstructions. OUT gets known_answers.csv (a row per run, way,
-draw of control cells, mechanism, and label it could have had) and known_answers.md.
+To compare with: the same with the mechanisms' labels shuffled; the same of the real treated cells instead of decoded ones (no
+picture can be expected to show more); and of their reconstructions. And for each run and way, of the five largest
+changes of the real cells of each treatment, how many have the same sign in moved cells, and how large these are.
+
+OUT gets known_answers.csv (a row per run, way, draw of control cells, mechanism, and label it could have had),
+agreement.csv (a row per run, way, draw and treatment) and known_answers.md.
 """
 
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -33,15 +38,22 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import write_text
 from phenolens.core.progress import tell, track
 from phenolens.morphology.features import measures
-from phenolens.morphology.medoids import medoids
 from phenolens.runs.decoder import DecodingRun, open_decoding_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
-from phenolens.runs.latent_path import along_direction, straight_line, target_cell
 from phenolens.study import Study
+from phenolens.travel.compute import PRECISION, Traveller
+from phenolens.travel.trajectory import TravelConfig
 
 CHANNELS = ("DNA", "tubulin", "actin")
 SHUFFLES = 10_000
 N_MEDOIDS = 3
+N_LARGEST = 5  # changes of real cells that are looked for in moved cells
+Way = Literal["target cell", "medoids", "direction"]
+WAYS: dict[Way, dict[str, Any]] = {
+    "target cell": {},
+    "medoids": {"targets": "medoids", "medoids_by": "embedding"},
+    "direction": {"way": "direction"},
+}
 LEAST_EFFECT = 0.5  # of a parameter alone on its measure, in deviations of untreated cells, to be a planted one
 
 
@@ -55,6 +67,7 @@ class Flags(Bounded):
     runs: tuple[str, ...] = ()  # which of its runs; all that decode when left out
     draws: tuple[int, ...] = (0, 1, 2)  # seeds, each of another draw of control cells to start from
     starts: Annotated[int, Bounds(ge=2)] = 20  # control cells that travel, in each draw
+    ways: tuple[Way, ...] = tuple(WAYS)  # which ways; all when left out
 
     def __post_init__(self) -> None:
         """InputError on a number out of bounds, or without a seed."""
@@ -71,11 +84,16 @@ def known_answers(flags: Flags) -> None:
     alone = read_planted(flags.planted)
     planted, ranked = planted_parameters(alone), list(alone["measure"].unique())
     tables = [held(alone, real_changes(study, runs[0])[ranked], "real cells", 0, "-")]
+    agreements = []
     for run in runs:
-        tables += [held(alone, found[ranked], way, draw, run.name) for way, draw, found in travels(study, run, flags)]
-    table = pd.concat(tables, ignore_index=True)
+        for way, draw, found, agreement in travels(study, run, flags):
+            tables.append(held(alone, found[ranked], way, draw, run.name))
+            agreements.append(agreement.assign(run=run.name, way=way, draw=draw))
+            tell(f"{run.name}, {way}, draw {draw}: {counts(tables[-1])['holds'].iloc[0]} hold")
+    table, agreement = (pd.concat(parts, ignore_index=True) for parts in (tables, agreements))
     write_text(flags.out / "known_answers.csv", table.to_csv(index=False))
-    write_text(flags.out / "known_answers.md", report(planted, table, flags, n_ranked=len(ranked)))
+    write_text(flags.out / "agreement.csv", agreement.to_csv(index=False))
+    write_text(flags.out / "known_answers.md", report(planted, table, agreement, flags, n_ranked=len(ranked)))
     print((flags.out / "known_answers.md").read_text())
     tell(
         f"every mechanism: {flags.out / 'known_answers.csv'}; next: look at the frames, phenolens travel {flags.study}"
@@ -85,7 +103,7 @@ def known_answers(flags: Flags) -> None:
 def find_decoding_runs(study: Study, wanted: tuple[str, ...]) -> list[DecodingRun]:
     """The runs asked for, or all embedded ones that decode; what does not decode is said."""
     names = study.chosen_runs(wanted) if wanted else sorted(path.name for path in study.folder.glob("embeddings/*"))
-    runs = open_decoding_runs(study, names)
+    runs = open_decoding_runs(study, names, precision=PRECISION)
     if not runs:
         raise InputError(f"{study.folder}: no embedded run decodes; train one and embed it: phenolens train, embed")
     left_out = sorted(set(names) - {run.name for run in runs})
@@ -124,22 +142,44 @@ def planted_parameters(alone: pd.DataFrame) -> pd.DataFrame:
     return seen_parameters(alone).drop_duplicates("mechanism").sort_values("mechanism").set_index("mechanism")
 
 
-def travels(study: Study, run: DecodingRun, flags: Flags) -> Iterator[tuple[str, int, pd.DataFrame]]:
-    """For each way and draw of control cells the measured change, a row per mechanism, in deviations of controls."""
-    cells = embedded_cells(study, run.name)
-    unit = measured(run.originals(cells.catalogue.rows(role="control"))).std()
-    of_mechanism = treatments(cells)
-    n_draws = len(flags.draws)
-    yield "reconstructions", 0, redrawn_changes(run, cells, of_mechanism) / unit
-    for draw in track(flags.draws, f"{run.name}: travelling", total=n_draws):
-        starts = np.random.default_rng(draw).choice(cells.catalogue.rows(role="control"), flags.starts, replace=False)
-        first = measured(run.decoded(cells.z[starts])).mean()
-        for way in ("target cell", "medoids", "direction"):
-            last = {
-                name: pd.DataFrame([way_end(way, run, cells, starts, rows) for rows in each]).mean()
-                for name, each in of_mechanism.items()
-            }
-            yield way, draw, (pd.DataFrame(last).T - first) / unit
+def travels(study: Study, run: DecodingRun, flags: Flags) -> Iterator[tuple[str, int, pd.DataFrame, pd.DataFrame]]:
+    """For each way and draw of control cells the measured change, a row per mechanism, and the agreement."""
+    traveller = Traveller(run, embedded_cells(study, run.name))
+    of_mechanism = treatments(traveller.cells)
+    yield "reconstructions", 0, reconstructed_changes(run, traveller.cells, of_mechanism), pd.DataFrame()
+    residuals = (False,) if run.keeps_cells else (False, True)
+    for way, residual, draw in product(flags.ways, residuals, flags.draws):
+        name = f"{way}, residual" if residual else way
+        steps = track(of_mechanism.items(), f"{run.name}: {name}", total=len(of_mechanism))
+        config = {**WAYS[way], "residual": residual, "moved_cells": flags.starts, "seed": draw}
+        each = {moa: [one_travel(traveller, rows, config) for rows in groups] for moa, groups in steps}
+        changes = {moa: pd.DataFrame([change for change, _ in found]).mean() for moa, found in each.items()}
+        rows = [row | {"mechanism": moa} for moa, found in each.items() for _, some in found for row in some]
+        yield name, draw, pd.DataFrame(changes).T, pd.DataFrame(rows)
+
+
+def one_travel(
+    traveller: Traveller, rows: np.ndarray, config: dict[str, Any]
+) -> tuple[pd.Series, list[dict[str, Any]]]:
+    """The change of moved cells towards the treatment of these rows, and a row per population of how it agrees."""
+    treatment = str(traveller.catalogue.cells["treatment"].iloc[rows[0]])
+    found = traveller.measured_changes(TravelConfig(to=treatment, medoids=min(N_MEDOIDS, len(rows)), **config))
+    shares = [population.share for _, population in found]
+    change = weighted(pd.DataFrame([change.table["decoded"] for change, _ in found]), shares)
+    return change, [agreed(change.largest()) | {"treatment": treatment} for change, _ in found]
+
+
+def weighted(table: pd.DataFrame, shares: list[float]) -> pd.Series:
+    """The mean of rows by their shares, without missing values."""
+    known = table.notna().mul(shares, axis=0)
+    return table.fillna(0).mul(shares, axis=0).sum() / known.sum()
+
+
+def agreed(largest: pd.DataFrame) -> dict[str, Any]:
+    """How many of the largest changes of real cells have their sign in moved cells, and the slope of these on those."""
+    head = largest.head(N_LARGEST).dropna()
+    slope = (head["real"] * head["decoded"]).sum() / np.square(head["real"]).sum() if len(head) else np.nan
+    return {"n_largest": len(head), "n_agree": int(head["agrees"].sum()), "slope": slope}
 
 
 def treatments(cells: EmbeddedCells) -> dict[str, list[np.ndarray]]:
@@ -153,31 +193,16 @@ def treatments(cells: EmbeddedCells) -> dict[str, list[np.ndarray]]:
     return groups
 
 
-def way_end(way: str, run: DecodingRun, cells: EmbeddedCells, starts: np.ndarray, rows: np.ndarray) -> pd.Series:
-    """Measures of the last frame, mean over the control cells that travel to the treatment of these rows."""
-    z = cells.z[rows].astype(float)
-    if way == "target cell":  # swap or line, from whatever cell: all end in the target's reconstruction
-        end = straight_line(cells.z[starts[0]], z[target_cell(z)], 2).embeddings[-1:]
-        return measured(run.decoded(end)).mean()
-    if way == "medoids":
-        found = medoids(z, min(N_MEDOIDS, len(z)))
-        of_medoid = measured(run.decoded(z[found.rows]))
-        known = of_medoid.notna().mul(found.shares, axis=0)
-        return of_medoid.fillna(0).mul(found.shares, axis=0).sum() / known.sum()
-    # minus the controls of the treatment's own batches: what batches differ by is no part of the way
-    batch = cells.catalogue.cells["batch"].astype(str).to_numpy()
+def reconstructed_changes(
+    run: DecodingRun, cells: EmbeddedCells, of_mechanism: dict[str, list[np.ndarray]]
+) -> pd.DataFrame:
+    """Reconstructed treated cells minus reconstructed control cells, a row per mechanism, in deviations of controls."""
     controls = cells.catalogue.rows(role="control")
-    own = controls[np.isin(batch[controls], np.unique(batch[rows]))]
-    direction = z.mean(axis=0) - cells.z[own].mean(axis=0)
-    ends = [along_direction(cells.z[start], direction, 2).embeddings[-1] for start in starts]
-    return measured(run.decoded(np.array(ends))).mean()
-
-
-def redrawn_changes(run: DecodingRun, cells: EmbeddedCells, of_mechanism: dict[str, list[np.ndarray]]) -> pd.DataFrame:
-    """Reconstructions of all treated cells minus those of all control cells, a row per mechanism."""
-    control = measured(run.decoded(cells.z[cells.catalogue.rows(role="control")])).mean()
+    unit = measured(run.originals(controls)).std()
+    control = measured(run.reconstructed(controls, cells.z[controls])).mean()
     rows = {name: np.concatenate(each) for name, each in of_mechanism.items()}
-    return pd.DataFrame({name: measured(run.decoded(cells.z[of])).mean() for name, of in rows.items()}).T - control
+    of = {name: measured(run.reconstructed(each, cells.z[each])).mean() for name, each in rows.items()}
+    return (pd.DataFrame(of).T - control) / unit
 
 
 def real_changes(study: Study, run: DecodingRun) -> pd.DataFrame:
@@ -243,8 +268,18 @@ def spread(values: pd.Series) -> str:
     return f"{middle:g}" if low == high else f"{middle:g} ({low} to {high})"
 
 
-def report(planted: pd.DataFrame, table: pd.DataFrame, flags: Flags, *, n_ranked: int) -> str:
-    """known_answers.md: the counts, then the planted parameters, then each mechanism's change by each run."""
+def agreement_counts(agreement: pd.DataFrame) -> pd.DataFrame:
+    """A row per run and way: of the largest real changes of all treatments how many agree, and the median slope."""
+    rows = []
+    for (run, way), group in agreement.groupby(["run", "way"], sort=False):
+        n, agree = int(group["n_largest"].sum()), int(group["n_agree"].sum())
+        slope = f"{group['slope'].median():.2f}"
+        rows.append({"run": run, "way": way, "same sign": f"{agree} of {n} ({100 * agree / n:.0f} %)", "slope": slope})
+    return pd.DataFrame(rows)
+
+
+def report(planted: pd.DataFrame, table: pd.DataFrame, agreement: pd.DataFrame, flags: Flags, *, n_ranked: int) -> str:
+    """known_answers.md: the counts, the agreement, the planted parameters, each mechanism's change by each run."""
     own = table[table["mechanism"] == table["label"]]
     said = zip(own["change"], own["rank"], own["holds"], strict=True)
     each = own.assign(said=[f"{change:+.2f}, {rank:.0f}{'' if holds else ' ✗'}" for change, rank, holds in said])
@@ -256,6 +291,9 @@ def report(planted: pd.DataFrame, table: pd.DataFrame, flags: Flags, *, n_ranked
         f"{own['mechanism'].nunique()} mechanisms, {n_ranked} measures ranked; {flags.starts} control cells in each of "
         f"{len(flags.draws)} draws (median, range); {SHUFFLES:,} permutations of the labels.\n",
         markdown(counts(table)),
+        f"The {N_LARGEST} largest changes of the real cells of each treatment (interval without 0): how many have the "
+        "same sign in moved cells; the slope of moved on real changes, median over treatments.\n",
+        markdown(agreement_counts(agreement)),
         "The planted parameter of each mechanism: the one that, moved alone in drawn cells, changes its measure most "
         "(in deviations of untreated cells).\n",
         markdown(heads.reset_index()),

@@ -29,6 +29,7 @@ from phenolens.models.interface import (
     Player,
     Schedule,
     Source,
+    mean_over_turns,
     randomly_turned,
     setting,
     turned,
@@ -46,6 +47,7 @@ KERNEL_RATE = 20  # learning rate of kernels (Muon) over that of the other param
 AT_ONCE = 64  # cells that are drawn at once
 RECORDS = 10  # of the history, that are averaged
 FAIR_STEPS, NOISE = 500, 0.5  # an error of the velocity above this is noise; cells have 0.1 to 0.2
+RIDGE = 10.0  # cells' worth of shrinkage of what a code says about the layout
 LAYOUT_CROPS = 512  # crops, each in eight orientations, that the layout's components are made of
 
 
@@ -93,9 +95,15 @@ class Flow(Drawing):
         self.code_components: Tensor
         self.register_buffer("code_mean", torch.zeros(source.features))
         self.register_buffer("code_components", torch.zeros(self.config.code_size, source.features))
+        self.layout_of_code: Tensor
+        self.register_buffer("layout_of_code", torch.zeros(self.config.code_size, self.config.layout_size))
 
     def prepare(self, z: Tensor, x: Tensor) -> None:
-        """Fit code and layout, by principal components, to embeddings (n, Z) and crops (n, C, S, S)."""
+        """Fit code and layout, by principal components, to embeddings (n, Z) and crops (n, C, S, S).
+
+        Then what a code says about the layout, by ridge regression. Embeddings without an orientation say nothing about
+        that of the layout: it is the mean over the eight.
+        """
         mean, components, variances = principal_components(z, min(self.config.code_size, len(z) - 1, z.shape[1]))
         self.code_mean.copy_(mean)
         scale = variances.clamp_min(1e-6 * variances[0]).rsqrt()[:, None]
@@ -104,6 +112,10 @@ class Flow(Drawing):
         mean, components, _ = principal_components(views, min(self.config.layout_size, len(views) - 1))
         self.layout_mean.copy_(mean)
         self.layout_components[: len(components)].copy_(components)
+        code = self.code(z)
+        layouts = mean_over_turns(self._layout_numbers, x, self.source.turns)
+        squares = code.T @ code + RIDGE * torch.eye(self.config.code_size, device=z.device)
+        self.layout_of_code.copy_(torch.linalg.solve(squares, code.T @ (layouts - layouts.mean(0))))
 
     def code(self, z: Tensor) -> Tensor:
         """Embeddings (B, Z) to codes (B, code_size) of mean 0 and variance 1 over the cells of `prepare`."""
@@ -113,8 +125,10 @@ class Flow(Drawing):
     def layout(self, x: Tensor) -> Tensor:
         """The coarse layout (B, C, S, S) of crops: their projection on a few principal components of all crops."""
         with torch.autocast(x.device.type, enabled=False):
-            components, flat = self.layout_components, x.float().flatten(1) - self.layout_mean
-            return (flat @ components.T @ components + self.layout_mean).unflatten(1, self.shape)
+            return (self._layout_numbers(x) @ self.layout_components + self.layout_mean).unflatten(1, self.shape)
+
+    def _layout_numbers(self, x: Tensor) -> Tensor:
+        return (x.float().flatten(1) - self.layout_mean) @ self.layout_components.T
 
     def no_layout(self, n: int) -> Tensor:
         """The layout of an unknown cell: the mean of all crops."""
@@ -167,10 +181,14 @@ class Flow(Drawing):
         return g + SCALE * self._integrated(noise, self.code(z), g, start=0, end=1, steps=self.config.draw_steps)
 
     def changed(self, x: Tensor, z: Tensor, to: Tensor) -> Tensor:
-        """Find the noise of crops x with embeddings z, and draw it with embeddings `to`; layouts are kept."""
+        """Find the noise of crops x with embeddings z, and draw it with embeddings `to`.
+
+        A layout changes as far as embeddings determine it, so that nuclei can grow and cells shrink.
+        """
         g = self.layout(x)
         noise = self._integrated((x - g) / SCALE, self.code(z), g, start=1, end=0, steps=CHANGE_STEPS)
-        g, noise = g.expand(len(to), *self.shape), noise.expand(len(to), *self.shape)
+        change = (self.code(to) - self.code(z)) @ self.layout_of_code @ self.layout_components
+        g, noise = g + change.unflatten(1, self.shape), noise.expand(len(to), *self.shape)
         return g + SCALE * self._integrated(noise, self.code(to), g, start=0, end=1, steps=CHANGE_STEPS)
 
     def _noise(self, seed: int) -> Tensor:
