@@ -13,9 +13,10 @@ the mechanism is seen to move. Ways: to the target cell (feature swap and straig
 medoids by their share of the cells, along the direction from the controls' mean to the treatment's. Decoders that
 cannot keep a real cell themselves travel again with --residual.
 
-To compare with: the same with the mechanisms' labels shuffled; the same of the real treated cells instead of decoded ones (no
-picture can be expected to show more); and of their reconstructions. And for each run and way, of the five largest
-changes of the real cells of each treatment, how many have the same sign in moved cells, and how large these are.
+To compare with: the same with the mechanisms' labels shuffled; the same of the real treated cells instead of decoded
+ones (no picture can be expected to show more); and of their reconstructions. And for each run and way, of the five
+largest changes of the real cells of each treatment, how many have the same sign in moved cells, and how large these
+are.
 
 OUT gets known_answers.csv (a row per run, way, draw of control cells, mechanism, and label it could have had),
 agreement.csv (a row per run, way, draw and treatment) and known_answers.md.

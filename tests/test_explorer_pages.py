@@ -149,8 +149,10 @@ def test_the_travels_page_shows_every_frame_its_nearest_real_cell_and_what_was_m
     assert len(re.findall(r"<a [^>]*data-frame=", html)) == 4
     for cell in journey.nearest:
         assert f"cell_id={cell.cell_id}" in html
-    change = journey.measured.change[journey.measured.most_moved(1)[0]].iloc[-1]
-    assert f'<td class="number">{change:+.1f}</td>' in html
+    name = journey.shown_measures(1)[0]
+    for change in (journey.measured.change[name].iloc[-1], journey.change.table["real"][name]):
+        assert f'<td class="number">{change:+.1f}</td>' in html
+    assert str(journey.change.n_treated) + " treated" in html
 
 
 def test_a_treatments_populations_are_those_that_a_travel_to_medoids_leads_to(study, visitor):

@@ -37,6 +37,13 @@ def blobs(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(crops[:, None]).float(), torch.from_numpy(z).float()
 
 
+def blobs_of(z: torch.Tensor) -> torch.Tensor:
+    """The blobs of embeddings (n, 3), without noise."""
+    y, x = np.mgrid[:SIDE_PX, :SIDE_PX] - SIDE_PX // 2
+    radius, height = z[:, 0, None, None], z[:, 1, None, None] / 10
+    return (height * torch.exp(-torch.from_numpy(x**2 + y**2) / (2 * radius**2)))[:, None].float()
+
+
 @pytest.fixture(scope="module")
 def drawer():
     """A decoder that has learned to draw blobs."""
@@ -84,6 +91,16 @@ def test_a_real_cell_that_is_not_changed_stays_itself_and_one_that_is_follows_th
     torch.testing.assert_close(frames[0], again[0], rtol=0.01, atol=0.01)
 
 
+@torch.inference_mode()
+def test_the_layout_changes_as_far_as_embeddings_determine_it(drawer):
+    """A blob that shall be wider has a wider layout: what the embedding does not determine of it stays."""
+    _, z = blobs(12, seed=7)
+    wider = z + torch.tensor([2.0, 0.0, 0.0])
+    change = (drawer.code(wider) - drawer.code(z)) @ drawer.layout_of_code @ drawer.layout_components
+    truth = drawer.layout(blobs_of(wider)) - drawer.layout(blobs_of(z))
+    assert np.corrcoef(change.flatten(), truth.flatten())[0, 1] > 0.6
+
+
 @pytest.fixture
 def embedded_study(tiny_study):
     train(tiny_study, TrainConfig(model="pca", steps=1, threads=1, network={"latent_size": 6}), name="pca-seed0")
@@ -116,7 +133,11 @@ def test_a_decoders_run_has_the_embeddings_of_its_source_and_travels_from_the_re
     (journey,) = traveller.travel(TravelConfig(to=treated, frames=3, way="direction"))
     start = journey.start.crop
     assert np.square(journey.pictures[0] - start).mean() < 0.01 * start.var()
-    assert journey.keeps_cell
+    assert journey.kept == "inversion"
+    assert journey.frames["cosine_again"].between(-1, 1).all()
+    assert journey.change.n_moved > 1
+    with pytest.raises(InputError, match="--residual: flow-seed0"):
+        traveller.travel(TravelConfig(to=treated, residual=True))
     reconstructions = study.run_folder("flow-seed0") / "health.json"
     assert json.loads(reconstructions.read_text())["steps"] == 3
 
@@ -169,6 +190,11 @@ def test_the_embeddings_of_a_foreign_table_are_decoded_whatever_the_order_of_its
     assert cli.main(["train", str(tiny_study.folder), "--model", "flow", "--of", str(path), *FLAGS]) == 0
     assert cli.main(["embed", str(tiny_study.folder), "--threads", "1"]) == 0
     np.testing.assert_array_equal(embedded_cells(tiny_study, "flow-seed0").z, table[["a", "b"]].to_numpy(np.float32))
+    traveller = Traveller.open(tiny_study, "flow-seed0")
+    treated = traveller.catalogue.treatments.query("role == 'treated'").index[0]
+    (journey,) = traveller.travel(TravelConfig(to=treated, frames=2, way="direction", moved_cells=3))
+    assert journey.frames[["cosine_again", "moved"]].isna().all(axis=None)  # its pictures have no embedding
+    assert journey.frames["far"].notna().all()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from phenolens.crops.store import normalised
 from phenolens.morphology.features import measure_names
 from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.embeddings import EmbeddedCells
+from phenolens.screens.screen import treatment_name
 from phenolens.simulation.phenotypes import MECHANISMS, UNTREATED
 from phenolens.training.config import TrainConfig
 from test_benchmarks import script
@@ -146,12 +147,17 @@ def test_a_study_is_taken_from_its_run_to_the_table(tiny_study, tmp_path, monkey
     rows = [(name, "any", 20, measure, 1, 2.0, 60) for name, measure in zip(names, shown, strict=True)]
     pd.DataFrame(rows, columns=ALONE.columns).to_csv(tmp_path / "planted.csv", index=False)
     flags = ["--planted", tmp_path / "planted.csv", "--study", tiny_study.folder, "--starts", 3, "--draws", 0, 1]
+    flags += ["--ways", "target cell"]
+    cells = tiny_study.crops.cells.query("role == 'treated'")
     monkeypatch.setattr(sys, "argv", ["known_answers.py", *map(str, [tmp_path / "out", *flags])])
     assert known.main() == 0
     table = pd.read_csv(tmp_path / "out" / "known_answers.csv")
     ways = table.groupby(["run", "way"], sort=False).size().to_dict()
     expected = {("-", "real cells"): 16, ("pca-seed0", "reconstructions"): 16}
-    assert ways == expected | {("pca-seed0", way): 32 for way in ("target cell", "medoids", "direction")}
+    assert ways == expected | {("pca-seed0", way): 32 for way in ("target cell", "target cell, residual")}
+    agreement = pd.read_csv(tmp_path / "out" / "agreement.csv")
+    assert set(agreement["treatment"]) == set(treatment_name(cells["compound"], cells["concentration_um"]))
+    assert (agreement["n_agree"] <= agreement["n_largest"]).all()
     assert table["change"].notna().all()
     assert set(table["rank"]) == {1, 2, 3, 4}
     real = table[(table["way"] == "real cells") & (table["mechanism"] == names[0]) & (table["label"] == names[0])]

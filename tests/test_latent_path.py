@@ -6,9 +6,9 @@ import pytest
 from phenolens.core.errors import InputError
 from phenolens.runs.latent_path import (
     along_direction,
-    row_cosines,
     decode_frames,
     feature_swap,
+    row_cosines,
     straight_line,
     target_cell,
     through,

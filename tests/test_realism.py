@@ -14,8 +14,8 @@ from phenolens import cli
 from phenolens.core.errors import InputError
 from phenolens.core.files import write_parquet
 from phenolens.morphology.segment import _bodies
-from phenolens.plotting.style import alt_of, caption_of
 from phenolens.morphology.two_sample_test import LEAST_COMPARED
+from phenolens.plotting.style import alt_of, caption_of
 from phenolens.realism.compute import (
     REAL,
     MeasuredCells,

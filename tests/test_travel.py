@@ -76,6 +76,42 @@ def test_a_direction_is_the_treated_mean_less_that_of_the_controls_of_their_plat
     np.testing.assert_allclose(beyond.embeddings[-1], z0 + 2 * direction)
 
 
+def test_the_change_is_that_of_moved_controls_beside_treated_cells_less_controls_of_their_plates(traveller):
+    asked = TravelConfig(f"{SERIES}@1", way="direction", frames=2, moved_cells=6)
+    (trajectory,) = traveller.travel(asked)
+    change, run = trajectory.change, traveller.run
+    z, treated, controls = traveller.cells.z, cells_of(traveller, SERIES, 1), cells_of(traveller, "DMSO", 0)
+    plates = table_of(traveller)["plate"].to_numpy()
+    beside = controls[np.isin(plates[controls], plates[treated])]
+    assert (change.n_moved, change.n_treated, change.n_controls) == (6, len(treated), len(beside))
+    name, sd = "nucleus_area_px", trajectory.measured.control_sd["nucleus_area_px"]
+    area = {
+        row: value
+        for row, value in enumerate(measures(run.originals(np.arange(len(z))), channels=run.store.channels)[name])
+    }
+    real = (np.nanmean([area[row] for row in treated]) - np.nanmean([area[row] for row in beside])) / sd
+    assert change.table.loc[name, "real"] == pytest.approx(real, rel=1e-5)
+    moved = traveller._moved_cells(asked, traveller.targets(asked.to, asked)[0])
+    assert set(moved) <= set(beside)
+    direction = trajectory.embeddings[-1] - trajectory.embeddings[0]
+    ends = [
+        measures(np.maximum(run.decoded(at), 0), channels=run.store.channels)[name]
+        for at in (z[moved], z[moved] + direction)
+    ]
+    assert change.table.loc[name, "decoded"] == pytest.approx(np.nanmean(ends[1] - ends[0]) / sd, rel=1e-3, abs=1e-6)
+    assert "treated and 6 moved" in change.test.reason
+    assert [made.table.equals(change.table) for made, _ in traveller.measured_changes(asked)] == [True]
+
+
+def test_a_residual_travel_starts_at_the_real_cell_and_adds_the_decoded_change(traveller):
+    asked = TravelConfig(f"{SERIES}@10", frames=3)
+    ((plain,), (kept,)) = (traveller.travel(replace(asked, residual=residual)) for residual in (False, True))
+    np.testing.assert_allclose(kept.pictures[0], kept.start.crop, atol=1e-6)
+    np.testing.assert_allclose(kept.difference, plain.difference, atol=1e-6)
+    assert (plain.kept, kept.kept) == ("none", "residual")
+    np.testing.assert_allclose(kept.frames["cosine_again"].iloc[0], 1, atol=1e-3)
+
+
 def test_up_the_doses_a_frame_stands_at_the_target_of_each_dose(traveller):
     (trajectory,) = traveller.travel(TravelConfig(SERIES, way="line", up_the_doses=True, frames=7))
     z = traveller.cells.z
@@ -214,7 +250,7 @@ def test_an_impossible_travel_is_refused_in_one_line_that_names_it(traveller, as
     "settings",
     [{"frames": 1}, {"frames": 10**9}, {"medoids": 0}, {"beyond": 0.0, "way": "direction"}, {"beyond": 2.0},
      {"seed": -1}, {"beyond": 2.0, "way": "direction", "up_the_doses": True},
-     {"up_the_doses": True, "targets": "medoids"}],
+     {"up_the_doses": True, "targets": "medoids"}, {"moved_cells": 1}],
 )  # fmt: skip
 def test_settings_that_cannot_be_or_do_not_go_together_are_refused(settings):
     with pytest.raises(InputError, match="--"):

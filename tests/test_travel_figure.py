@@ -11,12 +11,15 @@ from matplotlib.text import Text
 from PIL import Image
 
 from phenolens.core.errors import InputError
+from phenolens.morphology.two_sample_test import NOT_TESTED, TwoSampleTest
 from phenolens.plotting.style import alt_of, caption_of, png
 from phenolens.travel.figure import FLAG, populations, travel_strip
 from phenolens.travel.film import check_can_film, film, film_frames, frame_seconds
+from phenolens.travel.measured_change import MeasuredChange, PopulationTest
 from phenolens.travel.trajectory import FRAME_COLUMNS, BatchShare, Measured, Population, RealCell, Trajectory
 
 CHANNELS = ("DNA", "tubulin")
+UNTESTED = PopulationTest(0, NOT_TESTED, NOT_TESTED, "27 treated and 32 moved")
 FAR = "1.2 times as far from the real cells nearest to it as 99 % of real cells are"
 
 
@@ -35,6 +38,7 @@ def trajectory():
             "n_copied": [0, 3, 8],
             "cosine": [-0.25, 0.5, 1.0],
             "distance": [12.34, 6.0, 0.0],
+            "cosine_again": [0.99, 0.98, 0.97],
             "far": [0.4, 1.21, 0.7],
             "moved": [0.5, 0.6, 0.7],
             "flag": ["", FAR, ""],
@@ -70,6 +74,7 @@ def trajectory():
         pictures=pictures,
         nearest=(real_cell("a", 0.1), real_cell("b", 0.2), real_cell("c", 0.3)),
         measured=measured,
+        change=None,
         batch_share=BatchShare(0.61, 0.02),
     )
 
@@ -92,18 +97,17 @@ def test_a_strip_writes_each_frames_cosine_distance_and_what_moves_most_with_the
 
 
 @pytest.mark.parametrize("name", ["cell_eccentricity", "cell_solidity"])
-def test_the_shape_of_a_cell_that_fills_its_crop_is_that_of_the_crop_and_not_said_to_move(trajectory, name):
-    def moved_and_not_drawn(cell_area_px):
-        ends = trajectory.measured.ends.assign(cell_area_px=cell_area_px, **{name: [0.0, 0.9]})
-        frames = trajectory.measured.frames.assign(cell_area_px=[cell_area_px[0], 30, cell_area_px[1]])
+def test_the_outline_of_a_cell_that_fills_its_crop_is_not_shown(trajectory, name):
+    def shown(first_area_px, last_area_px):
+        frames = trajectory.measured.frames.assign(
+            cell_area_px=[first_area_px, 30, last_area_px], **{name: [0.0, 0.5, 0.9]}
+        )
         sds = pd.concat([trajectory.measured.control_sd, pd.Series({name: 0.1})])
-        drawn = replace(trajectory.measured, frames=frames.assign(**{name: [0.0, 0.5, 0.9]}), ends=ends, control_sd=sds)
-        flat = replace(drawn, frames=frames.assign(**{name: 0.5}))
-        return name in drawn.most_moved(9), name in flat.not_drawn(9)
+        return name in replace(trajectory.measured, frames=frames, control_sd=sds).most_moved(9)
 
-    assert moved_and_not_drawn([57, 57]) == (True, True)  # of 64 px²
-    assert moved_and_not_drawn([64, 30]) == (False, False)
-    assert moved_and_not_drawn([30, 58]) == (False, False)
+    assert shown(57, 57)  # of 64 px²
+    assert not shown(64, 30)
+    assert not shown(30, 58)
 
 
 def test_a_frame_that_leaves_the_data_is_marked_without_colour_and_counted_in_the_caption(trajectory):
@@ -136,20 +140,68 @@ def test_the_caption_says_n_what_was_not_imaged_and_that_batches_are_most_of_the
     assert "to 3 times its length" in far
 
 
-def test_what_the_real_cells_show_and_the_frames_do_not_is_said(trajectory):
-    # nucleus area: real (1234 - 650) / 100 = 5.8 s.d.; decoded, in turn, all of it, less than a third, the other way
-    def said(last):
-        frames = trajectory.measured.frames.assign(nucleus_area_px=[700.0, 700, last])
-        return caption_of(travel_strip(replace(trajectory, measured=replace(trajectory.measured, frames=frames))))
+def with_change(trajectory, test=UNTESTED, **changes):
+    """With a change a measure: moved and real, each with its interval as half its width."""
+    rows = {
+        name: {"decoded": moved, "decoded_low": moved - half, "decoded_high": moved + half,
+               "real": real, "real_low": real - half, "real_high": real + half, "agrees": moved * real > 0}
+        for name, (moved, real, half) in changes.items()
+    }  # fmt: skip
+    table = pd.DataFrame(rows).T.astype(float).astype({"agrees": "boolean"})
+    return replace(trajectory, change=MeasuredChange(table, 32, 27, 40, test))
 
-    assert "do not follow" not in said(1284.0)
-    assert "nucleus area (real +5.8 s.d., decoded +1.5)" in said(850.0)
-    assert "nucleus area (real +5.8 s.d., decoded −1.0)" in said(600.0)
-    assert "nucleus area (real +5.8 s.d., decoded –)" in said(np.nan)
-    ends = trajectory.measured.ends.assign(nucleus_area_px=[650.0, 840.0])  # 1.9 s.d.: not noticed
-    frames = trajectory.measured.frames.assign(nucleus_area_px=700.0)
-    quiet = replace(trajectory, measured=replace(trajectory.measured, ends=ends, frames=frames))
-    assert "do not follow" not in caption_of(travel_strip(quiet))
+
+def test_a_strip_ranks_measures_by_the_real_cells_and_shows_their_change_beside_the_moved_cells(trajectory):
+    changed = with_change(
+        trajectory,
+        DNA_sharpness=(3.0, 4.0, 0.1),
+        cell_area_px=(0.4, 1.5, 0.2),
+        nucleus_area_px=(-0.9, 1.2, 0.2),
+        cell_solidity=(2.0, 0.1, 0.5),
+    )
+    assert changed.shown_measures(3) == ["cell_area_px", "nucleus_area_px"]  # sharpness is not the cell's
+    figure = travel_strip(changed, n_measures=1)
+    (row,) = [line for line in words_in(figure) if "px²" in line]
+    assert " ".join(row.split()).endswith("last minus first +0.0 s.d., 32 moved cells +0.4, real cells +1.5")
+    caption = caption_of(figure)
+    named_measures = (
+        "cell area within the crop (real +1.5 s.d., moved +0.4)",
+        "not nucleus area (real +1.2 s.d., moved −0.9)",
+    )
+    for named in ("1 of the 2 largest", "27 treated", "40 control", *named_measures, UNTESTED.reason):
+        assert named in caption
+    assert caption.count("nucleus area (real") == 2  # the moved cells deny it beyond both intervals
+    assert "1 of the 2 largest" in alt_of(figure)
+
+
+def test_where_real_cells_do_not_change_no_change_is_claimed(trajectory):
+    quiet = with_change(trajectory, nucleus_area_px=(3.0, 0.1, 0.5))
+    assert quiet.shown_measures(3) == []
+    figure = travel_strip(quiet)
+    assert "px²" not in " ".join(words_in(figure))
+    assert "no change is confirmed" in caption_of(figure)
+
+
+def test_the_classifier_that_separates_moved_from_real_cells_is_in_the_caption_beside_its_floor(trajectory):
+    moved = TwoSampleTest(0.81, (0.7, 0.9), 0.88, (0.8, 0.95), 3)
+    real = TwoSampleTest(0.52, (0.4, 0.6), 0.51, (0.4, 0.6), 3)
+    tested = with_change(trajectory, PopulationTest(34, moved, real, ""), nucleus_area_px=(1.0, 1.0, 0.1))
+    caption = caption_of(travel_strip(tested))
+    for named in ("34 moved cells", "0.81 (0.70 to 0.90), AUC 0.88", "0.52 (0.40 to 0.60), AUC 0.51"):
+        assert named in caption
+
+
+@pytest.mark.parametrize(("kept", "words"), [("inversion", "The first frame is the real cell"), ("residual", "plus")])
+def test_how_the_real_cell_is_kept_is_in_the_caption(trajectory, kept, words):
+    assert words not in caption_of(travel_strip(trajectory))
+    assert words in caption_of(travel_strip(replace(trajectory, kept=kept)))
+
+
+def test_without_an_embedding_of_new_pictures_the_strip_says_so(trajectory):
+    unknown = replace(trajectory, frames=trajectory.frames.assign(cosine_again=np.nan, moved=np.nan))
+    figure = travel_strip(unknown)
+    assert "embedded again" in caption_of(figure)
+    assert not [line for line in words_in(figure) if line.endswith("embedded again (limit 1)")]
 
 
 def test_up_the_doses_each_frame_says_to_which_dose_it_leads(trajectory):
@@ -161,7 +213,7 @@ def test_up_the_doses_each_frame_says_to_which_dose_it_leads(trajectory):
 
 
 def test_a_strip_without_measures_or_batches_is_drawn_too(trajectory):
-    figure = travel_strip(replace(trajectory, measured=None, batch_share=None))
+    figure = travel_strip(replace(trajectory, measured=None, change=None, batch_share=None))
     assert "batches" not in caption_of(figure)
     assert "px²" not in " ".join(words_in(figure))
 

@@ -38,14 +38,15 @@ def test_a_travel_is_kept_whole_with_its_origin_and_comes_out_the_same_again(stu
     assert said.out.strip() == str(folder.resolve())
     assert "--targets medoids" in said.err  # the next command
     kept = files_in(folder)
-    assert sorted(kept) == sorted(["about.json", "film.gif", "frames.csv", "measured.csv", "strip.png", "strip.svg"])
+    tables = ["change.csv", "frames.csv", "measured.csv", "two_sample_test.csv"]
+    assert sorted(kept) == sorted(["about.json", "film.gif", *tables, "strip.png", "strip.svg"])
     about = json.loads(kept["about.json"])
     assert about["files"] == {name: sha256(part).hexdigest() for name, part in kept.items() if name != "about.json"}
     assert (about["run"], about["travel"]["frames"], about["crops"]) == (RUN, 3, study.crops.identity)
     assert travel(study, *flags) == 0
     assert files_in(folder) == kept
     assert travel(study, *flags[:6]) == 0  # what is not asked for this time does not stay from before
-    assert sorted(files_in(folder)) == ["about.json", "frames.csv", "measured.csv", "strip.png"]
+    assert sorted(files_in(folder)) == sorted(["about.json", *tables, "strip.png"])
 
 
 def test_the_numbers_are_those_of_the_trajectory(study):
@@ -65,6 +66,14 @@ def test_the_numbers_are_those_of_the_trajectory(study):
     assert (real["value"], real["cell"]) == (pytest.approx(target), trajectory.target.cell_id)
     assert real["change_sd"] == pytest.approx((target - start) / trajectory.measured.control_sd[area])
     assert real["words"] == "nucleus area, px²"
+    change = pd.read_csv(folder / "change.csv")
+    assert list(change)[:2] == ["population", "measure"]
+    np.testing.assert_allclose(change[["decoded", "real"]], trajectory.change.table[["decoded", "real"]])
+    assert set(change["n_moved"]) == {trajectory.change.n_moved}
+    tests = pd.read_csv(folder / "two_sample_test.csv")
+    assert tests["cells"].tolist() == ["moved control cells", "real treated cells"]
+    assert tests["accuracy"].isna().all()
+    assert set(tests["not_tested"]) == {trajectory.change.test.reason}
 
 
 def test_with_medoids_each_population_has_a_strip_and_all_stand_beside_each_other(study, capsys):
@@ -104,3 +113,4 @@ def test_every_treatment_has_a_folder_of_its_own_that_can_be_one():
     assert not any(set(name) & set("/\\: ") or name.startswith("../") for name in names)
     medoids = folder_name("taxol@0.3", TravelConfig("x", targets="medoids", start="P1_B02_s1_3"))
     assert medoids == "taxol@0.3--swap--3-medoids-by-nucleus--from-P1_B02_s1_3"
+    assert folder_name("taxol@0.3", TravelConfig("x", residual=True)) == "taxol@0.3--swap--residual"

@@ -41,7 +41,7 @@ from phenolens.training.checkpoint import RunFolder
 from phenolens.training.health import RECORDS
 from phenolens.travel.compute import PRECISION, Traveller
 from phenolens.travel.figure import travel_strip
-from phenolens.travel.trajectory import TravelConfig
+from phenolens.travel.trajectory import FEW_MOVED, TravelConfig
 
 # Settings that change no result
 NOT_SHOWN = ("model", "network", "record_every", "checkpoint_every", "watch_every", "tensorboard")
@@ -229,7 +229,7 @@ def interpolation_strips(
     chosen = compounds or cells.strongest_treatments()[:MOST_STRIPS]
     strips: list[Picture] = []
     for treatment in track(chosen, f"interpolations by {run.name}", total=len(chosen)):
-        strips += map(travel_strip, traveller.travel(TravelConfig(to=treatment, frames=frames)))
+        strips += map(travel_strip, traveller.travel(TravelConfig(to=treatment, frames=frames, moved_cells=FEW_MOVED)))
     return strips
 
 

@@ -26,7 +26,7 @@ from phenolens.runs.latent_path import (
 from phenolens.study import Study
 from phenolens.travel.batch_effect import BatchSpace, batch_space
 from phenolens.travel.measured_change import MeasuredChange, change_table, population_test, without_squares
-from phenolens.travel.out_of_distribution import FrameScores, Limits, fit_limits, frame_scores, nearest_cells
+from phenolens.travel.out_of_distribution import SAMPLE, FrameScores, Limits, fit_limits, frame_scores, nearest_cells
 from phenolens.travel.own_controls import OwnControls, own_controls
 from phenolens.travel.trajectory import Measured, Population, RealCell, Trajectory, TravelConfig
 
@@ -34,6 +34,7 @@ PRECISION = "float32"  # as the embeddings: figures must not depend on the proce
 MOST_CELLS = 100_000  # real cells that frames are compared with; of more, a random sample
 SHOWN_CELLS = 8  # of a population, drawn at random
 N_MARKS = 3  # measures that distinguish a population from the others
+DRAWN_SAMPLE = 100  # real cells on which the limits are measured where drawing one takes a tenth of a second
 COMPARED_CONTROLS = 200  # real control cells beside MEASURED_CELLS treated ones; of more, a random sample
 CACHED = 32  # trajectories that are kept
 
@@ -123,7 +124,7 @@ class Traveller:
                 return np.full((len(places), z.shape[1]), np.nan)
             return self.run.embedded(self.run.reconstructed(self._reference[places], z[places]))
 
-        return fit_limits(z, reembed)
+        return fit_limits(z, reembed, sample=DRAWN_SAMPLE if self.run.keeps_cells else SAMPLE)
 
     @cached_property
     def batches(self) -> BatchSpace | None:

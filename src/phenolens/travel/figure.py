@@ -9,7 +9,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -27,7 +26,6 @@ from phenolens.plotting.cell_images import (
 from phenolens.plotting.page import text_lines
 from phenolens.plotting.style import INK, QUIET, add_caption, bare, figure_style, new_figure
 from phenolens.screens.screen import dose_label
-from phenolens.travel.measured_change import PopulationTest
 from phenolens.travel.trajectory import Trajectory
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -37,7 +35,6 @@ LINE_IN, ROW_PAD_IN = 0.115, 0.08  # of a row of numbers: a line of its name, an
 LABEL_CHARACTERS = 36  # of a row's name in a line
 DIVERGING = "PuOr_r"  # purple darker, orange brighter: distinguishable without red or green vision
 LEAST_RANGE = 0.1  # of a difference map, so that noise does not get full colour
-MOST_DENIED = 3  # changes named that real cells do not show
 FLAG = "\u26a0"  # a warning sign, in the font that comes with matplotlib
 INTERPOLATIONS = {
     "swap": "the features that differ most are copied from the target first",
@@ -230,53 +227,15 @@ def _caption(trajectory: Trajectory, contrast: Contrast) -> str:
         trajectory=trajectory,
         destination=destination(trajectory),
         interpolation=INTERPOLATIONS[trajectory.way],
-        changes=change_sentences(trajectory),
+        changes=_change_sentences(trajectory),
         flag=FLAG,
         colours=colour_names(contrast),
     )
     return " ".join(lines)
 
 
-def change_sentences(trajectory: Trajectory, n: int = 5) -> list[str]:
-    """What moved control cells and real cells have in common and what not, in sentences without a full stop."""
-    change = trajectory.change
-    if change is None:
-        return []
-    cells = f"{change.n_treated} treated minus {change.n_controls} control cells of their plates"
-    largest = change.largest()[:n]
-    if largest.empty:
-        sentences = [f"In real cells ({cells}) no measure changes beyond its 95 % interval: no change is confirmed"]
-    else:
-        agree = largest["agrees"].fillna(False).astype(bool)
-        sentences = [
-            f"{agree.sum()} of the {len(agree)} largest changes of real cells ({cells}) have the same sign in "
-            f"{change.n_moved} control cells moved alike: {_both(largest[agree])}"
-            + ("; " * bool(agree.any()) + f"not {_both(largest[~agree])}" if not agree.all() else "")
-        ]
-    denied = change.denied()[:MOST_DENIED]
-    if len(denied):
-        sentences.append(f"The moved cells change as real cells do not in {_both(denied)}")
-    return [*sentences, _test_sentence(change.test)]
-
-
-def _both(changes: pd.DataFrame) -> str:
-    """`nucleus area (real +1.2 s.d., moved +0.8)` for each row of a MeasuredChange's table."""
-    names = [describe(str(name)).split(",")[0] for name in changes.index]
-    values = [_texts(pair, "{:+.1f}") for pair in changes[["real", "decoded"]].to_numpy()]
-    return ", ".join(f"{name} (real {real} s.d., moved {moved})" for name, (real, moved) in zip(names, values))
-
-
-def _test_sentence(test: PopulationTest) -> str:
-    if not test.n_cells:
-        return f"Moved cells and real treated cells were not compared by a classifier: {test.reason}"
-    moved, real = (
-        f"{one.accuracy:.2f} ({one.accuracy_interval[0]:.2f} to {one.accuracy_interval[1]:.2f}), AUC {one.auc:.2f}"
-        for one in (test.moved, test.real)
-    )
-    return (
-        f"A classifier separates {test.n_cells} moved cells from as many real treated cells with accuracy {moved}; "
-        f"other real treated cells from the same ones with {real}"
-    )
+def _change_sentences(trajectory: Trajectory) -> list[str]:
+    return [] if trajectory.change is None else trajectory.change.sentences()
 
 
 def summary(trajectory: Trajectory) -> str:
@@ -293,7 +252,7 @@ def summary(trajectory: Trajectory) -> str:
         change, names = trajectory.measured.change.iloc[-1], trajectory.shown_measures(3)
         moved = [f"{describe(name).split(',')[0]} {change[name]:+.1f} s.d." for name in names]
         parts += [f"change of this cell: {', '.join(moved)}"] if moved else []
-    parts += [sentence[0].lower() + sentence[1:] for sentence in change_sentences(trajectory)]
+    parts += [sentence[0].lower() + sentence[1:] for sentence in _change_sentences(trajectory)]
     if trajectory.batch_share is not None:
         parts.append(trajectory.batch_share.sentence())
     return "; ".join(parts)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from phenolens.morphology.features import describe
 from phenolens.morphology.two_sample_test import (
     LEAST_COMPARED,
     NOT_TESTED,
@@ -23,6 +24,7 @@ LEVEL = 0.95
 LEAST_CELLS = 5  # that have a measure; with fewer an interval would be too narrow
 OF_THE_DECODER = "_sharpness"  # measures with this ending describe the decoder, not the cell
 OF_THE_OUTLINE = ("cell_eccentricity", "cell_solidity")
+MOST_DENIED = 3  # changes named that real cells do not show
 FILLS = 0.9  # share of the crop; the outline of a cell that fills more is the crop's own square
 
 # The columns of a MeasuredChange's `table`. Changes are in standard deviations of real control cells.
@@ -45,6 +47,20 @@ class PopulationTest:
     moved: TwoSampleTest  # moved cells against real treated cells
     real: TwoSampleTest  # other real treated cells against the same ones: the value to compare with
     reason: str  # why it was not tested; empty where it was
+
+    def sentence(self) -> str:
+        """How well both can be distinguished, or why it was not tested, without a full stop."""
+        if not self.n_cells:
+            return f"Moved cells and real treated cells were not compared by a classifier: {self.reason}"
+        moved, real = (
+            f"{test.accuracy:.2f} ({test.accuracy_interval[0]:.2f} to {test.accuracy_interval[1]:.2f}), "
+            f"AUC {test.auc:.2f}"
+            for test in (self.moved, self.real)
+        )
+        return (
+            f"A classifier separates {self.n_cells} moved cells from as many real treated cells with accuracy {moved}; "
+            f"other real treated cells from the same ones with {real}"
+        )
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,25 @@ class MeasuredChange:
         apart = (table["decoded_low"] > table["real_high"]) | (table["decoded_high"] < table["real_low"])
         opposite = table[(table["decoded_low"] * table["decoded_high"] > 0) & ~table["agrees"].fillna(True) & apart]
         return opposite.sort_values("decoded", key=abs, ascending=False, kind="stable")
+
+    def sentences(self, n: int = 5) -> list[str]:
+        """What moved and real cells have in common and what not, in sentences without a full stop.
+
+        Ranked by the real cells, so that nothing is claimed that they do not show.
+        """
+        cells = f"{self.n_treated} treated minus {self.n_controls} control cells of their plates"
+        largest = self.largest()[:n]
+        agree = largest["agrees"].fillna(False).astype(bool)
+        parts = [_listed(largest[agree]), f"not {_listed(largest[~agree])}" if not agree.all() else ""]
+        sentences = [
+            f"{agree.sum()} of the {len(agree)} largest changes of real cells ({cells}) have the same sign in "
+            f"{self.n_moved} control cells moved alike: {'; '.join(filter(None, parts))}"
+            if len(largest)
+            else f"In real cells ({cells}) no measure changes beyond its 95 % interval: no change is confirmed"
+        ]
+        if len(denied := self.denied()[:MOST_DENIED]):
+            sentences.append(f"The moved cells change as real cells do not in {_listed(denied)}")
+        return [*sentences, self.test.sentence()]
 
     def _of_the_cell(self) -> pd.DataFrame:
         return self.table[~self.table.index.str.endswith(OF_THE_DECODER)]
@@ -159,6 +194,18 @@ def without_squares(table: pd.DataFrame, *, crop_px: int) -> pd.DataFrame:
     """Measures without those of the outline of cells that fill their crop: these describe the crop's square."""
     fills = table["cell_area_px"] > FILLS * crop_px**2
     return table.assign(**{name: table[name].mask(fills) for name in OF_THE_OUTLINE if name in table})
+
+
+def _listed(changes: pd.DataFrame) -> str:
+    """`nucleus area (real +1.2 s.d., moved +0.8)` for each row of a MeasuredChange's table."""
+    rows = zip(changes.index, changes["real"].map(_sd), changes["decoded"].map(_sd))
+    return ", ".join(
+        f"{describe(str(name)).split(',')[0]} (real {real} s.d., moved {moved})" for name, real, moved in rows
+    )
+
+
+def _sd(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:+.1f}".replace("-", "−")
 
 
 def _resampled(weights: np.ndarray, groups: np.ndarray, random: np.random.Generator) -> np.ndarray:

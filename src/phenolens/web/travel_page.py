@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse
 from phenolens.core.colours import Contrast, colour_names, png
 from phenolens.core.errors import InputError
 from phenolens.morphology.features import describe
-from phenolens.travel.trajectory import RealCell, Trajectory, TravelConfig
+from phenolens.travel.trajectory import FEW_MOVED, RealCell, Trajectory, TravelConfig
 from phenolens.web.base import EMPTY_STYLE, Cached, NotFoundError, PageApp, address, csv, download, policy
 from phenolens.web.study_view import StudyCells, StudyView, known
 
@@ -87,6 +87,7 @@ class TravelQuery(Display):
             up_the_doses=self.doses,
             targets="medoids" if self.populations > 1 else "mean",
             medoids=self.populations,
+            moved_cells=FEW_MOVED,
         )
 
 
