@@ -272,10 +272,11 @@ def spread(values: pd.Series) -> str:
 def agreement_counts(agreement: pd.DataFrame) -> pd.DataFrame:
     """A row per run and way: of the largest real changes of all treatments how many agree, and the median slope."""
     rows = []
-    for (run, way), group in agreement.groupby(["run", "way"], sort=False):
+    known = agreement[agreement["n_largest"] > 0]  # in others no measure changes clearly
+    for (run, way), group in known.groupby(["run", "way"], sort=False):
         n, agree = int(group["n_largest"].sum()), int(group["n_agree"].sum())
-        slope = f"{group['slope'].median():.2f}"
-        rows.append({"run": run, "way": way, "same sign": f"{agree} of {n} ({100 * agree / n:.0f} %)", "slope": slope})
+        same = f"{agree} of {n} ({100 * agree / n:.0f} %)"
+        rows.append({"run": run, "way": way, "same sign": same, "slope": f"{group['slope'].median():.2f}"})
     return pd.DataFrame(rows)
 
 

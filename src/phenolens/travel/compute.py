@@ -140,8 +140,8 @@ class Traveller:
 
     def _trajectories(self, config: TravelConfig, measured: bool) -> tuple[Trajectory, ...]:
         self._check(config)
-        treatment = self.catalogue.find_treatment(config.to)
         start = self.default_start if config.start is None else int(self.catalogue.find_cells([config.start])[0])
+        treatment = self.catalogue.find_treatment(config.to)
         stops = self.catalogue.doses_up_to(treatment) if config.up_the_doses else [treatment]
         targets = self.targets(treatment, config)
         return tuple(self._trajectory(config, start, target, stops, measured) for target in targets)
