@@ -361,14 +361,18 @@ def _laid_out(saved: Any, optimiser: Optimizer) -> dict[str, Any] | None:
     Learning rates and the like are the config's, not the file's. The state of a weight gets the memory layout of the
     weight: fused optimisers assume it, and others may round differently without it.
     """
-    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
+    weights: list[Tensor] = []
+    firsts: list[int] = []  # of each weight's group, whose states are alike
+    for group in optimiser.param_groups:
+        firsts += [len(weights)] * len(group["params"])
+        weights += group["params"]
     gathered = saved.get("state") if isinstance(saved, dict) and saved.get("kind") == type(optimiser).__name__ else None
     if not isinstance(gathered, dict) or set(gathered) not in (set(), set(range(len(weights)))):
         return None
     laid_out = {}
     for index, values in gathered.items():
         weight = weights[index]
-        if not isinstance(values, dict) or values.keys() != gathered[0].keys():
+        if not isinstance(values, dict) or values.keys() != gathered[firsts[index]].keys():
             return None
         if not all(isinstance(value, Tensor) and value.shape in ((), weight.shape) for value in values.values()):
             return None
