@@ -44,7 +44,7 @@ from phenolens.travel.saved import save_travel
 from phenolens.travel.trajectory import TravelConfig
 
 ENCODER = "imagenet"  # the recommended one: it embeds, a flow decoder draws
-DEMO_STEPS = 600  # of the flow decoder: a short training
+DEMO_STEPS, DEMO_BATCH_SIZE, DEMO_WIDTH = 1500, 8, 48  # of the decoder: a short training of a small network
 FIGURES = {
     "reconstructions": reconstructions_figure,
     "interpolation": interpolation_figure,
@@ -174,7 +174,8 @@ def demo(out: Positional[AnyPath], *, steps: int = DEMO_STEPS, seed: int = 0, th
         raise InputError(f"{folder}: is not empty and not a phenolens demo; name a new or empty folder")
     tell("simulating a screen of 12 mechanisms on 4 plates, cell by cell")
     simulate(screen, processes=threads, screen=SimulateConfig(seed=seed))
-    training = RecommendedTraining(steps=steps, seed=seed, threads=threads)
+    network = FlowConfig(flow_width=DEMO_WIDTH)
+    training = RecommendedTraining(steps=steps, seed=seed, batch_size=DEMO_BATCH_SIZE, threads=threads, network=network)
     return run(study, source=screen, layout="bbbc021", training=training)
 
 
