@@ -56,8 +56,8 @@ def test_what_the_recipe_needs_is_missed_before_anything_is_done(tiny_screen, tm
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, (3500, 32, 1050)),
-        ({"steps": 100}, (100, 32, 30)),
+        ({}, (5000, 16, 1500)),
+        ({"steps": 100}, (100, 16, 30)),
         ({"steps": 100, "cooldown_steps": 0, "batch_size": 8}, (100, 8, 0)),
         ({"model": "vaeplus"}, (40_000, None, 0)),  # Lafarge et al. 2019
     ],

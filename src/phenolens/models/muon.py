@@ -2,8 +2,7 @@
 
 A kernel is a matrix with a row per output map. Muon's step is its momentum with all singular values brought near 1, so
 that every direction is learned at the same pace: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural
-networks". On held-out cells of the public crops the decoder needs about half the time of AdamW alone
-(docs/results.md).
+networks".
 """
 
 from collections.abc import Callable, Iterable

@@ -63,11 +63,11 @@ class TrainConfig(Bounded):
     """
 
     model: ModelName = "vaeplus"  # what to train; pca is the linear baseline
-    # optimiser steps; an epoch has no meaning when treatments are drawn evenly; left out: 40,000 as in the paper, 3,500
+    # optimiser steps; an epoch has no meaning when treatments are drawn evenly; left out: 40,000 as in the paper, 5,000
     # of flow; 0: the initial weights, to compare with
     steps: Steps = None  # type: ignore[assignment]
     seed: Seed = 0  # of the initial weights, the batches and the noise
-    # cells per batch; left out: one of each treatment and one control, 32 of flow
+    # cells per batch; left out: one of each treatment and one control, 16 of flow
     batch_size: Annotated[int, Bounds(ge=2, le=100_000)] | None = None
     # share of wells no batch draws from, to judge reconstructions on; 0 is the paper's
     held_out_wells: Annotated[float, Bounds(ge=0, lt=1)] = 0.0
