@@ -31,6 +31,60 @@ def literally(x: np.ndarray, treatment: np.ndarray, ridge: float) -> np.ndarray:
     return scaled @ (vectors / np.sqrt(values + ridge)) @ vectors.T
 
 
+def in_batches(table: AnnData, rng) -> AnnData:
+    """t0 and t1 are in both batches, each other treatment in one; batches differ, and each well holds three cells."""
+    treatment = table.obs["Metadata_Treatment"]
+    repeated = treatment.isin(["t0", "t1"]).to_numpy()
+    code = treatment.str[1:].astype(int) % 2
+    batch = np.where(repeated, rng.integers(2, size=len(table)), code)
+    obs = table.obs.assign(Metadata_Batch=[f"b{one}" for one in batch], Metadata_Plate=[f"p{one}" for one in batch])
+    place = obs.groupby(["Metadata_Treatment", "Metadata_Batch"]).cumcount() // 3
+    obs["Metadata_Well"] = treatment + "-" + place.astype(str)
+    return AnnData(table.X + 5 * batch[:, None], obs=obs)
+
+
+def aligned_literally(x: np.ndarray, obs: pd.DataFrame, ridge: float) -> np.ndarray:
+    """One batch at a time, one repeated treatment at a time, in scaled features."""
+    scaled = (x - x.mean(axis=0)) / x.std(axis=0)
+    aligned = scaled.copy()
+    repeated = [name for name, own in obs.groupby("Metadata_Treatment") if own["Metadata_Batch"].nunique() > 1]
+    for batch in set(obs["Metadata_Batch"]):
+        residuals, wells = [], set()
+        for name in repeated:
+            of_treatment = (obs["Metadata_Treatment"] == name).to_numpy()
+            here = of_treatment & (obs["Metadata_Batch"] == batch).to_numpy()
+            residuals.append(scaled[here] - scaled[of_treatment].mean(axis=0))
+            wells |= set(obs["Metadata_Well"][here])
+        if residuals:
+            effect = np.concatenate(residuals).mean(axis=0) * len(wells) / (len(wells) + 5)
+            aligned[(obs["Metadata_Batch"] == batch).to_numpy()] -= effect
+    treatment = obs["Metadata_Treatment"].to_numpy()
+    residuals = aligned - pd.DataFrame(aligned).groupby(treatment).transform("mean").to_numpy()
+    values, vectors = np.linalg.eigh(residuals.T @ residuals / len(x))
+    return aligned @ (vectors / np.sqrt(values + ridge)) @ vectors.T
+
+
+def test_batches_are_aligned_by_the_treatments_in_several_whether_rows_come_in_one_table_or_by_batch(rng):
+    table = in_batches(cells(rng), rng)
+    expected = aligned_literally(table.X, table.obs, 1.0)
+    recipe = Recipe(learnt_on="treatments", scaled_over="batch", whitening="zca")
+    by_batch = [table[table.obs["Metadata_Batch"] == batch] for batch in ("b1", "b0")]
+    for tables in ([table], by_batch):
+        fit = fit_within_treatments(tables, recipe)
+        np.testing.assert_allclose(apply_whitening(table, fit).X, expected, atol=1e-8)
+    assert "2 treatments" in str(fit.certificates[0])
+
+
+def test_without_a_treatment_in_several_batches_nothing_is_aligned(rng):
+    table = in_batches(cells(rng), rng)
+    table.obs["Metadata_Treatment"] += table.obs["Metadata_Batch"]
+    plain, aligned = (
+        apply_whitening(table, fit_whitening(table, Recipe(learnt_on="treatments", scaled_over=extent)))
+        for extent in ("all", "batch")
+    )
+    np.testing.assert_array_equal(plain.X, aligned.X)
+
+
 @pytest.mark.parametrize("ridge", [0.0, 1.0])
 def test_it_is_the_literal_definition_whether_rows_come_in_one_table_or_in_three(rng, ridge):
     table = cells(rng)
@@ -81,8 +135,10 @@ def test_rows_that_are_only_scaled_have_a_certificate_of_their_covariance_as_it_
 
 def test_what_cannot_be_whitened_within_treatments_is_named(rng):
     table = cells(rng)
-    with pytest.raises(InputError, match="--scaled-over plate"):
-        fit_whitening(table, Recipe(learnt_on="treatments", scaled_over="plate"))
+    with pytest.raises(InputError, match="--whitened-over plate"):
+        fit_whitening(table, Recipe(learnt_on="treatments", whitened_over="plate"))
+    with pytest.raises(InputError, match="Metadata_Batch"):
+        fit_whitening(table, Recipe(learnt_on="treatments", scaled_over="batch"))
     with pytest.raises(InputError, match="repeats"):
         fit_whitening(table[~table.obs["Metadata_Treatment"].duplicated()], Recipe(learnt_on="treatments"))
     few = table[table.obs["Metadata_Treatment"].isin(["t0", "t1"])][:5]

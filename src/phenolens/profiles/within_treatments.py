@@ -1,14 +1,14 @@
-"""Whiten by how rows vary within their treatments, for screens with few cells per well or few control wells.
+"""Whiten by how rows vary within their treatments, and align batches by the treatments that are in several.
 
-N rows (cells or wells), Z features, T treatments. The covariance is that of the rows about the mean of their own
-treatment, so the whole screen says which differences mean nothing, not the controls alone. Names of treatments are
-used, mechanisms never. docs/scoring.md, "Few cells per well".
+N rows (cells or wells), Z features, T treatments, B batches (or plates). The covariance is that of the rows about the
+mean of their own treatment, so the whole screen says which differences mean nothing, not the controls alone. Names of
+treatments are used, mechanisms never. docs/scoring.md, "The headline's recipe".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,34 +17,44 @@ import pandas as pd
 from phenolens.core.errors import InputError
 from phenolens.profiles.profiles import METADATA, metadata, noise_flags
 from phenolens.profiles.validate import SMALLEST_SPREAD, feature_matrix
-from phenolens.profiles.whitening import Fit, Recipe, Whitening, eigen, regularised, rotation
+from phenolens.profiles.whitening import Extent, Fit, Recipe, Whitening, eigen, regularised, rotation
 from phenolens.profiles.whitening_certificate import certificate_of, rank_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 GROUP = "rows within their treatments"
+SHRINKAGE_WELLS = 5  # n wells say n / (n + 5) of a batch's effect: docs/scoring.md
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over the rows of all tables, about `shift`, which keeps the squares small compared with the spread."""
+    """Sums over the rows of all tables, about `shift`, which keeps the squares small compared with the spread.
+
+    A part holds the rows of one treatment in one batch; there are P of them. Without alignment all rows are one batch.
+    """
 
     names: np.ndarray  # (Z,) of the features
     shift: np.ndarray  # (Z,)
     squares: np.ndarray  # (Z, Z) of the rows
-    of_treatments: np.ndarray  # (T, Z) of each treatment's rows
-    sizes: np.ndarray  # (T,) rows of each treatment
+    parts: pd.DataFrame  # (P, ...): the codes `treatment` and `batch`, the numbers of `rows` and `wells`
+    sums: np.ndarray  # (P, Z) of each part's rows
+    batches: list[str]  # (B,) names
 
     @property
     def n(self) -> int:
         """Rows of all treatments."""
-        return int(self.sizes.sum())
+        return int(self.parts["rows"].sum())
+
+    @property
+    def n_treatments(self) -> int:
+        """How many treatments there are."""
+        return int(self.parts["treatment"].max()) + 1
 
     @property
     def mean(self) -> np.ndarray:
         """The mean of the rows (Z,), about `shift`."""
-        return self.of_treatments.sum(axis=0) / self.n
+        return self.sums.sum(axis=0) / self.n
 
     @property
     def variance(self) -> np.ndarray:
@@ -52,23 +62,53 @@ class Moments:
         return (np.diag(self.squares) / self.n - self.mean**2).clip(min=0)
 
     @property
+    def repeated(self) -> pd.Series:
+        """Which parts (P,) are of a treatment that is in several batches."""
+        return self.parts["treatment"].duplicated(keep=False)
+
+    @property
     def covariance_within(self) -> np.ndarray:
         """The covariance of the rows (Z, Z) about the mean of their own treatment."""
-        return (self.squares - (self.of_treatments / self.sizes[:, None]).T @ self.of_treatments) / self.n
+        sums, rows = self._by("treatment", self.sums), self._by("treatment", self.parts["rows"])
+        return (self.squares - (sums / rows[:, None]).T @ sums) / self.n
+
+    def batch_effects(self) -> np.ndarray:
+        """The mean of each batch's rows (B, Z) about the means of their repeated treatments, shrunken by n wells."""
+        counts, codes, repeated = self.parts, self.parts["treatment"], self.repeated.to_numpy()
+        means = self._by("treatment", self.sums) / self._by("treatment", counts["rows"])[:, None]
+        residuals = (self.sums - counts["rows"].to_numpy()[:, None] * means[codes]) * repeated[:, None]
+        rows, wells = (self._by("batch", counts[name] * repeated) for name in ("rows", "wells"))
+        return self._by("batch", residuals) * (wells / (wells + SHRINKAGE_WELLS) / rows.clip(min=1))[:, None]
+
+    def without(self, effects: np.ndarray) -> Moments:
+        """The moments of the rows less the effect (B, Z) of their batch."""
+        cross = self._by("batch", self.sums).T @ effects
+        rows = self._by("batch", self.parts["rows"])
+        squares = self.squares - cross - cross.T + (effects.T * rows) @ effects
+        sums = self.sums - self.parts["rows"].to_numpy()[:, None] * effects[self.parts["batch"]]
+        return replace(self, squares=squares, sums=sums)
+
+    def _by(self, code: str, values: np.ndarray | pd.Series) -> np.ndarray:
+        """Sums of values of the parts (P, ...) by treatment or batch."""
+        codes, of_parts = self.parts[code].to_numpy(), np.asarray(values, dtype=np.float64)
+        sums = np.zeros((codes.max() + 1, *of_parts.shape[1:]))
+        np.add.at(sums, codes, of_parts)
+        return sums
 
 
 def fit_within_treatments(tables: Iterable[AnnData], recipe: Recipe) -> Whitening:
     """Fit on the rows of all tables, read once, one after the other; rows that are noise are left out.
 
     Args:
-        tables: of the same features, with `Metadata_Treatment`; the plates of a study, or one table.
-        recipe: its ridge (in units of the scaled features), and `zca` or `pca`.
+        tables: of the same features, with `Metadata_Treatment`; the plates of a study, or one table. To align batches
+            (plates), also with `Metadata_Batch`, `Metadata_Plate` and `Metadata_Well`, and all rows of a well in one.
+        recipe: its ridge (in units of the scaled features), `zca` or `pca`, and what is aligned: `scaled_over`.
 
     Raises:
         InputError: a setting of the recipe that belongs to controls, fewer than two rows of every treatment, NaN.
     """
     _refuse_settings_of_controls(recipe)
-    moments = _moments(tables)
+    moments = _moments(tables, recipe.scaled_over)
     variance = moments.variance
     constant = variance <= SMALLEST_SPREAD**2
     if constant.any() and recipe.constant_features == "refused":
@@ -77,45 +117,79 @@ def fit_within_treatments(tables: Iterable[AnnData], recipe: Recipe) -> Whitenin
             f"{len(constant)}) has no spread, so it cannot be scaled; have such features left out "
             '(--constant-features "left out")'
         )
-    centre, deviation = (moments.shift + moments.mean)[~constant], np.sqrt(variance[~constant])
-    covariance = moments.covariance_within[np.ix_(~constant, ~constant)] / np.outer(deviation, deviation)
-    fit = _fit_rotation_within(covariance, recipe, n=moments.n, n_treatments=len(moments.sizes))
-    return Whitening.of(recipe, moments.names, constant, {"all": (centre, deviation)}, {"all": fit})
+    deviation = np.sqrt(variance[~constant])
+    effects = moments.batch_effects()
+    centres = (moments.shift + moments.mean + effects)[:, ~constant]
+    covariance = moments.without(effects).covariance_within[np.ix_(~constant, ~constant)]
+    fit = _fit_rotation_within(
+        covariance / np.outer(deviation, deviation), recipe, n=moments.n, n_treatments=moments.n_treatments
+    )
+    if recipe.scaled_over != "all":
+        remarks = (*fit.certificate.remarks, _aligned_by(moments, recipe.scaled_over))
+        fit = fit._replace(certificate=replace(fit.certificate, remarks=remarks))
+    centre_and_scale = {batch: (centre, deviation) for batch, centre in zip(moments.batches, centres, strict=True)}
+    return Whitening.of(recipe, moments.names, constant, centre_and_scale, {"all": fit})
 
 
 def _refuse_settings_of_controls(recipe: Recipe) -> None:
     """InputError on a setting that only a fit on controls has."""
-    fixed = {"scaled_over": "all", "whitened_over": "all", "scaling": "zscore", "estimate": "sample", "coral": "none"}
+    fixed = {"whitened_over": "all", "scaling": "zscore", "estimate": "sample", "coral": "none"}
     for name, value in fixed.items():
         if getattr(recipe, name) != value:
             flag = f"--{name.replace('_', '-')} {getattr(recipe, name)}"
             raise InputError(f"{flag}: --learnt-on treatments supports only {value}; leave it out")
 
 
-def _moments(tables: Iterable[AnnData]) -> Moments:
+def _moments(tables: Iterable[AnnData], aligned: Extent) -> Moments:
     """The sums over all tables; InputError where no treatment is repeated."""
     names, shift, squares = np.empty(0, object), np.zeros(0), np.zeros((0, 0))
-    sums: dict[str, np.ndarray] = {}
-    sizes: dict[str, int] = {}
+    sums: dict[tuple[str, str], np.ndarray] = {}
+    counts: dict[tuple[str, str], np.ndarray] = {}
     for table in tables:
         rows = table
         if METADATA["is_noise"] in table.obs:
             rows = table[~noise_flags(table.obs[METADATA["is_noise"]], what="cells")]
         x = feature_matrix(rows)
-        if not sizes:
+        if not sums:
             names, shift = np.asarray(rows.var_names, object), x.mean(axis=0)
             squares = np.zeros((x.shape[1], x.shape[1]))
         x = x - shift
         squares += x.T @ x
-        codes, found = pd.factorize(metadata(rows, ("treatment",))["treatment"].astype(str))
-        for code, treatment in enumerate(found):
-            own_rows = x[codes == code]
-            sums[treatment] = sums.get(treatment, np.zeros(len(shift))) + own_rows.sum(axis=0)
-            sizes[treatment] = sizes.get(treatment, 0) + len(own_rows)
-    n = sum(sizes.values())
-    if n <= len(sizes):
-        raise InputError(f"profiles: {n} rows of {len(sizes)} treatments; whitening within treatments needs repeats")
-    return Moments(names, shift, squares, np.stack(list(sums.values())), np.array(list(sizes.values())))
+        for part, own in _parts(rows, aligned):
+            sums[part] = sums.get(part, 0) + x[own.index].sum(axis=0)
+            counts[part] = counts.get(part, 0) + np.array([len(own), len(own.drop_duplicates())])
+    treatment, treatments = pd.factorize(pd.Series([part[0] for part in sums]))
+    batch, batches = pd.factorize(pd.Series([part[1] for part in sums]), sort=True)
+    parts = pd.DataFrame(np.stack(list(counts.values())), columns=["rows", "wells"])
+    moments = Moments(
+        names, shift, squares, parts.assign(treatment=treatment, batch=batch), np.stack(list(sums.values())), [*batches]
+    )
+    if moments.n <= len(treatments):
+        raise InputError(
+            f"profiles: {moments.n} rows of {len(treatments)} treatments; whitening within treatments needs repeats"
+        )
+    return moments
+
+
+def _parts(rows: AnnData, aligned: Extent) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
+    """The treatment and batch of each part, and the wells of its rows, by the position of the row."""
+    columns = ("treatment",) if aligned == "all" else ("treatment", aligned, "plate", "well")
+    obs = metadata(rows, columns).reset_index(drop=True)
+    batch = obs[aligned] if aligned != "all" else pd.Series("all", index=obs.index)
+    for (treatment, name), own in obs.groupby([obs["treatment"], batch], sort=False):
+        yield (str(treatment), str(name)), own
+
+
+def _aligned_by(moments: Moments, extent: Extent) -> str:
+    """The alignment of batches as a remark."""
+    repeated = moments.parts[moments.repeated]
+    if repeated.empty:
+        return f"no treatment is in several {extent} groups, so they are not aligned"
+    wells = repeated.groupby("batch")["wells"].sum().reindex(range(len(moments.batches)), fill_value=0)
+    return (
+        f"{len(wells)} {extent} groups are aligned by the {repeated['treatment'].nunique()} treatments that are in "
+        f"several: {wells.min()} to {wells.max()} wells in each"
+    )
 
 
 def _fit_rotation_within(covariance: np.ndarray, recipe: Recipe, *, n: int, n_treatments: int) -> Fit:
