@@ -8,14 +8,13 @@ table, and differences are paired: the interval is a bootstrap over compounds, w
 thinnings stay together. OUT gets `answers.csv` (a row a compound and score), `designs.csv` and `differences.csv`.
 
 N cells, Z features. A batch's effect is aligned by the treatments that are in several batches: the mean of their
-cells about their own treatment's mean, times n / (n + 5) for n wells (or n cells), is subtracted from the batch.
+n cells about their own treatment's mean, times n / (n + shrinkage), is subtracted from the batch.
 """
 
 import itertools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import anndata
 import numpy as np
@@ -25,7 +24,7 @@ from anndata import AnnData
 from tyro.conf import Positional
 
 from phenolens.core.files import write_text
-from phenolens.core.progress import tell, track
+from phenolens.core.progress import track
 from phenolens.pipeline import embeddings
 from phenolens.profiles.nsc import NSC, NSCB, neighbour_score
 from phenolens.profiles.profiles import METADATA, metadata, treatment_profiles, well_profiles
@@ -34,7 +33,6 @@ from phenolens.profiles.whitening import UNTOUCHED, Recipe, apply_whitening, fit
 from phenolens.study import Study
 
 PROTOCOLS = {"NSC": NSC, "NSCB": NSCB}
-SHRINKAGE = 5  # of a batch's mean, in wells or cells
 REFERENCE = "within"  # what every recipe is compared with
 KEYS = ["data", "run", "cells", "controls", "positive_controls"]
 
@@ -88,22 +86,22 @@ def by_wells(recipe: Recipe) -> Callable[[AnnData], AnnData]:
     return profiles
 
 
-def by_cells(
-    *, align: bool = False, counted: Literal["wells", "cells"] = "wells", repeated_alone: bool = False
-) -> Callable[[AnnData], AnnData]:
-    """Means of z-scored cells, whitened by how cells vary within all treatments or within the repeated ones alone."""
+def by_cells(*, shrinkage: float = np.inf, repeated_alone: bool = False) -> Callable[[AnnData], AnnData]:
+    """Means of z-scored cells, whitened by how cells vary within all treatments or within the repeated ones alone.
+
+    n cells say n / (n + shrinkage) of their batch's effect.
+    """
 
     def profiles(cells: AnnData) -> AnnData:
-        obs = metadata(cells, ("treatment", "batch", "plate", "well"))
+        obs = metadata(cells, ("treatment", "batch"))
         spread = cells.X.std(axis=0)
         x = ((cells.X - cells.X.mean(axis=0)) / np.where(spread > 0, spread, 1)).astype(np.float32)
         treatment = pd.factorize(obs["treatment"])[0]
         repeated = (obs.groupby("treatment")["batch"].transform("nunique") > 1).to_numpy()
-        if align:
-            residuals = without_means(x[repeated], treatment[repeated])
-            for batch, own in obs[repeated].reset_index(drop=True).groupby("batch"):
-                n = len(own) if counted == "cells" else len(own.drop_duplicates(["plate", "well"]))
-                x[(obs["batch"] == batch).to_numpy()] -= residuals[own.index].mean(axis=0) * n / (n + SHRINKAGE)
+        residuals, batch = without_means(x[repeated], treatment[repeated]), obs["batch"].to_numpy()
+        for name in np.unique(batch[repeated]):
+            own = residuals[batch[repeated] == name]
+            x[batch == name] -= own.sum(axis=0) / (len(own) + shrinkage)
         learnt = repeated if repeated_alone else np.ones(len(x), dtype=bool)
         rest = without_means(x[learnt], treatment[learnt])
         root = np.linalg.cholesky(rest.T @ rest / len(rest) + np.eye(x.shape[1], dtype=np.float32))
@@ -117,7 +115,7 @@ def by_cells(
 def without_means(x: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Every row (n, Z) less the mean of its group."""
     codes = np.unique(group, return_inverse=True)[1]
-    sums = np.zeros((codes.max() + 1, x.shape[1]))
+    sums = np.zeros((len(np.unique(codes)), x.shape[1]))
     np.add.at(sums, codes, x)
     return (x - (sums / np.bincount(codes)[:, None])[codes]).astype(x.dtype)
 
@@ -127,9 +125,9 @@ RECIPES: dict[str, Callable[[AnnData], AnnData]] = {
     "zscore": by_wells(Recipe(whitening="none", constant_features="left out")),
     "whitened": by_wells(Recipe(constant_features="left out")),
     "within": by_cells(),
-    "aligned": by_cells(align=True),
-    "aligned, by cells": by_cells(align=True, counted="cells"),
-    "aligned, on repeated": by_cells(align=True, repeated_alone=True),
+    "aligned": by_cells(shrinkage=100),
+    "aligned, n + 5": by_cells(shrinkage=5),
+    "aligned, on repeated": by_cells(shrinkage=100, repeated_alone=True),
 }
 
 

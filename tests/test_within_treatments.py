@@ -32,15 +32,11 @@ def literally(x: np.ndarray, treatment: np.ndarray, ridge: float) -> np.ndarray:
 
 
 def in_batches(table: AnnData, rng) -> AnnData:
-    """t0 and t1 are in both batches, each other treatment in one; batches differ, and each well holds three cells."""
+    """t0 and t1 are in both batches, each other treatment in one; the batches differ in mean."""
     treatment = table.obs["Metadata_Treatment"]
     repeated = treatment.isin(["t0", "t1"]).to_numpy()
-    code = treatment.str[1:].astype(int) % 2
-    batch = np.where(repeated, rng.integers(2, size=len(table)), code)
-    obs = table.obs.assign(Metadata_Batch=[f"b{one}" for one in batch], Metadata_Plate=[f"p{one}" for one in batch])
-    place = obs.groupby(["Metadata_Treatment", "Metadata_Batch"]).cumcount() // 3
-    obs["Metadata_Well"] = treatment + "-" + place.astype(str)
-    return AnnData(table.X + 5 * batch[:, None], obs=obs)
+    batch = np.where(repeated, rng.integers(2, size=len(table)), treatment.str[1:].astype(int) % 2)
+    return AnnData(table.X + 5 * batch[:, None], obs=table.obs.assign(Metadata_Batch=[f"b{one}" for one in batch]))
 
 
 def aligned_literally(x: np.ndarray, obs: pd.DataFrame, ridge: float) -> np.ndarray:
@@ -49,15 +45,13 @@ def aligned_literally(x: np.ndarray, obs: pd.DataFrame, ridge: float) -> np.ndar
     aligned = scaled.copy()
     repeated = [name for name, own in obs.groupby("Metadata_Treatment") if own["Metadata_Batch"].nunique() > 1]
     for batch in set(obs["Metadata_Batch"]):
-        residuals, wells = [], set()
+        residuals = []
         for name in repeated:
             of_treatment = (obs["Metadata_Treatment"] == name).to_numpy()
             here = of_treatment & (obs["Metadata_Batch"] == batch).to_numpy()
             residuals.append(scaled[here] - scaled[of_treatment].mean(axis=0))
-            wells |= set(obs["Metadata_Well"][here])
-        if residuals:
-            effect = np.concatenate(residuals).mean(axis=0) * len(wells) / (len(wells) + 5)
-            aligned[(obs["Metadata_Batch"] == batch).to_numpy()] -= effect
+        rows = np.concatenate(residuals)
+        aligned[(obs["Metadata_Batch"] == batch).to_numpy()] -= rows.mean(axis=0) * len(rows) / (len(rows) + 100)
     treatment = obs["Metadata_Treatment"].to_numpy()
     residuals = aligned - pd.DataFrame(aligned).groupby(treatment).transform("mean").to_numpy()
     values, vectors = np.linalg.eigh(residuals.T @ residuals / len(x))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 GROUP = "rows within their treatments"
-SHRINKAGE_WELLS = 5  # n wells say n / (n + 5) of a batch's effect: docs/scoring.md
+SHRINKAGE = 100  # n rows say n / (n + 100) of their batch's effect; fixed on simulated screens (docs/results.md)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Moments:
     names: np.ndarray  # (Z,) of the features
     shift: np.ndarray  # (Z,)
     squares: np.ndarray  # (Z, Z) of the rows
-    parts: pd.DataFrame  # (P, ...): the codes `treatment` and `batch`, the numbers of `rows` and `wells`
+    parts: pd.DataFrame  # (P, ...): the codes `treatment` and `batch`, and the number of `rows`
     sums: np.ndarray  # (P, Z) of each part's rows
     batches: list[str]  # (B,) names
 
@@ -73,12 +73,11 @@ class Moments:
         return (self.squares - (sums / rows[:, None]).T @ sums) / self.n
 
     def batch_effects(self) -> np.ndarray:
-        """The mean of each batch's rows (B, Z) about the means of their repeated treatments, shrunken by n wells."""
-        counts, codes, repeated = self.parts, self.parts["treatment"], self.repeated.to_numpy()
-        means = self._by("treatment", self.sums) / self._by("treatment", counts["rows"])[:, None]
-        residuals = (self.sums - counts["rows"].to_numpy()[:, None] * means[codes]) * repeated[:, None]
-        rows, wells = (self._by("batch", counts[name] * repeated) for name in ("rows", "wells"))
-        return self._by("batch", residuals) * (wells / (wells + SHRINKAGE_WELLS) / rows.clip(min=1))[:, None]
+        """The mean of each batch's rows (B, Z) about the means of their repeated treatments, shrunken; 0 without."""
+        rows, repeated = self.parts["rows"].to_numpy(), self.repeated.to_numpy()
+        means = self._by("treatment", self.sums) / self._by("treatment", rows)[:, None]
+        residuals = (self.sums - rows[:, None] * means[self.parts["treatment"]]) * repeated[:, None]
+        return self._by("batch", residuals) / (self._by("batch", rows * repeated) + SHRINKAGE)[:, None]
 
     def without(self, effects: np.ndarray) -> Moments:
         """The moments of the rows less the effect (B, Z) of their batch."""
@@ -100,8 +99,7 @@ def fit_within_treatments(tables: Iterable[AnnData], recipe: Recipe) -> Whitenin
     """Fit on the rows of all tables, read once, one after the other; rows that are noise are left out.
 
     Args:
-        tables: of the same features, with `Metadata_Treatment`; the plates of a study, or one table. To align batches
-            (plates), also with `Metadata_Batch`, `Metadata_Plate` and `Metadata_Well`, and all rows of a well in one.
+        tables: of the same features, with `Metadata_Treatment`; the plates of a study, or one table.
         recipe: its ridge (in units of the scaled features), `zca` or `pca`, and what is aligned: `scaled_over`.
 
     Raises:
@@ -144,7 +142,7 @@ def _moments(tables: Iterable[AnnData], aligned: Extent) -> Moments:
     """The sums over all tables; InputError where no treatment is repeated."""
     names, shift, squares = np.empty(0, object), np.zeros(0), np.zeros((0, 0))
     sums: dict[tuple[str, str], np.ndarray] = {}
-    counts: dict[tuple[str, str], np.ndarray] = {}
+    counts: dict[tuple[str, str], int] = {}
     for table in tables:
         rows = table
         if METADATA["is_noise"] in table.obs:
@@ -156,14 +154,12 @@ def _moments(tables: Iterable[AnnData], aligned: Extent) -> Moments:
         x = x - shift
         squares += x.T @ x
         for part, own in _parts(rows, aligned):
-            sums[part] = sums.get(part, 0) + x[own.index].sum(axis=0)
-            counts[part] = counts.get(part, 0) + np.array([len(own), len(own.drop_duplicates())])
+            sums[part] = sums.get(part, 0) + x[own].sum(axis=0)
+            counts[part] = counts.get(part, 0) + len(own)
     treatment, treatments = pd.factorize(pd.Series([part[0] for part in sums]))
     batch, batches = pd.factorize(pd.Series([part[1] for part in sums]), sort=True)
-    parts = pd.DataFrame(np.stack(list(counts.values())), columns=["rows", "wells"])
-    moments = Moments(
-        names, shift, squares, parts.assign(treatment=treatment, batch=batch), np.stack(list(sums.values())), [*batches]
-    )
+    parts = pd.DataFrame({"treatment": treatment, "batch": batch, "rows": list(counts.values())})
+    moments = Moments(names, shift, squares, parts, np.stack(list(sums.values())), [*batches])
     if moments.n <= len(treatments):
         raise InputError(
             f"profiles: {moments.n} rows of {len(treatments)} treatments; whitening within treatments needs repeats"
@@ -171,24 +167,24 @@ def _moments(tables: Iterable[AnnData], aligned: Extent) -> Moments:
     return moments
 
 
-def _parts(rows: AnnData, aligned: Extent) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
-    """The treatment and batch of each part, and the wells of its rows, by the position of the row."""
-    columns = ("treatment",) if aligned == "all" else ("treatment", aligned, "plate", "well")
-    obs = metadata(rows, columns).reset_index(drop=True)
-    batch = obs[aligned] if aligned != "all" else pd.Series("all", index=obs.index)
-    for (treatment, name), own in obs.groupby([obs["treatment"], batch], sort=False):
-        yield (str(treatment), str(name)), own
+def _parts(rows: AnnData, aligned: Extent) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
+    """The treatment and batch of each part, and the positions of its rows."""
+    columns = ("treatment",) if aligned == "all" else ("treatment", aligned)
+    obs = metadata(rows, columns).assign(all="all")
+    for part, own in obs.groupby(["treatment", aligned], sort=False).indices.items():
+        treatment, batch = cast("tuple[str, str]", part)
+        yield (treatment, batch), np.asarray(own)
 
 
 def _aligned_by(moments: Moments, extent: Extent) -> str:
     """The alignment of batches as a remark."""
     repeated = moments.parts[moments.repeated]
     if repeated.empty:
-        return f"no treatment is in several {extent} groups, so they are not aligned"
-    wells = repeated.groupby("batch")["wells"].sum().reindex(range(len(moments.batches)), fill_value=0)
+        return f"no treatment is in more than one {extent}, so none is aligned"
+    rows = repeated.groupby("batch")["rows"].sum().reindex(range(len(moments.batches)), fill_value=0)
     return (
-        f"{len(wells)} {extent} groups are aligned by the {repeated['treatment'].nunique()} treatments that are in "
-        f"several: {wells.min()} to {wells.max()} wells in each"
+        f"every {extent} is aligned by the {repeated['treatment'].nunique()} treatments that are in several: "
+        f"{rows.min():,} to {rows.max():,} rows in each"
     )
 
 
