@@ -40,7 +40,7 @@ def test_the_demo_recovers_planted_mechanisms_far_above_chance_and_shuffled_labe
     kind = ["statistics", "whitening", "protocol"]
     ours = scores[scores["model"] == "imagenet"].set_index(kind)
     control = chance[chance["run"] == "imagenet-seed0"].set_index(kind)
-    headline = ("mean", "whitened", "NSC")
+    headline = ("mean", "aligned", "NSC")
     assert ours.loc[headline, "n_treatments"] == 72
     assert ours.loc[headline, "accuracy"] > 4 * control.loc[headline, "chance"]
     assert ours.loc[headline, "accuracy"] > 4 * control.loc[headline, "shuffled"]

@@ -107,7 +107,7 @@ def test_a_protocol_that_a_study_cannot_be_scored_by_is_refused(study):
 
 def test_profiles_of_an_earlier_version_are_refused_with_the_command_that_adds_what_they_lack(study):
     scores = study.scores_path.read_bytes()
-    path = study.treatments_path(RUN, statistics="mean", whitening="within")
+    path = study.treatments_path(RUN, statistics="mean", whitening="aligned")
     path.unlink()
     with pytest.raises(InputError, match="phenolens profile"):
         pipeline.evaluate(study, [RUN], pipeline.EvaluateConfig(bootstraps=20, shuffles=20))

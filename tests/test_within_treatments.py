@@ -148,12 +148,9 @@ def test_a_studys_profiles_are_means_of_cells_whitened_within_their_treatments(t
     counted = table[~table.obs["Metadata_Is_Noise"].to_numpy(bool)]
     treatment = counted.obs["Metadata_Treatment"].to_numpy()
     x = np.asarray(counted.X, float)
-    scaled = (x - x.mean(axis=0)) / x.std(axis=0)
-    residuals = scaled - pd.DataFrame(scaled).groupby(treatment).transform("mean").to_numpy()
-    values, vectors = np.linalg.eigh(residuals.T @ residuals / len(x))
-    white = pd.DataFrame(scaled @ (vectors / np.sqrt(values + 1))).groupby(treatment).mean()
-    ours = tiny_study.profiles("pca-seed0", whitening="within")
+    white = pd.DataFrame(aligned_literally(x, counted.obs, 1.0)).groupby(treatment).mean()
+    ours = tiny_study.profiles("pca-seed0")
     theirs = white.loc[ours.obs["Metadata_Treatment"]].to_numpy()
     np.testing.assert_allclose(np.asarray(ours.X) @ np.asarray(ours.X).T, theirs @ theirs.T, rtol=1e-3, atol=1e-3)
     assert cli.main(["evaluate", str(tiny_study.folder), "--shuffles", "5", "--bootstraps", "5"]) == 0
-    assert "within" in set(tiny_study.scores["whitening"])
+    assert "aligned" in set(tiny_study.scores["whitening"])

@@ -25,7 +25,7 @@ from phenolens.crops.store import CropStore
 from phenolens.profiles.evaluate import EvaluateConfig
 from phenolens.readiness import about_of, embedding_sources, profile_source, run_config, score_name
 from phenolens.screens.config import LayoutConfig
-from phenolens.study import HEADLINE, LATENT, Study, made_from
+from phenolens.study import LATENT, Study, made_from
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 STATISTICS = ("mean", "mean+sd")
 WHITENINGS = ("none", "whitened", "zscore")
 CELL = "Metadata_Cell"  # the column of a foreign table that names the cell
-WITHIN = "within"  # means alone: whitened by how cells vary within their treatments
-KINDS = (*product(STATISTICS, WHITENINGS), ("mean", WITHIN))
+ALIGNED = "aligned"  # means alone: whitened by how cells vary within treatments, batches aligned
+KINDS = (*product(STATISTICS, WHITENINGS), ("mean", ALIGNED))
 
 
 @dataclass(frozen=True)
@@ -285,9 +285,9 @@ def embeddings(study: Study, name: str) -> "Iterator[AnnData]":
 
 
 def profile(study: Study, name: str, config: ProfileConfig) -> None:
-    """Profiles of wells and treatments: raw, z-scored, whitened on the control wells, and within treatments."""
+    """Profiles of wells and treatments: raw, z-scored, whitened on the control wells, and aligned."""
     from phenolens.profiles.profiles import treatment_profiles, well_profiles
-    from phenolens.profiles.whitening import Recipe, apply_whitening, fit_whitening
+    from phenolens.profiles.whitening import apply_whitening, fit_whitening
     from phenolens.profiles.within_treatments import fit_within_treatments
 
     sources = embedding_sources(study, name)
@@ -305,17 +305,23 @@ def profile(study: Study, name: str, config: ProfileConfig) -> None:
         write_h5ad(folder / f"wells_{statistics}.h5ad", wells)
         fitted = {whitening: fit_whitening(wells, recipe) for whitening, recipe in _recipes(config).items()}
         if statistics == "mean":  # of wells; whitened means are means of whitened cells
-            within = Recipe(learnt_on="treatments", ridge=config.ridge, constant_features="left out")
-            of_cells = fit_within_treatments(embeddings(study, name), within)
-            fitted[WITHIN] = replace(of_cells, features=tuple(f"{feature}_mean" for feature in of_cells.features))
+            of_cells = fit_within_treatments(embeddings(study, name), _aligned(config))
+            fitted[ALIGNED] = replace(of_cells, features=tuple(f"{feature}_mean" for feature in of_cells.features))
         for whitening, fit in fitted.items():
             treatments = treatment_profiles(
                 apply_whitening(wells, fit),
-                statistic="cells" if whitening == WITHIN else config.well_statistic,
+                statistic="cells" if whitening == ALIGNED else config.well_statistic,
                 positive_controls=config.positive_controls,
             )
             write_h5ad(study.treatments_path(name, statistics=statistics, whitening=whitening), treatments)
     write_json(about, {"made_from": source, "embeddings": sources, "config": asdict(config)})
+
+
+def _aligned(config: ProfileConfig) -> "Recipe":
+    """The recipe of ALIGNED, of cells."""
+    from phenolens.profiles.whitening import Recipe
+
+    return Recipe(learnt_on="treatments", scaled_over="batch", ridge=config.ridge, constant_features="left out")
 
 
 def _recipes(config: ProfileConfig) -> "dict[str, Recipe]":
@@ -375,7 +381,7 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
             write_score(
                 found, queries=study.score_table_path(name, "neighbours", **kind, **protocol), confusion=confusion
             )
-            if kind.items() <= HEADLINE.items():
+            if kind == {"statistics": "mean", "whitening": config.headline}:
                 title = f"{name}: {found.score.protocol}, {statistics}, {whitening}"
                 draw_confusion(found, confusion.with_suffix(".png"), title=title)
             scores.append({"model": score_name(name, run), "seed": run["seed"], **kind} | found.row)

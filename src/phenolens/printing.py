@@ -17,7 +17,8 @@ from phenolens.profiles.evaluate import Evaluation
 from phenolens.profiles.uncertainty import Comparison
 from phenolens.profiles.whitening import Whitening
 from phenolens.readiness import COMMAND_OF
-from phenolens.study import Study
+from phenolens.runs.scores import PROFILES
+from phenolens.study import HEADLINE, Study
 
 # What comes next; `study` and `out` are the folders that were given.
 NEXT = {verb: f"phenolens {after} {{study}}" for verb, after in pairwise(("crop", *COMMAND_OF.values()))} | {
@@ -70,6 +71,7 @@ def after_check(found: pd.DataFrame, given: dict[str, Any]) -> None:
 def after_run(study: Study, given: dict[str, Any]) -> None:
     """The scores, and the report's path."""
     print_scores(study.scores)
+    _tell_headline(study)
     print(study.report_path.resolve())
 
 
@@ -80,6 +82,7 @@ def after_evaluate(found: pd.DataFrame | Evaluation, given: dict[str, Any]) -> N
     """The scores as a table; of a table of profiles also what the whitening achieved, and its folder."""
     if isinstance(found, pd.DataFrame):
         print_scores(found)
+        _tell_headline(Study.open(given["source"]))
         tell(f"next: phenolens report {given['source']}")
         return
     print_evaluation(found)
@@ -149,6 +152,15 @@ def print_scores(scores: pd.DataFrame) -> None:
     names = ["model", "seed", "statistics", "whitening", "protocol"]
     rows = [[*(str(row[name]) for name in names), *_accuracy(row)] for row in scores.to_dict("records")]
     _print_table((*names[:-1], "score", "right", "accuracy", "95 % interval"), rows)
+
+
+def _tell_headline(study: Study) -> None:
+    """Which of the scores is the headline, and why."""
+    whitening = study.headline["whitening"]
+    why = "asked for by --headline"
+    if whitening == HEADLINE["whitening"]:
+        why = "no other recipe was better on simulated screens, with few cells per well or many (docs/scoring.md)"
+    tell(f"headline: mean, {whitening}: {PROFILES[whitening]}; {why}. All others are the paper's kinds of profiles")
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

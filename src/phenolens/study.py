@@ -34,8 +34,9 @@ FORMAT = "phenolens study 1"
 MARKER = "study.json"
 # In an embedding file with summarised features: the embeddings of the crops as they are, which decode.
 LATENT = "latent"
-# The score that headlines report, fixed before any score was computed: whitened means, as in the paper.
-HEADLINE = {"statistics": "mean", "whitening": "whitened", "protocol": "NSC"}
+# The score that headlines report, fixed on simulated screens (docs/scoring.md); `evaluate --headline` names another.
+HEADLINE = {"statistics": "mean", "whitening": "aligned", "protocol": "NSC"}
+BEFORE = "whitened"  # the headline's profiles in studies of versions without that flag
 
 
 @dataclass(frozen=True, repr=False)
@@ -151,7 +152,7 @@ class Study(os.PathLike[str]):
         *,
         level: Literal["treatment", "well"] = "treatment",
         statistics: Literal["mean", "mean+sd"] = "mean",
-        whitening: Literal["none", "whitened", "zscore", "within"] = "whitened",
+        whitening: Literal["aligned", "whitened", "zscore", "none"] | None = None,
     ) -> "AnnData":
         """The profiles of one run, a row per treatment or well.
 
@@ -160,15 +161,25 @@ class Study(os.PathLike[str]):
             level: What a row is. Wells are stored as they are, before whitening.
             statistics: What is computed over the cells of a well.
             whitening: What is done to treatment profiles: nothing, whitening or z-scores on the control wells, or
-                whitening of means within treatments.
+                (of means) whitening within treatments with batches aligned. None: what the headline's are.
 
         Raises:
             InputError: The run is not profiled.
         """
-        path = self.treatments_path(run, statistics=statistics, whitening=whitening)
+        path = self.treatments_path(run, statistics=statistics, whitening=whitening or self.headline["whitening"])
         if level == "well":
             path = self.profiles_folder(run) / f"wells_{statistics}.h5ad"
         return read_h5ad(path, remedy=f"run `phenolens profile {self.folder}`")
+
+    @property
+    def headline(self) -> dict[str, str]:
+        """The statistics, whitening and protocol of the score that headlines report."""
+        path = self.scores_folder / "about.json"
+        if not path.is_file():
+            return HEADLINE
+        about = read_json(path, remedy=f"run `phenolens evaluate {self.folder}`")
+        config = about.get("config", {}) if isinstance(about, dict) else {}
+        return HEADLINE | {"whitening": config.get("headline", BEFORE)}
 
     @property
     def scores(self) -> pd.DataFrame:

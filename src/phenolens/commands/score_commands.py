@@ -102,6 +102,8 @@ def evaluate(
     """
     path = Path(source)
     if is_table(path):
+        if score.headline != ScoreConfig.headline:
+            raise InputError("--headline: goes with a study; a table is scored by one recipe, that of its flags")
         try:
             with score_folder(scores_folder_of(path, out), source=path) as folder:
                 evaluation = evaluate_table(path, columns=columns, config=table, recipe=recipe, score=score)

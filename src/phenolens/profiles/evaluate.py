@@ -56,6 +56,7 @@ class EvaluateConfig(Bounded):
     bootstraps: Count = 10_000  # resamplings of compounds for the 95 % interval
     shuffles: Count = 1_000  # permutations of mechanisms across compounds: the chance level of this screen
     bootstrap_seed: Seed = 0  # of all draws
+    headline: Literal["aligned", "whitened", "zscore", "none"] = "aligned"  # of a study: whose score comes first
 
     def __post_init__(self) -> None:
         """Validate the settings."""

@@ -36,7 +36,7 @@ from phenolens.runs.decoder import DecodingRun, open_decoding_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.reproduce import commands
 from phenolens.runs.scores import queries_of, verdict_of
-from phenolens.study import HEADLINE, Study
+from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.health import RECORDS
 from phenolens.travel.compute import PRECISION, Traveller
@@ -125,7 +125,7 @@ def pictured_run(study: Study, scored: list[str], named: str | None) -> str:
 
 
 def _headline_profiles(study: Study, run: str) -> anndata.AnnData:
-    path = study.treatments_path(run, statistics=HEADLINE["statistics"], whitening=HEADLINE["whitening"])
+    path = study.treatments_path(run, statistics="mean", whitening=study.headline["whitening"])
     return read_h5ad(path, remedy=f"delete it and run `phenolens profile {study.folder}` again")
 
 
@@ -162,7 +162,7 @@ def _history(study: Study, run: str) -> pd.DataFrame:
 
 def _confusion_matrices(study: Study, run: str) -> list[Picture]:
     paths = {
-        protocol: study.score_table_path(run, "confusion", **HEADLINE | {"protocol": protocol})
+        protocol: study.score_table_path(run, "confusion", **study.headline | {"protocol": protocol})
         for protocol in ("NSC", "NSCB")
     }
     return [

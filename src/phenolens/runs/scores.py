@@ -7,7 +7,14 @@ from phenolens.core.errors import InputError
 from phenolens.profiles.score_table import verdict_sentence
 from phenolens.profiles.scores_folder import read_queries
 from phenolens.readiness import run_config, score_name
-from phenolens.study import HEADLINE, Study
+from phenolens.study import Study
+
+PROFILES = {
+    "aligned": "means of cells, whitened within treatments, batches aligned by the treatments that are in several",
+    "whitened": "medians of wells, whitened on the control wells",
+    "zscore": "medians of wells, z-scored on the control wells",
+    "none": "medians of wells as they are",
+}
 
 
 def scored_runs(study: Study) -> list[str]:
@@ -20,7 +27,7 @@ def chance_of(study: Study, run: str) -> dict[str, float]:
     if not study.chance_path.is_file():
         return {}
     table = _chance(study)
-    for column, value in {"run": run, **HEADLINE}.items():
+    for column, value in {"run": run, **study.headline}.items():
         table = table[table[column] == value]
     return {} if table.empty else {name: float(table[name].iloc[0]) for name in ("chance", "shuffled")}
 
@@ -28,14 +35,17 @@ def chance_of(study: Study, run: str) -> dict[str, float]:
 def verdict_of(study: Study, run: str, scores: pd.DataFrame) -> str:
     """The headline score of a run in one sentence, from the study's `scores`; empty where it was not scored."""
     config = run_config(study, run)
-    wanted = HEADLINE | {"model": score_name(run, config), "seed": config["seed"]}
+    wanted = study.headline | {"model": score_name(run, config), "seed": config["seed"]}
     headline = scores[np.logical_and.reduce([scores[key] == value for key, value in wanted.items()])]
-    return "" if headline.empty else verdict_sentence(headline, **chance_of(study, run))
+    if headline.empty:
+        return ""
+    profiles = PROFILES[study.headline["whitening"]]
+    return f"{verdict_sentence(headline, **chance_of(study, run))} Profiles: {profiles}."
 
 
 def queries_of(study: Study, run: str, protocol: str = "NSC") -> pd.DataFrame | None:
     """The headline score's queries by treatment, as `read_queries` reads them; None where it was not scored."""
-    path = study.score_table_path(run, "neighbours", **{**HEADLINE, "protocol": protocol})
+    path = study.score_table_path(run, "neighbours", **{**study.headline, "protocol": protocol})
     return read_queries(path) if path.is_file() else None
 
 

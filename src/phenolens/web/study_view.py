@@ -223,7 +223,7 @@ class StudyView:
         return table[table["counted"] & ~table["right"]].sort_values("distance", kind="stable")
 
     def neighbours(self, run: str, treatment: str) -> pd.DataFrame:
-        """The other treatments by whitened profile, the nearest first; no rows where this one has no profile.
+        """The other treatments by the headline's profiles, the nearest first; no rows where this one has no profile.
 
         Columns: treatment, compound, moa (empty where unknown), cosine_distance (0 to 2).
         """
@@ -257,5 +257,6 @@ class StudyView:
         return self._typical[key]
 
     def _treatment_profiles(self, run: str) -> "AnnData | None":
-        exists = bool(run) and self.study.treatments_path(run, statistics="mean", whitening="whitened").is_file()
+        kind = {"statistics": "mean", "whitening": self.study.headline["whitening"]}
+        exists = bool(run) and self.study.treatments_path(run, **kind).is_file()
         return self.study.profiles(run) if exists else None

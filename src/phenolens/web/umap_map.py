@@ -152,7 +152,7 @@ def map_of_cells(study: Study, run: str, store: CropStore, *, projection: Projec
 
 
 def map_of_treatments(study: Study, run: str, *, projection: Projection, seed: int = 0) -> Map:
-    """The treatments of a run by their whitened mean profiles; InputError when there are no profiles."""
+    """The treatments of a run by the headline's profiles; InputError when there are no profiles."""
     profiles = study.profiles(run)
     x, control = np.asarray(profiles.X, float), None
     if projection == "umap":
@@ -160,8 +160,9 @@ def map_of_treatments(study: Study, run: str, *, projection: Projection, seed: i
         caption = f"UMAP of {len(x)} treatments by their whitened profiles, cosine distance."
     else:
         pca = fit_pca(x)
-        places, (origin,) = pca_places(pca, x), pca_places(pca, np.zeros((1, x.shape[1])))
-        control = float(origin[0]), float(origin[1])  # whitening on the controls puts their mean at 0
+        places = pca_places(pca, x)
+        if study.headline["whitening"] == "whitened":  # on the controls, which puts their mean at 0
+            control = tuple(pca_places(pca, np.zeros((1, x.shape[1])))[0].tolist())
         caption = f"{len(x)} treatments by the first two principal components of their whitened profiles"
         caption += f"{_explained(pca)}."
     order = np.random.default_rng(seed).permutation(len(x))
