@@ -10,6 +10,7 @@ from phenolens.core.errors import InputError
 from phenolens.models import MODELS, Spec
 from phenolens.models.interface import Representation
 from phenolens.readiness import run_config
+from phenolens.study import HEADLINE, Study
 from phenolens.web import umap_map
 from phenolens.web.plates_page import DISTANCE, NOISE, SHADES, Heat, well_profiles
 from phenolens.web.study_view import StudyView
@@ -84,7 +85,9 @@ def test_axes_found_in_some_cells_place_all_and_that_is_said(study, monkeypatch)
     assert f"30 of {n:,} cells, evenly over the wells" in made.caption
 
 
-def test_the_controls_place_on_a_map_of_treatments_is_where_whitening_puts_their_mean(study):
+def test_the_controls_place_on_a_map_of_treatments_is_where_whitening_puts_their_mean(study, monkeypatch):
+    assert map_of_treatments(study, RUN, projection="pca").control is None  # the headline is not fitted on controls
+    monkeypatch.setattr(Study, "headline", property(lambda _: HEADLINE | {"whitening": "whitened"}))
     made = map_of_treatments(study, RUN, projection="pca")
     profiles = anndata.read_h5ad(study.treatments_path(RUN, statistics="mean", whitening="whitened"))
     x = np.asarray(profiles.X, float)

@@ -12,7 +12,7 @@ from phenolens import pipeline
 from phenolens.core.errors import InputError
 from phenolens.profiles import nsc
 from phenolens.profiles.scores_folder import read_queries
-from phenolens.runs.scores import chance_of, queries_of, scored_runs
+from phenolens.runs.scores import chance_of, queries_of, scored_runs, verdict_of
 from phenolens.study import HEADLINE, Study
 from test_cli import run
 from travelling_study import RUN
@@ -74,6 +74,27 @@ def test_files_of_older_studies_are_read(study):
     about.write_text(json.dumps(json.loads(about.read_text()) | {"config": older}))
     assert run("report", study.folder) == 0
     assert "--bootstraps 2000 --shuffles 200" in study.report_path.read_text()
+
+
+def test_the_headline_is_that_asked_for_and_the_whitened_means_in_studies_of_older_versions(study):
+    assert study.headline == HEADLINE
+    assert json.loads(study.profiles(RUN).uns["phenolens"])["made_from"]["recipe"]["scaled_over"] == "batch"
+    pipeline.evaluate(study, [RUN], pipeline.EvaluateConfig(bootstraps=5, shuffles=5, headline="zscore"))
+    assert study.headline == HEADLINE | {"whitening": "zscore"}
+    np.testing.assert_array_equal(study.profiles(RUN).X, study.profiles(RUN, whitening="zscore").X)
+    assert "z-scored" in verdict_of(study, RUN, study.scores)
+    (figure,) = study.scores_folder.glob("*/confusion_NSC_*.png")
+    assert figure.stem == "confusion_NSC_mean_zscore"
+    about = study.scores_folder / "about.json"
+    about.write_text(json.dumps({"profiles": {}, "config": {"protocols": []}}))
+    assert study.headline == HEADLINE | {"whitening": "whitened"}
+
+
+def test_a_table_has_no_headline_to_choose(study, tmp_path, capsys):
+    table = study.treatments_path(RUN, **KIND)
+    assert run("evaluate", table, "--headline", "none", "--out", tmp_path / "out") == 2
+    assert "--headline" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_damaged_table_of_queries_is_refused_with_the_command_that_renews_it(study):

@@ -159,7 +159,7 @@ def _tell_headline(study: Study) -> None:
     whitening = study.headline["whitening"]
     why = "asked for by --headline"
     if whitening == HEADLINE["whitening"]:
-        why = "no other recipe was better on simulated screens, with few cells per well or many (docs/scoring.md)"
+        why = "on simulated screens no other was better beyond noise, at few or many cells per well (docs/scoring.md)"
     tell(f"headline: mean, {whitening}: {PROFILES[whitening]}; {why}. All others are the paper's kinds of profiles")
 
 

@@ -21,6 +21,7 @@ from phenolens.core.files import alone, read_json, write_h5ad, write_json, write
 from phenolens.profiles.evaluate import Evaluation, Scored, held_out, shortened
 from phenolens.profiles.profiles import TRIMMED_SHARE, metadata
 from phenolens.profiles.score_table import LEFT_OUT
+from phenolens.profiles.within_treatments import SHRINKAGE
 
 if TYPE_CHECKING:
     from phenolens.profiles.nsc import Score
@@ -76,6 +77,7 @@ def protocol_text(evaluation: Evaluation) -> str:
         held_out={protocol: " or ".join(held_out(protocol)) for protocol in evaluation.score.protocols},
         arbitrary_axes=_has_arbitrary_axes(evaluation),
         trimmed_percent=100 * TRIMMED_SHARE,
+        shrinkage=SHRINKAGE,
         version=__version__,
     )
 
