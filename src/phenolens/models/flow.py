@@ -61,7 +61,7 @@ class FlowConfig(ModelConfig):
     layout_size: int = setting(16, "numbers that hold the coarse layout of a real cell", least=1, most=1000)
     flow_width: int = setting(64, "feature maps at half the resolution; twice as many at a quarter", least=8, most=1024)
     flow_rate: float = setting(0.02, "learning rate of Muon; that of AdamW is a twentieth", least=0)
-    draw_steps: int = setting(5, "steps from noise to a picture, each of two evaluations", least=1, most=1000)
+    draw_steps: int = setting(10, "steps from noise to a picture, each of two evaluations", least=1, most=1000)
 
     def __post_init__(self) -> None:
         """Validates the settings."""
