@@ -153,7 +153,7 @@ def other_model(training: TrainConfig, model: str, *, n_crops: int) -> TrainConf
 
 @keyword_settings
 def demo(out: Positional[AnyPath], *, steps: int = DEMO_STEPS, seed: int = 0, threads: int | None = None) -> Study:
-    """Simulate a small screen and analyse it, from images to a report, in about five minutes on two cores.
+    """Simulate a small screen and analyse it, from images to a report, in about ten minutes on two cores.
 
     Args:
         out: Folder to create; the screen goes into OUT/screen, the study into OUT/study.
