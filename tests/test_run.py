@@ -29,7 +29,7 @@ def test_by_default_imagenet_embeds_and_a_flow_decoder_of_it_draws(tiny_screen, 
     assert (trained.network.of, trained.steps, trained.batch_size, trained.cooldown_steps) == (
         "imagenet-seed0",
         4,
-        32,
+        16,
         1,
     )
     assert find_decoding_run(study, None).name == "flow-seed0"

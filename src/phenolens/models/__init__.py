@@ -35,13 +35,20 @@ class Spec:
     def check_installed(self) -> None:
         """InputError when the optional dependency that it needs is not installed."""
         if self.needs and find_spec(self.needs) is None:
-            missing = f"{self.title} needs {self.needs}, which is not installed"
-            raise InputError(f'{missing}: pip install "phenolens[{self.extra}]"')
+            raise InputError(self._install(self.needs))
 
     def build(self, channels: int, crop_px: int, config: "ModelConfig") -> "Representation":
         """A model with its first weights; InputError when what it needs is not installed."""
         self.check_installed()
-        return self.load()(channels, crop_px, config)
+        try:
+            return self.load()(channels, crop_px, config)
+        except ModuleNotFoundError as error:
+            if self.extra is None:
+                raise
+            raise InputError(self._install(str(error.name))) from error
+
+    def _install(self, module: str) -> str:
+        return f'{self.title} needs {module}, which is not installed: pip install "phenolens[{self.extra}]"'
 
 
 MODELS = {

@@ -48,7 +48,7 @@ def _flag(name: str, of: Mapping[str, Field[Any]]) -> tuple[str, Any, Any]:
 if TYPE_CHECKING:
     ModelName = str
     ModelFlags = ModelConfig
-    Steps = int
+    Steps = Any
 else:
     ModelName = Literal[tuple(MODELS)]
     ModelFlags = model_flags()
@@ -65,14 +65,14 @@ class TrainConfig(Bounded):
     model: ModelName = "vaeplus"  # what to train; pca is the linear baseline
     # optimiser steps; an epoch has no meaning when treatments are drawn evenly; left out: 40,000 as in the paper, 5,000
     # of flow; 0: the initial weights, to compare with
-    steps: Steps = None  # type: ignore[assignment]
+    steps: Steps = None
     seed: Seed = 0  # of the initial weights, the batches and the noise
     # cells per batch; left out: one of each treatment and one control, 16 of flow
     batch_size: Annotated[int, Bounds(ge=2, le=100_000)] | None = None
     # share of wells no batch draws from, to judge reconstructions on; 0 is the paper's
     held_out_wells: Annotated[float, Bounds(ge=0, lt=1)] = 0.0
     # last steps, over which learning rates fall linearly to zero; left out: none as in the paper, 30 % of flow's
-    cooldown_steps: Steps = None  # type: ignore[assignment]
+    cooldown_steps: Steps = None
     turns: Literal[1, 8] = 1  # 8: each crop of a batch in a random one of its turns and flips; 1 is the paper's
     clip_norm: Positive | None = None  # largest gradient norm of a player; left out: no clipping, as in the paper
     record_every: Count = 10  # steps between two lines of history.csv
