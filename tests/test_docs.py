@@ -72,7 +72,7 @@ def test_the_readmes_python_runs_on_profiles(tmp_path, monkeypatch):
 
     table = wells()
     table["week"] = np.where(table["drug"].str.endswith("0"), "w1", "w2")
-    folder = tmp_path / "STUDY" / "profiles" / "vaeplus-seed0"
+    folder = tmp_path / "STUDY" / "profiles" / "imagenet-seed0"
     folder.mkdir(parents=True)
     parts_of(table).write_h5ad(folder / "wells_mean.h5ad")
     monkeypatch.chdir(tmp_path)
