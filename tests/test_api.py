@@ -62,6 +62,11 @@ def test_a_study_goes_from_images_to_a_report_in_python(screen, tmp_path):
     again = ph.pp.treatment_profiles(ph.pp.whiten(wells, ridge=1.0))
     np.testing.assert_allclose(again.X, study.profiles("vae-seed0", whitening="whitened").X, atol=1e-5)
 
+    written = {path: path.stat().st_mtime_ns for path in study.folder.glob("embeddings/*/*.h5ad")}
+    with pytest.raises(ph.InputError, match="pca-seed0"):
+        ph.embed(study, layer="stages", runs=["vae-seed0", "pca-seed0"])
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+
     scores = ph.evaluate(study, bootstraps=10, shuffles=5)
     pd.testing.assert_frame_equal(scores, study.scores)
     headline = scores.query("model == 'vae' and statistics == 'mean' and whitening == 'aligned' and protocol == 'NSC'")

@@ -62,10 +62,41 @@ def test_an_unknown_verb_is_refused_with_the_nearest(said):
     assert 'no verb "evalute"; did you mean "evaluate"?' in refused(said, "evalute")
 
 
-def test_an_unknown_flag_exits_with_2():
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("train S --stepz 3", ["--stepz", "--steps"]),
+        ("train S extra", ["extra", "--help"]),
+        ("train S --model vae+", ["--model", "vae+", "vaeplus", "pca", 'did you mean "vae"']),
+        ("train S --steps ten --seed 1", ["--steps ten", "an integer"]),
+        ("train S --steps=1.5", ["--steps 1.5", "an integer"]),
+        ("train S --steps --seed 1", ["--steps", "an integer"]),
+        ("train", ["study", "--help"]),
+        ("crop S", ["--source", "--layout", "--help"]),
+        ("crop S --sourc x", ["--sourc", "--source"]),
+        ("evaluate S --whitening bogus", ["--whitening", "pca", "zca", "none"]),
+        ("run S --source x --layout table --also pca vea", ["--also", "'vea'", "vae"]),
+        ("figure bogus S --out x.png", ["bogus", "interpolation"]),
+        ("check S --layout table --overlay-field P1 A01", ["--overlay-field P1 A01", "an integer"]),
+        ("compare A B --draws 0", ["--draws 0", "at least 1"]),
+    ],
+)
+def test_wrong_flags_are_refused_in_one_line_that_says_what_is_allowed(capsys, arguments, named):
+    assert run(*arguments.split()) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert [part for part in named if part not in line] == []
+
+
+def test_without_the_hook_of_tyro_a_wrong_flag_still_exits_with_2(monkeypatch, capsys):
+    import tyro
+
+    monkeypatch.delattr(tyro._errors, "on_parse_error")
     with pytest.raises(SystemExit) as done:
         run("train", "study", "--stepz", 3)
     assert done.value.code == 2
+    assert "--stepz" in capsys.readouterr().err
 
 
 def test_every_step_without_its_study_says_which_command_comes_first(said, tmp_path):

@@ -298,7 +298,7 @@ def test_the_command_without_a_file_is_refused(study, capsys):
 
 @pytest.mark.parametrize("number", [{"frames": 1}, {"shown_cells": 0}, {"picture_seed": -1}])
 def test_numbers_that_cannot_be_are_refused(number):
-    with pytest.raises(InputError, match="expected a number of at least"):
+    with pytest.raises(InputError, match="--" + next(iter(number)).replace("_", "-")):
         FigureConfig(**number)
 
 

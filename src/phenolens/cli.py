@@ -8,17 +8,19 @@ import signal
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, is_dataclass
 from difflib import get_close_matches
 from importlib import import_module
+from itertools import takewhile
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from phenolens import __version__
+from phenolens.core.bounds import check, expected, flag
 from phenolens.core.errors import InputError, Interrupted, RunError
-from phenolens.core.keywords import flags_of, setting_types, unknown_setting, with_flags
+from phenolens.core.keywords import check_flags, flags_of, setting_types, unknown_setting, with_flags
 
 
 @dataclass(frozen=True)
@@ -120,20 +122,61 @@ def run_verb(verb: str, arguments: list[str]) -> None:
     import tyro
 
     function = inspect.unwrap(entry.function(verb))  # its own parameters, settings as dataclasses
-    given = tyro.cli(
-        _keywords_of(function),
-        prog=f"phenolens {verb}",
-        description=entry.summary,
-        args=with_file_settings(verb, arguments, function),
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
-    for flag in entry.required:
-        if not given[flag]:
-            raise InputError(f"--{flag}: expected at least one value; see phenolens {verb} --help")
+    arguments = with_file_settings(verb, arguments, function)
+    with _refusals_in_one_line(verb, arguments, setting_types(function)):
+        given = tyro.cli(
+            _keywords_of(function),
+            prog=f"phenolens {verb}",
+            description=entry.summary,
+            args=arguments,
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+    check_flags(function, given)
+    for name in entry.required:
+        if not given[name]:
+            raise InputError(f"--{name}: expected at least one value; see phenolens {verb} --help")
     result = function(**given)
     from phenolens.printing import print_result
 
     print_result(verb, result, given)
+
+
+@contextmanager
+def _refusals_in_one_line(verb: str, arguments: Sequence[str], kinds: Mapping[str, Any]) -> Iterator[None]:
+    """While it is open, flags that tyro refuses are an InputError; what its (private) hook does not offer stays tyro's.
+
+    Args:
+        verb: Name of the command.
+        arguments: What is parsed.
+        kinds: The type of each flag.
+    """
+    import tyro
+
+    def refuse(event: Any) -> None:
+        with suppress(AttributeError, LookupError, TypeError):
+            raise InputError(_refusal(event, verb, arguments, kinds))
+
+    hook = getattr(getattr(tyro, "_errors", None), "on_parse_error", None)
+    with hook(refuse) if hook else nullcontext():
+        yield
+
+
+def _refusal(event: Any, verb: str, arguments: Sequence[str], kinds: Mapping[str, Any]) -> str:
+    """What tyro refuses, and what is allowed; InputError or AttributeError where there is no such event."""
+    see = f"see phenolens {verb} --help"
+    for unknown in getattr(event, "tokens", None) or getattr(event, "unrecognized_tokens", None) or ():
+        near = get_close_matches(unknown, map(flag, kinds), n=1)
+        what = "no such flag" if unknown.startswith("-") else "not expected here"
+        return f"{unknown}: {what}; {f'did you mean {near[0]}?' if near else see}"
+    if missing := getattr(event, "missing_arguments", None):
+        return f"{', '.join(each.arg.lowered.name_or_flags[0] for each in missing)} missing; {see}"
+    name = event.argument.lowered.name_or_flags[0]
+    if hasattr(event, "choices"):
+        check(name, event.value, Literal[event.choices])
+    words = [word for given in arguments for word in given.split("=", 1)]
+    after = words[len(words) - words[::-1].index(name) :] if name in words else []
+    values = " ".join(takewhile(lambda word: not word.startswith("--"), after)) or "without a value"
+    return f"{name} {values}: expected {expected(kinds[name.removeprefix('--').replace('-', '_')])}"
 
 
 def _keywords_of(function: Callable[..., Any]) -> Callable[..., dict[str, Any]]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-    from phenolens.models.interface import Source
+    from phenolens.models.interface import Representation, Source
     from phenolens.profiles.whitening import Recipe
     from phenolens.training.config import TrainConfig
 
@@ -193,19 +193,30 @@ def _without_timing(history: list[dict[str, float]]) -> dict[str, float]:
     return {name: value for name, value in latest.items() if name not in ("seconds", "cells_per_second")}
 
 
+def embeddable(study: Study, name: str, config: EmbedConfig) -> "tuple[Representation, TrainConfig]":
+    """The model of a run and its settings; InputError where it is not trained on these crops, or has no such layer."""
+    from phenolens.models.interface import Drawing, HasStages
+    from phenolens.training.checkpoint import RunFolder, trained_model
+
+    run = RunFolder(study.run_folder(name))
+    model, trained = trained_model(run)
+    if (run.about() or {})["crops"] != study.crops.identity:
+        raise InputError(f"{run.folder}: trained on other crops than those in {study.crops_folder} now; train it again")
+    if config.layer == "stages" and not isinstance(model, HasStages | Drawing):
+        raise InputError(f"--layer stages: the model of {name}, {trained.model}, has no earlier layers; leave it out")
+    return model, trained
+
+
 def embed(study: Study, name: str, config: EmbedConfig) -> None:
     """Embed every crop with a trained model, a file per plate; up-to-date plates are kept."""
-    from phenolens.models.interface import Decodes, Drawing, HasStages, stage_names
-    from phenolens.training.checkpoint import RunFolder, trained_model, weights_sha256
+    from phenolens.models.interface import Decodes, Drawing, stage_names
+    from phenolens.training.checkpoint import weights_sha256
     from phenolens.training.device import Compute
     from phenolens.training.distributed import is_first, own_share, together
     from phenolens.training.embed import embed_crops, embedding_table
 
     store = study.crops
-    run = RunFolder(study.run_folder(name))
-    model, trained = trained_model(run)
-    if (run.about() or {})["crops"] != store.identity:
-        raise InputError(f"{run.folder}: trained on other crops than those in {store.folder} now; train it again")
+    model, trained = embeddable(study, name, config)
     compute = Compute.chosen(device=config.device, precision=config.precision, threads=config.threads)
     if isinstance(model, Drawing):
         with together(compute.device):
@@ -214,8 +225,6 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
             _copy_embeddings(study, name, trained)
         return
     turns = config.turns or model.turns
-    if config.layer == "stages" and not isinstance(model, HasStages):
-        raise InputError(f"--layer stages: the model of {name}, {trained.model}, has no earlier layers; leave it out")
     summary = {"turns": turns, "layer": config.layer}
     plain = summary == {"turns": 1, "layer": "latent"}  # as in versions without these settings
     source = made_from(
@@ -240,7 +249,9 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
         crops = store.crops(plate)
         z = embed_crops(model, crops, compute=compute, turns=turns, layer=config.layer)
         if not (z == z).all():
-            raise InputError(f'{run.folder}: the model outputs NaN for cells of plate "{plate}"; train it again')
+            raise InputError(
+                f'{study.run_folder(name)}: the model outputs NaN for cells of plate "{plate}"; train it again'
+            )
         decoding = not plain and isinstance(model, Decodes)
         also = {LATENT: embed_crops(model, crops, compute=compute)} if decoding else {}
         features = model.feature_names() if config.layer == "latent" else stage_names(z.shape[1])

@@ -6,12 +6,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from phenolens.commands.model_commands import figure
-from phenolens.plotting.cell_images import contact_sheet
-from phenolens.plotting.charts import learning_curves, treatment_map
-from phenolens.plotting.confusion_matrix import confusion_matrix
-from phenolens.plotting.quality_figures import flagged_crops, illumination, nuclei_overlay
+from phenolens.core.colours import checked_crops
+from phenolens.core.keywords import checked
+from phenolens.plotting import cell_images, charts, quality_figures
+from phenolens.plotting import confusion_matrix as _confusion_matrix
 from phenolens.study import Study
-from phenolens.travel.figure import populations, travel_strip
+from phenolens.travel import figure as _travel_figure
 
 __all__ = [
     "cells",
@@ -28,6 +28,16 @@ __all__ = [
     "travel_strip",
     "treatment_map",
 ]
+
+confusion_matrix = checked(_confusion_matrix.confusion_matrix)
+contact_sheet = checked(cell_images.contact_sheet)
+flagged_crops = checked(quality_figures.flagged_crops)
+illumination = checked(quality_figures.illumination)
+learning_curves = checked(charts.learning_curves)
+nuclei_overlay = checked(quality_figures.nuclei_overlay)
+populations = checked(_travel_figure.populations)
+travel_strip = checked(_travel_figure.travel_strip)
+treatment_map = checked(charts.treatment_map)
 
 
 def reconstructions(
@@ -99,6 +109,7 @@ def comparison(
     return figure("comparison", study, runs=runs, treatment=treatment, picture_seed=picture_seed)  # type: ignore[call-arg]
 
 
+@checked
 def cells(crops: np.ndarray, *, channels: tuple[str, ...], title: str = "") -> Figure:
     """Cells side by side, with one contrast for all.
 
@@ -113,5 +124,6 @@ def cells(crops: np.ndarray, *, channels: tuple[str, ...], title: str = "") -> F
     Raises:
         InputError: The crops do not have these channels, or are not finite.
     """
+    crops = checked_crops(crops, channels, what="crops")
     peaks = np.maximum(np.asarray(crops, float).max(axis=(-2, -1), keepdims=True), 1e-12)
-    return contact_sheet([crops / peaks], [title], channels=channels)
+    return cell_images.contact_sheet([crops / peaks], [title], channels=channels)

@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pandas as pd
 
+from phenolens.core.bounds import check
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_h5ad, read_json, sha256, write_json
+from phenolens.core.keywords import checked
 from phenolens.crops.store import CropStore
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class Study(os.PathLike[str]):
 
     def __post_init__(self) -> None:
         """Take the folder as text, too."""
+        check("Study: folder", self.folder, Path)
         object.__setattr__(self, "folder", Path(self.folder))
 
     def __fspath__(self) -> str:
@@ -69,6 +72,7 @@ class Study(os.PathLike[str]):
         return "\n".join(lines)
 
     @classmethod
+    @checked
     def create(cls, folder: str | Path) -> Self:
         """The study in `folder`; it is created when the folder is new or empty.
 
@@ -103,6 +107,7 @@ class Study(os.PathLike[str]):
             raise
 
     @classmethod
+    @checked
     def open(cls, folder: "str | Path | Study") -> Self:
         """The study in `folder`.
 
@@ -134,6 +139,7 @@ class Study(os.PathLike[str]):
         """Names of the runs that were started, sorted."""
         return sorted(path.parent.name for path in self.folder.glob("runs/*/config.json"))
 
+    @checked
     def embeddings(self, run: str) -> "AnnData":
         """The embedded cells of one run, in the order of `cells`.
 
@@ -144,8 +150,11 @@ class Study(os.PathLike[str]):
 
         remedy = f"run `phenolens embed {self.folder}`"
         paths = [self.embeddings_folder(run) / f"{plate}.h5ad" for plate in self.crops.plates]
+        if not self.embeddings_folder(run).exists():
+            self.chosen_runs((run,))
         return anndata.concat([read_h5ad(path, remedy=remedy) for path in paths], uns_merge="same")
 
+    @checked
     def profiles(
         self,
         run: str,
@@ -169,6 +178,11 @@ class Study(os.PathLike[str]):
         path = self.treatments_path(run, statistics=statistics, whitening=whitening or self.headline["whitening"])
         if level == "well":
             path = self.profiles_folder(run) / f"wells_{statistics}.h5ad"
+        if not path.exists():
+            self.chosen_runs((run,))
+            kinds = sorted(found.stem.split("_")[-1] for found in path.parent.glob(f"treatments_{statistics}_*.h5ad"))
+            if kinds and level == "treatment":
+                raise InputError(f"{path}: no such profiles; whitenings of {statistics}: {', '.join(kinds)}")
         return read_h5ad(path, remedy=f"run `phenolens profile {self.folder}`")
 
     @property
@@ -250,6 +264,7 @@ class Study(os.PathLike[str]):
         """The folder with the blinded tests."""
         return self.folder / "assessments"
 
+    @checked
     def run_folder(self, name: str) -> Path:
         """The folder of one run; InputError when the name cannot be a folder's."""
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", name):

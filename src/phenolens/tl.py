@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd
 
 from phenolens.core.errors import InputError
-from phenolens.core.keywords import keyword_settings
-from phenolens.profiles.average_precision import average_precision, mean_average_precision
-from phenolens.profiles.nsc import nsc, nscb
-from phenolens.profiles.uncertainty import compare_queries
+from phenolens.core.keywords import checked, keyword_settings
+from phenolens.profiles import average_precision as _average_precision
+from phenolens.profiles import nsc as _nsc
+from phenolens.profiles import uncertainty as _uncertainty
 from phenolens.study import Study
 from phenolens.travel.trajectory import Trajectory, TravelConfig
 
@@ -21,6 +21,12 @@ __all__ = [
     "realism",
     "travel",
 ]
+
+average_precision = checked(_average_precision.average_precision)
+compare_queries = checked(_uncertainty.compare_queries)
+mean_average_precision = checked(_average_precision.mean_average_precision)
+nsc = checked(_nsc.nsc)
+nscb = checked(_nsc.nscb)
 
 
 @keyword_settings
@@ -46,6 +52,7 @@ def travel(
     return Traveller.open(Study.open(study), run).travel(path, measured=measured)
 
 
+@checked
 def realism(study: Study | Path | str) -> pd.DataFrame:
     """The realism metrics that `phenolens.realism` measured for a study.
 

@@ -11,6 +11,7 @@ from tyro.conf import Positional
 from phenolens import pipeline
 from phenolens.commands.image_commands import LayoutName, crop, simulate
 from phenolens.commands.paths import AnyPath
+from phenolens.core.bounds import Count, NotNegativeCount, Seed
 from phenolens.core.errors import InputError
 from phenolens.core.files import write_whole
 from phenolens.core.keywords import keyword_settings
@@ -152,7 +153,9 @@ def other_model(training: TrainConfig, model: str, *, n_crops: int) -> TrainConf
 
 
 @keyword_settings
-def demo(out: Positional[AnyPath], *, steps: int = DEMO_STEPS, seed: int = 0, threads: int | None = None) -> Study:
+def demo(
+    out: Positional[AnyPath], *, steps: NotNegativeCount = DEMO_STEPS, seed: Seed = 0, threads: Count | None = None
+) -> Study:
     """Simulate a small screen and analyse it, from images to a report, in about ten minutes on two cores.
 
     Args:
@@ -172,10 +175,10 @@ def demo(out: Positional[AnyPath], *, steps: int = DEMO_STEPS, seed: int = 0, th
     begun = (screen / CONFIG_FILE).exists() or (study / MARKER).exists()
     if folder.exists() and not begun and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: is not empty and not a phenolens demo; name a new or empty folder")
-    tell("simulating a screen of 12 mechanisms on 4 plates, cell by cell")
-    simulate(screen, processes=threads, screen=SimulateConfig(seed=seed))
     network = FlowConfig(flow_width=DEMO_WIDTH)
     training = RecommendedTraining(steps=steps, seed=seed, batch_size=DEMO_BATCH_SIZE, threads=threads, network=network)
+    tell("simulating a screen of 12 mechanisms on 4 plates, cell by cell")
+    simulate(screen, processes=threads, screen=SimulateConfig(seed=seed))
     return run(study, source=screen, layout="bbbc021", training=training)
 
 

@@ -43,6 +43,8 @@ def embed(study: Positional[AnyPath], *, runs: tuple[str, ...] = (), embedding: 
     """
     opened = Study.open(study)
     names = opened.chosen_runs(runs) if runs else ready_runs(opened, "trained")
+    for name in names:  # before anything is written
+        pipeline.embeddable(opened, name, embedding)
     for name in sorted(names, key=lambda name: bool(decoded_run(opened, name))):  # first the runs that others decode
         pipeline.embed(opened, name, embedding)
         tell(f"embeddings of {name}: {opened.embeddings_folder(name)}")
@@ -86,7 +88,8 @@ def evaluate(
     """Score how well treatments match by mechanism, in a study or in any table.
 
     Args:
-        source: A study (or its folder); or a table (.csv, .tsv, .parquet, .h5ad), or a folder of tables.
+        source: A study (or its folder); or a table (.csv, .tsv, .parquet, .h5ad), or a folder of tables;
+            for AnnData in memory there is `tl.nsc`.
         out: Of a table: the folder for its scores; default: <table>_scores here.
         columns: Of a table: which column has the compound, the mechanism, the batch, ...
         table: Of a table: how its rows become profiles of treatments.

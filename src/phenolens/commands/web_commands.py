@@ -25,7 +25,7 @@ def explore(study: Positional[AnyPath], *, port: int = 8000) -> None:
 
     Args:
         study: The study, or its folder; nothing in it is changed.
-        port: Port on this machine; 0: any free port.
+        port: Port on this machine, 0 to 65535; 0: any free port. The address is printed.
 
     Raises:
         InputError: There is no study, the port cannot be used, or the extra `web` is not installed.

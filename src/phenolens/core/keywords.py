@@ -1,4 +1,7 @@
-"""Functions that take the fields of their settings dataclasses as keywords: `train(study, steps=500, beta=0.5)`."""
+"""Public functions: they check what they are given, and take the fields of their settings as keywords.
+
+`train(study, steps=500, beta=0.5)` makes the TrainConfig itself.
+"""
 
 import ast
 import functools
@@ -6,12 +9,13 @@ import inspect
 import re
 import shlex
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
+from phenolens.core.bounds import check, flag
 from phenolens.core.errors import InputError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -27,12 +31,30 @@ def keyword_settings(function: Function) -> Function:
         InputError: When called with an unknown keyword, a value that is no valid choice, or without a required one.
     """
 
+    called = checked(function)
+    called.__signature__ = _flat_signature(function)  # type: ignore[attr-defined]
+    return called
+
+
+def checked(function: Function) -> Function:
+    """Let a function refuse arguments that its annotations do not allow.
+
+    Raises:
+        InputError: When called with an argument of another type, out of bounds, or unknown.
+    """
+
     @functools.wraps(function)
     def called(*positional: Any, **given: Any) -> Any:
-        return function(*positional, **_arguments(function, given))
+        return function(**_arguments(function, positional, given))
 
-    called.__signature__ = _flat_signature(function)  # type: ignore[attr-defined]
     return typing.cast(Function, called)
+
+
+def check_flags(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """InputError that names the flag where a function's annotations do not allow what it is given."""
+    for name, kind in _kinds(function).items():
+        if name in given and not is_dataclass(kind):
+            check(flag(name), given[name], kind)
 
 
 def setting_types(settings: Any) -> dict[str, Any]:
@@ -75,24 +97,39 @@ def with_flags(documentation: str) -> str:
     return re.sub(r"`(\w+=[^`]*)`", flags, documentation)
 
 
+@functools.cache
+def _kinds(settings: Any, *, rules: bool = True) -> dict[str, Any]:
+    """The annotations of a function's parameters or a dataclass's fields, with their rules or the types alone."""
+    try:
+        kinds = typing.get_type_hints(settings, include_extras=rules)
+    except NameError:  # of a module that imports it for type checkers alone
+        from anndata import AnnData
+
+        kinds = typing.get_type_hints(settings, localns={"AnnData": AnnData}, include_extras=rules)
+    return {name: kind for name, kind in kinds.items() if name != "return"}
+
+
 def _own_types(settings: Any) -> dict[str, Any]:
-    types = typing.get_type_hints(settings)
-    return {name: kind for name, kind in types.items() if name != "return"}
+    return _kinds(settings, rules=False)
 
 
-def _arguments(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
-    types, known = _own_types(function), setting_types(function)
+def _arguments(function: Callable[..., Any], positional: Sequence[Any], given: dict[str, Any]) -> dict[str, Any]:
+    kinds, known, name_of = _kinds(function), setting_types(function), function.__qualname__
+    parameters = inspect.signature(function).parameters
     for name in given:
-        if name not in known and name not in types:
-            raise InputError(f"{function.__name__}: {unknown_setting(name, known)}")
+        if name not in known and name not in parameters:
+            raise InputError(f"{name_of}: {unknown_setting(name, known)}")
+    direct = {name: value for name, value in given.items() if name in parameters}
+    given |= inspect.signature(function).bind_partial(*positional, **direct).arguments
     arguments = {}
-    for name, kind in types.items():
+    for name, parameter in parameters.items():
+        kind = kinds.get(name, Any)
         if name in given:
-            arguments[name] = given[name] if is_dataclass(kind) else _value(name, given[name], kind)
+            arguments[name] = given[name] if is_dataclass(kind) else _value(given[name], _own_types(function).get(name))
+            check(f"{name_of}: {name}", arguments[name], kind)
         elif is_dataclass(kind):
-            required = inspect.signature(function).parameters[name].default is inspect.Parameter.empty
             own = {field: given[field] for field in setting_types(kind) if field in given}
-            if own or required:
+            if own or parameter.default is inspect.Parameter.empty:
                 arguments[name] = _built(function, typing.cast(type, kind), own)
     return arguments
 
@@ -107,29 +144,23 @@ def _built(function: Callable[..., Any], kind: type, given: dict[str, Any]) -> A
             if own:
                 values[field.name] = _built(function, typing.cast(type, inner), own)
         elif field.name in given:
-            values[field.name] = _value(field.name, given[field.name], inner)
+            values[field.name] = _value(given[field.name], inner)
         elif field.default is MISSING and field.default_factory is MISSING:
             raise InputError(f"{function.__name__}: {field.name} is missing")
     return kind(**values)
 
 
-def _value(name: str, value: Any, kind: Any) -> Any:
-    """The value as its type says: tuples, paths, and one of the choices; InputError where it is no choice."""
+def _value(value: Any, kind: Any) -> Any:
+    """The value as its type says: tuples of what is listed or stands alone, and paths."""
     parts = _parts(kind)
-    if isinstance(value, list):
-        value = tuple(value)
-    elif tuple in parts and isinstance(value, str | Path):
+    if tuple in parts and isinstance(value, str | Path):
         value = (value,)
+    elif tuple in parts and isinstance(value, Iterable):
+        value = tuple(value)
     if Path in parts and str not in parts:
-        value = tuple(map(Path, value)) if isinstance(value, tuple) else Path(value) if value is not None else None
-    choices = [
-        choice for part in parts if typing.get_origin(part) is typing.Literal for choice in typing.get_args(part)
-    ]
-    if choices and not parts & {str, int, float}:
-        wrong = [one for one in (value if isinstance(value, tuple) else (value,)) if one is not None]
-        wrong = [one for one in wrong if one not in choices]
-        if wrong:
-            raise InputError(f"{name}: {wrong[0]!r}; expected one of {', '.join(map(str, choices))}")
+        many = isinstance(value, tuple)
+        paths = [Path(one) if isinstance(one, str) else one for one in (value if many else (value,))]
+        value = tuple(paths) if many else paths[0]
     return value
 
 

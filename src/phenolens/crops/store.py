@@ -10,7 +10,7 @@ from functools import cached_property
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from phenolens.core.bounds import OneOf, check
 from phenolens.core.errors import InputError
 from phenolens.core.files import write_whole
+from phenolens.core.keywords import checked
 
 FORMAT = "phenolens crops"
 VERSION = 2
@@ -30,12 +32,20 @@ UInt16Array = npt.NDArray[np.uint16]
 
 
 class CropStore:
-    """The crops of a folder, in the order of plates and, within a plate, of its table."""
+    """The crops of a folder, in the order of plates and, within a plate, of its table; `CropStore.open` checks it.
+
+    `channels` (C names), `crop_px` (S), `plates` and `cells` (a row a crop) describe them; `len` counts them.
+
+    Args:
+        folder: The folder.
+        about: The content of its about.json.
+        identity: SHA-256 of about.json, which holds the SHA-256 of every plate's crops and table.
+    """
 
     def __init__(self, folder: Path, about: dict[str, Any], *, identity: str) -> None:
         self.folder = folder
         self.about = about  # the content of about.json
-        self.identity = identity  # SHA-256 of about.json, which holds the SHA-256 of every plate's crops and table
+        self.identity = identity
         self.channels: tuple[str, ...] = tuple(about["channels"])
         self.crop_px: int = about["crop_px"]
         self.plates: tuple[str, ...] = tuple(about["plates"])
@@ -44,8 +54,13 @@ class CropStore:
         self._parts = [self._mapped(plate, n) for plate, n in zip(self.plates, n_crops)]
 
     @classmethod
-    def open(cls, folder: Path) -> "CropStore":
-        """The store in `folder`; InputError if there is none, or it is unfinished or damaged."""
+    @checked
+    def open(cls, folder: Path | str) -> "CropStore":
+        """The store in `folder`.
+
+        Raises:
+            InputError: There is none, or it is unfinished, damaged or of another version.
+        """
         folder = Path(folder)
         about = read_about(folder)
         if about is None:
@@ -74,13 +89,19 @@ class CropStore:
         return pa.concat_tables(tables, promote_options="default").to_pandas(ignore_metadata=True)
 
     def crops(self, plate: str) -> UInt16Array:
-        """A plate's crops, (N, C, S, S), mapped from disk; read-only."""
+        """A plate's crops, (N, C, S, S), mapped from disk; read-only.
+
+        Raises:
+            InputError: There is no such plate.
+        """
+        check("plate", plate, Annotated[str, OneOf(self.plates)])
         return self._parts[self.plates.index(plate)]
 
     def take(self, rows: Iterable[int] | npt.NDArray[np.integer]) -> UInt16Array:
         """The crops of these rows of `cells`, in the given order: (n, C, S, S), a copy.
 
-        Raises IndexError for a row that does not exist; rows do not count from the end.
+        Raises:
+            IndexError: A row does not exist; rows do not count from the end.
         """
         wanted = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows), dtype=np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):

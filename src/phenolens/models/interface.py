@@ -7,13 +7,13 @@ it may also satisfy `Decodes`, `Draws` or `HasPrior`. It is listed in `phenolens
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, get_type_hints, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from phenolens.core.bounds import Bounds
+from phenolens.core.bounds import Bounds, check, flag
 from phenolens.core.errors import InputError
 
 Turns = Literal[1, 8]
@@ -60,10 +60,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Validates the settings."""
+        kinds = get_type_hints(type(self))
         for each in fields(self):
-            value, bounds = getattr(self, each.name), each.metadata["bounds"]
-            if isinstance(value, int | float) and not bounds.hold(value):
-                raise InputError(f"--{each.name.replace('_', '-')} {value}: expected a number {bounds}")
+            check(flag(each.name), getattr(self, each.name), Annotated[kinds[each.name], each.metadata["bounds"]])
 
     @classmethod
     def names(cls) -> list[str]:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam
 
+from phenolens.core.bounds import Count
 from phenolens.core.errors import InputError
+from phenolens.core.keywords import checked
 from phenolens.models import processes
 from phenolens.models.interface import Batch, Loss, ModelConfig, Player, Trained, latent_names, setting
 from phenolens.models.layers import (
@@ -113,13 +115,23 @@ def kl_per_feature(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 class AE(Trained):
-    """Autoencoder: the posterior's mean is decoded, without noise (unless `ae_noise`) and without a prior."""
+    """Autoencoder: the posterior's mean is decoded, without noise (unless `ae_noise`) and without a prior.
+
+    Args:
+        channels: C of the crops (B, C, S, S), each divided by its maximum.
+        crop_px: S; 28 more than a multiple of 8, at least 36 px (68 in Lafarge et al. 2019).
+        config: `latent_size` (Z of the embeddings (B, Z)), `width`, learning rates; docs/training.md.
+
+    Raises:
+        InputError: The side does not pass the four stages.
+    """
 
     Config: ClassVar[type[ModelConfig]] = AEConfig
 
-    def __init__(self, channels: int, crop_px: int, config: Any) -> None:
+    @checked
+    def __init__(self, channels: Count, crop_px: Count, config: AutoencoderConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config: Any = config
         self.noisy = config.ae_noise if isinstance(config, AEConfig) else True
         self.encoder = Encoder(channels, crop_px, config)
         self.decoder = Decoder(channels, crop_px, config)
@@ -172,7 +184,16 @@ class AE(Trained):
 
 
 class VAE(AE):
-    """Variational autoencoder: noise around the mean, and a standard normal prior with weight beta."""
+    """Variational autoencoder: noise around the mean, and a standard normal prior with weight beta.
+
+    Args:
+        channels: C, as for AE.
+        crop_px: S, as for AE.
+        config: As for AE; `beta` is the weight of the KL term.
+
+    Raises:
+        InputError: As for AE.
+    """
 
     Config: ClassVar[type[ModelConfig]] = VAEConfig
 
@@ -193,7 +214,16 @@ def gammas(step: int, *, ramp_steps: int, layers: int, weight: float = 1.0) -> l
 class VAEPlus(VAE):
     """Two players: the autoencoder, and a discriminator that learns to distinguish real from reconstructed crops.
 
-    The autoencoder is not trained to fool the discriminator: it matches the discriminator's hidden layers.
+    The autoencoder is not trained to fool the discriminator: it matches the discriminator's hidden layers (Lafarge et
+    al. 2019, section 3.2).
+
+    Args:
+        channels: C, as for AE.
+        crop_px: S, as for AE.
+        config: As for VAE; `ramp_steps`, `feature_layers` and `feature_weight` set when and how much the layers count.
+
+    Raises:
+        InputError: As for AE.
     """
 
     Config: ClassVar[type[ModelConfig]] = VAEPlusConfig

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from phenolens.core.bounds import Count, Seed
 from phenolens.core.errors import InputError
 from phenolens.profiles.nsc import Similarity, directions, distances
 from phenolens.profiles.profiles import METADATA, metadata
@@ -39,8 +40,8 @@ def mean_average_precision(
     *,
     of: Of = "mechanisms",
     similarity: Similarity = "cosine",
-    n_draws: int = 10_000,
-    seed: int = 0,
+    n_draws: Count = 10_000,
+    seed: Seed = 0,
 ) -> pd.DataFrame:
     """Mean average precision of each treatment or mechanism.
 
@@ -119,6 +120,8 @@ def average_precision(
     rows = directions(profiles, similarity)
     given = (positive_same, positive_different, negative_same, negative_different)
     columns = {name: _codes(profiles, name) for name in dict.fromkeys(name for names in given for name in names)}
+    if not columns:
+        raise InputError("profiles: no column says which are positives and negatives; name one, such as moa")
     complete = np.ones(len(rows), dtype=bool)
     for code in columns.values():
         complete &= code >= 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from phenolens.core.bounds import Bounded
 from phenolens.core.errors import InputError
 from phenolens.profiles.profiles import METADATA
 from phenolens.screens.screen import ROLES, treatment_name
@@ -38,7 +39,7 @@ ALL_PLATES = "all"  # the plate's name where there is no plate column
 
 
 @dataclass(frozen=True)
-class Columns:
+class Columns(Bounded):
     """Which column holds what; a column that is not named is looked up under phenolens's own name (Metadata_Plate ...).
 
     In `metadata` and `features`, * is a wildcard.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
+from phenolens.core.bounds import NotNegativeCount, Seed
 from phenolens.core.errors import InputError
 from phenolens.profiles.profiles import JOINED_BY, METADATA, metadata
 from phenolens.profiles.uncertainty import AveragedOver, bootstrap_interval
@@ -63,15 +64,16 @@ def nsc(
     similarity: Similarity = "cosine",
     dropped_mechanisms: DroppedMechanisms = "stay",
     averaged_over: AveragedOver = "treatments",
-    n_bootstrap: int = 10_000,
-    seed: int = 0,
+    n_bootstrap: NotNegativeCount = 10_000,
+    seed: Seed = 0,
 ) -> Score:
     """Share of treatments whose nearest treatment of another compound has the same mechanism (NSC).
 
     Ties go to the smaller row by compound, concentration and name, so the order of rows does not matter.
 
     Args:
-        profiles: a row per treatment, as `treatment_profiles` makes them. Rows without a mechanism (Metadata_MoA) or of
+        profiles: a row per treatment, as `study.profiles(run)`, `pp.treatment_profiles` and, of a CSV,
+            `evaluate("table.csv").profiles` have them. Rows without a mechanism (Metadata_MoA) or of
             another role than `treated` are neither queries nor candidates.
         similarity: by which the nearest treatment is found.
         dropped_mechanisms: whether treatments of mechanisms that no query can find stay candidates.
@@ -102,13 +104,13 @@ def nscb(
     similarity: Similarity = "cosine",
     dropped_mechanisms: DroppedMechanisms = "stay",
     averaged_over: AveragedOver = "treatments",
-    n_bootstrap: int = 10_000,
-    seed: int = 0,
+    n_bootstrap: NotNegativeCount = 10_000,
+    seed: Seed = 0,
 ) -> Score:
     """NSC without candidates of the query's own batch: treatments share a batch if any of their batches is common.
 
     Args:
-        profiles: a row per treatment, as for `nsc`, with Metadata_Batch.
+        profiles: a row per treatment, as `study.profiles(run)`, with Metadata_Batch.
         similarity: as for `nsc`.
         dropped_mechanisms: as for `nsc`.
         averaged_over: as for `nsc`.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
+from phenolens.core.bounds import NotNegativeCount
 from phenolens.core.errors import InputError
 from phenolens.core.provenance import KEY, provenance, provenance_text
 from phenolens.profiles.validate import feature_matrix, first_bad_place, number_matrix, refuse_too_large
@@ -107,7 +108,7 @@ def well_profiles(
     cells: AnnData | Iterable[AnnData],
     *,
     statistics: str = "mean",
-    min_cells: int = 1,
+    min_cells: NotNegativeCount = 1,
     noise: Literal["left out", "counted"] = "left out",
     non_finite: Literal["refused", "features left out", "cells left out"] = "refused",
 ) -> AnnData:

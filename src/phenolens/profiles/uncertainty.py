@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
+from phenolens.core.bounds import Count, Seed
 from phenolens.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Comparison:
     changed: pd.DataFrame  # a row per query right in one only: mechanism, and neighbour and answer in each
 
 
-def compare_queries(a: pd.DataFrame, b: pd.DataFrame, *, n_draws: int = 10_000, seed: int = 0) -> Comparison:
+def compare_queries(a: pd.DataFrame, b: pd.DataFrame, *, n_draws: Count = 10_000, seed: Seed = 0) -> Comparison:
     """Compare two scores query by query.
 
     Args:
@@ -119,10 +120,13 @@ def compare_queries(a: pd.DataFrame, b: pd.DataFrame, *, n_draws: int = 10_000, 
         The queries that are correct in one score only, and whether their number could be chance.
 
     Raises:
-        InputError: no query is counted in both.
+        InputError: no query is counted in both, or a table has other columns.
     """
     from scipy.stats import binomtest  # slow to import, and only needed here
 
+    for name, queries in (("a", a), ("b", b)):
+        if missing := {"counted", "compound", "concentration_um", "moa", *ANSWER}.difference(queries.columns):
+            raise InputError(f"{name}: no column {min(missing)}; expected the queries of a score: `nsc(...).queries`")
     counted_a, counted_b = (queries[queries["counted"]] for queries in (a, b))
     names = counted_a.index[counted_a.index.isin(counted_b.index)]
     if names.empty:

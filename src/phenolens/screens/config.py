@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from phenolens.core.bounds import Bounded
 from phenolens.core.errors import InputError
 
 PLATE_MAP = "plate_map.csv"  # in a source folder
 
 
 @dataclass(frozen=True)
-class LayoutConfig:
+class LayoutConfig(Bounded):
     """Where a source has its images and treatments; paths are as given, or else within the source."""
 
     # the CSV of images (table: images.csv in the source; loaddata: load_data.csv; deepprofiler: index.csv)

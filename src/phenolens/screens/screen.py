@@ -54,10 +54,14 @@ UInt16Array = npt.NDArray[np.uint16]
 class Screen:
     """A screen's fields and the channels they were imaged in.
 
-    `table` has the columns of COLUMNS, one row per field, and for each channel c a column `file_c` with the path of its
-    image relative to `folder` (no such columns without images). Row order: plate, well, site. A reader may add columns.
-    `sources` are the SHA-256 of the tables it was read from, by file name; `left_out` counts what the reader was
-    allowed to leave out, by what it was.
+    Args:
+        table: A row per field, by plate, well and site: the columns of COLUMNS (concentrations in µM), and for each
+            channel c a column `file_c` with the path of its image in `folder` (none without images). A reader may
+            add columns.
+        channels: Names of the channels, in the order of the crops.
+        folder: Where the images are.
+        sources: SHA-256 of the tables it was read from, by file name.
+        left_out: How many of what the reader was allowed to leave out, by what it was.
     """
 
     table: pd.DataFrame

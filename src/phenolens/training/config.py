@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import tyro
 
-from phenolens.core.bounds import Bounded, Bounds, Count, NotNegativeCount, Positive, Seed
+from phenolens.core.bounds import Bounded, Bounds, Count, NotNegativeCount, OneOf, Positive, Seed
 from phenolens.core.errors import InputError
 from phenolens.models import MODELS, model_config
 from phenolens.models.interface import ModelConfig
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     ModelFlags = ModelConfig
     Steps = Any
 else:
-    ModelName = Literal[tuple(MODELS)]
+    ModelName = Annotated[Literal[tuple(MODELS)], OneOf(MODELS)]
     ModelFlags = model_flags()
     Steps = NotNegativeCount | None  # None only until the model's own number takes its place
 

@@ -92,12 +92,15 @@ def travel_strip(trajectory: Trajectory, *, n_measures: int = 4, contrast: Contr
     the out-of-distribution scores; a frame beyond a limit has a dashed border and a sign.
 
     Args:
-        trajectory: From `Traveller.travel`.
-        n_measures: Rows of measures.
-        contrast: Of all pictures; left out: that of the real cells.
+        trajectory: One that `tl.travel` returns.
+        n_measures: Rows of measures, 0 or more.
+        contrast: Of all pictures; default: that of the real cells.
 
     Returns:
         The figure.
+
+    Raises:
+        InputError: The trajectory has not as many rows of numbers and nearest cells as pictures.
     """
     channels = trajectory.channels
     pictures = checked_crops(trajectory.pictures, channels, what="frames")
