@@ -28,7 +28,7 @@ from phenolens.core.files import write_text
 from phenolens.core.progress import tell
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.study import Study
-from phenolens.travel.batch_effect import batch_space
+from phenolens.travels.batch_effect import batch_space
 
 KINDS = ("placebo in one batch", "placebo in all batches", "mechanism", "compound", "compound, own batch's controls")
 

@@ -42,8 +42,8 @@ from phenolens.morphology.features import measures
 from phenolens.runs.decoder import DecodingRun, open_decoding_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.study import Study
-from phenolens.travel.compute import PRECISION, Traveller
-from phenolens.travel.trajectory import TravelConfig
+from phenolens.travels.compute import PRECISION, Traveller
+from phenolens.travels.trajectory import TravelConfig
 
 CHANNELS = ("DNA", "tubulin", "actin")
 SHUFFLES = 10_000

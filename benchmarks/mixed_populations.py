@@ -31,8 +31,8 @@ from phenolens.core.files import write_text
 from phenolens.core.progress import tell, track
 from phenolens.simulation.phenotypes import MECHANISMS
 from phenolens.study import Study
-from phenolens.travel.compute import Traveller
-from phenolens.travel.trajectory import TravelConfig
+from phenolens.travels.compute import Traveller
+from phenolens.travels.trajectory import TravelConfig
 
 PLACE = ["plate", "well", "site", "object_number"]  # names a cell, in crops and truth
 LEAST_SHARE = 0.2  # of fragmented nuclei under the full effect, for a mechanism to be looked at

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from phenolens.core.errors import InputError
-from phenolens.travel.batch_effect import batch_space
+from phenolens.travels.batch_effect import batch_space
 
 
 def controls(rng: np.random.Generator, offsets: np.ndarray, *, n: int = 400, spread: np.ndarray | float = 1.0):

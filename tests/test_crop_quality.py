@@ -8,8 +8,8 @@ from phenolens.core.files import write_json, write_parquet
 from phenolens.crops.config import FLAGS
 from phenolens.crops.store import FORMAT, VERSION, CropStore, write_npy
 from phenolens.plotting.style import alt_of
-from phenolens.report.crop_quality import FoundNuclei, crop_quality, excluded_crops, flag_counts, unusual_shares
-from phenolens.report.page import report_html
+from phenolens.reports.crop_quality import FoundNuclei, crop_quality, excluded_crops, flag_counts, unusual_shares
+from phenolens.reports.page import report_html
 from test_report import contents
 
 FOUR = {

@@ -23,7 +23,7 @@ from phenolens.core.colours import cell_image
 from phenolens.core.files import write_parquet
 from phenolens.runs.embeddings import embedding_rows
 from phenolens.study import Study
-from phenolens.travel.compute import TravelConfig, Traveller
+from phenolens.travels.compute import TravelConfig, Traveller
 from phenolens.web import treatment_page, umap_map
 from phenolens.web.app import create_app, prepare
 from phenolens.web.base import address

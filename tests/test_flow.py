@@ -18,7 +18,7 @@ from phenolens.runs.embeddings import embedded_cells
 from phenolens.study import Study
 from phenolens.training import loop
 from phenolens.training.config import TrainConfig
-from phenolens.travel.compute import TravelConfig, Traveller
+from phenolens.travels.compute import TravelConfig, Traveller
 
 SIDE_PX = 36
 NETWORK = {"flow_width": 16, "flow_rate": 5e-3, "code_size": 4, "layout_size": 2, "draw_steps": 8}

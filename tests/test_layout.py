@@ -26,12 +26,12 @@ ROOMS = [
     "readiness",
     "pipeline",
     "runs",
-    "travel",
-    "realism",
+    "travels",
+    "image_realism",
     "latent_features",
     "blinded_test",
     "paper_figures",
-    "report",
+    "reports",
     "web",
     "commands",
     "pp",
@@ -41,8 +41,8 @@ ROOMS = [
     "cli",
 ]
 # One folder per feature. A slice knows no other slice, except those that show what the others found.
-SLICES = {"travel", "realism", "latent_features", "blinded_test", "paper_figures", "report", "web"}
-SHOW_OTHERS = {"paper_figures", "report", "web"}
+SLICES = {"travels", "image_realism", "latent_features", "blinded_test", "paper_figures", "reports", "web"}
+SHOW_OTHERS = {"paper_figures", "reports", "web"}
 # Rooms that stand in one line but do not know each other.
 APART = {
     "profiles": {"models", "training", "crops"},
@@ -55,7 +55,7 @@ MODEL_LIST = {f"models.{name}" for name in ("MODELS", "model_title", "plainest_f
 # Whole libraries, and the rooms or files that alone may import them.
 LIBRARIES = {
     "torch": {"models", "training"},
-    "matplotlib": {"plotting", "figure.py", "film.py", "page.py", "paper_figures", "report", "commands", "pl"},
+    "matplotlib": {"plotting", "figure.py", "film.py", "page.py", "paper_figures", "reports", "commands", "pl"},
     "fastapi": {"web"},
     "uvicorn": {"web"},
     "plotly": {"web"},

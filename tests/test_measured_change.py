@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from phenolens.morphology.two_sample_test import LEAST_COMPARED
-from phenolens.travel.measured_change import change_table, population_test, without_squares
-from phenolens.travel.own_controls import own_controls
+from phenolens.travels.measured_change import change_table, population_test, without_squares
+from phenolens.travels.own_controls import own_controls
 
 
 def cells_on(*plates):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from phenolens.plotting.style import alt_of, caption_of, png
-from phenolens.report.nearest_neighbours import Pair, chosen_pairs, nearest_neighbour_pairs
+from phenolens.reports.nearest_neighbours import Pair, chosen_pairs, nearest_neighbour_pairs
 from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.embeddings import EmbeddedCells
 

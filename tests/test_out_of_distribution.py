@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from phenolens.core.errors import InputError
-from phenolens.travel.out_of_distribution import fit_limits, frame_scores, nearest_cells
+from phenolens.travels.out_of_distribution import fit_limits, frame_scores, nearest_cells
 
 
 def on_a_plane(z):

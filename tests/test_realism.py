@@ -13,10 +13,7 @@ from conftest import TINY
 from phenolens import cli
 from phenolens.core.errors import InputError
 from phenolens.core.files import write_parquet
-from phenolens.morphology.segment import _bodies
-from phenolens.morphology.two_sample_test import LEAST_COMPARED
-from phenolens.plotting.style import alt_of, caption_of
-from phenolens.realism.compute import (
+from phenolens.image_realism.compute import (
     REAL,
     MeasuredCells,
     RealismConfig,
@@ -25,15 +22,15 @@ from phenolens.realism.compute import (
     measured_cells,
     position_chunks,
 )
-from phenolens.realism.figure import realism_figure
-from phenolens.realism.metrics import (
+from phenolens.image_realism.figure import realism_figure
+from phenolens.image_realism.metrics import (
     MeasuredImages,
     measure_differences,
     normal_samples,
     random_halves,
     realism_row,
 )
-from phenolens.realism.saved import (
+from phenolens.image_realism.saved import (
     HEADINGS,
     measured_notes,
     realism_notes,
@@ -41,6 +38,9 @@ from phenolens.realism.saved import (
     saved_realism,
     strongest_differences,
 )
+from phenolens.morphology.segment import _bodies
+from phenolens.morphology.two_sample_test import LEAST_COMPARED
+from phenolens.plotting.style import alt_of, caption_of
 from phenolens.runs.decoder import find_decoding_run
 from phenolens.simulation.simulate import simulate
 from phenolens.study import Study
@@ -297,7 +297,7 @@ def test_blurred_images_are_the_cells_blurred(trained_study):
 
 @pytest.mark.slow
 def test_cells_of_wells_that_no_run_has_seen_are_taken_where_there_are_enough(trained_study, monkeypatch):
-    from phenolens.realism import compute
+    from phenolens.image_realism import compute
 
     study = Study.open(trained_study)
     store = study.crops

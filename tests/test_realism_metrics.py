@@ -6,9 +6,9 @@ import pytest
 from scipy.linalg import sqrtm
 
 from phenolens.core.errors import InputError
+from phenolens.image_realism import metrics
+from phenolens.image_realism.metrics import frechet_distance, kernel_distance, precision_recall
 from phenolens.morphology.two_sample_test import FURTHEST, Scale, standardised
-from phenolens.realism import metrics
-from phenolens.realism.metrics import frechet_distance, kernel_distance, precision_recall
 
 
 def correlated(rng, n, d=6):

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from phenolens.core.errors import InputError
+from phenolens.image_realism.saved import SavedRealism
 from phenolens.plotting.cell_images import contact_sheet, reconstructions
 from phenolens.plotting.charts import learning_curves
 from phenolens.plotting.confusion_matrix import confusion_matrix
@@ -19,9 +20,8 @@ from phenolens.plotting.page import SavedPicture
 from phenolens.plotting.quality_figures import flagged_crops
 from phenolens.plotting.style import caption_of, png
 from phenolens.profiles.score_table import SCORE_COLUMNS, TABLE_1, outside_table, score_rows, verdict_sentence
-from phenolens.realism.saved import SavedRealism
-from phenolens.report.crop_quality import CropQuality
-from phenolens.report.page import ReportContents, report_html
+from phenolens.reports.crop_quality import CropQuality
+from phenolens.reports.page import ReportContents, report_html
 
 VOID = {"meta", "link", "img", "br", "hr"}
 
@@ -248,7 +248,7 @@ import numpy as np, pandas as pd
 from anndata import AnnData
 from phenolens.plotting.cell_images import contact_sheet
 from phenolens.plotting.charts import treatment_map
-from phenolens.report.page import report_html
+from phenolens.reports.page import report_html
 from test_report import contents
 crops = np.random.default_rng(1).uniform(size=(3, 3, 9, 9))
 obs = pd.DataFrame({"Metadata_MoA": list("abcabcabc")}, index=list("012345678"))

@@ -12,8 +12,8 @@ from phenolens.morphology.features import measures
 from phenolens.runs.latent_path import feature_swap
 from phenolens.training.config import TrainConfig
 from phenolens.training.embed import decode
-from phenolens.travel.batch_effect import batch_space
-from phenolens.travel.compute import TravelConfig, Traveller
+from phenolens.travels.batch_effect import batch_space
+from phenolens.travels.compute import TravelConfig, Traveller
 from travelling_study import LONELY, SERIES
 
 

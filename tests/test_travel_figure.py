@@ -13,10 +13,10 @@ from PIL import Image
 from phenolens.core.errors import InputError
 from phenolens.morphology.two_sample_test import NOT_TESTED, TwoSampleTest
 from phenolens.plotting.style import alt_of, caption_of, png
-from phenolens.travel.figure import FLAG, populations, travel_strip
-from phenolens.travel.film import check_can_film, film, film_frames, frame_seconds
-from phenolens.travel.measured_change import MeasuredChange, PopulationTest
-from phenolens.travel.trajectory import FRAME_COLUMNS, BatchShare, Measured, Population, RealCell, Trajectory
+from phenolens.travels.figure import FLAG, populations, travel_strip
+from phenolens.travels.film import check_can_film, film, film_frames, frame_seconds
+from phenolens.travels.measured_change import MeasuredChange, PopulationTest
+from phenolens.travels.trajectory import FRAME_COLUMNS, BatchShare, Measured, Population, RealCell, Trajectory
 
 CHANNELS = ("DNA", "tubulin")
 UNTESTED = PopulationTest(0, NOT_TESTED, NOT_TESTED, "27 treated and 32 moved")

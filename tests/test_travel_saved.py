@@ -10,9 +10,9 @@ import pytest
 
 from phenolens.cli import main
 from phenolens.study import Study
-from phenolens.travel.compute import Traveller
-from phenolens.travel.saved import folder_name
-from phenolens.travel.trajectory import TravelConfig
+from phenolens.travels.compute import Traveller
+from phenolens.travels.saved import folder_name
+from phenolens.travels.trajectory import TravelConfig
 from travelling_study import RUN, SERIES
 
 

@@ -5,9 +5,7 @@ into images. `Study` is a study's folder; each command is a function (`crop`, `t
 trained model; `pp`, `tl` and `pl` preprocess, score and plot AnnData. Names are loaded when they are first used.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -48,14 +46,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class _Package(ModuleType):
-    """This package: importing the room `travel`, `realism` or `report` does not hide the command of that name."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name not in _MODULES or not isinstance(value, ModuleType) or not _MODULES[name]:
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

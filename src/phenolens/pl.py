@@ -11,7 +11,7 @@ from phenolens.core.keywords import checked
 from phenolens.plotting import cell_images, charts, quality_figures
 from phenolens.plotting import confusion_matrix as _confusion_matrix
 from phenolens.study import Study
-from phenolens.travel import figure as _travel_figure
+from phenolens.travels import figure as _travel_figure
 
 __all__ = [
     "cells",

@@ -120,7 +120,7 @@ def after_travel(folder: Path, given: dict[str, Any]) -> None:
 
 def after_realism(saved: Any, given: dict[str, Any]) -> None:
     """The metrics with their spread and notes, and the figure's path."""
-    from phenolens.realism.saved import HEADINGS, realism_rows
+    from phenolens.image_realism.saved import HEADINGS, realism_rows
 
     _print_table(HEADINGS, realism_rows(saved.table))
     print("\n".join(saved.notes))

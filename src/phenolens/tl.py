@@ -10,7 +10,7 @@ from phenolens.profiles import average_precision as _average_precision
 from phenolens.profiles import nsc as _nsc
 from phenolens.profiles import uncertainty as _uncertainty
 from phenolens.study import Study
-from phenolens.travel.trajectory import Trajectory, TravelConfig
+from phenolens.travels.trajectory import Trajectory, TravelConfig
 
 __all__ = [
     "average_precision",
@@ -47,7 +47,7 @@ def travel(
     Raises:
         InputError: There is no such treatment, cell or run, or the run's model does not decode.
     """
-    from phenolens.travel.compute import Traveller
+    from phenolens.travels.compute import Traveller
 
     return Traveller.open(Study.open(study), run).travel(path, measured=measured)
 
@@ -65,7 +65,7 @@ def realism(study: Study | Path | str) -> pd.DataFrame:
     Raises:
         InputError: Realism is not measured, or crops or models changed since.
     """
-    from phenolens.realism.saved import saved_realism
+    from phenolens.image_realism.saved import saved_realism
 
     opened = Study.open(study)
     saved = saved_realism(opened)

@@ -18,6 +18,8 @@ from phenolens.core.keywords import keyword_settings
 from phenolens.core.progress import tell
 from phenolens.core.workers import AtOnce
 from phenolens.crops.config import CropConfig
+from phenolens.image_realism.compute import RealismConfig
+from phenolens.image_realism.saved import SavedRealism, write_realism
 from phenolens.latent_features.compute import FeaturesConfig, write_features
 from phenolens.models import MODELS
 from phenolens.models.flow import FlowConfig
@@ -29,20 +31,18 @@ from phenolens.paper_figures.figure4_comparison import comparison_figure
 from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig
 from phenolens.plotting.style import file_of
 from phenolens.readiness import ready_runs
-from phenolens.realism.compute import RealismConfig
-from phenolens.realism.saved import SavedRealism, write_realism
-from phenolens.report.compute import ReportConfig, write_report
+from phenolens.reports.compute import ReportConfig, write_report
 from phenolens.runs.decoder import find_decoding_run
 from phenolens.screens.config import LayoutConfig
 from phenolens.simulation.simulate import CONFIG_FILE, SimulateConfig
 from phenolens.study import MARKER, Study
 from phenolens.training.config import ModelName, RecommendedTraining, TrainConfig
 from phenolens.training.monitor import check_can_watch
-from phenolens.travel.compute import Traveller
-from phenolens.travel.figure import summary
-from phenolens.travel.film import check_can_film
-from phenolens.travel.saved import save_travel
-from phenolens.travel.trajectory import TravelConfig
+from phenolens.travels.compute import Traveller
+from phenolens.travels.figure import summary
+from phenolens.travels.film import check_can_film
+from phenolens.travels.saved import save_travel
+from phenolens.travels.trajectory import TravelConfig
 
 ENCODER = "imagenet"  # the recommended one: it embeds, a flow decoder draws
 DEMO_STEPS, DEMO_BATCH_SIZE, DEMO_WIDTH = 1500, 8, 48  # of the decoder: a short training of a small network

@@ -15,12 +15,12 @@ from fastapi.responses import HTMLResponse
 from phenolens.core.colours import Contrast, colour_names, png
 from phenolens.core.errors import InputError
 from phenolens.morphology.features import describe
-from phenolens.travel.trajectory import FEW_MOVED, RealCell, Trajectory, TravelConfig
+from phenolens.travels.trajectory import FEW_MOVED, RealCell, Trajectory, TravelConfig
 from phenolens.web.base import EMPTY_STYLE, Cached, NotFoundError, PageApp, address, csv, download, policy
 from phenolens.web.study_view import StudyCells, StudyView, known
 
 if TYPE_CHECKING:
-    from phenolens.travel.compute import Traveller
+    from phenolens.travels.compute import Traveller
 
 CURVES = 5  # measures whose change is drawn
 LINES = (("#0072b2", ""), ("#d55e00", "7,3"), ("#009e73", "2,3"), ("#cc79a7", "9,3,2,3"), ("#8a6d00", "4,4"))
@@ -100,7 +100,7 @@ class Travels:
 
     def open(self, run: str) -> "Traveller":
         """The run's traveller; InputError where a step is missing (it names the command) or the run cannot decode."""
-        from phenolens.travel.compute import Traveller
+        from phenolens.travels.compute import Traveller
 
         return self._open.get(self._view.version(run), lambda: Traveller.open(self._view.study, run or None))
 
@@ -185,21 +185,21 @@ def add_travel(app: PageApp, view: StudyView) -> Travels:
 
     @app.get("/travel/frames.csv")
     def frames(query: Requested) -> Response:
-        from phenolens.travel.saved import frames_table
+        from phenolens.travels.saved import frames_table
 
         return csv(frames_table([travels.trajectory(query)]), query.file_name())
 
     @app.get("/travel/strip.png")
     def strip(query: Requested) -> Response:
         from phenolens.plotting.style import png as figure_png
-        from phenolens.travel.figure import travel_strip
+        from phenolens.travels.figure import travel_strip
 
         figure = travel_strip(travels.trajectory(query), contrast=query.of(view.cells().contrast))
         return download(figure_png(figure), "image/png", f"{query.file_name()}.png")
 
     @app.get("/travel/film.gif")
     def gif(query: Requested) -> Response:
-        from phenolens.travel.film import film
+        from phenolens.travels.film import film
 
         name, contrast = query.file_name(), query.of(view.cells().contrast)
         content = film(travels.trajectory(query), "gif", contrast=contrast, comment=name)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from phenolens.image_realism.saved import HEADINGS, SavedRealism, realism_rows
 from phenolens.plotting.page import Picture, SavedPicture, inline_pictures, render_page
 from phenolens.profiles.score_table import COLUMN_TITLES, OTHERS, first_whitening, outside_table, score_rows
-from phenolens.realism.saved import HEADINGS, SavedRealism, realism_rows
-from phenolens.report import crop_quality
+from phenolens.reports import crop_quality
 
 TEMPLATES = Path(__file__).parent / "templates"
 FULL_BBBC021_CROPS = 488_396  # the public crop set, to say how much of it a study holds

@@ -16,11 +16,17 @@ from phenolens.core.bounds import Bounded, Bounds, Seed
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 from phenolens.crops.store import CropStore, normalised
+from phenolens.image_realism.metrics import (
+    MeasuredImages,
+    measure_differences,
+    normal_samples,
+    random_halves,
+    realism_row,
+)
 from phenolens.models.interface import Draws
 from phenolens.morphology.features import measures, nuclei_channel
 from phenolens.morphology.reconstruction_metrics import cell_fidelity, fine_power
 from phenolens.morphology.two_sample_test import LEAST_COMPARED
-from phenolens.realism.metrics import MeasuredImages, measure_differences, normal_samples, random_halves, realism_row
 from phenolens.runs.decoder import DecodingRun
 from phenolens.runs.example_cells import unseen_cells
 

@@ -26,7 +26,7 @@ from phenolens.plotting.cell_images import (
 from phenolens.plotting.page import text_lines
 from phenolens.plotting.style import INK, QUIET, add_caption, bare, figure_style, new_figure
 from phenolens.screens.screen import dose_label
-from phenolens.travel.trajectory import Trajectory
+from phenolens.travels.trajectory import Trajectory
 
 TEMPLATES = Path(__file__).parent / "templates"
 STRIP_WIDTH_IN = 10.5

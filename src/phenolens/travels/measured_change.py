@@ -17,7 +17,7 @@ from phenolens.morphology.two_sample_test import (
     standardised,
     two_sample_test,
 )
-from phenolens.travel.own_controls import OwnControls
+from phenolens.travels.own_controls import OwnControls
 
 RESAMPLES = 1000
 LEVEL = 0.95

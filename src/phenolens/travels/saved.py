@@ -27,11 +27,11 @@ from phenolens.morphology.features import describe
 from phenolens.plotting.style import file_of
 from phenolens.readiness import embedding_sources
 from phenolens.study import Study
-from phenolens.travel.compute import Traveller
-from phenolens.travel.figure import populations, travel_strip
-from phenolens.travel.film import FilmKind, check_can_film, film
-from phenolens.travel.measured_change import MeasuredChange
-from phenolens.travel.trajectory import Trajectory, TravelConfig
+from phenolens.travels.compute import Traveller
+from phenolens.travels.figure import populations, travel_strip
+from phenolens.travels.film import FilmKind, check_can_film, film
+from phenolens.travels.measured_change import MeasuredChange
+from phenolens.travels.trajectory import Trajectory, TravelConfig
 
 ABOUT = "about.json"
 PictureKind = Literal["png", "svg", "pdf"]

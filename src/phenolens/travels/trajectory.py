@@ -14,7 +14,7 @@ from phenolens.core.bounds import Bounded, Bounds, Count, Positive, Seed
 from phenolens.core.errors import InputError
 from phenolens.morphology.medoids import MedoidsBy
 from phenolens.runs.latent_path import Interpolation
-from phenolens.travel.measured_change import OF_THE_DECODER, MeasuredChange, without_squares
+from phenolens.travels.measured_change import OF_THE_DECODER, MeasuredChange, without_squares
 
 FEW_MOVED = 12  # control cells moved where a page waits for them, or a report has many travels
 MOST = 0.5  # a direction with more than this share in the batch space is called a batch difference; chosen a priori

@@ -24,11 +24,11 @@ from phenolens.runs.latent_path import (
     through,
 )
 from phenolens.study import Study
-from phenolens.travel.batch_effect import BatchSpace, batch_space
-from phenolens.travel.measured_change import MeasuredChange, change_table, population_test, without_squares
-from phenolens.travel.out_of_distribution import SAMPLE, FrameScores, Limits, fit_limits, frame_scores, nearest_cells
-from phenolens.travel.own_controls import OwnControls, own_controls
-from phenolens.travel.trajectory import Measured, Population, RealCell, Trajectory, TravelConfig
+from phenolens.travels.batch_effect import BatchSpace, batch_space
+from phenolens.travels.measured_change import MeasuredChange, change_table, population_test, without_squares
+from phenolens.travels.out_of_distribution import SAMPLE, FrameScores, Limits, fit_limits, frame_scores, nearest_cells
+from phenolens.travels.own_controls import OwnControls, own_controls
+from phenolens.travels.trajectory import Measured, Population, RealCell, Trajectory, TravelConfig
 
 PRECISION = "float32"  # as the embeddings: figures must not depend on the processor
 MOST_CELLS = 100_000  # real cells that frames are compared with; of more, a random sample

@@ -21,8 +21,8 @@ from phenolens.core.errors import InputError
 from phenolens.morphology.features import describe
 from phenolens.plotting.cell_images import wrapped
 from phenolens.plotting.style import QUIET, bare, figure_style
-from phenolens.travel.figure import FLAG, destination, in_three_digits
-from phenolens.travel.trajectory import Trajectory
+from phenolens.travels.figure import FLAG, destination, in_three_digits
+from phenolens.travels.trajectory import Trajectory
 
 FilmKind = Literal["gif", "mp4"]
 

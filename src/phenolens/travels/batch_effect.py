@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.covariance import ledoit_wolf
 
 from phenolens.core.errors import InputError
-from phenolens.travel.trajectory import BatchShare
+from phenolens.travels.trajectory import BatchShare
 
 SAME = 1e-9  # share of the largest difference, below which batches differ by rounding
 

@@ -19,6 +19,7 @@ from phenolens.core.files import read_h5ad, read_json, write_text
 from phenolens.core.keywords import flags_of
 from phenolens.core.progress import track
 from phenolens.crops.store import CropStore, normalised
+from phenolens.image_realism.saved import saved_realism
 from phenolens.paper_figures.config import FigureConfig
 from phenolens.paper_figures.figure2_reconstructions import draw_reconstructions
 from phenolens.plotting.cell_images import contact_sheet
@@ -28,10 +29,9 @@ from phenolens.plotting.page import Picture, SavedPicture
 from phenolens.profiles.score_table import COMPOUNDS
 from phenolens.profiles.whitening_certificate import Certificate
 from phenolens.readiness import check_scores, default_run, scores_about, steps_done
-from phenolens.realism.saved import saved_realism
-from phenolens.report.crop_quality import crop_quality, excluded_crops
-from phenolens.report.nearest_neighbours import neighbour_pairs
-from phenolens.report.page import ReportContents, report_html
+from phenolens.reports.crop_quality import crop_quality, excluded_crops
+from phenolens.reports.nearest_neighbours import neighbour_pairs
+from phenolens.reports.page import ReportContents, report_html
 from phenolens.runs.decoder import DecodingRun, open_decoding_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.reproduce import commands
@@ -39,9 +39,9 @@ from phenolens.runs.scores import queries_of, verdict_of
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.health import RECORDS
-from phenolens.travel.compute import PRECISION, Traveller
-from phenolens.travel.figure import travel_strip
-from phenolens.travel.trajectory import FEW_MOVED, TravelConfig
+from phenolens.travels.compute import PRECISION, Traveller
+from phenolens.travels.figure import travel_strip
+from phenolens.travels.trajectory import FEW_MOVED, TravelConfig
 
 # Settings that change no result
 NOT_SHOWN = ("model", "network", "record_every", "checkpoint_every", "watch_every", "tensorboard")

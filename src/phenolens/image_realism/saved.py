@@ -12,11 +12,11 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import alone, read_json, write_json, write_text, write_whole
 from phenolens.core.keywords import flags_of
 from phenolens.core.progress import tell
+from phenolens.image_realism.compute import MeasuredCells, RealismConfig, measure_realism
+from phenolens.image_realism.figure import realism_figure
 from phenolens.morphology.features import describe
 from phenolens.plotting.page import text_lines
 from phenolens.plotting.style import alt_of, png
-from phenolens.realism.compute import MeasuredCells, RealismConfig, measure_realism
-from phenolens.realism.figure import realism_figure
 from phenolens.runs.decoder import DecodingRun, find_decoding_runs
 from phenolens.study import Study, made_from
 from phenolens.training.checkpoint import weights_sha256
