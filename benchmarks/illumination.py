@@ -37,7 +37,7 @@ CELL_PX = 41  # side of the square around a cell's centre whose mean is the cell
 WAYS: dict[str, dict] = {
     "keep": {"offset": "keep"},
     "subtract": {"offset": "subtract"},
-    "lit": {"average": "lit", "offset": "subtract"},
+    "foreground": {"average": "foreground", "offset": "subtract"},
 }
 
 
@@ -48,7 +48,7 @@ class Flags:
     out: Positional[Path]  # folder for the screen, the tables and the picture
     fields: tuple[int, ...] = (24, 60, 120, 240)  # how many of a plate's fields are averaged
     smooth_px: tuple[int, ...] = (96, 320)  # diameters of the median filter
-    pictured_px: int = 96  # the one that is pictured, of lit pixels, from all fields
+    pictured_px: int = 96  # the one that is pictured, of foreground pixels, from all fields
     order_seed: int = 0  # of the order in which fields are taken
     processes: int = 1  # that draw the screen
     # the screen; a plate has at most 60 wells
@@ -77,7 +77,7 @@ def main(flags: Flags) -> None:
         light_rows += rows
         cell_rows += positions(screen, plate, estimates)
         if len(light_rows) == len(rows):  # of the first plate
-            write_picture(screen, plate, estimates[f"{flags.pictured_px} px, lit"], flags)
+            write_picture(screen, plate, estimates[f"{flags.pictured_px} px, foreground"], flags)
     light, cells = pd.DataFrame(light_rows), pd.DataFrame(cell_rows)
     write_text(flags.out / "light.csv", light.to_csv(index=False))
     write_text(flags.out / "cells.csv", cells.to_csv(index=False))
@@ -228,7 +228,7 @@ def write_picture(screen: Screen, plate: Plate, light: Illumination, flags: Flag
         n_fields=light.n_fields,
         planted=plate.planted,
         plate=plate.name,
-        how=f"the mean of lit pixels, smoothed over {flags.pictured_px} px, offset subtracted",
+        how=f"the mean of foreground pixels, smoothed over {flags.pictured_px} px, offset subtracted",
     )
     with write_whole(flags.out / "illumination.png") as file:
         file.write(png(figure))

@@ -1,4 +1,4 @@
-"""The mean of what is lit: light is found though cells crowd in one place, where the mean of all pixels is misled."""
+"""The mean of the foreground gives the illumination though cells crowd in one place, unlike the mean of all pixels."""
 
 import shutil
 
@@ -26,7 +26,7 @@ from phenolens.screens.bbbc021 import read_bbbc021
 from phenolens.screens.read_image import read_field
 
 HEIGHT, WIDTH, N_FIELDS, OFFSET = 256, 320, 60, 700
-LIT_CONFIG = IlluminationConfig(average="lit", offset="subtract")
+BY_FOREGROUND = IlluminationConfig(average="foreground", offset="subtract")
 ALL_CONFIG = IlluminationConfig(average="all", offset="subtract", smooth_px=160)
 
 
@@ -58,13 +58,13 @@ def error_percent(function: np.ndarray, planted: np.ndarray) -> float:
 
 
 def test_light_is_found_where_cells_crowd_in_its_dark_half(fields, planted):
-    lit = estimate_illumination(fields, channels=("DNA",), config=LIT_CONFIG)
+    found = estimate_illumination(fields, channels=("DNA",), config=BY_FOREGROUND)
     everything = estimate_illumination(fields, channels=("DNA",), config=ALL_CONFIG)
     assert error_percent(np.ones_like(planted), planted) > 15
     assert error_percent(everything.functions[0], planted) > 25  # worse than nothing: it takes the crowd for light
-    assert error_percent(lit.functions[0], planted) < 5
-    assert abs(lit.offset[0] - OFFSET) < 0.03 * OFFSET
-    assert lit.functions.min() == 1
+    assert error_percent(found.functions[0], planted) < 5
+    assert abs(found.offset[0] - OFFSET) < 0.03 * OFFSET
+    assert found.functions.min() == 1
 
 
 def test_spots_are_counted_as_if_one_looked_at_each(rng):
@@ -98,13 +98,13 @@ def test_a_place_that_is_never_lit_and_an_offset_that_is_kept_are_refused(fields
     for field in dark:
         field[:, :, :200] = OFFSET
     with pytest.raises(InputError, match='plate "P1": channel "DNA" has places'):
-        estimate_illumination(dark, channels=("DNA",), where='plate "P1"', config=LIT_CONFIG)
+        estimate_illumination(dark, channels=("DNA",), where='plate "P1"', config=BY_FOREGROUND)
     with pytest.raises(InputError, match="offset"):
-        IlluminationConfig(average="lit")
+        IlluminationConfig(average="foreground")
 
 
 def test_crops_are_cut_from_fields_that_lit_pixels_corrected(tiny_screen, tmp_path):
-    config = CropConfig(crop_px=36, illumination="lit", least_fields=1, illumination_px=320)
+    config = CropConfig(crop_px=36, illumination="foreground", least_fields=1, illumination_px=320)
     store = make_crops(tiny_screen, tmp_path, layout="bbbc021", config=config)
     light, _ = load_illumination(next((tmp_path / "illumination").glob("*.npz")))
     assert light.offset.min() > 0
@@ -122,11 +122,11 @@ def test_what_is_saturated_stays_known_when_uneven_light_is_corrected(tiny_scree
         brighter = 40.0 * tifffile.imread(path)
         tifffile.imwrite(path, np.minimum(brighter, 65_520).astype(np.uint16))
     measured = {}
-    for light in ("as it is", "corrected", "lit"):
+    for light in ("as it is", "corrected", "foreground"):
         config = CropConfig(crop_px=36, illumination=light, least_fields=1, illumination_px=320)
         store = make_crops(source, tmp_path / light, layout="bbbc021", config=config)
         assert store.cells["flags"].str.contains("saturated in DNA").mean() > 0.5
         measured[light] = pd.concat([pd.read_parquet(path) for path in (tmp_path / light / "quality").glob("*")])
-    for light in ("corrected", "lit"):
+    for light in ("corrected", "foreground"):
         for name in ("saturated_share_DNA", "saturated_DNA", "saturated_actin"):
             pd.testing.assert_series_equal(measured[light][name], measured["as it is"][name])

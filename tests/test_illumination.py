@@ -317,7 +317,7 @@ def test_the_benchmark_measures_light_and_cells(tmp_path):
     benchmark.main(benchmark.Flags(tmp_path, fields=(4, 10), smooth_px=(96,), pictured_px=96, screen=TINY))
     light, cells = pd.read_csv(tmp_path / "light.csv"), pd.read_csv(tmp_path / "cells.csv")
     assert set(light["fields"]) == {0, 4, 10}
-    assert set(cells["correction"]) == {"none", "96 px, keep", "96 px, subtract", "96 px, lit", "planted"}
+    assert set(cells["correction"]) == {"none", "96 px, keep", "96 px, subtract", "96 px, foreground", "planted"}
     assert light["error_percent"].between(0, 100, inclusive="neither").all()
     assert cells["r2_percent"].between(0, 100, inclusive="neither").all()
     assert (tmp_path / "illumination.png").read_bytes().startswith(b"\x89PNG")

@@ -160,7 +160,7 @@ def _tell_headline(study: Study) -> None:
     why = "asked for by --headline"
     if whitening == HEADLINE["whitening"]:
         why = "on simulated screens no other was better beyond noise, at few or many cells per well (docs/scoring.md)"
-    tell(f"headline: mean, {whitening}: {PROFILES[whitening]}; {why}. All others are the paper's kinds of profiles")
+    tell(f"headline: mean, {whitening}: {PROFILES[whitening]}; {why}")
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

@@ -31,9 +31,9 @@ class CropConfig(Bounded):
     nucleus_um: Positive = 15.0  # typical diameter of a nucleus, micrometres, for cells found here (MCF-7)
     nucleus_px: Positive | None = None  # the same in pixels; replaces --nucleus-um and --pixel-size-um
     least_contrast: Positive = 4.0  # minimum brightness of a nucleus over the background, SDs of pixel noise
-    # corrected: divided by each plate's uneven illumination, estimated as the mean of its fields; lit: estimated as the
-    # mean of their foreground alone, with the offset subtracted
-    illumination: Literal["as it is", "corrected", "lit"] = "as it is"
+    # corrected: divided by each plate's uneven illumination, estimated as the mean of its fields; foreground: estimated
+    # as the mean of their foreground alone, with the offset subtracted
+    illumination: Literal["as it is", "corrected", "foreground"] = "as it is"
     illumination_px: FilterPx = 96  # diameter of the filter that smooths a plate's mean field, pixels
     illumination_offset: Literal["keep", "subtract"] = "keep"  # with --illumination corrected: the camera's dark counts
     least_fields: Count = 60  # minimum fields per plate to separate illumination from cells
@@ -65,8 +65,8 @@ class CropConfig(Bounded):
         """How illumination is estimated."""
         return IlluminationConfig(
             smooth_px=self.illumination_px,
-            average="lit" if self.illumination == "lit" else "all",
-            offset="subtract" if self.illumination == "lit" else self.illumination_offset,
+            average="foreground" if self.illumination == "foreground" else "all",
+            offset="subtract" if self.illumination == "foreground" else self.illumination_offset,
             least_fields=self.least_fields,
         )
 

@@ -5,9 +5,10 @@ smoothed by a wide median filter, scaled by its robust minimum and clipped below
 at least 1, so that dividing by it makes no pixel brighter. Cells average out over many fields and light does not; a
 treatment that is always at the same place of the field would count as light.
 
-With `average` "lit" the mean is over foreground alone: each place of PLACE_PX a side has a histogram of the brightness
-of its spots (blocks of SPOT_PX a side) over all fields, and its light is the mean of the spots that belong to cells. So
-it does not matter how many cells lie at a place. Foreground depends on the light, so both are estimated in turns.
+With `average` "foreground" the mean is over foreground alone: each place of PLACE_PX a side has a histogram of the
+brightness of its spots (blocks of SPOT_PX a side) over all fields, and its light is the mean of the spots that belong
+to cells. So it does not matter how many cells lie at a place. Foreground depends on the light, so both are estimated in
+turns.
 """
 
 import io
@@ -58,7 +59,9 @@ class IlluminationConfig(Bounded):
 
     smooth_px: FilterPx = 96  # diameter of the median filter over the mean of all fields, pixels
     robust_minimum: Percentile = 2.0  # percentile of the smoothed mean that becomes 1; what is below becomes 1 too
-    average: Literal["all", "lit"] = "all"  # of all pixels, or of the foreground, which needs the offset subtracted
+    average: Literal["all", "foreground"] = (
+        "all"  # of all pixels, or of the foreground, which needs the offset subtracted
+    )
     offset: Literal["keep", "subtract"] = "keep"  # whether the camera's counts without light are subtracted first
     offset_percentile: Percentile = 0.1  # of all 8 x 8 block means of the plate: the counts without light
     least_fields: Count = 60  # a plate with fewer is refused: measured, from 24 fields light is 8.5 % wrong
@@ -66,8 +69,8 @@ class IlluminationConfig(Bounded):
     def __post_init__(self) -> None:
         """Check the bounds, and that the foreground mean has its offset subtracted."""
         super().__post_init__()
-        if self.average == "lit" and self.offset == "keep":
-            raise InputError('average "lit", the mean of the foreground, needs offset "subtract"; give both')
+        if self.average == "foreground" and self.offset == "keep":
+            raise InputError('average "foreground", the mean of the foreground, needs offset "subtract"; give both')
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ def illumination_of(sums: FieldSums, *, config: IlluminationConfig | None = None
                 f"{named} is {mean.max():g} on average in every pixel of {sums.n_fields} fields; replace its images, "
                 "or leave the plate out with --plates"
             )
-        if config.average == "lit":
+        if config.average == "foreground":
             counts = sums.spots[channel]
             light = foreground_mean(counts, offset=offset[channel], smooth_px=config.smooth_px, named=named)
             functions[channel] = _function_of(light, mean.shape, block_px=PLACE_PX, named=named, config=config)

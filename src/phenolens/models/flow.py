@@ -1,6 +1,6 @@
 """A decoder for the embeddings of any run: conditional flow matching, from noise to pictures of cells.
 
-B cells a batch, C channels, S crop side in px, Z features of an embedding, K numbers of its code.
+B cells per batch, C channels, S crop side in px, Z features of an embedding, K numbers of its code.
 
 A crop is x = g + SCALE y, with g a coarse layout of the cell. The network learns the velocity of
 y_t = (1 - t) noise + t y from t, g and the code of the embedding. Integrated from noise at t = 0 it draws a cell at

@@ -1,6 +1,6 @@
 """The model interface: what a model provides so that it can be trained, embedded, profiled, scored and shown.
 
-B cells a batch, C channels, S crop side in px, Z features. A model is a `Trained`, `Fitted` or `Frozen` representation;
+B cells per batch, C channels, crops of S px, Z features. A model is a `Trained`, `Fitted` or `Frozen` representation;
 it may also satisfy `Decodes`, `Draws` or `HasPrior`. It is listed in `phenolens.models.MODELS`.
 """
 

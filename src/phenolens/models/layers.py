@@ -1,6 +1,6 @@
 """Layers: initial weights, batch normalisation, convolutions and transposed convolutions in a fast, exact form.
 
-B cells a batch, C channels, S crop side in px, Z latent size, k kernel side in px. A transposed convolution of stride 1
+B cells per batch, C channels, crops of S px, Z latent size, k kernel side in px. A transposed convolution of stride 1
 zero-pads by k - 1 and convolves. tests/naive.py has the literal definitions.
 """
 

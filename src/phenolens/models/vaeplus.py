@@ -1,6 +1,6 @@
 """AE, VAE and VAE+, in the order of sections 3.2 to 3.4 of Lafarge et al. 2019; docs/ledger.md lists the differences.
 
-B cells a batch, C channels, S crop side in px, Z latent size, M side of the last feature map (S = 8 M + 28: 5 for 68).
+B cells per batch, C channels, crops of S px, Z latent size, M side of the last feature map (S = 8 M + 28: 5 for 68).
 x: crops, each channel of each crop divided by its own maximum; z: embeddings.
 """
 

@@ -1,6 +1,6 @@
 """Which cells a step sees, and the batches of them: the same number of cells of every treatment.
 
-N crops, T treatments (all controls count as one), B cells a batch, C channels, S crop side in px. What is drawn at a
+N crops, T treatments (all controls count as one), B cells per batch, C channels, S crop side in px. What is drawn at a
 step depends on the seed and the step only, so a resumed run needs no sampler state.
 """
 

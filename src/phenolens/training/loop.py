@@ -1,6 +1,6 @@
 """The training loop, in the order of events: draw, losses, gradients, steps, record, checkpoint.
 
-B cells a batch, C channels, S crop side in px. All randomness of a step is a function of (seed, step), so a run that
+B cells per batch, C channels, S crop side in px. All randomness of a step is a function of (seed, step), so a run that
 was killed resumes from its last checkpoint and, on a CPU, ends with the same bits as without the interruption.
 """
 
