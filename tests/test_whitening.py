@@ -293,7 +293,7 @@ def test_certificates_of_older_versions_are_still_printed(rng):
 
 @pytest.mark.parametrize("number", [0, -3])
 def test_a_number_of_components_below_1_is_refused(number):
-    with pytest.raises(InputError, match=f"--n-components {number}: expected a number of at least 1"):
+    with pytest.raises(InputError, match=f"--n-components {number}"):
         Recipe(n_components=number)
 
 

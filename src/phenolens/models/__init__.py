@@ -56,6 +56,9 @@ MODELS = {
     "vaeplus": Spec("phenolens.models.vaeplus:VAEPlus", title="VAE+", order=4),
     "vae": Spec("phenolens.models.vaeplus:VAE", title="VAE", order=3),
     "ae": Spec("phenolens.models.vaeplus:AE", title="AE", order=2),
+    "weak": Spec("phenolens.models.weak:Weak", title="ResNet18 (weak labels)", order=1),
+    "wssimclr": Spec("phenolens.models.simclr:WeakSimCLR", title="SimCLR (weak labels)", order=1),
+    "simclr": Spec("phenolens.models.simclr:SimCLR", title="SimCLR", order=1),
     "imagenet": Spec(
         "phenolens.models.imagenet:ImageNet",
         title="EfficientNet-Lite0 (uses ImageNet)",

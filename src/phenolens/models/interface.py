@@ -174,6 +174,10 @@ class Trained(Representation):
     """A representation trained step by step. Randomness comes from torch's global generator, seeded at every step."""
 
     draws: ClassVar[int] = 1  # independent batches that one step needs
+    labels: ClassVar[tuple[str, ...]] = ()  # those of LABELS that it learns from: weak labels, which tables name
+
+    def take_classes(self, classes: Mapping[str, int]) -> None:
+        """Set the shapes that depend on how many there are of each of `labels`; called once, before all else."""
 
     @abstractmethod
     def players(self) -> dict[str, Player]:

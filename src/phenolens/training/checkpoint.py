@@ -20,8 +20,9 @@ from phenolens.core.files import read_json, sha256, write_json, write_text, writ
 from phenolens.core.progress import tell
 from phenolens.crops.store import CropStore
 from phenolens.models import MODELS
-from phenolens.models.interface import Drawing, Frozen, Representation, Source
+from phenolens.models.interface import LABELS, Drawing, Frozen, Representation, Source, Trained
 from phenolens.training.config import HOW, TrainConfig
+from phenolens.training.data import label_codes
 from phenolens.training.device import Compute
 
 CHECKPOINT_FORMAT = "phenolens checkpoint 2"
@@ -38,11 +39,15 @@ class Origin:
     crop_px: int
     n_crops: int
     source: Source | None = None  # the embeddings that a Drawing draws from
+    classes: Mapping[str, int] | None = None  # how many there are of each label that the model learns from
 
     @classmethod
     def of(cls, store: CropStore, config: TrainConfig, source: Source | None = None) -> Self:
         """What a run with these settings on these crops, and embeddings for a decoder, is made from."""
-        return cls(config, store.identity, store.channels, store.crop_px, len(store), source)
+        made_of = (config, store.identity, store.channels, store.crop_px, len(store), source)
+        labels = getattr(MODELS[config.model].load(), "labels", ())
+        codes = dict(zip(LABELS, label_codes(store.cells))) if labels else {}
+        return cls(*made_of, {name: int(codes[name].max()) + 1 for name in labels} or None)
 
     @classmethod
     def read(cls, written: Any, *, path: Path, remedy: str) -> Self:
@@ -56,7 +61,8 @@ class Origin:
             settings = {**config, "network": own_settings(config["model"], config["network"])}
             crops, channels, crop_px, n_crops = (written[name] for name in ("crops", "channels", "crop_px", "n_crops"))
             made_of = (TrainConfig(**settings), str(crops), tuple(map(str, channels)), int(crop_px), int(n_crops))
-            return cls(*made_of, Source(**written["source"]) if written.get("source") else None)
+            source = Source(**written["source"]) if written.get("source") else None
+            return cls(*made_of, source, written.get("classes"))
         except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
             found = f"no setting {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
             raise InputError(f"{path}: does not say what the run is made from ({found}); {remedy}") from error
@@ -80,6 +86,8 @@ class Origin:
         model = MODELS[self.config.model].build(len(self.channels), self.crop_px, self.config.network)
         if isinstance(model, Drawing) and self.source is not None:
             model.take(self.source)
+        if isinstance(model, Trained) and self.classes:
+            model.take_classes(self.classes)
         return model
 
 

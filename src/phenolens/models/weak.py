@@ -1,0 +1,92 @@
+"""Weak supervision (Caicedo et al. 2018): a network learns to name each cell's treatment; its features are kept.
+
+Mechanisms are never used, but the names of the treatments are: tables call this "weak labels". What differs from the
+original is in docs/rivals.md. B cells per batch, C channels, S px, T treatments; all controls are one treatment.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Beta
+from torch.nn import functional as F
+from torch.optim import SGD
+
+from phenolens.models.interface import (
+    Batch,
+    Loss,
+    ModelConfig,
+    Player,
+    Schedule,
+    Trained,
+    latent_names,
+    randomly_turned,
+    setting,
+)
+from phenolens.models.resnet import BACKBONES, MultiScale, ResNet18
+from phenolens.models.views import shifted
+
+
+@dataclass(frozen=True)
+class WeakConfig(ModelConfig):
+    """Settings of weak supervision."""
+
+    schedule: ClassVar[Schedule] = Schedule(steps=12_000, cooldown_share=0.7)
+
+    backbone: Literal["resnet18", "multiscale"] = setting(
+        "resnet18", "network: resnet18 (Caicedo et al. 2018), or multiscale (Godinez et al. 2018)"
+    )
+    net_width: int = setting(16, "feature maps of its first stage (64 in ResNet18)", least=1, most=1000)
+    mixup: float = setting(0.2, "alpha of mixup, blending pairs of crops and their labels; 0: none", least=0)
+    net_rate: float = setting(0.05, "learning rate of SGD with Nesterov momentum 0.9", least=0)
+
+
+class Weak(Trained):
+    """A network with a classifier of treatments; embeddings are its features, not the classifier's answers."""
+
+    Config: ClassVar[type[ModelConfig]] = WeakConfig
+    labels: ClassVar[tuple[str, ...]] = ("treatment",)
+
+    def __init__(self, channels: int, crop_px: int, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.network: ResNet18 | MultiScale = BACKBONES[config.backbone](channels, crop_px, config.net_width)
+
+    def take_classes(self, classes: Mapping[str, int]) -> None:
+        """Add the classifier of T treatments."""
+        self.to_treatment = nn.Linear(self.network.top, classes["treatment"])
+
+    def players(self) -> dict[str, Player]:
+        """Network and classifier learn together."""
+        parameters = list(self.parameters())
+        optimiser = SGD(parameters, lr=self.config.net_rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
+        return {"network": Player(nn.ModuleList([self.network, self.to_treatment]), optimiser)}
+
+    def losses(self, batch: Batch) -> dict[str, Loss]:
+        """Cross-entropy of the treatment; with mixup, of both treatments of a blend by their shares."""
+        x, own = shifted(randomly_turned(batch.x[0])), batch.treatment[0]
+        share, partner = torch.ones(len(x), device=x.device), torch.arange(len(x), device=x.device)
+        if self.config.mixup:
+            share = Beta(self.config.mixup, self.config.mixup).sample((len(x),)).to(x)
+            partner = torch.randperm(len(x), device=x.device)
+            x = torch.lerp(x[partner], x, share[:, None, None, None])
+        logits = self.to_treatment(self.network(x)[1])
+        of_own, of_partner = (F.cross_entropy(logits.float(), y, reduction="none") for y in (own, own[partner]))
+        loss = (share * of_own + (1 - share) * of_partner).mean()
+        larger = torch.where(share >= 0.5, own, own[partner])
+        right = (logits.argmax(1) == larger).float().mean()
+        return {"network": Loss(loss, {"cross_entropy": loss.detach(), "accuracy": right})}
+
+    def embed(self, x: Tensor) -> Tensor:
+        """The network's features."""
+        return self.network(x)[0]
+
+    def stages(self, x: Tensor) -> Tensor:
+        """Means of the maps of the network's stages."""
+        return self.network.stages(x)
+
+    def feature_names(self) -> list[str]:
+        """Features without a meaning of their own."""
+        return latent_names(self.network.features)
