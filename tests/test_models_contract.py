@@ -40,7 +40,7 @@ from trained_runs import trained
 
 MADE_UP = "madeup"
 NAMES = [*MODELS, MADE_UP]
-SMALL = {"width": 4, "latent_size": 5, "ramp_steps": 3}
+SMALL = {"width": 4, "latent_size": 5, "ramp_steps": 3, "learning_rate": 1e-3, "discriminator_learning_rate": 3e-3}
 SMALL |= {"net_width": 8, "mixup": 0.0, "temperature": 0.1}
 SMALL |= {"flow_width": 8, "flow_rate": 1e-2, "code_size": 3, "layout_size": 4, "draw_steps": 2}
 DECODED = Source("embeddings", features=5, turns=8)

