@@ -180,7 +180,11 @@ def test_real_sqlite_nuclei_are_all_found(real_data):
 def test_real_cytotable_rows_name_their_fields(real_data):
     path = real_data / "formats" / "nf1_cell_painting" / "Plate_2_with_image_data_shrunken.parquet"
     fields = [("Plate_2", "B07", 3), ("Plate_2", "D06", 2), ("Plate_2", "D07", 1)]
-    centres, _ = read_centres(path, screen_of(fields))
+    assert "2 of 5 nuclei are in no field of the screen (first: plate Plate_2, well H12, site 1" in refusal(
+        path, screen_of(fields)
+    )
+    centres, left_out = read_centres(path, screen_of(fields), skip_missing=True)
+    assert left_out == {"nuclei in no field of the screen": 2}
     assert centres[["well", "object_number"]].to_numpy().tolist() == [["B07", 8], ["D06", 7], ["D07", 3]]
     np.testing.assert_allclose(centres[["y", "x"]].iloc[0], [229.469597, 401.369963], atol=1e-6)
 

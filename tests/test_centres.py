@@ -72,7 +72,10 @@ def test_a_missing_file_says_what_it_should_hold(source, screen):
             lambda table: table.assign(Location_Center_X=[float("nan"), *table["Location_Center_X"][1:]]),
             'Nuclei.csv, row 2: Location_Center_X is "nan", expected a number (1 such rows)',
         ),
-        (lambda table: table.assign(TableNumber=77), "none of its 16 nuclei is in a field of the screen"),
+        (
+            lambda table: table.assign(TableNumber=77),
+            "16 of 16 nuclei are in no field of the screen (first: table_number 77",
+        ),
         (lambda table: pd.concat([table, table[:1]]), "object_number 7 occurs twice (1 such rows)"),
     ],
 )

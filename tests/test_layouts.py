@@ -146,7 +146,7 @@ def test_a_plate_map_with_plates_holds_for_each_plate_alone(images):
         (lambda t: t.drop(columns=["file_DNA", "file_actin"]), "no column file_<channel>"),
         (lambda t: t.assign(Metadata_Well="B02"), "the columns well and Metadata_Well both give the well"),
         (lambda t: t.assign(compound="x"), "no control well: no compound is DMSO"),
-        (lambda t: t.assign(concentration_um="much"), 'row 2: concentration_um is "much", expected a number'),
+        (lambda t: t.assign(concentration_um="much"), 'row 2: concentration_um is "much", expected micromolar'),
         (lambda t: t.assign(concentration_um=[None] * len(t)), "the concentration is not a number of at least 0"),
         (lambda t: t.assign(role="blank"), "the role is not one of treated, control, other"),
         (lambda t: t.assign(file_DNA=[None, *t["file_DNA"][1:]]), 'row 2: channel "DNA" has no file '),

@@ -298,6 +298,7 @@ def embeddings(study: Study, name: str) -> "Iterator[AnnData]":
 def profile(study: Study, name: str, config: ProfileConfig) -> None:
     """Profiles of wells and treatments: raw, z-scored, whitened on the control wells, and aligned."""
     from phenolens.profiles.profiles import treatment_profiles, well_profiles
+    from phenolens.profiles.validate import refuse_repeated_rows
     from phenolens.profiles.whitening import apply_whitening, fit_whitening
     from phenolens.profiles.within_treatments import fit_within_treatments
 
@@ -313,6 +314,7 @@ def profile(study: Study, name: str, config: ProfileConfig) -> None:
     about.unlink(missing_ok=True)  # written last: without it the profiles are incomplete
     for statistics in track(STATISTICS, f"profiles of {name}", total=len(STATISTICS)):
         wells = well_profiles(embeddings(study, name), statistics=statistics, min_cells=config.min_cells)
+        refuse_repeated_rows(wells, what=f"{folder}: wells")
         write_h5ad(folder / f"wells_{statistics}.h5ad", wells)
         fitted = {whitening: fit_whitening(wells, recipe) for whitening, recipe in _recipes(config).items()}
         if statistics == "mean":  # of wells; whitened means are means of whitened cells

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from phenolens.core.errors import InputError
 from phenolens.core.progress import track
+from phenolens.crops.centres_on_pixels import centres_on_pixels
 from phenolens.crops.nuclei import NucleiConfig, label_nuclei
 from phenolens.crops.quality_control import TILE_PX, detector_maximum, field_quality, quality_flags
 from phenolens.crops.source import Source, open_source
@@ -61,17 +63,34 @@ def check_source(
         images = _sampled_images(opened, sample=sample)
         of_cells = str(centres_path(source, config))
     there, missing = _contents(opened.screen, images)
+    there += [("note", note) for note in opened.screen.notes]
     if opened.cells is not None:
         fields = pd.MultiIndex.from_frame(opened.screen.table[FIELD])
         per_field = opened.cells.groupby(FIELD).size().reindex(fields, fill_value=0)
         in_words = f"{len(opened.cells):,} in {of_cells}, {_range(per_field)} a field (median {per_field.median():g})"
         there.append(("cells", in_words))
+        if opened.field_px is not None:
+            there += _given_centres(opened, of_cells, sample=sample)
         missing += _counted({"fields without a cell": int((per_field == 0).sum())})
     if opened.missing_chunks is not None:
         missing.append(("chunks", str(opened.missing_chunks)))
     if opened.cells is None:
         missing.append(("centres of cells", f"no {of_cells}: give them with --centres, or crop finds the cells"))
     return Checked(opened.screen, (("layout", layout), *there), tuple(missing), has_cells=opened.cells is not None)
+
+
+def _given_centres(opened: Source, path: str, *, sample: int) -> Rows:
+    """How the given centres lie on the pixels of `sample` fields; InputError where they do not belong to them."""
+    assert opened.cells is not None
+    held = centres_on_pixels(opened.screen, opened.cells, sampled_fields(opened.screen, sample))
+    if held is None:
+        return []
+    if held.problem:
+        raise InputError(
+            f"{path}: the centres do not fit the images: {held.problem}; {held.n_cells:,} of {held.n_fields} fields "
+            "were compared. Correct the columns of y (row) and x (column), the sites or the table"
+        )
+    return [("centres", str(held))]
 
 
 def _contents(screen: Screen, images: Rows) -> tuple[Rows, Rows]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from phenolens.core.bounds import Bounded
+from phenolens.core.bounds import Bounded, Share
 from phenolens.core.errors import InputError
+from phenolens.core.names import clean_name, clean_names, emptied
 from phenolens.profiles.profiles import METADATA
+from phenolens.screens.doses import SameDoses, is_dose_column, is_unit_column, micromolar, resembles_dose
 from phenolens.screens.screen import ROLES, treatment_name
 
-# How programs write a missing value, in lower case; pandas reads most of them so in CSV.
-EMPTY_WORDS = frozenset({"", "nan", "-nan", "none", "null", "na", "n/a", "<na>", "#na", "#n/a"})
 # Columns of other programs that are never features.
 NO_FEATURES = (
     *("Metadata_*", "*_Metadata_*", "Image_*", "ImageNumber", "*_ImageNumber", "TableNumber"),
@@ -53,6 +53,7 @@ class Columns(Bounded):
     plate: str | None = None  # column of the plate
     well: str | None = None  # column of the well
     role: str | None = None  # column that holds treated, control or other
+    same_dose_within: Share = 0.0  # doses of a compound that differ by at most this share (0.01) count as one
     control: tuple[str, ...] = ()  # what a control row holds: a compound's or treatment's name, or COLUMN=VALUE
     metadata: tuple[str, ...] = ()  # further columns that are not features; * is a wildcard
     features: tuple[str, ...] = ()  # columns that are features; @FILE reads a list; left out: all other columns
@@ -81,7 +82,27 @@ def of_columns(names: Sequence[str], columns: Columns, *, source: Path) -> dict[
         raise InputError(
             f"{source}: no column of treatments or compounds; name one with --treatment or --compound ({_found(names)})"
         )
+    if of["concentration"] is None and of["treatment"] is None:
+        of["concentration"] = _dose_column(names, columns, source=source)
     return of
+
+
+def _dose_column(names: Sequence[str], columns: Columns, *, source: Path) -> str | None:
+    """The one metadata column that holds concentrations by its name; InputError where another column may hold them."""
+    free = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in columns.metadata)]
+    of_metadata = [name for name in free if name.startswith("Metadata_")]
+    doses = [name for name in of_metadata if is_dose_column(name)]
+    if len(doses) == 1:
+        return doses[0]
+    unclear = doses or [name for name in of_metadata if resembles_dose(name)]
+    if not columns.features:
+        unclear += [name for name in free if name not in of_metadata and is_dose_column(name)]
+    if unclear:
+        raise InputError(
+            f"{source}: column {unclear[0]} may hold concentrations; name it with --concentration, or with --metadata "
+            "to count all rows of a compound as one treatment"
+        )
+    return None
 
 
 def feature_columns(names: Sequence[str], columns: Columns, *, source: Path, also: Sequence[str] = ()) -> list[str]:
@@ -109,7 +130,8 @@ def feature_columns(names: Sequence[str], columns: Columns, *, source: Path, als
         if not any(name == wanted or fnmatchcase(name, wanted) for name in (*names, *also)):
             raise InputError(f'{source}: no column "{wanted}" (--metadata); correct it or leave it out')
     without = (*NO_FEATURES, *columns.metadata)
-    kept = [n for n in names if n not in taken and not any(fnmatchcase(n, pattern) for pattern in without)]
+    no_features = {name for name in names if any(fnmatchcase(name, pattern) for pattern in without)}
+    kept = [n for n in names if n not in taken | no_features and not is_unit_column(n)]
     if not kept:
         raise InputError(f"{source}: no column is left as a feature ({_found(names)}); see --features")
     return kept
@@ -141,46 +163,6 @@ def _found(names: Sequence[str]) -> str:
     return f"found: {', '.join(names[:12])}{' ...' if len(names) > 12 else ''}"
 
 
-def text_of(values: pd.Series) -> pd.Series:
-    """Names as text, stripped, whole numbers without a point; "" where missing or one of EMPTY_WORDS."""
-    place, kinds = pd.factorize(values)
-    names = np.array([*(_name(kind) for kind in kinds), ""], dtype=object)  # the last is that of place -1: missing
-    return pd.Series(names[place], index=values.index, dtype=object)
-
-
-def _name(kind: object) -> str:
-    if isinstance(kind, float | np.floating) and float(kind).is_integer():
-        kind = int(kind)
-    name = str(kind).strip()
-    return "" if name.casefold() in EMPTY_WORDS else name
-
-
-def _emptied(values: pd.Series) -> Counter[str]:
-    """How many rows hold which of EMPTY_WORDS as text; blank cells are not counted."""
-    counts: Counter[str] = Counter()
-    for held, n in values.value_counts().items():
-        if n and isinstance(held, str) and held.strip() and held.strip().casefold() in EMPTY_WORDS:
-            counts[held.strip()] += int(n)
-    return counts
-
-
-def case_note(what: str, names: Collection[str]) -> set[str]:
-    """A note on the first names that differ by case only; empty where there are no such names."""
-    first: dict[str, str] = {}
-    pairs = []
-    for name in sorted(names):
-        written = first.setdefault(name.casefold(), name)
-        if written != name:
-            pairs.append((written, name))
-    if not pairs:
-        return set()
-    more = f" (and {len(pairs) - 1:,} more)" if len(pairs) > 1 else ""
-    return {
-        f'{what} names "{pairs[0][0]}" and "{pairs[0][1]}"{more} differ by case only and are treated as different; '
-        "correct the table if they are the same"
-    }
-
-
 @dataclass(frozen=True)
 class KnownRows:
     """The metadata of some rows under phenolens's own names, and what was found on reading them."""
@@ -191,27 +173,42 @@ class KnownRows:
     control_rows: dict[str, int]  # rows that each of `Columns.control` matches
     only_by_case: dict[str, dict[int, str]]  # of each of `Columns.control`: row in the file (from 1) -> its name there
     emptied: dict[str, Counter[str]]  # column -> text that means empty ("nan", "None") -> rows
+    unread: pd.DataFrame  # (N rows) the columns that nothing is read from, as names
     notes: set[str]  # assumptions, one sentence each
 
 
-def known_rows(obs: pd.DataFrame, columns: Columns, *, source: Path, places: np.ndarray | None = None) -> KnownRows:
+def known_rows(
+    obs: pd.DataFrame,
+    columns: Columns,
+    *,
+    source: Path,
+    places: np.ndarray | None = None,
+    doses: SameDoses | None = None,
+) -> KnownRows:
     """Read a table's metadata; InputError that names the row and column where it cannot be read.
 
-    `places` (N,) are the rows' places in the file from 0; without them the rows are the file.
+    `places` (N,) are the rows' places in the file from 0; without them the rows are the file. `doses` are those of the
+    parts so far.
     """
     places = np.arange(len(obs)) if places is None else places
     of = of_columns([str(name) for name in obs.columns], columns, source=source)
     given = {what: name for what, name in of.items() if name is not None and what != "concentration"}
-    text = {what: text_of(obs[name]) for what, name in given.items()}
+    text = {what: clean_names(obs[name]) for what, name in given.items()}
     empty, notes = pd.Series("", index=obs.index), set()
-    matched = {control: _matching(obs, text, control.strip()) for control in columns.control}
+    matched = {control: _matching(obs, text, control) for control in columns.control}
     role = _role(obs, text, [exactly for exactly, _ in matched.values()], source=source)
     compound = text["compound"] if "compound" in text else text["treatment"]
     for what in ("treatment", "compound"):
         if what in text:
             _refuse_empty(what, ((text[what] == "") & (role == "treated")).to_numpy(), places, source=source)
-    needed = (role == "treated") & ("treatment" not in text)
-    amount = _concentration(obs, of["concentration"], needed=needed, places=places, source=source)
+    amount = pd.Series(np.nan, index=obs.index)
+    if of["concentration"] is not None:
+        amount = micromolar(obs, of["concentration"], source=str(source), places=places)
+        empty_dose = amount.isna() & (role == "treated") & ("treatment" not in text)
+        _refuse_empty(of["concentration"], empty_dose.to_numpy(), places, source=source)
+        amount = (doses or SameDoses(columns.same_dose_within)).joined(compound, amount)
+        if of["concentration"] not in (columns.concentration, OWN_NAMES["concentration"]):
+            notes.add(f"concentrations are read from column {of['concentration']} (--concentration)")
     if "compound" not in text:
         notes.add(
             "no compound column (--compound): each treatment counts as a compound of its own, so another dose of the "
@@ -244,9 +241,23 @@ def known_rows(obs: pd.DataFrame, columns: Columns, *, source: Path, places: np.
             control: {int(places[row]) + 1: held.iloc[row] for row in np.flatnonzero((held != "").to_numpy())}
             for control, (_, held) in matched.items()
         },
-        emptied={name: _emptied(obs[name]) for name in given.values()},
+        emptied={name: emptied(obs[name]) for name in given.values()},
+        unread=obs[_unread(obs, of)].apply(clean_names),
         notes=notes,
     )
+
+
+def _unread(obs: pd.DataFrame, of: dict[str, str | None]) -> list[str]:
+    """The columns that nothing is read from, but for the numbers of objects and images and for their places."""
+    read = {*of.values(), *METADATA.values()}
+    left = [name for name in map(str, obs.columns) if name not in read]
+    known = NO_FEATURES[NO_FEATURES.index("ImageNumber") :]
+    return [
+        name
+        for name in left
+        if not any(fnmatchcase(name, pattern) for pattern in known)
+        and not (of["concentration"] and is_unit_column(name))
+    ]
 
 
 def _refuse_empty(what: str, is_empty: np.ndarray, places: np.ndarray, *, source: Path) -> None:
@@ -271,32 +282,13 @@ def _role(obs: pd.DataFrame, text: dict[str, pd.Series], controls: Sequence[np.n
     return role
 
 
-def _concentration(
-    obs: pd.DataFrame, name: str | None, *, needed: pd.Series, places: np.ndarray, source: Path
-) -> pd.Series:
-    """Micromolar, NaN where unknown; InputError on text, on numbers that are negative or infinite, and where needed."""
-    if name is None:
-        return pd.Series(np.nan, index=obs.index)
-    given = obs[name].astype(object)
-    is_given = ~given.map(lambda value: str(value).strip().casefold() in EMPTY_WORDS) & given.notna()
-    amount = pd.to_numeric(given.where(is_given), errors="coerce").astype(float)
-    bad = ((amount.isna() & (is_given | needed)) | (amount < 0) | np.isinf(amount)).to_numpy()
-    if bad.any():
-        row = int(bad.argmax())
-        raise InputError(
-            f'{source}: row {int(places[row]) + 1}: {name} is "{given.iloc[row]}", expected micromolar, a number of at '
-            "least 0; correct the table"
-        )
-    return amount
-
-
 def _matching(obs: pd.DataFrame, text: dict[str, pd.Series], control: str) -> tuple[np.ndarray, pd.Series]:
     """The rows (N,) that a `--control` matches, and the names of rows that it would match in another case (else "")."""
-    name, equals, value = control.partition("=")
+    name, equals, value = control.strip().partition("=")
     if equals and name in obs.columns:
-        held, wanted = [text_of(obs[name])], value.strip()
+        held, wanted = [clean_names(obs[name])], clean_name(value)
     else:
-        held, wanted = [text[what] for what in ("compound", "treatment") if what in text], control
+        held, wanted = [text[what] for what in ("compound", "treatment") if what in text], clean_name(control)
     exactly = np.zeros(len(obs), dtype=bool)
     nearly = pd.Series("", index=obs.index, dtype=object)
     for names in held:

@@ -19,21 +19,22 @@ import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
+from phenolens.core.names import case_note, clean_name, clean_names, emptied_note
 from phenolens.core.provenance import KEY, provenance_text
 from phenolens.profiles.columns import (
     LIKE_METADATA,
     OWN_NAMES,
     Columns,
     KnownRows,
-    case_note,
     feature_columns,
     known_rows,
     nearest,
     of_columns,
-    text_of,
 )
 from phenolens.profiles.profiles import METADATA
 from phenolens.screens.csv_table import column_names, read_csv
+from phenolens.screens.doses import SameDoses
+from phenolens.screens.plate_map import ColumnsNotRead
 
 if TYPE_CHECKING:
     import h5py
@@ -128,7 +129,7 @@ def _plates(names: pd.Series | None, n_rows: int) -> list[np.ndarray]:
     """
     if names is None:
         return [np.arange(n_rows)]
-    code, _ = pd.factorize(text_of(names))
+    code, _ = pd.factorize(clean_names(names))
     order = np.argsort(code, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(code[order])) + 1)
 
@@ -279,11 +280,11 @@ class ForeignTable:
         Features are in the order of the first part. InputError on a missing column, on a duplicated column, and on a
         control that no row matches.
         """
-        found = _Found(control_rows=dict.fromkeys(self.columns.control, 0))
+        found = _Found(dict.fromkeys(self.columns.control, 0), SameDoses(self.columns.same_dose_within))
         for file in self.files:
             where = f"{file.name} " if len(self.files) > 1 else ""
             for raw in raw_parts(file, self.columns):
-                known = known_rows(raw.obs, self.columns, source=file, places=raw.places)
+                known = known_rows(raw.obs, self.columns, source=file, places=raw.places, doses=found.doses)
                 found.add(known, where=where)
                 self.of = self.of or known.of
                 self.notes |= known.notes
@@ -297,7 +298,7 @@ class ForeignTable:
         for control, n_rows in found.control_rows.items():
             if not n_rows:
                 near = nearest(
-                    control.rpartition("=")[2].strip(), sorted(found.names["compound"] | found.names["treatment"])
+                    clean_name(control.rpartition("=")[2]), sorted(found.names["compound"] | found.names["treatment"])
                 )
                 raise InputError(f'{self.path}: no row has --control "{control}"; {near}')
         self.notes |= found.notes(self.columns)
@@ -330,6 +331,8 @@ class _Found:
     """What has been found in the parts so far."""
 
     control_rows: dict[str, int]  # rows that each --control matched
+    doses: SameDoses
+    not_read: ColumnsNotRead = field(default_factory=ColumnsNotRead)
     names: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # of compounds, batches ...
     only_by_case: defaultdict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     emptied: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -339,6 +342,9 @@ class _Found:
     def add(self, known: KnownRows, *, where: str) -> None:
         for what, names in known.names.items():
             self.names[what] |= names
+        treated = known.table[METADATA["role"]] == "treated"
+        for column, values in known.unread[treated].items():
+            self.not_read.add(str(column), values, known.table.loc[treated, METADATA["treatment"]])
         for control, n_rows in known.control_rows.items():
             self.control_rows[control] += n_rows
         for control, rows in known.only_by_case.items():
@@ -348,11 +354,10 @@ class _Found:
 
     def notes(self, columns: Columns) -> set[str]:
         """Notes that need the whole table, one sentence each."""
-        notes = set()
+        notes = {*self.not_read.notes("the table"), *self.doses.notes()}
         for column, counts in self.emptied.items():
             if counts:
-                held = ", ".join(f'"{text}" ({n:,})' for text, n in sorted(counts.items()))
-                notes.add(f"{counts.total():,} rows count as empty in column {column}: {held}")
+                notes.add(emptied_note(column, counts))
         for control, rows in self.only_by_case.items():
             if rows:
                 more = f" and {len(rows) - NAMED:,} more" if len(rows) > NAMED else ""

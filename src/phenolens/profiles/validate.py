@@ -127,6 +127,19 @@ def repeated_rows(numbers: np.ndarray, *, seen: set[bytes] | None = None) -> np.
     return repeated
 
 
+def refuse_repeated_rows(table: AnnData, *, what: str) -> None:
+    """InputError that names the first row that holds exactly the numbers of an earlier one."""
+    numbers = np.asarray(table.X)
+    repeated = repeated_rows(numbers)
+    if repeated.any():
+        row = int(repeated.argmax())
+        first = int((numbers == numbers[row]).all(axis=1).argmax())
+        raise InputError(
+            f'{what}: row "{table.obs_names[row]}" repeats row "{table.obs_names[first]}" in all {table.n_vars} '
+            f"features ({int(repeated.sum()):,} such rows of {table.n_obs:,}): they have the same images; correct them"
+        )
+
+
 def constant_features(numbers: np.ndarray) -> np.ndarray:
     """Which features have one and the same value in all rows: (N, Z) -> (Z,) bool.
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from phenolens.core.errors import InputError
+from phenolens.core.names import clean_names
 from phenolens.core.progress import track
 from phenolens.screens.csv_table import numbers, read_csv, refuse_repeated
 from phenolens.screens.image_files import file_on_disk
@@ -42,16 +43,17 @@ def read_centres(path: Path, screen: Screen, *, skip_missing: bool = False) -> t
             `site`; a CSV with ImageNumber alone and Image.csv next to it; a folder of such folders, one per site;
             CellProfiler's SQLite; a Parquet of CytoTable; DeepProfiler's folder of `locations`. Where the images' table
             has no plate, well and site, its file names say which field it is.
-        screen: Nuclei in fields that it does not have are left out.
-        skip_missing: Leave out, and count, a table of 0 bytes or of a header alone in a folder of many.
+        screen: Nuclei in fields that are not selected are left out.
+        skip_missing: Leave out, and count, nuclei in no field of the screen, and a table of 0 bytes or of a header
+            alone in a folder of many.
 
     Returns:
         `plate`, `well`, `site`, `object_number`, `y` (row), `x` (column), sorted by field and object number. y and x
         are pixels, the centre of the first pixel is 0, 0.
 
     Raises:
-        InputError: A column is missing, a value is not a number, a nucleus is listed twice, or no row is in a field of
-            the screen.
+        InputError: A column is missing, a value is not a number, a nucleus is listed twice, or a nucleus is in no field
+            of the screen.
     """
     path = Path(path)
     counts: dict[str, int] = {}
@@ -69,32 +71,81 @@ def read_centres(path: Path, screen: Screen, *, skip_missing: bool = False) -> t
         images = _beside(path.parent, "Image.csv")
         if images is not None and not _keys(nuclei, screen):
             nuclei = _with_image_table(nuclei, images, screen)
-    return _in_fields(nuclei, screen, source=str(path) if path.is_dir() else path.name), counts
+    source = str(path) if path.is_dir() else path.name
+    centres, n_lost = _in_fields(nuclei, screen, source=source, skip_missing=skip_missing)
+    return centres, counts | ({"nuclei in no field of the screen": n_lost} if n_lost else {})
 
 
-def _in_fields(raw: pd.DataFrame, screen: Screen, *, source: str) -> pd.DataFrame:
-    """The table of read_centres from nuclei with CENTRE_COLUMNS and columns that name the field."""
+def _in_fields(raw: pd.DataFrame, screen: Screen, *, source: str, skip_missing: bool) -> tuple[pd.DataFrame, int]:
+    """The table of read_centres from nuclei with CENTRE_COLUMNS and columns that name the field.
+
+    And the count of nuclei in no field of the whole screen, which are refused without `skip_missing`.
+    """
     keys = _keys(raw, screen)
     if not keys:
         raise InputError(
             f"{source}: no columns that name the field: expected {', '.join(NUMBER_KEYS)}, or "
             f"{', '.join(FIELD_KEYS)} (found: {', '.join(map(str, raw.columns))})"
         )
-    nuclei = pd.DataFrame({ours: _key(raw, name, ours, source=source) for name, ours in keys.items()})
+    placed = raw[raw[list(keys)].notna().all(axis=1)]
+    nuclei = pd.DataFrame({ours: _key(placed, name, ours, source=source) for name, ours in keys.items()})
     for name, ours in CENTRE_COLUMNS.items():
-        nuclei[ours] = numbers(raw, name, source=source)
+        nuclei[ours] = numbers(placed, name, source=source)
     nuclei = nuclei.astype({"object_number": np.int64, "y": float, "x": float})
     fields = screen.table[list(dict.fromkeys([*keys.values(), *FIELD]))]
     refuse_repeated(fields, list(keys.values()), source="the screen", expected="one row per field")
+    known = known_fields(screen)[list(keys.values())]
+    n_lost = _count_lost(nuclei, known, source=source, n_without=len(raw) - len(placed), skip_missing=skip_missing)
     joined = nuclei.merge(fields, on=list(keys.values()), how="inner")
     if joined.empty:
-        raise InputError(
-            f"{source}: none of its {len(nuclei):,} nuclei is in a field of the screen "
-            f"(joined by {', '.join(keys)}); give the centres of this screen"
-        )
+        raise InputError(f"{source}: none of its {len(raw):,} nuclei is in a field of the screen that is selected")
     centres = joined[[*FIELD, *CENTRE_COLUMNS.values()]]
     refuse_repeated(centres, [*FIELD, "object_number"], source=source, expected="one row per nucleus")
-    return centres.sort_values([*FIELD, "object_number"]).reset_index(drop=True)
+    return centres.sort_values([*FIELD, "object_number"]).reset_index(drop=True), n_lost
+
+
+def _count_lost(nuclei: pd.DataFrame, known: pd.DataFrame, *, source: str, n_without: int, skip_missing: bool) -> int:
+    """How many nuclei are in no `known` field, with `n_without` that name none; InputError unless they may be skipped.
+
+    Sites that count from another number than the screen's are refused in any case: nuclei would be cut out of the field
+    beside their own.
+    """
+    names = list(known)
+    is_lost = ~pd.MultiIndex.from_frame(nuclei[names]).isin(pd.MultiIndex.from_frame(known))
+    n_lost = int(is_lost.sum()) + n_without
+    if not n_lost:
+        return 0
+    place = "without a name of its field"
+    if is_lost.any():
+        place = ", ".join(f"{name} {value}" for name, value in nuclei.loc[is_lost, names].iloc[0].items())
+    found = (
+        f"{source}: {n_lost:,} of {len(nuclei) + n_without:,} nuclei are in no field of the screen (first: {place}; "
+        f"the screen has {_examples(known)})"
+    )
+    if "site" in names and is_lost.any():
+        theirs, ours = set(nuclei["site"]), set(known["site"])
+        shift = min(ours) - min(theirs)
+        if shift and {site + shift for site in theirs} == ours:
+            raise InputError(
+                f"{found}; its sites are {min(theirs)} to {max(theirs)}, those of the images {min(ours)} to "
+                f"{max(ours)}: count both from the same number"
+            )
+    if not skip_missing or n_lost == len(nuclei) + n_without:
+        raise InputError(f"{found}; correct the table{'' if skip_missing else ', or run with --skip-missing'}")
+    return n_lost
+
+
+def _examples(known: pd.DataFrame) -> str:
+    """The first values of each column, for messages."""
+    values = {name: sorted(known[name].unique()) for name in known}
+    return ", ".join(
+        f"{name} {' '.join(map(str, held[:3]))}{' ...' * (len(held) > 3)}" for name, held in values.items()
+    )
+
+
+def known_fields(screen: Screen) -> pd.DataFrame:
+    """The fields of a source, selected or not."""
+    return screen.table if screen.not_selected is None else pd.concat([screen.table, screen.not_selected])
 
 
 def _keys(raw: pd.DataFrame, screen: Screen) -> dict[str, str]:
@@ -108,7 +159,7 @@ def _keys(raw: pd.DataFrame, screen: Screen) -> dict[str, str]:
 def _key(raw: pd.DataFrame, name: str, ours: str, *, source: str) -> pd.Series:
     if ours == "well":
         return raw[name].map(well_names(raw[name], source=source))
-    return raw[name].astype(str) if ours == "plate" else numbers(raw, name, source=source)
+    return clean_names(raw[name]) if ours == "plate" else numbers(raw, name, source=source)
 
 
 def _beside(folder: Path, name: str) -> Path | None:
@@ -136,11 +187,11 @@ def _with_fields(nuclei: pd.DataFrame, images: pd.DataFrame, screen: Screen, *, 
             f"{source}: no row for {', '.join(f'{key} {row[key]}' for key in keys)}, of {int(lost.sum()):,} nuclei; "
             "add the table of images that belongs to the nuclei"
         )
-    return joined.loc[joined["Metadata_Plate"].notna(), [*FIELD_KEYS, *CENTRE_COLUMNS]]
+    return joined[[*FIELD_KEYS, *CENTRE_COLUMNS]]
 
 
 def _fields_of(images: pd.DataFrame, screen: Screen, *, source: str) -> pd.DataFrame:
-    """Plate, well and site of each image, from its columns or its files' names; empty for another screen's images."""
+    """Plate, well and site of each image, from its columns or its files' names; empty for images of no field."""
     named = _columns(images, {key: ("Image_", "Metadata_", "") for key in FIELD_KEYS})
     if len(named) == len(FIELD_KEYS):
         return images[list(named.values())].set_axis(list(FIELD_KEYS), axis=1)
@@ -148,9 +199,10 @@ def _fields_of(images: pd.DataFrame, screen: Screen, *, source: str) -> pd.DataF
         column = _columns(images, {f"FileName_{channel}": ("Image_", "")}).get(f"FileName_{channel}")
         if column is None or f"file_{channel}" not in screen.table:
             continue
-        names = screen.table[f"file_{channel}"].map(lambda text: file_on_disk(text).name)
+        fields = known_fields(screen)
+        names = fields[f"file_{channel}"].map(lambda text: file_on_disk(text).name)
         if names.is_unique:
-            by_name = screen.table[FIELD].set_index(names).rename(columns=dict(zip(FIELD, FIELD_KEYS)))
+            by_name = fields[FIELD].set_index(names).rename(columns=dict(zip(FIELD, FIELD_KEYS)))
             return by_name.reindex(images[column]).reset_index(drop=True).set_axis(images.index)
     raise InputError(
         f"{source}: does not name the field of an image: expected {', '.join(FIELD_KEYS)}, or FileName_<channel> with "
@@ -238,8 +290,7 @@ def _parquet(path: Path, screen: Screen) -> pd.DataFrame:
     if len(fields) == len(FIELD_KEYS):
         return nuclei
     known = _fields_of(nuclei, screen, source=path.name)
-    both = pd.concat([nuclei[list(wanted)], known], axis=1)
-    return both[both["Metadata_Plate"].notna()]
+    return pd.concat([nuclei[list(wanted)], known], axis=1)
 
 
 def _site_folders(folder: Path, screen: Screen, skip_missing: bool) -> tuple[pd.DataFrame, dict[str, int]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from phenolens.core.bounds import Bounded
+from phenolens.core.bounds import Bounded, Share
 from phenolens.core.errors import InputError
 
 PLATE_MAP = "plate_map.csv"  # in a source folder
@@ -21,8 +21,33 @@ class LayoutConfig(Bounded):
     pattern: str = ""  # file names of --layout pattern, such as {plate}/{well}_s{site}_w{channel}.tif
     channels: tuple[str, ...] = ()  # channels to take, in this order, also renamed as DNA=w1; all when none is named
     controls: tuple[str, ...] = ("DMSO",)  # compounds that are controls where there is no column role
+    # columns of the tables by other names than those of docs/formats.md
+    plate_column: str | None = None
+    well_column: str | None = None
+    site_column: str | None = None
+    batch_column: str | None = None
+    compound_column: str | None = None
+    concentration_column: str | None = None
+    mechanism_column: str | None = None
+    role_column: str | None = None
+    same_dose_within: Share = 0.0  # doses of a compound that differ by at most this share (0.01) count as one
     # centres of cells: CSV, folder, SQLite or Parquet (default: Nuclei.csv in the source, if it exists)
     centres: Path | None = None
+
+    @property
+    def named_columns(self) -> dict[str, str]:
+        """The screen's column -> the one that a flag names for it."""
+        named = {
+            "plate": self.plate_column,
+            "well": self.well_column,
+            "site": self.site_column,
+            "batch": self.batch_column,
+            "compound": self.compound_column,
+            "concentration_um": self.concentration_column,
+            "moa": self.mechanism_column,
+            "role": self.role_column,
+        }
+        return {ours: name for ours, name in named.items() if name is not None}
 
     def plate_map_path(self, source: Path) -> Path | None:
         """The plate map, given or in the source; None where there is none."""

@@ -64,13 +64,19 @@ def numbers(table: pd.DataFrame, column: str, *, source: str, whole: bool = Fals
     return values.astype(int) if whole else values
 
 
-def refuse_rows(bad: pd.Series | np.ndarray, values: pd.Series, *, expected: str, source: str) -> None:
-    """InputError with the first bad value of a column and what was expected (the row below the column names is 2)."""
+def refuse_rows(
+    bad: pd.Series | np.ndarray, values: pd.Series, *, expected: str, source: str, places: np.ndarray | None = None
+) -> None:
+    """InputError with the first bad value of a column and what was expected (the row below the column names is 2).
+
+    With `places`, the rows' places in their file from 0, rows are counted from 1.
+    """
     is_bad = np.asarray(bad, bool)
     if is_bad.any():
         row = int(is_bad.argmax())
+        number = row + 2 if places is None else int(places[row]) + 1
         raise InputError(
-            f'{source}, row {row + 2}: {values.name} is "{values.iloc[row]}", expected {expected} '
+            f'{source}, row {number}: {values.name} is "{values.iloc[row]}", expected {expected} '
             f"({int(is_bad.sum()):,} such rows); correct the table"
         )
 

@@ -4,8 +4,8 @@ Plate, well, site and treatment are columns as in plate_map.py; a plate map may 
 """
 
 import re
-from collections.abc import Callable
-from functools import cache
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import unquote, urlsplit
 
@@ -14,12 +14,14 @@ import pandas as pd
 from phenolens.core.errors import InputError
 from phenolens.screens.config import LayoutConfig, chosen_channels
 from phenolens.screens.image_files import IMAGE_SUFFIXES, ImageReference, count_unnamed, file_on_disk
-from phenolens.screens.plate_map import known_columns, read_as_text, with_treatments
+from phenolens.screens.plate_map import known_columns, lacking, read_as_text, shortened, with_treatments
+from phenolens.screens.repeated_images import refuse_repeated_images
 from phenolens.screens.screen import Screen
 
 FILE = "file_"
 FILE_COLUMN = re.compile(r"^(?:Image_)?FileName_(?P<channel>.+)$")
 URL_COLUMN = re.compile(r"^(?:Image_)?URL_(?P<channel>.+)$")
+OF_FILES = re.compile(r"^(?:Image_)?(?:FileName|PathName|URL|Frame)_")
 ILLUMINATION = re.compile(r"^Illum", re.IGNORECASE)  # correction functions next to the images, as .npy
 INPUTS, INDEX, IMAGES, LOCATIONS = "inputs", Path("metadata", "index.csv"), "images", "locations"  # of DeepProfiler
 OUTLINES = "Outlines"  # masks of the cells, not a channel
@@ -39,6 +41,7 @@ def read_table(source: Path, *, config: LayoutConfig, skip_missing: bool = False
     return _screen(
         raw,
         files,
+        read=[name for name in map(str, raw) if name.startswith(FILE)],
         expected=f"{FILE}<channel>, such as {FILE}DNA",
         source=source,
         table=path,
@@ -62,17 +65,22 @@ def read_loaddata(source: Path, *, config: LayoutConfig, skip_missing: bool = Fa
             match = expression.match(name)
             if match and not ILLUMINATION.match(match["channel"]):
                 columns.setdefault(match["channel"], name)
-    folder_of = _folders(Path(source))
-    files = {name: _references(raw, name, column, folder_of, source=path.name) for name, column in columns.items()}
-    return _screen(
+    folders = _Folders(Path(source))
+    files = {name: _references(raw, name, column, folders, source=path.name) for name, column in columns.items()}
+    screen = _screen(
         raw,
         pd.DataFrame(files),
+        read=[name for name in map(str, raw) if OF_FILES.match(name)],
+        notes=folders.notes(path.name),
         expected="FileName_<channel>, Image_FileName_<channel> or URL_<channel>",
         source=source,
         table=path,
         config=config,
         skip_missing=skip_missing,
     )
+    refuse_repeated_images(screen)
+    folders.refuse_shared(path.name)
+    return screen
 
 
 def read_deepprofiler(source: Path, *, config: LayoutConfig, skip_missing: bool = False) -> Screen:
@@ -97,6 +105,7 @@ def read_deepprofiler(source: Path, *, config: LayoutConfig, skip_missing: bool 
     return _screen(
         others,
         files,
+        read=[OUTLINES],
         expected=f"whose values are images within {inputs / IMAGES} ({', '.join(IMAGE_SUFFIXES)}), such as DNA",
         source=source,
         table=path,
@@ -121,20 +130,25 @@ def _screen(
     raw: pd.DataFrame,
     files: pd.DataFrame,
     *,
+    read: Collection[str],
     expected: str,
     source: Path,
     table: Path,
     config: LayoutConfig,
     skip_missing: bool,
+    notes: Sequence[str] = (),
 ) -> Screen:
-    """The screen of a table's rows and the files of all its channels; without any, `expected` is in the InputError."""
+    """The screen of a table's rows and the files of all its channels, made of the columns `read`.
+
+    Without any file, `expected` is in the InputError.
+    """
     if files.columns.empty:
         raise InputError(f"{table}: no column {expected} (found: {', '.join(map(str, raw.columns[:20]))})")
     channels = chosen_channels(list(files.columns.astype(str)), config.channels, source=table.name)
-    fields = known_columns(raw, source=table.name)
+    fields = known_columns(raw, source=table.name, named=config.named_columns, read=read)
     for name in ("plate", "well"):
         if name not in fields:
-            raise InputError(f"{table}: no column for the {name}; add it (docs/formats.md names the columns)")
+            raise lacking(name, table)
     n_unnamed = count_unnamed(source, (str(text) for text in files.to_numpy().ravel() if pd.notna(text)))
     chosen = files[list(channels.values())].set_axis([f"{FILE}{ours}" for ours in channels], axis=1)
     return with_treatments(
@@ -145,12 +159,12 @@ def _screen(
         skip_missing=skip_missing,
         table=table,
         left_out={"images that the table does not name": n_unnamed},
+        columns=[*map(str, raw), *read],
+        notes=notes,
     )
 
 
-def _references(
-    raw: pd.DataFrame, channel: str, column: str, folder_of: Callable[[str], Path], *, source: str
-) -> pd.Series:
+def _references(raw: pd.DataFrame, channel: str, column: str, folder_of: "_Folders", *, source: str) -> pd.Series:
     """Each row's file as in `file_<channel>`; empty where the table has none."""
     if URL_COLUMN.match(column):
         paths = raw[column].map(lambda url: _local(url, column, source=source), na_action="ignore").astype(object)
@@ -174,24 +188,62 @@ def _references(
     return pd.Series(list(map(reference, folders, names, pages)), index=raw.index, dtype=object)
 
 
-def _folders(source: Path) -> Callable[[str], Path]:
-    """A function from a PathName to its folder on this machine, relative to `source` if it is inside."""
+class _Folders:
+    """The folder on this machine of each PathName, relative to `source` if it is inside.
 
-    @cache
-    def folder_of(path_name: str) -> Path:
+    A PathName that does not exist is searched in `source` by the end of its path, the longest first, and last in
+    `source` itself.
+    """
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self.found: dict[str, Path] = {}
+
+    def __call__(self, path_name: str) -> Path:
         text = path_name.strip()
-        parts = (PureWindowsPath(text) if "\\" in text else PurePosixPath(text)).parts
+        if text not in self.found:
+            self.found[text] = self._found(text)
+        return self.found[text]
+
+    def _found(self, text: str) -> Path:
         if text and Path(text).is_absolute() and Path(text).is_dir():
             found = Path(text)
-            inside = found.is_relative_to(source.resolve())
-            return found.relative_to(source.resolve()) if inside else found
+            inside = found.is_relative_to(self.source.resolve())
+            return found.relative_to(self.source.resolve()) if inside else found
+        parts = _parts(text)
         for first in range(len(parts)):
             end = Path(*(part for part in parts[first:] if part not in ("/", "..")))
-            if (source / end).is_dir():
+            if (self.source / end).is_dir():
                 return end
         return Path()
 
-    return folder_of
+    def refuse_shared(self, source: str) -> None:
+        """InputError where the search gives several PathNames one folder: plates whose folders end alike."""
+        for folder, names in self._names().items():
+            if len(names) > 1 and folder != Path():
+                raise InputError(
+                    f"{source}: {len(names)} folders are {folder} here, by the end of their paths: "
+                    f"{shortened(names)}; add the missing folders, or correct the paths"
+                )
+
+    def notes(self, source: str) -> list[str]:
+        """A note where the images of several PathNames are searched in the source itself."""
+        flat = self._names()[Path()]
+        if len(flat) < 2:
+            return []
+        return [f"{source}: images of {len(flat)} folders are searched in the source itself: {shortened(flat)}"]
+
+    def _names(self) -> defaultdict[Path, list[str]]:
+        """The different PathNames of each folder."""
+        names: defaultdict[Path, dict[tuple[str, ...], str]] = defaultdict(dict)
+        for text, folder in self.found.items():
+            if text:
+                names[folder].setdefault(_parts(text), text)
+        return defaultdict(list, {folder: list(texts.values()) for folder, texts in names.items()})
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return (PureWindowsPath(text) if "\\" in text else PurePosixPath(text)).parts
 
 
 def _local(url: str, column: str, *, source: str) -> str:

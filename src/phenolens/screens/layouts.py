@@ -12,6 +12,7 @@ from phenolens.screens.filename_pattern import read_pattern
 from phenolens.screens.image_files import with_files
 from phenolens.screens.image_table import locations_folder, read_deepprofiler, read_loaddata, read_table
 from phenolens.screens.ome_zarr import read_ome_zarr
+from phenolens.screens.repeated_images import refuse_repeated_images
 from phenolens.screens.scportrait import open_h5sc
 from phenolens.screens.screen import FinishedCrops, Screen, Selection
 
@@ -29,7 +30,7 @@ class Layout:
 
 
 def _bbbc021(source: Path, config: LayoutConfig, selection: Selection) -> Opened:
-    return read_bbbc021(source, images=source, selection=selection), None
+    return refuse_repeated_images(read_bbbc021(source, images=source, selection=selection)), None
 
 
 def _fields(read: Callable[..., Screen]) -> Callable[[Path, LayoutConfig, Selection], Opened]:
@@ -39,7 +40,8 @@ def _fields(read: Callable[..., Screen]) -> Callable[[Path, LayoutConfig, Select
         if not source.is_dir():
             raise InputError(f"{source}: no such folder; give the folder that holds the images")
         whole = read(source, config=config, skip_missing=selection.skip_missing)
-        return with_files(selection.of(whole), skip_missing=selection.skip_missing), None
+        found = with_files(selection.of(whole), skip_missing=selection.skip_missing)
+        return refuse_repeated_images(found), None
 
     return opened
 

@@ -1,18 +1,21 @@
 """The treatment of each well, from a plate map or the table of images, with defaults for missing columns.
 
 Columns may have any of the names below; case, spaces, and a leading `Metadata_` or `Image_Metadata_` do not matter.
+What no column of these is read as is reported by name.
 """
 
-import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
+from phenolens.core.names import clean_name, clean_names
 from phenolens.screens.config import LayoutConfig
-from phenolens.screens.csv_table import numbers, read_csv, refuse_repeated
+from phenolens.screens.csv_table import column_names, numbers, read_csv, refuse_repeated
+from phenolens.screens.doses import is_dose_column, is_unit_column, micromolar, plain_name, resembles_dose
 from phenolens.screens.image_files import missing_line
 from phenolens.screens.screen import Screen, checked_screen, well_names, where_of
 
@@ -22,11 +25,20 @@ NAMES = {
     "site": ("site", "field", "fov"),
     "batch": ("batch",),
     "compound": ("compound", "compound_name", "treatment", "drug"),
-    "concentration_um": ("concentration_um", "concentration", "dose_um", "dose"),
+    "concentration_um": ("concentration_um", "concentration", "conc", "dose", "final_conc", "mmoles_per_liter"),
     "moa": ("moa", "mechanism", "mechanism_of_action"),
     "role": ("role",),
 }
+FLAGS = {"concentration_um": "--concentration-column", "moa": "--mechanism-column"}  # others: their own name
 TREATMENT = ("compound", "concentration_um", "moa", "role", "batch")
+UNREAD = "unread: "  # before the names of columns that are kept until they are reported
+# Columns that say where a well or a repeat is, and differ between the wells of a treatment as a matter of course.
+PLACES = frozenset(
+    "row column col well_row well_column well_col replicate rep index image_number imagenumber table_number "
+    "tablenumber position well_index plate_map_name".split()
+)
+MOST_VALUES = 20  # of a column that may describe a treatment; a column of more is a measurement
+MOST_NAMED = 12
 
 
 def read_as_text(path: Path, *, columns: Collection[str] = ()) -> pd.DataFrame:
@@ -37,47 +49,88 @@ def read_as_text(path: Path, *, columns: Collection[str] = ()) -> pd.DataFrame:
     return read_csv(path, columns=columns, text=header)
 
 
-def known_columns(raw: pd.DataFrame, *, source: str) -> pd.DataFrame:
-    """The columns of `raw` that NAMES knows, under our names; wells as B02, site and concentration as numbers.
+def known_columns(
+    raw: pd.DataFrame, *, source: str, named: Mapping[str, str] | None = None, read: Collection[str] = ()
+) -> pd.DataFrame:
+    """The columns of a table that NAMES knows, under our names; wells as B02, site and concentration as numbers.
 
-    Raises InputError for two columns of one meaning, an invalid well name and a value that is not a number.
+    Args:
+        raw: The table.
+        source: The table's name, for messages.
+        named: Our name -> the column that a flag names for it, where the table has that.
+        read: Columns that the caller reads.
+
+    Returns:
+        The known columns; and the others, but for those of `read`, as text under UNREAD and their table's name.
+
+    Raises:
+        InputError: Two columns have one meaning, a well name is invalid, or a value is not a number.
     """
-    found: dict[str, str] = {}
+    by_flag = {ours: name for ours, name in (named or {}).items() if name in raw.columns}
+    found = dict(by_flag)
+    units = []
     for name in map(str, raw.columns):
-        plain = re.sub(r"^(image_)?metadata_", "", re.sub(r"[\s-]+", "_", name.strip().lower()))
-        ours = next((ours for ours, names in NAMES.items() if plain in names), None)
+        if name in found.values() or name in read:
+            continue
+        if is_unit_column(name):
+            units.append(name)
+        ours = _meaning(name)
+        if ours in by_flag:
+            continue
         if ours in found:
-            raise InputError(f"{source}: the columns {found[ours]} and {name} both give the {ours}; keep one of them")
+            raise InputError(
+                f"{source}: the columns {found[ours]} and {name} both give the {ours}; keep one of them, or name it "
+                f"with {_flag(ours)}"
+            )
         if ours is not None:
             found[ours] = name
     known = raw[list(found.values())].set_axis(list(found), axis=1)
     for name in ("plate", "batch", "compound", "moa", "role"):
         if name in known:
-            known[name] = known[name].astype(object).where(known[name].notna(), None)
+            names = clean_names(known[name])
+            known[name] = names.where(names != "", None)
     if "well" in known:
         known["well"] = known["well"].map(well_names(known["well"], source=source))
     if "site" in known:
         known["site"] = numbers(raw, found["site"], source=source, whole=True)
     if "concentration_um" in known:
-        given = known[known["concentration_um"].notna()]
-        known["concentration_um"] = numbers(given, "concentration_um", source=source).reindex(known.index)
+        known["concentration_um"] = micromolar(raw, found["concentration_um"], source=source)
+        read = (*read, *units)
+    for name in raw.columns:
+        if name not in found.values() and name not in read and raw[name].notna().any():
+            known[f"{UNREAD}{source}: {name}"] = clean_names(raw[name])
     return known
 
 
-def read_plate_map(path: Path) -> pd.DataFrame:
+def _meaning(column: str) -> str | None:
+    """Which of NAMES a column's name stands for."""
+    plain = plain_name(column)
+    if is_dose_column(column):
+        return "concentration_um"
+    return next((ours for ours, names in NAMES.items() if plain in names), None)
+
+
+def _flag(ours: str | None) -> str:
+    return FLAGS.get(str(ours), f"--{ours}-column")
+
+
+def lacking(ours: str, source: str | Path) -> InputError:
+    """The error for a table without a column that it needs."""
+    names = f"it may be called {', '.join(NAMES[ours])}, or name it with {_flag(ours)}"
+    return InputError(f"{source}: no column for the {ours} ({names})")
+
+
+def read_plate_map(path: Path, *, named: Mapping[str, str] | None = None) -> pd.DataFrame:
     """One row per well: `well`, `compound` and, if the file has them, `plate` and the rest of TREATMENT.
 
-    Without `plate` it applies to every plate. Raises InputError without a well or compound column and for a well that
-    is listed twice.
+    Without `plate` it applies to every plate. Columns that are not read are kept as in known_columns. Raises InputError
+    without a well or compound column and for a well that is listed twice.
     """
     path = Path(path)
-    known = known_columns(read_as_text(path), source=path.name)
+    known = known_columns(read_as_text(path), source=path.name, named=named)
     for name in ("well", "compound"):
         if name not in known:
-            raise InputError(
-                f"{path}: no column for the {name} (it may be called {', '.join(NAMES[name])}); a plate map has one "
-                "row per well"
-            )
+            raise InputError(f"{lacking(name, path)}; a plate map has one row per well")
     keys = ["plate", "well"] if "plate" in known else ["well"]
     refuse_repeated(known, keys, source=path.name, expected="one row per well")
     return known.drop(columns="site", errors="ignore")
@@ -93,6 +146,8 @@ def with_treatments(
     table: Path | None = None,
     folder: Path | None = None,
     left_out: Mapping[str, int] | None = None,
+    columns: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Screen:
     """The screen of fields whose treatments are in their own columns or in the plate map.
 
@@ -105,6 +160,8 @@ def with_treatments(
         table: What the fields were read from; None for folders, which cannot give treatments.
         folder: What `file_<channel>` is relative to; the source by default.
         left_out: What is already left out, by what it was.
+        columns: The names in `table`'s header, which the flags may name.
+        notes: What the reader assumed, a sentence each.
 
     Raises:
         InputError: A field lacks a file of a channel; there are no treatments; or as in `with_plate_map`,
@@ -127,13 +184,97 @@ def with_treatments(
     tables = [path for path in (table, map_path) if path is not None]
     if not tables:
         raise InputError(f"{source}: these files do not give the treatment of a well; give a CSV with --plate-map")
+    fields = fields.assign(plate=clean_names(fields["plate"]))
     if map_path is not None:
-        fields, more = with_plate_map(fields, read_plate_map(map_path), source=map_path.name, skip_missing=skip_missing)
+        plate_map = read_plate_map(map_path, named=config.named_columns)
+        columns = (*columns, *column_names(map_path))
+        fields, more = with_plate_map(fields, plate_map, source=map_path.name, skip_missing=skip_missing)
         counts |= more
+    for ours, name in config.named_columns.items():
+        if name not in columns:
+            raise InputError(
+                f'{_flag(ours)} "{name}": no such column in {" or ".join(path.name for path in tables)} (found: '
+                f"{', '.join(columns[:MOST_NAMED])})"
+            )
+    unread = [name for name in map(str, fields) if name.startswith(UNREAD)]
+    if "concentration_um" not in fields:
+        _refuse_unread_doses(unread)
+        if "compound" in fields:
+            notes = (*notes, f"{tables[-1].name}: no column for the concentration: a compound is one treatment")
     fields = with_defaults(fields, controls=config.controls, source=tables[-1].name)
-    sources = {path.name: sha256(path) for path in tables}
-    screen = checked_screen(fields, channels=channels, folder=folder or source, source=tables[0].name, sources=sources)
+    screen = checked_screen(
+        fields.drop(columns=unread),
+        channels=channels,
+        folder=folder or source,
+        source=tables[0].name,
+        sources={path.name: sha256(path) for path in tables},
+        same_dose_within=config.same_dose_within,
+        notes=(*notes, *_unread_notes(fields, unread)),
+    )
     return screen.leaving_out(counts)
+
+
+def _refuse_unread_doses(unread: Sequence[str]) -> None:
+    """InputError for a column that may hold concentrations, where no column is read as such."""
+    for name in unread:
+        source, column = name.removeprefix(UNREAD).split(": ", 1)
+        if resembles_dose(column):
+            raise InputError(
+                f'{source}: column "{column}" may hold concentrations and is not read; name it with '
+                f"--concentration-column, call it {', '.join(NAMES['concentration_um'][:4])} (micromolar, or with its "
+                "unit: conc_nM), or remove it"
+            )
+
+
+def _unread_notes(fields: pd.DataFrame, unread: Sequence[str]) -> list[str]:
+    """Which columns (under UNREAD) are not read, and which of them differ within a treatment, by table."""
+    by_source: dict[str, ColumnsNotRead] = {}
+    treated = fields[fields["role"] != "control"]
+    treatment = treated["compound"].astype(str) + "@" + treated["concentration_um"].astype(str)
+    for name in unread:
+        source, column = name.removeprefix(UNREAD).split(": ", 1)
+        by_source.setdefault(source, ColumnsNotRead()).add(column, treated[name].fillna(""), treatment)
+    return [note for source, held in by_source.items() for note in held.notes(source)]
+
+
+@dataclass
+class ColumnsNotRead:
+    """Which columns of a table are not read, and which of them differ between the rows of one treatment."""
+
+    kinds: dict[str, set[str]] = field(default_factory=dict)  # what each column holds, MOST_VALUES + 1 at most
+    of_treatments: dict[str, dict[str, str]] = field(default_factory=dict)  # column -> treatment -> its first
+    pooled: set[str] = field(default_factory=set)
+
+    def add(self, column: str, values: pd.Series, treatments: pd.Series) -> None:
+        """Add some rows of the treated wells."""
+        kinds = self.kinds.setdefault(column, set())
+        first = self.of_treatments.setdefault(column, {})
+        if len(kinds) > MOST_VALUES:
+            return
+        for treatment, kind in dict.fromkeys(zip(treatments, values)):
+            kinds.add(kind)
+            if first.setdefault(treatment, kind) != kind:
+                self.pooled.add(column)
+
+    def notes(self, source: str) -> list[str]:
+        """A note on the columns, and one on those that may describe a treatment: of few values, and no place."""
+        differing = [
+            f"{column} ({shortened(sorted(kind or 'empty' for kind in kinds))})"
+            for column, kinds in self.kinds.items()
+            if column in self.pooled and len(kinds) <= MOST_VALUES and plain_name(column) not in PLACES
+        ]
+        notes = [f"columns of {source} that are not read: {shortened(list(self.kinds))}"] if self.kinds else []
+        if differing:
+            notes.append(
+                f"columns of {source} that differ within a treatment, whose wells are pooled: {shortened(differing)}"
+            )
+        return notes
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = [f"and {len(names) - MOST_NAMED:,} more"] if len(names) > MOST_NAMED else []
+    return ", ".join([*names[:MOST_NAMED], *more])
 
 
 def with_plate_map(
@@ -179,14 +320,11 @@ def with_defaults(fields: pd.DataFrame, *, controls: Collection[str], source: st
     """
     fields = fields.copy()
     if "compound" not in fields:
-        raise InputError(
-            f"{source}: no column for the compound (it may be called {', '.join(NAMES['compound'])}); add it, or give "
-            "a plate map with --plate-map"
-        )
+        raise InputError(f"{lacking('compound', source)}; add it, or give a plate map with --plate-map")
     if "site" not in fields:
         fields["site"] = 1
-    names = {name.strip().casefold() for name in controls}
-    is_control = fields["compound"].astype(str).str.strip().str.casefold().isin(names)
+    names = {clean_name(name).casefold() for name in controls}
+    is_control = clean_names(fields["compound"]).str.casefold().isin(names)
     role = pd.Series("treated", index=fields.index, dtype=object).mask(is_control, "control")
     fields["role"] = _or(fields, "role", role)
     fields["batch"] = _or(fields, "batch", fields["plate"])

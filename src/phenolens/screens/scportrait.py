@@ -20,7 +20,7 @@ import pandas as pd
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig, chosen_channels, given_path
-from phenolens.screens.plate_map import known_columns, with_treatments
+from phenolens.screens.plate_map import UNREAD, known_columns, lacking, shortened, with_treatments
 from phenolens.screens.screen import FIELD, METADATA, FinishedCrops, Screen, Selection, UInt16Array
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ IMAGES = "obsm/single_cell_images"
 ABOUT_IMAGES = "single_cell_images"  # in uns
 CELL_ID = "cell_id"
 OBJECT_NUMBER = "Metadata_ObjectNumber"  # of files that phenolens wrote
+OF_CELLS = ("cell_id", "treatment", "field", "y", "x", "is_noise")  # of phenolens's own columns
 CELL = ["object_number", "y", "x"]
 WHITE = 65_535
 BATCH = 256  # crops in memory at a time
@@ -94,9 +95,13 @@ def open_h5sc(source: Path, config: LayoutConfig, selection: Selection) -> tuple
     """
     path = h5sc_file(source, config)
     obs, names = _tables(path)
-    known = known_columns(obs, source=path.name)
+    own = [name for name in (OBJECT_NUMBER, CELL_ID, *(METADATA[ours] for ours in OF_CELLS)) if name in obs]
+    known = known_columns(obs, source=path.name, named=config.named_columns, read=own)
+    prefix = f"{UNREAD}{path.name}: "
+    of_cells = [name.removeprefix(prefix) for name in map(str, known) if name.startswith(prefix)]
+    known = known[[name for name in known if not str(name).startswith(prefix)]]  # they differ from cell to cell
     if "well" not in known:
-        raise InputError(f"{path}: no column of obs gives the well (found: {', '.join(map(str, obs.columns))})")
+        raise lacking("well", path)
     rows = known.assign(path=np.arange(len(obs)).astype(str))
     for name, value in (("plate", path.stem), ("site", 1)):
         if name not in rows:
@@ -115,6 +120,8 @@ def open_h5sc(source: Path, config: LayoutConfig, selection: Selection) -> tuple
         skip_missing=selection.skip_missing,
         table=path,
         folder=path.parent,
+        columns=list(map(str, obs)),
+        notes=[f"columns of {path.name} that are not read: {shortened(of_cells)}"] if of_cells else [],
     )
     screen = selection.of(screen)
     cells = rows[[*FIELD, *CELL, "path"]].merge(screen.table[FIELD])

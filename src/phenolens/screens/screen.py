@@ -4,7 +4,7 @@ The reader of a layout makes it, every later step takes it.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from phenolens.core.errors import InputError
+from phenolens.core.names import case_note, clean_name, clean_names
+from phenolens.screens.doses import SameDoses
 
 COLUMNS = {
     "plate": "plate name, as text",
@@ -62,6 +64,8 @@ class Screen:
         folder: Where the images are.
         sources: SHA-256 of the tables it was read from, by file name.
         left_out: How many of what the reader was allowed to leave out, by what it was.
+        notes: What was assumed, a sentence each.
+        not_selected: The rows of fields that the source has and the selection does not.
     """
 
     table: pd.DataFrame
@@ -69,6 +73,8 @@ class Screen:
     folder: Path
     sources: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    not_selected: pd.DataFrame | None = None
 
     @property
     def wells(self) -> pd.DataFrame:
@@ -117,7 +123,8 @@ class Selection:
                 )
             table = table[(table["role"] == "control") | table["moa"].notna()]
         chosen = np.ones(len(table), dtype=bool)
-        for name, wanted in (("plate", self.plates), ("well", self.wells), ("site", self.sites)):
+        plates = tuple(clean_name(name) for name in self.plates)
+        for name, wanted in (("plate", plates), ("well", self.wells), ("site", self.sites)):
             for value in wanted:
                 if not (table[name] == value).any():
                     known = sorted({str(kind) for kind in table[name]})
@@ -129,7 +136,9 @@ class Selection:
                 chosen &= table[name].isin(wanted).to_numpy()
         if not chosen.any():
             raise InputError("no field is in all of the chosen plates, wells and sites; choose fewer of them")
-        return replace(screen, table=table[chosen].reset_index(drop=True))
+        table = table[chosen]
+        others = screen.table.drop(index=table.index)
+        return replace(screen, table=table.reset_index(drop=True), not_selected=others)
 
 
 LABELLED = Selection()
@@ -192,7 +201,7 @@ def cell_metadata(cells: pd.DataFrame) -> pd.DataFrame:
 
 def well_name(raw: str) -> str:
     """`b2` or `B2` or `B002` as `B02`; InputError for any other text."""
-    match = re.fullmatch(r"\s*([A-Za-z]{1,2})0*(\d{1,2})\s*", str(raw))
+    match = re.fullmatch(r"([A-Za-z]{1,2})0*(\d{1,2})", clean_name(raw))
     if match is None or int(match[2]) == 0:
         raise InputError(f'"{raw}" is not a well name: expected row letter(s) and a column number, such as B02')
     return f"{match[1].upper()}{int(match[2]):02d}"
@@ -217,6 +226,8 @@ def checked_screen(
     folder: Path,
     source: str,
     sources: Mapping[str, str] | None = None,
+    same_dose_within: float = 0.0,
+    notes: Collection[str] = (),
 ) -> Screen:
     """A Screen from a table that a reader made, checked against COLUMNS.
 
@@ -226,6 +237,8 @@ def checked_screen(
         folder: What the paths in `file_<channel>` are relative to.
         source: The file that the table came from, for messages.
         sources: SHA-256 of the tables, by file name.
+        same_dose_within: Doses of a compound that differ by at most this share count as one.
+        notes: What the reader assumed, a sentence each.
 
     Raises:
         InputError: A column is missing; a cell is empty; a well name, role or concentration is not valid; a field is
@@ -238,12 +251,11 @@ def checked_screen(
     if table.empty:
         raise InputError(f"{source}: no rows; expected one row per field of view")
     table = table.copy()
-    for name in ("plate", "well", "batch", "compound", "role"):
-        _fail_on(
-            table[name].isna() | (table[name].astype(str).str.strip() == ""), table, f'column "{name}" is empty', source
-        )
-        table[name] = table[name].astype(str)
-    table["moa"] = table["moa"].astype(object).where(table["moa"].notna(), None)
+    for name in ("plate", "well", "batch", "compound", "role", "moa"):
+        table[name] = clean_names(table[name])
+        if name != "moa":
+            _fail_on(table[name] == "", table, f'column "{name}" is empty', source)
+    table["moa"] = table["moa"].where(table["moa"] != "", None)
     table["concentration_um"] = pd.to_numeric(table["concentration_um"], errors="coerce")
     bad_concentration = ~np.isfinite(table["concentration_um"].to_numpy(float)) | (table["concentration_um"] < 0)
     _fail_on(bad_concentration, table, "the concentration is not a number of at least 0 (micromolar)", source)
@@ -255,6 +267,8 @@ def checked_screen(
         "the plate, well and site are those of an earlier row",
         source,
     )
+    doses = SameDoses(same_dose_within)
+    table["concentration_um"] = doses.joined(table["compound"], table["concentration_um"])
     for group, value, problem in (
         (["plate", "well"], ["compound", "concentration_um"], "one well, two treatments"),
         (["compound", "concentration_um"], ["moa"], "one treatment, two mechanisms"),
@@ -269,7 +283,15 @@ def checked_screen(
     if not (table["role"] == "control").any():
         raise InputError(f"{source}: no well with the role control; controls are needed to normalise profiles")
     table = table.sort_values(["plate", "well", "site"], kind="stable").reset_index(drop=True)
-    return Screen(table=table, channels=tuple(channels), folder=Path(folder), sources=dict(sources or {}))
+    names = {"compound": "compound", "moa": "mechanism", "batch": "batch", "plate": "plate"}
+    differing = set().union(*(case_note(what, set(table[name].dropna())) for name, what in names.items()))
+    return Screen(
+        table=table,
+        channels=tuple(channels),
+        folder=Path(folder),
+        sources=dict(sources or {}),
+        notes=(*notes, *sorted(differing | doses.notes())),
+    )
 
 
 def _fail_on(bad: pd.Series, table: pd.DataFrame, what: str, source: str) -> None:

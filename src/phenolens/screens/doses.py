@@ -1,0 +1,188 @@
+"""Concentrations in micromolar: which column holds them, in which unit, and which of them are one dose."""
+
+import re
+from collections.abc import Iterable
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from phenolens.core.errors import InputError
+from phenolens.core.names import clean_name
+from phenolens.screens.csv_table import refuse_rows
+
+MOLAR = re.compile(r"(?P<prefix>[pnum]?)_?(?:m|mol|molar|moles?_?(?:/|per)_?(?:l|lit(?:er|re)))(?:_?/_?l)?")
+PREFIXES = {"p": 1e-6, "n": 1e-3, "u": 1.0, "m": 1e3, "": 1e6}  # to micromolar
+WORDS = {"picomolar": 1e-6, "nanomolar": 1e-3, "micromolar": 1.0, "millimolar": 1e3}
+DOSE = r"(?:(?:final|compound|cmpd|cpd|drug|treatment|pert|nominal|test)_)*(?:concentrations?|concn?|doses?|dosage)"
+DOSE_COLUMN = re.compile(rf"{DOSE}(?:_(?:in_)?(?P<unit>.+))?")
+UNIT_COLUMN = re.compile(rf"(?:{DOSE}_)?units?")
+LIKE_A_DOSE = re.compile(r"(?:^|_)(?:con[ck]|kon[cz]|dos[ei]s|dosage|molar)|^dos[ei]|(?:^|_)(?:[pnum]m|[pnum]?mol/l)$")
+NUMBER = re.compile(r"(?P<number>[-+]?(?:\d[\d.,]*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?P<unit>\D.*)?")
+NEAR = 0.01  # doses of a compound within this share of each other are reported
+
+
+def plain_name(column: str) -> str:
+    """A column's name as words joined by underscores, without Metadata_: `Concentration (µM)` is concentration_um."""
+    words = re.sub(r"(?<=[a-z]{2})(?=[A-Z])", "_", clean_name(column)).casefold().replace("μ", "u")
+    return re.sub(r"^(?:image_)?metadata_", "", re.sub(r"[^\w/%]+", "_", words).strip("_"))
+
+
+def micromolar_per(unit: str) -> float | None:
+    """How many micromolar a unit is (nM, umol/L, millimolar); None for a unit that is not molar."""
+    plain = plain_name(unit)
+    match = MOLAR.fullmatch(plain)
+    return PREFIXES[match["prefix"]] if match else WORDS.get(plain)
+
+
+def is_dose_column(column: str) -> bool:
+    """Whether a column's name says that it holds concentrations in a molar unit, or in none that is named."""
+    plain = plain_name(column)
+    match = DOSE_COLUMN.fullmatch(plain)
+    if match and UNIT_COLUMN.fullmatch(plain) is None:
+        return match["unit"] is None or micromolar_per(match["unit"]) is not None
+    return plain.endswith(("per_liter", "per_litre")) and micromolar_per(plain) is not None
+
+
+def is_unit_column(column: str) -> bool:
+    """Whether a column's name says that it holds the unit of the concentrations."""
+    return UNIT_COLUMN.fullmatch(plain_name(column)) is not None
+
+
+def resembles_dose(column: str) -> bool:
+    """Whether a column may hold concentrations, so that it is not left unread where no other does."""
+    return LIKE_A_DOSE.search(plain_name(column)) is not None and not is_unit_column(column)
+
+
+def micromolar(table: pd.DataFrame, column: str, *, source: str, places: np.ndarray | None = None) -> pd.Series:
+    """A column of concentrations in micromolar, NaN where it is empty.
+
+    The unit is in the column's name, in a column of its own or behind the number, else micromolar. A comma is a decimal
+    sign where it can be nothing else.
+
+    Args:
+        table: The table, with the column of the unit if it has one.
+        column: The column of concentrations.
+        source: The table's name, for messages.
+        places: The rows' places in the file, from 0; default: the rows are the file.
+
+    Raises:
+        InputError: A value is not a number, negative or infinite; a unit is not molar; or two units are given.
+    """
+    plain = plain_name(column)
+    match = DOSE_COLUMN.fullmatch(plain)
+    ends = match["unit"] or "" if match else plain
+    of_name = micromolar_per(ends)
+    if not match and of_name is None:  # a column that a flag names, such as amount_nM
+        of_name = micromolar_per(plain.rpartition("_")[2]) if re.search(r"_[pnum]m$", plain) else None
+    if match and of_name is None and re.search(r"(?:[mnu]?[gl]/|%|percent|pct|_per_|^[mnu]?g$|mg|ml)", ends):
+        raise InputError(
+            f'{source}: column "{column}" is in {ends}, which is not molar; convert it to micromolar, or rename the '
+            "column to concentration to use its numbers as they are"
+        )
+    units = [str(name) for name in table.columns if is_unit_column(str(name)) and name != column]
+    written = table[column].map(_text)
+    texts = pd.Series(written.unique(), dtype=object)
+    decimal = _decimal_sign(texts, column, source=source)
+    parsed = {text: _parsed(text, decimal) for text in texts}
+    amount = written.map({text: number for text, (number, _) in parsed.items()}).astype(float)
+    bad = (amount.isna() & (written != "")) | (amount < 0) | np.isinf(amount)
+    refuse_rows(bad, written, expected="micromolar, a number of at least 0", source=source, places=places)
+    behind = written.map({text: unit for text, (_, unit) in parsed.items()})
+    is_used = (written != "") & (amount != 0)
+    factor = pd.Series(np.nan if of_name is None else of_name, index=table.index)
+    for unit in (behind.rename(column), *(table[name].map(_text) for name in units)):
+        for kind in filter(None, unit[is_used].unique()):
+            rows, size = is_used & (unit == kind), micromolar_per(kind)
+            if size is None:
+                refuse_rows(rows, unit, expected="a molar unit (nM, uM, mM ...)", source=source, places=places)
+            other = rows & factor.notna() & (factor != size)
+            refuse_rows(other, unit, expected=f"the unit that {column} has otherwise", source=source, places=places)
+            factor = factor.mask(rows, size)
+    if units:
+        without = table[units[0]].where(factor.isna() & is_used)
+        refuse_rows(factor.isna() & is_used, without, expected="a molar unit", source=source, places=places)
+    return (amount * factor.fillna(1.0)).map(lambda number: float(f"{number:.6g}"))  # as treatments are named
+
+
+def _text(value: object) -> str:
+    return "" if pd.isna(value) else repr(value) if isinstance(value, float) else clean_name(value)  # type: ignore[call-overload]
+
+
+def _decimal_sign(texts: pd.Series, column: str, *, source: str) -> str:
+    """The decimal sign of a column, a point or a comma; InputError where it could be either."""
+    numbers = [match["number"] for match in map(NUMBER.fullmatch, texts) if match]
+    with_comma = [number for number in numbers if "," in number]
+    if not with_comma:
+        return "."
+    is_decimal = all(number.count(",") == 1 for number in with_comma) and not any("." in number for number in numbers)
+    if is_decimal and any(not re.search(r"[1-9]\d{0,2},\d{3}$", number) for number in with_comma):
+        return ","
+    raise InputError(
+        f'{source}: {column} has "{with_comma[0]}", whose comma may be a decimal sign or separate thousands; write '
+        "numbers with a decimal point, and without a sign for thousands"
+    )
+
+
+def _parsed(text: str, decimal: str) -> tuple[float, str]:
+    """A cell's number and the unit behind it ("" without one); NaN where it is not a number."""
+    match = NUMBER.fullmatch(text)
+    try:
+        if match is None:
+            return float(text or "nan"), ""
+        return float(match["number"].replace(decimal, ".")), match["unit"] or ""
+    except ValueError:
+        return float("nan"), ""
+
+
+class SameDoses:
+    """Doses of a compound that count as one: those within a share of an earlier one take its value.
+
+    Args:
+        within: The share, such as 0.01; with 0 every dose stays as it is.
+    """
+
+    def __init__(self, within: float) -> None:
+        self.within = within
+        self.doses: dict[str, list[float]] = {}
+        self.changed: dict[tuple[str, float], float] = {}
+
+    def joined(self, compounds: pd.Series, concentration_um: pd.Series) -> pd.Series:
+        """The concentrations of rows, each as that of the dose it belongs to."""
+        for compound, dose in dict.fromkeys(zip(compounds, concentration_um)):
+            known = self.doses.setdefault(compound, [])
+            if np.isnan(dose) or dose in known or (compound, dose) in self.changed:
+                continue
+            same = [other for other in known if abs(dose - other) <= self.within * other]
+            if same:
+                self.changed[compound, dose] = min(same, key=lambda other: abs(dose - other))
+            else:
+                known.append(dose)
+        if not self.changed:
+            return concentration_um
+        pairs = zip(compounds, concentration_um)
+        return pd.Series([self.changed.get(pair, pair[1]) for pair in pairs], index=concentration_um.index)
+
+    def notes(self) -> set[str]:
+        """Notes on doses that were joined, and on doses of a compound that are nearly equal and were not."""
+        notes = set()
+        if self.changed:
+            (compound, dose), kept = next(iter(self.changed.items()))
+            notes.add(
+                f"{len(self.changed):,} doses count as another of their compound (--same-dose-within {self.within:g}); "
+                f"the first: {compound} {dose:g} as {kept:g} µM"
+            )
+        near = list(self._near())
+        if near:
+            compound, low, high = near[0]
+            notes.add(
+                f"{len(near):,} pairs of doses of one compound are within {NEAR:.0%} of each other and count as "
+                f"different treatments; the first: {compound} {low:.6g} and {high:.6g} µM; --same-dose-within {NEAR} "
+                "makes them one"
+            )
+        return notes
+
+    def _near(self) -> Iterable[tuple[str, float, float]]:
+        for compound, doses in self.doses.items():
+            ordered = sorted(doses)
+            yield from ((compound, a, b) for a, b in pairwise(ordered) if b - a <= NEAR * a)

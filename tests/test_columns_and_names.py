@@ -1,0 +1,327 @@
+"""What the tables of a screen say and is not used is named, and one image is of one field and channel."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from bbbc021_source import edit_csv
+from layout_sources import (
+    CHANNELS,
+    PLATES,
+    fields,
+    read_screen,
+    write_deepprofiler,
+    write_images,
+    write_loaddata,
+    write_plate_map,
+    write_table,
+)
+from phenolens.core.errors import InputError
+from phenolens.crops.centres_on_pixels import centres_on_pixels
+from phenolens.crops.check import check_source
+from phenolens.profiles.columns import Columns
+from phenolens.profiles.read_table import ForeignTable
+from phenolens.profiles.validate import refuse_repeated_rows
+from phenolens.screens.config import LayoutConfig
+from phenolens.screens.plate_map import read_plate_map
+from table_source import FEATURES, wells
+
+PATTERN = LayoutConfig(pattern="{plate}/{well}_s{site}_w{channel}.tif")
+
+
+@pytest.fixture
+def images(tmp_path):
+    return write_images(tmp_path)
+
+
+def screen_of(source, layout="pattern", config=PATTERN):
+    return read_screen(source, layout=layout, config=config, treatments="all")
+
+
+def refusal(source, layout="pattern", config=PATTERN) -> str:
+    with pytest.raises(InputError) as error:
+        screen_of(source, layout, config)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def assert_named(text, *names):
+    assert [name for name in names if name not in text] == []
+
+
+# One image, one field and channel
+
+
+def test_an_image_of_two_fields_is_refused_with_the_count(images):
+    write_table(images)
+    edit_csv(
+        images / "images.csv",
+        lambda t: t.assign(**{f"file_{c}": [t[f"file_{c}"][0], *t[f"file_{c}"][:-1]] for c in CHANNELS}),
+    )
+    assert_named(refusal(images, "table", None), 'well "B02", site 2', "007/B02_s1_wDNA.tif", "site 1", "2 such images")
+
+
+def test_an_image_of_two_channels_is_refused(images):
+    write_table(images)
+    edit_csv(images / "images.csv", lambda t: t.assign(file_actin=t["file_DNA"] + "#page=1"))
+    assert_named(refusal(images, "table", None), "007/B02_s1_wDNA.tif#page=1", '"DNA"', "12 such images")
+
+
+def test_a_link_to_an_image_is_that_image(images):
+    other = images / "p-2" / "B02_s1_wDNA.tif"
+    other.unlink()
+    other.symlink_to(images / "007" / "B02_s1_wDNA.tif")
+    assert_named(refusal(write_plate_map(images)), "p-2/B02_s1_wDNA.tif", '"007"', "1 such images")
+
+
+def test_deepprofilers_index_is_held_to_it_too(tmp_path):
+    source = write_deepprofiler(tmp_path)
+    edit_csv(source / "inputs" / "metadata" / "index.csv", lambda t: t.assign(actin=t["DNA"]))
+    assert_named(refusal(source, "deepprofiler", None), "007/B02_s1_wDNA.tif", "12 such images")
+
+
+def test_folders_that_end_alike_are_never_one(images):
+    """Plate p-2 is not here, and its folder ends as that of 007."""
+    write_loaddata(write_plate_map(images), path_name="/elsewhere")
+    moved = lambda t: t.assign(**{f"PathName_{c}": "/data/" + t["Metadata_Plate"] + "/Images" for c in CHANNELS})  # noqa: E731
+    (images / "007").rename(images / "Images")
+    edit_csv(images / "load_data.csv", moved)
+    assert_named(refusal(images, "loaddata", None), 'plate "p-2"', "Images/B02_s1_wDNA.tif", '"007"', "12 such images")
+    of_other_wells = lambda t: moved(t)[(t["Metadata_Plate"] == "007") != (t["Metadata_Well"] == "C11")]  # noqa: E731
+    edit_csv(images / "load_data.csv", of_other_wells)
+    assert_named(refusal(images, "loaddata", None), "load_data.csv", "/data/007/Images", "/data/p-2/Images")
+
+
+def test_images_of_several_folders_in_one_are_reported(images):
+    write_loaddata(write_plate_map(images))
+    for path in list(images.glob("*/*.tif")):
+        path.rename(images / f"{path.parent.name}_{path.name}")
+    for plate in PLATES:
+        (images / plate).rmdir()
+    edit_csv(
+        images / "load_data.csv",
+        lambda t: t.assign(**{f"FileName_{c}": t["Metadata_Plate"] + "_" + t[f"FileName_{c}"] for c in CHANNELS}),
+    )
+    (note,) = [note for note in screen_of(images, "loaddata", None).notes if "source itself" in note]
+    assert_named(note, "load_data.csv", "/mnt/nas/screen/007", "/mnt/nas/screen/p-2")
+
+
+def test_wells_with_the_same_profile_are_refused():
+    import anndata
+
+    profiles = anndata.AnnData(np.array([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]), obs=pd.DataFrame(index=["a", "b", "c"]))
+    with pytest.raises(InputError) as error:
+        refuse_repeated_rows(profiles, what="wells")
+    assert_named(str(error.value), "wells", '"c"', '"a"', "1 such rows of 3")
+
+
+# Columns
+
+
+def test_columns_that_are_not_read_and_columns_that_are_pooled_are_named(images):
+    edit_csv(
+        write_plate_map(images) / "plate_map.csv",
+        lambda t: t.assign(
+            Compound=["DMSO", "a", "a"], concentration=1, MoA=None, time=["", "24h", "48h"], row="B", vendor="x"
+        ),
+    )
+    notes = screen_of(images).notes
+    assert any("plate_map.csv" in note and "not read: time, row, vendor" in note for note in notes)
+    (pooled,) = [note for note in notes if "pooled" in note]
+    assert_named(pooled, "plate_map.csv", "time", "24h", "48h")
+    assert "vendor" not in pooled
+
+
+@pytest.mark.parametrize("layout", ["table", "loaddata", "deepprofiler"])
+def test_columns_of_every_table_are_named(tmp_path, layout):
+    write = {"table": write_table, "loaddata": write_loaddata, "deepprofiler": write_deepprofiler}[layout]
+    if layout != "deepprofiler":
+        write_plate_map(write_images(tmp_path))
+    source = write(tmp_path)
+    if layout == "table":
+        (source / "plate_map.csv").unlink()
+    path = source / {"table": "images.csv", "loaddata": "load_data.csv"}.get(layout, "inputs/metadata/index.csv")
+    edit_csv(path, lambda t: t.assign(Metadata_donor="x"))
+    assert any(path.name in note and "Metadata_donor" in note for note in screen_of(source, layout, None).notes)
+
+
+@pytest.mark.parametrize(
+    "column", ["Concentration (uM)", "conc_uM", "dose", "Final Conc", "Metadata_Concentration..uM.", "conc. [µM]"]
+)
+def test_a_dose_column_of_another_name_is_read(images, column):
+    edit_csv(write_plate_map(images) / "plate_map.csv", lambda t: t.rename(columns={"concentration": column}))
+    assert screen_of(images).treatments["concentration_um"].tolist() == [5.0, 0.3]
+
+
+def test_other_units_are_converted(images):
+    edit_csv(write_plate_map(images) / "plate_map.csv", lambda t: t.rename(columns={"concentration": "dose_nM"}))
+    assert screen_of(images).treatments["concentration_um"].tolist() == [0.005, 0.0003]
+
+
+@pytest.mark.parametrize("column", ["dose_level", "Konzentration", "amount (nM)"])
+def test_a_column_that_may_hold_doses_is_refused_or_named_by_a_flag(images, column):
+    edit_csv(write_plate_map(images) / "plate_map.csv", lambda t: t.rename(columns={"concentration": column}))
+    assert_named(refusal(images), "plate_map.csv", column, "--concentration-column", "conc_nM")
+    named = LayoutConfig(pattern=PATTERN.pattern, concentration_column=column)
+    doses = screen_of(images, config=named).treatments["concentration_um"]
+    np.testing.assert_allclose(doses, np.array([5.0, 0.3]) / (1000 if "nM" in column else 1))
+
+
+def test_flags_name_the_columns_of_a_plate_map(images):
+    renamed = {"Metadata_Well": "pos", "Compound": "gene", "MoA": "pathway", "concentration": "level"}
+    edit_csv(
+        write_plate_map(images) / "plate_map.csv", lambda t: t.rename(columns=renamed).assign(compound="none here")
+    )
+    flags = {"well_column": "pos", "compound_column": "gene", "mechanism_column": "pathway"}
+    screen = screen_of(images, config=LayoutConfig(pattern=PATTERN.pattern, concentration_column="level", **flags))
+    assert screen.treatments.to_numpy().tolist() == [["drug two", 5.0, None], ["drug/one", 0.3, "Actin disruptors"]]
+    misspelt = LayoutConfig(pattern=PATTERN.pattern, **(flags | {"compound_column": "gen"}))
+    assert_named(refusal(images, config=misspelt), "--compound-column", '"gen"', "gene")
+
+
+# Names
+
+
+def test_names_are_read_by_one_rule(images):
+    edit_csv(
+        write_plate_map(images) / "plate_map.csv",
+        lambda t: t.assign(
+            Compound=["dmso\u200b", "taxol ", "Taxol"], concentration=[0, 1, 2], MoA=["", "stab ", "stab"]
+        ),
+    )
+    screen = screen_of(images, config=LayoutConfig(pattern=PATTERN.pattern, controls=("DMSO\u00a0",)))
+    assert screen.treatments[["compound", "moa"]].to_numpy().tolist() == [["Taxol", "stab"], ["taxol", "stab"]]
+    assert any('"Taxol" and "taxol"' in note for note in screen.notes)
+
+
+def test_a_plates_name_may_have_either_unicode_form(tmp_path):
+    source = write_images(tmp_path / "screen")
+    (source / "007").rename(source / "e\u0301 1")
+    rows = [(plate, well, c) for plate in ("é 1 ", "p-2") for well, c in zip(("B2", "B3", "C11"), ("DMSO", "a", "b"))]
+    pd.DataFrame(rows, columns=["plate", "well", "compound"]).to_csv(source / "plate_map.csv", index=False)
+    assert set(screen_of(source).table["plate"]) == {"é 1", "p-2"}
+
+
+def test_doses_within_a_per_cent_are_reported_or_joined_in_a_screen(images):
+    edit_csv(
+        write_plate_map(images) / "plate_map.csv",
+        lambda t: t.assign(Compound=["DMSO", "a", "a"], concentration=[0, 0.3, 0.3001], MoA=None),
+    )
+    screen = screen_of(images)
+    assert len(screen.treatments) == 2
+    assert any("--same-dose-within" in note for note in screen.notes)
+    joined = screen_of(images, config=LayoutConfig(pattern=PATTERN.pattern, same_dose_within=0.01))
+    assert joined.treatments["concentration_um"].tolist() == [0.3]
+
+
+# Centres
+
+
+def nuclei_of(source, *, per_field=5, edit=lambda t: t) -> pd.DataFrame:
+    """Bright discs in every image, and their centres in Nuclei.csv."""
+    rng, rows = np.random.default_rng(0), []
+    yy, xx = np.mgrid[:60, :90]
+    for plate, well, site in fields():
+        image = rng.normal(100, 5, (60, 90))
+        for number, (y, x) in enumerate(zip(rng.integers(4, 56, per_field), rng.integers(4, 86, per_field)), start=1):
+            image += 900 * np.exp(-((yy - y) ** 2 + (xx - x) ** 2) / 18)
+            rows.append((plate, well, site, number, y, x))
+        for channel in CHANNELS:
+            tifffile.imwrite(source / plate / f"{well}_s{site}_w{channel}.tif", image.astype(np.uint16))
+    names = ["plate", "well", "site", "ObjectNumber", "Location_Center_Y", "Location_Center_X"]
+    edit(pd.DataFrame(rows, columns=names)).to_csv(source / "Nuclei.csv", index=False)
+
+
+@pytest.mark.parametrize(
+    ("edit", "names"),
+    [
+        (lambda t: t.assign(site=t["site"] - 1), ("30 of 60", "site 0", "0 to 1", "1 to 2")),
+        (lambda t: t.assign(plate=t["plate"].replace("007", "7")), ("30 of 60", "plate 7", "007", "--skip-missing")),
+        (lambda t: t.assign(well=t["well"].replace("C11", "D11")), ("20 of 60", "well D11")),
+        (lambda t: t.assign(plate=t["plate"].where(t["plate"] != "007")), ("30 of 60",)),
+    ],
+)
+def test_nuclei_in_no_field_are_refused_with_the_count(images, edit, names):
+    write_plate_map(images)
+    nuclei_of(images, edit=edit)
+    with pytest.raises(InputError) as error:
+        check_source(images, layout="pattern", config=PATTERN)
+    assert_named(str(error.value), "Nuclei.csv", *names)
+
+
+def test_nuclei_in_no_field_are_counted_where_they_may_be_skipped(images):
+    write_plate_map(images)
+    nuclei_of(images, edit=lambda t: t.assign(well=t["well"].replace("C11", "D11")))
+    checked = check_source(images, layout="pattern", config=PATTERN, skip_missing=True)
+    assert dict(checked.missing)["nuclei in no field of the screen"] == "20"
+
+
+def test_given_centres_are_held_against_the_pixels(images):
+    write_plate_map(images)
+    nuclei_of(images)
+    checked = check_source(images, layout="pattern", config=PATTERN)
+    assert_named(dict(checked.there)["centres"], "40 in 8 fields")
+    screen = checked.screen
+    cells = pd.read_csv(images / "Nuclei.csv", dtype={"plate": str}).rename(
+        columns={"Location_Center_Y": "y", "Location_Center_X": "x"}
+    )
+    assert centres_on_pixels(screen, cells, screen.table).problem == ""
+    inside = cells[cells["x"] < 60]
+    swapped = inside.assign(y=inside["x"], x=inside["y"])
+    assert "x and y" in centres_on_pixels(screen, swapped, screen.table).problem
+    elsewhere = cells.assign(site=3 - cells["site"])
+    assert "mirrored" in centres_on_pixels(screen, elsewhere, screen.table).problem
+    few = centres_on_pixels(screen, elsewhere[:10], screen.table)
+    assert (few.n_cells, few.problem) == (10, "")
+
+
+def test_centres_that_do_not_fit_are_refused_by_check(images):
+    write_plate_map(images)
+    nuclei_of(images, edit=lambda t: t.assign(site=3 - t["site"]))
+    with pytest.raises(InputError, match=r"Nuclei\.csv.*do not fit the images"):
+        check_source(images, layout="pattern", config=PATTERN)
+
+
+# Tables to score
+
+
+def notes_of(table, tmp_path, columns) -> set[str]:
+    table.to_csv(tmp_path / "t.csv", index=False)
+    read = ForeignTable(tmp_path / "t.csv", columns)
+    list(read.parts())
+    return read.notes
+
+
+SCORED = Columns(compound="drug", plate="barcode", well="position", control=("DMSO",), metadata=("[a-z]*",))
+
+
+def test_columns_of_a_table_to_score_are_named(tmp_path):
+    table = wells().drop(columns=["uM", "drug_dose"]).assign(Metadata_Time=["24h", "48h"] * 34)
+    notes = notes_of(table, tmp_path, SCORED)
+    assert any("not read" in note and "Metadata_Time" in note for note in notes)
+    assert any("pooled" in note and "Metadata_Time (24h, 48h)" in note for note in notes)
+
+
+def test_concentrations_of_a_table_to_score_are_read_or_refused(tmp_path):
+    table = wells().drop(columns="drug_dose")
+    for name, factor in (("Metadata_Dose_nM", 1000), ("Metadata_conc", 1)):
+        given = table.assign(uM=table["uM"] * factor).rename(columns={"uM": name})
+        notes = notes_of(given, tmp_path, SCORED)
+        assert any(name in note and "--concentration" in note for note in notes)
+        (part,) = [*ForeignTable(tmp_path / "t.csv", SCORED).parts()]
+        assert set(part.obs["Metadata_Concentration_um"]) == {0, 1, 10}
+        assert list(part.var_names) == FEATURES
+    with pytest.raises(InputError) as error:
+        notes_of(table.rename(columns={"uM": "Metadata_Dose_Level"}), tmp_path, SCORED)
+    assert_named(str(error.value), "Metadata_Dose_Level", "--concentration")
+    with pytest.raises(InputError) as error:
+        notes_of(table.rename(columns={"uM": "dose"}), tmp_path, Columns(compound="drug"))
+    assert_named(str(error.value), "dose", "--concentration")
+
+
+def test_a_plate_map_without_a_well_names_the_flag(tmp_path):
+    pd.DataFrame({"position_in_plate": ["B02"], "compound": ["a"]}).to_csv(tmp_path / "m.csv", index=False)
+    with pytest.raises(InputError) as error:
+        read_plate_map(tmp_path / "m.csv")
+    assert_named(str(error.value), "m.csv", "--well-column")

@@ -1,0 +1,110 @@
+"""One rule of names, and concentrations in micromolar whatever their column is called."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from phenolens.core.errors import InputError
+from phenolens.core.names import case_note, clean_name, clean_names
+from phenolens.screens.doses import SameDoses, is_dose_column, is_unit_column, micromolar, resembles_dose
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("taxol ", "taxol"),
+        ("5\u00a0\u00b5M  blank", "5 μM blank"),
+        ("5 \u03bcM blank", "5 μM blank"),
+        ("N-e\u0301thylamide", "N-éthylamide"),
+        ("e\u200b\u0301", "é"),
+        ("\u03b2-lapachone\u200b\ufeff", "β-lapachone"),
+        ("\uff22\uff10\uff12", "B02"),
+        (7.0, "7"),
+        ("007", "007"),
+        (" N/A ", ""),
+        ("NaN", ""),
+    ],
+)
+def test_a_name_has_one_form(written, name):
+    assert clean_name(written) == name
+
+
+def test_a_column_of_names_keeps_its_index_and_missing_cells_are_empty():
+    names = clean_names(pd.Series(["a ", None, float("nan"), "a"], index=[3, 4, 5, 6]))
+    assert names.to_dict() == {3: "a", 4: "", 5: "", 6: "a"}
+
+
+def test_names_that_differ_by_case_spaces_or_dashes_only_are_reported():
+    (note,) = case_note("compound", {"PP-2", "pp\u20112", "taxol", "Taxol", "other"})
+    assert 'compound names "PP-2" and "pp\u20112" (and 1 more)' in note
+    assert case_note("compound", {"PP-2", "PP-3"}) == set()
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "expected"),
+    [
+        ("Concentration (uM)", ["0.3", "3"], [0.3, 3]),
+        ("conc_uM", ["0.3", "3"], [0.3, 3]),
+        ("dose_nM", ["300", "3000"], [0.3, 3]),
+        ("Final Conc", ["0.3", "3"], [0.3, 3]),
+        ("Concentration..µM.", ["0,3", "3"], [0.3, 3]),
+        ("mmoles_per_liter", ["2.5", "5"], [2500, 5000]),
+        ("Metadata_pert_dose", ["300 nM", "3 µM"], [0.3, 3]),
+        ("Dose [nmol/L]", ["300", ""], [0.3, np.nan]),
+        ("concentration", ["NA", "1e-3"], [np.nan, 0.001]),
+    ],
+)
+def test_a_column_of_concentrations_is_in_micromolar(column, values, expected):
+    assert is_dose_column(column)
+    np.testing.assert_allclose(micromolar(pd.DataFrame({column: values}), column, source="m.csv"), expected)
+
+
+@pytest.mark.parametrize("column", ["dose_level", "Konzentration", "log10_conc", "conc (mg/ml)", "amount (nM)", "uM"])
+def test_other_columns_may_hold_concentrations_and_are_not_read_as_such(column):
+    assert not is_dose_column(column)
+    assert resembles_dose(column)
+
+
+@pytest.mark.parametrize("column", ["consensus", "condition", "time", "position", "diagnosis", "pert_dose_unit", "sum"])
+def test_columns_of_another_meaning_hold_no_concentrations(column):
+    assert not is_dose_column(column)
+    assert not resembles_dose(column)
+
+
+def test_a_column_gives_the_unit_of_each_row():
+    table = pd.DataFrame({"conc": ["300", "3", "0"], "conc_unit": ["nM", "uM", ""]})
+    assert is_unit_column("conc_unit")
+    assert micromolar(table, "conc", source="m.csv").tolist() == [0.3, 3, 0]
+
+
+@pytest.mark.parametrize(
+    ("table", "names"),
+    [
+        ({"conc": ["1", "2"], "unit": ["nM", "mg/ml"]}, ("m.csv", "row 3", "mg/ml")),
+        ({"conc": ["1", "2"], "unit": ["nM", ""]}, ("m.csv", "row 3", "unit")),
+        ({"conc_uM": ["1"], "unit": ["nM"]}, ("m.csv", "row 2", "conc_uM", "nM")),
+        ({"conc": ["5 mg/ml"]}, ("m.csv", "row 2", "mg/ml")),
+        ({"conc (mg/ml)": ["1"]}, ("m.csv", "conc (mg/ml)", "micromolar")),
+        ({"conc": ["1,500", "3,000"]}, ("m.csv", "conc", "1,500")),
+        ({"conc": ["0,5", "1.5"]}, ("m.csv", "conc", "0,5")),
+        ({"conc": ["-1"]}, ("m.csv", "row 2", "-1")),
+        ({"conc": ["many"]}, ("m.csv", "row 2", "many")),
+    ],
+)
+def test_what_is_no_concentration_in_a_molar_unit_is_refused(table, names):
+    with pytest.raises(InputError) as refused:
+        micromolar(pd.DataFrame(table), next(iter(table)), source="m.csv")
+    assert all(name in str(refused.value) for name in names)
+
+
+def test_doses_within_a_per_cent_are_reported_or_joined():
+    compounds, doses = pd.Series(["a", "a", "a", "b"]), pd.Series([0.3, 0.301, 3.0, 0.302])
+    apart = SameDoses(0.0)
+    assert apart.joined(compounds, doses).tolist() == [0.3, 0.301, 3.0, 0.302]
+    (note,) = apart.notes()
+    assert "a 0.3 and 0.301 µM" in note
+    assert "--same-dose-within" in note
+    joined = SameDoses(0.01)
+    assert joined.joined(compounds, doses).tolist() == [0.3, 0.3, 3.0, 0.302]
+    (note,) = joined.notes()
+    assert "a 0.301 as 0.3" in note
