@@ -181,11 +181,11 @@ def test_full_scale_follows_from_the_values(rng):
 def test_files_that_are_not_what_their_name_says_are_refused_in_one_line(tmp_path, picture):
     png = imagecodecs.png_encode(picture)
     (tmp_path / "png.tif").write_bytes(png)
-    assert "is not a complete TIFF" in refusal(tmp_path / "png.tif")
+    assert "is a PNG file" in refusal(tmp_path / "png.tif")
     (tmp_path / "empty.tif").touch()
     assert "the file is empty, 0 bytes" in refusal(tmp_path / "empty.tif")
     tifffile.imwrite(tmp_path / "tiff.png", picture)
-    assert "is not a complete PNG" in refusal(tmp_path / "tiff.png")
+    assert "is a TIFF file" in refusal(tmp_path / "tiff.png")
     (tmp_path / "cut.png").write_bytes(png[: len(png) // 2])
     assert "is truncated" in refusal(tmp_path / "cut.png")
     (tmp_path / "damaged.png").write_bytes(png[:100] + bytes(50) + png[150:])
@@ -206,3 +206,101 @@ def test_names_with_accents_and_spaces_are_names(tmp_path, picture):
     path = tmp_path / "Zelle é 细胞 #3.tif"
     tifffile.imwrite(path, picture)
     np.testing.assert_array_equal(read(path), picture)
+
+
+def test_white_is_zero_is_inverted_within_the_bits_of_the_file(tmp_path, picture):
+    tifffile.imwrite(tmp_path / "a.tif", 65_535 - picture, photometric="miniswhite")
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), picture)
+    small = (picture // 16).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "b.tif", 255 - small, photometric="miniswhite")
+    np.testing.assert_array_equal(read(tmp_path / "b.tif"), small)
+
+
+@pytest.mark.parametrize("photometric", ["palette", "separated", "cielab", "cfa"])
+def test_values_that_a_tag_gives_another_meaning_are_refused_by_its_name(tmp_path, rng, photometric):
+    shape = {"separated": (30, 40, 4), "cielab": (30, 40, 3)}.get(photometric, (30, 40))
+    image = rng.integers(0, 256, shape, dtype=np.uint8)
+    more = {"colormap": rng.integers(0, 65_536, (3, 256), dtype=np.uint16)} if photometric == "palette" else {}
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric=photometric, **more)
+    choice = "#channel=1" if len(shape) == 3 else ""
+    assert photometric in refusal(f"{tmp_path}/a.tif{choice}").lower()
+
+
+def test_a_calibration_of_imagej_is_refused(tmp_path, picture):
+    tifffile.imwrite(tmp_path / "a.tif", picture, imagej=True, metadata={"cf": 0, "c0": -32768.0, "c1": 1.0})
+    assert "ImageJ" in refusal(tmp_path / "a.tif")
+    assert "-32768" in refusal(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int8, np.int32, np.uint32, np.float32, np.float64, np.complex64, bool])
+def test_other_numbers_than_unsigned_8_or_16_bits_are_refused_by_their_type(tmp_path, kind):
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((30, 40), kind), photometric="minisblack")
+    assert np.dtype(kind).name in refusal(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("first", "name"),
+    [
+        (b"\xff\xd8\xff\xe0", "JPEG"),
+        (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+        (b"GIF89a", "GIF"),
+        (b"ZISRAWFILE", "CZI"),
+        (b"\x89HDF\r\n", "HDF5"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["tif", "png", "jpg"])
+def test_files_of_other_kinds_are_refused_by_their_kind(tmp_path, first, name, ending):
+    (tmp_path / f"a.{ending}").write_bytes(first.ljust(200, b"\x01"))
+    assert f"is a {name}" in refusal(tmp_path / f"a.{ending}") or f"is an {name}" in refusal(tmp_path / f"a.{ending}")
+
+
+def test_a_choice_that_the_file_does_not_have_is_refused(tmp_path, picture, rng):
+    tifffile.imwrite(tmp_path / "a.tif", picture)
+    (tmp_path / "b.png").write_bytes(imagecodecs.png_encode(picture))
+    for name in ("a.tif", "b.png"):
+        for axis in ("page", "channel", "z", "t"):
+            assert f'{axis} "2"' in refusal(f"{tmp_path}/{name}#{axis}=2")
+            np.testing.assert_array_equal(read(f"{tmp_path}/{name}#{axis}=1"), picture)
+    stack = rng.integers(0, 65_536, (2, 30, 40), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "c.ome.tif", stack, metadata={"axes": "CYX"}, photometric="minisblack")
+    assert 'z "2"' in refusal(f"{tmp_path}/c.ome.tif#channel=1&z=2")
+
+
+def test_pages_without_a_meaning_are_channels(tmp_path, rng):
+    stack = rng.integers(0, 65_536, (2, 30, 40), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
+    np.testing.assert_array_equal(read(f"{tmp_path}/a.tif#channel=2"), stack[1])
+
+
+def write_stack(folder, stack, kind) -> str:
+    """A stack (z, H, W) in one file, in files of its planes or in an OME-Zarr image; its name before the choice."""
+    if kind == "files":
+        for z, plane in enumerate(stack):
+            tifffile.imwrite(folder / f"z{z}.tif", plane)
+        return f"{folder}/z0.tif#with=z1.tif%2Fz2.tif&"
+    if kind == "zarr":
+        group = zarr.open_group(folder / "a.zarr", mode="w", zarr_format=2)
+        group.create_array("0", data=stack, chunks=(1, 30, 40))
+        axes = [{"name": name} for name in "zyx"]
+        group.attrs["multiscales"] = [{"axes": axes, "datasets": [{"path": "0"}]}]
+        return f"{folder}/a.zarr#"
+    how = {"imagej": {"imagej": True}, "ome": {}}[kind]
+    tifffile.imwrite(
+        folder / f"a.{'ome.' * (kind == 'ome')}tif", stack, metadata={"axes": "ZYX"}, photometric="minisblack", **how
+    )
+    return f"{folder}/a.{'ome.' * (kind == 'ome')}tif#"
+
+
+@pytest.mark.parametrize("kind", ["files", "zarr", "imagej", "ome"])
+def test_a_stack_is_projected_or_gives_its_brightest_plane(tmp_path, rng, kind):
+    stack = rng.integers(0, 1000, (3, 30, 40), dtype=np.uint16)
+    stack[1] += 200
+    name = write_stack(tmp_path, stack, kind)
+    np.testing.assert_array_equal(read(f"{name}z=max"), stack.max(axis=0))
+    np.testing.assert_array_equal(read(f"{name}z=brightest"), stack[1])
+    np.testing.assert_array_equal(read(f"{name}z=max&black=150"), np.maximum(stack.max(axis=0), 150) - 150)
+
+
+def test_a_black_level_is_subtracted_and_nothing_becomes_negative(tmp_path, picture):
+    tifffile.imwrite(tmp_path / "a.tif", picture)
+    np.testing.assert_array_equal(read(f"{tmp_path}/a.tif#black=300"), np.maximum(picture, 300) - 300)

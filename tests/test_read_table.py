@@ -1,6 +1,7 @@
 """Tables as they come: odd names, missing words, numbers that are none, other programs' columns; nothing vanishes."""
 
 import io
+from dataclasses import replace
 from decimal import Decimal
 
 import anndata
@@ -337,7 +338,7 @@ def test_text_in_several_features_is_reported_at_once(tmp_path):
     table[["Cells_Area", "Cells_Texture", "Cells_Noise"]] = "round"
     line = refusal(written(table, tmp_path / "t.csv"))
     assert 'feature "Cells_Area" holds "round"' in line
-    assert "(3 columns hold text: Cells_Area, Cells_Texture, Cells_Noise)" in line
+    assert "(3 columns hold text or dates: Cells_Area, Cells_Texture, Cells_Noise)" in line
 
 
 @pytest.mark.parametrize(("value", "words"), [(pd.NA, "is empty"), ("perhaps", 'is "perhaps"')])
@@ -421,3 +422,25 @@ def test_a_row_with_too_many_cells_is_reported_in_one_line(tmp_path):
     path = written(wells(), tmp_path / "t.csv")
     path.write_text(path.read_text() + "1," * 40 + "\n")
     assert "not a table of comma-separated values" in refusal(path)
+
+
+DAYS = pd.Timestamp("2024-03-01") + pd.to_timedelta(np.arange(len(wells())), unit="D")
+NO_NUMBERS = {
+    "date": DAYS,
+    "date with a zone": DAYS.tz_localize("Europe/Berlin"),
+    "day": DAYS.date,
+    "time": (DAYS + pd.to_timedelta(np.arange(len(DAYS)), unit="s")).time,
+    "duration": DAYS - DAYS[0],
+    "bytes": [b"7"] * len(DAYS),
+    "list": [[1.0, 2.0]] * len(DAYS),
+}
+
+
+@pytest.mark.parametrize("kind", NO_NUMBERS)
+def test_dates_durations_and_other_non_numbers_of_parquet_are_refused_by_their_column(tmp_path, kind):
+    wells().assign(Acquired=NO_NUMBERS[kind]).to_parquet(tmp_path / "t.parquet")
+    line = refusal(tmp_path / "t.parquet", replace(NAMED, features=()))
+    assert '"Acquired"' in line
+    assert "--metadata" in line
+    given = read(tmp_path / "t.parquet", replace(NAMED, features=(), metadata=(*NAMED.metadata, "Acquired")))
+    assert "Acquired" not in given.var_names

@@ -18,8 +18,9 @@ from phenolens.core.files import write_whole
 from phenolens.core.keywords import keyword_settings
 from phenolens.core.progress import tell
 from phenolens.core.workers import AtOnce
-from phenolens.crops.check import SAMPLE, Checked, check_source, count_nuclei, field_of, found_nuclei, median_field
+from phenolens.crops.check import Checked, check_source, count_nuclei, field_of, found_nuclei, median_field
 from phenolens.crops.config import FLAGS, CropConfig
+from phenolens.crops.grey_values import SAMPLE
 from phenolens.crops.nuclei import NucleiConfig
 from phenolens.crops.store import CropStore
 from phenolens.screens.bbbc021 import PLATE
@@ -222,7 +223,7 @@ def _crop_command(
 ) -> str:
     """The whole `phenolens crop` line for what was checked; only settings that are not the defaults are in it."""
     command = ["phenolens", "crop", "STUDY", "--source", str(source), "--layout", layout]
-    for name in ("table", "plate_map", "pattern", "channels", "controls", "centres"):
+    for name in ("table", "plate_map", "pattern", "channels", "z", "t", "black_level", "controls", "centres"):
         value = getattr(reading, name)
         if value != getattr(LayoutConfig(), name):
             command += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,))]

@@ -14,6 +14,7 @@ import pandas as pd
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 from phenolens.crops.centres_on_pixels import centres_on_pixels
+from phenolens.crops.grey_values import SAMPLE, grey_range, refuse_raised, sampled_fields
 from phenolens.crops.nuclei import NucleiConfig, label_nuclei
 from phenolens.crops.quality_control import TILE_PX, detector_maximum, field_quality, quality_flags
 from phenolens.crops.source import Source, open_source
@@ -22,7 +23,6 @@ from phenolens.screens.layouts import centres_path
 from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import FIELD, Screen, Selection, Treatments, where_of
 
-SAMPLE = 8  # fields whose pixels are read, evenly over the screen
 MOST_NAMED = 4  # flagged fields that are named; more are counted
 
 Rows = list[tuple[str, str]]  # what, and what was found
@@ -60,7 +60,7 @@ def check_source(
         images: Rows = [("images", f"crops of {crops.shape[2]} x {crops.shape[3]} px")]
         of_cells = str(source)
     else:
-        images = _sampled_images(opened, sample=sample)
+        images = _sampled_images(opened, sample=sample, config=config)
         of_cells = str(centres_path(source, config))
     there, missing = _contents(opened.screen, images)
     there += [("note", note) for note in opened.screen.notes]
@@ -130,24 +130,27 @@ def _range(counts: pd.Series) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def _sampled_images(source: Source, *, sample: int) -> Rows:
-    """Size, pixel type and full scale of the images, and the quality of `sample` fields."""
+def _sampled_images(source: Source, *, sample: int, config: LayoutConfig) -> Rows:
+    """Size, pixel type and grey values of the images, and the quality of `sample` fields."""
     screen, fields = source.screen, sampled_fields(source.screen, sample)
     headers = [header for _, row in fields.iterrows() for header in source.headers.of_field(screen, row).values()]
-    brightest, rows = [], []
+    ranges, rows = [], []
     scale_of: list[npt.NDArray[np.uint16]] = []
     for _, row in track(fields.iterrows(), "Fields checked", total=len(fields)):
         pixels = read_field(screen.files(row), where=where_of(row))
-        brightest.append(int(pixels.max()))
+        ranges.append(grey_range(pixels))
         scale_of.append(np.unique(pixels))  # all that the detector's maximum follows from
         if min(pixels.shape[1:]) >= TILE_PX:
             rows.append(field_quality(pixels, channels=screen.channels))
+    if config.black_level is None:
+        refuse_raised(ranges, fields, screen.channels)
+    dark, bright = np.moveaxis(np.stack(ranges), 2, 0)
     scale = detector_maximum(scale_of, bits=max(header.bits for header in headers))
     types = ", ".join(sorted({str(header.pixel_type) for header in headers}))
     height, width = headers[0].shape
     images = (
         f"{height} x {width} px (height x width), {types}; full scale {scale:,}, the brightest pixel has "
-        f"{max(brightest):,} (read: {len(fields)} of {len(screen.table):,} fields)"
+        f"{bright.max():,.0f}, the darkest {dark.min():,.0f} (read: {len(fields)} of {len(screen.table):,} fields)"
     )
     return [("images", images), ("quality", _quality(screen, fields, rows))]
 
@@ -165,12 +168,6 @@ def _quality(screen: Screen, fields: pd.DataFrame, rows: list[dict[str, float | 
     more = [f"and {len(flagged) - MOST_NAMED} more"] if len(flagged) > MOST_NAMED else []
     count = f"{len(fields)} field{'' if len(fields) == 1 else 's'} checked, {len(flagged) or 'none'} flagged"
     return "\n".join([f"{count}:", *flagged[:MOST_NAMED], *more]) if flagged else count
-
-
-def sampled_fields(screen: Screen, n: int) -> pd.DataFrame:
-    """The rows of at most `n` fields, evenly over the screen's table, the first and the last among them."""
-    rows = np.linspace(0, len(screen.table) - 1, min(n, len(screen.table))).round().astype(int)
-    return screen.table.iloc[np.unique(rows)]
 
 
 def field_of(screen: Screen, plate: str, well: str, site: int) -> pd.Series:

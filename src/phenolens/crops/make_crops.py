@@ -15,6 +15,7 @@ from phenolens.crops.build import begin, build_store, refuse_other_folder
 from phenolens.crops.centres_on_pixels import centres_on_pixels
 from phenolens.crops.check import SAMPLE, sampled_fields
 from phenolens.crops.config import CropConfig
+from phenolens.crops.grey_values import check_grey_values
 from phenolens.crops.nuclei import load_cellpose
 from phenolens.crops.prepare_plate import NUCLEI_FOLDER, check_enough_fields, found_centres, plate_illuminations
 from phenolens.crops.source import FieldCutter, Source, fits_inside, open_source
@@ -69,6 +70,8 @@ def make_crops(
     if opened.missing_chunks is not None:
         tell(f"note: {opened.missing_chunks}")
         origin["chunks_not_on_disk"] = opened.missing_chunks.n
+    if kind.has_fields and reading.black_level is None and not is_finished:
+        check_grey_values(opened.screen)
     if kind.has_fields and config.illumination != "as it is":
         check_enough_fields(opened.screen, config.light())
     if opened.cells is None:

@@ -116,7 +116,9 @@ def _split(raw: pd.DataFrame, columns: Columns, *, source: Path, places: np.ndar
 
 
 def _numbers(values: pd.Series) -> np.ndarray:
-    """A column as it is, but missing values of a numeric column as NaN."""
+    """A column as it is, but missing values of a numeric column as NaN, and dates and durations as objects."""
+    if values.dtype.kind in "mM":  # as numbers they would be nanoseconds
+        return values.astype(object).to_numpy()
     if pd.api.types.is_numeric_dtype(values.dtype) and not isinstance(values.dtype, np.dtype):
         return values.to_numpy(dtype=np.float64, na_value=np.nan)
     return values.to_numpy()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from decimal import Decimal
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -48,8 +50,9 @@ def number_matrix(table: AnnData, *, what: str) -> np.ndarray:
     dense = np.asarray(stored if isinstance(stored, np.ndarray) else stored.toarray())  # no view into the table
     if dense.dtype.kind in "fiub":
         return dense
-    columns = [pd.Series(column) for column in dense.T]
-    numbers = np.stack([pd.to_numeric(column, errors="coerce").to_numpy(np.float64) for column in columns], axis=1)
+    columns = [pd.Series(column, dtype=object) for column in dense.T]
+    readable = [column.where(column.map(_is_number)) for column in columns]  # a date would be a number of nanoseconds
+    numbers = np.stack([pd.to_numeric(column, errors="coerce").to_numpy(np.float64) for column in readable], axis=1)
     text = np.isnan(numbers) & np.stack([column.notna().to_numpy() for column in columns], axis=1)
     if text.any():
         column = int(text.any(axis=0).argmax())
@@ -63,11 +66,16 @@ def number_matrix(table: AnnData, *, what: str) -> np.ndarray:
     return numbers
 
 
+def _is_number(value: object) -> bool:
+    """Whether a value is a number, or text that may be one; dates, durations and complex numbers are not."""
+    return isinstance(value, Real | Decimal | str) and not isinstance(value, np.timedelta64)
+
+
 def _and_more(names: Sequence[str]) -> str:
     """How many such names there are, and the first of them; empty for one."""
     if len(names) < 2:
         return ""
-    return f" ({len(names):,} columns hold text: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''})"
+    return f" ({len(names):,} columns hold text or dates: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''})"
 
 
 def refuse_too_large(numbers: np.ndarray, names: Sequence[str] | np.ndarray, *, what: str, after: str = "") -> None:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from phenolens.core.bounds import Bounded, Share
+from phenolens.core.bounds import Bounded, Bounds, Count, Share
 from phenolens.core.errors import InputError
 
 PLATE_MAP = "plate_map.csv"  # in a source folder
@@ -20,6 +21,10 @@ class LayoutConfig(Bounded):
     plate_map: Path | None = None
     pattern: str = ""  # file names of --layout pattern, such as {plate}/{well}_s{site}_w{channel}.tif
     channels: tuple[str, ...] = ()  # channels to take, in this order, also renamed as DNA=w1; all when none is named
+    z: str = ""  # plane of a stack: its number, max (the largest value of each pixel) or brightest (plane)
+    t: Count | None = None  # time point, where there are several
+    # grey value that means no light, which is subtracted; left out: values that do not begin near 0 are refused
+    black_level: Annotated[int, Bounds(ge=0, le=65_535)] | None = None
     controls: tuple[str, ...] = ("DMSO",)  # compounds that are controls where there is no column role
     # columns of the tables by other names than those of docs/formats.md
     plate_column: str | None = None

@@ -1,7 +1,8 @@
 """The images of a screen: a file and, where it holds several images, the choice of one (`path#page=2`).
 
-Numbers count from 1. A `#` without such a choice behind it is part of the file's name. Folders are listed here; no
-image is opened.
+Numbers count from 1. A `#` without such a choice behind it is part of the file's name. `z=max` and `z=brightest` take
+all planes of a stack, whose other planes may be files of their own (`with=`, names in the same folder); `black=100` is
+subtracted from the grey values. Folders are listed here; no image is opened.
 """
 
 import os
@@ -11,15 +12,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
 from phenolens.core.progress import track
+from phenolens.screens.config import LayoutConfig
 from phenolens.screens.screen import Screen, where_of
 
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 AXES = ("page", "channel", "z", "t")
-CHOICE = re.compile(rf"#((?:{'|'.join(AXES)})=[^#&/\\]+(?:&(?:{'|'.join(AXES)})=[^#&/\\]+)*)$")
+CHOICES = (*AXES, "with", "black")
+CHOICE = re.compile(rf"#((?:{'|'.join(CHOICES)})=[^#&/\\]+(?:&(?:{'|'.join(CHOICES)})=[^#&/\\]+)*)$")
+PROJECTIONS = ("max", "brightest")  # of a stack: the largest value of each pixel; the plane with the largest mean
 # A channel's name is free text; what would end it is written as a web address does.
 ESCAPED = {"%": "%25", "#": "%23", "&": "%26", "/": "%2F", "\\": "%5C"}
 
@@ -35,6 +42,20 @@ class ImageReference:
         """The reference as written in `file_<channel>`."""
         choice = "&".join(f"{axis}={_escape(value)}" for axis, value in self.choice.items())
         return self.file.as_posix() + (f"#{choice}" if choice else "")
+
+    @property
+    def files(self) -> list[Path]:
+        """The file, and those of the other planes of its stack."""
+        others = self.choice.get("with", "")
+        return [self.file, *(self.file.with_name(name) for name in others.split("/") if name)]
+
+    @property
+    def black(self) -> int:
+        """The grey value that means no light; InputError where it is no whole number."""
+        text = self.choice.get("black", "0")
+        if not text.isdecimal():
+            raise InputError(f'{self.file}: black is "{text}", expected a whole number from 0')
+        return int(text)
 
 
 def image_reference(text: str | Path) -> ImageReference:
@@ -110,6 +131,24 @@ def with_files(screen: Screen, *, skip_missing: bool) -> Screen:
     return replace(screen, table=table[complete].reset_index(drop=True)).leaving_out({what: n_left_out})
 
 
+def choosing(screen: Screen, config: LayoutConfig) -> Screen:
+    """The screen with the plane, time point and black level of the config for each image that does not choose its own.
+
+    Raises InputError for a plane that is neither a number nor a projection.
+    """
+    if config.z and not (config.z in PROJECTIONS or (config.z.isdecimal() and int(config.z) > 0)):
+        raise InputError(f'--z "{config.z}": expected a number from 1, {" or ".join(PROJECTIONS)}')
+    chosen = {"z": config.z, "t": str(config.t or ""), "black": str(config.black_level or "")}
+    given = {axis: text for axis, text in chosen.items() if text}
+    if not given:
+        return screen
+    table = screen.table.copy()
+    for column in (f"file_{channel}" for channel in screen.channels):
+        references = [image_reference(text) for text in table[column]]
+        table[column] = [str(replace(one, choice={**given, **one.choice})) for one in references]
+    return replace(screen, table=table)
+
+
 def count_unnamed(folder: Path, references: Iterable[str]) -> int:
     """How many images lie next to those that a table names without being named; thumbnails (`_thumb`) do not count.
 
@@ -158,31 +197,74 @@ def missing_line(what: str, examples: list[str], *, instead: str) -> str:
     return f"{what}: {examples[0]}{count}. {instead}; no crop was written."
 
 
-def chosen_indices(
+def chosen_planes(
     stack: Sequence[tuple[str, int]], choice: Mapping[str, str], channel_names: Sequence[str], *, named: str, path: Path
-) -> tuple[int, ...]:
-    """The chosen index on each axis (letter, length) of a stack; 0 on an axis of length 1. Channels also go by name."""
-    indices = []
+) -> list[tuple[int, ...]]:
+    """The chosen place on each axis (letter, length) of a stack: one plane, or with a projection each z plane.
+
+    Channels also go by name; an axis without a name of its own is chosen as `channel`. InputError for an axis of
+    several images without a choice, and for a choice that the file does not have.
+    """
+    lengths: dict[str, int] = {}
+    planes: list[tuple[int, ...]] = [()]
     for axis, length in stack:
-        word = {"C": "channel"}.get(axis, axis.lower())
-        if word in choice and axis == "C" and choice[word] in channel_names:
-            indices.append(list(channel_names).index(choice[word]))
-        elif word in choice:
-            known = f"; its channels are {', '.join(channel_names)}" if axis == "C" and channel_names else ""
-            indices.append(chosen_number(choice[word], length, what=word, named=named, path=path, known=known))
+        word = {"Z": "z", "T": "t"}.get(axis, "channel")
+        if word in lengths and length > 1 < lengths[word]:
+            raise InputError(f"{named} has several axes that are not z or t ({path}); choose with #page=1 and so on")
+        lengths[word] = max(length, lengths.get(word, 1))
+        text = choice.get(word)
+        if word == "channel" and text is not None and text in channel_names:
+            chosen = [list(channel_names).index(text)]
+        elif word == "z" and text in PROJECTIONS:
+            chosen = list(range(length))
         elif length == 1:
-            indices.append(0)
-        else:
+            chosen = [0]
+        elif text is None:
             raise InputError(
                 f"{named} is one of {length} along {word} ({path}); choose with {word}=1 to {word}={length} after #"
+                + (", or z=max or z=brightest; --z says it for all files" if word == "z" else "")
+                + ("; --t says it for all files" if word == "t" else "")
             )
-    return tuple(indices)
+        else:
+            known = f"; its channels are {', '.join(channel_names)}" if word == "channel" and channel_names else ""
+            chosen = [chosen_number(text, length, what=word, named=named, path=path, known=known)]
+        planes = [(*plane, at) for plane in planes for at in chosen]
+    refuse_lacking(choice, lengths, channel_names, named=named, path=path)
+    return planes
+
+
+def refuse_lacking(
+    choice: Mapping[str, str],
+    lengths: Mapping[str, int],
+    channel_names: Sequence[str] = (),
+    *,
+    named: str,
+    path: Path,
+) -> None:
+    """InputError for a choice along an axis that the file does not have, such as z=3 of a single image."""
+    for word in AXES:
+        text = choice.get(word, "1")
+        is_named = text in channel_names if word == "channel" else word == "z" and text in PROJECTIONS
+        if lengths.get(word, 1) == 1 and not is_named:
+            chosen_number(text, 1, what=word, named=named, path=path)
+
+
+def projected(planes: Sequence[Pixels], how: str) -> Pixels:
+    """The planes (H, W) of a stack as one image: the largest value of each pixel, or the plane with the largest mean.
+
+    `brightest` takes the first of equals, in each channel by itself.
+    """
+    if how == "brightest":
+        return max(planes, key=lambda plane: float(plane.mean()))
+    return planes[0] if len(planes) == 1 else np.maximum.reduce(planes)
 
 
 def chosen_number(text: str, n: int, *, what: str, named: str, path: Path, known: str = "") -> int:
     """A number from 1 to n as an index from 0; InputError where the file does not have it."""
     if text.isdecimal() and 1 <= int(text) <= n:
         return int(text) - 1
+    if n == 1:
+        raise InputError(f'{named} names {what} "{text}" of {path}, which has one; correct the name')
     raise InputError(f'{named} names {what} "{text}" of {path}, which has {what} 1 to {n}{known}; correct the name')
 
 
@@ -208,7 +290,7 @@ def sizes_and_newest(files: Iterable[Path]) -> tuple[list[int], int]:
     An image inside a file (`path#page=2`) counts as the file, an OME-Zarr image as its folder.
     """
     try:
-        states = [file_on_disk(path).stat() for path in files]
+        states = [file.stat() for path in files for file in image_reference(path).files]
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: no such image; add it, or run with --skip-missing") from error
     return [state.st_size for state in states], max((state.st_mtime_ns for state in states), default=0)

@@ -9,7 +9,7 @@ from phenolens.screens.bbbc021 import PIXEL_UM, open_cropset, read_bbbc021
 from phenolens.screens.centres import NUCLEI_TABLE
 from phenolens.screens.config import LayoutConfig, given_path
 from phenolens.screens.filename_pattern import read_pattern
-from phenolens.screens.image_files import with_files
+from phenolens.screens.image_files import choosing, with_files
 from phenolens.screens.image_table import locations_folder, read_deepprofiler, read_loaddata, read_table
 from phenolens.screens.ome_zarr import read_ome_zarr
 from phenolens.screens.repeated_images import refuse_repeated_images
@@ -30,7 +30,7 @@ class Layout:
 
 
 def _bbbc021(source: Path, config: LayoutConfig, selection: Selection) -> Opened:
-    return refuse_repeated_images(read_bbbc021(source, images=source, selection=selection)), None
+    return choosing(refuse_repeated_images(read_bbbc021(source, images=source, selection=selection)), config), None
 
 
 def _fields(read: Callable[..., Screen]) -> Callable[[Path, LayoutConfig, Selection], Opened]:
@@ -41,7 +41,7 @@ def _fields(read: Callable[..., Screen]) -> Callable[[Path, LayoutConfig, Select
             raise InputError(f"{source}: no such folder; give the folder that holds the images")
         whole = read(source, config=config, skip_missing=selection.skip_missing)
         found = with_files(selection.of(whole), skip_missing=selection.skip_missing)
-        return refuse_repeated_images(found), None
+        return choosing(refuse_repeated_images(found), config), None
 
     return opened
 

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig, chosen_channels
-from phenolens.screens.image_files import ImageReference, chosen_indices
+from phenolens.screens.image_files import AXES, ImageReference, Pixels, chosen_planes, projected
 from phenolens.screens.plate_map import with_treatments
 from phenolens.screens.screen import FIELD, Screen, well_name, where_of
 
@@ -31,7 +30,6 @@ CHECKSUM_BYTES = 4  # crc32c behind the entries
 NOWHERE = np.uint64(2**64 - 1)  # both, for a chunk that was not written. Zarr 3 specification, sharding codec
 
 
-Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 REPLACE_IMAGE = "copy the whole image again, or run with --skip-missing"
 PIXEL_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16))
 
@@ -252,9 +250,11 @@ def zarr_plane(reference: ImageReference, *, named: str) -> tuple[Any, Chunks, C
     A plane without any chunk on disk would read as zeros: it is refused, and so is one with an empty chunk file. One
     that lacks some chunks is read, since a writer may leave out chunks of zeros.
     """
-    array, index = _opened(reference, named=named)
+    array, planes = _opened(reference, named=named)
     path = reference.file
-    chunks = plane_chunks(array, Path(array.store.root) / array.path, index)
+    each = [plane_chunks(array, Path(array.store.root) / array.path, index) for index in planes]
+    empty = next((chunks.empty for chunks in each if chunks.empty is not None), None)
+    chunks = Chunks(sum(chunks.n for chunks in each), sum(chunks.n_missing for chunks in each), empty)
     if chunks.n_missing == chunks.n:
         raise InputError(
             f"{named} has no pixels ({path}: none of the plane's {chunks.n} chunks is on disk); {REPLACE_IMAGE}"
@@ -264,7 +264,7 @@ def zarr_plane(reference: ImageReference, *, named: str) -> tuple[Any, Chunks, C
 
     def pixels() -> Pixels:
         try:
-            return np.asarray(array[index])
+            return projected([np.asarray(array[index]) for index in planes], reference.choice.get("z", ""))
         except Exception as error:  # a chunk that is truncated or damaged
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # zarr still reads other chunks when this one fails
             line = " ".join(str(error).split())
@@ -273,8 +273,8 @@ def zarr_plane(reference: ImageReference, *, named: str) -> tuple[Any, Chunks, C
     return array, chunks, pixels
 
 
-def _opened(reference: ImageReference, *, named: str) -> tuple[Any, tuple[int, ...]]:
-    """The array that holds the chosen plane, and its place on every axis but the last two."""
+def _opened(reference: ImageReference, *, named: str) -> tuple[Any, list[tuple[int, ...]]]:
+    """The array that holds the chosen planes, and their places on every axis but the last two."""
     import zarr  # takes half a second to import
 
     path = reference.file
@@ -295,9 +295,9 @@ def _opened(reference: ImageReference, *, named: str) -> tuple[Any, tuple[int, .
     if axes[-2:] != "YX" or len(axes) != array.ndim:
         raise InputError(f"{named} has the axes {axes.lower()} for {array.ndim} dimensions ({path}); expected ... y, x")
     stack = list(zip(axes[:-2], array.shape[:-2]))
-    if not reference.choice and prod(n for _, n in stack) > 1:
+    if not set(AXES) & set(reference.choice) and prod(n for _, n in stack) > 1:
         raise InputError(
             f"{named} holds an image of shape {' x '.join(map(str, array.shape))} ({path}); choose a plane after its "
             "name, such as #channel=1"
         )
-    return array, chosen_indices(stack, reference.choice, channels_of(attributes), named=named, path=path)
+    return array, chosen_planes(stack, reference.choice, channels_of(attributes), named=named, path=path)

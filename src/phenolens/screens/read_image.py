@@ -7,8 +7,8 @@ made silently.
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,49 @@ import pandas as pd
 import tifffile
 
 from phenolens.core.errors import InputError
-from phenolens.screens.image_files import ImageReference, chosen_indices, chosen_number, image_reference, is_zarr
-from phenolens.screens.ome_zarr import PIXEL_TYPES, Pixels, zarr_plane
+from phenolens.screens.image_files import (
+    AXES,
+    ImageReference,
+    Pixels,
+    chosen_number,
+    chosen_planes,
+    image_reference,
+    is_zarr,
+    projected,
+    refuse_lacking,
+)
+from phenolens.screens.ome_zarr import PIXEL_TYPES, zarr_plane
 from phenolens.screens.screen import Screen, where_of
 
 COLOURS = ("red", "green", "blue")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 REPLACE = "replace the file, or run with --skip-missing"
 PNG_HEADER_BYTES = 33
+# The first bytes of files of other kinds, some of which are often named .tif or .png.
+OTHER_KINDS = {
+    b"\xff\xd8\xff": "a JPEG",
+    b"\xff\x4f\xff\x51": "a JPEG 2000",
+    b"\0\0\0\x0cjP": "a JPEG 2000",
+    b"GIF8": "a GIF",
+    b"BM": "a BMP",
+    b"RIFF": "a WebP or AVI",
+    b"\xff\x0a": "a JPEG XL",
+    b"\x49\x49\xbc": "a JPEG XR",
+    b"ZISRAWFILE": "a CZI of Zeiss",
+    b"\xda\xce\xbe\x0a": "an ND2 of Nikon",
+    b"\x70\0\0\0": "a LIF of Leica",
+    b"\x89HDF": "an HDF5",
+    b"SIMPLE  =": "a FITS",
+    b"\x93NUMPY": "a NumPy array",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x89PNG": "a PNG",
+    b"II*\0": "a TIFF",
+    b"MM\0*": "a TIFF",
+}
+LOSSY = "export the original as TIFF, as a JPEG's grey values are changed by its compression"
+GREY, WHITE = tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE
+IN_COLOUR = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
 PNG_END = b"IEND"
 PNG_COLOUR = {0: "grey", 2: "red-green-blue", 3: "a palette", 4: "grey with alpha", 6: "red-green-blue with alpha"}
 
@@ -56,22 +91,47 @@ class Plane:
 def open_plane(text: str | Path, *, named: str) -> Iterator[Plane]:
     """Open the image that a reference means; it stays open while the block lasts.
 
+    A TIFF in which 0 is white is inverted, the black level of the reference is subtracted.
+
     Args:
         text: A file, or a file with a choice such as `#page=2`.
         named: Plate, well, site and channel, with which each message begins.
 
     Raises:
         InputError: The file is missing, empty, truncated or of another kind than its name says; it holds several
-            images or colours and none is chosen, or not the chosen one; its pixels are not 8 to 16 bits without sign.
+            images or colours and none is chosen, or not the chosen one; its pixels are not 8 to 16 bits without sign,
+            or a tag gives their values another meaning.
     """
     reference = image_reference(text)
-    path = reference.file
+    with ExitStack() as opened:
+        planes = [opened.enter_context(_opened(reference, file, named=named)) for file in reference.files]
+        header = planes[0].header
+        for file, plane in zip(reference.files, planes):
+            if (plane.header.shape, plane.header.pixel_type) != (header.shape, header.pixel_type):
+                raise InputError(
+                    f"{named} is {_size(plane.header.shape)}, {plane.header.pixel_type}, in {file}, and "
+                    f"{_size(header.shape)}, {header.pixel_type}, in {reference.file}; expected planes of one stack"
+                )
+
+        def pixels() -> Pixels:
+            image = projected([plane.pixels() for plane in planes], reference.choice.get("z", ""))
+            return image - np.minimum(image, reference.black) if reference.black else image
+
+        yield Plane(header, pixels)
+
+
+@contextmanager
+def _opened(reference: ImageReference, path: Path, *, named: str) -> Iterator[Plane]:
+    """One file of a reference."""
+    choice = {word: text for word, text in reference.choice.items() if word in AXES}
+    reference = replace(reference, file=path, choice=choice)
     if is_zarr(path):
         array, chunks, pixels = zarr_plane(reference, named=named)
         shape = (int(array.shape[-2]), int(array.shape[-1]))
         yield Plane(Header(shape, array.dtype, 8 * array.dtype.itemsize, chunks.n, chunks.n_missing), pixels)
         return
     head = _first_bytes(path, named=named)
+    _refuse_other_kinds(head, path, named=named)
     if path.suffix.lower() == ".png":
         yield _png_plane(head, reference, named=named)
         return
@@ -81,6 +141,15 @@ def open_plane(text: str | Path, *, named: str) -> Iterator[Plane]:
         raise InputError(f"{named} is not a complete TIFF ({path}: {_line(error)}); {REPLACE}") from error
     with tiff:
         yield _tiff_plane(tiff, reference, named=named)
+
+
+def _refuse_other_kinds(head: bytes, path: Path, *, named: str) -> None:
+    """InputError for a file of another kind than TIFF and PNG, or than its name says."""
+    expected = "a PNG" if path.suffix.lower() == ".png" else "a TIFF"
+    kind = next((kind for first, kind in OTHER_KINDS.items() if head.startswith(first)), expected)
+    if kind != expected:
+        what_to_do = LOSSY if "JPEG" in kind else "name it so" if kind in ("a TIFF", "a PNG") else "export it as TIFF"
+        raise InputError(f"{named} is {kind} file ({path}); TIFF, PNG and OME-Zarr are read: {what_to_do}")
 
 
 class Headers:
@@ -118,65 +187,96 @@ def _tiff_plane(tiff: tifffile.TiffFile, reference: ImageReference, *, named: st
     path = reference.file
     try:
         n_images = len(tiff.pages)
-        page, index = _chosen_page(tiff, reference, n_images, named=named)
+        pages, planes = _chosen_pages(tiff, reference, n_images, named=named)
+        page = pages[0]
         shape, axes, pixel_type = tuple(page.shape), page.axes, page.dtype
-        end = max(offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True))
+        ends = [offset + n for each in pages for offset, n in zip(each.dataoffsets, each.databytecounts, strict=True)]
     except InputError:
         raise
     except Exception as error:  # the list of images or strips is damaged
         raise InputError(f"{named} is not a complete TIFF ({path}: {_line(error)}); {REPLACE}") from error
+    for each in pages:
+        _refuse_other_meaning(each, tiff, named=named, path=path)
     colour: int | None = None
     if "S" in axes and len(shape) == 3:
-        colour = _colour(reference, shape[axes.index("S")], shape, named=named)
-    elif len(shape) != 2 or page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-        raise InputError(
-            f"{named} holds an image of shape {_by(shape)}{' in palette colours' if len(shape) == 2 else ''} ({path}); "
-            "expected one grey image per file"
+        colour = _colour(
+            reference, shape[axes.index("S")], shape, named=named, has_colours=page.photometric in IN_COLOUR
         )
+    elif len(shape) != 2:
+        raise InputError(f"{named} holds an image of shape {_by(shape)} ({path}); expected one grey image per file")
     if pixel_type not in PIXEL_TYPES:
-        raise InputError(f"{named} has pixels of type {pixel_type} ({path}); expected unsigned 8 or 16 bits")
+        raise InputError(
+            f"{named} has pixels of type {pixel_type} ({path}); expected unsigned 8 or 16 bits: convert all images "
+            "alike, not each to its own range"
+        )
     n_bytes = path.stat().st_size
-    if end > n_bytes:
-        raise InputError(f"{named} is truncated ({path} has {n_bytes:,} of {end:,} bytes); {REPLACE}")
+    if max(ends) > n_bytes:
+        raise InputError(f"{named} is truncated ({path} has {n_bytes:,} of {max(ends):,} bytes); {REPLACE}")
 
     def pixels() -> Pixels:
         try:
-            image = page.asarray() if index is None else tiff.series[0].asarray()[index]
+            if planes:
+                stack = tiff.series[0].asarray()
+                images = [stack[index] for index in planes]
+            else:
+                images = [each.asarray() for each in pages]
         except Exception as error:  # decoders raise many kinds
             raise InputError(f"{named} cannot be decoded ({path}: {_line(error)}); replace the file") from error
-        return image if colour is None else np.take(image, colour, axis=axes.index("S"))
+        if colour is not None:
+            images = [np.take(image, colour, axis=axes.index("S")) for image in images]
+        if page.photometric == WHITE:
+            images = [image.dtype.type(2**page.bitspersample - 1) - image for image in images]
+        return projected(images, reference.choice.get("z", ""))
 
     size = shape if colour is None else tuple(n for n, axis in zip(shape, axes) if axis != "S")
     return Plane(Header((size[0], size[1]), np.dtype(pixel_type), int(page.bitspersample)), pixels)
 
 
-def _chosen_page(
+def _refuse_other_meaning(page: tifffile.TiffPage, tiff: tifffile.TiffFile, *, named: str, path: Path) -> None:
+    """InputError where a tag says that the stored numbers are not grey values or colours as they are."""
+    kind = page.photometric
+    if kind not in (GREY, WHITE, *IN_COLOUR):
+        what = "palette colours" if kind == tifffile.PHOTOMETRIC.PALETTE else getattr(kind, "name", str(kind))
+        raise InputError(
+            f"{named} holds an image of shape {_by(page.shape)} in {what} ({path}); expected one grey image per file: "
+            "export it as grey values"
+        )
+    calibration = tiff.imagej_metadata or {}
+    line = (calibration.get("c0", 0), calibration.get("c1", 1))
+    if "cf" in calibration and line != (0, 1):
+        raise InputError(
+            f"{named} has a calibration by ImageJ: a grey value is {line[0]} + {line[1]} x the stored number ({path}); "
+            "save it as unsigned 16 bits without a calibration"
+        )
+
+
+def _chosen_pages(
     tiff: tifffile.TiffFile, reference: ImageReference, n_images: int, *, named: str
-) -> tuple[tifffile.TiffPage, tuple[int, ...] | None]:
-    """The chosen page; an index into the first series instead where its planes have no pages of their own."""
+) -> tuple[list[tifffile.TiffPage], list[tuple[int, ...]]]:
+    """The chosen pages; where the first series' planes have no pages of their own, its page and their places in it."""
     choice, path = dict(reference.choice), reference.file
     if "page" in choice:
         number = chosen_number(choice["page"], n_images, what="page", named=named, path=path)
-        return tiff.pages[number].aspage(), None
+        return [tiff.pages[number].aspage()], []
     series = tiff.series[0] if choice else None
     stack = [] if series is None else [(axis, n) for axis, n in zip(series.axes, series.shape) if axis not in "YXS"]
     if series is not None and prod(n for _, n in stack) > 1:
-        names = _ome_channels(tiff)
-        index = chosen_indices(stack, choice, names, named=named, path=path)
-        if len(series.pages) == prod(n for _, n in stack):
-            found = series.pages[int(np.ravel_multi_index(index, [n for _, n in stack]))]
-            if found is None:
-                raise InputError(
-                    f"{named} names a page that is not in the file ({path}); copy all files of the OME-TIFF"
-                )
-            return found.aspage(), None
-        return tiff.pages.first, index
+        planes = chosen_planes(stack, choice, _ome_channels(tiff), named=named, path=path)
+        if len(series.pages) != prod(n for _, n in stack):
+            return [tiff.pages.first], planes
+        pages = [series.pages[int(np.ravel_multi_index(index, [n for _, n in stack]))] for index in planes]
+        found = [page.aspage() for page in pages if page is not None]
+        if len(found) < len(pages):
+            raise InputError(f"{named} names a page that is not in the file ({path}); copy all files of the OME-TIFF")
+        return found, []
     if n_images != 1:
         raise InputError(
             f"{named} holds {n_images} images ({path}); expected one grey image per file, or a choice after its name "
             f"(#page=1 to #page={n_images}, or #channel=...)"
         )
-    return tiff.pages.first, None
+    if "S" not in tiff.pages.first.axes:
+        refuse_lacking(choice, {}, _ome_channels(tiff), named=named, path=path)
+    return [tiff.pages.first], []
 
 
 def _ome_channels(tiff: tifffile.TiffFile) -> list[str]:
@@ -190,18 +290,21 @@ def _ome_channels(tiff: tifffile.TiffFile) -> list[str]:
     return [part.get("Name", "") for part in channels]
 
 
-def _colour(reference: ImageReference, n_samples: int, shape: Sequence[int], *, named: str) -> int:
+def _colour(
+    reference: ImageReference, n_samples: int, shape: Sequence[int], *, named: str, has_colours: bool = True
+) -> int:
+    refuse_lacking({**reference.choice, "channel": "1"}, {}, named=named, path=reference.file)
     wanted = reference.choice.get("channel")
     if wanted is None:
+        ways = "#channel=red, #channel=green or #channel=blue" if has_colours else f"#channel=1 to #channel={n_samples}"
         raise InputError(
-            f"{named} holds an image of shape {_by(shape)}, in colour ({reference.file}); expected one grey image, or "
-            "a choice after the file's name: #channel=red, #channel=green or #channel=blue"
+            f"{named} holds an image of shape {_by(shape)}, {'in colour' if has_colours else 'of several samples'} "
+            f"({reference.file}); expected one grey image, or a choice after the file's name: {ways}"
         )
-    if wanted in COLOURS and COLOURS.index(wanted) < n_samples:
+    if has_colours and wanted in COLOURS and COLOURS.index(wanted) < n_samples:
         return COLOURS.index(wanted)
-    return chosen_number(
-        wanted, n_samples, what="channel", named=named, path=reference.file, known=" (red, green, blue)"
-    )
+    known = " (red, green, blue)" if has_colours else ""
+    return chosen_number(wanted, n_samples, what="channel", named=named, path=reference.file, known=known)
 
 
 def _png_plane(header: bytes, reference: ImageReference, *, named: str) -> Plane:
@@ -215,9 +318,9 @@ def _png_plane(header: bytes, reference: ImageReference, *, named: str) -> Plane
             f"{named} has {bits} bits per pixel, {PNG_COLOUR.get(kind, 'of an unknown kind')} ({path}); "
             "expected grey or red-green-blue with 8 or 16 bits"
         )
-    if reference.choice.get("page", "1") != "1":
-        chosen_number(reference.choice["page"], 1, what="page", named=named, path=path)
     colour = _colour(reference, 3, (height, width, 3), named=named) if kind in (2, 6) else None
+    if colour is None:
+        refuse_lacking(reference.choice, {}, named=named, path=path)
 
     def pixels() -> Pixels:
         try:
