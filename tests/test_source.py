@@ -47,7 +47,7 @@ def opened(monkeypatch) -> Counter[str]:
 
 def test_crop_opens_each_image_once_for_its_header_and_once_for_its_pixels(source, tmp_path, opened):
     assert len(make_crops(source, tmp_path / "crops", layout="table", config=CONFIG)) == 12
-    assert Counter(opened.values()) == {2: 4 * 2, 3: 8 * 2}  # those of 8 fields once more, for their grey values
+    assert Counter(opened.values()) == {2: 4 * 2, 4: 8 * 2}  # of 8 fields twice more: centres and grey values
 
 
 def test_check_opens_each_image_once_and_the_sampled_ones_once_more(source, opened):

@@ -13,9 +13,8 @@ from phenolens.core.progress import tell
 from phenolens.core.workers import ONE, AtOnce
 from phenolens.crops.build import begin, build_store, refuse_other_folder
 from phenolens.crops.centres_on_pixels import centres_on_pixels
-from phenolens.crops.check import SAMPLE, sampled_fields
 from phenolens.crops.config import CropConfig
-from phenolens.crops.grey_values import check_grey_values
+from phenolens.crops.grey_values import SAMPLE, check_grey_values, sampled_fields
 from phenolens.crops.nuclei import load_cellpose
 from phenolens.crops.prepare_plate import NUCLEI_FOLDER, check_enough_fields, found_centres, plate_illuminations
 from phenolens.crops.source import FieldCutter, Source, fits_inside, open_source
