@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from phenolens.models.gan import (
     GAN,
+    Encoder,
     GANConfig,
     Generator,
-    Halving,
     adam,
     discriminator_learning_rate,
     learning_rate,
@@ -95,21 +95,16 @@ class CytoGAN(GAN):
 
 
 class Discriminator(nn.Module):
-    """Pictures to one number each, by way of the embedding: sides 68 > 34 > 17 > 9, no batch normalisation."""
+    """Pictures to one number each, by way of the embedding; no batch normalisation."""
 
     def __init__(self, channels: int, crop_px: int, config: CytoGANConfig) -> None:
         super().__init__()
-        self.convolutions = Halving(channels, crop_px, [config.width * n for n in (1, 2, 4, 8)])
-        self.to_features = nn.Linear(self.convolutions.size, config.latent_size)
+        self.features = Encoder(channels, crop_px, [config.width * n for n in (1, 2, 4, 8)], config.latent_size)
         self.to_output = nn.Linear(config.latent_size, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, S, S) to (B,)."""
         return full_precision(self.to_output(self.features(x)).flatten())
-
-    def features(self, x: Tensor) -> Tensor:
-        """The linear features (B, Z) that the output is made of."""
-        return full_precision(self.to_features(self.convolutions(x)))
 
 
 class LabelledGAN(CytoGAN):

@@ -85,7 +85,7 @@ def adam(module: nn.Module, rate: float, *, betas: tuple[float, float] = (0.5, 0
 class GAN(Trained):
     """A model with a generator, which draws cells from noise."""
 
-    generator: "Generator"
+    generator: nn.Module
     sample: ClassVar[Callable[..., Tensor]] = staticmethod(torch.randn)  # of the noise
 
     @checked
@@ -158,6 +158,21 @@ class Halving(nn.Module):
             x = dropped(x, self.dropout) if self.training and self.dropout else x
             found.append(x)
         return found
+
+
+class Encoder(nn.Module):
+    """Pictures to numbers: `Halving`, then one linear layer. With four widths sides are 68 > 34 > 17 > 9."""
+
+    def __init__(
+        self, channels: int, crop_px: int, widths: Sequence[int], outputs: int, *, normed: bool = False
+    ) -> None:
+        super().__init__()
+        self.convolutions = Halving(channels, crop_px, widths, normed=normed)
+        self.to_outputs = nn.Linear(self.convolutions.size, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, S, S) to (B, outputs)."""
+        return full_precision(self.to_outputs(self.convolutions(x)))
 
 
 class Generator(nn.Module):

@@ -97,6 +97,7 @@ class Loss:
 
     total: Tensor
     terms: dict[str, Tensor]
+    steps: bool = True  # False: the player does not step this time
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,13 @@ class VAEConfig(AutoencoderConfig):
 
 
 @dataclass(frozen=True)
+class BetaVAEConfig(VAEConfig):
+    """Settings of the beta-VAE."""
+
+    beta: float = setting(4.0, "weight of the KL term", least=0)
+
+
+@dataclass(frozen=True)
 class VAEPlusConfig(AutoencoderConfig):
     """Settings of the VAE+."""
 
@@ -201,6 +208,12 @@ class VAE(AE):
         """Decode n draws from the prior: crops (n, C, S, S)."""
         z = torch.randn(n, self.config.latent_size, generator=torch.Generator().manual_seed(seed))
         return self.decode(z.to(self.decoder.to_channels.kernel))
+
+
+class BetaVAE(VAE):
+    """The VAE with a stronger prior: Higgins et al. 2016. Arguments as for VAE."""
+
+    Config: ClassVar[type[ModelConfig]] = BetaVAEConfig
 
 
 # 3.3 Transition from pixel-wise to adversarial-driven reconstructions.

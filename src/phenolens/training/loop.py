@@ -118,7 +118,9 @@ def train(
             with compute.autocast():
                 losses = model.losses(batch)
             set_learning_rates(optimisers, share=cooldown(step, config))
-            stepping = {name: player for name, player in players.items() if step % player.every == 0}
+            stepping = {
+                name: player for name, player in players.items() if step % player.every == 0 and losses[name].steps
+            }
             try:
                 first_bad.look_at_losses(losses, step)
                 norms = take_gradients(stepping, losses, clip_norm=config.clip_norm)
