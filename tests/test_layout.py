@@ -31,6 +31,7 @@ ROOMS = [
     "latent_features",
     "blinded_test",
     "paper_figures",
+    "model_comparison",
     "reports",
     "web",
     "commands",
@@ -41,8 +42,9 @@ ROOMS = [
     "cli",
 ]
 # One folder per feature. A slice knows no other slice, except those that show what the others found.
-SLICES = {"travels", "image_realism", "latent_features", "blinded_test", "paper_figures", "reports", "web"}
-SHOW_OTHERS = {"paper_figures", "reports", "web"}
+SLICES = {"travels", "image_realism", "latent_features", "blinded_test", "paper_figures", "model_comparison"}
+SLICES |= {"reports", "web"}
+SHOW_OTHERS = {"paper_figures", "model_comparison", "reports", "web"}
 # Rooms that stand in one line but do not know each other.
 APART = {
     "profiles": {"models", "training", "crops"},

@@ -14,6 +14,7 @@ _COMMANDS = {
     "image_commands": ("simulate", "fetch", "check", "crop", "export"),
     "model_commands": ("train", "run", "demo", "travel", "realism", "features", "figure", "report"),
     "score_commands": ("embed", "profile", "evaluate", "compare"),
+    "comparison_commands": ("benchmark",),
     "web_commands": ("explore", "assess"),
 }
 _MODULES = {

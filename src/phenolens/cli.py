@@ -51,6 +51,7 @@ VERBS = {
     "embed": Verb("embed every crop with the trained models", "score_commands", distributed=True),
     "profile": Verb("make profiles of wells and treatments from the embeddings", "score_commands"),
     "evaluate": Verb("score how well treatments match by mechanism (NSC, NSCB)", "score_commands", "SOURCE"),
+    "benchmark": Verb("train every encoder on the same cells and compare them in one table", "comparison_commands"),
     "compare": Verb("test which treatments two scores answer differently", "score_commands", "A B", ()),
     "figure": Verb(
         "draw a figure of the paper: reconstructions, interpolation, comparison, assessment",

@@ -140,7 +140,7 @@ def _decoded(study: Study, config: "TrainConfig") -> "tuple[np.ndarray | None, l
         )
     identity = _decoded_identity(study, of)
     if of not in study.runs:
-        z, names = _foreign_embeddings(Path(of), study.crops.cells["cell_id"])
+        z, names = foreign_embeddings(Path(of), study.crops.cells["cell_id"])
         return z, names, Source(identity, z.shape[1], turns=1)
     tables = list(embeddings(study, of))
     z = np.concatenate([np.asarray(table.X, np.float32) for table in tables])
@@ -156,7 +156,7 @@ def _decoded_identity(study: Study, of: str) -> str:
     return made_from(embeddings=embedding_sources(study, of))
 
 
-def _foreign_embeddings(path: Path, cell_ids: "pd.Series") -> tuple[np.ndarray, list[str]]:
+def foreign_embeddings(path: Path, cell_ids: "pd.Series") -> tuple[np.ndarray, list[str]]:
     """The embeddings (N, Z) of a table with a row per cell of the study, in the study's order, and their names.
 
     Raises:

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
@@ -19,6 +19,9 @@ from phenolens.profiles.whitening import Whitening
 from phenolens.readiness import COMMAND_OF
 from phenolens.runs.scores import PROFILES
 from phenolens.study import HEADLINE, Study
+
+if TYPE_CHECKING:
+    from phenolens.model_comparison.saved import ModelComparison
 
 # What comes next; `study` and `out` are the folders that were given.
 NEXT = {verb: f"phenolens {after} {{study}}" for verb, after in pairwise(("crop", *COMMAND_OF.values()))} | {
@@ -105,6 +108,13 @@ def after_compare(compared: Comparison, given: dict[str, Any]) -> None:
         f"{given['draws']:,} times), {compared.p_value_mcnemar:.3g} (McNemar's exact test, as if queries were "
         "independent)"
     )
+
+
+def after_benchmark(comparison: "ModelComparison", given: dict[str, Any]) -> None:
+    """The table, and where it is."""
+    print((comparison.folder / "table.md").read_text(encoding="utf-8"))
+    print(comparison.folder.resolve())
+    tell(f"next: phenolens report {shlex.quote(str(given['study']))}; or a model of your own (docs/training.md)")
 
 
 def after_travel(folder: Path, given: dict[str, Any]) -> None:

@@ -246,6 +246,11 @@ class Study(os.PathLike[str]):
         return self.folder / ".realism.lock"
 
     @property
+    def comparison_folder(self) -> Path:
+        """The folder with the comparison of models."""
+        return self.folder / "comparison"
+
+    @property
     def travels_folder(self) -> Path:
         """The folder with a folder per run of saved travels."""
         return self.folder / "travels"

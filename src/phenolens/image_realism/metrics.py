@@ -147,7 +147,7 @@ def measure_differences(images: MeasuredImages, real: MeasuredImages, half: np.n
         auc = area_under_curve(np.concatenate([a, b]), np.repeat([False, True], [len(a), len(b)]))
         rows.append({"measure": name, "auc": auc, "shift": b.mean() - a.mean() if len(a) and len(b) else np.nan})
     table = pd.DataFrame(rows)
-    return table.iloc[np.argsort(-(table["auc"] - 0.5).abs(), kind="stable")].reset_index(drop=True)
+    return table.iloc[np.argsort(-(table["auc"] - 0.5).abs().to_numpy(), kind="stable")].reset_index(drop=True)
 
 
 def normal_samples(z: np.ndarray, *, n: int, random: np.random.Generator) -> np.ndarray:

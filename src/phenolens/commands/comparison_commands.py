@@ -1,0 +1,84 @@
+"""The command that compares models."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from tyro.conf import Positional
+
+from phenolens.commands.paths import AnyPath
+from phenolens.core.bounds import Seed
+from phenolens.core.errors import InputError
+from phenolens.core.keywords import keyword_settings
+from phenolens.core.progress import tell
+from phenolens.model_comparison.compute import compared, entries, facts, realism_of, take_runs
+from phenolens.model_comparison.saved import ModelComparison, save
+from phenolens.pipeline import EvaluateConfig, ProfileConfig, check_protocols, foreign_embeddings
+from phenolens.profiles.score_table import COMPOUNDS
+from phenolens.study import Study
+from phenolens.training.config import ModelName, TrainConfig
+
+
+@dataclass(frozen=True)
+class ComparedTraining(TrainConfig):
+    """How every model is trained; what is left out is each model's own."""
+
+    model: tyro.conf.Suppress[ModelName] = "vaeplus"  # `models` says which
+    seed: tyro.conf.Suppress[Seed] = 0  # `seeds` says which
+
+
+@keyword_settings
+def benchmark(
+    study: Positional[AnyPath],
+    *,
+    models: tuple[str, ...] = ("all",),
+    seeds: tuple[Seed, ...] = (0, 1, 2),
+    untrained: bool = True,
+    pictures: bool = True,
+    tables: tuple[Path, ...] = (),
+    training: ComparedTraining = ComparedTraining(),
+    profiling: ProfileConfig = ProfileConfig(),
+    scoring: EvaluateConfig = EvaluateConfig(),
+) -> ModelComparison:
+    """Train every encoder on the same cells and compare scores, pictures and costs in one table.
+
+    Finished runs are kept, so a stopped comparison resumes. Scores of the paper stand beside yours where the screen is
+    BBBC021.
+
+    Args:
+        study: The study, or its folder; its crops are made.
+        models: Encoders to compare; all: each that is installed.
+        seeds: Each model is trained once per seed; models without randomness once.
+        untrained: Add each network with its initial weights: only the difference comes from training.
+        pictures: Measure how realistic decoded cells are.
+        tables: Tables of embeddings from elsewhere, with a row per cell of the study (Metadata_Cell), to compare too.
+        training: How models are trained: `steps=5000, batch_size=32`; default: each model's own schedule.
+        profiling: How cells become profiles.
+        scoring: How treatments are matched.
+
+    Returns:
+        The comparison: `.scores` has a row per model and kind of score, `.facts` a row per model, `.folder` the files.
+
+    Raises:
+        InputError: There is no such model, a setting that no chosen model has, or a score is impossible.
+    """
+    opened = Study.open(study)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError("--seeds: expected one or more different seeds")
+    if (training.model, training.seed) != (ComparedTraining.model, ComparedTraining.seed):
+        raise InputError("model, seed: the comparison takes `models` and `seeds`")
+    check_protocols(opened.crops, scoring)
+    for table in tables:
+        foreign_embeddings(table, opened.crops.cells["cell_id"])  # raises InputError where it is not of these cells
+    rows = entries(models, seeds, training, untrained=untrained, tables=tables)
+    n_runs = sum(len(row.runs) for row in rows)
+    tell(f"{len(rows)} rows from {n_runs} runs: {', '.join(row.name for row in rows)}")
+    take_runs(opened, rows, profiling, scoring)
+    scores, about = compared(opened, rows, scoring), facts(opened, rows, scoring.headline)
+    realism = realism_of(opened, rows) if pictures else None
+    for name in ("accuracy", "accuracy_low", "accuracy_high"):
+        values = about["entry"].map(realism[name]) if realism is not None else float("nan")
+        about[name.replace("accuracy", "realism")] = values
+    cells = opened.crops.cells
+    published = frozenset(cells.loc[cells["role"] == "treated", "compound"]) == COMPOUNDS
+    return save(opened, scores, about, headline=scoring.headline, published=published)

@@ -1,0 +1,232 @@
+"""Train or fit each encoder, profile its embeddings, and compare their scores.
+
+An entry is a row of the table: a model for all its seeds, the same model untrained, or a table of embeddings from
+elsewhere. Everything that an entry takes is a run of the study, so a killed comparison resumes with finished runs.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from phenolens import pipeline
+from phenolens.core.errors import InputError
+from phenolens.core.progress import tell
+from phenolens.crops.store import CropStore
+from phenolens.image_realism.compute import RealismConfig
+from phenolens.image_realism.saved import write_realism
+from phenolens.models import MODELS, decodes, model_title, plainest_first
+from phenolens.models.interface import Decodes, Drawing, Fitted, Frozen, Representation, Trained
+from phenolens.pipeline import KINDS, EmbedConfig, EvaluateConfig, ProfileConfig
+from phenolens.profiles.average_precision import mean_average_precision
+from phenolens.profiles.scores_folder import read_queries
+from phenolens.profiles.uncertainty import bootstrap_interval, sign_flip_p
+from phenolens.readiness import ready_runs
+from phenolens.study import Study
+from phenolens.training.checkpoint import RunFolder, trained_model
+from phenolens.training.config import TrainConfig
+from phenolens.training.device import Compute
+from phenolens.training.embed import embed_crops
+
+ALL = "all"
+MEASURED_CELLS = 256  # on which the time of an embedding is measured
+REFERENCES = ("vaeplus", "pca")  # entries that all others are tested against, beside their own untrained network
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table, and the runs that make it."""
+
+    name: str
+    title: str
+    configs: tuple[TrainConfig, ...]  # one per seed
+    untrained_of: str = ""  # the name of the trained entry
+
+    @property
+    def runs(self) -> list[str]:
+        """The name of each run."""
+        return [f"{self.name}-seed{config.seed}" for config in self.configs]
+
+
+def entries(
+    models: Sequence[str], seeds: Sequence[int], training: TrainConfig, *, untrained: bool, tables: Sequence[Path]
+) -> list[Entry]:
+    """The rows to make: the plainest model first, each beside itself untrained, then tables of embeddings.
+
+    Raises:
+        InputError: no such model, one that is no encoder, or one whose optional dependency is missing.
+    """
+    found = []
+    for model in _chosen(models):
+        kind = MODELS[model].load()
+        config = training.of_model(model)
+        of_seeds = [replace(config, seed=seed) for seed in (seeds[:1] if issubclass(kind, Frozen) else seeds)]
+        found.append(Entry(model, model_title(model), tuple(of_seeds)))
+        if untrained and issubclass(kind, Trained):
+            initial = [replace(each, steps=0, cooldown_steps=0) for each in of_seeds]
+            found.append(_untrained(model, initial))
+        elif untrained and kind.Config.untrained:
+            found.append(_untrained(model, [training.of_model(model, **kind.Config.untrained)]))
+    for table in tables:
+        settings = {"device": training.device, "threads": training.threads, "network": {"of": str(table)}}
+        config = TrainConfig(model="flow", steps=0, cooldown_steps=0, **settings)  # type: ignore[arg-type]
+        found.append(Entry(table.stem, f"{table.name} (given)", (config,)))
+    return found
+
+
+def _untrained(model: str, configs: Sequence[TrainConfig]) -> Entry:
+    return Entry(f"{model}-untrained", f"{model_title(model)}, untrained", tuple(configs), untrained_of=model)
+
+
+def _chosen(models: Sequence[str]) -> list[str]:
+    encoders = [name for name, spec in MODELS.items() if not issubclass(spec.load(), Drawing)]
+    chosen = list(dict.fromkeys(models))
+    for name in chosen:
+        if name != ALL and name not in encoders:
+            raise InputError(f"--models {name}: expected {ALL}, or some of the encoders {', '.join(encoders)}")
+    if ALL in chosen:
+        chosen = []
+        for name in encoders:
+            try:
+                MODELS[name].check_installed()
+                chosen.append(name)
+            except InputError as error:
+                tell(f"left out: {error}")
+    for name in chosen:
+        MODELS[name].check_installed()
+    return sorted(chosen, key=plainest_first)
+
+
+def take_runs(study: Study, rows: Sequence[Entry], profiling: ProfileConfig, scoring: EvaluateConfig) -> None:
+    """Train, embed and profile every run that is not finished, then score all of them."""
+    names = [run for entry in rows for run in entry.runs]
+    for entry in rows:
+        for run, config in zip(entry.runs, entry.configs):
+            pipeline.train(study, config, name=run)
+            pipeline.embed(study, run, EmbedConfig(device=config.device, threads=config.threads))
+            pipeline.profile(study, run, profiling)
+            tell(f"{run}: trained, embedded, profiled ({names.index(run) + 1} of {len(names)} runs)")
+    pipeline.evaluate(study, ready_runs(study, "profiled"), scoring)
+
+
+def compared(study: Study, rows: Sequence[Entry], scoring: EvaluateConfig) -> pd.DataFrame:
+    """A row per entry and kind of score.
+
+    Returns:
+        Columns: `entry`, `title`, `statistics`, `whitening`, `protocol`; `accuracy` (0 to 1, mean over seeds),
+        `sd` (over seeds, NaN for one), `ci_low` and `ci_high` (95 %, over compounds), `n_treatments`, `n_seeds`;
+        `p_vaeplus`, `p_pca`, `p_untrained`: paired sign-flip tests over compounds against these entries.
+    """
+    protocols = list(dict.fromkeys(study.scores["protocol"]))
+    found = []
+    for statistics, whitening in KINDS:
+        for protocol in protocols:
+            answers = {
+                entry.name: _answers(study, entry, statistics=statistics, whitening=whitening, protocol=protocol)
+                for entry in rows
+            }
+            for entry in rows:
+                right = answers[entry.name]
+                of_seeds = right.mean()
+                accuracy, low, high = bootstrap_interval(
+                    right.mean(axis=1).to_numpy(),
+                    right.index.get_level_values("compound").to_numpy(),
+                    averaged_over="treatments",
+                    n_bootstrap=scoring.bootstraps,
+                    seed=0,
+                )
+                others = {f"p_{name}": name for name in REFERENCES} | {"p_untrained": f"{entry.name}-untrained"}
+                tests = {
+                    column: _p_value(right, answers[other])
+                    for column, other in others.items()
+                    if other in answers and other != entry.name
+                }
+                found.append(
+                    {"entry": entry.name, "title": entry.title, "statistics": statistics, "whitening": whitening}
+                    | {"protocol": protocol, "accuracy": accuracy, "sd": of_seeds.std(ddof=1)}
+                    | {"ci_low": low, "ci_high": high, "n_treatments": len(right), "n_seeds": len(of_seeds)}
+                    | tests
+                )
+    return pd.DataFrame(found)
+
+
+def _answers(study: Study, entry: Entry, **kind: str) -> pd.DataFrame:
+    """Whether each counted treatment (rows: treatment, compound) is matched right, a column per run."""
+    columns = {}
+    for run in entry.runs:
+        queries = read_queries(study.score_table_path(run, "neighbours", **kind))
+        counted = queries[queries["counted"]]
+        columns[run] = counted.set_index("compound", append=True)["right"].astype(float)
+    table = pd.DataFrame(columns)
+    table.index.names = ["treatment", "compound"]
+    return table
+
+
+def _p_value(a: pd.DataFrame, b: pd.DataFrame) -> float:
+    """Sign-flip test over compounds of the difference of two entries, each the mean over its seeds."""
+    difference = (a.mean(axis=1) - b.mean(axis=1)).dropna()
+    return sign_flip_p(difference.groupby(level="compound").sum().to_numpy(), n_draws=10_000, seed=0)
+
+
+def facts(study: Study, rows: Sequence[Entry], headline: str) -> pd.DataFrame:
+    """A row per entry with what it is and what it costs.
+
+    Returns:
+        Columns: `entry`, `title`, `labels` (which labels it learns from), `outside_data`, `decodes`, `parameters`,
+        `features`, `fit_seconds` and `embed_ms` (per cell; medians over seeds, on this machine), `map` (mean average
+        precision of mechanisms, 0 to 1, headline profiles, mean over seeds).
+    """
+    found = []
+    for entry in rows:
+        model, config = trained_model(RunFolder(study.run_folder(entry.runs[0])))
+        compute = Compute.chosen(device=config.device, precision="float32", threads=config.threads)
+        profiles = [study.profiles(run, whitening=headline) for run in entry.runs]  # type: ignore[arg-type]
+        ranked = [mean_average_precision(each, n_draws=1)["mean_average_precision"].mean() for each in profiles]
+        given = isinstance(model, Drawing)  # of a table of embeddings from elsewhere
+        learns = isinstance(model, Trained | Fitted) and not given and config.steps > 0
+        found.append(
+            {"entry": entry.name, "title": entry.title}
+            | {"labels": "" if given else ", ".join(getattr(model, "labels", ())) if learns else ""}
+            | {"outside_data": MODELS[config.model].outside_data if not entry.untrained_of else ""}
+            | {"decodes": isinstance(model, Decodes) and not given, "features": profiles[0].n_vars}
+            | {"parameters": 0 if given else _parameters(model)}
+            | {"fit_seconds": float(np.median([_fit_seconds(study, run) for run in entry.runs])) if learns else 0.0}
+            | {"embed_ms": float("nan") if given else 1000 * _seconds_per_cell(model, study.crops, compute)}
+            | {"map": float(np.mean(ranked))}
+        )
+    return pd.DataFrame(found)
+
+
+def _parameters(model: Representation) -> int:
+    """How many numbers it learned: those of a fitted model are in its buffers."""
+    return sum(numbers.numel() for numbers in (model.buffers() if isinstance(model, Fitted) else model.parameters()))
+
+
+def _fit_seconds(study: Study, run: str) -> float:
+    folder = RunFolder(study.run_folder(run))
+    origin = folder.origin()
+    state = None if origin is None else folder.load(origin)
+    return float(state["seconds"]) if state else float("nan")
+
+
+def _seconds_per_cell(model: Representation, store: CropStore, compute: Compute) -> float:
+    """Of the second of two passes over the same cells, with the model's own number of turns."""
+    crops = store.take(np.arange(min(MEASURED_CELLS, len(store))))
+    began = 0.0
+    for _ in range(2):
+        began = time.monotonic()
+        embed_crops(model, crops, compute=compute, turns=model.turns)
+    return (time.monotonic() - began) / len(crops)
+
+
+def realism_of(study: Study, rows: Sequence[Entry]) -> pd.DataFrame:
+    """The two-sample test of each entry's reconstructions (index: entry), of the first seed; measured where missing."""
+    first = {entry.runs[0]: entry.name for entry in rows if not entry.untrained_of and decodes(entry.configs[0].model)}
+    if not first:
+        return pd.DataFrame(columns=["accuracy", "accuracy_low", "accuracy_high"])
+    table = write_realism(study, list(first), RealismConfig()).table
+    table = table[(table["kind"] == "reconstruction") & table["run"].isin(first)]
+    return table.assign(entry=table["run"].map(first)).set_index("entry")

@@ -1,0 +1,40 @@
+"""The scatter of all entries that decode: how well they match, against how often their pictures are told from real."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from phenolens.plotting.style import QUIET, RULE, add_caption, figure_style, new_figure
+
+
+def score_against_realism(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str) -> Figure | None:
+    """Accuracy of the first protocol (mean, headline) against the share of pictures told from real; None without any.
+
+    Args:
+        scores: As `compute.compared` returns them.
+        facts: As `compute.facts` returns them, with `realism`.
+        headline: The whitening of the shown score.
+    """
+    protocol = scores["protocol"].iloc[0]
+    shown = scores[(scores["statistics"] == "mean") & (scores["whitening"] == headline)]
+    shown = shown[shown["protocol"] == protocol].merge(facts[["entry", "realism"]], on="entry")
+    shown = shown[shown["realism"].notna()]
+    if shown.empty:
+        return None
+    percent = 100 * shown[["realism", "accuracy", "ci_low", "ci_high"]]
+    below, above = percent["accuracy"] - percent["ci_low"], percent["ci_high"] - percent["accuracy"]
+    with figure_style():
+        figure = new_figure(5.5, 3.6, pad_in=0.05)
+        axes = figure.add_subplot()
+        axes.axvline(50, color=RULE, lw=1)
+        axes.errorbar(percent["realism"], percent["accuracy"], yerr=[below, above], fmt="o", ecolor=QUIET, lw=1)
+        columns = shown["title"], percent["realism"], percent["accuracy"]
+        for title, x, y in zip(*columns):
+            axes.annotate(title, (x, y), xytext=(5, 4), textcoords="offset points")
+        axes.set_xlabel("reconstructed cells told from real ones, %")
+        axes.set_ylabel(f"{protocol}, mean, {headline}, % right")
+        caption = (
+            "Each model that decodes: its score, with the 95 % interval over compounds, against the share of its "
+            "reconstructed cells and real ones that a classifier calls correctly; at the line it guesses."
+        )
+        points = [f"{title} {y:.0f} % at {x:.0f} %" for title, x, y in zip(*columns)]
+        return add_caption(figure, caption=caption, alt=f"{protocol} against realism: {', '.join(points)}.")

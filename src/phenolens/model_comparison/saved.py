@@ -1,0 +1,132 @@
+"""A study's `comparison/` folder: the table of all entries as CSV files and as a page of text, and the scatter."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from phenolens.core.files import write_text, write_whole
+from phenolens.model_comparison.figure import score_against_realism
+from phenolens.plotting.style import png
+from phenolens.profiles.score_table import COLUMN_TITLES, OTHERS, TABLE_1
+from phenolens.study import Study
+
+# The columns of the printed table: those of the paper's Table 1, and the recommended recipe.
+SHOWN = {
+    ("mean", "none"): COLUMN_TITLES[0],
+    ("mean", "whitened"): COLUMN_TITLES[1],
+    ("mean+sd", "none"): COLUMN_TITLES[2],
+    ("mean+sd", "whitened"): COLUMN_TITLES[3],
+    ("mean", "aligned"): "Mean +Aligned",
+}
+
+
+@dataclass(frozen=True)
+class ModelComparison:
+    """A finished comparison."""
+
+    folder: Path
+    scores: pd.DataFrame  # a row per entry and kind of score
+    facts: pd.DataFrame  # a row per entry: what it is, and what it costs
+
+
+def save(study: Study, scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, published: bool) -> ModelComparison:
+    """Write `scores.csv`, `models.csv`, `table.md` and, where something decodes, `realism.png`."""
+    folder = study.comparison_folder
+    write_text(folder / "scores.csv", scores.to_csv(index=False))
+    write_text(folder / "models.csv", facts.to_csv(index=False))
+    write_text(folder / "table.md", as_text(scores, facts, headline=headline, published=published))
+    figure = score_against_realism(scores, facts, headline=headline)
+    if figure is None:
+        (folder / "realism.png").unlink(missing_ok=True)
+    else:
+        with write_whole(folder / "realism.png") as file:
+            file.write(png(figure))
+    return ModelComparison(folder, scores, facts)
+
+
+def as_text(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, published: bool) -> str:
+    """The comparison as Markdown: a table per protocol, tests against others, and what each entry is and costs."""
+    parts = ["# Every encoder on the same cells", ""]
+    for protocol, of_protocol in scores.groupby("protocol", sort=False):
+        n = int(of_protocol["n_treatments"].max())
+        parts += [f"## {protocol}, % of {n} treatments right", ""]
+        parts += _markdown(["", *SHOWN.values()], _score_rows(of_protocol))
+        if published:
+            rows = [[row.method, *map(_published, row.percent), ""] for row in TABLE_1 if row.protocol == protocol]
+            parts += ["Published on BBBC021, on other cells:", ""]
+            parts += _markdown(["", *SHOWN.values()], rows)
+    parts += [
+        "Mean ± standard deviation over seeds; of one seed, and in brackets, the 95 % interval over compounds.",
+        "",
+        f"## Tests (mean, {headline})",
+        "",
+        "p-values of paired sign-flip tests over compounds, of the mean over seeds.",
+        "",
+    ]
+    parts += _markdown(
+        ["", "protocol", "against VAE+", "against PCA", "against itself untrained"], _tests(scores, headline)
+    )
+    parts += ["## What each is, and what it costs", ""]
+    titles = ["", "labels", "outside data", "parameters", "features", "decodes", "told from real cells", "mAP"]
+    parts += _markdown([*titles, "fit, s", "embed a cell, ms"], [_fact_row(row) for _, row in facts.iterrows()])
+    parts += [
+        "Labels: those of cells that it learns from, never a mechanism. Told from real cells: share of reconstructed",
+        "cells that a classifier tells from real ones; 0.5 is a guess. Seconds are of this machine.",
+        "",
+    ]
+    if published:
+        parts += ["Others, published, by their own rules:", ""]
+        parts += _markdown(["", "NSC", "NSCB", "decodes"], [list(row) for row in OTHERS])
+    return "\n".join(parts)
+
+
+def _score_rows(scores: pd.DataFrame) -> list[list[str]]:
+    rows = []
+    for title, of_entry in scores.groupby("title", sort=False):
+        by_kind = {(row["statistics"], row["whitening"]): _score(row) for _, row in of_entry.iterrows()}
+        rows.append([str(title), *(by_kind.get(kind, "–") for kind in SHOWN)])
+    return rows
+
+
+def _score(row: pd.Series) -> str:
+    """`66.0 ± 1.2 (55–76)`."""
+    deviation = "" if pd.isna(row["sd"]) else f" ± {100 * row['sd']:.1f}"
+    return f"{100 * row['accuracy']:.1f}{deviation} ({100 * row['ci_low']:.0f}–{100 * row['ci_high']:.0f})"
+
+
+def _published(entry: tuple[float, float | None] | None) -> str:
+    return " ± ".join(f"{number:.1f}" for number in entry or () if number is not None) or "–"
+
+
+def _tests(scores: pd.DataFrame, headline: str) -> list[list[str]]:
+    main = scores[(scores["statistics"] == "mean") & (scores["whitening"] == headline)]
+    names = ("p_vaeplus", "p_pca", "p_untrained")
+    return [
+        [row["title"], row["protocol"], *(_number(row.get(name), "{:.4f}") for name in names)]
+        for row in main.to_dict("records")
+    ]
+
+
+def _fact_row(row: pd.Series) -> list[str]:
+    return [
+        str(row["title"]),
+        str(row["labels"]) or "none",
+        str(row["outside_data"]) or "none",
+        f"{row['parameters']:,}",
+        f"{row['features']:,}",
+        "yes" if row["decodes"] else "no",
+        _number(row["realism"], "{:.2f}"),
+        _number(row["map"], "{:.3f}"),
+        _number(row["fit_seconds"], "{:,.0f}"),
+        _number(row["embed_ms"], "{:.1f}"),
+    ]
+
+
+def _number(value: object, form: str) -> str:
+    return "–" if value is None or pd.isna(value) else form.format(value)  # type: ignore[call-overload]
+
+
+def _markdown(titles: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return [*("| " + " | ".join(cells) + " |" for cells in lines), ""]

@@ -1,0 +1,168 @@
+"""One command trains every encoder on the same cells: its rows, its tests, resuming, strangers' models and tables."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import phenolens as ph
+from made_up_model import MadeUp
+from phenolens import pipeline
+from phenolens.cli import main
+from phenolens.core.errors import InputError
+from phenolens.model_comparison.compute import entries
+from phenolens.models import MODELS, Spec
+from phenolens.profiles.scores_folder import read_queries
+from phenolens.study import Study
+from phenolens.tl import compare_queries, mean_average_precision
+from phenolens.training.config import TrainConfig
+
+QUICK = {"steps": 2, "batch_size": 6, "bootstraps": 50, "shuffles": 10, "threads": 1, "pictures": False}
+MEASURED = ["fit_seconds", "embed_ms"]
+
+
+@pytest.fixture(scope="module")
+def finished(cropped_study, tmp_path_factory):
+    """PCA, and AE with two seeds, compared; not to be changed."""
+    study = Study.open(shutil.copytree(cropped_study, tmp_path_factory.mktemp("comparison") / "study"))
+    return study, ph.benchmark(study, models=("ae", "pca"), seeds=(0, 1), **(QUICK | {"pictures": True}))
+
+
+def test_each_encoder_is_trained_for_each_seed_and_stands_beside_itself_untrained(finished):
+    study, comparison = finished
+    names = ["ae-seed0", "ae-seed1", "ae-untrained-seed0", "ae-untrained-seed1", "pca-seed0", "pca-seed1"]
+    assert sorted(study.runs) == names
+    assert list(comparison.facts["entry"]) == ["pca", "ae", "ae-untrained"]
+    assert set(comparison.scores["n_seeds"]) == {2}
+    kinds = comparison.scores.groupby("entry")[["statistics", "whitening"]].value_counts()
+    assert kinds.nunique() == 1
+
+
+def test_a_score_is_the_mean_over_seeds_with_the_interval_around_it(finished):
+    study, comparison = finished
+    main_score = comparison.scores.query("entry == 'ae' and statistics == 'mean' and whitening == 'none'")
+    own = study.scores.query("model == 'ae' and statistics == 'mean' and whitening == 'none'")
+    for _, row in main_score.iterrows():
+        accuracies = own.loc[own["protocol"] == row["protocol"], "accuracy"]
+        assert row["accuracy"] == pytest.approx(accuracies.mean())
+        assert row["sd"] == pytest.approx(accuracies.std(ddof=1))
+        assert row["ci_low"] <= row["accuracy"] <= row["ci_high"]
+
+
+def test_with_one_seed_each_the_test_is_that_of_compare(cropped_study, tmp_path):
+    study = Study.open(shutil.copytree(cropped_study, tmp_path / "study"))
+    comparison = ph.benchmark(study, models=("ae", "pca"), seeds=(3,), untrained=False, **QUICK)
+    row = comparison.scores.query("entry == 'ae' and whitening == 'aligned' and protocol == 'NSC'").iloc[0]
+    paths = [
+        study.score_table_path(f"{name}-seed3", "neighbours", protocol="NSC", statistics="mean", whitening="aligned")
+        for name in ("pca", "ae")
+    ]
+    assert row["p_pca"] == compare_queries(*map(read_queries, paths), seed=0).p_value
+    assert np.isnan(row["sd"])
+    assert np.isnan(comparison.facts["realism"]).all()
+    profiles = study.profiles("ae-seed3", whitening="aligned")
+    assert comparison.facts.set_index("entry").loc["ae", "map"] == pytest.approx(
+        mean_average_precision(profiles)["mean_average_precision"].mean()
+    )
+
+
+def test_pictures_are_measured_where_there_are_any_and_costs_are_named(finished):
+    _, comparison = finished
+    facts = comparison.facts.set_index("entry")
+    assert facts.loc["ae", "realism"] > 0.5
+    assert facts.loc["ae", "realism_low"] <= facts.loc["ae", "realism"] <= facts.loc["ae", "realism_high"]
+    assert np.isnan(facts.loc["ae-untrained", "realism"])
+    assert facts.loc["ae", "fit_seconds"] > facts.loc["ae-untrained", "fit_seconds"] == 0
+    assert (facts["parameters"] > 0).all()
+    assert facts["decodes"].all()
+    for name in ("scores.csv", "models.csv", "table.md", "realism.png"):
+        assert (comparison.folder / name).stat().st_size
+    text = (comparison.folder / "table.md").read_text()
+    assert all(title in text for title in facts["title"])
+    assert "Lafarge" not in text  # published rows stand beside BBBC021 alone
+
+
+def test_a_stopped_comparison_resumes_to_the_same_table(finished, cropped_study, tmp_path, monkeypatch):
+    study = Study.open(shutil.copytree(cropped_study, tmp_path / "study"))
+    asked = {"models": ("ae", "pca"), "seeds": (0, 1), **(QUICK | {"pictures": True})}
+    profile, done = pipeline.profile, []
+
+    def stopping(*given):
+        done.append(given[1])
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        profile(*given)
+
+    monkeypatch.setattr(pipeline, "profile", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        ph.benchmark(study, **asked)
+    monkeypatch.setattr(pipeline, "profile", profile)
+    resumed = ph.benchmark(study, **asked)
+    pd.testing.assert_frame_equal(resumed.scores, finished[1].scores)
+    pd.testing.assert_frame_equal(resumed.facts.drop(columns=MEASURED), finished[1].facts.drop(columns=MEASURED))
+
+
+def test_a_model_of_a_stranger_is_in_the_table_without_any_other_change(tiny_study, monkeypatch):
+    monkeypatch.setitem(MODELS, "madeup", Spec(MadeUp, title="Made up", order=-1))
+    comparison = ph.benchmark(tiny_study, models=("madeup",), seeds=(0,), **QUICK)
+    assert list(comparison.facts["title"]) == ["Made up", "Made up, untrained"]
+    assert comparison.scores["accuracy"].between(0, 1).all()
+
+
+def test_a_table_of_embeddings_joins_by_one_flag_with_the_scores_of_its_numbers(finished, cropped_study, tmp_path):
+    study = Study.open(shutil.copytree(cropped_study, tmp_path / "study"))
+    parts = [
+        table.to_df().assign(Metadata_Cell=table.obs["Metadata_Cell"]) for table in embedded(finished[0], "pca-seed0")
+    ]
+    given = tmp_path / "theirs.csv"
+    pd.concat(parts).sample(frac=1, random_state=0).to_csv(given, index=False)
+    comparison = ph.benchmark(study, models=("pca",), seeds=(0,), tables=(given,), **QUICK)
+    assert list(comparison.facts["title"]) == ["PCA of pixels", "theirs.csv (given)"]
+    accuracy = comparison.scores.pivot_table(
+        index=["statistics", "whitening", "protocol"], columns="entry", values="accuracy"
+    )
+    np.testing.assert_array_equal(accuracy["pca"], accuracy["theirs"])
+
+
+def embedded(study, run):
+    return list(pipeline.embeddings(study, run))
+
+
+def test_all_means_every_encoder_that_is_installed_and_decoders_are_none(monkeypatch, capsys):
+    monkeypatch.setitem(
+        MODELS, "missing", Spec("no.such:Model", title="Missing", order=9, extra="x", needs="no_such_one")
+    )
+    monkeypatch.setattr(Spec, "load", lambda spec: MadeUp if spec.title == "Missing" else load(spec))
+    rows = entries(("all",), (0,), TrainConfig(), untrained=True, tables=())
+    trained = [row.name for row in rows if not row.untrained_of]
+    assert set(trained) == set(MODELS) - {"flow", "missing"}
+    assert "no_such_one" in capsys.readouterr().err
+    assert trained[0] == "pca"
+    assert trained[-1] == "vaeplus"
+    assert "pca-untrained" not in [row.name for row in rows]
+    (imagenet,) = [row for row in rows if row.name == "imagenet-untrained"]
+    assert imagenet.configs[0].network.weights == "random"
+    with pytest.raises(InputError, match="flow"):
+        entries(("flow",), (0,), TrainConfig(), untrained=True, tables=())
+    with pytest.raises(InputError, match="no_such_one"):
+        entries(("missing",), (0,), TrainConfig(), untrained=True, tables=())
+
+
+load = Spec.load
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--models", "transformer"], "transformer"),
+        (["--models", "flow"], "flow"),
+        (["--seeds", "1", "1"], "--seeds"),
+        (["--tables", "none.csv"], "none.csv"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_in_one_line_before_any_training(tiny_study, capsys, flags, named):
+    given = [*flags, *([] if "--models" in flags else ["--models", "pca"])]
+    assert main(["benchmark", str(tiny_study.folder), "--steps", "2", *given]) == 2
+    assert named in capsys.readouterr().err.strip().splitlines()[-1]
+    assert tiny_study.runs == []
