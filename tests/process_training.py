@@ -1,13 +1,12 @@
-"""What one of several processes computes in three VAE+ steps in float64; `torchrun ... process_training.py OUT`."""
+"""What one of several processes computes in three steps in float64; `torchrun ... process_training.py MODEL OUT`."""
 
 import sys
 
 import numpy as np
 import torch
 
-from phenolens.models import processes
+from phenolens.models import MODELS, model_config, processes
 from phenolens.models.interface import Batch
-from phenolens.models.vaeplus import VAEPlus, VAEPlusConfig
 from phenolens.training import loop
 from phenolens.training.distributed import together
 
@@ -18,15 +17,16 @@ SIDE_PX = (
 )
 
 
-def trained() -> dict[str, torch.Tensor]:
+def trained(name: str) -> dict[str, torch.Tensor]:
     """Every step's terms and gradient norms, means over processes, and the weights and running averages after them."""
     torch.manual_seed(3)
-    model = VAEPlus(2, SIDE_PX, VAEPlusConfig(width=4, latent_size=8, ramp_steps=100)).double().train()
+    settings = {"width": 4, "latent_size": 8} | ({"ramp_steps": 100} if name == "vaeplus" else {})
+    model = MODELS[name].build(2, SIDE_PX, model_config(name, settings)).double().train()
     players = model.players()
     random = np.random.default_rng(0)
     found = {}
     for step in STEPS:
-        crops = torch.from_numpy(random.random((2, BATCH, 2, SIDE_PX, SIDE_PX)))
+        crops = torch.from_numpy(random.random((model.draws, BATCH, 2, SIDE_PX, SIDE_PX)))
         own = torch.stack([processes.own_rows(batch) for batch in crops])
         torch.manual_seed(step)
         losses = model.losses(Batch.unlabelled(own, step))
@@ -39,4 +39,4 @@ def trained() -> dict[str, torch.Tensor]:
 
 if __name__ == "__main__":
     with together(torch.device("cpu")):
-        torch.save(trained(), f"{sys.argv[1]}/process{processes.number()}.pt")
+        torch.save(trained(sys.argv[1]), f"{sys.argv[2]}/process{processes.number()}.pt")

@@ -39,14 +39,15 @@ def phenolens(*arguments: str, processes: int = 2) -> subprocess.CompletedProces
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns_from_the_whole_batch(tmp_path):
+@pytest.mark.parametrize("name", ["vaeplus", "began", "bigan", "vaegan", "wgan"])
+def test_two_processes_learn_what_one_learns_from_the_whole_batch(tmp_path, name):
     """Losses, gradient norms, weights and running averages over three steps of both players, all layers on.
 
     In float64, so that what differs is mathematics and not the order of sums; in float32 Adam blows rounding up.
     """
-    done = torchrun(str(Path(__file__).with_name("process_training.py")), str(tmp_path))
+    done = torchrun(str(Path(__file__).with_name("process_training.py")), name, str(tmp_path))
     assert done.returncode == 0, done.stderr
-    whole = trained()
+    whole = trained(name)
     shares = [torch.load(tmp_path / f"process{number}.pt", weights_only=True) for number in (0, 1)]
     assert [share.keys() for share in shares] == [whole.keys()] * 2
     for name, value in whole.items():

@@ -140,6 +140,18 @@ def test_cytogan_embeds_by_what_the_discriminators_output_is_made_of():
     )
 
 
+def test_a_model_without_a_decoder_shows_what_it_draws_while_it_trains(store, compute, tmp_path):
+    config = TrainConfig(model="lsgan", network=TINY, batch_size=4, steps=3, watch_every=2, threads=1)
+    run = trained(store, config, compute, tmp_path / "run")
+    assert {path.name for path in (run.folder / "drawn").iterdir()} == {f"step-{n:06d}.png" for n in (1, 2, 3)}
+    assert (run.folder / "drawn.png").exists()
+    assert not list(run.folder.glob("reconstructions*"))
+    assert not (run.folder / "drawn.csv").exists()
+    again = trained(store, dataclasses.replace(config, steps=2), compute, tmp_path / "again")
+    trained(store, config, compute, again.folder)
+    assert (run.folder / "drawn.png").read_bytes() == (again.folder / "drawn.png").read_bytes()
+
+
 # BEGAN
 
 
@@ -184,7 +196,8 @@ def test_a_stage_of_began_is_three_convolutions_and_halves_the_side():
 @pytest.mark.parametrize("name", ["bigan", "ali"])
 def test_generator_and_encoder_want_the_reverse_of_the_discriminator(name, monkeypatch):
     model, labels = built(name), torch.tensor([0.9, 0.8])
-    monkeypatch.setattr(model.discriminator, "forward", lambda x, z: torch.cat([REAL, FAKE]))
+    logits = iter([REAL, FAKE])  # of the real pairs first
+    monkeypatch.setattr(model.discriminator, "forward", lambda x, z: next(logits))
     monkeypatch.setattr(bigan, "real_labels", lambda logits: labels)
     losses = model.losses(Batch.unlabelled(crops(2)[None], 0))
     real, fake = REAL.sigmoid(), FAKE.sigmoid()

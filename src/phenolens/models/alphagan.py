@@ -59,8 +59,8 @@ class AlphaGAN(GAN):
         x = to_signed(batch.x[0])
         z, prior = self.encoder(x), self.noise(x)
         reconstruction, drawn = self.generator(z), self.generator(prior)
-        pictures = self.discriminator(torch.cat([x, reconstruction, drawn])).view(3, -1)
-        codes = self.code_discriminator(torch.cat([prior, z])).view(2, -1)
+        pictures = torch.stack([self.discriminator(each).flatten() for each in (x, reconstruction, drawn)])
+        codes = torch.stack([self.code_discriminator(each) for each in (prior, z)])
         pixel = (x - reconstruction).abs().mean()
         pixels, for_generator, for_encoder = self.config.pixel_weight * pixel, fooling(pictures), fooling(codes)
         return {

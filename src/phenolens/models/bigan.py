@@ -90,8 +90,7 @@ class BiGAN(GAN):
         """Cross-entropies: 1 for pairs of real cells, 0 for drawn ones; generator and encoder want the reverse."""
         x = to_signed(batch.x[0])
         z = self.noise(x)
-        pictures, codes = torch.cat([x, self.generator(z)]), torch.cat([self.encode(x), z])
-        real, fake = self.discriminator(pictures, codes).chunk(2)
+        real, fake = self.discriminator(x, self.encode(x)), self.discriminator(self.generator(z), z)
         labels = torch.cat([self.real_labels(real), torch.zeros_like(fake)])
         discriminator = F.binary_cross_entropy_with_logits(torch.cat([real, fake]), labels)
         generator, encoder = F.softplus(-fake).mean(), F.softplus(real).mean()

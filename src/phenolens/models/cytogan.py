@@ -75,7 +75,7 @@ class CytoGAN(GAN):
         """The discriminator is to tell real cells from drawn ones, the generator to prevent it."""
         x = to_signed(batch.x[0])
         drawn = self.generator(self.noise(x))
-        real, fake = self.discriminator(torch.cat([x, drawn])).chunk(2)
+        real, fake = self.discriminator(x), self.discriminator(drawn)
         return {
             "discriminator": self.discriminator_loss(x, drawn, real=real, fake=fake),
             "generator": self.generator_loss(fake),

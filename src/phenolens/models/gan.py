@@ -44,7 +44,7 @@ def width(default: int) -> Any:
 
 def learning_rate(default: float) -> Any:
     """The setting of the rate of all players, or of those that have no rate of their own."""
-    return setting(default, "of encoder, decoder and generator", least=0)
+    return setting(default, "of all networks but a discriminator with its own", least=0)
 
 
 def discriminator_learning_rate(default: float) -> Any:

@@ -39,7 +39,7 @@ class AutoencoderConfig(ModelConfig):
     latent_size: int = setting(256, "Z, numbers that a cell is embedded into", least=1, most=100_000)
     width: int = setting(32, "feature maps of the narrowest convolutions", least=1, most=10_000)
     beta: float = setting(0.0, "weight of the KL term", least=0)
-    learning_rate: float = setting(1e-3, "of encoder, decoder and generator", least=0)
+    learning_rate: float = setting(1e-3, "of all networks but a discriminator with its own", least=0)
     weight_decay: float = setting(
         1e-4, "how strongly convolution kernels are pulled towards zero at each step", least=0
     )

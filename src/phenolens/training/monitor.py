@@ -25,7 +25,7 @@ from phenolens.core.errors import InputError, RunError
 from phenolens.core.files import write_text, write_whole
 from phenolens.core.progress import tell
 from phenolens.crops.store import CropStore
-from phenolens.models.interface import Decodes, Drawing, Loss, Representation, Trained
+from phenolens.models.interface import Decodes, Drawing, Draws, Loss, Representation, Trained
 from phenolens.morphology.reconstruction_metrics import fidelity
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import TrainConfig
@@ -93,7 +93,7 @@ class Monitor:
         for sentence in self.health.current + self.verdicts:
             tell(sentence)
         # Of several processes, only the first writes.
-        pictured = config.watch_every and is_first() and isinstance(model, Decodes)
+        pictured = config.watch_every and is_first() and isinstance(model, Decodes | Draws)
         logged = config.tensorboard and is_first()
         self.pictures = Pictures(run, store, model, compute=compute, rows=rows, step=step, z=z) if pictured else None
         self.log = event_log(run.folder / "tensorboard", step=step) if logged else None
@@ -130,12 +130,15 @@ class Monitor:
             return
         picture = self.pictures.take(step)
         if self.log is not None:
-            self.log.add_image("reconstructions", picture, step, dataformats="HWC")
+            self.log.add_image(self.pictures.folder.name, picture, step, dataformats="HWC")
             self.log.flush()
 
 
 class Pictures:
-    """`reconstructions/`, `reconstructions.csv`, `reconstructions.png` and `reconstructions.npz` of a run."""
+    """`reconstructions/`, `reconstructions.csv`, `reconstructions.png` and `reconstructions.npz` of a run.
+
+    A model that draws cells but does not decode has `drawn` instead, without a table: each time from the same noise.
+    """
 
     def __init__(
         self,
@@ -148,10 +151,9 @@ class Pictures:
         step: int,
         z: np.ndarray | None,
     ) -> None:
-        self.folder = run.folder / "reconstructions"
-        self.table = run.folder / "reconstructions.csv"
-        self.film = run.folder / "reconstructions.png"
-        self.frames = run.folder / "reconstructions.npz"
+        name = "reconstructions" if isinstance(model, Decodes) else "drawn"
+        self.folder = run.folder / name
+        self.table, self.film, self.frames = (run.folder / f"{name}.{kind}" for kind in ("csv", "png", "npz"))
         self.channels = store.channels
         self.model = model
         self.x = compute.scaled(store.take(rows), model.input)
@@ -165,7 +167,7 @@ class Pictures:
 
     def take(self, step: int) -> np.ndarray:
         """Reconstruct the cells without noise; save the picture (height, width, 3) and return it."""
-        drawn = self.reconstructed()
+        drawn = self.pictures()
         coloured = self.in_colours(np.nan_to_num(drawn, nan=0.0, posinf=1.0, neginf=0.0))
         picture = grid(self.coloured, coloured)
         self.drawn[step] = coloured[:FILM_CELLS]
@@ -173,6 +175,8 @@ class Pictures:
         write_png(self.film, film(self.coloured, self.drawn))
         with write_whole(self.frames) as file:
             np.savez_compressed(file, steps=list(self.drawn), cells=np.stack(list(self.drawn.values())))
+        if not isinstance(self.model, Decodes):
+            return picture
         measured = fidelity(self.originals, drawn, self.channels)
         measured.insert(0, "step", step)
         header, *rows = measured.to_csv(index=False).splitlines()
@@ -181,17 +185,18 @@ class Pictures:
         return picture
 
     @torch.no_grad()
-    def reconstructed(self) -> np.ndarray:
-        """Reconstructions of the watched cells (n, C, S, S) in evaluation mode, in float32."""
-        assert isinstance(self.model, Decodes)
+    def pictures(self) -> np.ndarray:
+        """The watched cells reconstructed, or as many drawn: (n, C, S, S) in evaluation mode, in float32."""
         self.model.eval()
         if isinstance(self.model, Drawing) and self.z is not None:
-            reconstructions = self.model.redraw(self.x, self.z, seeds=range(len(self.x)))
+            drawn = self.model.redraw(self.x, self.z, seeds=range(len(self.x)))
+        elif isinstance(self.model, Decodes):
+            drawn = self.model.decode(self.model.embed(self.x))
         else:
-            reconstructions = self.model.decode(self.model.embed(self.x))
-        drawn = reconstructions.float().cpu().numpy()
+            assert isinstance(self.model, Draws)
+            drawn = self.model.draw(len(self.x), seed=0)
         self.model.train()
-        return drawn
+        return drawn.float().cpu().numpy()
 
     def in_colours(self, crops: np.ndarray) -> np.ndarray:
         """Crops (n, C, S, S) as uint8 RGB (n, S, S, 3), all in the contrast of the originals."""
