@@ -30,7 +30,10 @@ def clean_name(value: object) -> str:
 
 def clean_names(values: pd.Series) -> pd.Series:
     """A column of names by the rule above; "" where missing."""
-    place, kinds = pd.factorize(values)
+    try:
+        place, kinds = pd.factorize(values)
+    except TypeError:  # lists, which have no hash
+        place, kinds = pd.factorize(values.astype(str))
     names = np.array([*(clean_name(kind) for kind in kinds), ""], dtype=object)  # the last is that of place -1: missing
     return pd.Series(names[place], index=values.index, name=values.name, dtype=object)
 
