@@ -1,5 +1,6 @@
 """The same screen in four layouts is the same screen; what does not fit is told in one line."""
 
+import json
 import os
 import unicodedata
 
@@ -252,7 +253,7 @@ def test_a_pattern_that_two_files_of_a_channel_match_is_refused(images):
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("{well}.tif", "it has no {channel}"),
+        ("{well}.tif", "no file has the pattern"),
         ("", "it has no {well}"),
         ("{well}_{dye}_{channel}.tif", "{dye} is not known"),
         ("{well}_{well}_{channel}", "{well} is not known or occurs twice"),
@@ -350,3 +351,65 @@ def test_a_link_that_leads_nowhere_is_as_if_not_there(tmp_path):
     assert lost.name in refusal(source, "pattern", PATTERN)
     kept = read_screen(source, layout="pattern", config=PATTERN, treatments="all", skip_missing=True)
     assert len(kept.table) == len(whole.table) - 1
+
+
+def rename_in_zarr(source, *, rows=None, columns=None, sites=None, indices=True) -> None:
+    """Give the rows, columns and fields of the plates other names, as old -> new."""
+    for plate in sorted(source.glob("*.zarr")):
+        text = json.loads((plate / ".zattrs").read_text())
+        for kind, names in (("rows", rows), ("columns", columns)):
+            for one in text["plate"][kind]:
+                one["name"] = (names or {}).get(one["name"], one["name"])
+        for well in text["plate"]["wells"]:
+            row, column = well["path"].split("/")
+            old = plate / well["path"]
+            well["path"] = f"{(rows or {}).get(row, row)}/{(columns or {}).get(column, column)}"
+            (plate / well["path"]).parent.mkdir(exist_ok=True)
+            old.rename(plate / well["path"])
+            if not indices:
+                del well["rowIndex"], well["columnIndex"]
+            if sites:
+                attributes = plate / well["path"] / ".zattrs"
+                images = json.loads(attributes.read_text())
+                for image in sorted(images["well"]["images"], key=lambda one: -int(one["path"])):
+                    (attributes.parent / image["path"]).rename(attributes.parent / sites[image["path"]])
+                    image["path"] = sites[image["path"]]
+                attributes.write_text(json.dumps(images))
+        if not indices:
+            del text["plate"]["rows"], text["plate"]["columns"]
+        (plate / ".zattrs").write_text(json.dumps(text))
+
+
+@pytest.mark.parametrize("indices", [True, False])
+def test_rows_of_ome_zarr_may_be_named_by_their_number(tmp_path, indices):
+    source = write_plates(write_plate_map(tmp_path))
+    rename_in_zarr(source, rows={"B": "2", "C": "3"}, indices=indices)
+    screen = read_screen(source, layout="ome-zarr", treatments="all")
+    assert screen.table["well"].drop_duplicates().tolist() == list(WELLS)
+    assert all(field_is_read(screen, row) for _, row in screen.table.iterrows())
+
+
+def test_a_field_of_ome_zarr_that_a_well_lacks_does_not_move_the_others(tmp_path):
+    source = write_plates(write_plate_map(tmp_path))
+    attributes = source / "007.zarr" / "B" / "2" / ".zattrs"
+    attributes.write_text(json.dumps({"well": {"images": [{"path": "1"}]}}))
+    screen = read_screen(source, layout="ome-zarr", treatments="all")
+    first = screen.table[(screen.table["plate"] == "007") & (screen.table["well"] == "B02")]
+    assert first["site"].tolist() == [2]
+    assert all(field_is_read(screen, row) for _, row in screen.table.iterrows())
+
+
+def test_fields_of_ome_zarr_that_count_from_one_are_the_sites_of_their_names(tmp_path):
+    source = write_plates(write_plate_map(tmp_path))
+    rename_in_zarr(source, sites={"0": "1", "1": "2"})
+    screen = read_screen(source, layout="ome-zarr", treatments="all")
+    assert set(screen.table["site"]) == {1, 2}
+    assert all(field_is_read(screen, row) for _, row in screen.table.iterrows())
+
+
+def test_a_hidden_zarr_folder_is_no_plate(tmp_path):
+    source = write_plates(write_plate_map(tmp_path))
+    (source / "p-2.zarr").rename(source / ".p-2.zarr")
+    screen = read_screen(source, layout="ome-zarr", treatments="all")
+    assert set(screen.table["plate"]) == {"007"}
+    assert screen.left_out == {"hidden files and folders (._x, Thumbs.db, @eaDir)": 1}

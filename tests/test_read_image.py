@@ -277,7 +277,7 @@ def write_stack(folder, stack, kind) -> str:
     if kind == "files":
         for z, plane in enumerate(stack):
             tifffile.imwrite(folder / f"z{z}.tif", plane)
-        return f"{folder}/z0.tif#with=z1.tif%2Fz2.tif&"
+        return f"{folder}/z0.tif#with=z1.tif|z2.tif&"
     if kind == "zarr":
         group = zarr.open_group(folder / "a.zarr", mode="w", zarr_format=2)
         group.create_array("0", data=stack, chunks=(1, 30, 40))

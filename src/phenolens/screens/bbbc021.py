@@ -19,6 +19,7 @@ from phenolens.core.files import sha256
 from phenolens.core.keywords import keyword_settings
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.csv_table import numbers, read_csv, refuse_rows
+from phenolens.screens.file_listing import is_hidden, is_thumbnail
 from phenolens.screens.image_files import missing_line, with_files
 from phenolens.screens.screen import (
     FIELD,
@@ -237,7 +238,7 @@ def _with_images(chosen: Screen, whole: Screen, *, skip_missing: bool) -> Screen
         table.loc[fields.index, columns] = (relative + "/" + fields[columns].map(_basename)).to_numpy()
         named = set(whole.table.loc[whole.table["plate"] == plate, columns].map(_basename).to_numpy().ravel())
         strange = sorted({path.name for path in folder.iterdir()} - named)
-        unnamed += [f"{relative}/{name}" for name in strange if name.lower().endswith((".tif", ".tiff"))]
+        unnamed += [f"{relative}/{name}" for name in strange if _is_tiff(name)]
     found = with_files(replace(chosen, table=table), skip_missing=skip_missing)
     if not unnamed:
         return found
@@ -245,6 +246,10 @@ def _with_images(chosen: Screen, whole: Screen, *, skip_missing: bool) -> Screen
         what = f"{images}: an image that the table does not name"
         raise InputError(missing_line(what, unnamed, instead="Move it away, or run with --skip-missing"))
     return found.leaving_out({"images that the table does not name": len(unnamed)})
+
+
+def _is_tiff(name: str) -> bool:
+    return name.lower().endswith((".tif", ".tiff")) and not is_hidden(name) and not is_thumbnail(name)
 
 
 def _basename(path: str) -> str:
@@ -360,11 +365,10 @@ def _npy_files(source: Path) -> Iterable[str]:
     """Each crop under the crop set's folder, as its path relative to `source` with forward slashes."""
     with os.scandir(_crops_folder(source)) as folders:
         for folder in folders:
-            if folder.is_dir():
+            if folder.is_dir() and not is_hidden(folder.name):
                 with os.scandir(folder) as files:
-                    yield from (
-                        f"{CROPS_FOLDER}/{folder.name}/{file.name}" for file in files if file.name.endswith(".npy")
-                    )
+                    names = [file.name for file in files if file.name.endswith(".npy") and not is_hidden(file.name)]
+                yield from (f"{CROPS_FOLDER}/{folder.name}/{name}" for name in names)
 
 
 def _read_crop(path: Path, crop_px: int | None) -> UInt16Array:

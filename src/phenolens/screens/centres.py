@@ -19,6 +19,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.names import clean_names
 from phenolens.core.progress import track
 from phenolens.screens.csv_table import numbers, read_csv, refuse_repeated
+from phenolens.screens.file_listing import in_hidden
 from phenolens.screens.image_files import file_on_disk
 from phenolens.screens.screen import FIELD, Screen, well_names
 
@@ -295,7 +296,7 @@ def _parquet(path: Path, screen: Screen) -> pd.DataFrame:
 
 def _site_folders(folder: Path, screen: Screen, skip_missing: bool) -> tuple[pd.DataFrame, dict[str, int]]:
     """The nuclei of every folder with Nuclei.csv and Image.csv, and the count of those without any."""
-    tables = sorted(folder.rglob(f"{OBJECT}.csv"))
+    tables = [path for path in sorted(folder.rglob(f"{OBJECT}.csv")) if not in_hidden(path.relative_to(folder))]
     if not tables:
         raise InputError(
             f"{folder}: no folder in it holds {OBJECT}.csv; give a table, or the folder of CellProfiler's output"
@@ -316,7 +317,7 @@ def _locations(folder: Path, skip_missing: bool) -> tuple[pd.DataFrame, dict[str
     """DeepProfiler's `<plate>/<well>-<site>-Nuclei.csv`; an object's number is its row, from 1."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected locations/<plate>/<well>-<site>-{OBJECT}.csv")
-    files = sorted(folder.glob("*/*.csv"))
+    files = [path for path in sorted(folder.glob("*/*.csv")) if not in_hidden(path.relative_to(folder))]
     matched = {path: match for path in files if (match := LOCATION.match(path.name))}
     if not matched:
         raise InputError(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from phenolens.core.bounds import Bounded, Bounds, Count, Share
+from phenolens.core.bounds import Bounded, Bounds, NotNegativeCount, Share
 from phenolens.core.errors import InputError
 
 PLATE_MAP = "plate_map.csv"  # in a source folder
@@ -19,10 +19,11 @@ class LayoutConfig(Bounded):
     table: Path | None = None
     # CSV, a row per well: well, compound ... (default: plate_map.csv in the source, if it exists)
     plate_map: Path | None = None
-    pattern: str = ""  # file names of --layout pattern, such as {plate}/{well}_s{site}_w{channel}.tif
+    # file names of --layout pattern, such as {plate}/{well}_s{site}_w{channel}.tif, or an instrument: phenix
+    pattern: str = ""
     channels: tuple[str, ...] = ()  # channels to take, in this order, also renamed as DNA=w1; all when none is named
     z: str = ""  # plane of a stack: its number, max (the largest value of each pixel) or brightest (plane)
-    t: Count | None = None  # time point, where there are several
+    t: NotNegativeCount | None = None  # time point, where there are several; numbered as in the names of the files
     # grey value that means no light, which is subtracted; left out: values that do not begin near 0 are refused
     black_level: Annotated[int, Bounds(ge=0, le=65_535)] | None = None
     controls: tuple[str, ...] = ("DMSO",)  # compounds that are controls where there is no column role

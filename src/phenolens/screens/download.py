@@ -32,6 +32,7 @@ from phenolens.core.files import alone
 from phenolens.core.progress import tell, track
 from phenolens.screens.bbbc021 import FILE_COLUMNS, IMAGE_COLUMNS, IMAGE_TABLE, LABEL_COLUMNS, LABEL_TABLE, batch_of
 from phenolens.screens.csv_table import read_csv
+from phenolens.screens.file_listing import in_hidden
 from phenolens.screens.image_files import IMAGE_SUFFIXES
 
 ADDRESS = "https://data.broadinstitute.org/bbbc/BBBC021"
@@ -341,7 +342,7 @@ def _images(opened: zipfile.ZipFile, *, archive: Path) -> dict[str, zipfile.ZipI
             raise InputError(f'{archive}: holds "{member.orig_filename!a}", {problem}; nothing was unpacked')
         path = PurePosixPath(member.filename)
         # macOS adds files such as __MACOSX/._name.tif
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith(".") or member.is_dir():
+        if path.suffix.lower() not in IMAGE_SUFFIXES or in_hidden(Path(path)) or member.is_dir():
             continue
         if path.name.lower() in map(str.lower, images):  # some file systems ignore case
             raise InputError(f'{archive}: holds "{path.name}" twice, expected once; nothing was unpacked')

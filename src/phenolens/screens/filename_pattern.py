@@ -1,121 +1,147 @@
 """Read a screen from the names of its files, such as `{plate}/{well}_s{site}_w{channel}.tif`, and a plate map."""
 
-import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
-from phenolens.screens.config import LayoutConfig, chosen_channels
-from phenolens.screens.plate_map import with_treatments
-from phenolens.screens.screen import FIELD, Screen, well_name, where_of
+from phenolens.screens.config import LayoutConfig
+from phenolens.screens.file_listing import files_under
+from phenolens.screens.instruments import INSTRUMENTS
+from phenolens.screens.planes import screen_of_images
+from phenolens.screens.screen import Screen, well_at, well_name
 
-# A channel has no underscore, which excludes `w1_thumb`. ImageXpress puts an identifier (guid) at the end.
+# A channel has no underscore. ImageXpress puts an identifier (guid) at the end.
 PLACES = {
     "plate": r"[^/]+?",
     "well": r"[A-Za-z]{1,2}\d{1,3}",
+    "row": r"(?:[A-Za-z]{1,2}|\d{1,3})",
+    "column": r"\d{1,3}",
     "site": r"\d+",
     "channel": r"[^/_]+?",
+    "z": r"\d+",
+    "t": r"\d+",
     "guid": r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}",
 }
-THUMBNAIL = re.compile(r"_thumb", re.IGNORECASE)
+NUMBERS = ("row", "column", "site", "z", "t")  # places whose digits would run together
+SIDE_BY_SIDE = r"(?P<row>[A-Za-z]{1,2}|\d{2}(?=\d{2}(?!\d))|\d{3}(?=\d{3}(?!\d)))(?P<column>\d{1,3})"  # B02, 0203
+PLACE = re.compile(r"\{(\w+)(?::(\d))?\}")
+UNMATCHED = "files that do not match the pattern"
 
 
 def read_pattern(source: Path, *, config: LayoutConfig, skip_missing: bool = False) -> Screen:
     """The screen of the files under `source` whose path, or its end, has the pattern; treatments from the plate map.
 
-    Without `{site}` each well has site 1; without `{plate}` the plate is the source folder's name. Files that do not
-    match are counted in `left_out` (but CSV), thumbnails (`_thumb`) separately. Files are not yet searched (see
-    with_files). Raises InputError for a pattern without `{well}` or `{channel}`, when no file matches, for two files
-    of one plate, well, site and channel, for a site without a file of each channel (with `skip_missing` left out and
-    counted) and as the plate map does.
+    The pattern may be the name of an instrument. Without `{site}` each well has site 1; without `{plate}` the plate is
+    the source folder's name; without `{channel}` each file holds all channels. Files that do not match are counted in
+    `left_out` (but CSV), and so are hidden files and thumbnails. Files are not yet searched (see with_files). Raises
+    InputError for a pattern without a well, when no file matches, as screen_of_images and as the plate map does.
     """
     source = Path(source)
-    expression = pattern_expression(config.pattern)
-    rows, left_out = _matching(source, expression, pattern=config.pattern)
-    table = pd.DataFrame(rows)
-    key = [*FIELD, "channel"]
-    twice = table.duplicated(key)
-    if twice.any():
-        again = table[twice].iloc[0]
-        first = table[(table[key] == again[key]).all(axis=1)].iloc[0]
+    files, left_out = files_under(source)
+    images, other = matching(source, files, pattern=config.pattern)
+    n_other = len(other)
+    if images.empty:
+        seen = f"such as {other[0]}" if other else f"there is none but {', '.join(left_out)}" if left_out else ""
         raise InputError(
-            f'{where_of(again)}: channel "{again["channel"]}" has two files, {first["path"]} and {again["path"]} '
-            f"({int(twice.sum())} such files); make the pattern narrower"
+            f'{source}: no file has the pattern "{config.pattern}" ({seen or "the folder is empty"}); correct --pattern'
         )
-    channels = chosen_channels(sorted(table["channel"].unique()), config.channels, source=str(source))
-    wide = table.pivot(index=FIELD, columns="channel", values="path")[list(channels.values())]
-    fields = wide.set_axis([f"file_{channel}" for channel in channels], axis=1).reset_index()
-    return with_treatments(
-        fields, list(channels), source=source, config=config, skip_missing=skip_missing, left_out=left_out
+    return screen_of_images(
+        images, source=source, config=config, skip_missing=skip_missing, left_out={**left_out, UNMATCHED: n_other}
     )
 
 
-def pattern_expression(pattern: str) -> re.Pattern[str]:
+def matching(source: Path, files: Sequence[str], *, pattern: str) -> tuple[pd.DataFrame, list[str]]:
+    """The files that match: plate, well, site, path, and channel, z and t where the pattern has them; and the others.
+
+    CSV files are neither. InputError as pattern_expression.
+    """
+    instrument = INSTRUMENTS.get(pattern.strip().lower())
+    patterns = instrument.patterns if instrument else (pattern,)
+    expressions = [pattern_expression(one, of_instrument=instrument is not None) for one in patterns]
+    plate = source.resolve().name
+    rows: list[dict[str, str | int]] = []
+    others: list[str] = []
+    kinds: Counter[frozenset[str]] = Counter()
+    for path in track(files, "Names of files read", total=len(files)):
+        whole = f"{plate}/{path}" if instrument else path
+        match = next((found for one in expressions if (found := one.fullmatch(whole))), None)
+        if match is not None:
+            rows.append({**_row(match.groupdict(), plate=plate), "path": path})
+            kinds[frozenset(match.groupdict())] += 1
+        elif not path.lower().endswith(".csv"):  # a plate map or the cells' centres
+            others.append(path)
+    if len(kinds) > 1 and len({"channel" in kind for kind in kinds}) > 1:
+        raise InputError(f'{source}: some files of "{pattern}" have a channel in their names, others do not; keep one')
+    images = pd.DataFrame(rows)
+    for axis in ("z", "t"):
+        if axis in images:
+            images[axis] = images[axis].fillna(1).astype(int)
+    return images, others
+
+
+def _row(place: dict[str, str | None], *, plate: str) -> dict[str, str | int]:
+    row: dict[str, str | int] = {"plate": place.get("plate") or plate, "site": int(place.get("site") or 1)}
+    if place.get("well"):
+        row["well"] = well_name(str(place["well"]))
+    else:
+        row["well"] = well_at(str(place["row"]), str(place["column"]))
+    if place.get("channel"):
+        row["channel"] = str(place["channel"])
+    return row | {axis: int(str(place[axis])) for axis in ("z", "t") if place.get(axis)}
+
+
+def pattern_expression(pattern: str, *, of_instrument: bool = False) -> re.Pattern[str]:
     """The pattern as a regular expression over a path with forward slashes; `*` is anything but a slash.
 
-    Raises InputError for a pattern without `{well}` or `{channel}`, and for a place that is not known or named twice.
+    `{z:3}` has three digits. Names of instruments match in any case, and with .tif or .tiff. Raises InputError for a
+    pattern without `{well}`, or `{row}` and `{column}`; for a place that is not known, named twice, or whose digits
+    run into those of the next.
     """
-    parts = re.split(r"(\{[^}]*\}|\*)", pattern.strip().lstrip("/"))
-    names = [part[1:-1] for part in parts if part.startswith("{")]
-    strange = [name for name in names if name not in PLACES or names.count(name) > 1]
-    lacking = [name for name in ("well", "channel") if name not in names]
-    if strange or lacking:
-        found = f"{{{strange[0]}}} is not known or occurs twice" if strange else f"it has no {{{lacking[0]}}}"
+    text = pattern.strip().lstrip("/")
+    names = [name for name, _ in PLACE.findall(text)]
+    problem = _problem(text, names)
+    if problem:
         raise InputError(
-            f'--pattern "{pattern}": {found}; expected such as {{plate}}/{{well}}_s{{site}}_w{{channel}}.tif, '
-            "with * for what changes and {guid} for an identifier"
+            f'--pattern "{pattern}": {problem}; expected such as {{plate}}/{{well}}_s{{site}}_w{{channel}}.tif, also '
+            "with {row} and {column}, {z}, {t}, * for what changes and {guid} for an identifier; or the name of an "
+            f"instrument: {', '.join(INSTRUMENTS)}"
         )
-    written = "".join(
-        f"(?P<{part[1:-1]}>{PLACES[part[1:-1]]})"
-        if part.startswith("{")
-        else "[^/]*?"
-        if part == "*"
-        else re.escape(part)
-        for part in parts
-    )
-    return re.compile(rf"(?:.*/)?{written}")
+    written = ""
+    for part in re.split(r"(\{row\}\{column\}|\{\w+(?::\d)?\})", text):
+        match = PLACE.fullmatch(part)
+        if part == "{row}{column}":
+            written += SIDE_BY_SIDE
+        elif match:
+            written += f"(?P<{match[1]}>{_of_width(match[1], match[2])})"
+        else:
+            written += "[^/]*?".join(re.escape(literal) for literal in part.split("*"))
+    if of_instrument:
+        written = written.replace(r"\.tif", r"\.tiff?")
+    return re.compile(rf"(?:.*/)?{written}", re.IGNORECASE if of_instrument else 0)
 
 
-def _matching(
-    source: Path, expression: re.Pattern[str], *, pattern: str
-) -> tuple[list[dict[str, str | int]], dict[str, int]]:
-    rows: list[dict[str, str | int]] = []
-    counts: Counter[str] = Counter()
-    other = ""
-    files = _files(source)
-    for path in track(files, "Names of files read", total=len(files)):
-        if THUMBNAIL.search(path.rsplit("/", 1)[-1]):
-            counts["thumbnails"] += 1
-            continue
-        match = expression.fullmatch(path)
-        if match is None and path.lower().endswith(".csv"):
-            continue  # a plate map or the cells' centres
-        if match is None:
-            counts["files that do not match the pattern"] += 1
-            other = other or path
-            continue
-        place = match.groupdict()
-        plate = place.get("plate") or source.resolve().name
-        row = {"plate": plate, "well": well_name(place["well"]), "site": int(place.get("site", 1))}
-        rows.append({**row, "channel": place["channel"], "path": path})
-    if not rows:
-        seen = f"such as {other}" if other else "there is none but thumbnails" if counts else "the folder is empty"
-        raise InputError(f'{source}: no file has the pattern "{pattern}" ({seen}); correct --pattern')
-    return rows, dict(counts)
+def _of_width(name: str, width: str | None) -> str:
+    if width is None:
+        return PLACES[name]
+    return rf"[^/_]{{{width}}}" if name == "channel" else rf"\d{{{width}}}"
 
 
-def _files(source: Path) -> list[str]:
-    """Every file under `source` as its path with forward slashes, in order."""
-
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot be listed ({error.strerror}); make it readable") from error
-
-    return sorted(
-        (Path(folder) / name).relative_to(source).as_posix()
-        for folder, _, names in os.walk(source, onerror=refuse)
-        for name in names
-    )
+def _problem(text: str, names: list[str]) -> str:
+    """What is wrong with a pattern; empty where nothing is."""
+    strange = [name for name in re.findall(r"\{([^}]*)\}", text) if not PLACE.fullmatch(f"{{{name}}}")]
+    strange += [name for name in names if name not in PLACES or names.count(name) > 1]
+    if strange:
+        return f"{{{strange[0]}}} is not known or occurs twice"
+    if "well" in names and {"row", "column"} & set(names):
+        return "it has {well} besides {row} or {column}"
+    if "well" not in names and not {"row", "column"} <= set(names):
+        return "it has no {well}, and not both {row} and {column}"
+    for first, width, second in re.findall(r"\{(\w+)(:\d)?\}(?=\{(\w+)(?::\d)?\})", text):
+        if not width and first in (*NUMBERS, "well") and second in NUMBERS and (first, second) != ("row", "column"):
+            return f"the digits of {{{first}}}{{{second}}} run together; give their number, as {{{first}:3}}"
+    return ""

@@ -1,14 +1,14 @@
 """The images of a screen: a file and, where it holds several images, the choice of one (`path#page=2`).
 
 Numbers count from 1. A `#` without such a choice behind it is part of the file's name. `z=max` and `z=brightest` take
-all planes of a stack, whose other planes may be files of their own (`with=`, names in the same folder); `black=100` is
+all planes of a stack, whose other planes may be files of their own (`with=a|b`, relative to the first); `black=100` is
 subtracted from the grey values. Folders are listed here; no image is opened.
 """
 
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
 from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig
+from phenolens.screens.file_listing import is_hidden, is_thumbnail
 from phenolens.screens.screen import Screen, where_of
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -47,7 +48,7 @@ class ImageReference:
     def files(self) -> list[Path]:
         """The file, and those of the other planes of its stack."""
         others = self.choice.get("with", "")
-        return [self.file, *(self.file.with_name(name) for name in others.split("/") if name)]
+        return [self.file, *(self.file.parent / name for name in others.split("|") if name)]
 
     @property
     def black(self) -> int:
@@ -100,25 +101,29 @@ def with_files(screen: Screen, *, skip_missing: bool) -> Screen:
     table = screen.table.copy()
     columns = [f"file_{channel}" for channel in screen.channels]
     listed: dict[Path, dict[str, tuple[str, int]]] = {}
+
+    def on_disk(file: Path) -> tuple[str, int]:
+        folder = screen.folder / file.parent
+        if folder not in listed:
+            listed[folder] = _listing(folder)
+        return listed[folder].get(_plain(file.name), ("", -1))
+
     complete = pd.Series(True, index=table.index)
     missing: list[str] = []
     for row in track(range(len(table)), "Fields whose images were looked for", total=len(table)):
         field = table.iloc[row]
         for channel, column in zip(screen.channels, columns):
             reference = image_reference(str(field[column]))
-            folder = screen.folder / reference.file.parent
-            if folder not in listed:
-                listed[folder] = _listing(folder)
-            name, n_bytes = listed[folder].get(_plain(reference.file.name), ("", -1))
+            file, (name, n_bytes) = next(
+                ((file, found) for file in reference.files if (found := on_disk(file))[1] <= 0),
+                (reference.file, on_disk(reference.file)),
+            )
             if n_bytes > 0:
-                spelt = ImageReference(reference.file.with_name(name), reference.choice)
-                table.at[row, column] = str(spelt)
+                table.at[row, column] = str(ImageReference(reference.file.with_name(name), reference.choice))
                 continue
             complete.iloc[row] = False
             what = "is an empty file of 0 bytes" if n_bytes == 0 else "has no file"
-            missing.append(
-                f'{where_of(field)}: channel "{channel}" {what} (expected {reference.file} under {screen.folder})'
-            )
+            missing.append(f'{where_of(field)}: channel "{channel}" {what} (expected {file} under {screen.folder})')
     if missing and not skip_missing:
         raise InputError(
             f"{missing[0]}; {len(missing):,} such files in {int((~complete).sum()):,} fields. Add them, or run with "
@@ -131,15 +136,18 @@ def with_files(screen: Screen, *, skip_missing: bool) -> Screen:
     return replace(screen, table=table[complete].reset_index(drop=True)).leaving_out({what: n_left_out})
 
 
-def choosing(screen: Screen, config: LayoutConfig) -> Screen:
+def choosing(screen: Screen, config: LayoutConfig, *, axes: Collection[str] = ("z", "t")) -> Screen:
     """The screen with the plane, time point and black level of the config for each image that does not choose its own.
+
+    `axes` are those along which files hold several images; the others are in the names of files.
 
     Raises InputError for a plane that is neither a number nor a projection.
     """
     if config.z and not (config.z in PROJECTIONS or (config.z.isdecimal() and int(config.z) > 0)):
         raise InputError(f'--z "{config.z}": expected a number from 1, {" or ".join(PROJECTIONS)}')
-    chosen = {"z": config.z, "t": str(config.t or ""), "black": str(config.black_level or "")}
-    given = {axis: text for axis, text in chosen.items() if text}
+    t = "" if config.t is None else str(config.t)
+    chosen = {"z": config.z, "t": t, "black": str(config.black_level or "")}
+    given = {axis: text for axis, text in chosen.items() if text and axis in (*axes, "black")}
     if not given:
         return screen
     table = screen.table.copy()
@@ -150,7 +158,7 @@ def choosing(screen: Screen, config: LayoutConfig) -> Screen:
 
 
 def count_unnamed(folder: Path, references: Iterable[str]) -> int:
-    """How many images lie next to those that a table names without being named; thumbnails (`_thumb`) do not count.
+    """How many images lie next to those that a table names without being named; hidden files do not count.
 
     They are counted and not refused: tables of a part of a screen are common.
     """
@@ -188,7 +196,7 @@ def _plain(name: str) -> str:
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES) and "_thumb" not in name
+    return name.lower().endswith(IMAGE_SUFFIXES) and not is_thumbnail(name) and not is_hidden(name)
 
 
 def missing_line(what: str, examples: list[str], *, instead: str) -> str:

@@ -1,6 +1,6 @@
 """The layouts in which a source may lie on disk. Flags, help, messages and readers follow from this one table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,15 +33,20 @@ def _bbbc021(source: Path, config: LayoutConfig, selection: Selection) -> Opened
     return choosing(refuse_repeated_images(read_bbbc021(source, images=source, selection=selection)), config), None
 
 
-def _fields(read: Callable[..., Screen]) -> Callable[[Path, LayoutConfig, Selection], Opened]:
-    """Open a layout whose reader returns the whole screen, its files not yet searched."""
+def _fields(
+    read: Callable[..., Screen], *, axes: Collection[str] = ("z", "t")
+) -> Callable[[Path, LayoutConfig, Selection], Opened]:
+    """Open a layout whose reader returns the whole screen, its files not yet searched.
+
+    `axes` are those along which the reader does not choose itself.
+    """
 
     def opened(source: Path, config: LayoutConfig, selection: Selection) -> Opened:
         if not source.is_dir():
             raise InputError(f"{source}: no such folder; give the folder that holds the images")
         whole = read(source, config=config, skip_missing=selection.skip_missing)
         found = with_files(selection.of(whole), skip_missing=selection.skip_missing)
-        return choosing(refuse_repeated_images(found), config), None
+        return choosing(refuse_repeated_images(found), config, axes=axes), None
 
     return opened
 
@@ -51,7 +56,7 @@ LAYOUTS = {
     "cropset": Layout("BBBC021's public set of single-cell crops", open_cropset, has_fields=False),
     "table": Layout("images.csv, a row per field", _fields(read_table)),
     "loaddata": Layout("CellProfiler's load_data.csv or Image.csv", _fields(read_loaddata)),
-    "pattern": Layout("file names of a --pattern, and a plate map", _fields(read_pattern)),
+    "pattern": Layout("file names of a --pattern, and a plate map", _fields(read_pattern, axes=())),
     "ome-zarr": Layout("OME-Zarr plates, and a plate map", _fields(read_ome_zarr)),
     "deepprofiler": Layout("a project of DeepProfiler", _fields(read_deepprofiler)),
     "h5sc": Layout("scPortrait's single-cell images", open_h5sc, has_fields=False),

@@ -21,9 +21,10 @@ import pandas as pd
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig, chosen_channels
+from phenolens.screens.file_listing import HIDDEN, is_hidden, without_hidden
 from phenolens.screens.image_files import AXES, ImageReference, Pixels, chosen_planes, projected
 from phenolens.screens.plate_map import with_treatments
-from phenolens.screens.screen import FIELD, Screen, well_name, where_of
+from phenolens.screens.screen import FIELD, Screen, well_at, where_of
 
 ENTRY_BYTES = 16  # offset and length of a chunk within its shard, as uint64
 CHECKSUM_BYTES = 4  # crc32c behind the entries
@@ -77,9 +78,10 @@ def axes_of(attributes: dict[str, Any], n_axes: int) -> str:
 
 
 def read_ome_zarr(source: Path, *, config: LayoutConfig, skip_missing: bool = False) -> Screen:
-    """The screen of a plate (`source` is named *.zarr) or of all plates in a folder; a well's fields are sites 1, 2 ...
+    """The screen of a plate (`source` is named *.zarr) or of all plates in a folder; a well's fields are its sites.
 
-    The plate's name is the folder's without .zarr. Channels are the labels in the images' `omero`, the same in all;
+    The plate's name is the folder's without .zarr. A site is the number that names the field, plus 1 where the source
+    counts from 0. Channels are the labels in the images' `omero`, the same in all;
     images without labels are named by `config.channels`. Raises InputError for a folder without a plate, a well or
     field that the metadata names and the disk has not (with `skip_missing` left out and counted), channels that differ
     between fields, and more than one acquisition per well.
@@ -94,6 +96,8 @@ def read_ome_zarr(source: Path, *, config: LayoutConfig, skip_missing: bool = Fa
         choice = theirs if rows[0]["labels"] else str(labels.index(theirs) + 1)
         fields[f"file_{ours}"] = [str(ImageReference(row["path"], {"channel": choice})) for row in rows]
     counts = {"wells and fields that the plate names but are not there": n_missing}
+    if folder == source:
+        counts[HIDDEN] = sum(is_hidden(path.name) for path in source.iterdir())
     return with_treatments(
         fields, list(channels), source=source, config=config, skip_missing=skip_missing, folder=folder, left_out=counts
     )
@@ -104,7 +108,7 @@ def _plates(source: Path) -> tuple[Path, dict[Path, dict[str, Any]]]:
     if source.suffix == ".zarr":
         folder, candidates = source.parent, [source]
     else:
-        folder, candidates = source, sorted(path for path in source.iterdir() if path.suffix == ".zarr")
+        folder, candidates = source, without_hidden(path for path in source.iterdir() if path.suffix == ".zarr")
     attributes = {path: (group_attributes(path) or {}).get("plate") for path in candidates}
     plates = {path: plate for path, plate in attributes.items() if isinstance(plate, dict)}
     if not plates:
@@ -139,12 +143,12 @@ def _fields(
                 f'{path}: well "{name}" has {len(acquisitions)} acquisitions; expected one, as a site is a place: '
                 "write a table of the images and read it with --layout table"
             )
-        for site, image in enumerate(images, start=1):
+        for site, image in zip(_sites(images), images):
             at = at_well / str(image["path"])
             if not at.is_dir():
                 missing.append(at)
                 continue
-            labels = channels_of(image_attributes(at, named=f'plate "{path.stem}", well "{name}", site {site}'))
+            labels = channels_of(image_attributes(at, named=f'plate "{path.stem}", well "{name}", image {at.name}'))
             rows.append(
                 {"plate": path.stem, "well": name, "site": site, "path": at.relative_to(folder), "labels": labels}
             )
@@ -155,6 +159,8 @@ def _fields(
         )
     if not rows:
         raise InputError(f"{next(iter(plates))}: the plate names no field; expected wells with images")
+    if min(row["site"] for row in rows) == 0:
+        rows = [{**row, "site": row["site"] + 1} for row in rows]
     return rows, len(missing)
 
 
@@ -168,15 +174,37 @@ def _named(entries: Any, *, where: Path) -> list[dict[str, Any]]:
 
 
 def _well(plate: dict[str, Any], well: dict[str, Any], *, where: str) -> str:
-    """B02 from the names of the plate's row and column, or from the well's path (`B/2`) where there are no indices."""
+    """B02 from the names of the plate's row and column, or from the well's path (`B/2`) where there are no indices.
+
+    A row may be named by its number. Where all rows, or all columns, are numbers that begin with 0, they count from 0.
+    """
     try:
         if "rowIndex" in well and "columnIndex" in well:
-            row, column = plate["rows"][well["rowIndex"]]["name"], plate["columns"][well["columnIndex"]]["name"]
+            row, column = (
+                str(plate[kind][well[index]]["name"])
+                for kind, index in (("rows", "rowIndex"), ("columns", "columnIndex"))
+            )
         else:
             row, column = str(well["path"]).split("/")
-        return well_name(f"{row}{column}")
+        row, column = _from_one(row, plate.get("rows")), _from_one(column, plate.get("columns"))
+        return well_at(row, column)
     except (KeyError, IndexError, ValueError, TypeError, InputError) as error:
         raise InputError(f"{where}: the well {well} has no name such as B02 ({error}); correct the metadata") from error
+
+
+def _from_one(name: str, all_of_them: Any) -> str:
+    """A row's or column's name; its number plus 1 where the plate numbers them all and begins with 0."""
+    names = [str(one.get("name", "")) for one in all_of_them or [] if isinstance(one, dict)]
+    counts_from_0 = bool(names) and all(map(str.isdecimal, names)) and min(map(int, names)) == 0
+    return str(int(name) + 1) if counts_from_0 and name.isdecimal() else name
+
+
+def _sites(images: list[dict[str, Any]]) -> list[int]:
+    """Each image's site: the number that it is named by (a well may lack some), else its place in the list."""
+    names = [str(image["path"]).rsplit("/", 1)[-1] for image in images]
+    if all(map(str.isdecimal, names)) and len(set(map(int, names))) == len(names):
+        return list(map(int, names))
+    return list(range(1, len(images) + 1))
 
 
 def _one_set_of_channels(rows: list[dict[str, Any]], config: LayoutConfig) -> list[str]:

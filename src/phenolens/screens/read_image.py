@@ -55,6 +55,7 @@ OTHER_KINDS = {
     b"\x89HDF": "an HDF5",
     b"SIMPLE  =": "a FITS",
     b"\x93NUMPY": "a NumPy array",
+    b"\0\x05\x16\x07": "a shadow of macOS (AppleDouble)",
     b"PK\x03\x04": "a zip archive",
     b"\x1f\x8b": "a gzip archive",
     b"\x89PNG": "a PNG",
@@ -150,6 +151,31 @@ def _refuse_other_kinds(head: bytes, path: Path, *, named: str) -> None:
     if kind != expected:
         what_to_do = LOSSY if "JPEG" in kind else "name it so" if kind in ("a TIFF", "a PNG") else "export it as TIFF"
         raise InputError(f"{named} is {kind} file ({path}); TIFF, PNG and OME-Zarr are read: {what_to_do}")
+
+
+def channels_in(path: Path) -> list[str]:
+    """The channels of a file that holds them all: their names in an OME-TIFF, red, green and blue, or 1, 2, 3.
+
+    Raises InputError for a file that cannot be read.
+    """
+    named = path.name
+    head = _first_bytes(path, named=named)
+    _refuse_other_kinds(head, path, named=named)
+    if path.suffix.lower() == ".png":
+        return list(COLOURS) if len(head) >= PNG_HEADER_BYTES and head[25] in (2, 6) else ["1"]
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            series = tiff.series[0]
+            lengths = dict(zip(series.axes, series.shape))
+            names = _ome_channels(tiff)
+            n = prod(length for axis, length in lengths.items() if axis not in "YXSZT")
+            n = n if n > 1 or len(tiff.series) == 1 else len(tiff.pages)
+    except Exception as error:  # a foreign or truncated header: tifffile raises several kinds
+        raise InputError(f"{named} is not a complete TIFF ({path}: {_line(error)}); {REPLACE}") from error
+    if "S" in lengths:
+        return list(COLOURS[: lengths["S"]]) if lengths["S"] == 3 else [str(k + 1) for k in range(lengths["S"])]
+    are_names = len(names) == n and all(names) and len(set(names)) == n
+    return names if are_names else [str(place + 1) for place in range(n)]
 
 
 class Headers:
@@ -258,7 +284,7 @@ def _chosen_pages(
     if "page" in choice:
         number = chosen_number(choice["page"], n_images, what="page", named=named, path=path)
         return [tiff.pages[number].aspage()], []
-    series = tiff.series[0] if choice else None
+    series = tiff.series[0] if choice or tiff.is_imagej else None  # of ImageJ, one page may hold a stack
     stack = [] if series is None else [(axis, n) for axis, n in zip(series.axes, series.shape) if axis not in "YXS"]
     if series is not None and prod(n for _, n in stack) > 1:
         planes = chosen_planes(stack, choice, _ome_channels(tiff), named=named, path=path)
@@ -269,10 +295,14 @@ def _chosen_pages(
         if len(found) < len(pages):
             raise InputError(f"{named} names a page that is not in the file ({path}); copy all files of the OME-TIFF")
         return found, []
+    if n_images != 1 and "channel" in choice:  # pages that belong to no stack
+        number = chosen_number(choice.pop("channel"), n_images, what="channel", named=named, path=path)
+        refuse_lacking(choice, {}, named=named, path=path)
+        return [tiff.pages[number].aspage()], []
     if n_images != 1:
         raise InputError(
             f"{named} holds {n_images} images ({path}); expected one grey image per file, or a choice after its name "
-            f"(#page=1 to #page={n_images}, or #channel=...)"
+            f"(#page=1 to #page={n_images}, #channel=... or #z=max; --z and --t choose in all files)"
         )
     if "S" not in tiff.pages.first.axes:
         refuse_lacking(choice, {}, _ome_channels(tiff), named=named, path=path)

@@ -20,6 +20,7 @@ import pandas as pd
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig, chosen_channels, given_path
+from phenolens.screens.file_listing import without_hidden
 from phenolens.screens.plate_map import UNREAD, known_columns, lacking, shortened, with_treatments
 from phenolens.screens.screen import FIELD, METADATA, FinishedCrops, Screen, Selection, UInt16Array
 
@@ -80,7 +81,7 @@ def h5sc_file(source: Path, config: LayoutConfig) -> Path:
     """The file given with `--table`, else the only `.h5sc` in the folder."""
     if config.table is not None:
         return given_path(config.table, source)
-    found = sorted(Path(source).glob("*.h5sc")) if Path(source).is_dir() else [Path(source)]
+    found = without_hidden(Path(source).glob("*.h5sc")) if Path(source).is_dir() else [Path(source)]
     if len(found) != 1 or not found[0].is_file():
         raise InputError(f"{source}: {len(found)} files named *.h5sc; expected one, or name it with --table")
     return found[0]

@@ -207,6 +207,16 @@ def well_name(raw: str) -> str:
     return f"{match[1].upper()}{int(match[2]):02d}"
 
 
+def well_at(row: str, column: str) -> str:
+    """The well of a row (B, or its number 2) and a column: `B02`; InputError for what names none."""
+    if row.isdecimal():
+        number = int(row)
+        if not 1 <= number <= 52:
+            raise InputError(f"row {row} is not a row of a plate: expected 1 to 52, or a letter")
+        row = chr(64 + number) if number <= 26 else "A" + chr(64 + number - 26)
+    return well_name(f"{row}{column}")
+
+
 def well_names(wells: pd.Series, *, source: str) -> dict[str, str]:
     """Each distinct value of a column -> its well name (B02); InputError names the first row with another text."""
     names = {}
