@@ -383,3 +383,15 @@ def test_a_try_that_trained_nothing_does_not_take_the_runs_name(store, compute, 
 def test_a_device_that_cannot_train_is_refused():
     with pytest.raises(InputError, match="--device meta: "):
         Compute.chosen(device="meta", precision="float32", threads=1)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of what torch itself does while it takes the graph
+def test_compiled_models_train_one_after_the_other_in_one_process(store, compute, tmp_path, monkeypatch):
+    """The graphs are taken as by `--compiled`; turning them into machine code is torch's."""
+    compiled = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda network: compiled(network, backend="aot_eager"))
+    for model in ("vae", "vaeplus"):  # one player, then two that share a forward pass
+        settings = {"steps": 2, "batch_size": 4, "threads": 1, "watch_every": 1, "network": {"width": 4}}
+        config = TrainConfig(model=model, compiled=True, **settings)
+        assert trained(store, config, compute, tmp_path / model).checkpoint.exists()

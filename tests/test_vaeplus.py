@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from naive import Iteration, vae_losses, vaeplus_losses
 from phenolens.models.interface import Batch, Player
@@ -160,6 +161,28 @@ def test_iterations_move_every_weight_as_the_literal_method_does(model, crops):
         iterate(crops[0], crops[1], torch.randn(5, 16, dtype=torch.float64), step)
     for (name, ours), theirs in zip(model.named_parameters(), literal.parameters()):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9, msg=name)
+
+
+def test_nothing_in_a_step_waits_for_the_device(crops):
+    """No number is read from the device, and none is brought to it: on a card either would stop the processor."""
+    model = VAEPlus(2, 68, VAEPlusConfig(width=4, latent_size=8, ramp_steps=100)).train()
+    players = model.players()
+    for step in (0, 450):
+        with Waits():
+            losses = model.losses(Batch.unlabelled(crops.float(), step))
+            loop.take_gradients(players, losses, clip_norm=1.0)
+            loop.step_players({"discriminator": players["discriminator"]})  # Adam counts its steps on a processor
+    with pytest.raises(AssertionError), Waits():
+        float(losses["autoencoder"].total)
+
+
+class Waits(TorchDispatchMode):
+    """AssertionError on an operation that waits for the device."""
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        waiting = ("_local_scalar_dense", "lift_fresh", "nonzero", "equal")
+        assert operation.overloadpacket.__name__ not in waiting, operation
+        return operation(*args, **(kwargs or {}))
 
 
 @pytest.mark.slow

@@ -21,9 +21,9 @@ from phenolens.models.interface import ModelConfig, Player, Trained, latent_name
 from phenolens.models.layers import (
     BatchNorm,
     Convolution,
+    UpsampleTransposedConvolution,
     full_precision,
     noise_like,
-    transposed_convolution_of_upsampled,
 )
 
 LEAK = 0.2
@@ -119,7 +119,7 @@ class SameConvolution(Convolution):
         return F.conv2d(x, self.kernel, self.bias, self.stride, self.padding)
 
 
-class UpsampledConvolution(Convolution):
+class UpsampledConvolution(UpsampleTransposedConvolution):
     """Up-sample twofold (nearest), then a padded convolution with 5x5 kernels and batch normalisation."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
@@ -127,7 +127,7 @@ class UpsampledConvolution(Convolution):
 
     def convolved(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, 2 H, 2 W), before normalisation."""
-        return transposed_convolution_of_upsampled(x, self.kernel)[..., 2:-2, 2:-2]
+        return super().convolved(x)[..., 2:-2, 2:-2]
 
 
 class Halving(nn.Module):

@@ -133,23 +133,30 @@ def transposed_convolution_of_points(z: Tensor, kernel: Tensor) -> Tensor:
     return (z @ taps).view(len(z), k, k, out_channels).permute(0, 3, 1, 2)
 
 
-def transposed_convolution_of_upsampled(y: Tensor, kernel: Tensor) -> Tensor:
+def taps_onto_source() -> Tensor:
+    """(parity, source row, tap): 1 where a tap of a 5-tap kernel falls on that row of the map before up-sampling."""
+    even = [[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]]
+    odd = [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]]
+    return torch.tensor([even, odd], dtype=torch.get_default_dtype())
+
+
+def transposed_convolution_of_upsampled(y: Tensor, kernel: Tensor, onto: Tensor) -> Tensor:
     """Up-sample y (B, in, H, W) twofold (nearest), then a transposed convolution with kernel (out, in, 5, 5).
 
     The five taps of an even output row fall on source rows (-2 -2 -1 -1 0), of an odd one on (-2 -1 -1 0 0), so four
     3x3 convolutions of the small map, one a parity of row and column, give (B, out, 2 H + 4, 2 W + 4) exactly: 36 taps
-    for four output pixels instead of 100.
+    for four output pixels instead of 100. `onto` are the `taps_onto_source`, on the device of the kernel.
     """
-    return F.pixel_shuffle(F.conv2d(y, _by_parity(kernel, "opqiab"), padding=2), 2)
+    return F.pixel_shuffle(F.conv2d(y, _by_parity(kernel, onto, "opqiab"), padding=2), 2)
 
 
-def transposed_convolution_by_parity(y: Tensor, kernel: Tensor) -> Tensor:
+def transposed_convolution_by_parity(y: Tensor, kernel: Tensor, onto: Tensor) -> Tensor:
     """The same pixels sorted by parity, which saves a copy: (B, out, H + 2, 4 W + 8).
 
     Each column of the small map becomes four, of (row parity, column parity) 00, 01, 10 and 11. Operations on single
     pixels do not depend on this order; `in_picture_order` restores the picture.
     """
-    parts = F.conv2d(y, _by_parity(kernel, "pqoiab"), padding=2).permute(0, 2, 3, 1)
+    parts = F.conv2d(y, _by_parity(kernel, onto, "pqoiab"), padding=2).permute(0, 2, 3, 1)
     return parts.reshape(*parts.shape[:2], -1, len(kernel)).permute(0, 3, 1, 2)
 
 
@@ -160,21 +167,12 @@ def in_picture_order(parts: Tensor) -> Tensor:
     return pixels.reshape(n, 2 * rows, columns // 2, channels).permute(0, 3, 1, 2)
 
 
-def _by_parity(kernel: Tensor, order: str) -> Tensor:
+def _by_parity(kernel: Tensor, onto: Tensor, order: str) -> Tensor:
     """The four 3x3 kernels (4 out, in, 3, 3) that act on the map before up-sampling; o, p and q in this order."""
     with torch.autocast(kernel.device.type, enabled=False):
-        onto = _taps_onto_source(kernel)
+        onto = onto.to(kernel.dtype)
         small = torch.einsum(f"oikl,pak,qbl->{order}", kernel, onto, onto).flatten(0, 2)
         return small.contiguous(memory_format=torch.channels_last)
-
-
-def _taps_onto_source(kernel: Tensor) -> Tensor:
-    """(parity, source row, tap): 1 where a tap of the 5-tap kernel falls on that source row."""
-    return torch.tensor(
-        [[[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]], [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]]],
-        dtype=kernel.dtype,
-        device=kernel.device,
-    )
 
 
 class Convolution(nn.Module):
@@ -211,14 +209,19 @@ class TransposedConvolution(Convolution):
 class UpsampleTransposedConvolution(Convolution):
     """Up-sample twofold, transposed convolution: (B, in, H, W) to (B, out, 2 H + 4, 2 W + 4)."""
 
+    def __init__(self, in_channels: int, out_channels: int, kernel_px: int, *, normed: bool = True) -> None:
+        super().__init__(in_channels, out_channels, kernel_px, normed=normed)
+        self.onto: Tensor  # kept on the device: a copy at each step would make a card wait
+        self.register_buffer("onto", taps_onto_source(), persistent=False)
+
     def convolved(self, x: Tensor) -> Tensor:
         """Before normalisation."""
-        return transposed_convolution_of_upsampled(x, self.kernel)
+        return transposed_convolution_of_upsampled(x, self.kernel, self.onto)
 
 
-class UpsampleTransposedConvolutionByParity(Convolution):
+class UpsampleTransposedConvolutionByParity(UpsampleTransposedConvolution):
     """The same with pixels sorted as by `transposed_convolution_by_parity`: (B, out, H + 2, 4 W + 8)."""
 
     def convolved(self, x: Tensor) -> Tensor:
         """Before normalisation."""
-        return transposed_convolution_by_parity(x, self.kernel)
+        return transposed_convolution_by_parity(x, self.kernel, self.onto)

@@ -16,7 +16,7 @@ from phenolens.models.interface import LABELS, Batch, Input, Turns, randomly_tur
 from phenolens.screens.screen import ROLES, treatment_name
 from phenolens.training.device import Compute, as_signed
 
-SHARE_OF_FREE_MEMORY = 0.5  # of the device, for crops; a step needs the rest
+SHARE_OF_FREE_MEMORY = 0.8  # of the device, for crops; a step needs the rest
 
 
 class TreatmentSampler:
@@ -129,23 +129,24 @@ class Batches:
             kept = "device" if fits else "disk"
         self.pixels: Tensor | None = None
         if kept == "device":
-            self.pixels = torch.cat([as_signed(store.crops(plate)).to(compute.device) for plate in store.plates])
+            side = store.crop_px
+            self.pixels = torch.empty(
+                (len(store), len(store.channels), side, side), dtype=torch.int16, device=compute.device
+            )
+            parts = self.pixels.split([len(store.crops(plate)) for plate in store.plates])
+            for part, plate in zip(parts, store.plates):  # not held twice, as joined parts would be
+                part.copy_(as_signed(store.crops(plate)))
 
     def batch(self, rows: np.ndarray, step: int) -> Batch:
         """The cells of store rows (draws, B), on the device."""
         flat = rows.ravel()
-        pixels = self.store.take(flat) if self.pixels is None else self.pixels[self._moved(torch.from_numpy(flat))]
+        moved = self.compute.moved
+        pixels = self.store.take(flat) if self.pixels is None else self.pixels[moved(torch.from_numpy(flat))]
         x = self.compute.scaled(pixels, self.input)
         x = (randomly_turned(x) if self.turns == 8 else x).unflatten(0, rows.shape)
-        codes = self._moved(self.codes[:, torch.from_numpy(rows)])
-        z = None if self.z is None else self._moved(self.z[torch.from_numpy(rows)])
+        codes = moved(self.codes[:, torch.from_numpy(rows)])
+        z = None if self.z is None else moved(self.z[torch.from_numpy(rows)])
         return Batch(x, **dict(zip(LABELS, codes)), step=step, z=z)
-
-    def _moved(self, numbers: Tensor) -> Tensor:
-        """On the device; a CUDA card is not waited for."""
-        if self.compute.device.type == "cuda":
-            return numbers.pin_memory().to(self.compute.device, non_blocking=True)
-        return numbers.to(self.compute.device)
 
 
 def size_bytes(store: CropStore) -> int:

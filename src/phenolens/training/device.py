@@ -41,11 +41,12 @@ class Compute:
             torch.empty(1, device=chosen)
             if chosen.type == "cuda":
                 torch.cuda.set_device(chosen)
+                torch.backends.cudnn.allow_tf32 = False  # float32 means float32, as on a processor
+                torch.backends.cudnn.deterministic = True  # a resumed run ends with the same bits
         except (RuntimeError, AssertionError) as error:
             raise InputError(f'--device {device}: not available on this machine; use "cpu"') from error
         keep_freed_memory()
-        fast = chosen.type == "cuda" or (chosen.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
-        bfloat16 = fast if precision == "auto" else precision == "bfloat16"
+        bfloat16 = has_bfloat16(chosen) if precision == "auto" else precision == "bfloat16"
         return cls(chosen, torch.bfloat16 if bfloat16 else torch.float32)
 
     def place(self, model: nn.Module) -> nn.Module:
@@ -73,9 +74,15 @@ class Compute:
         peak = x.amax((2, 3), keepdim=True)
         return x.div_(torch.where(peak > 0, peak, 1))
 
+    def moved(self, numbers: Tensor) -> Tensor:
+        """On the device; a CUDA card is not waited for."""
+        if self.device.type == "cuda" and numbers.device.type == "cpu":
+            return numbers.pin_memory().to(self.device, non_blocking=True)
+        return numbers.to(self.device)
+
     def _counts(self, crops: np.ndarray | Tensor) -> Tensor:
         """The pixels as float32 on the device; they are copied to it with two bytes each."""
-        pixels = (as_signed(crops) if isinstance(crops, np.ndarray) else crops).to(self.device)
+        pixels = self.moved(as_signed(crops) if isinstance(crops, np.ndarray) else crops)
         return (pixels.to(torch.int32) & 0xFFFF).to(torch.float32, memory_format=torch.channels_last)
 
     @property
@@ -98,6 +105,13 @@ class Compute:
             "python": platform.python_version(),
             "system": platform.system(),
         }
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device has units for bfloat16: elsewhere it is emulated, and slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
 def as_signed(crops: np.ndarray) -> Tensor:

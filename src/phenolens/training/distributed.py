@@ -39,7 +39,8 @@ def together(device: torch.device) -> Iterator[None]:
     if asked_for() == 1:
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    on_card = device.type == "cuda"
+    dist.init_process_group("nccl" if on_card else "gloo", device_id=device if on_card else None)
     try:
         yield
         processes.wait_for_all()  # no process closes its connections while another still uses them

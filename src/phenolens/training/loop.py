@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from torch import Tensor
+from torch._functorch import config as functorch
 from torch.optim import Optimizer
 
 from phenolens.core.errors import Interrupted
@@ -63,6 +64,7 @@ def train(
     """
     compute.place(model).train()
     if config.compiled:
+        functorch.donated_buffer = False  # players share a forward pass, so a backward pass may not consume it
         for network in model.children():
             network.compile()
     players = model.players() if isinstance(model, Trained) else {}
@@ -127,8 +129,9 @@ def train(
                 first_bad.look_at_gradients(norms, losses, step)
                 step_players(stepping)
                 done = step + 1
-                stopping, *_ = any_process(stop.requested, device=compute.device)
                 recording = done % config.record_every == 0 or done == config.steps
+                if recording or processes.count() == 1:  # processes wait for each other to agree
+                    stopping, *_ = any_process(stop.requested, device=compute.device)
                 saving = stopping or done % config.checkpoint_every == 0 or done == config.steps
                 if recording or saving or monitor.due(done):
                     first_bad.ask()

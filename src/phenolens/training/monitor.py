@@ -8,6 +8,7 @@ resumed are deleted and made again.
 import importlib.util
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -128,7 +129,8 @@ class Monitor:
         """Take the picture of this step."""
         if self.pictures is None:
             return
-        picture = self.pictures.take(step)
+        with torch.compiler.set_stance("force_eager") if self.config.compiled else nullcontext():
+            picture = self.pictures.take(step)  # 16 cells are not worth compiling for evaluation
         if self.log is not None:
             self.log.add_image(self.pictures.folder.name, picture, step, dataformats="HWC")
             self.log.flush()
