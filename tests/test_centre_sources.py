@@ -150,7 +150,7 @@ def test_what_is_no_table_of_centres_is_refused(tmp_path, screen, nuclei, images
     assert "b.sqlite: no such file" in refusal(tmp_path / "b.sqlite", screen)
     assert "no table Per_Image or Image" in refusal(write_sqlite(tmp_path / "c.db", {"Nuclei": nuclei}), screen)
     lacking = write_sqlite(tmp_path / "d.db", {"Image": images, "Nuclei": nuclei.drop(columns="Location_Center_Y")})
-    assert "d.db, Nuclei: no column Nuclei_Location_Center_Y" in refusal(lacking, screen)
+    assert "d.db, Nuclei: no column Location_Center_Y" in refusal(lacking, screen)
     (tmp_path / "a.parquet").write_text("PAR1")
     assert "a.parquet: not a complete Parquet" in refusal(tmp_path / "a.parquet", screen)
     (tmp_path / "nothing").mkdir()
@@ -199,3 +199,53 @@ def test_real_site_folders_with_empty_tables_are_named_or_counted(real_data):
     assert centres.groupby("well").size().to_dict() == {"A01": 20, "B01": 20, "J21": 1}
     from_sqlite, _ = read_centres(folder / "data_b_sqlite" / "data_b.sqlite", screen)
     pd.testing.assert_frame_equal(from_sqlite, centres[centres["well"] != "J21"])
+
+
+@pytest.mark.parametrize("objects", ["Nuclei", "FilteredNuclei"])
+@pytest.mark.parametrize("prefix", ["", "MyExpt_"])
+def test_names_that_cellprofiler_gives_by_default_are_found(
+    tmp_path, screen, nuclei, images, expected, prefix, objects
+):
+    nuclei.to_csv(tmp_path / f"{prefix}{objects}.csv", index=False)
+    images.to_csv(tmp_path / f"{prefix}Image.csv", index=False)
+    said = images.rename(columns={name: f"Image_{name}" for name in images if name.startswith("Metadata")})
+    cells = of_object(nuclei).rename(columns=lambda name: name.replace("Nuclei_", f"{objects}_"))
+    database = write_sqlite(tmp_path / "cp.db", {f"{prefix}Per_Image": said, f"{prefix}Per_{objects}": cells})
+    for path in (tmp_path / f"{prefix}{objects}.csv", tmp_path, database):
+        pd.testing.assert_frame_equal(read_centres(path, screen, objects=objects)[0], expected)
+    if objects != "Nuclei":
+        for path in (tmp_path, database):
+            assert "--objects" in refusal(path, screen)
+            assert objects in refusal(path, screen)
+
+
+def test_the_images_of_another_run_are_not_those_beside_the_nuclei(tmp_path, screen, nuclei, images):
+    nuclei.to_csv(tmp_path / "MyExpt_Nuclei.csv", index=False)
+    images.to_csv(tmp_path / "Image.csv", index=False)
+    assert "MyExpt_Nuclei.csv" in refusal(tmp_path, screen)
+    assert "MyExpt_Nuclei.csv" in refusal(tmp_path / "MyExpt_Nuclei.csv", screen)
+
+
+def test_a_second_row_of_names_joins_the_first(tmp_path, screen, nuclei, images, expected):
+    of = ",".join("Image" if name == "ImageNumber" else "Nuclei" for name in nuclei)
+    (tmp_path / "Nuclei.csv").write_text(f"{of}\n{nuclei.to_csv(index=False)}")
+    images.to_csv(tmp_path / "Image.csv", index=False)
+    pd.testing.assert_frame_equal(read_centres(tmp_path / "Nuclei.csv", screen)[0], expected)
+
+
+def test_a_nucleus_without_a_centre_is_refused_or_counted(tmp_path, screen, nuclei, images, expected):
+    nuclei.loc[nuclei.index[-1], ["Location_Center_X", "Location_Center_Y"]] = np.nan
+    nuclei.to_csv(tmp_path / "Nuclei.csv", index=False)
+    images.to_csv(tmp_path / "Image.csv", index=False)
+    for path in (tmp_path / "Nuclei.csv", tmp_path):
+        assert "Location_Center_" in refusal(path, screen)
+        found, left_out = read_centres(path, screen, skip_missing=True)
+        assert (len(found), left_out) == (len(expected) - 1, {"nuclei without a centre": 1})
+
+
+def test_files_in_locations_that_name_no_field_are_counted(tmp_path, screen, nuclei):
+    folder = tmp_path / "locations" / "007"
+    folder.mkdir(parents=True)
+    of_object(nuclei)[:1].to_csv(folder / "B02-1-Nuclei.csv", index=False)
+    of_object(nuclei)[:1].to_csv(folder / "B02_2.csv", index=False)
+    assert read_centres(tmp_path, screen)[1] == {"files in locations that name no field": 1}

@@ -106,7 +106,7 @@ def test_a_treatment_is_a_compound_at_a_concentration_where_no_column_says_it(tm
 def test_without_a_compound_it_is_said_that_doses_count_as_neighbours(tmp_path):
     table = ForeignTable(written(wells(), tmp_path / "t.csv"), Columns(treatment="drug_dose", metadata=("[a-z]*",)))
     assert len(list(table.parts())) == 1
-    assert "another dose of the same compound counts" in table.notes.pop()
+    assert any("another dose of the same compound counts" in note for note in table.notes)
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ def test_a_file_of_another_kind_under_the_name_is_refused(tmp_path, name):
 def test_what_is_no_table_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         ForeignTable(tmp_path / "no.csv", NAMED)
-    (tmp_path / "a.xlsx").write_text("")
+    (tmp_path / "a.docx").write_text("")
     with pytest.raises(InputError, match="unsupported file type"):
-        ForeignTable(tmp_path / "a.xlsx", NAMED)
+        ForeignTable(tmp_path / "a.docx", NAMED)
     with pytest.raises(InputError, match="no table in this folder"):
         ForeignTable(tmp_path, NAMED)
     (tmp_path / "b.csv").write_text("drug_dose,Cells_Area\n")

@@ -18,13 +18,14 @@ from layout_sources import (
     write_table,
 )
 from phenolens.core.errors import InputError
-from phenolens.crops.centres_on_pixels import centres_on_pixels
+from phenolens.crops.centres_on_pixels import CentresHeld
 from phenolens.crops.check import check_source
 from phenolens.profiles.columns import Columns
 from phenolens.profiles.read_table import ForeignTable
 from phenolens.profiles.validate import refuse_repeated_rows
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.plate_map import read_plate_map
+from phenolens.screens.read_image import read_field
 from table_source import FEATURES, wells
 
 PATTERN = LayoutConfig(pattern="{plate}/{well}_s{site}_w{channel}.tif")
@@ -190,7 +191,7 @@ def test_names_are_read_by_one_rule(images):
             Compound=["dmso\u200b", "taxol ", "Taxol"], concentration=[0, 1, 2], MoA=["", "stab ", "stab"]
         ),
     )
-    screen = screen_of(images, config=LayoutConfig(pattern=PATTERN.pattern, controls=("DMSO\u00a0",)))
+    screen = screen_of(images, config=LayoutConfig(pattern=PATTERN.pattern, control=("DMSO\u00a0",)))
     assert screen.treatments[["compound", "moa"]].to_numpy().tolist() == [["Taxol", "stab"], ["taxol", "stab"]]
     assert any('"Taxol" and "taxol"' in note for note in screen.notes)
 
@@ -266,13 +267,19 @@ def test_given_centres_are_held_against_the_pixels(images):
     cells = pd.read_csv(images / "Nuclei.csv", dtype={"plate": str}).rename(
         columns={"Location_Center_Y": "y", "Location_Center_X": "x"}
     )
-    assert centres_on_pixels(screen, cells, screen.table).problem == ""
+
+    def held(cells):
+        centres = CentresHeld(cells, screen.channels)
+        for _, field in screen.table.iterrows():
+            centres.add(field, read_field(screen.files(field), where=""))
+        return centres.result()
+
+    assert held(cells).problem == ""
     inside = cells[cells["x"] < 60]
-    swapped = inside.assign(y=inside["x"], x=inside["y"])
-    assert "x and y" in centres_on_pixels(screen, swapped, screen.table).problem
+    assert "x and y" in held(inside.assign(y=inside["x"], x=inside["y"])).problem
     elsewhere = cells.assign(site=3 - cells["site"])
-    assert "mirrored" in centres_on_pixels(screen, elsewhere, screen.table).problem
-    few = centres_on_pixels(screen, elsewhere[:10], screen.table)
+    assert "mirrored" in held(elsewhere).problem
+    few = held(elsewhere[:10])
     assert (few.n_cells, few.problem) == (10, "")
 
 

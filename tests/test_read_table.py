@@ -398,23 +398,39 @@ def test_files_of_a_folder_may_have_their_columns_in_another_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "separator", "words"),
+    ("name", "separator", "decimal", "encoding"),
     [
-        ("t.csv", ";", "separated by semicolons; expected commas: save it with commas"),
-        ("t.csv", "\t", "separated by tabs; expected commas: save it with commas, or name it .tsv"),
-        ("t.tsv", ",", "separated by commas; expected tabs: save it with tabs"),
+        ("t.csv", ";", ".", "utf-8"),
+        ("t.csv", ";", ",", "utf-8-sig"),
+        ("t.csv", "\t", ".", "utf-16"),
+        ("t.txt", "\t", ",", "utf-16-le"),
+        ("t.tsv", ",", ".", "utf-8"),
+        ("t.txt", "|", ".", "utf-16-be"),
     ],
 )
-def test_another_separator_is_named(tmp_path, name, separator, words):
-    wells().to_csv(tmp_path / name, index=False, sep=separator)
-    assert words in refusal(tmp_path / name)
+def test_separators_decimal_commas_and_encodings_make_no_difference(tmp_path, name, separator, decimal, encoding):
+    text = io.StringIO()
+    wells().to_csv(text, index=False, sep=separator, decimal=decimal)
+    (tmp_path / name).write_bytes(text.getvalue().encode(encoding))
+    assert_same(read(tmp_path / name, NAMED), read(written(wells(), tmp_path / "plain.csv"), NAMED))
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
-def test_another_encoding_is_reported(tmp_path, encoding):
+def test_a_workbook_and_its_table_are_the_same(tmp_path):
+    wells().to_excel(tmp_path / "t.xlsx", index=False)
+    assert_same(read(tmp_path / "t.xlsx", NAMED), read(written(wells(), tmp_path / "plain.csv"), NAMED))
+    (tmp_path / "named.csv").write_bytes((tmp_path / "t.xlsx").read_bytes())
+    assert "Excel workbook" in refusal(tmp_path / "named.csv")
+
+
+def assert_same(one, other):
+    np.testing.assert_allclose(one.X, other.X)
+    pd.testing.assert_frame_equal(one.obs, other.obs)
+
+
+def test_another_encoding_is_reported(tmp_path):
     text = io.StringIO()
     wells().rename(columns={"uM": "µM"}).to_csv(text, index=False)
-    (tmp_path / "t.csv").write_bytes(text.getvalue().encode(encoding))
+    (tmp_path / "t.csv").write_bytes(text.getvalue().encode("latin-1"))
     assert "save it as UTF-8" in refusal(tmp_path / "t.csv")
 
 

@@ -45,7 +45,9 @@ def opened(monkeypatch) -> Counter[str]:
     return counts
 
 
-def test_crop_opens_each_image_once_for_its_header_and_once_for_its_pixels(source, tmp_path, opened):
+def test_crop_opens_each_image_for_its_header_and_its_pixels_and_the_sampled_ones_for_the_centres(
+    source, tmp_path, opened
+):
     assert len(make_crops(source, tmp_path / "crops", layout="table", config=CONFIG)) == 12
     assert Counter(opened.values()) == {2: 4 * 2, 4: 8 * 2}  # of 8 fields twice more: centres and grey values
 

@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,7 +15,7 @@ from phenolens.commands.paths import AnyPath
 from phenolens.core.bounds import Bounded, Count, Positive
 from phenolens.core.errors import InputError
 from phenolens.core.files import write_whole
-from phenolens.core.keywords import keyword_settings
+from phenolens.core.keywords import flags_of, keyword_settings
 from phenolens.core.progress import tell
 from phenolens.core.workers import AtOnce
 from phenolens.crops.check import Checked, check_source, count_nuclei, field_of, found_nuclei, median_field
@@ -223,10 +223,7 @@ def _crop_command(
 ) -> str:
     """The whole `phenolens crop` line for what was checked; only settings that are not the defaults are in it."""
     command = ["phenolens", "crop", "STUDY", "--source", str(source), "--layout", layout]
-    for name in ("table", "plate_map", "pattern", "channels", "z", "t", "black_level", "controls", "centres"):
-        value = getattr(reading, name)
-        if value != getattr(LayoutConfig(), name):
-            command += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,))]
+    command += flags_of(asdict(reading), asdict(LayoutConfig()))
     if not checked.screen.treatments["moa"].notna().any():
         command += ["--treatments", "all"]
     if checking.skip_missing:

@@ -5,6 +5,7 @@ its field's pixels, is compared with that at the mirrored places of the same fie
 same distance to the border.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,11 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.ndimage import uniform_filter
 
+from phenolens.crops.grey_values import SAMPLE, sampled_fields
 from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import FIELD, Screen, where_of
+
+Ranks = npt.NDArray[np.float64]
 
 SMOOTHED_PX = 5  # side of the square whose mean is the brightness at a place
 LEAST_CELLS = 20  # fewer do not decide
@@ -40,53 +44,68 @@ class CentresOnPixels:
         )
 
 
-def centres_on_pixels(screen: Screen, cells: pd.DataFrame, fields: pd.DataFrame) -> CentresOnPixels | None:
-    """How the images of `fields` (rows of the screen) differ at the centres of their `cells`; None without a cell."""
-    own, mirrored, swapped = [], [], []
-    n_fields = 0
-    for _, field in fields.iterrows():
-        of_field = (cells[FIELD] == field[FIELD].to_list()).all(axis=1)
-        y, x = (cells.loc[of_field, name].to_numpy(float) for name in ("y", "x"))
-        if not len(y):
-            continue
-        n_fields += 1
-        pixels = read_field(screen.files(field), where=where_of(field))
+class CentresHeld:
+    """Given centres of cells, held against the pixels of one field after the other.
+
+    Args:
+        cells: A row per cell: its field, and its centre y, x.
+        channels: Names of the images' channels.
+    """
+
+    def __init__(self, cells: pd.DataFrame, channels: Sequence[str]) -> None:
+        self.cells, self.channels = cells, channels
+        self.own: list[Ranks] = []  # of each field with cells: (n, C)
+        self.mirrored: list[Ranks] = []
+        self.swapped: list[Ranks] = []  # NaN where the swapped place is outside the field
+
+    def add(self, field: pd.Series, pixels: npt.NDArray[np.uint16]) -> None:
+        """Add a field with its pixels (C, H, W)."""
+        of_field = (self.cells[FIELD] == field[FIELD].to_list()).all(axis=1)
+        if not of_field.any():
+            return
+        y, x = (np.floor(self.cells.loc[of_field, name].to_numpy(float) + 0.5).astype(int) for name in ("y", "x"))
         height, width = pixels.shape[1:]
-        y, x = (np.floor(values + 0.5).astype(int) for values in (y, x))
-        flipped_y, flipped_x = height - 1 - y, width - 1 - x
         ranks = [_ranked(channel) for channel in pixels]
-        own.append(np.stack([at[y, x] for at in ranks], axis=1))
+        self.own.append(np.stack([at[y, x] for at in ranks], axis=1))
+        flipped_y, flipped_x = height - 1 - y, width - 1 - x
         places = ((flipped_y, x), (y, flipped_x), (flipped_y, flipped_x))
-        mirrored.append(np.stack([np.mean([at[place] for place in places], axis=0) for at in ranks], axis=1))
+        self.mirrored.append(np.stack([np.mean([at[place] for place in places], axis=0) for at in ranks], axis=1))
         inside = (x < height) & (y < width)
-        exchanged = np.full(own[-1].shape, np.nan)
+        exchanged = np.full(self.own[-1].shape, np.nan)
         exchanged[inside] = np.stack([at[x[inside], y[inside]] for at in ranks], axis=1)
-        swapped.append(exchanged)
-    if not own:
-        return None
-    at_centres, at_mirrored, at_swapped = map(np.concatenate, (own, mirrored, swapped))
-    z = np.array([_z(difference) for difference in (at_centres - at_mirrored).T])
-    most = int(np.abs(z).argmax())
-    rank, there = at_centres.mean(axis=0), float(at_mirrored[:, most].mean())
-    off_centre = np.abs(at_swapped - 0.5) - np.abs(at_centres - 0.5)
-    better = np.array([_z(difference[np.isfinite(difference)]) for difference in off_centre.T])
-    if len(at_centres) < LEAST_CELLS:
+        self.swapped.append(exchanged)
+
+    def result(self) -> CentresOnPixels | None:
+        """How the images differ at the centres; None without a cell."""
+        if not self.own:
+            return None
+        own, mirrored, swapped = map(np.concatenate, (self.own, self.mirrored, self.swapped))
+        z = np.array([_z(difference) for difference in (own - mirrored).T])
+        most = int(np.abs(z).argmax())
+        rank, there = own.mean(axis=0), float(mirrored[:, most].mean())
+        farther = np.abs(swapped - 0.5) - np.abs(own - 0.5)
+        better = np.array([_z(difference[np.isfinite(difference)]) for difference in farther.T])
         problem = ""
-    elif better.max() >= LEAST_Z and better.max() > abs(z[most]):
-        at = int(better.argmax())
-        swapped_rank = np.nanmean(at_swapped[:, at])
-        problem = (
-            f"x and y seem to be swapped (channel {screen.channels[at]} is brighter than {rank[at]:.0%} of its pixels "
-            f"at the centres, than {swapped_rank:.0%} with x and y swapped)"
-        )
-    elif abs(z[most]) < LEAST_Z:
-        problem = (
-            f"no channel differs there from the mirrored places (channel {screen.channels[most]} is brighter than "
-            f"{rank[most]:.0%} of its pixels at the centres, than {there:.0%} mirrored)"
-        )
-    else:
-        problem = ""
-    return CentresOnPixels(len(at_centres), n_fields, screen.channels[most], float(rank[most]), there, problem)
+        if len(own) >= LEAST_CELLS and better.max() >= LEAST_Z and better.max() > abs(z[most]):
+            at = int(better.argmax())
+            problem = (
+                f"x and y seem to be swapped (channel {self.channels[at]} is brighter than {rank[at]:.0%} of its "
+                f"pixels at the centres, than {np.nanmean(swapped[:, at]):.0%} with x and y swapped)"
+            )
+        elif len(own) >= LEAST_CELLS and abs(z[most]) < LEAST_Z:
+            problem = (
+                f"no channel differs there from the mirrored places (channel {self.channels[most]} is brighter than "
+                f"{rank[most]:.0%} of its pixels at the centres, than {there:.0%} mirrored)"
+            )
+        return CentresOnPixels(len(own), len(self.own), self.channels[most], float(rank[most]), there, problem)
+
+
+def hold_centres(screen: Screen, cells: pd.DataFrame) -> CentresOnPixels | None:
+    """How the given centres of cells lie on the pixels of a sample of the fields."""
+    held = CentresHeld(cells, screen.channels)
+    for _, row in sampled_fields(screen, SAMPLE).iterrows():
+        held.add(row, read_field(screen.files(row), where=where_of(row)))
+    return held.result()
 
 
 def _ranked(pixels: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
-from phenolens.crops.centres_on_pixels import centres_on_pixels
+from phenolens.crops.centres_on_pixels import CentresHeld
 from phenolens.crops.grey_values import SAMPLE, grey_range, refuse_raised, sampled_fields
 from phenolens.crops.nuclei import NucleiConfig, label_nuclei
 from phenolens.crops.quality_control import TILE_PX, detector_maximum, field_quality, quality_flags
@@ -60,8 +60,8 @@ def check_source(
         images: Rows = [("images", f"crops of {crops.shape[2]} x {crops.shape[3]} px")]
         of_cells = str(source)
     else:
-        images = _sampled_images(opened, sample=sample, config=config)
         of_cells = str(centres_path(source, config))
+        images = _sampled_images(opened, sample=sample, config=config, of_cells=of_cells)
     there, missing = _contents(opened.screen, images)
     there += [("note", note) for note in opened.screen.notes]
     if opened.cells is not None:
@@ -69,28 +69,12 @@ def check_source(
         per_field = opened.cells.groupby(FIELD).size().reindex(fields, fill_value=0)
         in_words = f"{len(opened.cells):,} in {of_cells}, {_range(per_field)} a field (median {per_field.median():g})"
         there.append(("cells", in_words))
-        if opened.field_px is not None:
-            there += _given_centres(opened, of_cells, sample=sample)
         missing += _counted({"fields without a cell": int((per_field == 0).sum())})
     if opened.missing_chunks is not None:
         missing.append(("chunks", str(opened.missing_chunks)))
     if opened.cells is None:
         missing.append(("centres of cells", f"no {of_cells}: give them with --centres, or crop finds the cells"))
     return Checked(opened.screen, (("layout", layout), *there), tuple(missing), has_cells=opened.cells is not None)
-
-
-def _given_centres(opened: Source, path: str, *, sample: int) -> Rows:
-    """How the given centres lie on the pixels of `sample` fields; InputError where they do not belong to them."""
-    assert opened.cells is not None
-    held = centres_on_pixels(opened.screen, opened.cells, sampled_fields(opened.screen, sample))
-    if held is None:
-        return []
-    if held.problem:
-        raise InputError(
-            f"{path}: the centres do not fit the images: {held.problem}; {held.n_cells:,} of {held.n_fields} fields "
-            "were compared. Correct the columns of y (row) and x (column), the sites or the table"
-        )
-    return [("centres", str(held))]
 
 
 def _contents(screen: Screen, images: Rows) -> tuple[Rows, Rows]:
@@ -130,14 +114,20 @@ def _range(counts: pd.Series) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def _sampled_images(source: Source, *, sample: int, config: LayoutConfig) -> Rows:
-    """Size, pixel type and grey values of the images, and the quality of `sample` fields."""
+def _sampled_images(source: Source, *, sample: int, config: LayoutConfig, of_cells: str) -> Rows:
+    """Size, pixel type and grey values of the images, and the quality of `sample` fields.
+
+    InputError where the given centres, from `of_cells`, do not fit the images.
+    """
     screen, fields = source.screen, sampled_fields(source.screen, sample)
     headers = [header for _, row in fields.iterrows() for header in source.headers.of_field(screen, row).values()]
+    held = None if source.cells is None else CentresHeld(source.cells, screen.channels)
     ranges, rows = [], []
     scale_of: list[npt.NDArray[np.uint16]] = []
     for _, row in track(fields.iterrows(), "Fields checked", total=len(fields)):
         pixels = read_field(screen.files(row), where=where_of(row))
+        if held is not None:
+            held.add(row, pixels)
         ranges.append(grey_range(pixels))
         scale_of.append(np.unique(pixels))  # all that the detector's maximum follows from
         if min(pixels.shape[1:]) >= TILE_PX:
@@ -152,7 +142,14 @@ def _sampled_images(source: Source, *, sample: int, config: LayoutConfig) -> Row
         f"{height} x {width} px (height x width), {types}; full scale {scale:,}, the brightest pixel has "
         f"{bright.max():,.0f}, the darkest {dark.min():,.0f} (read: {len(fields)} of {len(screen.table):,} fields)"
     )
-    return [("images", images), ("quality", _quality(screen, fields, rows))]
+    found = [("images", images), ("quality", _quality(screen, fields, rows))]
+    centres = None if held is None else held.result()
+    if centres is not None and centres.problem:
+        raise InputError(
+            f"{of_cells}: the centres do not fit the images: {centres.problem}; {centres.n_cells:,} in "
+            f"{centres.n_fields} fields were compared. Correct the columns of y (row) and x (column), or the sites"
+        )
+    return found if centres is None else [*found, ("centres", str(centres))]
 
 
 def _quality(screen: Screen, fields: pd.DataFrame, rows: list[dict[str, float | bool]]) -> str:

@@ -12,9 +12,9 @@ from phenolens.core.errors import InputError
 from phenolens.core.progress import tell
 from phenolens.core.workers import ONE, AtOnce
 from phenolens.crops.build import begin, build_store, refuse_other_folder
-from phenolens.crops.centres_on_pixels import centres_on_pixels
+from phenolens.crops.centres_on_pixels import hold_centres
 from phenolens.crops.config import CropConfig
-from phenolens.crops.grey_values import SAMPLE, check_grey_values, sampled_fields
+from phenolens.crops.grey_values import check_grey_values
 from phenolens.crops.nuclei import load_cellpose
 from phenolens.crops.prepare_plate import NUCLEI_FOLDER, check_enough_fields, found_centres, plate_illuminations
 from phenolens.crops.source import FieldCutter, Source, fits_inside, open_source
@@ -61,10 +61,9 @@ def make_crops(
     )
     for note in opened.screen.notes:
         tell(f"note: {note}")
-    if opened.cells is not None and opened.field_px is not None:
-        held = centres_on_pixels(opened.screen, opened.cells, sampled_fields(opened.screen, SAMPLE))
-        if held is not None and held.problem:
-            tell(f"note: the centres may not fit the images: {held.problem}; see phenolens check")
+    held = hold_centres(opened.screen, opened.cells) if kind.has_fields and opened.cells is not None else None
+    if held is not None and held.problem:
+        tell(f"note: the centres may not fit the images: {held.problem}; see phenolens check")
     origin: dict[str, Any] = {"layout": layout, "reading": _changed(reading)}
     if opened.missing_chunks is not None:
         tell(f"note: {opened.missing_chunks}")

@@ -141,7 +141,9 @@ def open_source(
     centres: pd.DataFrame | None = None
     has_table = config.centres is not None or centres_path(path, config).exists()
     if cells == "given" or (cells == "auto" and has_table):
-        centres, counts = read_centres(centres_path(path, config), screen, skip_missing=selection.skip_missing)
+        centres, counts = read_centres(
+            centres_path(path, config), screen, objects=config.objects, skip_missing=selection.skip_missing
+        )
         screen = screen.leaving_out(counts)
     return source_of_fields(screen, centres, headers=headers)
 
@@ -225,7 +227,7 @@ def _refuse_without_roles(screen: Screen, path: Path) -> None:
     if "treated" not in roles:
         raise InputError(
             f"{path}: no well has the role treated, there is nothing to profile; correct the treatments of the wells "
-            "(compound, role, --controls), or crop a part of it with --plates"
+            "(compound, role, --control), or crop a part of it with --plates"
         )
     if "control" not in roles:
         raise InputError(

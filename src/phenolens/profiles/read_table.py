@@ -42,8 +42,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
     from anndata import AnnData
 
-KINDS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".h5ad")
-SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+KINDS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz", ".xlsx", ".parquet", ".h5ad")
 ROWS_AT_A_TIME = 16_384  # read from a file before those of a plate are picked
 
 
@@ -70,7 +69,7 @@ def raw_parts(file: Path, columns: Columns) -> Iterator[RawPart]:
     elif kind == ".parquet":
         parts = _parquet_parts(file, columns)
     else:
-        parts = iter([_split(_delimited(file, columns, "\t" if "tsv" in kind else ","), columns, source=file)])
+        parts = iter([_split(_whole_table(file, columns), columns, source=file)])
     for part in parts:
         if not len(part.obs) == len(part.numbers) == len(part.places):
             raise InputError(
@@ -80,17 +79,10 @@ def raw_parts(file: Path, columns: Columns) -> Iterator[RawPart]:
         yield part
 
 
-def _delimited(file: Path, columns: Columns, separator: str) -> pd.DataFrame:
-    names = column_names(file, separator=separator)
-    other = next((mark for mark in SEPARATORS if mark != separator and len(names) == 1 and mark in names[0]), None)
-    if other is not None:
-        raise InputError(
-            f"{file}: columns are separated by {SEPARATORS[other]}s; expected {SEPARATORS[separator]}s: save it with "
-            f"{'commas, or name it .tsv' if other == chr(9) else SEPARATORS[separator] + 's'}"
-        )
-    _refuse_repeated([name for name in names if name], "column", source=file)
+def _whole_table(file: Path, columns: Columns) -> pd.DataFrame:
+    names = column_names(file)
     text = {getattr(columns, what) or own for what, own in OWN_NAMES.items() if what != "concentration"}
-    return read_csv(file, columns=(), text=text & set(names), separator=separator, as_written=True)
+    return read_csv(file, text=text & set(names), as_written=True)
 
 
 def _refuse_repeated(names: list[str], what: str, *, source: Path) -> None:
@@ -261,7 +253,8 @@ class ForeignTable:
             raise InputError(f"{self.path}: no such file; expected a table ({', '.join(KINDS)}) or a folder of them")
         self.files = [self.path]
         if self.path.is_dir():
-            self.files = sorted(file for file in self.path.iterdir() if kind_of(file) and not file.name.startswith("."))
+            tables = (file for file in self.path.iterdir() if kind_of(file) not in (None, ".txt"))  # README.txt
+            self.files = sorted(file for file in tables if not file.name.startswith((".", "~")))
             if not self.files:
                 raise InputError(f"{self.path}: no table in this folder; expected files named *{', *'.join(KINDS)}")
         for file in self.files:

@@ -12,41 +12,43 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from phenolens.core.errors import InputError
 from phenolens.core.names import clean_names
 from phenolens.core.progress import track
-from phenolens.screens.csv_table import numbers, read_csv, refuse_repeated
-from phenolens.screens.file_listing import in_hidden
+from phenolens.screens.csv_table import column_names, numbers, read_csv, refuse_repeated
+from phenolens.screens.file_listing import in_hidden, without_hidden
 from phenolens.screens.image_files import file_on_disk
 from phenolens.screens.screen import FIELD, Screen, well_names
 
 NUCLEI_TABLE = "Nuclei.csv"  # in a source folder
+KIND = r"\.(?:csv|tsv|txt|parquet|xlsx)(?:\.gz)?"
 NUMBER_KEYS = {"TableNumber": "table_number", "ImageNumber": "image_number"}
 CENTRE_COLUMNS = {"ObjectNumber": "object_number", "Location_Center_Y": "y", "Location_Center_X": "x"}
-OBJECT = "Nuclei"
 SQLITE = (".sqlite", ".sqlite3", ".db")
 FIELD_KEYS = ("Metadata_Plate", "Metadata_Well", "Metadata_Site")
-LOCATION = re.compile(rf"^(?P<well>[A-Za-z]{{1,2}}\d+)-(?P<site>.+)-{OBJECT}\.csv$")
 IMAGE_COLUMN = re.compile(r"Number|Metadata|FileName")
 EMPTY = "site folders or files without centres"
-PLATE_COLUMNS = ("Metadata_Plate", "Image_Metadata_Plate", "plate")  # read as text: plate 007 is not 7
+PLATE = re.compile(r"plate(?:_[xy])?$", re.IGNORECASE)
+OF_FILES = re.compile(r"^(?:Image_)?FileName_")
+MOST_NAMED = 8
 
 
-def read_centres(path: Path, screen: Screen, *, skip_missing: bool = False) -> tuple[pd.DataFrame, dict[str, int]]:
+def read_centres(
+    path: Path, screen: Screen, *, objects: str = "Nuclei", skip_missing: bool = False
+) -> tuple[pd.DataFrame, dict[str, int]]:
     """One row per nucleus in the screen's fields, and counts of what was left out.
 
     Args:
-        path: A CSV that names the field of each nucleus by `TableNumber` and `ImageNumber` (the screen must have them,
-            as BBBC021 does), by `Metadata_Plate`, `Metadata_Well` and `Metadata_Site` or by `plate`, `well` and
-            `site`; a CSV with ImageNumber alone and Image.csv next to it; a folder of such folders, one per site;
-            CellProfiler's SQLite; a Parquet of CytoTable; DeepProfiler's folder of `locations`. Where the images' table
-            has no plate, well and site, its file names say which field it is.
+        path: A table that names the field of each nucleus by `TableNumber` and `ImageNumber` (the screen must have
+            them, as BBBC021 does), by `Metadata_Plate`, `Metadata_Well` and `Metadata_Site` or by `plate`, `well` and
+            `site`; a table with ImageNumber alone and Image.csv next to it (both perhaps behind a prefix); a folder of
+            such folders, one per site; CellProfiler's SQLite; a Parquet of CytoTable; DeepProfiler's folder of
+            `locations`. Where the images' table has no plate, well and site, its file names say which field it is.
         screen: Nuclei in fields that are not selected are left out.
-        skip_missing: Leave out, and count, nuclei in no field of the screen, and a table of 0 bytes or of a header
-            alone in a folder of many.
+        objects: CellProfiler's name of the objects, which begins names of files, tables and columns.
+        skip_missing: Leave out, and count, nuclei without a centre or in no field of the screen, and a table of 0
+            bytes or of a header alone in a folder of many.
 
     Returns:
         `plate`, `well`, `site`, `object_number`, `y` (row), `x` (column), sorted by field and object number. y and x
@@ -60,21 +62,21 @@ def read_centres(path: Path, screen: Screen, *, skip_missing: bool = False) -> t
     counts: dict[str, int] = {}
     if path.is_dir():
         locations = path if path.name == "locations" else path / "locations"
-        is_deepprofiler = locations.is_dir()
-        found = _locations(locations, skip_missing) if is_deepprofiler else _site_folders(path, screen, skip_missing)
-        nuclei, counts = found
+        if locations.is_dir():
+            nuclei, counts = _locations(locations, objects, skip_missing)
+        else:
+            nuclei, counts = _site_folders(path, screen, objects, skip_missing)
     elif path.suffix.lower() in SQLITE:
-        nuclei = _sqlite(path, screen)
-    elif path.suffix.lower() == ".parquet":
-        nuclei = _parquet(path, screen)
+        nuclei = _sqlite(path, screen, objects)
     else:
-        nuclei = read_csv(path, columns=CENTRE_COLUMNS, text=PLATE_COLUMNS)
-        images = _beside(path.parent, "Image.csv")
-        if images is not None and not _keys(nuclei, screen):
-            nuclei = _with_image_table(nuclei, images, screen)
+        nuclei = _table(path, screen, objects)
+    if skip_missing:
+        is_empty = nuclei[list(CENTRE_COLUMNS)].isna().any(axis=1)
+        nuclei, counts = nuclei[~is_empty], counts | {"nuclei without a centre": int(is_empty.sum())}
     source = str(path) if path.is_dir() else path.name
     centres, n_lost = _in_fields(nuclei, screen, source=source, skip_missing=skip_missing)
-    return centres, counts | ({"nuclei in no field of the screen": n_lost} if n_lost else {})
+    counts |= {"nuclei in no field of the screen": n_lost}
+    return centres, {what: n for what, n in counts.items() if n}
 
 
 def _in_fields(raw: pd.DataFrame, screen: Screen, *, source: str, skip_missing: bool) -> tuple[pd.DataFrame, int]:
@@ -163,15 +165,51 @@ def _key(raw: pd.DataFrame, name: str, ours: str, *, source: str) -> pd.Series:
     return clean_names(raw[name]) if ours == "plate" else numbers(raw, name, source=source)
 
 
-def _beside(folder: Path, name: str) -> Path | None:
-    """The file of that name in a folder, in any case."""
-    return next((path for path in sorted(folder.iterdir()) if path.name.lower() == name.lower()), None)
+def _table(path: Path, screen: Screen, objects: str) -> pd.DataFrame:
+    """The nuclei of one table, with what names their field: columns of its own, or of the table of images beside it."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a table with the columns {', '.join(CENTRE_COLUMNS)}")
+    names = column_names(path)
+    chosen = _centre_columns(names, objects, source=path.name)
+    chosen |= {name: name for name in FIELD if name in names}
+    chosen |= _columns(names, {key: ("Image_", "Metadata_", "") for key in (*FIELD_KEYS, *NUMBER_KEYS)})
+    chosen |= {name: name for name in names if OF_FILES.match(name)}
+    text = [name for name in names if PLATE.search(name)]  # plate 007 is not 7
+    raw = read_csv(path, columns=set(chosen.values()), text=text, only=set(chosen.values()))
+    nuclei = raw[list(chosen.values())].set_axis(list(chosen), axis=1)
+    if _keys(nuclei, screen):
+        return nuclei
+    images = _images_beside(path, objects)
+    if images is not None:
+        _refuse_empty(images)
+        return _with_fields(nuclei, _image_table(images), screen, source=images.name)
+    if any(OF_FILES.match(name) for name in names):
+        return pd.concat([nuclei[list(CENTRE_COLUMNS)], _fields_of(nuclei, screen, source=path.name)], axis=1)
+    return nuclei
 
 
-def _with_image_table(nuclei: pd.DataFrame, images: Path, screen: Screen) -> pd.DataFrame:
-    return _with_fields(
-        nuclei, read_csv(images, columns=["ImageNumber"], text=PLATE_COLUMNS), screen, source=images.name
-    )
+def _image_table(path: Path) -> pd.DataFrame:
+    names = column_names(path)
+    chosen = {name: name for name in names if IMAGE_COLUMN.search(name)}
+    chosen |= {theirs: ours for ours, theirs in _columns(names, {key: ("Image_", "") for key in NUMBER_KEYS}).items()}
+    text = [name for name in names if PLATE.search(name)]
+    raw = read_csv(path, text=text, only=set(chosen)).rename(columns=chosen)
+    if "ImageNumber" not in raw:
+        raise InputError(f"{path}: no column ImageNumber (found: {', '.join(names[:12])})")
+    return raw
+
+
+def nuclei_tables(folder: Path, objects: str) -> list[Path]:
+    """CellProfiler's tables of these objects in a folder, such as Nuclei.csv and MyExpt_Nuclei.csv."""
+    named = re.compile(rf"(?:.+_)?{re.escape(objects)}{KIND}", re.IGNORECASE)
+    return [path for path in without_hidden(folder.iterdir()) if named.fullmatch(path.name) and path.is_file()]
+
+
+def _images_beside(path: Path, objects: str) -> Path | None:
+    """The table of images beside a table of objects, of the same prefix: MyExpt_Image.csv of MyExpt_Nuclei.csv."""
+    match = re.fullmatch(rf"(.*?){re.escape(objects)}{KIND}", path.name, re.IGNORECASE)
+    named = re.compile(rf"{re.escape(match[1] if match else '')}Image{KIND}", re.IGNORECASE)
+    return next((other for other in sorted(path.parent.iterdir()) if named.fullmatch(other.name)), None)
 
 
 def _with_fields(nuclei: pd.DataFrame, images: pd.DataFrame, screen: Screen, *, source: str) -> pd.DataFrame:
@@ -223,30 +261,33 @@ def _columns(table: pd.DataFrame | Iterable[str], wanted: dict[str, tuple[str, .
     return found
 
 
-def _centre_columns(names: Iterable[str], *, source: str) -> dict[str, str]:
+def _centre_columns(names: Iterable[str], objects: str, *, source: str) -> dict[str, str]:
     """The columns of a nucleus's number and centre; InputError where one is missing."""
-    before = (f"{OBJECT}_", f"Metadata_{OBJECT}_", "")
+    before = (f"{objects}_", f"Metadata_{objects}_", "")
     wanted = {name: before for name in CENTRE_COLUMNS if name != "ObjectNumber"}
     found = _columns(names, {**wanted, "Number_Object_Number": before, "ObjectNumber": (*before, "Metadata_")})
     number = found.pop("ObjectNumber", None) or found.pop("Number_Object_Number", None)
     found.pop("Number_Object_Number", None)
     lacking = [name for name in wanted if name not in found] + ([] if number else ["ObjectNumber"])
     if lacking or number is None:
-        raise InputError(f"{source}: no column {OBJECT}_{lacking[0]} (or without {OBJECT}_); give a table of nuclei")
+        raise InputError(
+            f"{source}: no column {lacking[0]} (or {objects}_{lacking[0]}); give a table of nuclei, and CellProfiler's "
+            "name of the objects with --objects"
+        )
     return {**found, "ObjectNumber": number}
 
 
-def _sqlite(path: Path, screen: Screen) -> pd.DataFrame:
+def _sqlite(path: Path, screen: Screen, objects: str) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected CellProfiler's SQLite")
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
             listed = pd.read_sql_query("select name from sqlite_master where type in ('table', 'view')", database)
             names = list(listed["name"])
-            image_table = _table(names, ("Per_Image", "Image"), path)
-            object_table = _table(names, (f"Per_{OBJECT}", OBJECT, "Per_Object"), path)
+            image_table = _table_named(names, ("Per_Image", "Image"), path)
+            object_table = _table_named(names, (f"Per_{objects}", objects, "Per_Object"), path)
             columns = _sqlite_columns(database, object_table)
-            wanted = _centre_columns(columns, source=f"{path.name}, {object_table}")
+            wanted = _centre_columns(columns, objects, source=f"{path.name}, {object_table}")
             keys = {key: key for key in NUMBER_KEYS if key in columns}
             nuclei = _selected(database, object_table, {**keys, **wanted})
             # not the hundreds of measurements of an image
@@ -257,11 +298,20 @@ def _sqlite(path: Path, screen: Screen) -> pd.DataFrame:
     return _with_fields(nuclei, images, screen, source=f"{path.name}, {image_table}")
 
 
-def _table(names: list[str], wanted: tuple[str, ...], path: Path) -> str:
+def _table_named(names: list[str], wanted: tuple[str, ...], path: Path) -> str:
+    """The table of a database with one of these names, perhaps behind a prefix (MyExpt_Per_Image)."""
     for name in wanted:
-        if name in names:
-            return name
-    raise InputError(f"{path}: no table {' or '.join(wanted)} (there are: {', '.join(names) or 'none'})")
+        found = [table for table in names if table == name] or [table for table in names if table.endswith(f"_{name}")]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InputError(
+                f"{path}: {', '.join(found)} are all tables {name}; expected one, in a database of one run"
+            )
+    raise InputError(
+        f"{path}: no table {' or '.join(wanted)} (there are: {', '.join(names) or 'none'}); name the objects with "
+        "--objects"
+    )
 
 
 def _sqlite_columns(database: sqlite3.Connection, table: str) -> list[str]:
@@ -274,65 +324,48 @@ def _selected(database: sqlite3.Connection, table: str, columns: dict[str, str])
     return pd.read_sql_query(f'select {names} from "{table}"', database).set_axis(list(columns), axis=1)
 
 
-def _parquet(path: Path, screen: Screen) -> pd.DataFrame:
-    try:
-        names = pq.read_schema(path).names
-        wanted = _centre_columns(names, source=path.name)
-        fields = _columns(names, {key: ("Image_", "Metadata_", "") for key in FIELD_KEYS})
-        numbers = _columns(names, {key: ("Metadata_", "Image_", "") for key in NUMBER_KEYS})
-        files = {name: name for name in names if re.match(r"^(Image_)?FileName_", name)}
-        chosen = {**wanted, **fields} if len(fields) == len(FIELD_KEYS) else {**wanted, **numbers, **files}
-        table = pq.read_table(path, columns=list(chosen.values())).to_pandas()
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; expected a Parquet of CytoTable") from error
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a complete Parquet file ({' '.join(str(error).split())}); replace it") from error
-    nuclei = table[list(chosen.values())].set_axis(list(chosen), axis=1)
-    if len(fields) == len(FIELD_KEYS):
-        return nuclei
-    known = _fields_of(nuclei, screen, source=path.name)
-    return pd.concat([nuclei[list(wanted)], known], axis=1)
-
-
-def _site_folders(folder: Path, screen: Screen, skip_missing: bool) -> tuple[pd.DataFrame, dict[str, int]]:
-    """The nuclei of every folder with Nuclei.csv and Image.csv, and the count of those without any."""
-    tables = [path for path in sorted(folder.rglob(f"{OBJECT}.csv")) if not in_hidden(path.relative_to(folder))]
+def _site_folders(
+    folder: Path, screen: Screen, objects: str, skip_missing: bool
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The nuclei of every folder with a table of objects and one of images, and the count of those without any."""
+    folders = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]
+    found = [table for each in folders for table in nuclei_tables(each, objects)]
+    tables = [path for path in found if not in_hidden(path.relative_to(folder))]
     if not tables:
+        others = [path.name for path in sorted(folder.rglob("*.csv"))[:MOST_NAMED]]
         raise InputError(
-            f"{folder}: no folder in it holds {OBJECT}.csv; give a table, or the folder of CellProfiler's output"
+            f"{folder}: no folder in it holds {objects}.csv (there are: {', '.join(others) or 'no tables'}); give the "
+            "folder of CellProfiler's output, and the name of the objects with --objects"
         )
 
     def nuclei_of(path: Path) -> pd.DataFrame:
-        images = _beside(path.parent, "Image.csv")
-        if images is None:
-            raise InputError(f"{path.parent}: {OBJECT}.csv without Image.csv next to it; add it")
-        _refuse_empty(images)
-        raw = read_csv(path, columns=CENTRE_COLUMNS, text=PLATE_COLUMNS)
-        return _with_image_table(raw, images, screen)
+        if _images_beside(path, objects) is None:
+            raise InputError(f"{path.parent}: {path.name} without its Image.csv next to it; add it")
+        return _table(path, screen, objects)
 
     return _from_many(tables, nuclei_of, folder, skip_missing=skip_missing)
 
 
-def _locations(folder: Path, skip_missing: bool) -> tuple[pd.DataFrame, dict[str, int]]:
+def _locations(folder: Path, objects: str, skip_missing: bool) -> tuple[pd.DataFrame, dict[str, int]]:
     """DeepProfiler's `<plate>/<well>-<site>-Nuclei.csv`; an object's number is its row, from 1."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected locations/<plate>/<well>-<site>-{OBJECT}.csv")
+    location = re.compile(rf"(?P<well>[A-Za-z]{{1,2}}\d+)-(?P<site>.+)-{re.escape(objects)}\.csv")
     files = [path for path in sorted(folder.glob("*/*.csv")) if not in_hidden(path.relative_to(folder))]
-    matched = {path: match for path in files if (match := LOCATION.match(path.name))}
+    matched = {path: match for path in files if (match := location.fullmatch(path.name))}
     if not matched:
         raise InputError(
-            f"{folder}: no file <plate>/<well>-<site>-{OBJECT}.csv (there are {len(files)} other CSV files)"
+            f"{folder}: no file <plate>/<well>-<site>-{objects}.csv (there are {len(files)} other CSV files)"
         )
 
     def nuclei_of(path: Path) -> pd.DataFrame:
-        raw = read_csv(path, columns=())
+        raw = read_csv(path)
         raw = raw.assign(ObjectNumber=range(1, len(raw) + 1))
-        wanted = _centre_columns(raw.columns, source=f"{path.parent.name}/{path.name}")
+        wanted = _centre_columns(raw.columns, objects, source=f"{path.parent.name}/{path.name}")
         nuclei = raw[[wanted[name] for name in CENTRE_COLUMNS]].set_axis(list(CENTRE_COLUMNS), axis=1)
         place = dict(zip(FIELD_KEYS, (path.parent.name, matched[path]["well"], matched[path]["site"])))
         return nuclei.assign(**place)
 
-    return _from_many(list(matched), nuclei_of, folder, skip_missing=skip_missing)
+    nuclei, counts = _from_many(list(matched), nuclei_of, folder, skip_missing=skip_missing)
+    return nuclei, counts | {"files in locations that name no field": len(files) - len(matched)}
 
 
 def _from_many(
@@ -349,9 +382,10 @@ def _from_many(
                 raise InputError(f"{error}, or run with --skip-missing to leave such sites out") from None
             n_empty += 1
         else:
+            located = nuclei.dropna(subset=list(CENTRE_COLUMNS)) if skip_missing else nuclei
             for name in CENTRE_COLUMNS:
-                numbers(nuclei, name, source=str(path))  # while the file is known
-            parts.append(nuclei[[*FIELD_KEYS, *CENTRE_COLUMNS]])
+                numbers(located, name, source=str(path))  # while the file is known
+            parts.append(nuclei[[*(key for key in (*FIELD_KEYS, *FIELD) if key in nuclei), *CENTRE_COLUMNS]])
     if not parts:
         raise InputError(f"{folder}: no site has a centre; give the folder of the segmentation's output")
     return pd.concat(parts, ignore_index=True), {EMPTY: n_empty}

@@ -8,7 +8,8 @@ from typing import Annotated
 from phenolens.core.bounds import Bounded, Bounds, NotNegativeCount, Share
 from phenolens.core.errors import InputError
 
-PLATE_MAP = "plate_map.csv"  # in a source folder
+PLATE_MAP = "plate_map"  # in a source folder, as one of the kinds of tables
+TABLES = (".csv", ".csv.gz", ".tsv", ".txt", ".xlsx", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class LayoutConfig(Bounded):
 
     # the CSV of images (table: images.csv in the source; loaddata: load_data.csv; deepprofiler: index.csv)
     table: Path | None = None
-    # CSV, a row per well: well, compound ... (default: plate_map.csv in the source, if it exists)
+    # table with a row per well: well, compound ... (default: plate_map.csv, .tsv, .txt or .xlsx in the source)
     plate_map: Path | None = None
     # file names of --layout pattern, such as {plate}/{well}_s{site}_w{channel}.tif, or an instrument: phenix
     pattern: str = ""
@@ -26,19 +27,19 @@ class LayoutConfig(Bounded):
     t: NotNegativeCount | None = None  # time point, where there are several; numbered as in the names of the files
     # grey value that means no light, which is subtracted; left out: values that do not begin near 0 are refused
     black_level: Annotated[int, Bounds(ge=0, le=65_535)] | None = None
-    controls: tuple[str, ...] = ("DMSO",)  # compounds that are controls where there is no column role
-    # columns of the tables by other names than those of docs/formats.md
-    plate_column: str | None = None
-    well_column: str | None = None
-    site_column: str | None = None
-    batch_column: str | None = None
-    compound_column: str | None = None
-    concentration_column: str | None = None
-    mechanism_column: str | None = None
-    role_column: str | None = None
+    control: tuple[str, ...] = ("DMSO",)  # compounds that are controls where there is no column role
+    plate_column: str | None = None  # column of the plate; left out: one of the names in docs/formats.md
+    well_column: str | None = None  # column of the well
+    site_column: str | None = None  # column of the field within the well
+    batch_column: str | None = None  # column of the batch
+    compound_column: str | None = None  # column of the compound, such as gene
+    concentration_column: str | None = None  # column of the concentration, in micromolar or the unit in its name
+    mechanism_column: str | None = None  # column of the mechanism of action
+    role_column: str | None = None  # column that holds treated, control or other
     same_dose_within: Share = 0.0  # doses of a compound that differ by at most this share (0.01) count as one
-    # centres of cells: CSV, folder, SQLite or Parquet (default: Nuclei.csv in the source, if it exists)
+    # centres of cells: table, folder or SQLite (default: Nuclei.csv in the source, if it exists)
     centres: Path | None = None
+    objects: str = "Nuclei"  # CellProfiler's name of the objects in tables of centres, such as FilteredNuclei
 
     @property
     def named_columns(self) -> dict[str, str]:
@@ -59,8 +60,10 @@ class LayoutConfig(Bounded):
         """The plate map, given or in the source; None where there is none."""
         if self.plate_map is not None:
             return given_path(self.plate_map, source)
-        default = Path(source) / PLATE_MAP
-        return default if default.is_file() else None
+        found = [path for path in (Path(source) / f"{PLATE_MAP}{kind}" for kind in TABLES) if path.is_file()]
+        if len(found) > 1:
+            raise InputError(f"{source}: {' and '.join(path.name for path in found)}; name one with --plate-map")
+        return found[0] if found else None
 
     def table_path(self, source: Path, default: str | Path) -> Path:
         """The table, given or the source's `default`."""

@@ -1,34 +1,68 @@
-"""Read a table of comma-separated values; what is wrong with it is one line."""
+"""Read a table: comma-, tab- or semicolon-separated text, Excel or Parquet; what is wrong with it is one line."""
 
+import csv
+import gzip
+import re
+import warnings
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from phenolens.core.errors import InputError
+
+SEPARATORS = (",", "\t", ";", "|")
+EXCEL, OLD_EXCEL, PARQUET = (".xlsx", ".xlsm"), (".xls", ".xlsb", ".ods", ".numbers"), (".parquet",)
+BINARY = {b"PK\x03\x04": "an Excel workbook", b"\xd0\xcf\x11\xe0": "an old Excel workbook", b"PAR1": "a Parquet file"}
+LINES_TO_GUESS = 20  # the separator gives them all the same number of cells
+HEAD_BYTES = 1 << 20
+DECIMAL_COMMA = re.compile(r"[-+]?\d+(?:,\d+)?(?:[eE][-+]?\d+)?")
+THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
 
 
 def read_csv(
     path: Path,
     *,
-    columns: Iterable[str],
-    text: Collection[str] = (),
-    separator: str = ",",
+    columns: Iterable[str] = (),
+    text: Collection[str] | None = (),
     as_written: bool = False,
+    only: Collection[str] | None = None,
 ) -> pd.DataFrame:
-    """The table in `path` (may end in .gz; its lines in LF, CRLF or CR alone), which has at least `columns`.
+    """The table in `path`, which has at least `columns`.
 
-    Columns named in `text` stay as written (plate 007 is not 7); with `as_written` also "", "None" and "nan", which
-    are otherwise missing values. Raises InputError if the file is missing, not a table, empty, or lacks a column.
+    Text may be UTF-8 or UTF-16, gzipped, with lines in LF, CRLF or CR alone, and its cells separated by commas, tabs,
+    semicolons or bars, whichever gives all lines the same number of cells. Numbers with a decimal comma are numbers
+    where the cells are not separated by commas.
+
+    Args:
+        path: The file: `.xlsx`, `.parquet`, else text.
+        columns: The names that it must have.
+        text: Columns that stay as written (plate 007 is not 7); None for all, with an empty cell as NaN.
+        as_written: In those of `text`, also "", "None" and "nan" stay, which are otherwise missing values.
+        only: The columns to read; None for all.
+
+    Raises:
+        InputError: The file is missing, no table, empty, or lacks a column; a column has the name of another.
     """
-    path = Path(path)
+    path, columns = Path(path), list(columns)
     if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a table with the columns {', '.join(columns)}")
-    kinds = {"converters": dict.fromkeys(text, str)} if as_written else {"dtype": dict.fromkeys(text, str)}
-    table = _parsed(path, low_memory=False, sep=separator, **kinds)
+        raise InputError(f"{path}: no such file; expected a table with the columns {', '.join(columns) or 'it needs'}")
+    suffix = path.suffix.lower()
+    if suffix in (*EXCEL, *PARQUET):
+        table = _excel(path) if suffix in EXCEL else _parquet(path, only)
+        for name in table.columns if text is None else set(text) & set(table.columns):
+            written = table[name].map(_written, na_action="ignore").astype(object)
+            table[name] = written.replace("", np.nan) if text is None else written.fillna("") if as_written else written
+    else:
+        table = _delimited(path, text, as_written, only)
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise InputError(f"{path}: no column {', '.join(missing)} (found: {', '.join(map(str, table.columns))})")
@@ -37,20 +71,182 @@ def read_csv(
     return table
 
 
-def column_names(path: Path, *, separator: str = ",") -> list[str]:
-    """The names in a table's first line as written, duplicates too ("" where there is none)."""
-    first = _parsed(Path(path), header=None, nrows=1, dtype=str, keep_default_na=False, sep=separator)
-    return [str(name) for name in first.iloc[0]]
+@dataclass(frozen=True)
+class _Format:
+    """How a file of delimited text is written."""
+
+    encoding: str
+    separator: str
+    names: list[str]
+    n_header: int  # lines before the first row
 
 
-def _parsed(path: Path, **how: Any) -> pd.DataFrame:
+def _delimited(
+    path: Path, text: Collection[str] | None, as_written: bool, only: Collection[str] | None
+) -> pd.DataFrame:
+    form = _format(path)
+    _refuse_repeated_names(form.names, path)
+    if text is None:
+        kinds: dict[str, Any] = {"dtype": str, "keep_default_na": False, "na_values": [""]}
+    else:
+        found = set(text) & set(form.names)
+        kinds = {"converters": dict.fromkeys(found, str)} if as_written else {"dtype": dict.fromkeys(found, str)}
+    names = [name or f"Unnamed: {place}" for place, name in enumerate(form.names)]
     try:
-        return pd.read_csv(path, encoding="utf-8-sig", **how)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path,
+                encoding=form.encoding,
+                sep=form.separator,
+                header=None,
+                names=names,
+                usecols=None if only is None else [name for name in names if name in only],
+                skiprows=form.n_header,
+                index_col=False,
+                low_memory=False,
+                **kinds,
+            )
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
+    except pd.errors.ParserWarning:
+        raise InputError(f"{path}: rows have more cells than the {len(names)} column names; correct it") from None
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame(columns=names)
     except (ValueError, EOFError, OSError, zlib.error) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a table of comma-separated values ({reason}); replace it") from error
+    if form.separator != ",":
+        kept = set() if text is None else set(text)
+        for name in (name for name in map(str, table) if name not in kept and table[name].dtype == object):
+            table[name] = _decimal_points(table[name], are_decimal=form.separator == ";", as_text=text is None)
+    return table
+
+
+def _format(path: Path) -> _Format:
+    """The encoding, separator and column names of a file of text, from its first lines."""
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except (EOFError, OSError, zlib.error) as error:
+        raise InputError(f"{path}: not a table of comma-separated values ({error}); replace it") from error
+    kind = next((kind for magic, kind in BINARY.items() if head.startswith(magic)), None)
+    if kind or path.suffix.lower() in OLD_EXCEL:
+        raise InputError(f"{path}: {kind or 'a workbook'}; save the sheet as .xlsx or CSV, and name it so")
+    encoding = _encoding(head)
+    try:
+        start = head.decode(encoding, errors="strict" if len(head) < HEAD_BYTES else "ignore")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
+    lines = re.split(r"\r\n|\r|\n", start)
+    if len(head) == HEAD_BYTES and len(lines) > 1:
+        lines.pop()  # cut off
+    n_before = next((place for place, line in enumerate(lines) if line.strip(" ,;|\t")), None)
+    if n_before is None:
+        raise InputError(f"{path}: not a table of comma-separated values (no column names); replace it")
+    stated = re.fullmatch(r'"?sep=(.)"?', lines[n_before].strip(), re.IGNORECASE)  # a first line of Excel's
+    n_before += bool(stated)
+    separator = stated[1] if stated else _separator(lines[n_before:])
+    rows = list(islice(csv.reader(lines[n_before:], delimiter=separator), 2))
+    names = [name.strip() for name in rows[0]]
+    if len(rows) == 2 and len(set(names)) < len(names) == len(rows[1]) and "ImageNumber" in rows[1]:
+        joined = [f"{of}_{name}" for of, name in zip(names, rows[1])]  # CellProfiler's combined objects
+        return _Format(encoding, separator, joined, n_before + 2)
+    return _Format(encoding, separator, names, n_before + 1)
+
+
+def _encoding(head: bytes) -> str:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    if len(head) > 3 and 0 in head[:2]:  # without a byte order mark
+        return "utf-16-be" if head[0] == 0 else "utf-16-le"
+    return "utf-8-sig"
+
+
+def _separator(lines: Sequence[str]) -> str:
+    """What separates the cells of the first lines: it gives all of them the same number, more than one."""
+    unquoted = [re.sub(r'"[^"]*"', "", line) for line in lines[:LINES_TO_GUESS] if line.strip()]
+    counts = {mark: [line.count(mark) for line in unquoted] for mark in SEPARATORS}
+    even = [mark for mark, n in counts.items() if n[0] and len(set(n)) == 1]
+    return max(even or SEPARATORS, key=lambda mark: counts[mark][0])
+
+
+def _refuse_repeated_names(names: Sequence[str], path: Path) -> None:
+    for place, name in enumerate(names):
+        if name and name in names[:place]:
+            raise InputError(f'{path}: column "{name}" occurs twice; expected each name once')
+
+
+def _decimal_points(values: pd.Series, *, are_decimal: bool, as_text: bool) -> pd.Series:
+    """A column of numbers with decimal commas, with points; any other as it is.
+
+    Commas that may separate thousands (1,500) are decimal signs only where the separator of cells says so.
+    """
+    given = values.dropna().astype(str).str.strip()
+    with_comma = given[given.str.contains(",", regex=False)]
+    is_number = not with_comma.empty and given.map(lambda text: DECIMAL_COMMA.fullmatch(text) is not None).all()
+    if not is_number or not (are_decimal or not with_comma.map(lambda text: bool(THOUSANDS.fullmatch(text))).all()):
+        return values
+    points = values.str.replace(",", ".", regex=False)
+    return points if as_text else pd.to_numeric(points)
+
+
+def _excel(path: Path) -> pd.DataFrame:
+    """The only sheet of a workbook that holds anything."""
+    try:
+        import openpyxl  # noqa: F401  # what pandas reads it with
+    except ImportError:
+        raise InputError(
+            f"{path}: an Excel workbook, which needs openpyxl: pip install 'phenolens[excel]'; or save the sheet as CSV"
+        ) from None
+    try:
+        sheets = pd.read_excel(
+            path, sheet_name=None, engine="openpyxl", header=None, dtype=object, keep_default_na=False, na_values=[""]
+        )
+    except Exception as error:  # openpyxl raises many types
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not readable as an Excel workbook ({reason}); save the sheet as CSV") from error
+    filled = {str(name): sheet.dropna(how="all") for name, sheet in sheets.items() if sheet.notna().any(axis=None)}
+    if len(filled) != 1:
+        raise InputError(
+            f"{path}: an Excel workbook with {len(filled)} sheets that hold something ({', '.join(filled)}); expected "
+            "one: save the sheet that is meant as CSV, or alone"
+        )
+    (sheet,) = filled.values()
+    names = ["" if pd.isna(name) else _written(name).strip() for name in sheet.iloc[0]]
+    _refuse_repeated_names(names, path)
+    names = [name or f"Unnamed: {place}" for place, name in enumerate(names)]
+    return sheet.iloc[1:].set_axis(names, axis=1).reset_index(drop=True).infer_objects()
+
+
+def _parquet(path: Path, only: Collection[str] | None = None) -> pd.DataFrame:
+    with _whole_parquet(path):
+        table = pq.read_table(path, columns=None if only is None else list(only)).to_pandas()
+    return table.reset_index() if any(table.index.names) else table
+
+
+@contextmanager
+def _whole_parquet(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a complete Parquet file ({' '.join(str(error).split())}); replace it") from error
+
+
+def _written(value: object) -> str:
+    """A cell as text: a whole number without a point."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def column_names(path: Path) -> list[str]:
+    """The names of a table's columns as written ("" where there is none)."""
+    path = Path(path)
+    if path.suffix.lower() in EXCEL:
+        return [str(name) for name in _excel(path).columns]
+    if path.suffix.lower() in PARQUET:
+        with _whole_parquet(path):
+            return list(pq.read_schema(path).names)
+    return _format(path).names
 
 
 def numbers(table: pd.DataFrame, column: str, *, source: str, whole: bool = False) -> pd.Series:

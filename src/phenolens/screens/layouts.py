@@ -6,7 +6,7 @@ from pathlib import Path
 
 from phenolens.core.errors import InputError
 from phenolens.screens.bbbc021 import PIXEL_UM, open_cropset, read_bbbc021
-from phenolens.screens.centres import NUCLEI_TABLE
+from phenolens.screens.centres import nuclei_tables
 from phenolens.screens.config import LayoutConfig, given_path
 from phenolens.screens.filename_pattern import read_pattern
 from phenolens.screens.image_files import choosing, with_files
@@ -74,5 +74,8 @@ def centres_path(source: Path, config: LayoutConfig) -> Path:
     """Where the cells' centres are: as given, or Nuclei.csv in the source, or the locations of DeepProfiler there."""
     if config.centres is not None:
         return given_path(config.centres, source)
-    usual, locations = Path(source) / NUCLEI_TABLE, locations_folder(source)
-    return usual if usual.exists() or locations is None else locations
+    found = nuclei_tables(Path(source), config.objects) if Path(source).is_dir() else []
+    locations = locations_folder(source)
+    if len(found) > 1:
+        raise InputError(f"{source}: {' and '.join(path.name for path in found)}; name one with --centres")
+    return found[0] if found else locations or Path(source) / f"{config.objects}.csv"

@@ -14,7 +14,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
 from phenolens.core.names import clean_name, clean_names
 from phenolens.screens.config import LayoutConfig
-from phenolens.screens.csv_table import column_names, numbers, read_csv, refuse_repeated
+from phenolens.screens.csv_table import column_names, numbers, read_csv, refuse_repeated, refuse_rows
 from phenolens.screens.doses import is_dose_column, is_unit_column, micromolar, plain_name, resembles_dose
 from phenolens.screens.image_files import missing_line
 from phenolens.screens.screen import Screen, checked_screen, well_names, where_of
@@ -31,6 +31,7 @@ NAMES = {
 }
 FLAGS = {"concentration_um": "--concentration-column", "moa": "--mechanism-column"}  # others: their own name
 TREATMENT = ("compound", "concentration_um", "moa", "role", "batch")
+DATE = r"\d{4}-\d\d-\d\d 00:00:00|\d{1,2}-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"  # in place of a name
 UNREAD = "unread: "  # before the names of columns that are kept until they are reported
 # Columns that say where a well or a repeat is, and differ between the wells of a treatment as a matter of course.
 PLACES = frozenset(
@@ -45,8 +46,11 @@ def read_as_text(path: Path, *, columns: Collection[str] = ()) -> pd.DataFrame:
     """A table with every cell as written (plate 007 is not 7), an empty cell as NaN; InputError as in read_csv."""
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; correct the path")
-    header = read_csv(path, columns=columns).columns
-    return read_csv(path, columns=columns, text=header)
+    table = read_csv(path, columns=columns, text=None)
+    names, rows = [clean_name(name) for name in table.columns], clean_names(table.iloc[:, 0])
+    if all(name.isdecimal() for name in names[1:]) and rows.str.fullmatch("[A-Za-z]{1,2}").all():
+        raise InputError(f"{path}: a grid of a plate, with rows A, B ...; expected a row per well: well, compound ...")
+    return table
 
 
 def known_columns(
@@ -89,6 +93,9 @@ def known_columns(
         if name in known:
             names = clean_names(known[name])
             known[name] = names.where(names != "", None)
+    for name in {"compound", "moa"} & set(known):
+        is_date = known[name].fillna("").str.fullmatch(DATE)
+        refuse_rows(is_date, known[name], expected="a name (Excel makes dates of names such as SEPT2)", source=source)
     if "well" in known:
         known["well"] = known["well"].map(well_names(known["well"], source=source))
     if "site" in known:
@@ -201,7 +208,7 @@ def with_treatments(
         _refuse_unread_doses(unread)
         if "compound" in fields:
             notes = (*notes, f"{tables[-1].name}: no column for the concentration: a compound is one treatment")
-    fields = with_defaults(fields, controls=config.controls, source=tables[-1].name)
+    fields = with_defaults(fields, controls=config.control, source=tables[-1].name)
     screen = checked_screen(
         fields.drop(columns=unread),
         channels=channels,
@@ -336,7 +343,7 @@ def with_defaults(fields: pd.DataFrame, *, controls: Collection[str], source: st
     fields["moa"] = fields["moa"].astype(object).where(fields["role"] != "control", None)
     if not is_control.any() and not (fields["role"] != "treated").any():
         raise InputError(
-            f"{source}: no control well: no compound is {' or '.join(controls)}; name the controls with --controls, or "
+            f"{source}: no control well: no compound is {' or '.join(controls)}; name the controls with --control, or "
             "give a column role with control in it"
         )
     return fields
