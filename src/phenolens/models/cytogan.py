@@ -6,6 +6,7 @@ last hidden layer. docs/rivals.md lists the differences from the original.
 B cells per batch, C channels, crops of S px, Z features.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -81,13 +82,13 @@ class CytoGAN(GAN):
             "generator": self.generator_loss(fake),
         }
 
+    @abstractmethod
     def discriminator_loss(self, x: Tensor, drawn: Tensor, *, real: Tensor, fake: Tensor) -> Loss:
         """Its loss, given real and drawn pictures (B, C, S, S) and its outputs (B,) for them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def generator_loss(self, fake: Tensor) -> Loss:
         """Its loss, given the discriminator's outputs (B,) for drawn pictures."""
-        raise NotImplementedError
 
     def embed(self, x: Tensor) -> Tensor:
         """The discriminator's last hidden layer, without the noise of training."""

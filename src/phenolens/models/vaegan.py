@@ -66,12 +66,9 @@ class VAEGAN(GAN):
     def players(self) -> dict[str, Player]:
         """Encoder, generator and discriminator, each with RMSProp."""
         networks = {"encoder": self.encoder, "generator": self.generator, "discriminator": self.discriminator}
+        rate = self.config.learning_rate
         return {
-            name: Player(
-                network,
-                RMSprop(network.parameters(), lr=self.config.learning_rate),
-                kernel_penalty=WEIGHT_DECAY,
-            )
+            name: Player(network, RMSprop(network.parameters(), lr=rate), kernel_penalty=WEIGHT_DECAY)
             for name, network in networks.items()
         }
 
