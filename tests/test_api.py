@@ -97,6 +97,8 @@ def test_a_study_goes_from_images_to_a_report_in_python(screen, tmp_path):
         assert isinstance(figure, Figure)
         assert figure._repr_png_().startswith(b"\x89PNG")  # what a notebook shows
     assert (tmp_path / "figure.svg").is_file()
+    assert trajectory._repr_png_().startswith(b"\x89PNG")
+    assert repr(score).startswith(f"NSC: {score.n_correct} of {score.n_treatments} = ")
 
     assert ph.report(study) == study.report_path
     assert "vae-seed0" in study.report_path.read_text()

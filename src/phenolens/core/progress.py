@@ -37,8 +37,22 @@ def track(items: Iterable[Item], label: str | Callable[[], str], *, total: int, 
         if now - last >= SECONDS_BETWEEN_LINES and count:
             last = now
             left = (now - began) / count * (total - done - count)
-            tell(f"{description()}: {done + count} of {total}, about {left:.0f} s left")
+            tell(f"{description()}: {done + count} of {total}, about {duration(left)} left")
         yield item
+
+
+def duration(seconds: float) -> str:
+    """A time in two units at most: `40 s`, `12 min`, `3 h 20 min`, `5 d 9 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
 
 
 def tell(text: str) -> None:

@@ -34,7 +34,7 @@ TIE = 1e-12  # distances nearer to each other than this share of the largest are
 NO_MECHANISM = "no mechanism is known"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Score:
     """The share of correct queries, and what it was counted over."""
 
@@ -47,6 +47,14 @@ class Score:
     chance: float  # expected accuracy of neighbours drawn uniformly from the candidates
     queries: pd.DataFrame  # a row per query, counted or not: neighbour, distance, prediction, right, reason
     conventions: dict[str, str]
+
+    def __repr__(self) -> str:
+        """`NSC: 83 of 103 = 80.6 % (95 % interval 70 to 90, chance 4.1 %)`."""
+        interval = f"95 % interval {100 * self.ci_low:.0f} to {100 * self.ci_high:.0f}, "
+        return (
+            f"{self.protocol}: {self.n_correct} of {self.n_treatments} = {100 * self.accuracy:.1f} % "
+            f"({interval if self.ci_low == self.ci_low else ''}chance {100 * self.chance:.1f} %)"
+        )
 
     @property
     def confusion(self) -> pd.DataFrame:

@@ -153,6 +153,13 @@ class Trajectory:
     # decoded change is added to the real cell; none: it is decoded
     kept: Literal["none", "inversion", "residual"] = "none"
 
+    def _repr_png_(self) -> bytes:
+        """In a notebook: the strip of frames."""
+        from phenolens.plotting.style import png
+        from phenolens.travels.figure import travel_strip
+
+        return png(travel_strip(self))
+
     @property
     def n_flagged(self) -> int:
         """The number of frames that are out of distribution."""
