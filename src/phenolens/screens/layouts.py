@@ -11,6 +11,7 @@ from phenolens.screens.config import LayoutConfig, given_path
 from phenolens.screens.filename_pattern import read_pattern
 from phenolens.screens.image_files import choosing, with_files
 from phenolens.screens.image_table import locations_folder, read_deepprofiler, read_loaddata, read_table
+from phenolens.screens.instrument_index import read_index
 from phenolens.screens.ome_zarr import read_ome_zarr
 from phenolens.screens.repeated_images import refuse_repeated_images
 from phenolens.screens.scportrait import open_h5sc
@@ -57,6 +58,10 @@ LAYOUTS = {
     "table": Layout("images.csv, a row per field", _fields(read_table)),
     "loaddata": Layout("CellProfiler's load_data.csv or Image.csv", _fields(read_loaddata)),
     "pattern": Layout("file names of a --pattern, and a plate map", _fields(read_pattern, axes=())),
+    "index": Layout(
+        "index of an instrument: Index.idx.xml, MeasurementData.mlf, *.HTD; and a plate map",
+        _fields(read_index, axes=()),
+    ),
     "ome-zarr": Layout("OME-Zarr plates, and a plate map", _fields(read_ome_zarr)),
     "deepprofiler": Layout("a project of DeepProfiler", _fields(read_deepprofiler)),
     "h5sc": Layout("scPortrait's single-cell images", open_h5sc, has_fields=False),
