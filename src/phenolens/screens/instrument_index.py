@@ -35,7 +35,7 @@ def index_files(files: Sequence[str]) -> list[str]:
     """Those of the files that are an instrument's index, by their names."""
     names = [(path, path.rsplit("/", 1)[-1].lower()) for path in files]
     found = [path for path, name in names if name in (*HARMONY, CELLVOYAGER) or name.endswith(METAXPRESS)]
-    return [path for path in found if path.replace(".xml", ".idx.xml") not in found]  # Harmony may write both
+    return [path for path in found if f"{path.removesuffix('.xml')}.idx.xml" not in found]  # Harmony may write both
 
 
 def read_index(source: Path, *, config: LayoutConfig, skip_missing: bool = False) -> Screen:
@@ -211,17 +211,17 @@ def _metaxpress(path: Path, source: Path, counts: Counter[str]) -> tuple[str, Ro
         for line in csv.reader(file, skipinitialspace=True):
             if line:
                 texts[line[0].strip()] = [text.strip() for text in line[1:]]
-    for name, default in (("XWells", ""), ("YWells", ""), ("YSites", "1")):
-        if not (texts.get(name) or [default])[0].isdecimal():
-            raise InputError(f"{path}: not readable as MetaXpress' description of a plate ({name}); copy it again")
+    for setting, default in (("XWells", ""), ("YWells", ""), ("YSites", "1")):
+        if not (texts.get(setting) or [default])[0].isdecimal():
+            raise InputError(f"{path}: not readable as MetaXpress' description of a plate ({setting}); copy it again")
     inside, _ = files_under(path.parent)
     named = [name for name in inside if name.rsplit("/", 1)[-1].lower().startswith(f"{path.stem.lower()}_")]
     images, _ = matching(path.parent, named, pattern="imagexpress")
     folder = path.parent.relative_to(source)
     rows: Rows = []
-    for row in images.to_dict("records"):
-        kept = {str(name): value for name, value in row.items() if name != "plate"}
-        rows.append({**kept, "path": (folder / str(row["path"])).as_posix()})
+    for image in images.to_dict("records"):
+        kept = {str(name): value for name, value in image.items() if name != "plate"}
+        rows.append({**kept, "path": (folder / str(image["path"])).as_posix()})
     names = {str(place): name[0] for place in range(1, 20) if (name := texts.get(f"WaveName{place}")) and name[0]}
     selected = [
         well_at(str(row), str(column + 1))
