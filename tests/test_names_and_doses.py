@@ -59,13 +59,28 @@ def test_a_column_of_concentrations_is_in_micromolar(column, values, expected):
     np.testing.assert_allclose(micromolar(pd.DataFrame({column: values}), column, source="m.csv"), expected)
 
 
-@pytest.mark.parametrize("column", ["dose_level", "Konzentration", "log10_conc", "conc (mg/ml)", "amount (nM)", "uM"])
+@pytest.mark.parametrize(
+    "column", ["dose_level", "Konzentration", "log10_conc", "conc (mg/ml)", "amount (nM)", "uM", "log dose"]
+)
 def test_other_columns_may_hold_concentrations_and_are_not_read_as_such(column):
     assert not is_dose_column(column)
     assert resembles_dose(column)
 
 
-@pytest.mark.parametrize("column", ["consensus", "condition", "time", "position", "diagnosis", "pert_dose_unit", "sum"])
+@pytest.mark.parametrize(
+    "column",
+    [
+        "consensus",
+        "condition",
+        "time",
+        "position",
+        "diagnosis",
+        "pixel_size_um",
+        "emission_nm",
+        "pert_dose_unit",
+        "sum",
+    ],
+)
 def test_columns_of_another_meaning_hold_no_concentrations(column):
     assert not is_dose_column(column)
     assert not resembles_dose(column)

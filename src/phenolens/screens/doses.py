@@ -17,7 +17,11 @@ WORDS = {"picomolar": 1e-6, "nanomolar": 1e-3, "micromolar": 1.0, "millimolar": 
 DOSE = r"(?:(?:final|compound|cmpd|cpd|drug|treatment|pert|nominal|test)_)*(?:concentrations?|concn?|doses?|dosage)"
 DOSE_COLUMN = re.compile(rf"{DOSE}(?:_(?:in_)?(?P<unit>.+))?")
 UNIT_COLUMN = re.compile(rf"(?:{DOSE}_)?units?")
-LIKE_A_DOSE = re.compile(r"(?:^|_)(?:con[ck]|kon[cz]|dos[ei]s|dosage|molar)|^dos[ei]|(?:^|_)(?:[pnum]m|[pnum]?mol/l)$")
+LIKE_A_DOSE = re.compile(r"(?:^|_)(?:conc(?:n|s|entr\w*)?|kon[cz]\w*|dos(?:e|es|is|age|ages|ing)|molar\w*)(?:_|\d|$)")
+WITH_A_UNIT = re.compile(r"(?:^|_)(?:[pnum]m|[pnum]?mol/l)$")
+OF_LENGTHS = re.compile(
+    r"size|pixel|wave|length|dist|thick|diam|radius|width|height|depth|pos|offset|emission|excit|(?:^|_)[xyz]_"
+)
 NUMBER = re.compile(r"(?P<number>[-+]?(?:\d[\d.,]*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?P<unit>\D.*)?")
 NEAR = 0.01  # doses of a compound within this share of each other are reported
 
@@ -51,7 +55,9 @@ def is_unit_column(column: str) -> bool:
 
 def resembles_dose(column: str) -> bool:
     """Whether a column may hold concentrations, so that it is not left unread where no other does."""
-    return LIKE_A_DOSE.search(plain_name(column)) is not None and not is_unit_column(column)
+    plain = plain_name(column)
+    has_unit = WITH_A_UNIT.search(plain) and not OF_LENGTHS.search(plain)
+    return bool(LIKE_A_DOSE.search(plain) or has_unit) and not is_unit_column(column)
 
 
 def micromolar(table: pd.DataFrame, column: str, *, source: str, places: np.ndarray | None = None) -> pd.Series:
