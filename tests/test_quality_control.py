@@ -122,7 +122,7 @@ def test_debris_in_a_field_is_counted(scene):
 def test_crops_measured_a_few_at_a_time_and_from_a_memory_map_give_the_same_table(clean, tmp_path, monkeypatch):
     at_once = crop_quality(clean, channels=CHANNELS, config=QualityConfig(detector_maximum=65_520))
     np.save(tmp_path / "crops.npy", clean)
-    monkeypatch.setattr(quality_control, "CHUNK", 7)
+    monkeypatch.setattr(quality_control, "AT_ONCE", 7)
     mapped = np.load(tmp_path / "crops.npy", mmap_mode="r")
     in_parts = crop_quality(mapped, channels=CHANNELS, config=QualityConfig(detector_maximum=65_520))
     assert len(at_once) == len(clean)

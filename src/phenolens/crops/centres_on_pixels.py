@@ -65,7 +65,7 @@ class CentresHeld:
             return
         y, x = (np.floor(self.cells.loc[of_field, name].to_numpy(float) + 0.5).astype(int) for name in ("y", "x"))
         height, width = pixels.shape[1:]
-        ranks = [_ranked(channel) for channel in pixels]
+        ranks = [Ranked(channel) for channel in pixels]
         self.own.append(np.stack([at[y, x] for at in ranks], axis=1))
         flipped_y, flipped_x = height - 1 - y, width - 1 - x
         places = ((flipped_y, x), (y, flipped_x), (flipped_y, flipped_x))
@@ -108,11 +108,15 @@ def hold_centres(screen: Screen, cells: pd.DataFrame) -> CentresOnPixels | None:
     return held.result()
 
 
-def _ranked(pixels: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
-    """Each pixel's smoothed brightness as its rank among them, 0 to 1."""
-    smooth = uniform_filter(pixels.astype(np.float32), SMOOTHED_PX)
-    ordered = np.sort(smooth, axis=None)
-    return np.searchsorted(ordered, smooth, side="right") / ordered.size
+class Ranked:
+    """The smoothed brightness of pixels (H, W), each place's as its rank among all, 0 to 1."""
+
+    def __init__(self, pixels: npt.NDArray[np.uint16]) -> None:
+        self.smooth = uniform_filter(pixels.astype(np.float32), SMOOTHED_PX)
+        self.ordered = np.sort(self.smooth, axis=None)
+
+    def __getitem__(self, place: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]) -> Ranks:
+        return np.searchsorted(self.ordered, self.smooth[place], side="right") / self.ordered.size
 
 
 def _z(differences: npt.NDArray[np.floating]) -> float:
