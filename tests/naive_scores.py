@@ -24,7 +24,13 @@ def may_be_compared(query: pd.Series, candidate: pd.Series, held_out: tuple[str,
 
 
 def neighbour_score(
-    features: np.ndarray, obs: pd.DataFrame, *, held_out: tuple[str, ...], dropped_mechanisms: str, distance
+    features: np.ndarray,
+    obs: pd.DataFrame,
+    *,
+    held_out: tuple[str, ...],
+    dropped_mechanisms: str,
+    distance,
+    separator: str | None = None,
 ) -> dict[str, tuple[bool, bool, str]]:
     """name -> (counted, right, neighbour's name) of each labelled treatment."""
     order = [
@@ -39,23 +45,23 @@ def neighbour_score(
         )
         if obs["Metadata_MoA"].iloc[row] != "" and obs["Metadata_Role"].iloc[row] == "treated"
     ]
-    moa = obs["Metadata_MoA"]
+    moa = obs["Metadata_MoA"].map(lambda text: set(text.split(separator)) if separator else {text})
     candidates = {
         query: [other for other in order if may_be_compared(obs.iloc[query], obs.iloc[other], held_out)]
         for query in order
     }
-    counted = {query: any(moa.iloc[other] == moa.iloc[query] for other in candidates[query]) for query in order}
-    asked_for = {moa.iloc[query] for query in order if counted[query]}
+    counted = {query: any(moa.iloc[other] & moa.iloc[query] for other in candidates[query]) for query in order}
+    asked_for = [moa.iloc[query] for query in order if counted[query]]
     answers = {}
     for query in order:
         nearest, smallest = "", math.inf
         for other in candidates[query]:
-            if dropped_mechanisms == "leave" and moa.iloc[other] not in asked_for:
+            if dropped_mechanisms == "leave" and not any(moa.iloc[other] & asked for asked in asked_for):
                 continue
             here = distance(features[query], features[other])
             if here < smallest - 1e-11:
                 nearest, smallest = obs.index[other], here
-        right = counted[query] and moa[nearest] == moa.iloc[query]
+        right = counted[query] and bool(moa[nearest] & moa.iloc[query])
         answers[obs.index[query]] = (counted[query], right, nearest)
     return answers
 

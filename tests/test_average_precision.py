@@ -6,6 +6,7 @@ import pytest
 from anndata import AnnData
 from copairs.map import average_precision as copairs_average_precision
 from copairs.map import mean_average_precision as copairs_mean_average_precision
+from copairs.map import multilabel
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -105,6 +106,34 @@ def test_equals_copairs_on_random_designs_with_ties(similarity, copairs_name, se
     )
     np.testing.assert_array_equal(ours["n_positive"], theirs["n_pos_pairs"])
     np.testing.assert_array_equal(ours["n_total"], theirs["n_total_pairs"])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_several_mechanisms_equal_copairs_multilabel(seed):
+    rng = np.random.default_rng(seed)
+    moa = rng.choice(["a", "b", "a|b", "b|c", "c", "c|d|a"], size=60)
+    obs = pd.DataFrame(
+        {"Metadata_MoA": moa, "Metadata_Compound": [f"c{code}" for code in rng.integers(0, 25, size=60)]}
+    )
+    obs["Metadata_Role"] = "treated"
+    features = rng.normal(size=(60, 6))
+    ours = mean_average_precision(
+        AnnData(features, obs=obs.set_index(obs.index.astype(str))), several_mechanisms="|", n_draws=10
+    )
+    theirs = multilabel.average_precision(
+        obs.assign(Metadata_MoA=obs["Metadata_MoA"].str.split("|")),
+        features,
+        pos_sameby=["Metadata_MoA"],
+        pos_diffby=["Metadata_Compound"],
+        neg_sameby=[],
+        neg_diffby=["Metadata_MoA", "Metadata_Compound"],
+        multilabel_col="Metadata_MoA",
+        progress_bar=False,
+    )
+    means = theirs.groupby("Metadata_MoA")["average_precision"].agg(["mean", "size"])
+    assert list(ours["Metadata_MoA"]) == list(means.index)
+    np.testing.assert_allclose(ours["mean_average_precision"], means["mean"], atol=1e-6)
+    np.testing.assert_array_equal(ours["n_profiles"], means["size"])
 
 
 def test_mean_average_precision_and_p_values_agree_with_copairs():

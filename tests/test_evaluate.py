@@ -65,6 +65,7 @@ def test_a_planted_answer_is_found_and_everything_is_kept(here, capsys):
         "neighbours_NSC.csv",
         "confusion_NSC.csv",
         "confusion_NSC.png",
+        "activity.csv",
         "precision_replicates.csv",
         "precision_mechanisms.csv",
         "wells.h5ad",
@@ -74,6 +75,49 @@ def test_a_planted_answer_is_found_and_everything_is_kept(here, capsys):
     confusion = pd.read_csv(here / "out" / "confusion_NSC.csv", index_col=0)
     np.testing.assert_array_equal(confusion, 6 * np.eye(3))
     assert (here / "out" / "confusion_NSC.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_table_without_mechanisms_gets_the_map_of_replicates_and_activity(here, capsys):
+    wells().drop(columns="target").to_csv(here / "t.csv", index=False)
+    flags = [flag for flag in FLAGS if flag not in ("--mechanism", "target")]
+    assert run("evaluate", "t.csv", *flags, *QUICK, "--out", "out") == 0
+    shown = capsys.readouterr()
+    assert "mAP of treatments" in shown.out
+    assert all(f"not scored: {name} " in shown.err for name in ("NSC", "NSCB"))
+    assert pd.read_csv(here / "out" / "scores.csv").empty
+    assert len(pd.read_csv(here / "out" / "precision_replicates.csv")) == 18
+    assert len(pd.read_csv(here / "out" / "activity.csv")) == 18
+    assert "NSC** is not scored" in (here / "out" / "protocol.md").read_text()
+    assert not list((here / "out").glob("confusion*"))
+
+
+def test_compounds_and_mechanisms_are_compared_with_the_controls_on_request(here, capsys):
+    evaluated(here, wells(), "--against-controls", "dna1", "actin", "--no-confusion-figures")
+    table = pd.read_csv(here / "out" / "against_controls.csv")
+    assert table.set_index("name")["n_wells"].to_dict() == {"dna1": 4, "actin": 12}
+    assert "dna1" in capsys.readouterr().out
+    assert not (here / "out" / "confusion_NSC.png").exists()
+    assert run("evaluate", "t.csv", *FLAGS, *QUICK, "--out", "out", "--against-controls", "dna") == 0
+    assert run("evaluate", "t.csv", *FLAGS, *QUICK, "--out", "out", "--against-controls", "dnaX") == 2
+    assert "dna" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_what_is_not_counted_is_said_beside_the_score_and_lists_of_mechanisms_are_noticed(here, capsys):
+    table = wells()
+    table.loc[table["drug"].isin(["dna1", "dna2"]), "target"] = "actin|dna"
+    table.loc[table["drug"].isin(["tubulin1", "tubulin2"]), "target"] = None
+    scores = evaluated(here, table)
+    shown = capsys.readouterr()
+    assert "--several-mechanisms" in shown.err
+    counted = scores.loc["NSC", "n_treatments"]
+    assert f"NSC: {18 - counted} of 18 treatments cannot be counted" in shown.out
+    assert "no mechanism is known: 4" in shown.out
+    scores = evaluated(here, table, "--several-mechanisms", "|")
+    assert scores.loc["NSC", "n_treatments"] == 12
+    assert scores.loc["NSC", "n_correct"] == 12
+    assert "--several-mechanisms" not in capsys.readouterr().err
+    mechanisms = pd.read_csv(here / "out" / "precision_mechanisms.csv")["Metadata_MoA"].tolist()
+    assert mechanisms == ["actin", "dna"]
 
 
 def test_the_library_gives_what_the_command_gives(here):
@@ -197,9 +241,9 @@ def spoilt(kind: str) -> tuple[pd.DataFrame, list[str], str]:
         return table, [], 'feature "Cells_Edge" has no spread in the control rows of "all"'
     if kind == "one class":
         table["target"] = table["target"].where(table["target"].isna(), "actin")
-        return table, [], 'only "actin" in Metadata_MoA'
+        return table, ["--protocols", "NSC"], 'the only one is "actin"'
     if kind == "no class":
-        return table.assign(target=None), [], "no mechanism at all"
+        return table.assign(target=None), ["--protocols", "NSC"], "--mechanism"
     if kind == "two mechanisms":
         table.loc[(table["drug_dose"] == "dna1_10") & (table["week"] == "w2"), "target"] = "actin"
         return table, [], 'treatment "dna1_10" has Metadata_MoA actin and dna; expected one'
@@ -225,7 +269,7 @@ def spoilt(kind: str) -> tuple[pd.DataFrame, list[str], str]:
     if kind == "empty":
         return table.iloc[:0], [], "no rows below the column names"
     if kind == "one batch":
-        return table.assign(week="w1"), ["--protocols", "NSCB"], "all rows are of one batch"
+        return table.assign(week="w1"), ["--protocols", "NSCB"], "--protocols"
     assert kind == "protocol"
     return table, ["--protocols", "NSCC"], "expected NSC, NSCB, or what is held out"
 
@@ -359,7 +403,7 @@ def test_the_figures_caption_has_the_accuracy_its_interval_chance_and_what_is_le
             "the other wells with a mechanism; those of the same plate or well are left out.",
         ),
     ):
-        (matching,) = matchings_of(profiles.queries(config), config)
+        (matching,), _ = matchings_of(profiles.queries(config), config)
         found = scored(matching, config)
         score, text = found.score, caption(found)
         assert text.endswith(words)
@@ -463,7 +507,8 @@ def test_the_callers_table_is_never_changed():
     table = parts_of(wells())
     before = table.copy()
     profiles = profiles_of([table], TableConfig(), Recipe(coral="batch"))
-    assert len(matchings_of(profiles.treatments, ScoreConfig())) == 1
+    matchings, absent = matchings_of(profiles.treatments, ScoreConfig())
+    assert ([matching.protocol for matching in matchings], list(absent)) == (["NSC"], ["NSCB"])
     np.testing.assert_array_equal(table.X, before.X)
     pd.testing.assert_frame_equal(table.obs, before.obs)
     assert list(profiles.whitened.obs_names) == list(before.obs_names)

@@ -168,10 +168,12 @@ def test_one_site_and_one_batch_a_plate_are_the_defaults(images):
     assert (screen.table["batch"] == screen.table["plate"]).all()
 
 
-def test_without_any_mechanism_labelled_treatments_are_refused(images):
+def test_without_any_mechanism_all_treatments_are_taken_and_the_column_is_named(images, capsys):
     write_table(images)
     edit_csv(images / "images.csv", lambda table: table.drop(columns="moa"))
-    assert "no treatment has a mechanism" in refusal(images, "table", treatments="labelled")
+    labelled = read_screen(images, layout="table", treatments="labelled")
+    assert "moa" in capsys.readouterr().err
+    pd.testing.assert_frame_equal(labelled.table, read_screen(images, layout="table", treatments="all").table)
 
 
 def test_a_page_of_a_file_is_named_in_the_table(images):

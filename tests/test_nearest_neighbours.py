@@ -60,14 +60,30 @@ def test_wrong_ones_come_first_and_each_is_of_another_mechanism_while_there_are_
     assert [pair.right for pair in shown] == [False, False, False, False, True]
 
 
+def test_without_mechanisms_the_most_similar_pairs_are_shown_once_each():
+    rows = {"treatment": ["a@1", "b@1", "c@1", "d@1"], "neighbour": ["b@1", "a@1", "a@1", ""]}
+    table = pd.DataFrame(rows | {"moa": "", "predicted": "", "distance": [0.2, 0.2, 0.1, np.nan]})
+    shown = chosen_pairs(table, cells(rows["treatment"], np.arange(4.0)), Crops(), n_cells=1)
+    assert [(pair.treatment, pair.neighbour, pair.right) for pair in shown] == [
+        ("c@1", "a@1", None),
+        ("a@1", "b@1", None),
+    ]
+    texts = [
+        text.get_text()
+        for axes in nearest_neighbour_pairs([pair(right=None)], channels=CHANNELS).axes
+        for text in axes.texts
+    ]
+    assert "distance 0.12" in texts
+
+
 def pair(**changed) -> Pair:
     crops = np.random.default_rng(0).random((3, 3, 12, 12))
     kept = {"treatment": "taxol@0.3", "moa": "stabilizers", "neighbour": "epothilone B@1", "predicted": "stabilizers"}
-    return Pair(**{**kept, "distance": 0.125, "cells": crops, "neighbour_cells": crops[:2], **changed})
+    return Pair(**{**kept, "distance": 0.125, "right": True, "cells": crops, "neighbour_cells": crops[:2], **changed})
 
 
 def test_the_figure_marks_right_and_wrong_and_gives_the_same_bytes_each_time():
-    pairs = [pair(), pair(predicted="destabilizers", neighbour="nocodazole@1")]
+    pairs = [pair(), pair(predicted="destabilizers", neighbour="nocodazole@1", right=False)]
     figure = nearest_neighbour_pairs(pairs, channels=CHANNELS)
     texts = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert [text for text in texts if "distance" in text] == ["✓ right, distance 0.12", "✗ wrong, distance 0.12"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import naive_scores
 from phenolens.core.errors import InputError
-from phenolens.profiles.nsc import neighbour_score, nsc, nscb
+from phenolens.profiles.nsc import nearest_treatments, neighbour_score, nsc, nscb
 from phenolens.profiles.profiles import treatment_profiles
 from phenolens.profiles.uncertainty import bootstrap_interval
 from phenolens.profiles.whitening import whiten
@@ -184,12 +184,13 @@ def test_chance_is_the_share_of_candidates_with_the_right_mechanism():
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(design=st.data())
 def test_equals_the_naive_definition_on_random_designs(design, similarity, dropped_mechanisms, held_out):
+    separator = design.draw(st.sampled_from(["", "+"]))
     n = design.draw(st.integers(4, 16))
     rows = []
     for row in range(n):
         compound = design.draw(st.sampled_from("abcdefg"))
         batches = design.draw(st.sets(st.sampled_from(["w1", "w2", "w3"]), min_size=1, max_size=2))
-        moa = design.draw(st.sampled_from(["actin", "dna", "eg5", ""]))
+        moa = design.draw(st.sampled_from(["actin", "dna", "eg5", "", "dna+eg5", "actin+dna"]))
         features = design.draw(st.lists(st.integers(-2, 2), min_size=3, max_size=3).filter(any))  # small: many ties
         rows.append((compound, float(row % 3 + row), moa, "|".join(sorted(batches)), features))
     assume(len({moa for _, _, moa, _, _ in rows} - {""}) > 1)
@@ -197,11 +198,21 @@ def test_equals_the_naive_definition_on_random_designs(design, similarity, dropp
     screen.obs_names = [f"row{row}" for row in range(n)]
     distance = {"cosine": naive_scores.cosine_distance, "euclidean": naive_scores.euclidean_distance}[similarity]
     expected = naive_scores.neighbour_score(
-        screen.X, screen.obs, held_out=held_out, dropped_mechanisms=dropped_mechanisms, distance=distance
+        screen.X,
+        screen.obs,
+        held_out=held_out,
+        dropped_mechanisms=dropped_mechanisms,
+        distance=distance,
+        separator=separator,
     )
     assume(any(counted for counted, _, _ in expected.values()))
     score = neighbour_score(
-        screen, held_out=held_out, similarity=similarity, dropped_mechanisms=dropped_mechanisms, n_bootstrap=0
+        screen,
+        held_out=held_out,
+        similarity=similarity,
+        dropped_mechanisms=dropped_mechanisms,
+        several_mechanisms=separator,
+        n_bootstrap=0,
     )
     found = {
         name: (row["counted"], row["right"], row["neighbour"])
@@ -210,6 +221,27 @@ def test_equals_the_naive_definition_on_random_designs(design, similarity, dropp
     assert found == expected
     assert score.n_treatments == sum(counted for counted, _, _ in expected.values())
     assert score.n_correct == sum(right for _, right, _ in expected.values())
+
+
+def test_a_neighbour_of_one_of_several_mechanisms_is_right_and_on_the_diagonal():
+    screen = treatments_of(
+        ("a", 1, "actin| dna", "w1", [1.0, 0.0]), ("b", 1, "dna", "w1", [1.0, 0.1]), ("c", 1, "eg5", "w1", [0.0, 1.0])
+    )
+    score = nsc(screen, several_mechanisms="|")
+    assert (score.n_correct, score.n_treatments, list(score.not_counted.values())) == (2, 2, [1])
+    assert np.trace(score.confusion.to_numpy()) == 2
+    with pytest.raises(InputError, match="NSC"):
+        nsc(screen)
+
+
+@pytest.mark.parametrize("compounds", ["abc", "aaa"])
+def test_the_nearest_treatment_is_of_another_compound_where_there_is_one(compounds):
+    directions = [[1.0, 0.0], [1.0, 0.1], [1.0, 0.3]]
+    screen = treatments_of(*((name, dose, "", "w", row) for dose, (name, row) in enumerate(zip(compounds, directions))))
+    screen.obs_names = ["first", "second", "third"]
+    assert nearest_treatments(screen)["neighbour"].tolist() == ["second", "first", "second"]
+    mixed = treatments_of(*((name, dose, "", "w", row) for dose, (name, row) in enumerate(zip("aab", directions))))
+    assert nearest_treatments(mixed)["neighbour"].tolist() == ["b@2", "b@2", "a@1"]
 
 
 def test_further_hold_outs_take_wells_in_place_of_treatments():
@@ -243,7 +275,7 @@ def test_no_query_left_is_refused():
     screen = treatments_of(
         ("a", 1, "actin", "w1", [1.0, 0.0]), ("b", 1, "dna", "w2", [1.0, 0.1]), ("c", 1, "eg5", "w2", [1.0, 0.3])
     )
-    with pytest.raises(InputError, match="NSC cannot count any of 3 treatments"):
+    with pytest.raises(InputError, match="NSC can count no treatment"):
         nsc(screen)
 
 

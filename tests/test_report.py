@@ -188,8 +188,8 @@ def test_the_page_shows_everything_it_was_given(full):
 
 def test_the_sections_are_in_order_and_linked_by_their_titles(full):
     order = (
-        "run scores confusion neighbours wrong travel reconstructions realism cells learning quality whitening "
-        "left-out repeat glossary"
+        "run activity scores confusion neighbours wrong travel reconstructions realism cells learning quality "
+        "whitening left-out repeat glossary"
     )
     page = Page(report_html(full))
     assert " ".join(section["id"] for section in page.every("section")) == order
@@ -212,9 +212,10 @@ def test_a_missing_section_names_the_command_that_makes_it():
     }
     assert commands == {
         "run": [],
+        "activity": ["phenolens evaluate"],
         "scores": [],
         "confusion": [],
-        "neighbours": ["phenolens evaluate"],
+        "neighbours": [],
         "wrong": ["phenolens evaluate"],
         "travel": ["phenolens train"],
         "reconstructions": ["phenolens train"],
@@ -367,7 +368,6 @@ def test_the_verdict_takes_one_kind_of_score():
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (scores(), "no rows"),
         (scores(score()).drop(columns=["ci_low", "seed"]), "no column seed, ci_low"),
         (scores(score(n_correct=73)), "accuracy 1.01"),
     ],

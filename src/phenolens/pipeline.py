@@ -40,6 +40,7 @@ STATISTICS = ("mean", "mean+sd")
 WHITENINGS = ("none", "whitened", "zscore")
 CELL = "Metadata_Cell"  # the column of a foreign table that names the cell
 ALIGNED = "aligned"  # means alone: whitened by how cells vary within treatments, batches aligned
+LEAST_CONTROLS = 2  # wells; one alone has no spread
 KINDS = (*product(STATISTICS, WHITENINGS), ("mean", ALIGNED))
 
 
@@ -306,7 +307,8 @@ def profile(study: Study, name: str, config: ProfileConfig) -> None:
     source = made_from(embeddings=sources, config=asdict(config), version=__version__)
     folder = study.profiles_folder(name)
     about = folder / "about.json"
-    files = [folder / f"wells_{statistics}.h5ad" for statistics in STATISTICS]
+    files = [study.wells_path(name, statistics=statistics) for statistics in STATISTICS]
+    files += [study.wells_path(name, whitening=whitening) for statistics, whitening in KINDS if statistics == "mean"]
     files += [study.treatments_path(name, statistics=s, whitening=w) for s, w in KINDS]
     is_complete = about.exists() and all(path.exists() for path in files)
     if is_complete and read_json(about, remedy="delete it and run `phenolens profile` again")["made_from"] == source:
@@ -315,14 +317,17 @@ def profile(study: Study, name: str, config: ProfileConfig) -> None:
     for statistics in track(STATISTICS, f"profiles of {name}", total=len(STATISTICS)):
         wells = well_profiles(embeddings(study, name), statistics=statistics, min_cells=config.min_cells)
         refuse_repeated_rows(wells, what=f"{folder}: wells")
-        write_h5ad(folder / f"wells_{statistics}.h5ad", wells)
+        write_h5ad(study.wells_path(name, statistics=statistics), wells)
         fitted = {whitening: fit_whitening(wells, recipe) for whitening, recipe in _recipes(config).items()}
         if statistics == "mean":  # of wells; whitened means are means of whitened cells
             of_cells = fit_within_treatments(embeddings(study, name), _aligned(config))
             fitted[ALIGNED] = replace(of_cells, features=tuple(f"{feature}_mean" for feature in of_cells.features))
         for whitening, fit in fitted.items():
+            whitened = apply_whitening(wells, fit)
+            if statistics == "mean" and whitening != "none":
+                write_h5ad(study.wells_path(name, whitening=whitening), whitened)
             treatments = treatment_profiles(
-                apply_whitening(wells, fit),
+                whitened,
                 statistic="cells" if whitening == ALIGNED else config.well_statistic,
                 positive_controls=config.positive_controls,
             )
@@ -348,59 +353,91 @@ def _recipes(config: ProfileConfig) -> "dict[str, Recipe]":
     }
 
 
-def check_protocols(store: CropStore, config: EvaluateConfig) -> None:
-    """InputError when a protocol that is asked for is impossible on this screen."""
+def check_design(cells: "pd.DataFrame", config: EvaluateConfig, *, where: object) -> dict[str, str]:
+    """Which scores a screen does not allow, and why: known from its plate map alone, before anything is trained.
+
+    Args:
+        cells: A row per cell (or field): plate, well, batch, compound, concentration_um, moa, role.
+        config: What is asked for.
+        where: What a message calls the screen.
+
+    Raises:
+        InputError: A protocol that is asked for is impossible, or there are fewer than two control wells.
+    """
+    from phenolens.profiles.candidates import impossible_scores, treated_treatments
+    from phenolens.profiles.evaluate import list_note
+
     other = [protocol for protocol in config.protocols if protocol not in ("NSC", "NSCB")]
     if other:
         raise InputError(
             f'--protocols "{other[0]}": a study is scored by NSC and NSCB; other protocols score its profiles as a '
             "table (docs/scoring.md)"
         )
-    treated = store.cells[store.cells["role"] == "treated"]
-    batches = sorted(treated["batch"].unique())
-    if "NSCB" in config.protocols and len(batches) == 1:
+    controls = cells.loc[cells["role"] == "control", ["plate", "well"]].drop_duplicates()
+    if len(controls) < LEAST_CONTROLS:
         raise InputError(
-            f'{store.folder}: all treatments are of one batch, "{batches[0]}", so NSCB (which leaves out the own '
-            "batch) is impossible; run with --protocols NSC, or add plates of another batch"
+            f"{where}: {len(controls)} control wells; profiles are scaled by how the controls vary, which takes at "
+            f"least {LEAST_CONTROLS}: name the controls (--controls), or add wells of them to the plate map"
         )
+    treatments = treated_treatments(cells)
+    impossible = impossible_scores(treatments, separator=config.several_mechanisms)
+    asked = [protocol for protocol in config.protocols if protocol in impossible]
+    if asked:
+        raise InputError(f"{where}: {impossible[asked[0]]}; leave {asked[0]} out of --protocols")
+    if note := list_note(treatments["moa"], config):
+        tell(f"note: {note}")
+    return {} if config.protocols else impossible
 
 
 def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
-    """Score the treatment profiles of these runs: scores.csv, and each score's neighbours, confusion and chance."""
+    """Score the treatment profiles of these runs: scores.csv, and each run's activity, neighbours, confusion, chance.
+
+    What the screen does not allow is left out and named.
+    """
     import pandas as pd
 
-    from phenolens.profiles.evaluate import ScoreConfig, matchings_of, scored
+    from phenolens.profiles.evaluate import BY_CHANCE, COUNTS, ScoreConfig, activities_of, matchings_of, scored
     from phenolens.profiles.scores_folder import draw_confusion, file_name, write_score
 
-    check_protocols(study.crops, config)
+    absent = check_design(study.crops.cells, config, where=study.folder)
     sources = {name: profile_source(study, name) for name in names}
     kinds = [(name, *kind) for name in names for kind in KINDS]
-    for name, statistics, whitening in kinds:
-        path = study.treatments_path(name, statistics=statistics, whitening=whitening)
+    wells_of = {name: study.wells_path(name, whitening=config.headline) for name in names}
+    again = f"run `phenolens profile {study.folder}`"
+    for path in [study.treatments_path(n, statistics=s, whitening=w) for n, s, w in kinds] + [*wells_of.values()]:
         if not path.exists():
-            again = f"run `phenolens profile {study.folder}`"
             raise InputError(f"{path}: missing, as in studies of earlier versions; {again}")
-    shutil.rmtree(study.scores_folder, ignore_errors=True)  # tables of other protocols or runs do not stay
     score_config = ScoreConfig(**asdict(config))
+    activities = {name: activities_of(read_h5ad(path, remedy=again), score_config) for name, path in wells_of.items()}
+    shutil.rmtree(study.scores_folder, ignore_errors=True)  # tables of other protocols or runs do not stay
+    for name, tables in activities.items():
+        for what, table in tables.items():
+            write_text(study.scores_folder / name / f"{what}.csv", table.to_csv(index=False))
     scores, chances = [], []
     for name, statistics, whitening in track(kinds, "scoring", total=len(kinds)):
         run, kind = run_config(study, name), {"statistics": statistics, "whitening": whitening}
         path = study.treatments_path(name, **kind)
         profiles = read_h5ad(path, remedy=f"delete it and run `phenolens profile {study.folder}` again")
-        for matching in matchings_of(profiles, score_config):
+        matchings, impossible = matchings_of(profiles, score_config)
+        absent |= impossible
+        for matching in matchings:
             found = scored(matching, score_config)
             protocol = {"protocol": file_name(found.score)}
             confusion = study.score_table_path(name, "confusion", **kind, **protocol)
             write_score(
                 found, queries=study.score_table_path(name, "neighbours", **kind, **protocol), confusion=confusion
             )
-            if kind == {"statistics": "mean", "whitening": config.headline}:
+            if config.confusion_figures and kind == {"statistics": "mean", "whitening": config.headline}:
                 title = f"{name}: {found.score.protocol}, {statistics}, {whitening}"
                 draw_confusion(found, confusion.with_suffix(".png"), title=title)
             scores.append({"model": score_name(name, run), "seed": run["seed"], **kind} | found.row)
             chances.append({"run": name, **protocol, **kind} | found.by_chance)
-    write_text(study.chance_path, pd.DataFrame(chances).to_csv(index=False))
-    write_text(study.scores_path, pd.DataFrame(scores).to_csv(index=False))
-    write_json(study.scores_folder / "about.json", {"profiles": sources, "config": asdict(config)})
-    if not config.protocols and "NSCB" not in {row["protocol"] for row in scores}:
-        tell("NSCB is not scored: without its own batch no treatment has another of its mechanism left")
+    kind_columns = ["statistics", "whitening"]
+    chance_columns = ["run", "protocol", *kind_columns, *BY_CHANCE]
+    write_text(study.chance_path, pd.DataFrame(chances, columns=chance_columns).to_csv(index=False))
+    score_columns = ["model", "seed", *kind_columns, *COUNTS]
+    write_text(study.scores_path, pd.DataFrame(scores, columns=score_columns).to_csv(index=False))
+    about = {"profiles": sources, "config": asdict(config), "absent": absent}
+    write_json(study.scores_folder / "about.json", about)
+    for why in absent.values():
+        tell(f"not scored: {why}")

@@ -13,11 +13,13 @@ from rich.table import Table
 from phenolens.blinded_test.compute import assessments, results
 from phenolens.commands.score_commands import scores_folder_of
 from phenolens.core.progress import tell
+from phenolens.profiles.activity import activity_sentence
 from phenolens.profiles.evaluate import Evaluation
+from phenolens.profiles.score_table import not_counted_sentence
 from phenolens.profiles.uncertainty import Comparison
 from phenolens.profiles.whitening import Whitening
-from phenolens.readiness import COMMAND_OF
-from phenolens.runs.scores import PROFILES
+from phenolens.readiness import COMMAND_OF, default_run, scores_about
+from phenolens.runs.scores import PROFILES, activity_of, queries_of
 from phenolens.study import HEADLINE, Study
 
 if TYPE_CHECKING:
@@ -73,8 +75,7 @@ def after_check(found: pd.DataFrame, given: dict[str, Any]) -> None:
 
 def after_run(study: Study, given: dict[str, Any]) -> None:
     """The scores, and the report's path."""
-    print_scores(study.scores)
-    _tell_headline(study)
+    _print_study(study)
     print(study.report_path.resolve())
 
 
@@ -84,14 +85,14 @@ after_demo = after_run
 def after_evaluate(found: pd.DataFrame | Evaluation, given: dict[str, Any]) -> None:
     """The scores as a table; of a table of profiles also what the whitening achieved, and its folder."""
     if isinstance(found, pd.DataFrame):
-        print_scores(found)
-        _tell_headline(Study.open(given["source"]))
+        _print_study(Study.open(given["source"]))
         tell(f"next: phenolens report {given['source']}")
         return
     print_evaluation(found)
     folder = scores_folder_of(Path(given["source"]), given["out"]).resolve()
     print(folder)
-    tell(f"next: open {folder / 'protocol.md'} (how the scores were made) and the confusion_*.png next to it")
+    pictures = " and the confusion_*.png next to it" if found.scores and found.score.confusion_figures else ""
+    tell(f"next: open {folder / 'protocol.md'} (how the scores were made){pictures}")
 
 
 def after_compare(compared: Comparison, given: dict[str, Any]) -> None:
@@ -164,6 +165,42 @@ def print_scores(scores: pd.DataFrame) -> None:
     _print_table((*names[:-1], "score", "right", "accuracy", "95 % interval"), rows)
 
 
+def _print_study(study: Study) -> None:
+    """A study's scores, what is not counted in them, the activity of treatments, and which profiles are the headline's.
+
+    Of activity the run is shown that the report shows.
+    """
+    scores, runs = study.scores, list(scores_about(study)["profiles"])
+    run = default_run(study, runs)
+    if not scores.empty:
+        print_scores(scores)
+    queries = queries_of(study, run)
+    if queries is not None and (left_out := not_counted_sentence(queries)):
+        print(f"NSC: {left_out}")
+    if (table := activity_of(study, run)) is not None:
+        print(f"activity, {run}: {activity_sentence(table)}")
+    if scores_about(study)["config"].get("against_controls"):
+        print_against_controls(pd.read_csv(study.scores_folder / run / "against_controls.csv"))
+    _tell_headline(study)
+
+
+def print_against_controls(table: pd.DataFrame) -> None:
+    """The named groups against the controls."""
+    shown = lambda value: "-" if pd.isna(value) else f"{value:.3g}"  # noqa: E731
+    numbers = ("distance", "p_value", "accuracy", "accuracy_p_value", "mean_average_precision", "map_p_value")
+    rows = [
+        [
+            row["name"],
+            f"{row['n_wells']}, {row['n_control_wells']}",
+            *map(shown, map(row.get, numbers)),
+            row["left_out"],
+        ]
+        for row in table.to_dict("records")
+    ]
+    titles = ("against controls", "wells, controls", "distance", "p", "1-NN accuracy", "p", "mAP", "p", "left out")
+    _print_table(titles, rows)
+
+
 def _tell_headline(study: Study) -> None:
     """Which of the scores is the headline, and why."""
     whitening = study.headline["whitening"]
@@ -179,7 +216,11 @@ def print_evaluation(evaluation: Evaluation) -> None:
     for row in evaluation.as_table().to_dict("records"):
         by_chance = [f"{100 * row[name]:.1f} %" for name in ("chance", "shuffled")]
         rows.append([row["protocol"], row["queries"], *_accuracy(row), *by_chance, f"{row['p_value']:.2g}"])
-    _print_table(("score", "of", "right", "accuracy", "95 % interval", "chance", "shuffled", "p"), rows)
+    if rows:
+        _print_table(("score", "of", "right", "accuracy", "95 % interval", "chance", "shuffled", "p"), rows)
+    for one in evaluation.scores:
+        if left_out := not_counted_sentence(one.score.queries):
+            print(f"{one.score.protocol}: {left_out}")
     if achieved := whitening_in_short(evaluation.profiles.whitening):
         tell(achieved)
     questions = {"treatments": "wells find each other before controls", "mechanisms": "find their own kind"}
@@ -189,6 +230,11 @@ def print_evaluation(evaluation: Evaluation) -> None:
             f"mAP of {of} ({questions[of]}): mean {table['mean_average_precision'].mean():.3f}; "
             f"{found} of {len(table)} with a corrected p below 0.05"
         )
+
+    if "activity" in evaluation.activities:
+        print(f"activity: {activity_sentence(evaluation.activities['activity'])}")
+    if "against_controls" in evaluation.activities:
+        print_against_controls(evaluation.activities["against_controls"])
 
 
 def _print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

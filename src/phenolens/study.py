@@ -5,7 +5,7 @@ crops/                        CropStore: a part per plate
 runs/<run>/                   config.json, checkpoint.pt, history.csv, health.json, reconstructions
 embeddings/<run>/<plate>.h5ad a row per cell
 profiles/<run>/               wells_<statistics>.h5ad, treatments_<statistics>_<whitening>.h5ad
-scores/<run>/                 nearest neighbours and confusion matrices; scores.csv gathers all runs
+scores/<run>/                 activity, nearest neighbours, confusion matrices; scores.csv gathers all runs
 assessments/<name>.sqlite     a blinded test: pictures, key, assessors, answers; its results as CSV
 travels/<run>/                a folder per travel: strips, films, tables
 realism/                      how realistic decoded images are: tables and a figure
@@ -177,7 +177,7 @@ class Study(os.PathLike[str]):
         """
         path = self.treatments_path(run, statistics=statistics, whitening=whitening or self.headline["whitening"])
         if level == "well":
-            path = self.profiles_folder(run) / f"wells_{statistics}.h5ad"
+            path = self.wells_path(run, statistics=statistics)
         if not path.exists():
             self.chosen_runs((run,))
             kinds = sorted(found.stem.split("_")[-1] for found in path.parent.glob(f"treatments_{statistics}_*.h5ad"))
@@ -283,6 +283,15 @@ class Study(os.PathLike[str]):
     def profiles_folder(self, run: str) -> Path:
         """The folder with the profiles of wells and treatments."""
         return self.folder / "profiles" / run
+
+    def wells_path(self, run: str, *, statistics: str = "mean", whitening: str = "none") -> Path:
+        """The well profiles of one kind; whitened ones are of means alone."""
+        kind = statistics if whitening == "none" else f"{statistics}_{whitening}"
+        return self.profiles_folder(run) / f"wells_{kind}.h5ad"
+
+    def activity_path(self, run: str) -> Path:
+        """The table that compares each treatment with the controls."""
+        return self.scores_folder / run / "activity.csv"
 
     def treatments_path(self, run: str, *, statistics: str, whitening: str) -> Path:
         """The treatment profiles of one kind."""

@@ -23,6 +23,9 @@ from phenolens.crops.config import FLAGS, CropConfig
 from phenolens.crops.grey_values import SAMPLE
 from phenolens.crops.nuclei import NucleiConfig
 from phenolens.crops.store import CropStore
+from phenolens.profiles.activity import weak_designs
+from phenolens.profiles.candidates import NAMED
+from phenolens.profiles.evaluate import EvaluateConfig
 from phenolens.screens.bbbc021 import PLATE
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.download import FetchConfig, fetch_bbbc021
@@ -165,10 +168,24 @@ def check(
         sample=checking.sample,
     )
     nuclei = _nuclei(checked, layout, checking) if checking.finds_nuclei else []
-    found = [(*row, False) for row in (*checked.there, *nuclei)] + [(*row, True) for row in checked.missing]
+    possible, impossible = _scores(checked)
+    found = [(*row, False) for row in (*checked.there, *possible, *nuclei)]
+    found += [(*row, True) for row in (*checked.missing, *impossible)]
     table = pd.DataFrame(found, columns=["what", "found", "missing"])
     table.attrs["next"] = _crop_command(folder, layout, reading, checking, checked)
     return table
+
+
+def _scores(checked: Checked) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Which scores the plate map allows, and which it does not, with the reason."""
+    fields = checked.screen.table
+    try:
+        absent = pipeline.check_design(fields, EvaluateConfig(), where=checked.screen.folder)
+    except InputError as error:
+        return [], [("scores", str(error))]
+    possible = ["activity against the controls", *(name for name in NAMED if name not in absent)]
+    weak = weak_designs(fields)
+    return [("scores", ", ".join(possible)), *([("activity", weak)] if weak else [])], [*absent.items()]
 
 
 def _check_overlay(source: Path, layout: LayoutName, config: CheckConfig) -> None:

@@ -23,6 +23,7 @@ from phenolens.image_realism.saved import SavedRealism, write_realism
 from phenolens.latent_features.compute import FeaturesConfig, write_features
 from phenolens.models import MODELS
 from phenolens.models.flow import FlowConfig
+from phenolens.models.interface import Trained
 from phenolens.paper_figures.blinded_test_figure import assessment_figure
 from phenolens.paper_figures.config import USED_BY, FigureConfig, FigureName
 from phenolens.paper_figures.figure2_reconstructions import reconstructions_figure
@@ -34,6 +35,7 @@ from phenolens.readiness import ready_runs
 from phenolens.reports.compute import ReportConfig, write_report
 from phenolens.runs.decoder import find_decoding_run
 from phenolens.screens.config import LayoutConfig
+from phenolens.screens.layouts import LAYOUTS
 from phenolens.simulation.simulate import CONFIG_FILE, SimulateConfig
 from phenolens.study import MARKER, Study
 from phenolens.training.config import ModelName, RecommendedTraining, TrainConfig
@@ -44,6 +46,7 @@ from phenolens.travels.film import check_can_film
 from phenolens.travels.saved import save_travel
 from phenolens.travels.trajectory import TravelConfig
 
+USUAL_CHANNELS = 3  # to build a model before the channels are known
 ENCODER = "imagenet"  # the recommended one: it embeds, a flow decoder draws
 DEMO_STEPS, DEMO_BATCH_SIZE, DEMO_WIDTH = 1500, 8, 48  # of the decoder: a short training of a small network
 FIGURES = {
@@ -120,9 +123,12 @@ def run(
     check_can_watch(training)
     for model in _models(training, also):
         MODELS[model].check_installed()
+        if LAYOUTS[layout].has_fields and issubclass(MODELS[model].load(), Trained):  # InputError on another side
+            MODELS[model].build(USUAL_CHANNELS, cropping.crop_px, training.of_model(model).network)
     opened = crop(study, source=source, layout=layout, reading=reading, cropping=cropping, parallel=parallel)
     store = opened.crops
-    pipeline.check_protocols(store, scoring)
+    for why in pipeline.check_design(store.cells, scoring, where=store.folder).values():
+        tell(f"will not be scored: {why}")
     name = pipeline.run_name(training)
     for model in _models(training, also):
         config = training if model == training.model else other_model(training, model, n_crops=len(store))

@@ -22,7 +22,7 @@ class CropConfig(Bounded):
     plates: tuple[str, ...] = ()  # plates to take; all when none is named
     wells: tuple[str, ...] = ()  # wells to take, on every plate; all when none is named
     sites: tuple[int, ...] = ()  # sites to take, in every well; all when none is named
-    treatments: Treatments = "labelled"  # controls and treatments of known mechanism only, or all
+    treatments: Treatments = "labelled"  # controls and treatments of known mechanism (all where none is), or all
     skip_missing: bool = False  # leave out, and count, fields without an image or a label
     pixel_size_um: Positive | None = None  # side of a pixel in the specimen, micrometres
     # centres given in a table, found here, or found here by Cellpose (an extra, with weights of its own); auto: given

@@ -4,7 +4,8 @@ T treatments, Z features.
 """
 
 import textwrap
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from phenolens.core.errors import InputError
-from phenolens.plotting.style import QUIET, add_caption, figure_style, new_figure
+from phenolens.plotting.style import QUIET, RULE, add_caption, figure_style, new_figure
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -44,6 +45,7 @@ PANELS: tuple[tuple[str, str, bool, dict[str, str]], ...] = (
     ("Speed", "cells per second", False, {"cells_per_second": "cells per second"}),
 )
 NOT_DRAWN = ("step", "seconds")
+MOST_NAMED = 30  # names that a chart tells apart
 SMOOTHED_FROM = 60  # records; with fewer, each is drawn as it is
 
 
@@ -110,40 +112,74 @@ def treatment_map(profiles: "AnnData", *, title: str = "") -> Figure:
         title: Above the figure.
 
     Returns:
-        The figure.
+        The figure. Beyond MOST_NAMED mechanisms, the smaller ones are grey.
 
     Raises:
         InputError: If fewer than three treatments have a mechanism, or values are not finite.
     """
-    from sklearn.decomposition import PCA  # slow to import, and only needed here
-
     named = profiles.obs["Metadata_MoA"].astype(object)
     known = (named.notna() & (named != "")).to_numpy()
-    numbers, moa = np.asarray(profiles.X, float)[known], named[known].astype(str).tolist()
-    if min(len(moa) - 1, numbers.shape[1]) < 2 or not np.isfinite(numbers).all():
-        raise InputError(
-            f"profiles {numbers.shape} with a mechanism: expected finite rows, one per treatment, with at least 3 rows "
-            "and 2 features"
-        )
+    moa = named[known].astype(str)
+    return _principal_map(
+        np.asarray(profiles.X, float)[known],
+        moa,
+        what=f"treatments, {moa.nunique()} mechanisms; controls are left out",
+        title=title,
+    )
+
+
+def well_map(wells: "AnnData", *, title: str = "") -> Figure:
+    """Well profiles on their first two principal components, control wells in grey, others coloured by compound.
+
+    Args:
+        wells: A row per well, with `Metadata_Role` and `Metadata_Compound`; wells of the role other are left out.
+        title: Above the figure.
+
+    Raises:
+        InputError: If there are fewer than three wells, or values are not finite.
+    """
+    obs = wells.obs[["Metadata_Role", "Metadata_Compound"]].astype(str)
+    shown = obs["Metadata_Role"].isin(["control", "treated"])
+    is_control = (obs["Metadata_Role"] == "control")[shown].to_numpy()
+    compounds = obs["Metadata_Compound"][shown]
+    return _principal_map(
+        np.asarray(wells.X, float)[shown.to_numpy()],
+        compounds,
+        grey=compounds[is_control].unique().tolist(),
+        what=f"wells of {compounds[~is_control].nunique()} compounds, and control wells",
+        title=title,
+    )
+
+
+def _principal_map(numbers: np.ndarray, names: pd.Series, *, what: str, title: str, grey: Sequence[str] = ()) -> Figure:
+    """Rows (N, Z) on their first two principal components, coloured by name; those of `grey` are crosses."""
+    from sklearn.decomposition import PCA  # slow to import, and only needed here
+
+    if min(len(names) - 1, numbers.shape[1]) < 2 or not np.isfinite(numbers).all():
+        raise InputError(f"profiles {numbers.shape} of {what}: expected finite rows, at least 3 rows and 2 features")
     pca = PCA(2, svd_solver="full")
     points = pca.fit_transform(numbers)
     explained = pca.explained_variance_ratio_
-    mechanisms = sorted(set(moa))
+    counts = names[~names.isin(grey)].value_counts()
+    coloured = sorted(counts.index if len(counts) <= MOST_NAMED else counts.index[:MOST_NAMED])
+    n_others = len(counts) - len(coloured)
+    groups: list[tuple[str, np.ndarray, dict[str, Any]]] = [
+        (name, (names == name).to_numpy(), {"color": QUIET, "marker": "x"}) for name in grey
+    ]
+    if n_others:
+        others = ~names.isin([*coloured, *grey]).to_numpy()
+        groups.append((f"{n_others} others", others, {"color": RULE, "edgecolor": QUIET}))
+    for index, name in enumerate(coloured):
+        marker = "osD^vP"[index // len(LINES) % 6]
+        style: dict[str, Any] = {"color": LINES[index % len(LINES)], "marker": marker, "edgecolor": "white"}
+        groups.append((mechanism_label(name), (names == name).to_numpy(), style))
     with figure_style():
-        figure = new_figure(9.0, 4.6, pad_in=0.05)
+        figure = new_figure(9.0, max(4.6, 0.6 + 0.19 * sum(label.count("\n") + 1 for label, *_ in groups)), pad_in=0.05)
         axes = figure.subplots()
-        for index, mechanism in enumerate(mechanisms):
-            rows = np.array([name == mechanism for name in moa])
-            marker = "osD^vP"[index // len(LINES) % 6]
+        for label, rows, style in groups:
+            width = 1.0 if style.get("marker") == "x" else 0.5
             axes.scatter(
-                points[rows, 0],
-                points[rows, 1],
-                s=34,
-                marker=marker,
-                color=LINES[index % len(LINES)],
-                edgecolor="white",
-                linewidth=0.5,
-                label=f"{mechanism_label(mechanism)} ({rows.sum()})",
+                points[rows, 0], points[rows, 1], s=34, linewidth=width, label=f"{label} ({rows.sum()})", **style
             )
         axes.set_xlabel(f"first principal component ({explained[0]:.0%} of the variance)")
         axes.set_ylabel(f"second ({explained[1]:.0%})")
@@ -152,9 +188,9 @@ def treatment_map(profiles: "AnnData", *, title: str = "") -> Figure:
             figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
         return add_caption(
             figure,
-            caption=f"n = {len(moa)} treatments, {len(mechanisms)} mechanisms; controls are left out. Two of "
+            caption=f"n = {len(names)} {what}. Two of "
             f"{numbers.shape[1]} dimensions are shown ({explained.sum():.0%} of the variance); scores use all.",
-            alt=f"Map of {len(moa)} treatments of {len(mechanisms)} mechanisms on two principal components",
+            alt=f"Map of {len(names)} {what}, on two principal components",
         )
 
 

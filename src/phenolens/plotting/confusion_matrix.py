@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from phenolens.core.errors import InputError
-from phenolens.plotting.charts import ORANGE, SKY, mechanism_label
+from phenolens.plotting.charts import MOST_NAMED, ORANGE, SKY, mechanism_label
 from phenolens.plotting.style import INK, RULE, add_caption, figure_style, new_figure
 
 BOLD_PER_INCH = 11  # characters of a title's font
@@ -28,10 +28,16 @@ def confusion_matrix(matrix: pd.DataFrame, title: str, *, what: str = "treatment
 
     Raises:
         InputError: If counts are negative or not finite.
+
+    Of more than MOST_NAMED mechanisms, those with most treatments have a row, and the others share a column.
     """
+    given = matrix.to_numpy(float)
+    if not given.size or (given < 0).any() or not np.isfinite(given).all():
+        raise InputError(f"confusion matrix {given.shape}: expected counts of at least 0, a row per mechanism")
+    n_mechanisms, n_all = len(matrix), given.sum()
+    n_right = (given * (matrix.index.to_numpy()[:, None] == matrix.columns.to_numpy())).sum()
+    matrix = _largest(matrix)
     counts = matrix.to_numpy(float)
-    if not counts.size or (counts < 0).any() or not np.isfinite(counts).all():
-        raise InputError(f"confusion matrix {counts.shape}: expected counts of at least 0, a row per mechanism")
     row_totals = counts.sum(axis=1)
     share = np.divide(counts, row_totals[:, None], out=np.zeros_like(counts), where=row_totals[:, None] > 0)
     right = matrix.index.to_numpy()[:, None] == matrix.columns.to_numpy()
@@ -67,12 +73,23 @@ def confusion_matrix(matrix: pd.DataFrame, title: str, *, what: str = "treatment
         lines = textwrap.wrap(title, int(figure.get_figwidth() * BOLD_PER_INCH))
         figure.set_figheight(figure.get_figheight() + 0.17 * max(0, len(lines) - 1))
         figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10, fontweight="bold")
-        n_right, n_all = counts[right].sum(), counts.sum()
+        left_out = n_mechanisms - n_rows
+        others = f" The {left_out} smaller mechanisms have no row; the table of the matrix has all." if left_out else ""
         percent = f", {100 * n_right / n_all:.1f} %" if n_all and not how else ""
         return add_caption(
             figure,
             caption=f"n = {n_all:g} {what}, {n_right:g} of them right (blue{percent}); orange: the neighbour has "
-            f"another mechanism. Colour is the share of the row. {how + ' ' if how else ''}Not counted: controls, and "
-            f"{what} without a mechanism, or without another profile of their mechanism.",
-            alt=f"Confusion matrix of {n_rows} mechanisms: {n_right:g} of {n_all:g} {what} on the diagonal",
+            f"another mechanism. Colour is the share of the row.{others} {how + ' ' if how else ''}Not counted: "
+            f"controls, and {what} without a mechanism, or without another profile of their mechanism.",
+            alt=f"Confusion matrix of {n_mechanisms} mechanisms: {n_right:g} of {n_all:g} {what} on the diagonal",
         )
+
+
+def _largest(matrix: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the mechanisms with most treatments, and a last column of all mechanisms without a row."""
+    if len(matrix) <= MOST_NAMED:
+        return matrix
+    kept = matrix.sum(axis=1).sort_values(ascending=False, kind="stable").index[:MOST_NAMED]
+    shown = matrix.loc[matrix.index.isin(kept)]
+    own = shown.reindex(columns=shown.index, fill_value=0)
+    return own.assign(**{"another mechanism": shown.sum(axis=1) - own.sum(axis=1)})

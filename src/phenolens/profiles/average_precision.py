@@ -5,7 +5,7 @@ N profiles, Z features; every profile is a query once. Kalinin et al. 2025; equa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ import pandas as pd
 
 from phenolens.core.bounds import Count, Seed
 from phenolens.core.errors import InputError
+from phenolens.profiles.candidates import mechanism_names, sharing
 from phenolens.profiles.nsc import Similarity, directions, distances
 from phenolens.profiles.profiles import METADATA, metadata
 from phenolens.profiles.uncertainty import share_reached
@@ -40,6 +41,7 @@ def mean_average_precision(
     *,
     of: Of = "mechanisms",
     similarity: Similarity = "cosine",
+    several_mechanisms: str = "",
     n_draws: Count = 10_000,
     seed: Seed = 0,
 ) -> pd.DataFrame:
@@ -51,6 +53,8 @@ def mean_average_precision(
             `mechanisms`: rows are treatments; do those of a mechanism rank those of its other compounds before
             treatments of other mechanisms and compounds?
         similarity: of two profiles.
+        several_mechanisms: separator of several mechanisms in one name, such as `|`. A treatment then counts in each of
+            its mechanisms, and only treatments without a common one are ranked against it (as copairs' multilabel).
         n_draws: random rankings for the p-values.
         seed: of the rankings.
 
@@ -61,19 +65,22 @@ def mean_average_precision(
     Raises:
         InputError: NaN, a missing column, or no group with two members and others to rank them against.
     """
-    rows = rankable(profiles, of)
+    rows = rankable(profiles, of, separator=several_mechanisms)
     if rows is None:
         needed = {
             "treatments": "control wells, and a treatment with two wells",
             "mechanisms": "two mechanisms, and one of them with two compounds",
         }
         raise InputError(f"profiles: nothing to rank for the mAP of {of}; expected {needed[of]}")
+    if of == "mechanisms" and several_mechanisms:
+        precisions = _by_each_mechanism(rows, similarity=similarity, separator=several_mechanisms)
+        return mean_by_group(precisions, by=[GROUP[of]], n_draws=n_draws, seed=seed)
     precisions = average_precision(rows, similarity=similarity, **PAIRS[of])
     treated = precisions[(metadata(rows, ("role",))["role"] == "treated").to_numpy()]
     return mean_by_group(treated, by=[GROUP[of]], n_draws=n_draws, seed=seed)
 
 
-def rankable(profiles: AnnData, of: Of) -> AnnData | None:
+def rankable(profiles: AnnData, of: Of, *, separator: str = "") -> AnnData | None:
     """The rows that `mean_average_precision` compares; None where no row has a positive or none has a negative."""
     obs = metadata(profiles, ("role", "treatment") if of == "treatments" else ("role", "moa", "compound"))
     treated = obs["role"] == "treated"
@@ -82,7 +89,8 @@ def rankable(profiles: AnnData, of: Of) -> AnnData | None:
         possible = (obs["role"] == "control").any() and not obs["treatment"][treated].is_unique
     else:
         compared = treated & (obs["moa"] != "")
-        compounds = obs[compared].groupby("moa")["compound"].nunique()
+        named = obs[compared].assign(moa=obs["moa"].map(lambda text: sorted(mechanism_names(text, separator))))
+        compounds = named.explode("moa").groupby("moa")["compound"].nunique()
         possible = len(compounds) > 1 and (compounds > 1).any()
     return profiles[compared.to_numpy()] if possible else None
 
@@ -125,17 +133,14 @@ def average_precision(
     complete = np.ones(len(rows), dtype=bool)
     for code in columns.values():
         complete &= code >= 0
-    scores, n_positive, n_negative = np.full(len(rows), np.nan), np.zeros(len(rows), int), np.zeros(len(rows), int)
-    step = max(1, VALUES_AT_A_TIME // len(rows))
-    for start in range(0, len(rows), step):
-        queries = np.arange(start, min(start + step, len(rows)))
+
+    def pairs(queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         comparable = complete[queries, None] & complete
-        comparable[queries - start, queries] = False
+        comparable[np.arange(len(queries)), queries] = False
         positive = comparable & _paired(queries, columns, same=positive_same, different=positive_different)
-        negative = comparable & _paired(queries, columns, same=negative_same, different=negative_different)
-        n_positive[queries], n_negative[queries] = positive.sum(axis=1), negative.sum(axis=1)
-        distance = distances(rows[queries], rows, similarity).astype(np.float32)
-        scores[queries] = _precision(distance, positive, negative)
+        return positive, comparable & _paired(queries, columns, same=negative_same, different=negative_different)
+
+    scores, n_positive, n_negative = _ranked(rows, np.arange(len(rows)), pairs, similarity)
     for kind, counts, same, different in (
         ("positive", n_positive, positive_same, positive_different),
         ("negative", n_negative, negative_same, negative_different),
@@ -146,6 +151,48 @@ def average_precision(
                 f"another {', '.join(different) or 'row'}; choose other columns"
             )
     return profiles.obs.assign(average_precision=scores, n_positive=n_positive, n_total=n_positive + n_negative)
+
+
+def _by_each_mechanism(profiles: AnnData, *, similarity: Similarity, separator: str) -> pd.DataFrame:
+    """Average precision of each treatment in each of its mechanisms, a row for each pair, with the mechanism's name."""
+    obs = metadata(profiles, ("moa", "compound"))
+    names = [mechanism_names(text, separator) for text in obs["moa"]]
+    query = np.array([row for row, own in enumerate(names) for _ in own])
+    mechanism = [name for own in names for name in sorted(own)]
+    has = {name: np.array([name in own for own in names]) for name in set(mechanism)}
+    common = sharing(obs["moa"].tolist(), separator)
+    compound = pd.factorize(obs["compound"])[0]
+
+    def pairs(queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        others = compound[query[queries], None] != compound
+        of_name = np.stack([has[mechanism[place]] for place in queries])
+        return others & of_name, others & ~common[query[queries]]
+
+    rows = directions(profiles, similarity)
+    scores, n_positive, n_negative = _ranked(rows, query, pairs, similarity)
+    counts = {"average_precision": scores, "n_positive": n_positive, "n_total": n_positive + n_negative}
+    return profiles.obs.iloc[query].assign(**{METADATA["moa"]: mechanism}, **counts)
+
+
+def _ranked(
+    rows: np.ndarray,
+    query: np.ndarray,
+    pairs: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    similarity: Similarity,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Average precision of each query (Q,) and how many positives and negatives it has.
+
+    `query` (Q,) is each query's row; `pairs` gives the positives and negatives (queries, N) of some queries.
+    """
+    scores, n_positive, n_negative = np.full(len(query), np.nan), np.zeros(len(query), int), np.zeros(len(query), int)
+    step = max(1, VALUES_AT_A_TIME // len(rows))
+    for start in range(0, len(query), step):
+        queries = np.arange(start, min(start + step, len(query)))
+        positive, negative = pairs(queries)
+        n_positive[queries], n_negative[queries] = positive.sum(axis=1), negative.sum(axis=1)
+        distance = distances(rows[query[queries]], rows, similarity).astype(np.float32)
+        scores[queries] = ranking_precision(distance, positive, negative)
+    return scores, n_positive, n_negative
 
 
 def mean_by_group(precisions: pd.DataFrame, *, by: Sequence[str], n_draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
@@ -234,7 +281,7 @@ def _paired(
     return paired
 
 
-def _precision(distance: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+def ranking_precision(distance: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     """Average precision of each query from distances and kinds (queries, N); NaN without positives."""
     scores = np.full(len(distance), np.nan)
     for query in np.flatnonzero(positive.any(axis=1)):

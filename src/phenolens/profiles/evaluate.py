@@ -18,20 +18,19 @@ from phenolens.core.bounds import Bounded, Count, Seed
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell, track
 from phenolens.core.provenance import provenance
+from phenolens.profiles.activity import activity
 from phenolens.profiles.average_precision import Of, mean_average_precision, rankable
+from phenolens.profiles.candidates import NAMED, HeldOut, impossible_scores, list_separator
 from phenolens.profiles.columns import Columns
 from phenolens.profiles.nsc import (
-    NSC,
-    NSCB,
     DroppedMechanisms,
-    HeldOut,
     Matching,
     Score,
     Similarity,
+    is_treated,
     labelled_rows,
     match,
     one_row_a_treatment,
-    refuse_uncountable,
     score_of,
 )
 from phenolens.profiles.profiles import METADATA, metadata, named_summaries, treatment_profiles, well_profiles
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 
 Rows = Literal["cells", "wells", "treatments"]
 COUNTS = ("protocol", "accuracy", "n_treatments", "n_correct", "ci_low", "ci_high")
-NAMED: dict[str, tuple[HeldOut, ...]] = {"NSC": NSC, "NSCB": NSCB}
+BY_CHANCE = ("chance", "shuffled", "p_value")
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,11 @@ class EvaluateConfig(Bounded):
     shuffles: Count = 1_000  # permutations of mechanisms across compounds: the chance level of this screen
     bootstrap_seed: Seed = 0  # of all draws
     headline: Literal["aligned", "whitened", "zscore", "none"] = "aligned"  # of a study: whose score comes first
+    several_mechanisms: str = ""  # separator of several mechanisms in one name, such as |: a match in any counts
+    # compounds, mechanisms or treatments (taxol@0.3) to compare with the controls, beside each treatment
+    against_controls: tuple[str, ...] = ()
+    null_draws: Count = 10_000  # permutations and random rankings for the p-values of activity and mAP
+    confusion_figures: bool = True  # draw confusion matrices; their tables are always written
 
     def __post_init__(self) -> None:
         """Validate the settings."""
@@ -73,7 +77,6 @@ class ScoreConfig(EvaluateConfig):
     similarity: Similarity = "cosine"  # how near two profiles are
     dropped_mechanisms: DroppedMechanisms = "stay"  # candidates of mechanisms that no query can find
     averaged_over: AveragedOver = "treatments"  # compounds: each counts once, however many doses it has
-    null_draws: Count = 10_000  # random rankings for the p-values of mean average precision
 
 
 @dataclass(frozen=True)
@@ -127,21 +130,25 @@ class Scored:
         return {"chance": self.score.chance, "shuffled": shuffled, "p_value": self.shuffled.p_value}
 
 
-def matchings_of(profiles: AnnData, config: ScoreConfig) -> list[Matching]:
-    """The nearest neighbours by each protocol, all distances computed once; InputError where one cannot be scored."""
+def matchings_of(profiles: AnnData, config: ScoreConfig) -> tuple[list[Matching], dict[str, str]]:
+    """The nearest neighbours by each protocol, all distances computed once, and why others are impossible.
+
+    InputError where a protocol that is named in the settings is impossible.
+    """
     if config.queries == "treatments" and (not config.protocols or set(config.protocols) & NAMED.keys()):
         one_row_a_treatment(profiles)
-    labelled = labelled_rows(profiles, config.similarity)
-    asked = [held_out(protocol) for protocol in config.protocols] or [NSC, NSCB]
-    once = {frozenset(names): names for names in reversed(asked)}
-    matchings = [
-        match(labelled, names, dropped_mechanisms=config.dropped_mechanisms) for names in reversed(once.values())
-    ]
-    if not config.protocols and not matchings[1].answer(labelled.mechanism).eligible.any():
-        matchings = matchings[:1]
-    for matching in matchings:
-        refuse_uncountable(matching)
-    return matchings
+    named = {frozenset(held_out(name)): name for name in reversed(config.protocols or tuple(NAMED))}
+    asked = {name: held_out(name) for name in reversed(named.values())}
+    columns = {"moa", *chain(*asked.values())}
+    rows = metadata(profiles, sorted(columns | ({"plate"} if "well" in columns else set())))[is_treated(profiles)]
+    absent = impossible_scores(rows, asked, separator=config.several_mechanisms)
+    if config.protocols and absent:
+        raise InputError(f"profiles: {next(iter(absent.values()))}; leave it out of --protocols")
+    possible = [names for name, names in asked.items() if name not in absent]
+    if not possible:
+        return [], absent
+    labelled = labelled_rows(profiles, config.similarity, separator=config.several_mechanisms)
+    return [match(labelled, names, dropped_mechanisms=config.dropped_mechanisms) for names in possible], absent
 
 
 def scored(matching: Matching, config: ScoreConfig) -> Scored:
@@ -277,10 +284,47 @@ def _one_table(parts: Iterable[AnnData]) -> AnnData:
 def precision_of(profiles: Profiles, of: Of, config: ScoreConfig) -> pd.DataFrame | None:
     """mAP of treatments (on whitened wells) or of mechanisms (on treatments); None where nothing can be ranked."""
     table = profiles.treatments if of == "mechanisms" else profiles.whitened
-    if (of == "treatments" and profiles.wells is None) or rankable(table, of) is None:
+    several = config.several_mechanisms
+    if (of == "treatments" and profiles.wells is None) or rankable(table, of, separator=several) is None:
         return None
     return mean_average_precision(
-        table, of=of, similarity=config.similarity, n_draws=config.null_draws, seed=config.bootstrap_seed
+        table,
+        of=of,
+        similarity=config.similarity,
+        several_mechanisms=several,
+        n_draws=config.null_draws,
+        seed=config.bootstrap_seed,
+    )
+
+
+def activities_of(wells: AnnData, config: ScoreConfig) -> dict[str, pd.DataFrame]:
+    """Wells against control wells, by the name of the file: each treatment, and what `--against-controls` names."""
+    asked: dict[str, Sequence[str]] = {"activity": ()}
+    if config.against_controls:
+        asked["against_controls"] = config.against_controls
+    return {
+        what: activity(
+            wells,
+            names=names,
+            similarity=config.similarity,
+            several_mechanisms=config.several_mechanisms,
+            n_draws=config.null_draws,
+            seed=config.bootstrap_seed,
+        )
+        for what, names in asked.items()
+    }
+
+
+def list_note(texts: Iterable[str], config: EvaluateConfig) -> str:
+    """A note where mechanisms look like lists and are not read as such; else empty."""
+    named = set(texts) - {""}
+    separator = "" if config.several_mechanisms else list_separator(named)
+    if not separator:
+        return ""
+    lists = sorted(text for text in named if separator in text)
+    return (
+        f'mechanism "{lists[0]}" looks like several ({len(lists):,} such of {len(named):,}) and counts as one of its '
+        f'own; --several-mechanisms "{separator}" counts a match in any of them'
     )
 
 
@@ -295,11 +339,14 @@ class Evaluation:
     profiles: Profiles
     scores: list[Scored]
     precision: dict[Of, pd.DataFrame]  # mAP per treatment and per mechanism, where it could be computed
+    activities: dict[str, pd.DataFrame]  # against the controls, as `activities_of`; empty without controls or wells
+    absent: dict[str, str]  # protocol -> why it could not be scored
 
     def as_table(self) -> pd.DataFrame:
         """A row per score, as scores.csv holds it."""
         rows = [{"queries": one.queries} | one.row | one.by_chance | one.score.conventions for one in self.scores]
-        return pd.DataFrame(rows)
+        conventions = ("held_out", "similarity", "dropped_mechanisms", "averaged_over", "several_mechanisms")
+        return pd.DataFrame(rows, columns=["queries", *COUNTS, *BY_CHANCE, *conventions])
 
     @property
     def source(self) -> str:
@@ -334,22 +381,30 @@ def evaluate_table(
             )
     table = ForeignTable(path, columns)
     profiles = profiles_of(table.parts(), config, recipe)
-    matchings = matchings_of(profiles.queries(score), score)
+    matchings, absent = matchings_of(profiles.queries(score), score)
+    is_control = profiles.whitened.obs[METADATA["role"]] == "control"
+    if score.against_controls and (profiles.wells is None or not is_control.any()):
+        raise InputError("--against-controls: expected a table of cells or wells with control rows (--control DMSO)")
+    can_compare = profiles.wells is not None and is_control.any()
+    activities = activities_of(profiles.whitened, score) if can_compare else {}
+    if note := list_note(metadata(profiles.treatments, ("moa",))["moa"], score):
+        table.notes.add(note)
     _report(table, profiles)
+    for why in absent.values():
+        tell(f"not scored: {why}")
     names = tuple(m.protocol if m.held_out in NAMED.values() else "+".join(m.held_out) for m in matchings)
-    if not score.protocols and "NSCB" not in names:
-        tell("NSCB is not scored: without its own batch no treatment has another of its mechanism left (--batch)")
-    score = replace(score, protocols=names)
     scores = [scored(matching, score) for matching in track(matchings, "scoring", total=len(matchings))]
     precision = {of: precision_of(profiles, of, score) for of in get_args(Of)}
     return Evaluation(
         table=table,
         config=config,
         recipe=recipe,
-        score=score,
+        score=replace(score, protocols=names),
         profiles=profiles,
         scores=scores,
         precision={of: found for of, found in precision.items() if found is not None},
+        activities=activities,
+        absent=absent,
     )
 
 

@@ -16,7 +16,8 @@ import pandas as pd
 
 from phenolens.core.bounds import NotNegativeCount, Seed
 from phenolens.core.errors import InputError
-from phenolens.profiles.profiles import JOINED_BY, METADATA, metadata
+from phenolens.profiles.candidates import NAMED, NSC, NSCB, HeldOut, candidates, sharing, why_impossible
+from phenolens.profiles.profiles import METADATA, metadata
 from phenolens.profiles.uncertainty import AveragedOver, bootstrap_interval
 from phenolens.profiles.validate import feature_matrix
 
@@ -24,12 +25,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 Similarity = Literal["cosine", "pearson", "euclidean"]
-HeldOut = Literal["compound", "batch", "plate", "well"]
 DroppedMechanisms = Literal["stay", "leave"]
-NSC: tuple[HeldOut, ...] = ("compound",)
-NSCB: tuple[HeldOut, ...] = ("compound", "batch")
-NAMES = {NSC: "NSC", NSCB: "NSCB"}
-SEVERAL = ("batch", "plate")  # a treatment can have several of these, joined by |
+NAMES = {names: protocol for protocol, names in NAMED.items()}
 TIE = 1e-12  # distances nearer to each other than this share of the largest are a tie (rounding of sums)
 NO_MECHANISM = "no mechanism is known"
 
@@ -57,11 +54,21 @@ class Score:
         )
 
     @property
+    def not_counted(self) -> dict[str, int]:
+        """How many queries could not be counted, by reason."""
+        reasons = self.queries["reason"][~self.queries["counted"]]
+        return {str(reason): int(n) for reason, n in reasons.value_counts().items()}
+
+    @property
     def confusion(self) -> pd.DataFrame:
-        """Counted treatments by their mechanism (rows) and that of their nearest neighbour (columns)."""
+        """Counted treatments by their mechanism (rows) and that of their nearest neighbour (columns).
+
+        Correct ones are on the diagonal, also where the neighbour shares one of several mechanisms.
+        """
         counted = self.queries[self.queries["counted"]]
-        names = sorted(set(counted["moa"]) | set(counted["predicted"]))
-        crossed = pd.crosstab(counted["moa"], counted["predicted"])
+        predicted = counted["predicted"].mask(counted["right"], counted["moa"])
+        names = sorted(set(counted["moa"]) | set(predicted))
+        crossed = pd.crosstab(counted["moa"], predicted)
         crossed = crossed.reindex(index=names, columns=names, fill_value=0)
         return crossed.rename_axis(index="mechanism", columns="predicted")
 
@@ -72,6 +79,7 @@ def nsc(
     similarity: Similarity = "cosine",
     dropped_mechanisms: DroppedMechanisms = "stay",
     averaged_over: AveragedOver = "treatments",
+    several_mechanisms: str = "",
     n_bootstrap: NotNegativeCount = 10_000,
     seed: Seed = 0,
 ) -> Score:
@@ -86,6 +94,7 @@ def nsc(
         similarity: by which the nearest treatment is found.
         dropped_mechanisms: whether treatments of mechanisms that no query can find stay candidates.
         averaged_over: `treatments`, or `compounds`: each compound has one vote.
+        several_mechanisms: separator of several mechanisms in one name, such as `|`: a match in any of them counts.
         n_bootstrap: resamplings of compounds for the 95 % interval; 0: no interval.
         seed: of the resampling.
 
@@ -101,6 +110,7 @@ def nsc(
         similarity=similarity,
         dropped_mechanisms=dropped_mechanisms,
         averaged_over=averaged_over,
+        several_mechanisms=several_mechanisms,
         n_bootstrap=n_bootstrap,
         seed=seed,
     )
@@ -112,6 +122,7 @@ def nscb(
     similarity: Similarity = "cosine",
     dropped_mechanisms: DroppedMechanisms = "stay",
     averaged_over: AveragedOver = "treatments",
+    several_mechanisms: str = "",
     n_bootstrap: NotNegativeCount = 10_000,
     seed: Seed = 0,
 ) -> Score:
@@ -122,6 +133,7 @@ def nscb(
         similarity: as for `nsc`.
         dropped_mechanisms: as for `nsc`.
         averaged_over: as for `nsc`.
+        several_mechanisms: as for `nsc`.
         n_bootstrap: as for `nsc`.
         seed: as for `nsc`.
 
@@ -137,6 +149,7 @@ def nscb(
         similarity=similarity,
         dropped_mechanisms=dropped_mechanisms,
         averaged_over=averaged_over,
+        several_mechanisms=several_mechanisms,
         n_bootstrap=n_bootstrap,
         seed=seed,
     )
@@ -149,6 +162,7 @@ def neighbour_score(
     similarity: Similarity = "cosine",
     dropped_mechanisms: DroppedMechanisms = "stay",
     averaged_over: AveragedOver = "treatments",
+    several_mechanisms: str = "",
     n_bootstrap: int = 10_000,
     seed: int = 0,
 ) -> Score:
@@ -157,7 +171,9 @@ def neighbour_score(
     Candidates that share anything of `held_out` with the query are excluded; everything else is as in `nsc`. A query
     without a candidate of its own mechanism is not counted.
     """
-    matching = match(labelled_rows(profiles, similarity), held_out, dropped_mechanisms=dropped_mechanisms)
+    labelled = labelled_rows(profiles, similarity, separator=several_mechanisms)
+    matching = match(labelled, held_out, dropped_mechanisms=dropped_mechanisms)
+    refuse_uncountable(matching)
     return score_of(matching, averaged_over=averaged_over, n_bootstrap=n_bootstrap, seed=seed)
 
 
@@ -202,10 +218,21 @@ class Labelled:
     table: pd.DataFrame  # treatment, compound, concentration_um, moa; index: the rows' names
     distance: np.ndarray  # (M, M)
     similarity: Similarity
+    separator: str = ""  # of several mechanisms in one text
+
+    def columns(self, held_out: Sequence[HeldOut]) -> pd.DataFrame:
+        """The mechanisms of the rows and what a protocol holds out: (M rows)."""
+        wanted = {"moa", *held_out, *(("plate",) if "well" in held_out else ())}
+        return metadata(self.profiles, [column for column in METADATA if column in wanted]).iloc[self.place]
+
+    @cached_property
+    def same(self) -> np.ndarray:
+        """Which mechanisms match: (K, K) 0/1 float32, so that a matrix product counts."""
+        return sharing(self.mechanisms.tolist(), self.separator).astype(np.float32)
 
     @cached_property
     def mechanisms(self) -> np.ndarray:
-        """Names of the mechanisms (K,), sorted."""
+        """The mechanisms (K,) as they are written, sorted."""
         return np.unique(self.table["moa"].to_numpy(dtype=str))
 
     @cached_property
@@ -248,39 +275,65 @@ class Matching:
 
     def answer(self, mechanism: np.ndarray) -> Answers:
         """The answers under the labels `mechanism` (M,), which may be permuted."""
-        is_of = np.eye(len(self.labelled.mechanisms), dtype=np.float32)[mechanism]  # (M, K)
-        own = (self.candidate @ is_of)[np.arange(len(mechanism)), mechanism].astype(float)
+        same = self.labelled.same
+        own = (self.candidate @ same[mechanism])[np.arange(len(mechanism)), mechanism].astype(float)
         eligible = own > 0
         candidate, nearest, distance = self.candidate, self.nearest, self.distance
         if self.dropped_mechanisms == "leave":
-            candidate = candidate * np.isin(mechanism, mechanism[eligible])
+            candidate = candidate * (same[np.unique(mechanism[eligible])].max(axis=0, initial=0) > 0)[mechanism]
             nearest, distance = _nearest(self.labelled.distance, candidate)
         total = candidate.sum(axis=1)
         share_of_own = np.divide(own, total, out=np.zeros(len(own)), where=total > 0)
-        return Answers(nearest, distance, eligible, share_of_own, eligible & (mechanism[nearest] == mechanism))
+        right = eligible & (same[mechanism, mechanism[nearest]] > 0)
+        return Answers(nearest, distance, eligible, share_of_own, right)
 
 
-def labelled_rows(profiles: AnnData, similarity: Similarity = "cosine") -> Labelled:
+def labelled_rows(profiles: AnnData, similarity: Similarity = "cosine", *, separator: str = "") -> Labelled:
     """The labelled rows and their distances (all of them in memory).
 
     InputError on a row name listed twice, on fewer than two mechanisms, on NaN, and on a row without a direction.
     """
+    known = (metadata(profiles, ("moa",))["moa"] != "").to_numpy() & is_treated(profiles)
+    labelled = _in_order(profiles, known, similarity, separator=separator)
+    if len(mechanisms := labelled.mechanisms) < 2:
+        found = f'only "{mechanisms[0]}"' if len(mechanisms) else "no mechanism at all"
+        raise InputError(f"profiles: {found} in {METADATA['moa']}; expected treated rows of at least two mechanisms")
+    return labelled
+
+
+def _in_order(profiles: AnnData, chosen: np.ndarray, similarity: Similarity, *, separator: str = "") -> Labelled:
+    """The chosen rows (N,) in canonical order, with their distances."""
     table = metadata(profiles, ("treatment", "compound", "concentration_um", "moa"))
     if not table.index.is_unique:
         raise InputError(
             f'profiles: row name "{table.index[table.index.duplicated()][0]}" is listed twice; expected unique names'
         )
-    labelled = (table["moa"] != "") & _is_treated(profiles)
-    mechanisms = sorted(set(table["moa"][labelled]))
-    if len(mechanisms) < 2:
-        found = f'only "{mechanisms[0]}"' if mechanisms else "no mechanism at all"
-        raise InputError(f"profiles: {found} in {METADATA['moa']}; expected treated rows of at least two mechanisms")
-    table = table.assign(place=np.arange(len(table)), name=table.index.astype(str))[labelled]
+    table = table.assign(place=np.arange(len(table)), name=table.index.astype(str))[chosen]
     table = table.sort_values(["compound", "concentration_um", "name"])
     place = table["place"].to_numpy()
     rows = directions(profiles[place], similarity)
-    return Labelled(
-        profiles, place, table.drop(columns=["place", "name"]), distances(rows, rows, similarity), similarity
+    table = table.drop(columns=["place", "name"])
+    return Labelled(profiles, place, table, distances(rows, rows, similarity), similarity, separator)
+
+
+def nearest_treatments(profiles: AnnData, similarity: Similarity = "cosine") -> pd.DataFrame:
+    """Each treatment's nearest other treatment, whatever is known of mechanisms; of another compound if there is one.
+
+    Returns:
+        A row per treated row in canonical order: treatment, compound, concentration_um, moa, neighbour (its row's name;
+        "" where there is none), predicted (its mechanism) and distance.
+    """
+    rows = _in_order(profiles, is_treated(profiles), similarity)
+    candidate = candidates(rows.table, NSC)
+    if not candidate.any():
+        candidate = candidates(rows.table, ())
+    nearest, distance = _nearest(rows.distance, candidate.astype(np.float32))
+    neighbour = rows.table.iloc[nearest]
+    found = nearest >= 0
+    return rows.table.assign(
+        neighbour=np.where(found, neighbour.index, ""),
+        predicted=np.where(found, neighbour["moa"], ""),
+        distance=distance,
     )
 
 
@@ -288,35 +341,19 @@ def match(
     labelled: Labelled, held_out: Sequence[HeldOut], *, dropped_mechanisms: DroppedMechanisms = "stay"
 ) -> Matching:
     """Find each labelled row's nearest candidate outside `held_out`; ties go to the smaller row."""
-    candidate = ~np.eye(len(labelled.place), dtype=bool)
-    for column in held_out:
-        members = _membership(labelled, column)
-        candidate &= members @ members.T == 0
-    candidate = candidate.astype(np.float32)
+    candidate = candidates(labelled.columns(held_out), held_out).astype(np.float32)
     return Matching(labelled, tuple(held_out), dropped_mechanisms, candidate, *_nearest(labelled.distance, candidate))
 
 
 def refuse_uncountable(matching: Matching) -> None:
     """InputError where the protocol cannot count any query."""
-    held_out, labelled = matching.held_out, matching.labelled
-    if "batch" in held_out:
-        batches = set(JOINED_BY.join(metadata(labelled.profiles, ("batch",))["batch"]).split(JOINED_BY))
-        if len(batches) == 1:
-            raise InputError(
-                f"profiles: {matching.protocol} leaves out the query's own batch, but all rows are of one batch, "
-                f'"{min(batches)}"; score NSC only, or add treatments of another batch'
-            )
-    if not matching.answer(labelled.mechanism).eligible.any():
-        raise InputError(
-            f"profiles: {matching.protocol} cannot count any of {len(labelled.place)} treatments, since none has a "
-            f"candidate of its own mechanism outside its own {' and '.join(held_out)}; hold out less, or label more "
-            "treatments"
-        )
+    labelled, held_out = matching.labelled, matching.held_out
+    if why := why_impossible(labelled.columns(held_out), matching.protocol, held_out, separator=labelled.separator):
+        raise InputError(f"profiles: {why}; score NSC only, or hold out less (--protocols)")
 
 
 def score_of(matching: Matching, *, averaged_over: AveragedOver, n_bootstrap: int, seed: int) -> Score:
-    """The score of a matching under the true labels; errors as in `refuse_uncountable`."""
-    refuse_uncountable(matching)
+    """The score of a matching under the true labels, which must count at least one query."""
     labelled = matching.labelled
     answers = matching.answer(labelled.mechanism)
     counted, right = answers.eligible, answers.right
@@ -337,6 +374,7 @@ def score_of(matching: Matching, *, averaged_over: AveragedOver, n_bootstrap: in
             "similarity": labelled.similarity,
             "dropped_mechanisms": matching.dropped_mechanisms,
             "averaged_over": averaged_over,
+            "several_mechanisms": labelled.separator,
         },
     )
 
@@ -354,25 +392,11 @@ def one_row_a_treatment(profiles: AnnData) -> AnnData:
     return profiles
 
 
-def _is_treated(profiles: AnnData) -> np.ndarray:
+def is_treated(profiles: AnnData) -> np.ndarray:
+    """Which rows (N,) are treated; all of them where there are no roles."""
     if METADATA["role"] not in profiles.obs.columns:
         return np.ones(profiles.n_obs, dtype=bool)
     return (metadata(profiles, ("role",))["role"] == "treated").to_numpy()
-
-
-def _membership(labelled: Labelled, column: HeldOut) -> np.ndarray:
-    """Which groups each labelled row belongs to: (M, groups) 0/1 float32."""
-    columns = ("plate", "well") if column == "well" else (column,)
-    table = metadata(labelled.profiles, columns).iloc[labelled.place]
-    if column in SEVERAL:
-        groups = table[column].map(lambda names: names.split(JOINED_BY))
-    else:
-        groups = table.agg(JOINED_BY.join, axis=1).map(lambda name: [name])
-    names = {name: code for code, name in enumerate(sorted({name for row in groups for name in row}))}
-    members = np.zeros((len(table), len(names)), dtype=np.float32)
-    for row, own in enumerate(groups):
-        members[row, [names[name] for name in own]] = 1
-    return members
 
 
 def _nearest(distance: np.ndarray, candidate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -403,7 +427,7 @@ def _query_table(matching: Matching, answers: Answers) -> pd.DataFrame:
         distance=answers.distance,
         right=answers.right,
     )
-    others = everything[~everything.index.isin(table.index) & _is_treated(labelled.profiles)]
+    others = everything[~everything.index.isin(table.index) & is_treated(labelled.profiles)]
     unasked = others.sort_values(["compound", "concentration_um"]).assign(
         counted=False, reason=NO_MECHANISM, neighbour="", predicted="", distance=np.nan, right=False
     )

@@ -86,6 +86,8 @@ def score_rows(scores: pd.DataFrame, *, with_published: bool) -> list[ScoreRow]:
 
     The whitened columns hold the first whitening that the scores name. Several seeds become mean ± standard deviation.
     """
+    if scores.empty:
+        return []
     _check(scores)
     whitening = first_whitening(scores)
     rows = []
@@ -123,6 +125,15 @@ def first_whitening(scores: pd.DataFrame) -> str:
     """The whitening of the whitened columns: the first that is not `none`; empty when there is none."""
     named = [str(name) for name in scores["whitening"] if str(name) != "none"]
     return named[0] if named else ""
+
+
+def not_counted_sentence(queries: pd.DataFrame) -> str:
+    """How many queries of a score could not be counted, and why; empty where all are counted."""
+    reasons = queries["reason"][~queries["counted"]].value_counts()
+    if reasons.empty:
+        return ""
+    each = "; ".join(f"{reason}: {n:,}" for reason, n in reasons.items())
+    return f"{reasons.sum():,} of {len(queries):,} treatments cannot be counted ({each})"
 
 
 def verdict_sentence(scores: pd.DataFrame, *, chance: float | None = None, shuffled: float | None = None) -> str:

@@ -43,7 +43,10 @@ def save_evaluation(evaluation: Evaluation, out: Path) -> None:
         title = f"{evaluation.source}: {scored.queries} by their nearest neighbour ({scored.score.protocol})"
         confusion = folder / f"confusion_{name}.csv"
         write_score(scored, queries=folder / f"neighbours_{name}.csv", confusion=confusion)
-        draw_confusion(scored, confusion.with_suffix(".png"), title=title)
+        if evaluation.score.confusion_figures:
+            draw_confusion(scored, confusion.with_suffix(".png"), title=title)
+    for what, table in evaluation.activities.items():
+        write_text(folder / f"{what}.csv", table.to_csv(index=False))
     for of, name in (("treatments", "replicates"), ("mechanisms", "mechanisms")):
         if of in evaluation.precision:
             write_text(folder / f"precision_{name}.csv", evaluation.precision[of].to_csv(index=False))

@@ -5,7 +5,7 @@ The scores are those of all runs. The pictures, the headline and the excluded da
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -23,9 +23,12 @@ from phenolens.image_realism.saved import saved_realism
 from phenolens.paper_figures.config import FigureConfig
 from phenolens.paper_figures.figure2_reconstructions import draw_reconstructions
 from phenolens.plotting.cell_images import contact_sheet
-from phenolens.plotting.charts import learning_curves, treatment_map
+from phenolens.plotting.charts import MOST_NAMED, learning_curves, treatment_map, well_map
 from phenolens.plotting.confusion_matrix import confusion_matrix
 from phenolens.plotting.page import Picture, SavedPicture
+from phenolens.profiles.activity import activity_sentence
+from phenolens.profiles.nsc import nearest_treatments
+from phenolens.profiles.profiles import metadata
 from phenolens.profiles.score_table import COMPOUNDS
 from phenolens.profiles.whitening_certificate import Certificate
 from phenolens.readiness import check_scores, default_run, scores_about, steps_done
@@ -35,7 +38,8 @@ from phenolens.reports.page import ReportContents, report_html
 from phenolens.runs.decoder import DecodingRun, open_decoding_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.reproduce import commands
-from phenolens.runs.scores import queries_of, verdict_of
+from phenolens.runs.scores import activity_of, queries_of, verdict_of
+from phenolens.screens.screen import treatment_name
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.health import RECORDS
@@ -45,6 +49,22 @@ from phenolens.travels.trajectory import FEW_MOVED, TravelConfig
 
 # Settings that change no result
 NOT_SHOWN = ("model", "network", "record_every", "checkpoint_every", "watch_every", "tensorboard")
+PROFILE_AGAIN = "run `phenolens profile` again"
+MOST_ACTIVE = 40  # treatments in the table
+ACTIVITY_COLUMNS = {
+    "name": "treatment",
+    "moa": "mechanism",
+    "n_wells": "wells",
+    "n_control_wells": "control wells",
+    "distance": "distance (1: chance)",
+    "p_value": "p",
+    "corrected_p_value": "corrected p",
+    "accuracy": "1-NN accuracy",
+    "mean_average_precision": "mAP of replicates",
+    "map_corrected_p_value": "its corrected p",
+    "cells": "cells / controls' cells",
+    "cells_p_value": "its p",
+}
 MOST_STRIPS = 6  # interpolations where no compound is named
 WRONG_COLUMNS = {
     "treatment": "treatment",
@@ -82,7 +102,9 @@ def write_report(study: Study, config: ReportConfig) -> None:
     run = pictured_run(study, scored, config.run)
     cells = embedded_cells(study, run)
     profiles = _headline_profiles(study, run)
-    queries = queries_of(study, run)
+    wells = read_h5ad(study.wells_path(run, whitening=study.headline["whitening"]), remedy=PROFILE_AGAIN)
+    queries, active = queries_of(study, run), activity_of(study, run)
+    neighbours = nearest_treatments(profiles) if queries is None else queries
     realism = saved_realism(study)
     scores = study.scores
     history = _history(study, run)
@@ -94,12 +116,17 @@ def write_report(study: Study, config: ReportConfig) -> None:
         scores=scores,
         n_cells_of_bbbc021=len(store) if is_bbbc021 else None,
         confusion=_confusion_matrices(study, run),
-        treatment_map=treatment_map(profiles),
-        neighbours=None if queries is None else neighbour_pairs(queries, cells, store),
+        treatment_map=_map(profiles, wells),
+        activity=None if active is None else _activity(active),
+        activity_sentence="" if active is None else activity_sentence(active),
+        absent=list(scores_about(study).get("absent", {}).values()),
+        neighbours=neighbour_pairs(neighbours, cells, store),
         wrong=None if queries is None else _wrong(queries),
         **_decoded_pictures(study, store, run, scored, cells, config),
         realism=realism,
-        cells=mechanism_sheet(store, n=config.shown_cells, seed=config.picture_seed),
+        cells=mechanism_sheet(
+            store, n=config.shown_cells, seed=config.picture_seed, strongest=cells.strongest_treatments()
+        ),
         learning_curves=_learning_curves(study, run, history),
         **_health(study, run, history),
         quality=crop_quality(store, seed=config.picture_seed),
@@ -160,7 +187,21 @@ def _history(study: Study, run: str) -> pd.DataFrame:
     return pd.read_csv(path).rename(columns=lambda column: column.replace("autoencoder.gamma_", "gamma_"))
 
 
+def _map(profiles: anndata.AnnData, wells: anndata.AnnData) -> Picture:
+    """The map of treatments by mechanism, or of wells by compound where fewer than three treatments have one."""
+    known = metadata(profiles, ("moa",))["moa"] != ""
+    return treatment_map(profiles) if known.sum() > 2 else well_map(wells)
+
+
+def _activity(table: pd.DataFrame) -> pd.DataFrame:
+    """The treatments that differ most from the controls, as the report shows them."""
+    shown = [name for name in ACTIVITY_COLUMNS if name in table and (table[name].notna() & (table[name] != "")).any()]
+    return table.head(MOST_ACTIVE)[shown].rename(columns=ACTIVITY_COLUMNS)
+
+
 def _confusion_matrices(study: Study, run: str) -> list[Picture]:
+    if not scores_about(study)["config"].get("confusion_figures", True):
+        return []
     paths = {
         protocol: study.score_table_path(run, "confusion", **study.headline | {"protocol": protocol})
         for protocol in ("NSC", "NSCB")
@@ -196,15 +237,23 @@ def _decoded_pictures(
     }
 
 
-def mechanism_sheet(store: CropStore, *, n: int, seed: int) -> Picture:
-    """Random real cells, a row per mechanism, the control first."""
+def mechanism_sheet(store: CropStore, *, n: int, seed: int, strongest: Sequence[str] = ()) -> Picture:
+    """Random real cells, a row per mechanism (or treatment, where no mechanism is known), the control first.
+
+    Of more than MOST_NAMED, those of the treatments that come first in `strongest` are shown.
+    """
     random = np.random.default_rng(seed)
     cells = store.cells
     counted = ~cells["is_noise"].to_numpy(bool)
-    is_control = cells["role"] == "control"
-    groups = cells["moa"].where(~is_control, cells["compound"])
+    is_control, treatments = cells["role"] == "control", treatment_name(cells["compound"], cells["concentration_um"])
+    kinds = cells["moa"] if cells["moa"].fillna("").ne("").any() else treatments
+    groups = kinds.where(~is_control, cells["compound"])
     controls = sorted(set(cells.loc[is_control, "compound"]))
-    titles = controls + sorted(set(groups[counted].dropna()) - set(controls))
+    others = sorted(set(groups[counted & ~is_control].dropna()) - set(controls) - {""})
+    if len(others) > MOST_NAMED:
+        order = dict.fromkeys(groups.groupby(treatments).first().reindex(list(strongest)).dropna())
+        others = sorted([*order, *(name for name in others if name not in order)][:MOST_NAMED])
+    titles = controls + others
     crops = []
     for title in titles:
         rows = np.flatnonzero((groups == title).to_numpy() & counted)
@@ -268,7 +317,7 @@ def _certificates(about: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _excluded(study: Study, store: CropStore, run: str, scored: list[str]) -> pd.DataFrame:
     """What is in no batch, profile or score: a row per kind."""
-    wells = read_h5ad(study.profiles_folder(run) / "wells_mean.h5ad", remedy="run `phenolens profile` again")
+    wells = read_h5ad(study.wells_path(run), remedy=PROFILE_AGAIN)
     about = json.loads(wells.uns["phenolens"])
     table = excluded_crops(store, n_wells=len(about["wells_left_out"]), min_cells=about["min_cells"])
     unscored = [

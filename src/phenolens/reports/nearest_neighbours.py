@@ -23,6 +23,7 @@ LABEL_CHARACTERS = 22
 SHOWN_WRONG = 4  # treatments whose neighbour has another mechanism
 SHOWN_RIGHT = 4
 SHOWN_CELLS = 4  # of each treatment
+MARKS = {True: "✓ right, ", False: "✗ wrong, ", None: ""}
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,7 @@ class Pair:
     distance: float  # cosine, 0 to 2
     cells: np.ndarray  # (n, C, S, S) of the treatment
     neighbour_cells: np.ndarray  # (n, C, S, S)
-
-    @property
-    def right(self) -> bool:
-        """Whether both have the same mechanism."""
-        return self.moa == self.predicted
+    right: bool | None  # whether they share a mechanism; None where mechanisms are not compared
 
 
 def neighbour_pairs(queries: pd.DataFrame, cells: EmbeddedCells, store: CropStore) -> Figure | None:
@@ -53,14 +50,18 @@ def chosen_pairs(queries: pd.DataFrame, cells: EmbeddedCells, store: CropStore, 
     """Up to SHOWN_WRONG wrong pairs, then SHOWN_RIGHT right ones, the smallest distances of different mechanisms first.
 
     Args:
-        queries: A score's neighbours table as it is saved, a row per treatment.
+        queries: A score's neighbours table as it is saved, or without `right` that of `nearest_treatments`, of which
+            the pairs of smallest distance are chosen. A row per treatment.
         cells: Embedded cells; those closest to their treatment's mean are shown.
         store: Their crops.
         n_cells: Cells of each treatment.
     """
-    counted = queries[queries["counted"]]
-    right = counted["right"]
-    chosen = pd.concat([_varied(counted[~right], SHOWN_WRONG), _varied(counted[right], SHOWN_RIGHT)])
+    if "right" in queries:
+        counted = queries[queries["counted"]]
+        right = counted["right"]
+        chosen = pd.concat([_varied(counted[~right], SHOWN_WRONG), _varied(counted[right], SHOWN_RIGHT)])
+    else:
+        chosen = _different(queries[queries["neighbour"] != ""]).head(SHOWN_WRONG + SHOWN_RIGHT).assign(right=None)
 
     def typical(treatment: str) -> np.ndarray:
         rows = cells.catalogue.rows_of(treatment)
@@ -76,6 +77,7 @@ def chosen_pairs(queries: pd.DataFrame, cells: EmbeddedCells, store: CropStore, 
             distance=row["distance"],
             cells=typical(row["treatment"]),
             neighbour_cells=typical(row["neighbour"]),
+            right=row["right"],
         )
         for row in chosen.to_dict("records")
     ]
@@ -102,21 +104,27 @@ def nearest_neighbour_pairs(pairs: Sequence[Pair], *, channels: Sequence[str]) -
             for first, crops in ((1, pair.cells), (n + 2, pair.neighbour_cells)):
                 for axes, crop in zip(axes_row[first:], crops):
                     draw_cell(axes, crop, contrast)
-            mark = ("✓ right" if pair.right else "✗ wrong") + f", distance {pair.distance:.2f}"
+            mark = f"{MARKS[pair.right]}distance {pair.distance:.2f}"
             _label(axes_row[0], pair.treatment, pair.moa)
             _label(axes_row[n + 1], pair.neighbour, pair.predicted, mark)
         for axes, title in ((grid[0, 1], "treatment"), (grid[0, n + 2], "nearest neighbour")):
             axes.set_title(title, fontsize=8.5, loc="left", color=QUIET).set_in_layout(False)
-        n_right = sum(pair.right for pair in pairs)
+        n_right = sum(pair.right is True for pair in pairs)
+        compared = pairs[0].right is not None
+        kinds = (
+            f": {n_right} whose nearest neighbour has the same mechanism, {len(pairs) - n_right} whose neighbour has "
+            "another one"
+        )
         return add_caption(
             figure,
-            caption=f"n = {len(pairs)} treatments: {n_right} whose nearest neighbour has the same mechanism, "
-            f"{len(pairs) - n_right} whose neighbour has another one. The cells are those closest to the treatment's "
-            "mean, which hides how mixed it is. Distance: cosine, between profiles. "
+            caption=f"n = {len(pairs)} treatments{kinds if compared else ''}. The cells are those closest to the "
+            "treatment's mean, which hides how mixed it is. Distance: cosine, between profiles. "
             f"{colour_names(contrast)}; one contrast for all; each channel is divided by its maximum in the cell.",
             alt=". ".join(
                 f"{pair.treatment} ({pair.moa}) next to {pair.neighbour} ({pair.predicted}), "
                 f"{'right' if pair.right else 'wrong'}"
+                if compared
+                else f"{pair.treatment} next to {pair.neighbour}"
                 for pair in pairs
             ),
         )
@@ -129,6 +137,13 @@ def _label(axes: Axes, name: str, moa: str, mark: str = "") -> None:
     for number, (line, colour, weight) in enumerate(lines):
         text = axes.text(0.02, 1 - 0.18 * number, line, transform=axes.transAxes, fontsize=7.5, va="top")
         text.set(color=colour, fontweight=weight, in_layout=False)
+
+
+def _different(queries: pd.DataFrame) -> pd.DataFrame:
+    """The rows by distance, each pair of treatments once."""
+    ordered = queries.sort_values("distance", kind="stable")
+    pair = [frozenset(names) for names in zip(ordered["treatment"], ordered["neighbour"])]
+    return ordered[~pd.Series(pair, index=ordered.index).duplicated()]
 
 
 def _varied(queries: pd.DataFrame, n: int) -> pd.DataFrame:

@@ -33,6 +33,9 @@ class ReportContents:
     excluded: pd.DataFrame  # a row per kind: what, how many, why
     commands: Sequence[str]  # that repeat all this, in order
     study: str  # the study's folder, as in the commands
+    activity: pd.DataFrame | None = None  # a row per treatment, the most different from the controls first
+    activity_sentence: str = ""
+    absent: Sequence[str] = ()  # why a score is not there
     verdict: str = ""  # the headline in one sentence; empty where it was not scored
     n_cells_of_bbbc021: int | None = None  # for a study of BBBC021, whose published scores are shown too
     neighbours: Picture | None = None  # nearest-neighbour pairs

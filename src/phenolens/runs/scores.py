@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from phenolens.core.errors import InputError
-from phenolens.profiles.score_table import verdict_sentence
+from phenolens.profiles.activity import activity_sentence
+from phenolens.profiles.score_table import not_counted_sentence, verdict_sentence
 from phenolens.profiles.scores_folder import read_queries
 from phenolens.readiness import run_config, score_name
 from phenolens.study import Study
@@ -33,14 +34,29 @@ def chance_of(study: Study, run: str) -> dict[str, float]:
 
 
 def verdict_of(study: Study, run: str, scores: pd.DataFrame) -> str:
-    """The headline score of a run in one sentence, from the study's `scores`; empty where it was not scored."""
+    """The headline of a run, from the study's `scores`: its score, or the activity of treatments where it has none."""
     config = run_config(study, run)
     wanted = study.headline | {"model": score_name(run, config), "seed": config["seed"]}
     headline = scores[np.logical_and.reduce([scores[key] == value for key, value in wanted.items()])]
-    if headline.empty:
-        return ""
     profiles = PROFILES[study.headline["whitening"]]
-    return f"{verdict_sentence(headline, **chance_of(study, run))} Profiles: {profiles}."
+    if headline.empty:
+        activity = activity_of(study, run)
+        return "" if activity is None else f"{activity_sentence(activity)} Profiles: {profiles}."
+    queries = queries_of(study, run)
+    left_out = "" if queries is None or "reason" not in queries else not_counted_sentence(queries)
+    sentences = (verdict_sentence(headline, **chance_of(study, run)), left_out and f"{left_out}.")
+    return f"{' '.join(filter(None, sentences))} Profiles: {profiles}."
+
+
+def activity_of(study: Study, run: str) -> pd.DataFrame | None:
+    """Each treatment of a run against the controls, as `phenolens.tl.activity`; None in studies of earlier versions."""
+    path = study.activity_path(run)
+    if not path.is_file():
+        return None
+    try:
+        return pd.read_csv(path, dtype={"moa": str}).fillna({"moa": ""})
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}); run `phenolens evaluate {study.folder}`") from error
 
 
 def queries_of(study: Study, run: str, protocol: str = "NSC") -> pd.DataFrame | None:

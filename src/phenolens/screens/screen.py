@@ -16,6 +16,7 @@ import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.names import case_note, clean_name, clean_names
+from phenolens.core.progress import tell
 from phenolens.screens.doses import SameDoses
 
 COLUMNS = {
@@ -102,7 +103,7 @@ class Screen:
 class Selection:
     """The part of a source that is taken."""
 
-    treatments: Treatments = "labelled"  # controls and treatments of known mechanism only, or all
+    treatments: Treatments = "labelled"  # controls and treatments of known mechanism (all where none is), or all
     plates: tuple[str, ...] = ()  # all when none is named; likewise below
     wells: tuple[str, ...] = ()
     sites: tuple[int, ...] = ()
@@ -111,16 +112,12 @@ class Selection:
     def of(self, screen: Screen) -> Screen:
         """The selected fields of a screen.
 
-        Raises InputError for a plate, well or site that the screen does not have, for "labelled" where no mechanism is
-        known, and when nothing is left.
+        Raises InputError for a plate, well or site that the screen does not have, and when nothing is left.
         """
         table = screen.table
-        if self.treatments == "labelled":
-            if not table["moa"].notna().any():
-                raise InputError(
-                    f"{screen.folder}: no treatment has a mechanism (no column moa, or an empty one); run with "
-                    "--treatments all, or add the known mechanisms"
-                )
+        if self.treatments == "labelled" and not table["moa"].notna().any():
+            tell(f"{screen.folder}: no treatment has a mechanism (column moa), so all treatments are taken")
+        elif self.treatments == "labelled":
             table = table[(table["role"] == "control") | table["moa"].notna()]
         chosen = np.ones(len(table), dtype=bool)
         plates = tuple(clean_name(name) for name in self.plates)
