@@ -99,7 +99,7 @@ def learned(flags: Flags) -> None:
     study = Study.create(flags.out / "study")
     store = pipeline.crop(study, source=flags.source, layout=flags.layout, config=flags.crop)
     tell(crops_summary(store))
-    pipeline.check_protocols(store, flags.evaluate)
+    pipeline.check_design(store.cells, flags.evaluate, where=store.folder)
     configs = [settings(flags.train, model, seed, store) for seed in flags.seeds for model in flags.models]
     for config in configs:
         take_steps(study, config, flags.profile)

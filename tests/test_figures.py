@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from phenolens.core.colours import Contrast, cell_image, channel_colours, shared_contrast
 from phenolens.core.errors import InputError
 from phenolens.plotting.cell_images import contact_sheet, reconstructions
-from phenolens.plotting.charts import learning_curves, treatment_map
+from phenolens.plotting.charts import learning_curves, treatment_map, well_map
 from phenolens.plotting.confusion_matrix import confusion_matrix
 from phenolens.plotting.style import caption_of, file_of, png
 
@@ -255,6 +255,32 @@ def test_right_is_blue_and_wrong_is_orange_by_the_share_of_the_row():
 def test_the_diagonal_is_found_by_name_when_a_predicted_mechanism_is_missing():
     matrix = pd.DataFrame([[2], [3]], index=["a", "b"], columns=["b"])
     assert "n = 5 treatments, 3 of them right" in caption_of(confusion_matrix(matrix, ""))
+
+
+def test_of_many_mechanisms_the_largest_have_a_row_and_the_others_share_a_column():
+    names = [f"m{number:03d}" for number in range(160)]
+    counts = 2 * np.eye(160, dtype=int)
+    counts[3, [3, 159]] = [9, 4]  # the largest, with four wrong ones of a mechanism without a row
+    figure = confusion_matrix(pd.DataFrame(counts, index=names, columns=names), "")
+    texts = {text.get_text() for text in figure.axes[0].texts}
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert (len(labels), labels[-1], "m003" in labels, "m159" in labels) == (31, "another mechanism", True, False)
+    assert texts == {"2", "9", "4"}
+    assert "n = 331 treatments, 327 of them right" in caption_of(figure)
+    assert "130" in caption_of(figure)
+    assert figure.get_figheight() * figure.get_figwidth() < 400  # inches squared
+
+
+def test_the_map_of_wells_marks_controls_and_names_at_most_thirty_compounds():
+    rng = np.random.default_rng(0)
+    compounds = ["DMSO"] * 4 + [f"c{number}" for number in range(40)] * 2
+    obs = pd.DataFrame({"Metadata_Compound": compounds, "Metadata_Role": ["control"] * 4 + ["treated"] * 80})
+    figure = well_map(AnnData(rng.normal(size=(84, 6)), obs=obs.set_index(obs.index.astype(str))))
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts[:2] == ["DMSO (4)", "10 others (20)"]
+    assert len(texts) == 32
+    with pytest.raises(InputError, match="at least 3 rows"):
+        well_map(AnnData(rng.normal(size=(2, 6)), obs=obs.iloc[[0, 4]].set_index(np.array(["a", "b"]))))
 
 
 def test_negative_counts_are_refused():

@@ -377,7 +377,7 @@ def check_design(cells: "pd.DataFrame", config: EvaluateConfig, *, where: object
     if len(controls) < LEAST_CONTROLS:
         raise InputError(
             f"{where}: {len(controls)} control wells; profiles are scaled by how the controls vary, which takes at "
-            f"least {LEAST_CONTROLS}: name the controls (--controls), or add wells of them to the plate map"
+            f"least {LEAST_CONTROLS}: name the controls (--control), or add wells of them to the plate map"
         )
     treatments = treated_treatments(cells)
     impossible = impossible_scores(treatments, separator=config.several_mechanisms)

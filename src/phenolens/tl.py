@@ -6,6 +6,7 @@ import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.keywords import checked, keyword_settings
+from phenolens.profiles import activity as _activity
 from phenolens.profiles import average_precision as _average_precision
 from phenolens.profiles import nsc as _nsc
 from phenolens.profiles import uncertainty as _uncertainty
@@ -13,6 +14,7 @@ from phenolens.study import Study
 from phenolens.travels.trajectory import Trajectory, TravelConfig
 
 __all__ = [
+    "activity",
     "average_precision",
     "compare_queries",
     "mean_average_precision",
@@ -22,6 +24,7 @@ __all__ = [
     "travel",
 ]
 
+activity = checked(_activity.activity)
 average_precision = checked(_average_precision.average_precision)
 compare_queries = checked(_uncertainty.compare_queries)
 mean_average_precision = checked(_average_precision.mean_average_precision)

@@ -13,7 +13,7 @@ from phenolens.core.keywords import keyword_settings
 from phenolens.core.progress import tell
 from phenolens.model_comparison.compute import compared, entries, facts, realism_of, take_runs
 from phenolens.model_comparison.saved import ModelComparison, save
-from phenolens.pipeline import EvaluateConfig, ProfileConfig, check_protocols, foreign_embeddings
+from phenolens.pipeline import EvaluateConfig, ProfileConfig, check_design, foreign_embeddings
 from phenolens.profiles.score_table import COMPOUNDS
 from phenolens.study import Study
 from phenolens.training.config import ModelName, TrainConfig
@@ -67,7 +67,8 @@ def benchmark(
         raise InputError("--seeds: expected one or more different seeds")
     if (training.model, training.seed) != (ComparedTraining.model, ComparedTraining.seed):
         raise InputError("model, seed: the comparison takes `models` and `seeds`")
-    check_protocols(opened.crops, scoring)
+    if "NSC" in (absent := check_design(opened.crops.cells, scoring, where=opened.folder)):
+        raise InputError(f"{opened.folder}: {absent['NSC']}, and models are compared by NSC")
     for table in tables:
         foreign_embeddings(table, opened.crops.cells["cell_id"])  # raises InputError where it is not of these cells
     rows = entries(models, seeds, training, untrained=untrained, tables=tables)

@@ -64,10 +64,6 @@ def make_crops(
     held = hold_centres(opened.screen, opened.cells) if kind.has_fields and opened.cells is not None else None
     if held is not None and held.problem:
         tell(f"note: the centres may not fit the images: {held.problem}; see phenolens check")
-    if opened.cells is not None and opened.field_px is not None:
-        held = centres_on_pixels(opened.screen, opened.cells, sampled_fields(opened.screen, SAMPLE))
-        if held is not None and held.problem:
-            tell(f"note: the centres may not fit the images: {held.problem}; see phenolens check")
     if not opened.screen.table["moa"].notna().any():
         config = replace(config, treatments="all")  # which gives the same crops
     origin: dict[str, Any] = {"layout": layout, "reading": _changed(reading)}
