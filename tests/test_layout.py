@@ -50,7 +50,7 @@ APART = {
     "profiles": {"models", "training", "crops"},
     "plotting": {"models", "training", "crops"},
     "morphology": {"crops"},
-    "models": {"crops", "morphology"},
+    "models": {"crops"},
 }
 # The list of models with its titles and order, which loads no model, is for every room.
 MODEL_LIST = {f"models.{name}" for name in ("MODELS", "model_title", "plainest_first", "preferred_first")}

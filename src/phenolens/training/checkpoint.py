@@ -20,7 +20,7 @@ from phenolens.core.files import read_json, sha256, write_json, write_text, writ
 from phenolens.core.progress import tell
 from phenolens.crops.store import CropStore
 from phenolens.models import MODELS
-from phenolens.models.interface import LABELS, Drawing, Frozen, Representation, Source, Trained
+from phenolens.models.interface import LABELS, Drawing, Frozen, KnowsChannels, Representation, Source, Trained
 from phenolens.training.config import HOW, TrainConfig
 from phenolens.training.data import label_codes
 from phenolens.training.device import Compute
@@ -84,6 +84,8 @@ class Origin:
     def build(self) -> Representation:
         """The model with its initial weights."""
         model = MODELS[self.config.model].build(len(self.channels), self.crop_px, self.config.network)
+        if isinstance(model, KnowsChannels):
+            model.take_channels(self.channels)
         if isinstance(model, Drawing) and self.source is not None:
             model.take(self.source)
         if isinstance(model, Trained) and self.classes:
