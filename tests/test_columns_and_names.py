@@ -1,5 +1,7 @@
 """What the tables of a screen say and is not used is named, and one image is of one field and channel."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,8 +20,10 @@ from layout_sources import (
     write_table,
 )
 from phenolens.core.errors import InputError
-from phenolens.crops.centres_on_pixels import CentresHeld
+from phenolens.crops.centres_on_pixels import CentresHeld, hold_centres
 from phenolens.crops.check import check_source
+from phenolens.crops.config import CropConfig
+from phenolens.crops.make_crops import make_crops
 from phenolens.profiles.columns import Columns
 from phenolens.profiles.read_table import ForeignTable
 from phenolens.profiles.validate import refuse_repeated_rows
@@ -300,6 +304,7 @@ def notes_of(table, tmp_path, columns) -> set[str]:
     return read.notes
 
 
+NAMED_WELLS = Columns(compound="drug", concentration="uM", plate="barcode", well="position", metadata=("[a-z]*",))
 SCORED = Columns(compound="drug", plate="barcode", well="position", control=("DMSO",), metadata=("[a-z]*",))
 
 
@@ -332,3 +337,77 @@ def test_a_plate_map_without_a_well_names_the_flag(tmp_path):
     with pytest.raises(InputError) as error:
         read_plate_map(tmp_path / "m.csv")
     assert_named(str(error.value), "m.csv", "--well-column")
+
+
+def test_columns_of_another_meaning_in_a_plate_map_are_named(images):
+    edit_csv(write_plate_map(images) / "plate_map.csv", lambda t: t.assign(site=2))
+    assert any("plate_map.csv" in note and "site" in note for note in screen_of(images).notes)
+
+
+def test_treated_wells_at_concentration_0_are_reported_by_name(images):
+    edit_csv(
+        write_plate_map(images) / "plate_map.csv",
+        lambda t: t.assign(Compound=["DMSO", "DMSO 0.1 %", "a"], concentration=[0, 0, 1], MoA=None),
+    )
+    assert any("DMSO 0.1 %" in note and "--control" in note for note in screen_of(images).notes)
+
+
+def test_a_control_that_no_well_has_is_refused_with_the_nearest(images):
+    write_plate_map(images)
+    assert_named(
+        refusal(images, config=LayoutConfig(pattern=PATTERN.pattern, control=("DMSO", "drug tow"))), "drug two"
+    )
+
+
+def test_wells_of_a_table_to_score_that_are_one_by_their_places_are_reported(tmp_path):
+    table = wells().drop(columns="drug_dose")
+    table.loc[0, "position"], table.loc[1, "position"] = "A1", "A01"
+    assert any('"A01" and "A1"' in note for note in notes_of(table, tmp_path, NAMED_WELLS))
+
+
+def test_images_that_are_there_twice_under_other_names_are_reported(images, tmp_path, capsys):
+    write_plate_map(images)
+    nuclei_of(images)
+    for channel in CHANNELS:
+        copied = (images / "007" / f"B03_s1_w{channel}.tif").read_bytes()
+        (images / "007" / f"C11_s1_w{channel}.tif").write_bytes(copied)
+    table = pd.read_csv(images / "Nuclei.csv", dtype={"plate": str})
+    of_copy = table[(table["plate"] == "007") & (table["well"] == "B03") & (table["site"] == 1)].assign(well="C11")
+    others = table[~((table["plate"] == "007") & (table["well"] == "C11") & (table["site"] == 1))]
+    pd.concat([others, of_copy]).to_csv(images / "Nuclei.csv", index=False)
+    config = CropConfig(crop_px=8, treatments="all", leave_out=())
+    make_crops(images, tmp_path / "crops", layout="pattern", reading=PATTERN, config=config)
+    assert_named(capsys.readouterr().err, "crops are alike", 'plate "007", well "B03", site 1')
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda t: t.assign(y=59 - t["y"]), "y counts from the bottom"),
+        (lambda t: t.assign(x=89 - t["x"]), "x counts from the right"),
+        (lambda t: t.assign(y=59 - t["y"], x=89 - t["x"]), "y and x count"),
+    ],
+)
+def test_centres_that_count_from_another_side_are_found(images, edit, words):
+    write_plate_map(images)
+    nuclei_of(images)
+    screen = screen_of(images)
+    cells = pd.read_csv(images / "Nuclei.csv", dtype={"plate": str})
+    cells = cells.rename(columns={"Location_Center_Y": "y", "Location_Center_X": "x"})
+    assert words in hold_centres(screen, edit(cells)).problem
+    assert hold_centres(screen, cells).problem == ""
+
+
+@pytest.mark.parametrize(
+    ("layout", "setting"),
+    [
+        ("bbbc021", {"same_dose_within": 0.01}),
+        ("bbbc021", {"compound_column": "gene"}),
+        ("cropset", {"centres": Path("Nuclei.csv")}),
+        ("table", {"pattern": "{well}.tif"}),
+        ("pattern", {"table": Path("images.csv")}),
+    ],
+)
+def test_a_flag_that_a_layout_does_not_use_is_refused(images, layout, setting):
+    with pytest.raises(InputError, match=f"--{next(iter(setting))}".replace("_", "-")):
+        check_source(images, layout=layout, config=LayoutConfig(**setting))

@@ -7,7 +7,8 @@ A name is in Unicode's form NFKC, without invisible characters, and with single 
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
+from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
@@ -73,3 +74,15 @@ def case_note(what: str, names: Collection[str], *, key: Callable[[str], str] = 
         f'{what} names "{pairs[0][0]}" and "{pairs[0][1]}"{more} differ by case, spaces or dashes only and are treated '
         "as different; correct the table if they are the same"
     }
+
+
+def nearest(wanted: str, names: Iterable[str]) -> str:
+    """A suggestion: the most similar name, or the first names that exist."""
+    known = list(dict.fromkeys(names))
+    near = [name for name in known if name.lower() == wanted.lower()] or get_close_matches(wanted, known, n=1)
+    return f'did you mean "{near[0]}"?' if near else found_names(known)
+
+
+def found_names(names: Sequence[str]) -> str:
+    """The first names that there are."""
+    return f"found: {', '.join(names[:12])}{' ...' if len(names) > 12 else ''}"

@@ -5,6 +5,7 @@ its field's pixels, is compared with that at the mirrored places of the same fie
 same distance to the border.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,8 +18,7 @@ from phenolens.crops.grey_values import SAMPLE, sampled_fields
 from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import FIELD, Screen, where_of
 
-Ranks = npt.NDArray[np.float64]
-
+GIVEN, SWAPPED = "given", "x and y are swapped"
 SMOOTHED_PX = 5  # side of the square whose mean is the brightness at a place
 LEAST_CELLS = 20  # fewer do not decide
 LEAST_Z = 4.0  # of the mean difference over its standard error, in the channel that differs most
@@ -54,9 +54,8 @@ class CentresHeld:
 
     def __init__(self, cells: pd.DataFrame, channels: Sequence[str]) -> None:
         self.cells, self.channels = cells, channels
-        self.own: list[Ranks] = []  # of each field with cells: (n, C)
-        self.mirrored: list[Ranks] = []
-        self.swapped: list[Ranks] = []  # NaN where the swapped place is outside the field
+        # of each field with cells, the ranks (n, C) at the centres and by each of MISREAD; NaN outside the field
+        self.ranks: list[dict[str, npt.NDArray[np.float64]]] = []
 
     def add(self, field: pd.Series, pixels: npt.NDArray[np.uint16]) -> None:
         """Add a field with its pixels (C, H, W)."""
@@ -65,39 +64,46 @@ class CentresHeld:
             return
         y, x = (np.floor(self.cells.loc[of_field, name].to_numpy(float) + 0.5).astype(int) for name in ("y", "x"))
         height, width = pixels.shape[1:]
-        ranks = [Ranked(channel) for channel in pixels]
-        self.own.append(np.stack([at[y, x] for at in ranks], axis=1))
-        flipped_y, flipped_x = height - 1 - y, width - 1 - x
-        places = ((flipped_y, x), (y, flipped_x), (flipped_y, flipped_x))
-        self.mirrored.append(np.stack([np.mean([at[place] for place in places], axis=0) for at in ranks], axis=1))
         inside = (x < height) & (y < width)
-        exchanged = np.full(self.own[-1].shape, np.nan)
-        exchanged[inside] = np.stack([at[x[inside], y[inside]] for at in ranks], axis=1)
-        self.swapped.append(exchanged)
+        places = {
+            GIVEN: (y, x),
+            "y counts from the bottom": (height - 1 - y, x),
+            "x counts from the right": (y, width - 1 - x),
+            "y and x count from the other end": (height - 1 - y, width - 1 - x),
+            SWAPPED: (np.where(inside, x, 0), np.where(inside, y, 0)),
+        }
+        ranked = [Ranked(channel) for channel in pixels]
+        found = {name: np.stack([ranks[place] for ranks in ranked], axis=1) for name, place in places.items()}
+        found[SWAPPED][~inside] = np.nan
+        self.ranks.append(found)
 
     def result(self) -> CentresOnPixels | None:
         """How the images differ at the centres; None without a cell."""
-        if not self.own:
+        if not self.ranks:
             return None
-        own, mirrored, swapped = map(np.concatenate, (self.own, self.mirrored, self.swapped))
-        z = np.array([_z(difference) for difference in (own - mirrored).T])
+        at = {name: np.concatenate([field[name] for field in self.ranks]) for name in self.ranks[0]}
+        own = at[GIVEN]
+        mirrored = np.mean([ranks for name, ranks in at.items() if name not in (GIVEN, SWAPPED)], axis=0)
+        z = _z(own - mirrored)
         most = int(np.abs(z).argmax())
-        rank, there = own.mean(axis=0), float(mirrored[:, most].mean())
-        farther = np.abs(swapped - 0.5) - np.abs(own - 0.5)
-        better = np.array([_z(difference[np.isfinite(difference)]) for difference in farther.T])
         problem = ""
-        if len(own) >= LEAST_CELLS and better.max() >= LEAST_Z and better.max() > abs(z[most]):
-            at = int(better.argmax())
-            problem = (
-                f"x and y seem to be swapped (channel {self.channels[at]} is brighter than {rank[at]:.0%} of its "
-                f"pixels at the centres, than {np.nanmean(swapped[:, at]):.0%} with x and y swapped)"
-            )
-        elif len(own) >= LEAST_CELLS and abs(z[most]) < LEAST_Z:
-            problem = (
-                f"no channel differs there from the mirrored places (channel {self.channels[most]} is brighter than "
-                f"{rank[most]:.0%} of its pixels at the centres, than {there:.0%} mirrored)"
-            )
-        return CentresOnPixels(len(own), len(self.own), self.channels[most], float(rank[most]), there, problem)
+        if len(own) >= LEAST_CELLS:
+            better = {name: _z(_off_centre(at[name]) - _off_centre(own)) for name in at if name != GIVEN}
+            misread = max(better, key=lambda name: better[name].max())
+            if better[misread].max() >= LEAST_Z:
+                most = int(better[misread].argmax())
+                there = np.nanmean(at[misread][:, most])
+                problem = f"{misread}, it seems: {self._compared(own, most)}, then {there:.0%}"
+            elif abs(z[most]) < LEAST_Z:
+                problem = (
+                    f"no channel differs there from the mirrored places: {self._compared(own, most)}, mirrored "
+                    f"{mirrored[:, most].mean():.0%}"
+                )
+        rank, there = float(own[:, most].mean()), float(mirrored[:, most].mean())
+        return CentresOnPixels(len(own), len(self.ranks), self.channels[most], rank, there, problem)
+
+    def _compared(self, own: npt.NDArray[np.float64], channel: int) -> str:
+        return f"at the centres {self.channels[channel]} is brighter than {own[:, channel].mean():.0%} of its pixels"
 
 
 def hold_centres(screen: Screen, cells: pd.DataFrame) -> CentresOnPixels | None:
@@ -115,12 +121,18 @@ class Ranked:
         self.smooth = uniform_filter(pixels.astype(np.float32), SMOOTHED_PX)
         self.ordered = np.sort(self.smooth, axis=None)
 
-    def __getitem__(self, place: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]) -> Ranks:
+    def __getitem__(self, place: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]) -> npt.NDArray[np.float64]:
         return np.searchsorted(self.ordered, self.smooth[place], side="right") / self.ordered.size
 
 
-def _z(differences: npt.NDArray[np.floating]) -> float:
-    """The mean over its standard error; 0 where there is none."""
-    if len(differences) < 2 or not differences.std():
-        return 0.0
-    return float(differences.mean() / (differences.std(ddof=1) / np.sqrt(len(differences))))
+def _off_centre(ranks: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.abs(ranks - 0.5)
+
+
+def _z(differences: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The mean of each column over its standard error, NaN left out; 0 where there is none."""
+    n = np.isfinite(differences).sum(axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of columns without a value
+        error = np.nanstd(differences, axis=0) / np.sqrt(np.maximum(n - 1, 1))
+        return np.where((n > 1) & (error > 0), np.nanmean(differences, axis=0) / np.where(error > 0, error, 1), 0.0)

@@ -11,7 +11,7 @@ import pandas as pd
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell
 from phenolens.core.workers import ONE, AtOnce
-from phenolens.crops.build import begin, build_store, refuse_other_folder
+from phenolens.crops.build import QUALITY_FOLDER, begin, build_store, refuse_other_folder
 from phenolens.crops.centres_on_pixels import hold_centres
 from phenolens.crops.config import CropConfig
 from phenolens.crops.grey_values import check_grey_values
@@ -80,7 +80,26 @@ def make_crops(
         centres = _found(opened.screen, folder, config, pixel_um=kind.pixel_um, at_once=at_once)
         opened = replace(opened, cells=centres)
         origin["cells"] = "cellpose" if config.cells == "cellpose" else "found"
-    return crops_of(opened, folder, config=config, at_once=at_once, origin=origin)
+    store = crops_of(opened, folder, config=config, at_once=at_once, origin=origin)
+    _report_repeated(store)
+    return store
+
+
+def _report_repeated(store: CropStore) -> None:
+    """A note on crops with the pixels of a crop of another field, as of an image under two names."""
+    tables = [pd.read_parquet(store.folder / QUALITY_FOLDER / f"{plate}.parquet") for plate in store.plates]
+    measures = pd.concat(tables).set_index("cell_id").filter(regex="^(neighbour_correlation|power_slope)_")
+    measures = measures[(measures.filter(like="neighbour_correlation") != 0).all(axis=1)]
+    same = measures[measures.duplicated(keep=False)]
+    cells = store.cells.set_index("cell_id").loc[same.index]
+    crop = pd.util.hash_pandas_object(same, index=False).to_numpy()
+    field = cells[FIELD].astype(str).agg("-".join, axis=1) if len(cells) else pd.Series(dtype=str)
+    several = field.groupby(crop).transform("nunique") > 1
+    if several.any():
+        tell(
+            f"note: {int(several.sum()):,} crops are alike in every measure, though of other fields (the first: "
+            f"{where_of(cells[several].iloc[0])}): are images there twice, under other names?"
+        )
 
 
 def crops_of(

@@ -128,6 +128,7 @@ def open_source(
             outside its field.
     """
     path, config, selection = Path(path), config or LayoutConfig(), selection or Selection()
+    layout_named(layout).refuse_unused(config)
     screen, finished = layout_named(layout).open(path, config, selection)
     for plate in screen.table["plate"].unique():
         part_name(str(plate))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pandas as pd
 
 from phenolens.core.bounds import Bounded, Share
 from phenolens.core.errors import InputError
-from phenolens.core.names import clean_name, clean_names, emptied
+from phenolens.core.names import clean_name, clean_names, emptied, found_names, nearest
 from phenolens.profiles.profiles import METADATA
 from phenolens.screens.doses import SameDoses, is_dose_column, is_unit_column, micromolar, resembles_dose
 from phenolens.screens.screen import ROLES, treatment_name
@@ -80,7 +79,8 @@ def of_columns(names: Sequence[str], columns: Columns, *, source: Path) -> dict[
             raise InputError(f'{source}: no column "{name}" (--{what}); {nearest(name, names)}')
     if of["treatment"] is None and of["compound"] is None:
         raise InputError(
-            f"{source}: no column of treatments or compounds; name one with --treatment or --compound ({_found(names)})"
+            f"{source}: no column of treatments or compounds; name one with --treatment or --compound "
+            f"({found_names(names)})"
         )
     if of["concentration"] is None and of["treatment"] is None:
         of["concentration"] = _dose_column(names, columns, source=source)
@@ -133,7 +133,7 @@ def feature_columns(names: Sequence[str], columns: Columns, *, source: Path, als
     no_features = {name for name in names if any(fnmatchcase(name, pattern) for pattern in without)}
     kept = [n for n in names if n not in taken | no_features and not is_unit_column(n)]
     if not kept:
-        raise InputError(f"{source}: no column is left as a feature ({_found(names)}); see --features")
+        raise InputError(f"{source}: no column is left as a feature ({found_names(names)}); see --features")
     return kept
 
 
@@ -150,17 +150,6 @@ def _listed(wanted: Sequence[str]) -> list[str]:
             raise InputError(f"--features {name}: not readable as a list of names ({error})") from error
         names += [line.strip() for line in lines if line.strip()]
     return names
-
-
-def nearest(wanted: str, names: Sequence[str]) -> str:
-    """A suggestion: the most similar name, or the first names that exist."""
-    alike = [name for name in names if name.lower() == wanted.lower()]
-    near = alike or get_close_matches(wanted, names, n=1)
-    return f'did you mean "{near[0]}"?' if near else _found(names)
-
-
-def _found(names: Sequence[str]) -> str:
-    return f"found: {', '.join(names[:12])}{' ...' if len(names) > 12 else ''}"
 
 
 @dataclass(frozen=True)

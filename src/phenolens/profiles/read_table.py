@@ -19,7 +19,7 @@ import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
-from phenolens.core.names import case_note, clean_name, clean_names, emptied_note
+from phenolens.core.names import alike, case_note, clean_name, clean_names, emptied_note, nearest
 from phenolens.core.provenance import KEY, provenance_text
 from phenolens.profiles.columns import (
     LIKE_METADATA,
@@ -28,13 +28,13 @@ from phenolens.profiles.columns import (
     KnownRows,
     feature_columns,
     known_rows,
-    nearest,
     of_columns,
 )
 from phenolens.profiles.profiles import METADATA
 from phenolens.screens.csv_table import column_names, read_csv
 from phenolens.screens.doses import SameDoses
 from phenolens.screens.plate_map import ColumnsNotRead
+from phenolens.screens.screen import well_key
 
 if TYPE_CHECKING:
     import h5py
@@ -363,7 +363,8 @@ class _Found:
                 )
         for what in ("treatment", "compound", "mechanism", "batch", "plate", "well"):
             derived = what == "treatment" and columns.treatment is None and "compound" in self.names
-            notes |= set() if derived else case_note(what, self.names[what])
+            key = well_key if what == "well" else alike
+            notes |= set() if derived else case_note(what, self.names[what], key=key)
         return notes
 
 

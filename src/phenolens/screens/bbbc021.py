@@ -17,6 +17,7 @@ import pandas as pd
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
 from phenolens.core.keywords import keyword_settings
+from phenolens.core.names import clean_names
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.csv_table import numbers, read_csv, refuse_rows
 from phenolens.screens.file_listing import is_hidden, is_thumbnail
@@ -125,7 +126,7 @@ def named_fields(raw: pd.DataFrame, *, source: str) -> pd.DataFrame:
     fields = raw[list(FIELD_COLUMNS)].rename(columns=FIELD_COLUMNS)
     fields["concentration_um"] = numbers(raw, "Image_Metadata_Concentration", source=source)
     fields["well"] = fields["well"].map(well_names(fields["well"], source=source))
-    fields["plate"] = fields["plate"].astype(str)
+    fields["plate"], fields["compound"] = clean_names(fields["plate"]), clean_names(fields["compound"])
     fields["batch"] = fields["plate"].map({plate: batch_of(plate, source=source) for plate in fields["plate"].unique()})
     places = {channel: _places(raw[f"Image_FileName_{word}"], source=source) for channel, word in CHANNELS.items()}
     fields["site"] = places["DNA"]["site"]
@@ -176,7 +177,8 @@ def _labels(path: Path) -> pd.DataFrame:
     labels = raw[list(LABEL_COLUMNS)].rename(columns=LABEL_COLUMNS)
     labels["concentration_um"] = numbers(raw, "concentration", source=path.name)
     for name in ("compound", "moa"):
-        refuse_rows(labels[name].isna(), labels[name], expected="a name", source=path.name)
+        labels[name] = clean_names(labels[name])
+        refuse_rows(labels[name] == "", labels[name], expected="a name", source=path.name)
     labels = labels[labels["compound"] != CONTROL].drop_duplicates()
     twice = labels[labels.duplicated(["compound", "concentration_um"])]
     if len(twice):

@@ -215,6 +215,8 @@ def _images_beside(path: Path, objects: str) -> Path | None:
 def _with_fields(nuclei: pd.DataFrame, images: pd.DataFrame, screen: Screen, *, source: str) -> pd.DataFrame:
     """The nuclei with the field of their image, by ImageNumber (and TableNumber where both have it)."""
     keys = [key for key in NUMBER_KEYS if key in nuclei and key in images]
+    if "TableNumber" in nuclei and "TableNumber" not in images and nuclei["TableNumber"].nunique() > 1:
+        raise InputError(f"{source}: no column TableNumber, and the nuclei have several; add the table of all images")
     fields = _fields_of(images, screen, source=source)
     table = pd.concat([images[keys], fields], axis=1)
     refuse_repeated(table, keys, source=source, expected="one row per image")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from phenolens.core.bounds import flag
 from phenolens.core.errors import InputError
 from phenolens.screens.bbbc021 import PIXEL_UM, open_cropset, read_bbbc021
 from phenolens.screens.centres import nuclei_tables
@@ -28,6 +29,14 @@ class Layout:
     open: Callable[[Path, LayoutConfig, Selection], Opened]  # finished crops: None where they are cut from fields
     pixel_um: float | None = None  # side of a pixel in the specimen, where all sources of this layout have the same
     has_fields: bool = True  # whether it holds fields of view, not finished crops
+    unused: Collection[str] = ("pattern",)  # settings of LayoutConfig that say nothing about it
+
+    def refuse_unused(self, config: LayoutConfig) -> None:
+        """InputError for a setting that is given and would be ignored."""
+        default = LayoutConfig()
+        for name in self.unused:
+            if getattr(config, name) != getattr(default, name):
+                raise InputError(f"{flag(name)}: is not used for {self.title}; leave it out, or give another --layout")
 
 
 def _bbbc021(source: Path, config: LayoutConfig, selection: Selection) -> Opened:
@@ -52,19 +61,29 @@ def _fields(
     return opened
 
 
+OF_PLATE_MAPS = tuple(
+    "table plate_map pattern channels control plate_column well_column site_column batch_column compound_column "
+    "concentration_column mechanism_column role_column same_dose_within".split()
+)
+OF_IMAGES = ("z", "t", "black_level", "centres", "objects")
 LAYOUTS = {
-    "bbbc021": Layout("a BBBC021 download, or a simulated screen", _bbbc021, pixel_um=PIXEL_UM),
-    "cropset": Layout("BBBC021's public set of single-cell crops", open_cropset, has_fields=False),
+    "bbbc021": Layout("a BBBC021 download, or a simulated screen", _bbbc021, pixel_um=PIXEL_UM, unused=OF_PLATE_MAPS),
+    "cropset": Layout(
+        "BBBC021's public set of single-cell crops",
+        open_cropset,
+        has_fields=False,
+        unused=(*OF_PLATE_MAPS, *OF_IMAGES),
+    ),
     "table": Layout("images.csv, a row per field", _fields(read_table)),
     "loaddata": Layout("CellProfiler's load_data.csv or Image.csv", _fields(read_loaddata)),
-    "pattern": Layout("file names of a --pattern, and a plate map", _fields(read_pattern, axes=())),
+    "pattern": Layout("file names of a --pattern, and a plate map", _fields(read_pattern, axes=()), unused=("table",)),
     "index": Layout(
         "index of an instrument: Index.idx.xml, MeasurementData.mlf, *.HTD; and a plate map",
         _fields(read_index, axes=()),
     ),
     "ome-zarr": Layout("OME-Zarr plates, and a plate map", _fields(read_ome_zarr)),
     "deepprofiler": Layout("a project of DeepProfiler", _fields(read_deepprofiler)),
-    "h5sc": Layout("scPortrait's single-cell images", open_h5sc, has_fields=False),
+    "h5sc": Layout("scPortrait's single-cell images", open_h5sc, has_fields=False, unused=("pattern", *OF_IMAGES)),
 }
 
 

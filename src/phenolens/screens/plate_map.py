@@ -12,7 +12,7 @@ import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
-from phenolens.core.names import clean_name, clean_names
+from phenolens.core.names import clean_name, clean_names, nearest
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.csv_table import column_names, numbers, read_csv, refuse_repeated, refuse_rows
 from phenolens.screens.doses import is_dose_column, is_unit_column, micromolar, plain_name, resembles_dose
@@ -31,7 +31,8 @@ NAMES = {
 }
 FLAGS = {"concentration_um": "--concentration-column", "moa": "--mechanism-column"}  # others: their own name
 TREATMENT = ("compound", "concentration_um", "moa", "role", "batch")
-DATE = r"\d{4}-\d\d-\d\d 00:00:00|\d{1,2}-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"  # in place of a name
+# What Excel makes of names such as SEPT2 and 2E5.
+DATE = r"\d{4}-\d\d-\d\d 00:00:00|\d{1,2}-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)|\d(?:\.\d+)?E\+\d\d"
 UNREAD = "unread: "  # before the names of columns that are kept until they are reported
 # Columns that say where a well or a repeat is, and differ between the wells of a treatment as a matter of course.
 PLACES = frozenset(
@@ -94,8 +95,8 @@ def known_columns(
             names = clean_names(known[name])
             known[name] = names.where(names != "", None)
     for name in {"compound", "moa"} & set(known):
-        is_date = known[name].fillna("").str.fullmatch(DATE)
-        refuse_rows(is_date, known[name], expected="a name (Excel makes dates of names such as SEPT2)", source=source)
+        changed = known[name].fillna("").str.fullmatch(DATE)
+        refuse_rows(changed, known[name], expected="a name, not what Excel makes of SEPT2 or 2E5", source=source)
     if "well" in known:
         known["well"] = known["well"].map(well_names(known["well"], source=source))
     if "site" in known:
@@ -140,7 +141,9 @@ def read_plate_map(path: Path, *, named: Mapping[str, str] | None = None) -> pd.
             raise InputError(f"{lacking(name, path)}; a plate map has one row per well")
     keys = ["plate", "well"] if "plate" in known else ["well"]
     refuse_repeated(known, keys, source=path.name, expected="one row per well")
-    return known.drop(columns="site", errors="ignore")
+    if "site" in known:
+        known = known.astype({"site": str}).rename(columns={"site": f"{UNREAD}{path.name}: site"})
+    return known
 
 
 def with_treatments(
@@ -209,6 +212,10 @@ def with_treatments(
         if "compound" in fields:
             notes = (*notes, f"{tables[-1].name}: no column for the concentration: a compound is one treatment")
     fields = with_defaults(fields, controls=config.control, source=tables[-1].name)
+    undosed = (fields["concentration_um"] == 0) & (fields["role"] == "treated")
+    if undosed.any() and (fields["concentration_um"] > 0).any():
+        names = shortened(list(dict.fromkeys(fields.loc[undosed, "compound"])))
+        notes = (*notes, f"treated wells at concentration 0, which are no controls (--control): {names}")
     screen = checked_screen(
         fields.drop(columns=unread),
         channels=channels,
@@ -331,7 +338,11 @@ def with_defaults(fields: pd.DataFrame, *, controls: Collection[str], source: st
     if "site" not in fields:
         fields["site"] = 1
     names = {clean_name(name).casefold() for name in controls}
-    is_control = clean_names(fields["compound"]).str.casefold().isin(names)
+    compounds = clean_names(fields["compound"]).str.casefold()
+    is_control = compounds.isin(names)
+    unknown = [name for name in controls if clean_name(name).casefold() not in set(compounds)]
+    if unknown and is_control.any():
+        raise InputError(f'{source}: no well has --control "{unknown[0]}"; {nearest(unknown[0], fields["compound"])}')
     role = pd.Series("treated", index=fields.index, dtype=object).mask(is_control, "control")
     fields["role"] = _or(fields, "role", role)
     fields["batch"] = _or(fields, "batch", fields["plate"])

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from phenolens.core.errors import InputError
-from phenolens.core.names import case_note, clean_name, clean_names
+from phenolens.core.names import alike, case_note, clean_name, clean_names
 from phenolens.core.progress import tell
 from phenolens.screens.doses import SameDoses
 
@@ -212,6 +212,14 @@ def well_at(row: str, column: str) -> str:
             raise InputError(f"row {row} is not a row of a plate: expected 1 to 52, or a letter")
         row = chr(64 + number) if number <= 26 else "A" + chr(64 + number - 26)
     return well_name(f"{row}{column}")
+
+
+def well_key(name: str) -> str:
+    """What two names of one well share: B02 of b2, any other name by `alike`."""
+    try:
+        return well_name(name)
+    except InputError:
+        return alike(name)
 
 
 def well_names(wells: pd.Series, *, source: str) -> dict[str, str]:
