@@ -15,16 +15,16 @@ from phenolens import __version__
 from phenolens.core.errors import InputError
 from phenolens.profiles.evaluate import (
     ScoreConfig,
-    TableConfig,
     held_out,
+    matched_rows,
     matchings_of,
     precision_of,
-    profiles_of,
     scored,
 )
 from phenolens.profiles.nsc import nsc
 from phenolens.profiles.profiles import treatment_profiles
 from phenolens.profiles.scores_folder import caption
+from phenolens.profiles.table_profiles import TableConfig, profiles_of
 from phenolens.profiles.whitening import UNTOUCHED, Recipe, whiten
 from real_profiles import VIGNETTE, ljosa_wells
 from table_source import FEATURES, FLAGS, MECHANISMS, cells_of, wells
@@ -403,7 +403,7 @@ def test_the_figures_caption_has_the_accuracy_its_interval_chance_and_what_is_le
             "the other wells with a mechanism; those of the same plate or well are left out.",
         ),
     ):
-        (matching,), _ = matchings_of(profiles.queries(config), config)
+        (matching,), _ = matchings_of(matched_rows(profiles, config), config)
         found = scored(matching, config)
         score, text = found.score, caption(found)
         assert text.endswith(words)

@@ -16,8 +16,8 @@ from scipy import sparse
 from phenolens.core.errors import InputError
 from phenolens.core.files import write_h5ad
 from phenolens.profiles.columns import Columns, feature_columns
-from phenolens.profiles.evaluate import TableConfig, profiles_of
 from phenolens.profiles.read_table import ForeignTable
+from phenolens.profiles.table_profiles import TableConfig, profiles_of
 from phenolens.profiles.whitening import UNTOUCHED, Recipe
 from table_source import FEATURES, NAMED, cells_of, wells
 

@@ -298,6 +298,7 @@ def embeddings(study: Study, name: str) -> "Iterator[AnnData]":
 
 def profile(study: Study, name: str, config: ProfileConfig) -> None:
     """Profiles of wells and treatments: raw, z-scored, whitened on the control wells, and aligned."""
+    from phenolens.profiles.feature_selection import dominant
     from phenolens.profiles.profiles import treatment_profiles, well_profiles
     from phenolens.profiles.validate import refuse_repeated_rows
     from phenolens.profiles.whitening import apply_whitening, fit_whitening
@@ -324,6 +325,12 @@ def profile(study: Study, name: str, config: ProfileConfig) -> None:
             fitted[ALIGNED] = replace(of_cells, features=tuple(f"{feature}_mean" for feature in of_cells.features))
         for whitening, fit in fitted.items():
             whitened = apply_whitening(wells, fit)
+            if (statistics, whitening) == ("mean", "zscore"):
+                remedy = (
+                    "view its cells with `phenolens explore`, or score the wells as a table with --largest-deviation"
+                )
+                for sentence in dominant(whitened, remedy=remedy):
+                    tell(f"note: {name}: {sentence}")
             if statistics == "mean" and whitening != "none":
                 write_h5ad(study.wells_path(name, whitening=whitening), whitened)
             treatments = treatment_profiles(

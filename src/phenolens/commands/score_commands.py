@@ -17,9 +17,10 @@ from phenolens.core.keywords import keyword_settings
 from phenolens.core.progress import tell
 from phenolens.pipeline import EmbedConfig, ProfileConfig
 from phenolens.profiles.columns import Columns
-from phenolens.profiles.evaluate import EvaluateConfig, Evaluation, ScoreConfig, TableConfig, evaluate_table
+from phenolens.profiles.evaluate import EvaluateConfig, Evaluation, ScoreConfig, evaluate_table
 from phenolens.profiles.read_table import KINDS, kind_of
 from phenolens.profiles.scores_folder import protocol_of, read_queries, save_evaluation, score_folder
+from phenolens.profiles.table_profiles import TableConfig
 from phenolens.profiles.uncertainty import Comparison, compare_queries
 from phenolens.profiles.whitening import Recipe
 from phenolens.readiness import decoded_run, ready_runs

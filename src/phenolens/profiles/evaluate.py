@@ -1,23 +1,21 @@
-"""Score profiles by mechanism: the one scorer of studies and tables, and how a table becomes profiles.
+"""Score profiles: the one scorer of studies and tables.
 
 N rows, Z features. Nothing is written here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-import numpy as np
 import pandas as pd
 
 from phenolens.core.bounds import Bounded, Count, Seed
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell, track
-from phenolens.core.provenance import provenance
 from phenolens.profiles.activity import activity
 from phenolens.profiles.average_precision import Of, mean_average_precision, rankable
 from phenolens.profiles.candidates import NAMED, HeldOut, impossible_scores, list_separator
@@ -33,16 +31,15 @@ from phenolens.profiles.nsc import (
     one_row_a_treatment,
     score_of,
 )
-from phenolens.profiles.profiles import METADATA, metadata, named_summaries, treatment_profiles, well_profiles
+from phenolens.profiles.profiles import METADATA, metadata
 from phenolens.profiles.read_table import ForeignTable
+from phenolens.profiles.table_profiles import Profiles, TableConfig, profiles_of
 from phenolens.profiles.uncertainty import AveragedOver, ShuffledLabels, shuffled_labels
-from phenolens.profiles.validate import feature_matrix, repeated_rows, without_non_finite
-from phenolens.profiles.whitening import Recipe, Whitening, apply_whitening, fit_whitening
+from phenolens.profiles.whitening import Recipe
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-Rows = Literal["cells", "wells", "treatments"]
 COUNTS = ("protocol", "accuracy", "n_treatments", "n_correct", "ci_low", "ci_high")
 BY_CHANCE = ("chance", "shuffled", "p_value")
 
@@ -77,24 +74,6 @@ class ScoreConfig(EvaluateConfig):
     similarity: Similarity = "cosine"  # how near two profiles are
     dropped_mechanisms: DroppedMechanisms = "stay"  # candidates of mechanisms that no query can find
     averaged_over: AveragedOver = "treatments"  # compounds: each counts once, however many doses it has
-
-
-@dataclass(frozen=True)
-class TableConfig(Bounded):
-    """How the rows of a table become profiles of treatments."""
-
-    rows: Literal["auto", "cells", "wells", "treatments"] = "auto"  # what a row is; auto: from plate and well
-    statistics: str = "mean"  # of a well's cells: mean, median, sd, mad, trimmed, q25 ..., joined by +
-    min_cells: Count = 1  # wells with fewer cells are left out and listed
-    well_statistic: Literal["median", "mean", "trimmed", "cells"] = "median"  # over wells; cells: weighted mean
-    positive_controls: Literal["left out", "counted"] = "left out"  # rows of role other that hold a treated dose
-    non_finite: Literal["refused", "features", "rows"] = "refused"  # what is left out on a NaN or infinity
-    duplicates: Literal["refused", "left out"] = "refused"  # rows that repeat another, number for number
-
-    def __post_init__(self) -> None:
-        """Validate the settings."""
-        super().__post_init__()
-        named_summaries(self.statistics)
 
 
 def held_out(protocol: str) -> tuple[HeldOut, ...]:
@@ -164,121 +143,13 @@ def scored(matching: Matching, config: ScoreConfig) -> Scored:
     )
 
 
-@dataclass(frozen=True)
-class Profiles:
-    """The profiles of a table: wells as given, whitened, and the treatments made of them."""
-
-    rows: Rows  # what a row of the table was
-    wells: AnnData | None  # before scaling; None where a row is a treatment
-    whitened: AnnData  # the rows that scaling and whitening were fitted on and applied to
-    treatments: AnnData
-    whitening: Whitening
-    left_out: dict[str, list[str]] = field(default_factory=dict)  # by why: names of features, rows, wells
-
-    def queries(self, config: ScoreConfig) -> AnnData:
-        """The rows to match."""
-        if config.queries == "treatments":
-            return self.treatments
-        if self.wells is None:
-            raise InputError("--queries wells: a row of this table is a treatment; expected rows of wells or cells")
-        return self.whitened
-
-
-def profiles_of(parts: Iterable[AnnData], config: TableConfig, recipe: Recipe) -> Profiles:
-    """Profiles of wells and treatments from a table that comes in parts, each of whole wells.
-
-    InputError on anything that cannot be computed with, naming the row and feature; nothing is left out unasked.
-    """
-    rows, parts = kind_of_rows(iter(parts), config.rows)
-    left_out: dict[str, list[str]] = {}
-    parts = _without_repeated_rows(parts, config, left_out)
-    if rows == "cells":
-        as_asked = {"refused": "refused", "features": "features left out", "rows": "cells left out"}
-        given = well_profiles(
-            parts,
-            statistics=config.statistics,
-            min_cells=config.min_cells,
-            non_finite=as_asked[config.non_finite],  # type: ignore[arg-type]
-        )
-        about = provenance(given)
-        left_out["wells with too few cells"] = [f"{well['plate']}_{well['well']}" for well in about["wells_left_out"]]
-        left_out["features that are not finite"] = about["features_left_out"]
-    else:
-        given = _one_table(parts)
-        if config.non_finite != "refused":
-            what: Literal["features", "rows"] = config.non_finite
-            given, left_out[f"{what} that are not finite"] = without_non_finite(given, left_out=what)
-    feature_matrix(given)
-    whitening = fit_whitening(given, recipe)
-    left_out["features without spread"] = list(whitening.constant_features)
-    whitened = apply_whitening(given, whitening)
-    if rows == "treatments":
-        treatments = whitened
-    else:
-        treatments = treatment_profiles(
-            whitened, statistic=config.well_statistic, positive_controls=config.positive_controls
-        )
-    wells = None if rows == "treatments" else given
-    return Profiles(rows, wells, whitened, treatments, whitening, {why: n for why, n in left_out.items() if n})
-
-
-def kind_of_rows(parts: Iterator[AnnData], asked: str) -> tuple[Rows, Iterator[AnnData]]:
-    """What a row is, and all parts again: cells where most wells of the first part have several rows, else wells.
-
-    Rows are treatments where there is no well column and every treatment is in one row.
-    """
-    first = next(parts, None)
-    if first is None:
-        raise InputError("table: no rows; expected at least one")
-    again = chain([first], parts)
-    if asked != "auto":
-        return cast(Rows, asked), again
-    obs = metadata(first, ("plate", "well", "treatment", "role"), what="table")
-    counts = obs.groupby(["plate", "well"]).size()
-    if counts.median() > 1:
-        return "cells", again
-    if (obs["well"] != obs.index).any():
-        return "wells", again
-    whole = list(again)  # a table without wells is held whole anyway: a treatment may be on another plate
-    known = pd.concat([metadata(part, ("treatment", "role"), what="table") for part in whole])
-    unique = known.loc[known["role"] == "treated", "treatment"].is_unique
-    return ("treatments" if unique else "wells"), iter(whole)
-
-
-def _without_repeated_rows(
-    parts: Iterable[AnnData], config: TableConfig, left_out: dict[str, list[str]]
-) -> Iterator[AnnData]:
-    """Each part without rows that repeat an earlier one number for number, on any plate; InputError unless asked."""
-    seen: set[bytes] = set()
-    n_rows = 0
-    for part in parts:
-        n_rows += part.n_obs
-        repeated = repeated_rows(np.asarray(part.X), seen=seen)
-        if not repeated.any():
-            yield part
-            continue
-        names = np.asarray(part.obs_names)[repeated]
-        if config.duplicates == "refused":
-            raise InputError(
-                f'table: row "{names[0]}" repeats another row in all {part.n_vars} features ({len(names):,} such rows '
-                f'of the {n_rows:,} read so far); remove them, or have them left out (--duplicates "left out")'
-            )
-        left_out.setdefault("rows that repeat another", []).extend(map(str, names))
-        yield part[~repeated].copy()
-
-
-def _one_table(parts: Iterable[AnnData]) -> AnnData:
-    import anndata
-
-    tables = list(parts)
-    first = list(tables[0].var_names)
-    for table in tables[1:]:
-        if list(table.var_names) != first:
-            other = next((name for name in table.var_names if name not in first), "another order or number")
-            raise InputError(f'table: its parts have different features (first difference: "{other}")')
-    table = tables[0] if len(tables) == 1 else anndata.concat(tables, merge="same")
-    table.uns.update(tables[0].uns)
-    return table
+def matched_rows(profiles: Profiles, config: ScoreConfig) -> AnnData:
+    """The rows to match."""
+    if config.queries == "treatments":
+        return profiles.treatments
+    if profiles.wells is None:
+        raise InputError("--queries wells: a row of this table is a treatment; expected rows of wells or cells")
+    return profiles.whitened
 
 
 def precision_of(profiles: Profiles, of: Of, config: ScoreConfig) -> pd.DataFrame | None:
@@ -381,7 +252,7 @@ def evaluate_table(
             )
     table = ForeignTable(path, columns)
     profiles = profiles_of(table.parts(), config, recipe)
-    matchings, absent = matchings_of(profiles.queries(score), score)
+    matchings, absent = matchings_of(matched_rows(profiles, score), score)
     is_control = profiles.whitened.obs[METADATA["role"]] == "control"
     if score.against_controls and (profiles.wells is None or not is_control.any()):
         raise InputError("--against-controls: expected a table of cells or wells with control rows (--control DMSO)")
@@ -389,6 +260,7 @@ def evaluate_table(
     activities = activities_of(profiles.whitened, score) if can_compare else {}
     if note := list_note(metadata(profiles.treatments, ("moa",))["moa"], score):
         table.notes.add(note)
+    table.notes |= set(profiles.notes)
     _report(table, profiles)
     for why in absent.values():
         tell(f"not scored: {why}")

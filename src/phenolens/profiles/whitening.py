@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from phenolens.core.bounds import Bounded, Count, NotNegative
+from phenolens.core.bounds import Bounded, Count, NotNegative, Positive
 from phenolens.core.errors import InputError
 from phenolens.core.provenance import KEY, provenance, provenance_text
 from phenolens.profiles.profiles import metadata
@@ -39,6 +39,8 @@ class Recipe(Bounded):
 
     scaling: Literal["zscore", "robust", "centre", "none"] = "zscore"  # robust: median and 1.4826 x MAD
     scaled_over: Extent = "all"  # rows that share one centre and one scale
+    # scaled values beyond this are set to it, in standard deviations of the controls; left out: as they are
+    largest_deviation: Positive | None = None
     whitening: Literal["pca", "zca", "none"] = "pca"  # zca is rotated back, so that features keep their names
     whitened_over: Extent = "all"  # rows that share one whitening
     learnt_on: Literal["controls", "everything", "treatments"] = "controls"  # treatments: docs/scoring.md
@@ -48,6 +50,12 @@ class Recipe(Bounded):
     n_components: Count | None = None  # number of leading directions to keep; left out: all
     constant_features: Literal["refused", "left out"] = "refused"  # those without spread among a group's controls
     coral: Literal["none", "batch", "plate"] = "none"  # align the controls of each with all controls (TVN)
+
+    def __post_init__(self) -> None:
+        """Validate the settings."""
+        super().__post_init__()
+        if self.largest_deviation is not None and self.scaling not in ("zscore", "robust"):
+            raise InputError(f"--largest-deviation: goes with --scaling zscore or robust, not {self.scaling}")
 
     @property
     def needs_learning(self) -> bool:
@@ -112,6 +120,7 @@ def whiten(
     n_components: Count | None = None,
     constant_features: Literal["refused", "left out"] = "refused",
     coral: Literal["none", "batch", "plate"] = "none",
+    largest_deviation: Positive | None = None,
 ) -> AnnData:
     """Scale and whiten profiles with parameters fitted on their control rows.
 
@@ -128,6 +137,7 @@ def whiten(
         n_components: number of leading directions to keep; None keeps all.
         constant_features: what to do with features without spread among the controls of any group.
         coral: align the controls of each batch or plate with all controls afterwards (TVN).
+        largest_deviation: scaled values beyond this are set to it; None leaves them as they are.
 
     Returns:
         A new table of the same rows and obs. `uns["phenolens"]` holds the settings and, for each fit, its rank and how
@@ -149,6 +159,7 @@ def whiten(
         n_components=n_components,
         constant_features=constant_features,
         coral=coral,
+        largest_deviation=largest_deviation,
     )
     return apply_whitening(profiles, fit_whitening(profiles, recipe))
 
@@ -191,7 +202,7 @@ def fit_whitening(profiles: AnnData, recipe: Recipe | None = None) -> Whitening:
         group: _centre_and_scale(numbers[rows][:, ~constant], recipe)
         for group, rows in _learning_rows(learn, groups[recipe.scaled_over], at_least=2)
     }
-    scaled = _by_group(numbers[:, ~constant], groups[recipe.scaled_over], centre_and_scale, _scale)
+    scaled = _clipped(_by_group(numbers[:, ~constant], groups[recipe.scaled_over], centre_and_scale, _scale), recipe)
     refuse_too_large(scaled, names[~constant], what="profiles", after=SCALED)
     whitening = Whitening.of(
         recipe,
@@ -218,7 +229,7 @@ def apply_whitening(profiles: AnnData, whitening: Whitening) -> AnnData:
     recipe = whitening.recipe
     numbers = feature_matrix(profiles[:, list(whitening.features)])
     groups = _groups(profiles, recipe)
-    numbers = _by_group(numbers, groups[recipe.scaled_over], whitening.centre_and_scale, _scale)
+    numbers = _clipped(_by_group(numbers, groups[recipe.scaled_over], whitening.centre_and_scale, _scale), recipe)
     refuse_too_large(numbers, whitening.features, what="profiles", after=SCALED)
     numbers = _by_group(numbers, groups[recipe.whitened_over], whitening.centre_and_matrix, _rotate)
     numbers = _by_group(numbers, groups[recipe.coral], whitening.alignment, np.matmul)
@@ -307,6 +318,11 @@ def _alignment(
         group: (matrix_power(second_moment(whitened[rows]) + identity, -0.5) @ to_all,)
         for group, rows in _learning_rows(learn, groups[recipe.coral], at_least=1)
     }
+
+
+def _clipped(scaled: np.ndarray, recipe: Recipe) -> np.ndarray:
+    largest = recipe.largest_deviation
+    return scaled if largest is None else scaled.clip(-largest, largest)
 
 
 def _scale(rows: np.ndarray, centre: np.ndarray, scale: np.ndarray) -> np.ndarray:

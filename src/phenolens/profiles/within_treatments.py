@@ -131,11 +131,13 @@ def fit_within_treatments(tables: Iterable[AnnData], recipe: Recipe) -> Whitenin
 
 def _refuse_settings_of_controls(recipe: Recipe) -> None:
     """InputError on a setting that only a fit on controls has."""
-    fixed = {"whitened_over": "all", "scaling": "zscore", "estimate": "sample", "coral": "none"}
+    fixed: dict[str, str | None] = {"whitened_over": "all", "scaling": "zscore", "estimate": "sample", "coral": "none"}
+    fixed["largest_deviation"] = None
     for name, value in fixed.items():
         if getattr(recipe, name) != value:
             flag = f"--{name.replace('_', '-')} {getattr(recipe, name)}"
-            raise InputError(f"{flag}: --learnt-on treatments supports only {value}; leave it out")
+            other = "does not support it" if value is None else f"supports only {value}"
+            raise InputError(f"{flag}: --learnt-on treatments {other}; leave it out")
 
 
 def _moments(tables: Iterable[AnnData], aligned: Extent) -> Moments:
