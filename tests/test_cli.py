@@ -72,7 +72,7 @@ def test_an_unknown_verb_is_refused_with_the_nearest(said):
         ("train S --steps=1.5", ["--steps 1.5", "an integer"]),
         ("train S --steps --seed 1", ["--steps", "an integer"]),
         ("train", ["study", "--help"]),
-        ("crop S", ["--source", "--layout", "--help"]),
+        ("crop S", ["--source", "--help"]),
         ("crop S --sourc x", ["--sourc", "--source"]),
         ("evaluate S --whitening bogus", ["--whitening", "pca", "zca", "none"]),
         ("run S --source x --layout table --also pca vea", ["--also", "'vea'", "vae"]),

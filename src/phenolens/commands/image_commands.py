@@ -29,7 +29,9 @@ from phenolens.profiles.evaluate import EvaluateConfig
 from phenolens.screens.bbbc021 import PLATE
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.download import FetchConfig, fetch_bbbc021
+from phenolens.screens.guess_layout import Guess, guess_layout
 from phenolens.screens.layouts import LAYOUTS
+from phenolens.screens.plate_map import write_template
 from phenolens.screens.screen import Treatments
 from phenolens.simulation.simulate import SimulateConfig
 from phenolens.simulation.simulate import simulate as simulate_screen
@@ -108,6 +110,7 @@ class CheckConfig(Bounded):
     treatments: Treatments = "all"  # controls and treatments of known mechanism only, or all
     skip_missing: bool = False  # count fields without an image or a label instead of stopping at the first
     sample: Count = SAMPLE  # fields whose pixels are checked for size, type and quality, and in which nuclei are found
+    template: Path | None = None  # CSV to write: a plate map of the wells that are found, to fill in
     overlay: Path | None = None  # PNG to write: one field with its nuclei outlined; nothing else is written
     overlay_field: tuple[str, str, int] | None = None  # plate, well, site; default: the median field of the sample
     # how nuclei are found: by the built-in method, or by Cellpose (an extra)
@@ -138,7 +141,7 @@ class CheckConfig(Bounded):
 def check(
     source: Positional[AnyPath],
     *,
-    layout: LayoutName,
+    layout: LayoutName | None = None,
     reading: LayoutConfig = LayoutConfig(),
     checking: CheckConfig = CheckConfig(),
 ) -> pd.DataFrame:
@@ -146,7 +149,7 @@ def check(
 
     Args:
         source: Folder with the images and tables, or with the crop set.
-        layout: File layout of the source; docs/formats.md describes each.
+        layout: File layout of the source; docs/formats.md describes each. Left out, it is guessed.
         reading: Table, plate map, channels, controls and centres of the source.
         checking: What is checked; with `overlay="nuclei.png"` the nuclei of one field are outlined.
 
@@ -158,7 +161,9 @@ def check(
         InputError: The source cannot be used.
     """
     folder = Path(source)
-    _check_overlay(folder, layout, checking)
+    guess = guess_layout(folder, reading) if layout is None else Guess(layout, reading)
+    layout, reading = guess.layout, guess.config
+    _check_files(folder, layout, checking)
     checked = check_source(
         folder,
         layout=layout,
@@ -168,8 +173,12 @@ def check(
         sample=checking.sample,
     )
     nuclei = _nuclei(checked, layout, checking) if checking.finds_nuclei else []
-    possible, impossible = _scores(checked)
-    found = [(*row, False) for row in (*checked.there, *possible, *nuclei)]
+    if checking.template is not None:
+        write_template(checked.screen, checking.template, has_treatments=checked.has_treatments)
+        nuclei.append(("template", f"{checking.template}: a row per well, to fill in and give as --plate-map"))
+    guessed = [("guessed", str(guess))] if guess.why else []
+    possible, impossible = _scores(checked) if checked.has_treatments else ([], [])
+    found = [(*row, False) for row in (*guessed, *checked.there, *possible, *nuclei)]
     found += [(*row, True) for row in (*checked.missing, *impossible)]
     table = pd.DataFrame(found, columns=["what", "found", "missing"])
     table.attrs["next"] = _crop_command(folder, layout, reading, checking, checked)
@@ -188,9 +197,13 @@ def _scores(checked: Checked) -> tuple[list[tuple[str, str]], list[tuple[str, st
     return [("scores", ", ".join(possible)), *([("activity", weak)] if weak else [])], [*absent.items()]
 
 
-def _check_overlay(source: Path, layout: LayoutName, config: CheckConfig) -> None:
+def _check_files(source: Path, layout: LayoutName, config: CheckConfig) -> None:
     """InputError on settings that do not go together, before anything is read."""
     overlay = config.overlay
+    if config.template is not None:
+        _check_new_file("template", config.template, ".csv", source)
+        if config.template.exists():
+            raise InputError(f"--template {config.template}: already exists; name a new file")
     if overlay is None and config.overlay_field is not None:
         raise InputError("--overlay-field: requires --overlay FILE.png, the picture of that field")
     if config.finds_nuclei and not LAYOUTS[layout].has_fields:
@@ -201,13 +214,18 @@ def _check_overlay(source: Path, layout: LayoutName, config: CheckConfig) -> Non
         config.nuclei(layout)
     if overlay is None:
         return
-    if overlay.suffix.lower() != ".png":
-        raise InputError(f"--overlay {overlay}: expected a file name that ends in .png")
-    if not overlay.parent.is_dir() or overlay.is_dir():
-        found = "is a folder" if overlay.is_dir() else f"there is no folder {overlay.parent}"
-        raise InputError(f"--overlay {overlay}: {found}; name a file in an existing folder")
-    if overlay.resolve().is_relative_to(source.resolve()):
-        raise InputError(f"--overlay {overlay}: is inside the source, which is never written to; name a file elsewhere")
+    _check_new_file("overlay", overlay, ".png", source)
+
+
+def _check_new_file(flag: str, path: Path, ending: str, source: Path) -> None:
+    """InputError unless `path` names a file with that ending in a folder outside the source."""
+    if path.suffix.lower() != ending:
+        raise InputError(f"--{flag} {path}: expected a file name that ends in {ending}")
+    if not path.parent.is_dir() or path.is_dir():
+        found = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise InputError(f"--{flag} {path}: {found}; name a file in an existing folder")
+    if path.resolve().is_relative_to(source.resolve()):
+        raise InputError(f"--{flag} {path}: is inside the source, which is never written to; name a file elsewhere")
 
 
 def _nuclei(checked: Checked, layout: LayoutName, checking: CheckConfig) -> list[tuple[str, str]]:
@@ -241,6 +259,10 @@ def _crop_command(
     """The whole `phenolens crop` line for what was checked; only settings that are not the defaults are in it."""
     command = ["phenolens", "crop", "STUDY", "--source", str(source), "--layout", layout]
     command += flags_of(asdict(reading), asdict(LayoutConfig()))
+    if not checked.has_treatments:
+        plate_map = str(checking.template or "PLATE_MAP.csv")
+        hint = "fill it in first" if checking.template else "--template PLATE_MAP.csv writes one to fill in"
+        return f"{shlex.join(['phenolens', 'check', *command[4:], '--plate-map', plate_map])} ({hint})"
     if not checked.screen.treatments["moa"].notna().any():
         command += ["--treatments", "all"]
     if checking.skip_missing:
@@ -261,7 +283,7 @@ def crop(
     study: Positional[AnyPath],
     *,
     source: AnyPath,
-    layout: LayoutName,
+    layout: LayoutName | None = None,
     reading: LayoutConfig = LayoutConfig(),
     cropping: CropConfig = CropConfig(),
     parallel: AtOnce = AtOnce(),
@@ -271,7 +293,8 @@ def crop(
     Args:
         study: The study's folder; it is created when it is new or empty.
         source: Folder with the images and tables, or with the crop set.
-        layout: File layout of the source (docs/formats.md): a BBBC021 download, the public crop set, ...
+        layout: File layout of the source (docs/formats.md): a BBBC021 download, the public crop set, ... Left out,
+            it is guessed from the names of the files.
         reading: Table, plate map, channels, controls and centres of the source.
         cropping: Which crops are cut, and how: `crop_px=68, cells="found"`.
         parallel: How many processes work at once; the crops are the same.
@@ -283,6 +306,10 @@ def crop(
         InputError: The source cannot be used, or the folder holds something else; nothing is half-written.
     """
     pipeline.check_source(Path(source))
+    if layout is None:
+        guess = guess_layout(Path(source), reading)
+        tell(str(guess))
+        layout, reading = guess.layout, guess.config
     with Study.begun(Path(study)) as begun:
         store = pipeline.crop(
             begun, source=Path(source), layout=layout, config=cropping, reading=reading, at_once=parallel

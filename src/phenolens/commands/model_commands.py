@@ -86,7 +86,7 @@ def run(
     study: Positional[AnyPath],
     *,
     source: AnyPath,
-    layout: LayoutName,
+    layout: LayoutName | None = None,
     also: tuple[ModelName, ...] = ("pca",),
     reading: LayoutConfig = LayoutConfig(),
     cropping: CropConfig = CropConfig(),
@@ -104,7 +104,8 @@ def run(
     Args:
         study: The study's folder; it is created when it is new or empty.
         source: Folder with the images and tables, or with the crop set.
-        layout: File layout of the source (docs/formats.md): a BBBC021 download, the public crop set, ...
+        layout: File layout of the source (docs/formats.md): a BBBC021 download, the public crop set, ... Left out,
+            it is guessed from the names of the files.
         also: Further models to train and score, for comparison.
         reading: Table, plate map, channels, controls and centres of the source.
         cropping: How crops are cut.

@@ -17,10 +17,11 @@ from phenolens.crops.centres_on_pixels import CentresHeld
 from phenolens.crops.grey_values import SAMPLE, grey_range, refuse_raised, sampled_fields
 from phenolens.crops.nuclei import NucleiConfig, label_nuclei
 from phenolens.crops.quality_control import TILE_PX, detector_maximum, field_quality, quality_flags
-from phenolens.crops.source import Source, open_source
+from phenolens.crops.source import Source, open_source, source_of_fields, with_whole_files
 from phenolens.screens.config import LayoutConfig
-from phenolens.screens.layouts import centres_path
-from phenolens.screens.read_image import read_field
+from phenolens.screens.layouts import centres_path, layout_named
+from phenolens.screens.plate_map import NoTreatments, shortened
+from phenolens.screens.read_image import Headers, read_field
 from phenolens.screens.screen import FIELD, Screen, Selection, Treatments, where_of
 
 MOST_NAMED = 4  # flagged fields that are named; more are counted
@@ -30,12 +31,13 @@ Rows = list[tuple[str, str]]  # what, and what was found
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found: rows of `there` and `missing`; `has_cells` says whether centres or crops are given."""
+    """What was found: rows of `there` and `missing`; `has_cells` and `has_treatments` say what is given."""
 
     screen: Screen
     there: tuple[tuple[str, str], ...]
     missing: tuple[tuple[str, str], ...]
     has_cells: bool
+    has_treatments: bool = True
 
 
 def check_source(
@@ -53,7 +55,12 @@ def check_source(
     """
     source, config = Path(source), config or LayoutConfig()
     selection = Selection(treatments, skip_missing=skip_missing)
-    opened = open_source(source, layout=layout, config=config, selection=selection)
+    try:
+        opened = open_source(source, layout=layout, config=config, selection=selection)
+    except NoTreatments as error:
+        if not layout_named(layout).has_fields:
+            raise
+        return _without_treatments(error, layout=layout, config=config, skip_missing=skip_missing, sample=sample)
     if opened.field_px is None:
         assert opened.cells is not None
         crops, _ = opened.read(opened.cells.iloc[:1], None)
@@ -75,6 +82,28 @@ def check_source(
     if opened.cells is None:
         missing.append(("centres of cells", f"no {of_cells}: give them with --centres, or crop finds the cells"))
     return Checked(opened.screen, (("layout", layout), *there), tuple(missing), has_cells=opened.cells is not None)
+
+
+def _without_treatments(
+    error: NoTreatments, *, layout: str, config: LayoutConfig, skip_missing: bool, sample: int
+) -> Checked:
+    """The images of a source whose treatments are not known, and what is missing."""
+    headers = Headers()
+    screen = with_whole_files(error.screen, headers, skip_missing=skip_missing)
+    opened = source_of_fields(screen, None, headers=headers)
+    table, wells = screen.table, screen.wells
+    there = [
+        ("layout", layout),
+        ("plates", f"{table['plate'].nunique()}: {shortened(sorted(table['plate'].unique()))}"),
+        ("wells", f"{len(wells)}: {shortened(sorted(wells['well'].unique()))}"),
+        ("sites", f"{_range(table.groupby(['plate', 'well']).size())} a well, {len(table):,} fields in all"),
+        ("channels", ", ".join(screen.channels)),
+        *_sampled_images(opened, sample=sample, config=config, of_cells=""),
+        *(("note", note) for note in screen.notes),
+    ]
+    missing = _counted(dict(screen.left_out))
+    missing += [("chunks", str(opened.missing_chunks))] if opened.missing_chunks is not None else []
+    return Checked(screen, tuple(there), (*missing, ("treatments", str(error))), has_cells=False, has_treatments=False)
 
 
 def _contents(screen: Screen, images: Rows) -> tuple[Rows, Rows]:

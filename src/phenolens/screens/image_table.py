@@ -14,7 +14,7 @@ import pandas as pd
 from phenolens.core.errors import InputError
 from phenolens.screens.config import LayoutConfig, chosen_channels
 from phenolens.screens.image_files import IMAGE_SUFFIXES, ImageReference, count_unnamed, file_on_disk
-from phenolens.screens.plate_map import known_columns, lacking, read_as_text, shortened, with_treatments
+from phenolens.screens.plate_map import known_columns, lacking_column, read_as_text, shortened, with_treatments
 from phenolens.screens.repeated_images import refuse_repeated_images
 from phenolens.screens.screen import Screen
 
@@ -148,7 +148,7 @@ def _screen(
     fields = known_columns(raw, source=table.name, named=config.named_columns, read=read)
     for name in ("plate", "well"):
         if name not in fields:
-            raise lacking(name, table)
+            raise lacking_column(name, table)
     n_unnamed = count_unnamed(source, (str(text) for text in files.to_numpy().ravel() if pd.notna(text)))
     chosen = files[list(channels.values())].set_axis([f"{FILE}{ours}" for ours in channels], axis=1)
     return with_treatments(

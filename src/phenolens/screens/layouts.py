@@ -14,6 +14,7 @@ from phenolens.screens.image_files import choosing, with_files
 from phenolens.screens.image_table import locations_folder, read_deepprofiler, read_loaddata, read_table
 from phenolens.screens.instrument_index import read_index
 from phenolens.screens.ome_zarr import read_ome_zarr
+from phenolens.screens.plate_map import NoTreatments
 from phenolens.screens.repeated_images import refuse_repeated_images
 from phenolens.screens.scportrait import open_h5sc
 from phenolens.screens.screen import FinishedCrops, Screen, Selection
@@ -54,9 +55,16 @@ def _fields(
     def opened(source: Path, config: LayoutConfig, selection: Selection) -> Opened:
         if not source.is_dir():
             raise InputError(f"{source}: no such folder; give the folder that holds the images")
-        whole = read(source, config=config, skip_missing=selection.skip_missing)
-        found = with_files(selection.of(whole), skip_missing=selection.skip_missing)
-        return choosing(refuse_repeated_images(found), config, axes=axes), None
+
+        def whole_files(screen: Screen) -> Screen:
+            found = with_files(screen, skip_missing=selection.skip_missing)
+            return choosing(refuse_repeated_images(found), config, axes=axes)
+
+        try:
+            whole = read(source, config=config, skip_missing=selection.skip_missing)
+        except NoTreatments as error:
+            raise NoTreatments(str(error), whole_files(error.screen)) from None
+        return whole_files(selection.of(whole)), None
 
     return opened
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from phenolens.core.errors import InputError
-from phenolens.core.files import sha256
+from phenolens.core.files import sha256, write_whole
 from phenolens.core.names import clean_name, clean_names, nearest
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.csv_table import column_names, numbers, read_csv, refuse_repeated, refuse_rows
@@ -122,7 +122,7 @@ def _flag(ours: str | None) -> str:
     return FLAGS.get(str(ours), f"--{ours}-column")
 
 
-def lacking(ours: str, source: str | Path) -> InputError:
+def lacking_column(ours: str, source: str | Path) -> InputError:
     """The error for a table without a column that it needs."""
     names = f"it may be called {', '.join(NAMES[ours])}, or name it with {_flag(ours)}"
     return InputError(f"{source}: no column for the {ours} ({names})")
@@ -138,12 +138,47 @@ def read_plate_map(path: Path, *, named: Mapping[str, str] | None = None) -> pd.
     known = known_columns(read_as_text(path), source=path.name, named=named)
     for name in ("well", "compound"):
         if name not in known:
-            raise InputError(f"{lacking(name, path)}; a plate map has one row per well")
+            raise InputError(f"{lacking_column(name, path)}; a plate map has one row per well")
     keys = ["plate", "well"] if "plate" in known else ["well"]
     refuse_repeated(known, keys, source=path.name, expected="one row per well")
     if "site" in known:
         known = known.astype({"site": str}).rename(columns={"site": f"{UNREAD}{path.name}: site"})
     return known
+
+
+def write_template(screen: Screen, path: Path, *, has_treatments: bool) -> None:
+    """Write a plate map with a row per well of the screen; treatments that are not known are empty, to be filled in."""
+    wells = screen.wells[["plate", "well", "compound", "concentration_um", "moa"]]
+    if not has_treatments:
+        wells = wells.assign(compound="", concentration_um="", moa="")
+    with write_whole(path) as file:
+        file.write(wells.to_csv(index=False).encode())
+
+
+class NoTreatments(InputError):
+    """A source whose files do not give the treatments; `screen` has its fields, all of the compound unknown."""
+
+    def __init__(self, message: str, screen: Screen) -> None:
+        """Keep the screen beside the message."""
+        super().__init__(message)
+        self.screen = screen
+
+
+def without_treatments(
+    fields: pd.DataFrame, channels: Sequence[str], *, folder: Path, notes: Sequence[str] = ()
+) -> Screen:
+    """The screen of fields whose treatments are not known, to look at its images."""
+    known = [name for name in fields if not str(name).startswith(UNREAD)]
+    table = fields[known].assign(
+        site=fields.get("site", 1),
+        batch=fields["plate"],
+        compound="unknown",
+        concentration_um=0.0,
+        moa=None,
+        role="treated",
+    )
+    ordered = table.sort_values(["plate", "well", "site"], kind="stable").reset_index(drop=True)
+    return Screen(ordered, tuple(channels), Path(folder), notes=tuple(notes))
 
 
 def with_treatments(
@@ -192,9 +227,11 @@ def with_treatments(
     fields = fields[~incomplete].reset_index(drop=True)
     map_path = config.plate_map_path(source)
     tables = [path for path in (table, map_path) if path is not None]
-    if not tables:
-        raise InputError(f"{source}: these files do not give the treatment of a well; give a CSV with --plate-map")
     fields = fields.assign(plate=clean_names(fields["plate"]))
+    unlabelled = without_treatments(fields, channels, folder=folder or source, notes=notes).leaving_out(counts)
+    if not tables:
+        message = f"{source}: these files do not give the treatment of a well; give a CSV with --plate-map"
+        raise NoTreatments(message, unlabelled)
     if map_path is not None:
         plate_map = read_plate_map(map_path, named=config.named_columns)
         columns = (*columns, *column_names(map_path))
@@ -206,6 +243,9 @@ def with_treatments(
                 f'{_flag(ours)} "{name}": no such column in {" or ".join(path.name for path in tables)} (found: '
                 f"{', '.join(columns[:MOST_NAMED])})"
             )
+    if "compound" not in fields:
+        message = f"{lacking_column('compound', tables[0].name)}; add it, or give a plate map with --plate-map"
+        raise NoTreatments(message, unlabelled)
     unread = [name for name in map(str, fields) if name.startswith(UNREAD)]
     if "concentration_um" not in fields:
         _refuse_unread_doses(unread)
@@ -334,7 +374,7 @@ def with_defaults(fields: pd.DataFrame, *, controls: Collection[str], source: st
     """
     fields = fields.copy()
     if "compound" not in fields:
-        raise InputError(f"{lacking('compound', source)}; add it, or give a plate map with --plate-map")
+        raise InputError(f"{lacking_column('compound', source)}; add it, or give a plate map with --plate-map")
     if "site" not in fields:
         fields["site"] = 1
     names = {clean_name(name).casefold() for name in controls}

@@ -21,7 +21,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig, chosen_channels, given_path
 from phenolens.screens.file_listing import without_hidden
-from phenolens.screens.plate_map import UNREAD, known_columns, lacking, shortened, with_treatments
+from phenolens.screens.plate_map import UNREAD, known_columns, lacking_column, shortened, with_treatments
 from phenolens.screens.screen import FIELD, METADATA, FinishedCrops, Screen, Selection, UInt16Array
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def open_h5sc(source: Path, config: LayoutConfig, selection: Selection) -> tuple
     of_cells = [name.removeprefix(prefix) for name in map(str, known) if name.startswith(prefix)]
     known = known[[name for name in known if not str(name).startswith(prefix)]]  # they differ from cell to cell
     if "well" not in known:
-        raise lacking("well", path)
+        raise lacking_column("well", path)
     rows = known.assign(path=np.arange(len(obs)).astype(str))
     for name, value in (("plate", path.stem), ("site", 1)):
         if name not in rows:

@@ -1,0 +1,202 @@
+"""Guess the layout of a source from the names of its files, and the pattern that the names of its images have."""
+
+import posixpath
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from phenolens.core.errors import InputError
+from phenolens.screens.bbbc021 import CROP_TABLE, CROPS_FOLDER, IMAGE_TABLE
+from phenolens.screens.config import LayoutConfig, given_path
+from phenolens.screens.csv_table import column_names
+from phenolens.screens.file_listing import files_under, is_hidden
+from phenolens.screens.filename_pattern import PLACE, matching
+from phenolens.screens.image_files import IMAGE_SUFFIXES
+from phenolens.screens.image_table import FILE, FILE_COLUMN, INDEX, URL_COLUMN, inputs_folder
+from phenolens.screens.instrument_index import index_files
+from phenolens.screens.instruments import INSTRUMENTS
+
+MOST_CHANNELS = 12  # different texts at one place of the names that may be channels
+MOST_FILES = 5_000  # whose names a pattern is made from
+LEAST_SHARE = 0.5  # of the images that a pattern must match
+WELL = re.compile(r"(?<![A-Za-z0-9{])[A-P]\d{1,2}(?![A-Za-z0-9])")
+# What a number or letter in a name means by what stands before it; the first that matches counts.
+OF_WELLS = (
+    (re.compile(r"(?<![A-Za-z0-9])([Rr])\d{1,3}([Cc])\d{1,3}(?!\d)"), r"\1{row}\2{column}"),
+    (re.compile(r"(?<![A-Za-z0-9])([Ww]ell[_ ]?)[A-Pa-p]\d{1,2}(?!\d)"), r"\1{well}"),
+    (WELL, "{well}"),
+    (re.compile(r"(?<![A-Za-z0-9{])[A-P]([ _-]{1,3})\d{1,2}(?!\d)"), r"{row}\1{column}"),
+)
+OF_NAMES = (
+    (re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"), "{guid}"),
+    (re.compile(r"(?<![A-Za-z])(s|S|f|F|fld ?|[Ff]ield[_ ]?|[Ss]ite[_ ]?|fov_?|FOV_?|[Pp]os_?)\d+"), r"\1{site}"),
+    (re.compile(r"(?<![A-Za-z])(w|W|ch|Ch|CH|c|C|[Cc]hannel[_ ]?)\d+"), r"\1{channel}"),
+    (re.compile(r"(?<![A-Za-z])([Zz]_?)\d+"), r"\1{z}"),
+    (re.compile(r"(?<![A-Za-z])([Tt]_?)\d+"), r"\1{t}"),
+)
+SEPARATORS = re.compile(r"([_\-. ()]+)")
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A layout, what follows for the reading of the source, and why; empty where it was given."""
+
+    layout: str
+    config: LayoutConfig
+    why: str = ""
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        flags = f"--layout {self.layout}"
+        flags += f' --pattern "{self.config.pattern}"' if self.layout == "pattern" else ""
+        return f"{flags} (guessed: {self.why})"
+
+
+def guess_layout(source: Path, config: LayoutConfig) -> Guess:
+    """The layout of a source, with the table or pattern that it needs; no image is opened.
+
+    Raises InputError where the names of its files say none.
+    """
+    source = Path(source)
+    if not source.is_dir():
+        raise InputError(f"{source}: no such folder; give the folder that holds the images")
+    if config.pattern:
+        return Guess("pattern", config, "a pattern is given")
+    for layout, table, why in _by_tables(source, config):
+        return Guess(layout, replace(config, table=table), why)
+    if source.suffix == ".zarr" or any(
+        path.suffix == ".zarr" and not is_hidden(path.name) for path in source.iterdir()
+    ):
+        return Guess("ome-zarr", config, "folders are named *.zarr")
+    files, _ = files_under(source)
+    indexes = index_files(files)
+    if indexes:
+        return Guess("index", config, f"there is {indexes[0]}")
+    images = [path for path in files if path.lower().endswith(IMAGE_SUFFIXES)]
+    for pattern, why in _by_names(source, images):
+        return Guess("pattern", replace(config, pattern=pattern), why)
+    found = f"its files are such as {images[0] if images else files[0]}" if files else "the folder is empty"
+    raise InputError(
+        f"{source}: the layout cannot be guessed ({found}); name it with --layout, or the names of the images with "
+        f"--pattern, such as {{plate}}/{{well}}_s{{site}}_w{{channel}}.tif or {', '.join(INSTRUMENTS)}"
+    )
+
+
+def _by_tables(source: Path, config: LayoutConfig) -> Iterator[tuple[str, Path | None, str]]:
+    """Layouts that a table or file in the source is of."""
+    names = sorted(path.name for path in source.iterdir() if path.is_file() and not is_hidden(path.name))
+    if {IMAGE_TABLE, f"{IMAGE_TABLE}.gz"} & set(names):
+        yield "bbbc021", config.table, f"there is {IMAGE_TABLE}"
+    if CROP_TABLE in names and (source / CROPS_FOLDER).is_dir():
+        yield "cropset", config.table, f"there is {CROPS_FOLDER}"
+    if any(name.endswith(".h5sc") for name in names) or (config.table and config.table.suffix == ".h5sc"):
+        yield "h5sc", config.table, "a file is named *.h5sc"
+    if (inputs_folder(source) / INDEX).is_file():
+        yield "deepprofiler", config.table, f"there is {INDEX.as_posix()}"
+    tables = [given_path(config.table, source)] if config.table else [source / name for name in names]
+    for path in sorted(tables, key=lambda path: path.name not in ("images.csv", "load_data.csv")):
+        if path.suffix.lower() not in (".csv", ".tsv", ".txt", ".xlsx", ".parquet") or not path.is_file():
+            continue
+        try:
+            columns = column_names(path)
+        except InputError:
+            continue
+        given = config.table if path.name in ("images.csv", "load_data.csv") else config.table or path
+        if any(FILE_COLUMN.match(column) or URL_COLUMN.match(column) for column in columns):
+            yield "loaddata", given if path.name != "images.csv" else path, f"{path.name} names files of images"
+        if any(column.startswith(FILE) for column in columns):
+            yield "table", given if path.name != "load_data.csv" else path, f"{path.name} names files of images"
+
+
+def _by_names(source: Path, images: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Patterns of an instrument, or made from the names, that most images have; the best first."""
+    matched = {}
+    for name, instrument in INSTRUMENTS.items():
+        found, _ = matching(source, images, pattern=name)
+        matched[name] = (len(found), f"names are those of {instrument.title}")
+    matched = {name: kind for name, kind in matched.items() if kind[0] > LEAST_SHARE * len(images)}
+    for name in sorted(matched, key=lambda name: -matched[name][0]):
+        yield name, matched[name][1]
+    pattern = proposed_pattern(images)
+    if pattern:
+        found, _ = matching(source, images, pattern=pattern)
+        if len(found) > LEAST_SHARE * len(images):
+            yield pattern, f"{len(found):,} of {len(images):,} images match"
+
+
+def proposed_pattern(images: Sequence[str]) -> str:
+    """A pattern made from the names of images; empty where no well is in them."""
+    paths = images[:: max(1, len(images) // MOST_FILES)]
+    names = [path.rsplit("/", 1)[-1] for path in paths]
+    wells = [WELL.findall(name) for name in names]
+    n_kinds = [
+        len({found[place] for found in wells if len(found) > place}) for place in range(max(map(len, wells), default=0))
+    ]
+    place = n_kinds.index(max(n_kinds)) if n_kinds else 0  # P1_B02_F01: the well has the most kinds
+    groups: defaultdict[tuple[int, ...], list[list[list[str]]]] = defaultdict(list)
+    for path in paths:
+        parts = [SEPARATORS.split(part) for part in _marked(path, well_place=place)]
+        groups[tuple(len(part) for part in parts)].append(parts)
+    if not groups:
+        return ""
+    alike = max(groups.values(), key=len)
+    taken = {name for parts in alike[:1] for part in parts for token in part for name, _ in PLACE.findall(token)}
+    columns = list(zip(*(parts[-1] for parts in alike)))
+    at = next((place for place, column in enumerate(columns) if "{well}" in column[0] or "{row}" in column[0]), 0)
+    written = ["".join(_token(column, taken, before_well=place < at) for place, column in enumerate(columns))]
+    for depth in range(len(alike[0]) - 2, -1, -1):  # folders, from the file's own
+        folders = ["".join(parts[depth]) for parts in alike]
+        above = "".join("".join(part) for part in alike[0][:depth])
+        if len(set(folders)) == 1:
+            written.append(folders[0])
+        elif "{well}" in above or "{row}" in above:
+            written.append(_token(folders, taken))
+        else:
+            written.append("*" if "plate" in taken else "{plate}")
+            taken.add("plate")
+    pattern = "/".join(reversed(written))
+    while "/" in pattern and "{" not in pattern.split("/")[0]:  # the end of a path is enough
+        pattern = pattern.split("/", 1)[1]
+    places = [name for name, _ in PLACE.findall(pattern)]
+    is_whole = "well" in places or {"row", "column"} <= set(places)
+    return re.sub(r"\*+", "*", pattern) if is_whole and len(set(places)) == len(places) else ""
+
+
+def _marked(path: str, *, well_place: int) -> list[str]:
+    """The parts of a path with the places of a pattern where a name says what a number is, each place once."""
+    *folders, name = path.split("/")
+    seen: set[str] = set()
+    for expression, written in OF_WELLS:
+        places = {found for found, _ in PLACE.findall(written)}
+        if seen:
+            break
+        matches = list(expression.finditer(name))
+        if matches:
+            match = matches[well_place if expression is WELL and well_place < len(matches) else 0]
+            name = name[: match.start()] + match.expand(written) + name[match.end() :]
+            seen |= places
+    for expression, written in OF_NAMES:
+        name = expression.sub(written, name, count=1)
+    for place, folder in enumerate(reversed(folders), start=1):
+        expression, written = OF_WELLS[2]
+        if not seen and expression.fullmatch(folder):
+            folders[-place] = written
+            seen.add("well")
+    return [*folders, name]
+
+
+def _token(values: Sequence[str], taken: set[str], *, before_well: bool = False) -> str:
+    """What stands at one place of all names: itself, or a place of the pattern where it varies."""
+    kinds = Counter(values)
+    if len(kinds) == 1:
+        return values[0]
+    if any(PLACE.search(kind) for kind in kinds):
+        return "*"
+    meanings = ("site", "channel") if all(kind.isdecimal() for kind in kinds) else ("channel",)
+    for name in ("plate",) if before_well else meanings:
+        if name not in taken and (name != "channel" or len(kinds) <= MOST_CHANNELS):
+            taken.add(name)
+            return f"{{{name}}}"
+    return posixpath.commonprefix(list(kinds)).rstrip("0123456789") + "*"

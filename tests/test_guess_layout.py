@@ -1,0 +1,163 @@
+"""The layout and the pattern of names are guessed and said; `check` works without a plate map and writes a template."""
+
+import shlex
+
+import pandas as pd
+import pytest
+
+from bbbc021_source import write_source
+from cropset_source import write_cropset
+from layout_sources import (
+    CHANNELS,
+    WELLS,
+    write_deepprofiler,
+    write_images,
+    write_loaddata,
+    write_plate_map,
+    write_plates,
+    write_table,
+)
+from phenolens.cli import main
+from phenolens.core.errors import InputError
+from phenolens.screens.config import LayoutConfig
+from phenolens.screens.filename_pattern import matching
+from phenolens.screens.guess_layout import guess_layout, proposed_pattern
+from test_filename_patterns import NAMES as INSTRUMENT_NAMES
+from test_instrument_index import WRITERS
+
+
+def touched(folder, names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+LAYOUTS = {
+    "table": lambda folder: write_table(write_images(folder)),
+    "loaddata": lambda folder: write_loaddata(write_plate_map(write_images(folder))),
+    "ome-zarr": lambda folder: write_plates(write_plate_map(folder)),
+    "deepprofiler": write_deepprofiler,
+    "bbbc021": write_source,
+    "cropset": write_cropset,
+    "pattern": lambda folder: write_plate_map(write_images(folder)),
+    "h5sc": lambda folder: touched(folder, ["cells.h5sc"]),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_layout_of_a_source_is_guessed(tmp_path, layout):
+    source = LAYOUTS[layout](tmp_path) or tmp_path
+    guess = guess_layout(source, LayoutConfig())
+    assert guess.layout == layout
+    assert f"--layout {layout}" in str(guess)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_the_index_of_an_instrument_is_found(tmp_path, kind):
+    WRITERS[kind](tmp_path)
+    assert guess_layout(tmp_path, LayoutConfig()).layout == "index"
+
+
+def test_a_table_of_another_name_is_found(tmp_path):
+    source = write_loaddata(write_plate_map(write_images(tmp_path)))
+    (source / "load_data.csv").rename(source / "MyExpt_Image.csv")
+    guess = guess_layout(source, LayoutConfig())
+    assert (guess.layout, guess.config.table) == ("loaddata", source / "MyExpt_Image.csv")
+
+
+@pytest.mark.parametrize("instrument", INSTRUMENT_NAMES)
+def test_instruments_are_known_by_the_names_of_their_files(tmp_path, instrument):
+    names = [INSTRUMENT_NAMES[instrument](2, column, k) for column in (2, 3, 4) for k in (0, 1)]
+    assert guess_layout(touched(tmp_path, names), LayoutConfig()).config.pattern == instrument
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        ("{p}/{w}_s{s}_w{c}.tif", "{plate}/{well}_s{site}_w{channel}.tif"),
+        ("{p}/{w}_{s}_{d}.tif", "{plate}/{well}_{site}_{channel}.tif"),
+        ("{w}-{d}.png", "{well}-{channel}.png"),
+        ("{w}.tif", "{well}.tif"),
+        ("screen/{p}/{w}/{s}/{d}.tiff", "{plate}/{well}/{site}/{channel}.tiff"),
+        ("{p}_{w}_T0001F00{s}Z01_{d}.tif", "{plate}_{well}_T{t}F{site}Z{z}_{channel}.tif"),
+        ("Well{w}_Point_{s}_ChannelDAPI,GFP_Seq{n}.tif", "Well{well}_Point_{site}_ChannelDAPI,GFP_Seq*.tif"),
+        ("r{r}c{k}-f{s}-ch{c}.tif", "r{row}c{column}-f{site}-ch{channel}.tif"),
+    ],
+)
+def test_a_pattern_is_proposed_from_the_names(tmp_path, name, pattern):
+    every = [(p, w, s, c) for p in ("P1", "P2") for w in ("B02", "B03", "C11") for s in (1, 2) for c in (1, 2)]
+    names = {
+        name.format(p=p, w=w, s=s, c=c, d=("DNA", "Actin")[c - 1], r=ord(w[0]) - 64, k=int(w[1:]), n=f"{k:04d}")
+        for k, (p, w, s, c) in enumerate(every)
+    }
+    assert proposed_pattern(sorted(names)) == pattern
+    found, others = matching(tmp_path, sorted(names), pattern=pattern)
+    assert len(found) == len(names)
+    assert not others
+
+
+@pytest.mark.parametrize("names", [[], ["a.txt"], ["IMG_1.tif", "IMG_2.tif"]])
+def test_a_source_that_says_nothing_asks_for_the_layout(tmp_path, names):
+    with pytest.raises(InputError) as error:
+        guess_layout(touched(tmp_path, names), LayoutConfig())
+    assert all(key in str(error.value) for key in ("--layout", "--pattern", *names[:1]))
+
+
+def test_check_says_what_it_guessed_and_what_is_there_without_a_plate_map(tmp_path, capsys):
+    source = write_images(tmp_path / "a screen")
+    assert main(["check", str(source)]) == 0
+    said = capsys.readouterr()
+    shown = " ".join(said.out.split())
+    for key in (
+        "2: 007, p-2",
+        "B02, B03, C11",
+        "2 a well, 12 fields",
+        ", ".join(CHANNELS),
+        "40 x 50 px",
+        "imagexpress",
+    ):
+        assert key in shown
+    line = said.err.strip().splitlines()[-1]
+    assert "--template" in line
+    words = shlex.split(line.removeprefix("next: phenolens ").split(" (")[0])
+    assert words == [
+        *("check", str(source), "--layout", "pattern", "--pattern", "imagexpress", "--plate-map", "PLATE_MAP.csv")
+    ]
+
+
+def test_a_template_of_the_plate_map_is_written_filled_in_and_used(tmp_path, capsys):
+    source, template = write_images(tmp_path / "a screen"), tmp_path / "map.csv"
+    assert main(["check", str(source), "--template", str(template)]) == 0
+    table = pd.read_csv(template, dtype=str)
+    assert table.columns.tolist() == ["plate", "well", "compound", "concentration_um", "moa"]
+    assert table[["plate", "well"]].to_numpy().tolist() == [[plate, well] for plate in ("007", "p-2") for well in WELLS]
+    assert table["compound"].isna().all()
+    table.assign(compound=["DMSO", "x", "y"] * 2, concentration_um=["0", "1", "2"] * 2).to_csv(template, index=False)
+    assert main(["check", str(source), "--plate-map", str(template)]) == 0
+    capsys.readouterr()
+    assert main(["check", str(source), "--template", str(template)]) == 2
+    assert str(template) in capsys.readouterr().err
+    assert main(["check", str(source), "--template", str(source / "new.csv")]) == 2
+    assert not (source / "new.csv").exists()
+
+
+def test_a_table_without_compounds_is_checked_too(tmp_path, capsys):
+    source = write_table(write_images(tmp_path / "screen"))
+    table = pd.read_csv(source / "images.csv", dtype=str).drop(columns=["compound", "concentration_um", "moa"])
+    table.to_csv(source / "images.csv", index=False)
+    assert main(["check", str(source)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "B02, B03, C11" in shown
+    assert "compound" in shown
+
+
+def test_crop_guesses_the_layout_and_says_so(tmp_path, capsys):
+    source = write_plate_map(write_images(tmp_path / "screen"))
+    nuclei = [(p, w, s, 1, 20, 25) for p in ("007", "p-2") for w in WELLS for s in (1, 2)]
+    columns = ["plate", "well", "site", "ObjectNumber", "Location_Center_Y", "Location_Center_X"]
+    pd.DataFrame(nuclei, columns=columns).to_csv(source / "Nuclei.csv", index=False)
+    study = tmp_path / "study"
+    assert main(["crop", str(study), "--source", str(source), "--crop-px", "16", "--treatments", "all"]) == 0
+    assert "--layout pattern" in capsys.readouterr().err
+    assert (study / "crops" / "about.json").is_file()
