@@ -305,17 +305,23 @@ def crop(
     Raises:
         InputError: The source cannot be used, or the folder holds something else; nothing is half-written.
     """
-    pipeline.check_source(Path(source))
-    if layout is None:
-        guess = guess_layout(Path(source), reading)
-        tell(str(guess))
-        layout, reading = guess.layout, guess.config
+    layout, reading = known_layout(Path(source), layout, reading)
     with Study.begun(Path(study)) as begun:
         store = pipeline.crop(
             begun, source=Path(source), layout=layout, config=cropping, reading=reading, at_once=parallel
         )
     tell(crops_summary(store))
     return begun
+
+
+def known_layout(source: Path, layout: LayoutName | None, reading: LayoutConfig) -> tuple[LayoutName, LayoutConfig]:
+    """The layout, guessed and said where it is not given, and the reading that follows; InputError without a source."""
+    pipeline.check_source(source)
+    if layout is not None:
+        return layout, reading
+    guess = guess_layout(source, reading)
+    tell(str(guess))
+    return guess.layout, guess.config
 
 
 def crops_summary(store: CropStore) -> str:

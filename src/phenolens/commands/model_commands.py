@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from tyro.conf import Positional
 
 from phenolens import pipeline
-from phenolens.commands.image_commands import LayoutName, crop, simulate
+from phenolens.commands.image_commands import LayoutName, crop, known_layout, simulate
 from phenolens.commands.paths import AnyPath
 from phenolens.core.bounds import Count, NotNegativeCount, Seed
 from phenolens.core.errors import InputError
@@ -122,6 +122,7 @@ def run(
         InputError: The source or a setting cannot be used, or the folder holds something else.
     """
     check_can_watch(training)
+    layout, reading = known_layout(Path(source), layout, reading)
     for model in _models(training, also):
         MODELS[model].check_installed()
         if LAYOUTS[layout].has_fields and issubclass(MODELS[model].load(), Trained):  # InputError on another side
