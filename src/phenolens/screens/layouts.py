@@ -88,8 +88,9 @@ LAYOUTS = {
     "index": Layout(
         "index of an instrument: Index.idx.xml, MeasurementData.mlf, *.HTD; and a plate map",
         _fields(read_index, axes=()),
+        unused=("pattern", "table"),
     ),
-    "ome-zarr": Layout("OME-Zarr plates, and a plate map", _fields(read_ome_zarr)),
+    "ome-zarr": Layout("OME-Zarr plates, and a plate map", _fields(read_ome_zarr), unused=("pattern", "table")),
     "deepprofiler": Layout("a project of DeepProfiler", _fields(read_deepprofiler)),
     "h5sc": Layout("scPortrait's single-cell images", open_h5sc, has_fields=False, unused=("pattern", *OF_IMAGES)),
 }
