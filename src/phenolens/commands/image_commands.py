@@ -343,7 +343,7 @@ def export(study: Positional[AnyPath], *, out: AnyPath) -> Path:
 
     Args:
         study: The study, or its folder.
-        out: The file to write, named *.h5sc.
+        out: The file to write, with the ending .h5sc.
 
     Returns:
         The file.

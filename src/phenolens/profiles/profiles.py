@@ -280,7 +280,7 @@ def treatment_profiles(
             taxol 0.3 uM then comes from 333 wells instead of 3).
 
     Returns:
-        A row per treatment, by compound and concentration; its batches and plates are joined by |.
+        A row per treatment, by compound and concentration; its batches and plates are joined by `|`.
 
     Raises:
         InputError: no treated well, a well listed twice, a treatment with two compounds or mechanisms, or NaN.
