@@ -370,7 +370,12 @@ def test_study_toml_has_a_table_for_each_command_that_reads_a_study(said, tiny_s
     toml = tiny_study.folder / "study.toml"
     toml.write_text("[travel]\nframes = 1\n[train]\nsteps = -1\n")
     assert "--frames 1" in refused(said, "travel", tiny_study.folder, "--to", "taxol")
-    assert "--steps -1" in refused(said, "train", tiny_study.folder)
+    assert f"{toml}: --steps -1" in refused(said, "train", tiny_study.folder)
+    assert str(toml) not in refused(said, "train", tiny_study.folder, "--steps", "-1")
+    toml.write_text('[train]\nsteps = "many"\n')
+    assert f"{toml}: --steps many" in refused(said, "train", tiny_study.folder)
+    toml.write_text('[evaluate]\nprotocols = ["NSCC"]\n')
+    assert f"{toml}: --protocols" in refused(said, "evaluate", tiny_study.folder)
     for verb in ("demo", "fetch", "figure", "compare"):
         toml.write_text(f"[{verb}]\nseed = 1\n")
         assert f"[{verb}]" in refused(said, "train", tiny_study.folder)

@@ -85,13 +85,18 @@ def test_axes_found_in_some_cells_place_all_and_that_is_said(study, monkeypatch)
     assert f"30 of {n:,} cells, evenly over the wells" in made.caption
 
 
-def test_the_controls_place_on_a_map_of_treatments_is_where_whitening_puts_their_mean(study, monkeypatch):
-    assert map_of_treatments(study, RUN, projection="pca").control is None  # the headline is not fitted on controls
+def test_the_controls_place_on_a_map_of_treatments_is_that_of_their_mean_profile(study, monkeypatch):
+    wells = anndata.read_h5ad(study.wells_path(RUN, whitening="aligned"))
+    own = (wells.obs["Metadata_Role"] == "control").to_numpy()
+    mean = np.average(wells.X[own], axis=0, weights=wells.obs["Metadata_Cell_Count"][own])
+    aligned = np.asarray(study.profiles(RUN).X, float)
+    made = map_of_treatments(study, RUN, projection="pca")
+    np.testing.assert_allclose(made.control, pca_places(fit_pca(aligned), mean[None])[0], rtol=1e-4)
     monkeypatch.setattr(Study, "headline", property(lambda _: HEADLINE | {"whitening": "whitened"}))
     made = map_of_treatments(study, RUN, projection="pca")
     profiles = anndata.read_h5ad(study.treatments_path(RUN, statistics="mean", whitening="whitened"))
     x = np.asarray(profiles.X, float)
-    np.testing.assert_allclose(made.control, pca_places(fit_pca(x), np.zeros_like(x[:1]))[0], rtol=1e-5)
+    np.testing.assert_allclose(made.control, pca_places(fit_pca(x), np.zeros_like(x[:1]))[0], rtol=1e-4, atol=1e-5)
     assert {made.names[row] for row in made.rows} == set(profiles.obs["Metadata_Treatment"])
 
 

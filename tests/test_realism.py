@@ -353,6 +353,18 @@ def test_the_figure_has_a_row_of_cells_for_each_set_and_describes_itself(kept, r
     assert f"other real cells {table['accuracy'][0]:.2f}" in alt_of(figure)
 
 
+def test_a_figure_without_any_positive_value_has_no_logarithm(rng):
+    rows = [{"images": name, "kind": kind} for name, kind in (("real", "control"), ("AE", "reconstruction"))]
+    table = pd.DataFrame(rows).assign(accuracy=np.nan, accuracy_low=np.nan, accuracy_high=np.nan)
+    metrics = ("sharpness DNA", "in place DNA", "ssim DNA", "frechet", "precision", "recall")  # of an untrained model
+    table = table.assign(**{name: np.nan for metric in metrics for name in (metric, f"{metric}_sd")})
+    table["sharpness DNA"] = table["sharpness DNA_sd"] = 0.0
+    examples = {name: rng.random((2, 1, 12, 12)) for name in table["images"]}
+    figure = realism_figure(table, examples, channels=["DNA"])
+    assert {axes.get_xscale() for axes in figure.axes} == {"linear"}
+    figure.draw_without_rendering()
+
+
 def test_a_row_of_the_table_has_each_channel_its_spread_and_a_dash_for_what_is_not_known():
     row = {"images": "VAE, samples", "sharpness DNA": 0.514, "sharpness DNA_sd": 0.1, "sharpness a_sd": 1.0}
     row |= {

@@ -123,8 +123,8 @@ def run_verb(verb: str, arguments: list[str]) -> None:
     import tyro
 
     function = inspect.unwrap(entry.function(verb))  # its own parameters, settings as dataclasses
-    arguments = with_file_settings(verb, arguments, function)
-    with _refusals_in_one_line(verb, arguments, setting_types(function)):
+    arguments, from_files = with_file_settings(verb, arguments, function)
+    with _named_by_file(from_files), _refusals_in_one_line(verb, arguments, setting_types(function)):
         given = tyro.cli(
             _keywords_of(function),
             prog=f"phenolens {verb}",
@@ -160,6 +160,18 @@ def _refusals_in_one_line(verb: str, arguments: Sequence[str], kinds: Mapping[st
     hook = getattr(getattr(tyro, "_errors", None), "on_parse_error", None)
     with hook(refuse) if hook else nullcontext():
         yield
+
+
+@contextmanager
+def _named_by_file(from_files: Mapping[str, Path]) -> Iterator[None]:
+    """While it is open, an InputError about a flag whose value comes from a file begins with the file's name."""
+    try:
+        yield
+    except InputError as error:
+        file = from_files.get(str(error).split(maxsplit=1)[0].rstrip(":"))
+        if file is None:
+            raise
+        raise InputError(f"{file}: {error}") from None
 
 
 def _refusal(event: Any, verb: str, arguments: Sequence[str], kinds: Mapping[str, Any]) -> str:
@@ -201,7 +213,9 @@ def _keywords_of(function: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
     return keywords
 
 
-def with_file_settings(verb: str, arguments: list[str], function: Callable[..., Any]) -> list[str]:
+def with_file_settings(
+    verb: str, arguments: list[str], function: Callable[..., Any]
+) -> tuple[list[str], dict[str, Path]]:
     """The command's arguments, with settings from files before the flags given by hand, which win.
 
     `study.toml` in the study's folder has a table per step with the names of the flags; `--config FILE` takes the
@@ -212,31 +226,40 @@ def with_file_settings(verb: str, arguments: list[str], function: Callable[..., 
         arguments: What was given by hand; the folder comes first.
         function: What the command calls; its settings are the flags.
 
+    Returns:
+        The arguments, and which file each flag that is not given by hand comes from.
+
     Raises:
         InputError: A setting is unknown, or flags come before the folder, whose `study.toml` would be missed.
     """
     usage, tables = VERBS[verb].usage, VERBS[verb].tables
     if not arguments or arguments[0] in ("-h", "--help"):
-        return arguments
+        return arguments, {}
     if arguments[0].startswith("-"):
         raise InputError(f"{arguments[0]}: {usage} comes first, then the flags: phenolens {verb} {usage} ...")
     if tables == ():
-        return arguments
+        return arguments, {}
     kinds, folder = setting_types(function), arguments[0]
     split = ("--config=", "--model=")
     by_hand = [part for word in arguments[1:] for part in (word.split("=", 1) if word.startswith(split) else [word])]
-    from_files: list[str] = []
+    settings: list[str] = []
+    files: dict[str, Path] = {}
     toml = Path(folder) / "study.toml"
     if toml.is_file():
         model = by_hand[by_hand.index("--model") + 1] if "--model" in by_hand[:-1] else None
-        from_files += _toml_arguments(toml, tables or (verb,), kinds, model=model)
+        settings += _toml_arguments(toml, tables or (verb,), kinds, model=model)
+        files |= dict.fromkeys((word for word in settings if word.startswith("--")), toml)
     if "--config" in by_hand:
         position = by_hand.index("--config")
         if position + 1 == len(by_hand):
             raise InputError("--config: expected a file, such as the config.json of a run")
-        from_files += _json_arguments(Path(by_hand[position + 1]), kinds)
+        config = Path(by_hand[position + 1])
+        of_config = _json_arguments(config, kinds)
+        settings += of_config
+        files |= dict.fromkeys((word for word in of_config if word.startswith("--")), config)
         by_hand = by_hand[:position] + by_hand[position + 2 :]
-    return [folder, *from_files, *by_hand]
+    given = {word.split("=", 1)[0] for word in by_hand}
+    return [folder, *settings, *by_hand], {name: file for name, file in files.items() if name not in given}
 
 
 def _toml_arguments(path: Path, tables: tuple[str, ...], kinds: Mapping[str, Any], *, model: str | None) -> list[str]:

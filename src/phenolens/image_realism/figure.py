@@ -106,7 +106,10 @@ def _draw(axes: Axes, table: pd.DataFrame, panel: Panel) -> None:
             axes.axvline(table[metric].iloc[0], color=INK, linewidth=0.7, linestyle=DASHED, zorder=0)
     if panel.reference is not None:
         axes.axvline(panel.reference, color=INK, linewidth=0.7, linestyle=DASHED, zorder=0)
-    if panel.range is None:
+    values = table[list(panel.metrics)].to_numpy(float)
+    if panel.range is None and not (values > 0).any():  # nothing that a logarithm has
+        axes.set_xticks([])
+    elif panel.range is None:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=5))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

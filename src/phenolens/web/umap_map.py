@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse
 from sklearn.decomposition import PCA
 
 from phenolens.core.errors import InputError
+from phenolens.core.files import read_h5ad
 from phenolens.crops.store import CropStore
 from phenolens.runs.catalogue import Catalogue, evenly
 from phenolens.runs.embeddings import embedding_rows
@@ -161,12 +162,29 @@ def map_of_treatments(study: Study, run: str, *, projection: Projection, seed: i
     else:
         pca = fit_pca(x)
         places = pca_places(pca, x)
-        if study.headline["whitening"] == "whitened":  # on the controls, which puts their mean at 0
-            control = tuple(pca_places(pca, np.zeros((1, x.shape[1])))[0].tolist())
+        if (mean := _mean_of_controls(study, run)) is not None:
+            control = tuple(pca_places(pca, mean[None])[0].tolist())
         caption = f"{len(x)} treatments by the first two principal components of their whitened profiles"
         caption += f"{_explained(pca)}."
     order = np.random.default_rng(seed).permutation(len(x))
     return Map(places[order], order, tuple(profiles.obs["Metadata_Treatment"].astype(str)), control, caption)
+
+
+def _mean_of_controls(study: Study, run: str) -> np.ndarray | None:
+    """The mean profile (Z,) of the control wells, weighted by their cells where treatments are.
+
+    None where a study of an earlier version has no such wells.
+    """
+    whitening = study.headline["whitening"]
+    path = study.wells_path(run, whitening=whitening)
+    if not path.is_file():
+        return None
+    wells = read_h5ad(path, remedy=f"run `phenolens profile {study.folder}`")
+    is_control = (wells.obs["Metadata_Role"].astype(str) == "control").to_numpy()
+    if not is_control.any():
+        return None
+    weights = wells.obs["Metadata_Cell_Count"].to_numpy(float)[is_control] if whitening == "aligned" else None
+    return np.average(np.asarray(wells.X, float)[is_control], axis=0, weights=weights)
 
 
 def _explained(pca: PCA) -> str:
