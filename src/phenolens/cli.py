@@ -71,6 +71,21 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; silent where the reader of its output has closed it, as `head` does.
+
+    Returns:
+        As `run_command`; 141 where the output was closed.
+    """
+    try:
+        status = run_command(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written nowhere at the end
+        return 141
+    return status
+
+
+def run_command(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
@@ -105,6 +120,8 @@ def outcome(verb: str, arguments: list[str]) -> tuple[int, str]:
         return 130, str(error)
     except RunError as error:
         return 1, str(error)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         return 2, _system_message(error)
     return 0, ""

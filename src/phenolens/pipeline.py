@@ -269,7 +269,7 @@ def _copy_embeddings(study: Study, name: str, trained: "TrainConfig") -> None:
     of = trained.network.of  # type: ignore[attr-defined]
     source = origin.source if origin else None
     if source is None or source.identity != _decoded_identity(study, of):
-        before = f"phenolens embed {study.folder} --runs {of} --turns {source.turns if source else 1}"
+        before = f"phenolens embed {study.quoted} --runs {of} --turns {source.turns if source else 1}"
         raise InputError(
             f"{study.run_folder(name)}: decodes other embeddings than those now in {of}; embed those as before "
             f"({before}), or train the decoder again under another --name"
@@ -293,7 +293,7 @@ def embeddings(study: Study, name: str) -> "Iterator[AnnData]":
     """The embedded cells of a run, plate by plate."""
     for plate in study.crops.plates:
         path = study.embeddings_folder(name) / f"{plate}.h5ad"
-        yield read_h5ad(path, remedy=f"run `phenolens embed {study.folder}` again")
+        yield read_h5ad(path, remedy=f"run `phenolens embed {study.quoted}` again")
 
 
 def profile(study: Study, name: str, config: ProfileConfig) -> None:
@@ -410,7 +410,7 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
     sources = {name: profile_source(study, name) for name in names}
     kinds = [(name, *kind) for name in names for kind in KINDS]
     wells_of = {name: study.wells_path(name, whitening=config.headline) for name in names}
-    again = f"run `phenolens profile {study.folder}`"
+    again = f"run `phenolens profile {study.quoted}`"
     for path in [study.treatments_path(n, statistics=s, whitening=w) for n, s, w in kinds] + [*wells_of.values()]:
         if not path.exists():
             raise InputError(f"{path}: missing, as in studies of earlier versions; {again}")
@@ -424,7 +424,7 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
     for name, statistics, whitening in track(kinds, "scoring", total=len(kinds)):
         run, kind = run_config(study, name), {"statistics": statistics, "whitening": whitening}
         path = study.treatments_path(name, **kind)
-        profiles = read_h5ad(path, remedy=f"delete it and run `phenolens profile {study.folder}` again")
+        profiles = read_h5ad(path, remedy=f"delete it and run `phenolens profile {study.quoted}` again")
         matchings, impossible = matchings_of(profiles, score_config)
         absent |= impossible
         for matching in matchings:

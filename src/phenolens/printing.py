@@ -59,7 +59,7 @@ def after_fetch(folder: Path, given: dict[str, Any]) -> None:
     plates = [plate for plate in given["download"].plates if plate != str(folder)]
     named = f" --plates {' '.join(plates)}" if plates else ""
     tell(f"next (cells are found where no Nuclei.csv of CellProfiler lies in {folder}):")
-    tell(f"phenolens crop STUDY --source {folder} --layout bbbc021{named}")
+    tell(f"phenolens crop STUDY --source {shlex.quote(str(folder))} --layout bbbc021{named}")
 
 
 def after_check(found: pd.DataFrame, given: dict[str, Any]) -> None:
@@ -86,7 +86,7 @@ def after_evaluate(found: pd.DataFrame | Evaluation, given: dict[str, Any]) -> N
     """The scores as a table; of a table of profiles also what the whitening achieved, and its folder."""
     if isinstance(found, pd.DataFrame):
         _print_study(Study.open(given["source"]))
-        tell(f"next: phenolens report {given['source']}")
+        tell(f"next: phenolens report {shlex.quote(str(given['source']))}")
         return
     print_evaluation(found)
     folder = scores_folder_of(Path(given["source"]), given["out"]).resolve()

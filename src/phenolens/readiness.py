@@ -77,7 +77,7 @@ def embedding_sources(study: Study, run: str) -> list[str]:
         InputError: embeddings are missing, damaged, or out of date: crops or checkpoint changed.
     """
     crops, steps = _crops(study), run_config(study, run)["steps"]
-    again = f"run `phenolens embed {study.folder}`"
+    again = f"run `phenolens embed {study.quoted}`"
     sources = []
     for plate in crops["plates"]:
         path = study.embeddings_folder(run) / f"{plate}.h5ad"
@@ -95,7 +95,7 @@ def embedding_sources(study: Study, run: str) -> list[str]:
 
 def profile_source(study: Study, run: str) -> str:
     """What a run's profiles are made from; InputError where they are missing or out of date."""
-    path, again = study.profiles_folder(run) / "about.json", f"run `phenolens profile {study.folder}`"
+    path, again = study.profiles_folder(run) / "about.json", f"run `phenolens profile {study.quoted}`"
     embedded = embedding_sources(study, run)
     about = read_json(path, remedy=again)
     if about["embeddings"] != embedded:
@@ -105,7 +105,7 @@ def profile_source(study: Study, run: str) -> str:
 
 def check_scored(study: Study, run: str) -> None:
     """InputError where a run has no scores, or they are out of date."""
-    source, again = profile_source(study, run), f"run `phenolens evaluate {study.folder}`"
+    source, again = profile_source(study, run), f"run `phenolens evaluate {study.quoted}`"
     made_from = scores_about(study)["profiles"].get(run)
     if made_from is None:
         raise InputError(f'{study.scores_path}: no scores of run "{run}"; {again}')
@@ -123,7 +123,7 @@ def check_scores(study: Study) -> None:
 
 def scores_about(study: Study) -> dict[str, Any]:
     """What the scores are made from: `profiles`, the source of each run's, and `config`, of an EvaluateConfig."""
-    path, again = study.scores_folder / "about.json", f"run `phenolens evaluate {study.folder}`"
+    path, again = study.scores_folder / "about.json", f"run `phenolens evaluate {study.quoted}`"
     if not path.exists() or not study.scores_path.exists():
         raise InputError(f"{study.scores_path}: missing; {again}")
     about = read_json(path, remedy=again)

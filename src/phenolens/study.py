@@ -15,8 +15,9 @@ report.html
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -25,7 +26,7 @@ import pandas as pd
 
 from phenolens.core.bounds import check
 from phenolens.core.errors import InputError
-from phenolens.core.files import read_h5ad, read_json, sha256, write_json
+from phenolens.core.files import alone, read_h5ad, read_json, sha256, write_json
 from phenolens.core.keywords import checked
 from phenolens.crops.store import CropStore
 
@@ -71,6 +72,11 @@ class Study(os.PathLike[str]):
         lines += [f"  {path.name}" for path in (self.scores_path, self.report_path) if path.exists()]
         return "\n".join(lines)
 
+    @property
+    def quoted(self) -> str:
+        """The folder as a shell takes it."""
+        return shlex.quote(str(self.folder))
+
     @classmethod
     @checked
     def create(cls, folder: str | Path) -> Self:
@@ -84,10 +90,18 @@ class Study(os.PathLike[str]):
             return cls.open(folder)
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder}: is a file; a study needs a folder of its own")
-        if folder.exists() and any(folder.iterdir()):
+        study = cls(folder)
+        of_a_new_one = {MARKER, study.crops_lock.name, f".{MARKER}.partial"}  # another process may make it meanwhile
+        if folder.exists() and {path.name for path in folder.iterdir()} - of_a_new_one:
+            if (folder / MARKER).exists():
+                return cls.open(folder)
             raise InputError(f"{folder}: is not empty and no study of phenolens; name a new or empty folder")
-        write_json(folder / MARKER, {"format": FORMAT})
-        return cls(folder)
+        try:
+            write_json(folder / MARKER, {"format": FORMAT})
+        except FileNotFoundError:
+            if not (folder / MARKER).exists():
+                raise
+        return study
 
     @classmethod
     @contextmanager
@@ -100,10 +114,11 @@ class Study(os.PathLike[str]):
         except InputError:
             files = [folder / MARKER, study.crops_lock]
             if is_new and set(folder.iterdir()) <= set(files):
-                for file in files:
-                    file.unlink(missing_ok=True)
-                if not was_there:
-                    folder.rmdir()
+                with suppress(InputError), alone(study.crops_lock, doing="making crops"):  # else it is another's too
+                    for file in files:
+                        file.unlink(missing_ok=True)
+                    if not was_there:
+                        folder.rmdir()
             raise
 
     @classmethod
@@ -148,7 +163,7 @@ class Study(os.PathLike[str]):
         """
         import anndata
 
-        remedy = f"run `phenolens embed {self.folder}`"
+        remedy = f"run `phenolens embed {self.quoted}`"
         paths = [self.embeddings_folder(run) / f"{plate}.h5ad" for plate in self.crops.plates]
         if not self.embeddings_folder(run).exists():
             self.chosen_runs((run,))
@@ -183,7 +198,7 @@ class Study(os.PathLike[str]):
             kinds = sorted(found.stem.split("_")[-1] for found in path.parent.glob(f"treatments_{statistics}_*.h5ad"))
             if kinds and level == "treatment":
                 raise InputError(f"{path}: no such profiles; whitenings of {statistics}: {', '.join(kinds)}")
-        return read_h5ad(path, remedy=f"run `phenolens profile {self.folder}`")
+        return read_h5ad(path, remedy=f"run `phenolens profile {self.quoted}`")
 
     @property
     def headline(self) -> dict[str, str]:
@@ -191,7 +206,7 @@ class Study(os.PathLike[str]):
         path = self.scores_folder / "about.json"
         if not path.is_file():
             return HEADLINE
-        about = read_json(path, remedy=f"run `phenolens evaluate {self.folder}`")
+        about = read_json(path, remedy=f"run `phenolens evaluate {self.quoted}`")
         config = about.get("config", {}) if isinstance(about, dict) else {}
         return HEADLINE | {"whitening": config.get("headline", BEFORE)}
 
@@ -202,7 +217,7 @@ class Study(os.PathLike[str]):
         Raises:
             InputError: Nothing is scored, or the table is damaged.
         """
-        again = f"run `phenolens evaluate {self.folder}`"
+        again = f"run `phenolens evaluate {self.quoted}`"
         try:
             return pd.read_csv(self.scores_path, keep_default_na=False, na_values=["", "nan"])
         except FileNotFoundError:
@@ -309,7 +324,7 @@ class Study(os.PathLike[str]):
                 raise InputError(f'{self.folder}: no run "{name}" (there are: {", ".join(known) or "none"})')
         if not known:
             _ = self.crops  # InputError where there are no crops: they come before training
-            raise InputError(f"{self.folder}: nothing is trained yet; run `phenolens train {self.folder}` first")
+            raise InputError(f"{self.folder}: nothing is trained yet; run `phenolens train {self.quoted}` first")
         return list(names) or known
 
     def _runs_in(self, step: str) -> list[str]:

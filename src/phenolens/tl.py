@@ -73,5 +73,5 @@ def realism(study: Study | Path | str) -> pd.DataFrame:
     opened = Study.open(study)
     saved = saved_realism(opened)
     if saved is None:
-        raise InputError(f"{opened.realism_folder}: missing or out of date; run `phenolens realism {opened.folder}`")
+        raise InputError(f"{opened.realism_folder}: missing or out of date; run `phenolens realism {opened.quoted}`")
     return saved.table

@@ -150,7 +150,7 @@ def _results(study: Study, name: str) -> pd.DataFrame:
             f'{study.assessments_folder}: no assessment "{name}" (there are: {", ".join(found) or "none"})'
         )
     if not found:
-        raise InputError(f"{study.folder}: no assessment; start with `phenolens assess {study.folder} --assessors 3`")
+        raise InputError(f"{study.folder}: no assessment; start with `phenolens assess {study.quoted} --assessors 3`")
     shown = [found[name]] if name else list(found.values())
     table = summary(shown)
     table.attrs["files"] = {file.name: write_results(file) for file in shown}

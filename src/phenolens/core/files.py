@@ -50,12 +50,14 @@ def alone(lock: Path, *, doing: str) -> Iterator[None]:
 
     Raises:
         InputError: Another process holds the lock.
+        OSError: No file can be made there.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(lock)
     try:
         held.acquire(timeout=0)
     except Timeout:
+        lock.touch()  # OSError where no file can be made there
         raise InputError(f"{lock.parent}: another process is {doing}; wait until it has finished, or stop it") from None
     try:
         yield

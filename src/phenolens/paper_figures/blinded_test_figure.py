@@ -30,7 +30,7 @@ def assessment_figure(study: Study, config: FigureConfig) -> Figure:
     """How often synthetic cells passed as real in the study's blinded tests, and real ones were called synthetic."""
     known = assessments(study)
     if not known:
-        raise InputError(f"{study.folder}: no blinded assessment yet; run `phenolens assess {study.folder}` first")
+        raise InputError(f"{study.folder}: no blinded assessment yet; run `phenolens assess {study.quoted}` first")
     for name in config.assessments:
         if name not in known:
             raise InputError(f'no assessment "{name}"; {nearest_names(name, known)}')
@@ -38,7 +38,7 @@ def assessment_figure(study: Study, config: FigureConfig) -> Figure:
     by_title = {f"{name} ({_shown(file)})": results(file) for name, file in chosen.items()}
     if not any(found.n_assessors for found in by_title.values()):
         raise InputError(
-            f"{', '.join(chosen)}: nobody has answered yet; give assessors their codes: phenolens assess {study.folder}"
+            f"{', '.join(chosen)}: nobody has answered yet; give assessors their codes: phenolens assess {study.quoted}"
         )
     return _drawn(by_title)
 

@@ -152,7 +152,7 @@ def _two_runs(study: Study, names: Sequence[str]) -> list[DecodingRun]:
     scored = scored_runs(study)
     for name in study.chosen_runs(tuple(names)):
         if names and name not in scored:
-            raise InputError(f'run "{name}" has no scores; run `phenolens evaluate {study.folder}` first')
+            raise InputError(f'run "{name}" has no scores; run `phenolens evaluate {study.quoted}` first')
     runs = find_decoding_runs(study, names) if names else sorted(open_decoding_runs(study, scored), key=by_model)
     first_of_model = {run.model_name: run for run in reversed(runs)}.values()
     chosen = runs if names else sorted(first_of_model, key=by_model)[-2:]
@@ -160,7 +160,7 @@ def _two_runs(study: Study, names: Sequence[str]) -> list[DecodingRun]:
         there = listed([run.name for run in runs]) or "none"
         raise InputError(
             f"a comparison shows two runs that decode and are scored, not {len(chosen)} (there: {there}); "
-            f"name two with --runs, or train another model: phenolens train {study.folder} --model vae"
+            f"name two with --runs, or train another model: phenolens train {study.quoted} --model vae"
         )
     return chosen
 
@@ -180,7 +180,7 @@ def _neighbours(study: Study, name: str) -> pd.DataFrame:
     queries = queries_of(study, name)
     if queries is None:
         raise InputError(
-            f'run "{name}" has no NSC score; run `phenolens evaluate {study.folder} --protocols NSC` first'
+            f'run "{name}" has no NSC score; run `phenolens evaluate {study.quoted} --protocols NSC` first'
         )
     return queries
 

@@ -153,7 +153,7 @@ def pictured_run(study: Study, scored: list[str], named: str | None) -> str:
 
 def _headline_profiles(study: Study, run: str) -> anndata.AnnData:
     path = study.treatments_path(run, statistics="mean", whitening=study.headline["whitening"])
-    return read_h5ad(path, remedy=f"delete it and run `phenolens profile {study.folder}` again")
+    return read_h5ad(path, remedy=f"delete it and run `phenolens profile {study.quoted}` again")
 
 
 def _facts(store: CropStore, about: Mapping[str, Any], run: str, history: pd.DataFrame) -> dict[str, dict[str, object]]:

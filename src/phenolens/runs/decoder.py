@@ -123,7 +123,7 @@ def find_decoding_run(study: Study, name: str | None, *, precision: str | None =
         if found := open_decoding_runs(study, [name], precision=precision):
             return found[0]
     runs = {run.name: run for run in open_decoding_runs(study, ready_runs(study, "trained"), precision=precision)}
-    train = f"train one: phenolens train {study.folder}"
+    train = f"train one: phenolens train {study.quoted}"
     if name is not None:
         instead = f"name one that can: {', '.join(runs)}" if runs else train
         raise InputError(f'run "{name}": its model cannot decode embeddings into pictures; {instead}')

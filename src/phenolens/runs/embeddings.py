@@ -88,8 +88,8 @@ def embedding_rows(study: Study, name: str, store: CropStore, rows: np.ndarray) 
                     yield stored[own] if len(own) <= PICKED else stored[:] if len(own) == n_cells else stored[:][own]
         except (OSError, KeyError) as error:
             found = "damaged" if path.exists() else "missing"
-            raise InputError(f"{path}: {found}; run `phenolens embed {study.folder}`") from error
+            raise InputError(f"{path}: {found}; run `phenolens embed {study.quoted}`") from error
         if n_embedded != n_cells:
             raise InputError(
-                f"{path}: {n_embedded} cells, the crops have {n_cells}; run `phenolens embed {study.folder}`"
+                f"{path}: {n_embedded} cells, the crops have {n_cells}; run `phenolens embed {study.quoted}`"
             )

@@ -56,7 +56,7 @@ def activity_of(study: Study, run: str) -> pd.DataFrame | None:
     try:
         return pd.read_csv(path, dtype={"moa": str}).fillna({"moa": ""})
     except ValueError as error:
-        raise InputError(f"{path}: damaged ({error}); run `phenolens evaluate {study.folder}`") from error
+        raise InputError(f"{path}: damaged ({error}); run `phenolens evaluate {study.quoted}`") from error
 
 
 def queries_of(study: Study, run: str, protocol: str = "NSC") -> pd.DataFrame | None:
@@ -69,5 +69,5 @@ def _chance(study: Study) -> pd.DataFrame:
     try:
         return pd.read_csv(study.chance_path, keep_default_na=False)
     except (OSError, ValueError) as error:
-        again = f"run `phenolens evaluate {study.folder}`"
+        again = f"run `phenolens evaluate {study.quoted}`"
         raise InputError(f"{study.chance_path}: missing or damaged ({error}); {again}") from error

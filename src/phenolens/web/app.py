@@ -61,7 +61,7 @@ def prepare(app: PageApp) -> None:
         n_treatments, n_plates = len(cells.catalogue.treatments), len(cells.store.plates)
         tell(f"{len(cells.store):,} cells of {n_treatments} treatments on {n_plates} plates")
         for path in view.damaged():
-            tell(f"{path}: damaged; run `phenolens embed {view.study.folder}`")
+            tell(f"{path}: damaged; run `phenolens embed {view.study.quoted}`")
         if progress.get("embedded"):
             app.state.maps.groups(MapQuery(run, "cells", "pca"), "mechanism")
         if progress.get("profiled"):
@@ -114,7 +114,7 @@ def _add_files(app: PageApp, view: StudyView) -> None:
         try:
             html = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise InputError(f"{path}: damaged; run `phenolens report {view.study.folder}`") from error
+            raise InputError(f"{path}: damaged; run `phenolens report {view.study.quoted}`") from error
         return HTMLResponse(html, headers={"Content-Security-Policy": _report_policy(html)})
 
 

@@ -43,7 +43,7 @@ def well_profiles(study: Study, run: str) -> pd.DataFrame:
         InputError: there are no profiles (the message names the command), or all control wells are the same.
     """
     wells = study.profiles(run, level="well")
-    about = read_json(study.profiles_folder(run) / "about.json", remedy=f"run `phenolens profile {study.folder}`")
+    about = read_json(study.profiles_folder(run) / "about.json", remedy=f"run `phenolens profile {study.quoted}`")
     ridge = float(about.get("config", {}).get("ridge", Recipe.ridge))
     whitened = whiten(wells, ridge=ridge, constant_features="left out")
     scaled = whiten(wells, method="none", constant_features="left out")

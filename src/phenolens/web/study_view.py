@@ -4,6 +4,7 @@ C channels, S crop side in px, Z features. Names in addresses are looked up and 
 not finished, pages show what there is.
 """
 
+import shlex
 from collections.abc import Hashable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -175,7 +176,7 @@ class StudyView:
 
     def next_step(self, run: str = "") -> str:
         """The command that this study, or one run of it, needs next; empty when every step is done."""
-        folder, models = self.study.folder, self.models()
+        folder, models = self.study.quoted, self.models()
         models = {run: models[run]} if run in models else models
         if not (self.study.crops_folder / ABOUT).is_file():
             return f"phenolens crop {folder} --source SCREEN --layout bbbc021"
@@ -184,8 +185,8 @@ class StudyView:
         for step, verb in COMMAND_OF.items():
             missing = [name for name, steps in models.items() if not steps[step]]
             if missing and verb == "train":
-                config = self.study.run_folder(missing[0]) / "config.json"
-                return f"phenolens train {folder} --name {missing[0]} --config {config}"
+                config = shlex.quote(str(self.study.run_folder(missing[0]) / "config.json"))
+                return f"phenolens train {folder} --name {shlex.quote(missing[0])} --config {config}"
             if missing:
                 return f"phenolens {verb} {folder}"
         return "" if self.study.report_path.is_file() else f"phenolens report {folder}"
