@@ -6,7 +6,7 @@ centre (599, 1173) takes rows 565 to 632 and columns 1139 to 1206.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -201,7 +201,7 @@ def with_whole_files(screen: Screen, headers: Headers, *, skip_missing: bool) ->
     if not skip_missing or not is_whole.any():
         raise InputError(f"{problem} ({n:,} of {len(table):,} fields have such a file)")
     tell(f"left out, {n:,} of {len(table):,} fields with a file that cannot be read; the first: {problem}")
-    return replace(screen, table=table[is_whole].reset_index(drop=True)).leaving_out({UNREADABLE: n})
+    return screen.keeping(is_whole).leaving_out({UNREADABLE: n})
 
 
 def missing_chunks(screen: Screen, headers: Headers) -> MissingChunks | None:

@@ -133,7 +133,7 @@ def with_files(screen: Screen, *, skip_missing: bool) -> Screen:
         raise InputError(f"{missing[0]}; none of the {len(table):,} fields has an image of each channel")
     what = "fields without an image of each channel"
     n_left_out = screen.left_out.get(what, 0) + int((~complete).sum())
-    return replace(screen, table=table[complete].reset_index(drop=True)).leaving_out({what: n_left_out})
+    return replace(screen, table=table).keeping(complete).leaving_out({what: n_left_out})
 
 
 def choosing(screen: Screen, config: LayoutConfig, *, axes: Collection[str] = ("z", "t")) -> Screen:

@@ -66,7 +66,7 @@ class Screen:
         sources: SHA-256 of the tables it was read from, by file name.
         left_out: How many of what the reader was allowed to leave out, by what it was.
         notes: What was assumed, a sentence each.
-        not_selected: The rows of fields that the source has and the selection does not.
+        not_selected: The rows of fields that the source has and that are not taken; None if there are none.
     """
 
     table: pd.DataFrame
@@ -89,6 +89,13 @@ class Screen:
         treated = self.table[self.table["role"] != "control"]
         columns = ["compound", "concentration_um", "moa"]
         return treated[columns].drop_duplicates().sort_values(columns[:2]).reset_index(drop=True)
+
+    def keeping(self, kept: Sequence[bool] | npt.NDArray[np.bool_] | pd.Series) -> "Screen":
+        """The screen of the fields that `kept` marks; the others are among `not_selected`."""
+        is_kept = np.asarray(kept, bool)
+        others = [table for table in (self.not_selected, self.table[~is_kept]) if table is not None and len(table)]
+        not_selected = pd.concat(others) if others else None
+        return replace(self, table=self.table[is_kept].reset_index(drop=True), not_selected=not_selected)
 
     def leaving_out(self, counts: Mapping[str, int]) -> "Screen":
         """The same screen, with those of these counts that are not 0 in `left_out` too."""
@@ -133,9 +140,7 @@ class Selection:
                 chosen &= table[name].isin(wanted).to_numpy()
         if not chosen.any():
             raise InputError("no field is in all of the chosen plates, wells and sites; choose fewer of them")
-        table = table[chosen]
-        others = screen.table.drop(index=table.index)
-        return replace(screen, table=table.reset_index(drop=True), not_selected=others)
+        return screen.keeping(screen.table.index.isin(table.index[chosen]))
 
 
 LABELLED = Selection()
