@@ -24,7 +24,7 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress
 
 from phenolens import pipeline
 from phenolens.commands.image_commands import LayoutName, crops_summary
-from phenolens.commands.model_commands import other_model
+from phenolens.commands.model_commands import with_few_crops
 from phenolens.core.bounds import Bounded, Count
 from phenolens.core.errors import InputError, Interrupted, RunError
 from phenolens.core.files import write_text, write_whole
@@ -120,7 +120,7 @@ def settings(train: Schedule, model: ModelName, seed: int, store: CropStore) -> 
     """A model's run: the schedule with its name and seed; a --beta is that of VAE and VAE+ alike (AE has no KL)."""
     config = replace(train, seed=seed)
     if model in ("pca", train.model):
-        return config if model == train.model else other_model(config, model, n_crops=len(store))
+        return config if model == train.model else with_few_crops(config.of_model(model), n_crops=len(store))
     network = asdict(config.network)
     own = {"latent_size": network["latent_size"]}
     if model == "vae" and network["beta"] != VAEPlusConfig().beta:

@@ -24,6 +24,7 @@ from phenolens.latent_features.compute import FeaturesConfig, write_features
 from phenolens.models import MODELS
 from phenolens.models.flow import FlowConfig
 from phenolens.models.interface import Trained
+from phenolens.models.pca import PCAConfig
 from phenolens.paper_figures.blinded_test_figure import assessment_figure
 from phenolens.paper_figures.config import USED_BY, FigureConfig, FigureName
 from phenolens.paper_figures.figure2_reconstructions import reconstructions_figure
@@ -123,41 +124,45 @@ def run(
     """
     check_can_watch(training)
     layout, reading = known_layout(Path(source), layout, reading)
-    for model in _models(training, also):
-        MODELS[model].check_installed()
-        if LAYOUTS[layout].has_fields and issubclass(MODELS[model].load(), Trained):  # InputError on another side
-            MODELS[model].build(USUAL_CHANNELS, cropping.crop_px, training.of_model(model).network)
+    trainings = _trainings(training, also)
+    for config in trainings:
+        spec = MODELS[config.model]
+        spec.check_installed()
+        if LAYOUTS[layout].has_fields and issubclass(spec.load(), Trained):  # InputError on another side
+            spec.build(USUAL_CHANNELS, cropping.crop_px, config.network)
     opened = crop(study, source=source, layout=layout, reading=reading, cropping=cropping, parallel=parallel)
     store = opened.crops
     for why in pipeline.check_design(store.cells, scoring, where=store.folder).values():
         tell(f"will not be scored: {why}")
-    name = pipeline.run_name(training)
-    for model in _models(training, also):
-        config = training if model == training.model else other_model(training, model, n_crops=len(store))
-        if isinstance(config.network, FlowConfig) and config.network.of in ("", *MODELS):
-            of = pipeline.run_name(training.of_model(config.network.of or ENCODER))
-            config = replace(config, network=replace(config.network, of=of))
+    for config in trainings:
         each = pipeline.run_name(config)
-        pipeline.train(opened, config, name=each)
+        pipeline.train(opened, with_few_crops(config, n_crops=len(store)), name=each)
         pipeline.embed(opened, each, EmbedConfig(device=config.device, threads=config.threads))
         pipeline.profile(opened, each, profiling)
         tell(f"{each}: trained, embedded, profiled")
     pipeline.evaluate(opened, ready_runs(opened, "profiled"), scoring)
-    write_report(opened, replace(reporting, run=reporting.run or name))
+    write_report(opened, replace(reporting, run=reporting.run or pipeline.run_name(training)))
     return opened
 
 
-def _models(training: TrainConfig, also: Sequence[str]) -> list[str]:
-    """The models to train: the first one after the one whose embeddings it draws, then the others."""
-    of = getattr(training.network, "of", None)
-    encoder = [] if of is None or of not in ("", *MODELS) else [of or ENCODER]
-    return list(dict.fromkeys([*encoder, training.model, *also]))
+def _trainings(training: TrainConfig, also: Sequence[str]) -> list[TrainConfig]:
+    """What is trained, in order: a decoder comes after the model whose embeddings it draws, and has its run's name."""
+    planned: list[TrainConfig] = []
+    for config in (training, *(training.of_model(model) for model in also if model != training.model)):
+        network = config.network
+        if isinstance(network, FlowConfig) and network.of in ("", *MODELS):
+            encoder = training.of_model(network.of or ENCODER)
+            planned.append(encoder)
+            config = replace(config, network=replace(network, of=pipeline.run_name(encoder)))
+        planned.append(config)
+    return list({pipeline.run_name(config): config for config in planned}.values())
 
 
-def other_model(training: TrainConfig, model: str, *, n_crops: int) -> TrainConfig:
-    """The same training of another model, with its own beta and latent size; PCA of few crops has few components."""
-    few_crops = model == "pca" and n_crops <= 128
-    return training.of_model(model, **({"latent_size": max(n_crops // 2, 1)} if few_crops else {}))
+def with_few_crops(training: TrainConfig, *, n_crops: int) -> TrainConfig:
+    """The training; for PCA of few crops with fewer components, unless their number is given."""
+    if training.network != PCAConfig() or n_crops > 2 * PCAConfig.latent_size:
+        return training
+    return replace(training, network=PCAConfig(latent_size=max(n_crops // 2, 1)))
 
 
 @keyword_settings
