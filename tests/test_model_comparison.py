@@ -52,7 +52,7 @@ def test_a_score_is_the_mean_over_seeds_with_the_interval_around_it(finished):
 
 def test_with_one_seed_each_the_test_is_that_of_compare(cropped_study, tmp_path):
     study = Study.open(shutil.copytree(cropped_study, tmp_path / "study"))
-    comparison = ph.benchmark(study, models=("ae", "pca"), seeds=(3,), untrained=False, **QUICK)
+    comparison = ph.benchmark(study, models=("ae", "pca"), seeds=(3,), untrained=False, methods=("ks",), **QUICK)
     row = comparison.scores.query("entry == 'ae' and whitening == 'aligned' and protocol == 'NSC'").iloc[0]
     paths = [
         study.score_table_path(f"{name}-seed3", "neighbours", protocol="NSC", statistics="mean", whitening="aligned")
@@ -61,6 +61,8 @@ def test_with_one_seed_each_the_test_is_that_of_compare(cropped_study, tmp_path)
     assert row["p_pca"] == compare_queries(*map(read_queries, paths), seed=0).p_value
     assert np.isnan(row["sd"])
     assert np.isnan(comparison.facts["realism"]).all()
+    assert set(comparison.scores.query("statistics == 'ks'")["entry"]) == {"ae", "pca"}
+    assert "ks +Whitened" in (comparison.folder / "table.md").read_text()
     profiles = study.profiles("ae-seed3", whitening="aligned")
     assert comparison.facts.set_index("entry").loc["ae", "map"] == pytest.approx(
         mean_average_precision(profiles)["mean_average_precision"].mean()

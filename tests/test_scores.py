@@ -50,7 +50,7 @@ def test_distances_are_computed_once_for_all_protocols_and_draws(study, monkeypa
     real = nsc.distances
     monkeypatch.setattr(nsc, "distances", lambda *given: calls.append(1) or real(*given))
     pipeline.evaluate(study, [RUN], pipeline.EvaluateConfig(bootstraps=20, shuffles=20))
-    assert len(calls) == len(pipeline.KINDS)
+    assert len(calls) == len(pipeline.kinds_of(study, RUN))
 
 
 def test_queries_are_read_as_booleans_and_numbers(study):

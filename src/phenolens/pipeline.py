@@ -7,15 +7,15 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
-from itertools import product
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from phenolens import __version__
-from phenolens.core.bounds import Bounded, Count, NotNegative
+from phenolens.core.bounds import Bounded, Count
 from phenolens.core.errors import InputError
 from phenolens.core.files import alone, read_h5ad, read_json, sha256, write_h5ad, write_json, write_text
 from phenolens.core.progress import tell, track
@@ -23,6 +23,7 @@ from phenolens.core.workers import ONE, AtOnce
 from phenolens.crops.config import CropConfig
 from phenolens.crops.store import CropStore
 from phenolens.profiles.evaluate import EvaluateConfig
+from phenolens.profiles.kinds import ProfileConfig, kinds, profiles_by_kind
 from phenolens.readiness import about_of, embedding_sources, profile_source, run_config, score_name
 from phenolens.screens.config import LayoutConfig
 from phenolens.study import LATENT, Study, made_from
@@ -32,16 +33,10 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from phenolens.models.interface import Representation, Source
-    from phenolens.profiles.whitening import Recipe
     from phenolens.training.config import TrainConfig
 
-# The columns of the paper's table: statistics of a well's cells, and what is done to the profiles before scoring.
-STATISTICS = ("mean", "mean+sd")
-WHITENINGS = ("none", "whitened", "zscore")
 CELL = "Metadata_Cell"  # the column of a foreign table that names the cell
-ALIGNED = "aligned"  # means alone: whitened by how cells vary within treatments, batches aligned
 LEAST_CONTROLS = 2  # wells; one alone has no spread
-KINDS = (*product(STATISTICS, WHITENINGS), ("mean", ALIGNED))
 
 
 @dataclass(frozen=True)
@@ -54,16 +49,6 @@ class EmbedConfig(Bounded):
     # 8: mean of the embedding over each crop's eight turns and flips; left out: 8 of imagenet, 1 of others
     turns: Literal[1, 8] | None = None
     layer: Literal["latent", "stages"] = "latent"  # stages: means of the encoder's earlier maps instead of its output
-
-
-@dataclass(frozen=True)
-class ProfileConfig(Bounded):
-    """How cells become profiles of wells and treatments."""
-
-    min_cells: Count = 1  # wells with fewer cells are left out and listed
-    well_statistic: Literal["median", "mean"] = "median"  # over the wells of a treatment
-    positive_controls: Literal["left out", "counted"] = "left out"  # wells of a treated dose that are positive controls
-    ridge: NotNegative = 1.0  # added to the eigenvalues when whitening; fixed in advance, never chosen on the score
 
 
 def check_source(source: Path) -> None:
@@ -297,67 +282,44 @@ def embeddings(study: Study, name: str) -> "Iterator[AnnData]":
 
 
 def profile(study: Study, name: str, config: ProfileConfig) -> None:
-    """Profiles of wells and treatments: raw, z-scored, whitened on the control wells, and aligned."""
+    """Profiles of wells and treatments of each kind: raw, z-scored, whitened on the control wells, aligned."""
     from phenolens.profiles.feature_selection import dominant
-    from phenolens.profiles.profiles import treatment_profiles, well_profiles
-    from phenolens.profiles.validate import refuse_repeated_rows
-    from phenolens.profiles.whitening import apply_whitening, fit_whitening
-    from phenolens.profiles.within_treatments import fit_within_treatments
 
     sources = embedding_sources(study, name)
     source = made_from(embeddings=sources, config=asdict(config), version=__version__)
     folder = study.profiles_folder(name)
     about = folder / "about.json"
-    files = [study.wells_path(name, statistics=statistics) for statistics in STATISTICS]
-    files += [study.wells_path(name, whitening=whitening) for statistics, whitening in KINDS if statistics == "mean"]
-    files += [study.treatments_path(name, statistics=s, whitening=w) for s, w in KINDS]
-    is_complete = about.exists() and all(path.exists() for path in files)
+    paths = {kind: _profile_paths(study, name, *kind) for kind in kinds(config.methods)}
+    is_complete = about.exists() and all(path.exists() for of_kind in paths.values() for path in of_kind)
     if is_complete and read_json(about, remedy="delete it and run `phenolens profile` again")["made_from"] == source:
         return
     about.unlink(missing_ok=True)  # written last: without it the profiles are incomplete
-    for statistics in track(STATISTICS, f"profiles of {name}", total=len(STATISTICS)):
-        wells = well_profiles(embeddings(study, name), statistics=statistics, min_cells=config.min_cells)
-        refuse_repeated_rows(wells, what=f"{folder}: wells")
-        write_h5ad(study.wells_path(name, statistics=statistics), wells)
-        fitted = {whitening: fit_whitening(wells, recipe) for whitening, recipe in _recipes(config).items()}
-        if statistics == "mean":  # of wells; whitened means are means of whitened cells
-            of_cells = fit_within_treatments(embeddings(study, name), _aligned(config))
-            fitted[ALIGNED] = replace(of_cells, features=tuple(f"{feature}_mean" for feature in of_cells.features))
-        for whitening, fit in fitted.items():
-            whitened = apply_whitening(wells, fit)
-            if (statistics, whitening) == ("mean", "zscore"):
-                remedy = (
-                    "view its cells with `phenolens explore`, or score the wells as a table with --largest-deviation"
-                )
-                for sentence in dominant(whitened, remedy=remedy):
-                    tell(f"note: {name}: {sentence}")
-            if statistics == "mean" and whitening != "none":
-                write_h5ad(study.wells_path(name, whitening=whitening), whitened)
-            treatments = treatment_profiles(
-                whitened,
-                statistic="cells" if whitening == ALIGNED else config.well_statistic,
-                positive_controls=config.positive_controls,
-            )
-            write_h5ad(study.treatments_path(name, statistics=statistics, whitening=whitening), treatments)
+    for other in {*folder.glob("*.h5ad")} - {path for of_kind in paths.values() for path in of_kind}:
+        other.unlink()  # of methods that are not asked for now
+    cells = partial(embeddings, study, name)
+    for statistics, whitening, wells, treatments in profiles_by_kind(cells, config, folder=folder):
+        if (statistics, whitening) == ("mean", "zscore"):
+            remedy = "view its cells with `phenolens explore`, or score the wells as a table with --largest-deviation"
+            for sentence in dominant(wells, remedy=remedy):
+                tell(f"note: {name}: {sentence}")
+        for path, table in zip(paths[statistics, whitening], (treatments, wells)):
+            write_h5ad(path, table)
     write_json(about, {"made_from": source, "embeddings": sources, "config": asdict(config)})
 
 
-def _aligned(config: ProfileConfig) -> "Recipe":
-    """The recipe of ALIGNED, of cells."""
-    from phenolens.profiles.whitening import Recipe
+def _profile_paths(study: Study, name: str, statistics: str, whitening: str) -> list[Path]:
+    """The files of one kind of profiles: treatments, and wells as they are; whitened wells of means alone."""
+    treatments = study.treatments_path(name, statistics=statistics, whitening=whitening)
+    has_wells = whitening == "none" or statistics == "mean"
+    wells = [study.wells_path(name, statistics=statistics, whitening=whitening)] if has_wells else []
+    return [treatments, *wells]
 
-    return Recipe(learnt_on="treatments", scaled_over="batch", ridge=config.ridge, constant_features="left out")
 
-
-def _recipes(config: ProfileConfig) -> "dict[str, Recipe]":
-    """The recipe of each of WHITENINGS; constant features (collapsed ones of an embedding) are left out and listed."""
-    from phenolens.profiles.whitening import UNTOUCHED, Recipe
-
-    return {
-        "none": UNTOUCHED,
-        "zscore": Recipe(whitening="none", constant_features="left out"),
-        "whitened": Recipe(ridge=config.ridge, constant_features="left out"),
-    }
+def kinds_of(study: Study, name: str) -> list[tuple[str, str]]:
+    """The statistics and whitening of each kind of profiles that a run has."""
+    path = study.profiles_folder(name) / "about.json"
+    about = read_json(path, remedy=f"run `phenolens profile {study.quoted}` again")
+    return kinds(about["config"].get("methods", ()))
 
 
 def check_design(cells: "pd.DataFrame", config: EvaluateConfig, *, where: object) -> dict[str, str]:
@@ -408,10 +370,10 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
 
     absent = check_design(study.crops.cells, config, where=study.folder)
     sources = {name: profile_source(study, name) for name in names}
-    kinds = [(name, *kind) for name in names for kind in KINDS]
+    of_runs = [(name, *kind) for name in names for kind in kinds_of(study, name)]
     wells_of = {name: study.wells_path(name, whitening=config.headline) for name in names}
     again = f"run `phenolens profile {study.quoted}`"
-    for path in [study.treatments_path(n, statistics=s, whitening=w) for n, s, w in kinds] + [*wells_of.values()]:
+    for path in [study.treatments_path(n, statistics=s, whitening=w) for n, s, w in of_runs] + [*wells_of.values()]:
         if not path.exists():
             raise InputError(f"{path}: missing, as in studies of earlier versions; {again}")
     score_config = ScoreConfig(**asdict(config))
@@ -421,7 +383,7 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
         for what, table in tables.items():
             write_text(study.scores_folder / name / f"{what}.csv", table.to_csv(index=False))
     scores, chances = [], []
-    for name, statistics, whitening in track(kinds, "scoring", total=len(kinds)):
+    for name, statistics, whitening in track(of_runs, "scoring", total=len(of_runs)):
         run, kind = run_config(study, name), {"statistics": statistics, "whitening": whitening}
         path = study.treatments_path(name, **kind)
         profiles = read_h5ad(path, remedy=f"delete it and run `phenolens profile {study.quoted}` again")

@@ -175,7 +175,7 @@ class Study(os.PathLike[str]):
         run: str,
         *,
         level: Literal["treatment", "well"] = "treatment",
-        statistics: Literal["mean", "mean+sd"] = "mean",
+        statistics: Literal["mean", "mean+sd", "ks", "svm", "mixture", "factors"] = "mean",
         whitening: Literal["aligned", "whitened", "zscore", "none"] | None = None,
     ) -> "AnnData":
         """The profiles of one run, a row per treatment or well.
@@ -183,7 +183,7 @@ class Study(os.PathLike[str]):
         Args:
             run: Name of the run.
             level: What a row is. Wells are stored as they are, before whitening.
-            statistics: What is computed over the cells of a well.
+            statistics: What is computed over the cells of a well; all but the first two with `profile --methods`.
             whitening: What is done to treatment profiles: nothing, whitening or z-scores on the control wells, or
                 (of means) whitening within treatments with batches aligned. None: what the headline's are.
 

@@ -20,7 +20,7 @@ from phenolens.image_realism.compute import RealismConfig
 from phenolens.image_realism.saved import write_realism
 from phenolens.models import MODELS, decodes, model_title, plainest_first
 from phenolens.models.interface import Decodes, Drawing, Fitted, Frozen, Representation, Trained
-from phenolens.pipeline import KINDS, EmbedConfig, EvaluateConfig, ProfileConfig
+from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig, kinds_of
 from phenolens.profiles.average_precision import mean_average_precision
 from phenolens.profiles.scores_folder import read_queries
 from phenolens.profiles.uncertainty import bootstrap_interval, sign_flip_p
@@ -122,7 +122,8 @@ def compared(study: Study, rows: Sequence[Entry], scoring: EvaluateConfig) -> pd
     """
     protocols = list(dict.fromkeys(study.scores["protocol"]))
     found = []
-    for statistics, whitening in KINDS:
+    of_runs = [kinds_of(study, run) for entry in rows for run in entry.runs]
+    for statistics, whitening in (kind for kind in of_runs[0] if all(kind in of_run for of_run in of_runs)):
         for protocol in protocols:
             answers = {
                 entry.name: _answers(study, entry, statistics=statistics, whitening=whitening, protocol=protocol)

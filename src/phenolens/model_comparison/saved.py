@@ -1,5 +1,6 @@
 """A study's `comparison/` folder: the table of all entries as CSV files and as a page of text, and the scatter."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,13 @@ def as_text(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, publish
     for protocol, of_protocol in scores.groupby("protocol", sort=False):
         n = int(of_protocol["n_treatments"].max())
         parts += [f"## {protocol}, % of {n} treatments right", ""]
-        parts += _markdown(["", *SHOWN.values()], _score_rows(of_protocol))
+        parts += _markdown(["", *SHOWN.values()], _score_rows(of_protocol, SHOWN))
+        if others := _further_kinds(of_protocol):
+            parts += [
+                "Other profiles of the same cells:",
+                "",
+                *_markdown(["", *others.values()], _score_rows(of_protocol, others)),
+            ]
         if published:
             rows = [[row.method, *map(_published, row.percent), ""] for row in TABLE_1 if row.protocol == protocol]
             parts += ["Published on BBBC021, on other cells:", ""]
@@ -81,11 +88,19 @@ def as_text(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, publish
     return "\n".join(parts)
 
 
-def _score_rows(scores: pd.DataFrame) -> list[list[str]]:
+def _further_kinds(scores: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """The kinds of profiles by `profile --methods`, as they are and whitened, and their titles."""
+    found = dict.fromkeys(zip(scores["statistics"], scores["whitening"]))
+    usual = {statistics for statistics, _ in SHOWN}
+    titles = {"none": "", "whitened": " +Whitened"}
+    return {(s, w): f"{s}{titles[w]}" for s, w in found if s not in usual and w in titles}
+
+
+def _score_rows(scores: pd.DataFrame, kinds: Iterable[tuple[str, str]]) -> list[list[str]]:
     rows = []
     for title, of_entry in scores.groupby("title", sort=False):
         by_kind = {(row["statistics"], row["whitening"]): _score(row) for _, row in of_entry.iterrows()}
-        rows.append([str(title), *(by_kind.get(kind, "–") for kind in SHOWN)])
+        rows.append([str(title), *(by_kind.get(kind, "–") for kind in kinds)])
     return rows
 
 

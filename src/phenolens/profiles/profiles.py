@@ -132,42 +132,28 @@ def well_profiles(
     from anndata import AnnData
 
     summaries = named_summaries(statistics)
-    wells = _Wells()
+    wells = Wells()
     for part in [cells] if isinstance(cells, AnnData) else cells:
         wells.made_from = wells.made_from or provenance(part)
-        for obs, block in _wells_of(part, wells, noise=noise, non_finite=non_finite):
+        for obs, block in wells_of(part, wells, noise=noise, non_finite=non_finite):
             wells.add(obs, block, summaries, min_cells=min_cells)
         del part  # before the next one is made
-    if not wells.rows:
-        few = (
-            f"{len(wells.left_out)} wells have fewer than {min_cells} cells" if wells.left_out else "there are no cells"
-        )
-        raise InputError(f"cells: no well profile can be made, since {few}; expected wells with at least {min_cells}")
     kept = [index for index, name in enumerate(wells.features) if name not in wells.non_finite_features]
-    if not kept:
+    if wells.rows and not kept:
         raise InputError(f"cells: all {len(wells.features)} features hold values that are not finite; none is left")
-    numbers = np.stack([summary[:, kept].ravel() for summary in wells.rows])
-    rows = pd.DataFrame(wells.obs).rename(columns=METADATA)
-    rows.index = pd.Index([f"{plate}_{well}" for plate, well in zip(rows[METADATA["plate"]], rows[METADATA["well"]])])
-    names = [f"{wells.features[index]}_{statistic}" for statistic in summaries for index in kept]
-    order = np.lexsort((rows[METADATA["well"]], rows[METADATA["plate"]]))
-    profiles = AnnData(numbers[order], obs=rows.iloc[order], var=pd.DataFrame(index=pd.Index(names)))
-    profiles.uns[KEY] = provenance_text(
-        "well profiles",
-        made_from=wells.made_from,
+    return wells.table(
+        [summary[:, kept].ravel() for summary in wells.rows],
+        [f"{wells.features[index]}_{statistic}" for statistic in summaries for index in kept],
         statistics=statistics,
         min_cells=min_cells,
-        wells_left_out=sorted(wells.left_out, key=lambda well: (well["plate"], well["well"])),
-        noise_cells_left_out=wells.n_noise,
         non_finite=non_finite,
         features_left_out=sorted(wells.non_finite_features),
         cells_left_out_as_not_finite=wells.n_non_finite_cells,
     )
-    return profiles
 
 
 @dataclass
-class _Wells:
+class Wells:
     """What has been found in the parts so far."""
 
     features: list[str] = field(default_factory=list)
@@ -194,9 +180,36 @@ class _Wells:
         self.obs.append({**obs, "cell_count": len(block)})
         self.rows.append(np.stack([summary(block) for summary in summaries.values()]))
 
+    def table(self, rows: list[np.ndarray], names: list[str], *, min_cells: int, **choices: object) -> AnnData:
+        """The profiles of all wells, by plate and well; InputError when there is none."""
+        from anndata import AnnData
 
-def _wells_of(
-    part: AnnData, wells: _Wells, *, noise: str, non_finite: str
+        if not rows:
+            few = (
+                f"{len(self.left_out)} wells have fewer than {min_cells} cells"
+                if self.left_out
+                else "there are no cells"
+            )
+            raise InputError(
+                f"cells: no well profile can be made, since {few}; expected wells with at least {min_cells}"
+            )
+        obs = pd.DataFrame(self.obs).rename(columns=METADATA)
+        obs.index = pd.Index([f"{plate}_{well}" for plate, well in zip(obs[METADATA["plate"]], obs[METADATA["well"]])])
+        order = np.lexsort((obs[METADATA["well"]], obs[METADATA["plate"]]))
+        profiles = AnnData(np.stack(rows)[order], obs=obs.iloc[order], var=pd.DataFrame(index=pd.Index(names)))
+        profiles.uns[KEY] = provenance_text(
+            "well profiles",
+            made_from=self.made_from,
+            min_cells=min_cells,
+            wells_left_out=sorted(self.left_out, key=lambda well: (well["plate"], well["well"])),
+            noise_cells_left_out=self.n_noise,
+            **choices,
+        )
+        return profiles
+
+
+def wells_of(
+    part: AnnData, wells: Wells, *, noise: str, non_finite: str
 ) -> Iterator[tuple[dict[str, object], np.ndarray]]:
     """Each well of a part: its metadata and its cells (n, Z), after leaving out what is to be left out."""
     _check_features(part, wells)
@@ -221,7 +234,7 @@ def _wells_of(
         yield {str(key): value for key, value in obs.iloc[rows[0]].items()}, block
 
 
-def _check_features(part: AnnData, wells: _Wells) -> None:
+def _check_features(part: AnnData, wells: Wells) -> None:
     names = [str(name) for name in part.var_names]
     wells.features = wells.features or names
     if names != wells.features:
@@ -229,7 +242,7 @@ def _check_features(part: AnnData, wells: _Wells) -> None:
         raise InputError(f'cells: the parts have different features (first difference: "{other}"); expected the same')
 
 
-def _kept_cells(part: AnnData, wells: _Wells, *, noise: str) -> np.ndarray:
+def _kept_cells(part: AnnData, wells: Wells, *, noise: str) -> np.ndarray:
     if noise == "counted" or METADATA["is_noise"] not in part.obs.columns:
         return np.ones(part.n_obs, dtype=bool)
     is_noise = noise_flags(part.obs[METADATA["is_noise"]], what="cells")

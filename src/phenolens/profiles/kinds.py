@@ -1,0 +1,110 @@
+"""The kinds of profiles of a run: statistics of a well's cells, and what is done to profiles before they are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from phenolens.core.bounds import Bounded, Count, NotNegative, Seed
+from phenolens.core.progress import track
+from phenolens.profiles.cell_scaling import fit_cell_scaling
+from phenolens.profiles.populations import METHODS, Method, population_profiles
+from phenolens.profiles.profiles import treatment_profiles, well_profiles
+from phenolens.profiles.validate import refuse_repeated_rows
+from phenolens.profiles.whitening import UNTOUCHED, Recipe, apply_whitening, fit_whitening
+from phenolens.profiles.within_treatments import fit_within_treatments
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+# The columns of the paper's table: statistics of a well's cells, and what is done to the profiles before scoring.
+STATISTICS = ("mean", "mean+sd")
+WHITENINGS = ("none", "whitened", "zscore")
+ALIGNED = "aligned"  # means alone: whitened by how cells vary within treatments, batches aligned
+
+
+@dataclass(frozen=True)
+class ProfileConfig(Bounded):
+    """How cells become profiles of wells and treatments."""
+
+    min_cells: Count = 1  # wells with fewer cells are left out and listed
+    well_statistic: Literal["median", "mean"] = "median"  # over the wells of a treatment
+    positive_controls: Literal["left out", "counted"] = "left out"  # wells of a treated dose that are positive controls
+    ridge: NotNegative = 1.0  # added to the eigenvalues when whitening; fixed in advance, never chosen on the score
+    methods: tuple[Method, ...] = ()  # further profiles of wells, from the distribution of their cells (docs/rivals.md)
+    methods_seed: Seed = 0  # of their draws
+    # percentiles: each plate's 1st and 99th of its control cells become 0 and 1, before all profiles (docs/rivals.md)
+    cell_scaling: Literal["none", "percentiles"] = "none"
+
+
+def kinds(methods: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """The statistics and whitening of each kind of profiles, with those of further methods."""
+    chosen = [method for method in METHODS if method in set(methods)]
+    return [*product(STATISTICS, WHITENINGS), ("mean", ALIGNED), *product(chosen, WHITENINGS)]
+
+
+def profiles_by_kind(
+    cells: Callable[[], Iterable[AnnData]], config: ProfileConfig, *, folder: Path
+) -> Iterator[tuple[str, str, AnnData, AnnData]]:
+    """The statistics, the whitening, the wells and the treatments of each kind of profiles.
+
+    Args:
+        cells: gives the cells, plate by plate; read several times.
+        config: how they become profiles.
+        folder: of the profiles, for messages.
+    """
+    parts: Iterable[AnnData] = _Again(cells)
+    if config.cell_scaling == "percentiles":
+        scaled = fit_cell_scaling(parts).scaled
+        parts = _Again(lambda: map(scaled, cells()))
+    chosen = dict.fromkeys(statistics for statistics, _ in kinds(config.methods))
+    for statistics in track(chosen, f"profiles of {folder.name}", total=len(chosen)):
+        if statistics in STATISTICS:
+            wells = well_profiles(parts, statistics=statistics, min_cells=config.min_cells)
+            refuse_repeated_rows(wells, what=f"{folder}: wells")
+        else:
+            seed, least = config.methods_seed, config.min_cells
+            wells = population_profiles(parts, method=statistics, seed=seed, min_cells=least)  # type: ignore[arg-type]
+        fitted = {whitening: fit_whitening(wells, recipe) for whitening, recipe in _recipes(config).items()}
+        if statistics == "mean":  # of wells; whitened means are means of whitened cells
+            of_cells = fit_within_treatments(parts, _aligned(config))
+            fitted[ALIGNED] = replace(of_cells, features=tuple(f"{feature}_mean" for feature in of_cells.features))
+        for whitening, fit in fitted.items():
+            whitened = apply_whitening(wells, fit)
+            yield (
+                statistics,
+                whitening,
+                whitened if whitening != "none" else wells,
+                treatment_profiles(
+                    whitened,
+                    statistic="cells" if whitening == ALIGNED else config.well_statistic,
+                    positive_controls=config.positive_controls,
+                ),
+            )
+
+
+@dataclass(frozen=True)
+class _Again:
+    """Tables that can be read more than once."""
+
+    read: Callable[[], Iterable[AnnData]]
+
+    def __iter__(self) -> Iterator[AnnData]:
+        return iter(self.read())
+
+
+def _aligned(config: ProfileConfig) -> Recipe:
+    """The recipe of ALIGNED, of cells."""
+    return Recipe(learnt_on="treatments", scaled_over="batch", ridge=config.ridge, constant_features="left out")
+
+
+def _recipes(config: ProfileConfig) -> dict[str, Recipe]:
+    """The recipe of each of WHITENINGS; constant features (collapsed ones of an embedding) are left out and listed."""
+    return {
+        "none": UNTOUCHED,
+        "zscore": Recipe(whitening="none", constant_features="left out"),
+        "whitened": Recipe(ridge=config.ridge, constant_features="left out"),
+    }
