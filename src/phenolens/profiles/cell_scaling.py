@@ -55,11 +55,13 @@ class CellScaling:
 def scale_cells(cells: AnnData) -> AnnData:
     """Scale cells so that 0 and 1 are the 1st and 99th percentile of the control cells of their plate.
 
-    A plate with fewer than 50 control cells takes the percentiles of the controls of all plates, and its cells are
-    clipped at -20 and 20. Features whose percentiles are equal on any plate are left out.
-
     Args:
-        cells: `obs["Metadata_Role"]` marks the controls. Cells with a true Metadata_Is_Noise teach nothing.
+        cells: `obs["Metadata_Role"]` marks the controls. Cells with a true Metadata_Is_Noise are scaled, too, but not learned from.
+
+    Returns:
+        A new table of the same cells, without features whose percentiles are equal on any plate. A plate with fewer
+        than 50 control cells takes the percentiles of the controls of all plates, and its cells are clipped at -20 and
+        20; a message says so.
 
     Raises:
         InputError: there are no control cells, no feature can be scaled, or NaN.
