@@ -56,7 +56,8 @@ def scale_cells(cells: AnnData) -> AnnData:
     """Scale cells so that 0 and 1 are the 1st and 99th percentile of the control cells of their plate.
 
     Args:
-        cells: `obs["Metadata_Role"]` marks the controls. Cells with a true Metadata_Is_Noise are scaled, too, but not learned from.
+        cells: `obs["Metadata_Role"]` marks the controls. Cells with a true Metadata_Is_Noise are scaled, too, but
+            not learned from.
 
     Returns:
         A new table of the same cells, without features whose percentiles are equal on any plate. A plate with fewer
