@@ -263,8 +263,6 @@ def _crop_command(
         plate_map = str(checking.template or "PLATE_MAP.csv")
         hint = "fill it in first" if checking.template else "--template PLATE_MAP.csv writes one to fill in"
         return f"{shlex.join(['phenolens', 'check', *command[4:], '--plate-map', plate_map])} ({hint})"
-    if not checked.screen.treatments["moa"].notna().any():
-        command += ["--treatments", "all"]
     if checking.skip_missing:
         command.append("--skip-missing")
     if checking.cells != "auto":

@@ -129,7 +129,7 @@ def _contents(screen: Screen, images: Rows) -> tuple[Rows, Rows]:
         **screen.left_out,
         "wells without a treatment, so that nothing can be profiled": 0 if "treated" in by_role else len(wells),
         "plates without a control well": int((~has_control).sum()),
-        "treatments without a mechanism (no crops unless --treatments all)": int((~known).sum()),
+        f"treatments without a mechanism{' (no crops unless --treatments all)' if known.any() else ''}": (~known).sum(),
     }
     return there, _counted(missing)
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from phenolens.core.bounds import Count, Seed
 from phenolens.core.errors import InputError
+from phenolens.core.progress import track
 from phenolens.profiles.average_precision import mean_by_group, ranking_precision
 from phenolens.profiles.candidates import mechanism_names
 from phenolens.profiles.columns import nearest
@@ -164,7 +165,8 @@ def _tested(
     """The statistics of each comparison and their p-values; comparisons of one design share their permutations."""
     results: list[dict[str, object]] = [{} for _ in compared]
     designs = pd.Series([repr((one.design, one.stratum.tolist())) for one in compared])
-    for places in designs.groupby(designs, sort=False).groups.values():
+    kinds = list(designs.groupby(designs, sort=False).groups.values())
+    for places in track(kinds, "comparing wells with controls", total=len(kinds)):
         members = [_Member(compared[place], numbers, turned, counts, similarity) for place in places]
         for is_treated in _permuted(compared[places[0]], n_draws=n_draws, seed=seed):
             weights = compared[places[0]].weights(is_treated)
