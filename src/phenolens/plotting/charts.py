@@ -146,7 +146,7 @@ def well_map(wells: "AnnData", *, title: str = "") -> Figure:
         np.asarray(wells.X, float)[shown.to_numpy()],
         compounds,
         grey=compounds[is_control].unique().tolist(),
-        what=f"wells: {(~is_control).sum()} of {compounds[~is_control].nunique()} compounds and {is_control.sum()} controls",
+        what=f"wells, {is_control.sum()} of them controls, of {compounds[~is_control].nunique()} compounds",
         title=title,
     )
 
