@@ -220,6 +220,7 @@ def test_another_model_takes_over_the_settings_that_it_shares_but_not_beta_and_l
         model_config("vae", {"width": 6, "learning_rate": 0.5})
     )
     assert shared.of_model("pca", latent_size=4).network == model_config("pca", {"latent_size": 4})
+    assert TrainConfig().of_model("lsgan") == TrainConfig(model="lsgan")  # with rates of its own
 
 
 # runs of version 0.1, whose config.json holds the settings of all models
