@@ -104,10 +104,12 @@ def known_columns(
     if "concentration_um" in known:
         known["concentration_um"] = micromolar(raw, found["concentration_um"], source=source)
         read = (*read, *units)
-    for name in raw.columns:
-        if name not in found.values() and name not in read and raw[name].notna().any():
-            known[f"{UNREAD}{source}: {name}"] = clean_names(raw[name])
-    return known
+    unread = {
+        f"{UNREAD}{source}: {name}": clean_names(raw[name])
+        for name in raw.columns
+        if name not in found.values() and name not in read and raw[name].notna().any()
+    }
+    return pd.concat([known, pd.DataFrame(unread, index=known.index)], axis=1) if unread else known
 
 
 def _meaning(column: str) -> str | None:
