@@ -10,7 +10,7 @@ import pytest
 from anndata import AnnData
 from matplotlib.image import imread
 
-from phenolens.core.colours import Contrast, cell_image, channel_colours, shared_contrast
+from phenolens.core.colours import Contrast, cell_image, channel_colours, colour_names, shared_contrast
 from phenolens.core.errors import InputError
 from phenolens.plotting.cell_images import contact_sheet, reconstructions
 from phenolens.plotting.charts import learning_curves, treatment_map, well_map
@@ -47,10 +47,31 @@ def test_dna_is_red_tubulin_green_and_actin_blue_in_whatever_order_the_channels_
 
 
 @pytest.mark.parametrize("n", range(1, 9))
-def test_any_number_of_channels_has_colours_that_differ(n):
+def test_at_most_three_channels_have_colours_and_these_differ(n):
     colours = channel_colours([f"stain {i}" for i in range(n)])
     assert colours.shape == (n, 3)
-    assert len({tuple(colour) for colour in colours}) == n
+    assert len({tuple(colour) for colour in colours[:3]}) == min(n, 3)
+    assert not colours[3:].any()
+
+
+def test_channels_without_a_colour_are_named_and_get_one_when_they_are_chosen():
+    names = ("DNA", "ER", "RNA", "AGP", "Mito")
+    contrast = plain(names)
+    assert "AGP, Mito" in colour_names(contrast)
+    chosen = contrast.showing(["Mito", "DNA"])
+    assert chosen.colours.any(axis=1).tolist() == [True, False, False, False, True]
+    assert colour_names(chosen).startswith("DNA magenta, Mito green")
+    assert (contrast.showing(["DNA", "RNA"]).colours[[0, 2]] == contrast.colours[[0, 2]]).all()
+    assert colour_names(plain(names[:3])) == "DNA red, ER green, RNA blue"
+
+
+def test_five_channels_at_full_brightness_are_shown_alone_too(rng):
+    names = ("DNA", "ER", "RNA", "AGP", "Mito")
+    crops = rng.uniform(size=(3, 5, 12, 12))
+    figure = reconstructions(crops, {"VAE": crops}, ["a", "b", "c"], channels=names)
+    assert len(pictures(figure)) == 3 * 2 * (1 + len(names))
+    figure = reconstructions(crops[:, :3], {"VAE": crops[:, :3]}, ["a", "b", "c"], channels=names[:3])
+    assert len(pictures(figure)) == 3 * 2
 
 
 def test_one_channel_is_grey_and_two_add_up_to_white():

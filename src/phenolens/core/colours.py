@@ -3,8 +3,8 @@
 C channels, S crop side in px. Crops are floats; each channel is divided by its own maximum.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import imagecodecs
 import numpy as np
@@ -21,22 +21,13 @@ PAPER_COLOURS = {
 }
 
 # For other channels, by their number. Two colours that add up to white and that red-green blind people can
-# distinguish; from four channels on, hues of the Okabe-Ito order, lightened so that each is visible on black.
+# distinguish. Of more than three channels the first three are shown together: more colours add up to white.
 COLOURS: dict[int, tuple[tuple[float, float, float], ...]] = {
     1: ((1.0, 1.0, 1.0),),
     2: ((1.0, 0.0, 1.0), GREEN),
     3: (RED, GREEN, BLUE),
 }
-MANY_COLOURS = (
-    (0.10, 0.45, 1.00),  # blue
-    (1.00, 0.62, 0.00),  # orange
-    (0.00, 0.80, 0.55),  # bluish green
-    (1.00, 0.30, 0.75),  # reddish purple
-    (1.00, 0.95, 0.25),  # yellow
-    (0.40, 0.85, 1.00),  # sky blue
-    (1.00, 0.30, 0.10),  # vermilion
-    (0.75, 0.75, 0.75),  # grey
-)
+MOST_TOGETHER = max(COLOURS)
 
 
 @dataclass(frozen=True)
@@ -44,7 +35,7 @@ class Contrast:
     """How crops become colours: shared by all cells of a figure, originals and reconstructions alike."""
 
     channels: tuple[str, ...]  # names, in the order of the crops
-    colours: np.ndarray  # (C, 3) RGB of each channel at full brightness, 0 to 1
+    colours: np.ndarray  # (C, 3) RGB of each channel at full brightness, 0 to 1; black: not shown together with others
     black: np.ndarray  # (C,) value shown as black, at least 0
     white: np.ndarray  # (C,) value shown at full brightness, above `black` and at most 1
 
@@ -54,15 +45,38 @@ class Contrast:
         colours = np.ones((1, 3)) if len(some) == 1 else self.colours[some]
         return Contrast(tuple(self.channels[place] for place in some), colours, self.black[some], self.white[some])
 
+    def showing(self, names: Collection[str]) -> "Contrast":
+        """The same with these channels only; those that had no colour get one, for at most MOST_TOGETHER."""
+        shown = np.array([name in names for name in self.channels])
+        colours = np.where(shown[:, None], self.colours, 0.0)
+        if not colours[shown].any(axis=1).all():
+            colours[shown] = channel_colours([name for name in self.channels if name in names])
+        return replace(self, colours=colours)
+
+    @property
+    def coloured(self) -> list[str]:
+        """The channels that are shown together."""
+        return [name for name, rgb in zip(self.channels, self.colours) if rgb.any()]
+
+    @property
+    def has_hidden(self) -> bool:
+        """Whether there are more channels than one picture shows, so that each should be shown alone too."""
+        return len(self.channels) > MOST_TOGETHER
+
 
 def channel_colours(channels: Sequence[str]) -> np.ndarray:
-    """RGB (C, 3) of each channel: the paper's colours if all names are known, else COLOURS by their number."""
-    known = [_paper_colour(name) for name in channels]
+    """RGB (C, 3) of each channel: the paper's colours if all names are known, else COLOURS by their number.
+
+    Of more than MOST_TOGETHER channels the others are black.
+    """
+    together = channels[:MOST_TOGETHER]
+    known = [_paper_colour(name) for name in together]
+    colours = np.zeros((len(channels), 3))
     if all(colour is not None for colour in known) and len(set(known)) == len(known):
-        return np.array(known, float).reshape(-1, 3)
-    if len(channels) in COLOURS:
-        return np.array(COLOURS[len(channels)])
-    return np.array([MANY_COLOURS[index % len(MANY_COLOURS)] for index in range(len(channels))]).reshape(-1, 3)
+        colours[: len(together)] = known
+    elif together:
+        colours[: len(together)] = COLOURS[len(together)]
+    return colours
 
 
 def shared_contrast(crops: np.ndarray, channels: Sequence[str]) -> Contrast:
@@ -97,9 +111,11 @@ def png(crop: np.ndarray, contrast: Contrast, *, level: int = 1) -> bytes:
 
 
 def colour_names(contrast: Contrast) -> str:
-    """`DAPI red, tubulin green, actin blue`, for captions; a channel in black is left out, as it is in the picture."""
+    """`DAPI red, tubulin green, actin blue`, for captions; of many channels also those that are not shown, in black."""
     shown = [(name, tuple(rgb)) for name, rgb in zip(contrast.channels, contrast.colours) if rgb.any()]
-    return ", ".join(f"{name} {_WORDS[rgb]}" for name, rgb in shown) or "no channel is shown"
+    hidden = [name for name, rgb in zip(contrast.channels, contrast.colours) if not rgb.any()]
+    text = ", ".join(f"{name} {_WORDS[rgb]}" for name, rgb in shown) or "no channel is shown"
+    return f"{text} (in no colour: {', '.join(hidden)})" if hidden and contrast.has_hidden else text
 
 
 def checked_crops(crops: np.ndarray, channels: Sequence[str], *, what: str) -> np.ndarray:
@@ -128,7 +144,4 @@ _WORDS: Mapping[tuple[float, ...], str] = {
     BLUE: "blue",
     (1.0, 0.0, 1.0): "magenta",
     (1.0, 1.0, 1.0): "grey",
-    **dict(
-        zip(MANY_COLOURS, ("blue", "orange", "bluish green", "purple", "yellow", "sky blue", "vermilion", "light grey"))
-    ),
 }

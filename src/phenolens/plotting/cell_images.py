@@ -66,6 +66,7 @@ def channel_key(figure: Figure | SubFigure, contrast: Contrast) -> None:
         handles = [
             Patch(facecolor=tuple(rgb), edgecolor=INK, linewidth=0.4, label=name)
             for name, rgb in zip(contrast.channels, contrast.colours)
+            if rgb.any()
         ]
         key_above(figure, handles, handleheight=0.9, columnspacing=1.2, borderpad=0.3)
 
@@ -113,7 +114,7 @@ def reconstructions(
         by_model: Each model's name and its reconstructions (n, C, S, S), in the order of the rows.
         labels: The treatment of each cell.
         channels: C names.
-        apart: Also show each channel alone, in grey.
+        apart: Also show each channel alone, in grey; always where not all are shown together.
         note: Sentences for the caption, such as how the cells were chosen.
 
     Returns:
@@ -130,7 +131,7 @@ def reconstructions(
             raise InputError(f"{name}: shape {crops.shape}, originals {originals.shape}; expected the same cells")
     if len(labels) != len(originals):
         raise InputError(f"{len(labels)} labels for {len(originals)} cells: expected one label per cell")
-    if apart:
+    if apart or contrast.has_hidden:
         lines = [(f"{name}\n{part}", crops, i) for i, part in channels_apart(contrast) for name, crops in rows.items()]
     else:
         lines = [(name, crops, None) for name, crops in rows.items()]

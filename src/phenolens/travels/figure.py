@@ -170,6 +170,13 @@ def _put_frames(sheet: _Sheet, trajectory: Trajectory, contrast: Contrast) -> No
     sheet.picture(sheet.target_x, cell_image(trajectory.target.crop, contrast))
     sheet.name(f"decoded by {trajectory.model}, between two real cells", middle=sheet.y + sheet.side / 2)
     sheet.y += sheet.side + 0.05
+    for place, channel in enumerate(contrast.channels if contrast.has_hidden else ()):
+        alone = contrast.of_channels(place)
+        crops = (trajectory.start.crop, *trajectory.pictures, trajectory.target.crop)
+        for x, crop in zip((sheet.start_x, *sheet.frames_x, sheet.target_x), crops):
+            sheet.picture(x, cell_image(crop[place : place + 1], alone))
+        sheet.name(f"{channel} alone", middle=sheet.y + sheet.side / 2)
+        sheet.y += sheet.side
 
 
 def _put_numbers(sheet: _Sheet, name: str, values: Sequence[str]) -> None:

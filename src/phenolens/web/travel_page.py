@@ -49,9 +49,9 @@ class Display:
         """The contrast of all pictures with these channels only and as bright, where black stays black."""
         for name in filter(None, self.channels or []):
             known(name, contrast.channels, what="channel")
-        visible = np.array([not self.channels or name in self.channels for name in contrast.channels])
         white = contrast.black + (contrast.white - contrast.black) * 100 / self.brightness
-        return replace(contrast, colours=np.where(visible[:, None], contrast.colours, 0.0), white=white)
+        brighter = replace(contrast, white=white)
+        return brighter.showing(self.channels) if self.channels else brighter
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,7 @@ def add_travel(app: PageApp, view: StudyView) -> Travels:
             "models": view.models(),
             "choices": _choices(cells.catalogue.treatments),
             "channels": cells.store.channels,
+            "coloured": query.of(cells.contrast).coloured,
         }
         if trajectories:
             values |= _trajectory_values(travels, cells, query, trajectories, min(frame, query.frames))
