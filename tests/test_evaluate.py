@@ -195,6 +195,8 @@ def test_every_recipe_is_in_the_protocol_and_kept(here):
     flags = {
         "--scaling robust --scaled-over plate --whitening none": "1.4826",
         "--whitening zca --whitened-over batch --ridge 0.1 --ridge-unit relative": "s + 0.1 x the mean eigenvalue",
+        "--coral plate --coral-form efaar": "in each plate b, x <- x (C_b + I/2)^(-1/2)",
+        "--coral batch --coral-form google": "in each batch b, x <- (x - m_b) (C_b + I)^(-1/2)",
         "--estimate ledoit-wolf --coral plate": "in each plate b, x <- x (S_b + I)^(-1/2) (S + I)^(1/2)",
         "--n-components 3 --learnt-on everything": "V the 3 leading",
         "--scaling none --whitening none": "features as they are",

@@ -4,12 +4,14 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.linalg
 from anndata import AnnData
 
 from naive_scores import whiten as naive_whiten
 from phenolens.core.errors import InputError
 from phenolens.core.provenance import provenance
-from phenolens.profiles.whitening import Recipe, apply_whitening, fit_whitening, second_moment, whiten
+from phenolens.profiles.coral import second_moment
+from phenolens.profiles.whitening import TVN, Recipe, apply_whitening, fit_whitening, whiten
 from phenolens.profiles.whitening_certificate import Certificate
 
 
@@ -142,6 +144,66 @@ def test_tvn_gives_every_batch_the_regularised_second_moment_of_all_controls(rng
         own = second_moment(before.X[batch]) + np.eye(4)
         matrix = np.linalg.lstsq(before.X[batch], after.X[batch], rcond=None)[0]
         np.testing.assert_allclose(matrix.T @ own @ matrix, everything, atol=1e-8)
+
+
+def naive_tvn(x: np.ndarray, controls: np.ndarray, batches: np.ndarray, form: str) -> np.ndarray:
+    """The recipes as their authors write them, in loops; up to a rotation of the axes."""
+    n = controls.sum()
+    if form != "google":
+        x = (x - x[controls].mean(0)) / x[controls].std(0, ddof=1)
+    x = x - x[controls].mean(0)
+    values, vectors = np.linalg.eigh(x[controls].T @ x[controls] / n)
+    x = x @ vectors / np.sqrt(values + (1 if form == "broad" else 0))
+    aligned = np.empty_like(x)
+    for batch in set(batches):
+        own = x[controls & (batches == batch)]
+        if form == "broad":
+            matrix = inverse_root(own.T @ own / len(own) + np.eye(x.shape[1]))
+            matrix = matrix @ np.linalg.inv(inverse_root(x[controls].T @ x[controls] / n + np.eye(x.shape[1])))
+        else:
+            matrix = inverse_root(np.cov(own.T) + (1 if form == "google" else 0.5) * np.eye(x.shape[1]))
+        centre = own.mean(0) if form == "google" else 0
+        aligned[batches == batch] = (x[batches == batch] - centre) @ matrix
+    return aligned
+
+
+def inverse_root(symmetric: np.ndarray) -> np.ndarray:
+    return np.linalg.inv(scipy.linalg.sqrtm(symmetric).real)
+
+
+@pytest.mark.parametrize("form", TVN)
+def test_each_published_form_of_tvn_is_its_naive_twin(rng, form):
+    features = correlated(rng, 200)
+    features[1::2] = features[1::2] * [1, 3, 0.5, 2] + 4  # the second batch has other means and spreads
+    wells = wells_of(features, n_controls=120)
+    ours = apply_whitening(wells, fit_whitening(wells, TVN[form])).X
+    expected = naive_tvn(features, is_control(wells), wells.obs["Metadata_Batch"].to_numpy(), form)
+    np.testing.assert_allclose(ours @ ours.T, expected @ expected.T, rtol=1e-8, atol=1e-8)
+    others = [apply_whitening(wells, fit_whitening(wells, TVN[other])).X for other in TVN if other != form]
+    assert all(np.abs(cosines(ours) - cosines(other)).max() > 0.01 for other in others)
+
+
+def cosines(rows: np.ndarray) -> np.ndarray:
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit @ unit.T
+
+
+def test_the_forms_of_tvn_give_the_same_cosines_where_every_batch_has_identity_covariance(rng):
+    features = rng.normal(size=(300, 4))
+    wells = wells_of(features, n_controls=200)
+    for batch in ("week0", "week1"):
+        rows = is_control(wells) & (wells.obs["Metadata_Batch"] == batch).to_numpy()
+        centred = features[rows] - features[rows].mean(0)
+        features[rows] = centred @ inverse_root(np.cov(centred.T))
+    wells.X = features
+    found = [cosines(apply_whitening(wells, fit_whitening(wells, recipe)).X) for recipe in TVN.values()]
+    np.testing.assert_allclose(found[1], found[0], atol=1e-9)
+    np.testing.assert_allclose(found[2], found[0], atol=1e-9)
+
+
+def test_a_form_of_coral_without_coral_is_refused(rng):
+    with pytest.raises(InputError, match=r"--coral-form google.*--coral"):
+        whiten(wells_of(correlated(rng, 60), n_controls=40), coral_form="google")
 
 
 def test_a_certificate_says_what_was_achieved(rng):

@@ -18,6 +18,7 @@ import pandas as pd
 from phenolens.core.bounds import Bounded, Count, NotNegative, Positive
 from phenolens.core.errors import InputError
 from phenolens.core.provenance import KEY, provenance, provenance_text
+from phenolens.profiles.coral import CoralForm, coral, second_moment
 from phenolens.profiles.profiles import metadata
 from phenolens.profiles.validate import SMALLEST_SPREAD, constant_features, feature_matrix, refuse_too_large
 from phenolens.profiles.whitening_certificate import Certificate, certificate_of, rank_of
@@ -50,12 +51,15 @@ class Recipe(Bounded):
     n_components: Count | None = None  # number of leading directions to keep; left out: all
     constant_features: Literal["refused", "left out"] = "refused"  # those without spread among a group's controls
     coral: Literal["none", "batch", "plate"] = "none"  # align the controls of each with all controls (TVN)
+    coral_form: CoralForm = "broad"  # which published form (docs/scoring.md)
 
     def __post_init__(self) -> None:
         """Validate the settings."""
         super().__post_init__()
         if self.largest_deviation is not None and self.scaling not in ("zscore", "robust"):
             raise InputError(f"--largest-deviation: goes with --scaling zscore or robust, not {self.scaling}")
+        if self.coral_form != "broad" and self.coral == "none":
+            raise InputError(f"--coral-form {self.coral_form}: goes with --coral batch or plate; add that")
 
     @property
     def needs_learning(self) -> bool:
@@ -64,6 +68,13 @@ class Recipe(Bounded):
 
 
 UNTOUCHED = Recipe(scaling="none", whitening="none")
+# The whole recipes of typical variation normalisation as three groups published them. The last two need more controls
+# than features, or a ridge.
+TVN = {
+    "broad": Recipe(coral="batch"),
+    "google": Recipe(scaling="centre", ridge=0, coral="batch", coral_form="google"),
+    "efaar": Recipe(ridge=0, coral="batch", coral_form="efaar"),
+}
 
 
 class Fit(NamedTuple):
@@ -83,8 +94,8 @@ class Whitening:
     centre_and_scale: Transforms  # group -> (Z,), (Z,)
     centre_and_matrix: Transforms  # group -> (Z,), (Z, components); empty: not whitened
     certificates: tuple[Certificate, ...]
-    # batch or plate -> (components, components); empty: no CORAL
-    alignment: Mapping[str, tuple[np.ndarray]] = field(default_factory=dict)
+    # batch or plate -> (components,), (components, components); empty: no CORAL
+    alignment: Transforms = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -120,6 +131,7 @@ def whiten(
     n_components: Count | None = None,
     constant_features: Literal["refused", "left out"] = "refused",
     coral: Literal["none", "batch", "plate"] = "none",
+    coral_form: CoralForm = "broad",
     largest_deviation: Positive | None = None,
 ) -> AnnData:
     """Scale and whiten profiles with parameters fitted on their control rows.
@@ -137,6 +149,7 @@ def whiten(
         n_components: number of leading directions to keep; None keeps all.
         constant_features: what to do with features without spread among the controls of any group.
         coral: align the controls of each batch or plate with all controls afterwards (TVN).
+        coral_form: which published form of it (docs/scoring.md); `phenolens.profiles.whitening.TVN` has whole recipes.
         largest_deviation: scaled values beyond this are set to it; None leaves them as they are.
 
     Returns:
@@ -159,6 +172,7 @@ def whiten(
         n_components=n_components,
         constant_features=constant_features,
         coral=coral,
+        coral_form=coral_form,
         largest_deviation=largest_deviation,
     )
     return apply_whitening(profiles, fit_whitening(profiles, recipe))
@@ -232,7 +246,7 @@ def apply_whitening(profiles: AnnData, whitening: Whitening) -> AnnData:
     numbers = _clipped(_by_group(numbers, groups[recipe.scaled_over], whitening.centre_and_scale, _scale), recipe)
     refuse_too_large(numbers, whitening.features, what="profiles", after=SCALED)
     numbers = _by_group(numbers, groups[recipe.whitened_over], whitening.centre_and_matrix, _rotate)
-    numbers = _by_group(numbers, groups[recipe.coral], whitening.alignment, np.matmul)
+    numbers = _by_group(numbers, groups[recipe.coral], whitening.alignment, _rotate)
     named = recipe.whitening != "pca"  # zca is rotated back to the features
     names = whitening.features if named else [f"white_{axis}" for axis in range(numbers.shape[1])]
     white = AnnData(numbers, obs=profiles.obs.copy(), var=pd.DataFrame(index=pd.Index(list(names), dtype=object)))
@@ -308,15 +322,14 @@ def _centre_and_scale(controls: np.ndarray, recipe: Recipe) -> tuple[np.ndarray,
 
 def _alignment(
     whitened: np.ndarray, learn: np.ndarray, groups: dict[str, pd.Series], recipe: Recipe
-) -> dict[str, tuple[np.ndarray]]:
-    """CORAL matrices: (S_group + I)^(-1/2) (S_all + I)^(1/2), second moments of controls about 0 (Ando et al. 2017)."""
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The centre and the matrix of CORAL of each batch or plate."""
     if recipe.coral == "none":
         return {}
-    identity = np.eye(whitened.shape[1])
-    to_all = matrix_power(second_moment(whitened[learn]) + identity, 0.5)
+    least = 1 if recipe.coral_form == "broad" else 2
     return {
-        group: (matrix_power(second_moment(whitened[rows]) + identity, -0.5) @ to_all,)
-        for group, rows in _learning_rows(learn, groups[recipe.coral], at_least=1)
+        group: coral(whitened[rows], whitened[learn], form=recipe.coral_form)
+        for group, rows in _learning_rows(learn, groups[recipe.coral], at_least=least)
     }
 
 
@@ -354,17 +367,6 @@ def _by_group(
     for group, rows in members.items():
         transformed[rows] = parts[group]
     return transformed
-
-
-def second_moment(rows: np.ndarray) -> np.ndarray:
-    """Sample covariance about 0: (n, Z) -> (Z, Z)."""
-    return rows.T @ rows / len(rows)
-
-
-def matrix_power(symmetric: np.ndarray, power: float) -> np.ndarray:
-    """A power of a symmetric positive definite matrix (Z, Z), such as -1/2."""
-    values, vectors = np.linalg.eigh(symmetric)
-    return (vectors * values**power) @ vectors.T
 
 
 def _fit_rotation(controls: np.ndarray, recipe: Recipe, group: str) -> Fit:
