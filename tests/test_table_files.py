@@ -143,3 +143,8 @@ def test_a_name_that_excel_made_a_date_is_refused(tmp_path):
     ROWS.assign(compound=["DMSO", "a", pd.Timestamp("2026-09-02")]).to_excel(tmp_path / "m.xlsx", index=False)
     with pytest.raises(InputError, match="row 4: compound"):
         plate_map(tmp_path / "m.xlsx")
+
+
+def test_spaces_around_cells_and_empty_rows_below_are_none_of_the_table(tmp_path):
+    (tmp_path / "m.csv").write_text('well, compound, concentration\nB02, "a, b", 1\nB03, DMSO, 0\n,,\n,,\n')
+    assert plate_map(tmp_path / "m.csv").to_numpy().tolist() == [["B02", "a, b", 1.0], ["B03", "DMSO", 0.0]]

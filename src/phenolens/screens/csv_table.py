@@ -63,6 +63,8 @@ def read_csv(
             table[name] = written.replace("", np.nan) if text is None else written.fillna("") if as_written else written
     else:
         table = _delimited(path, text, as_written, only)
+    filled = np.flatnonzero(table.notna().any(axis=1)) if text is None else np.arange(len(table))
+    table = table.iloc[: filled[-1] + 1 if len(filled) else 0]  # Excel writes rows of separators below a table
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise InputError(f"{path}: no column {', '.join(missing)} (found: {', '.join(map(str, table.columns))})")
@@ -104,6 +106,7 @@ def _delimited(
                 usecols=None if only is None else [name for name in names if name in only],
                 skiprows=form.n_header,
                 index_col=False,
+                skipinitialspace=True,
                 low_memory=False,
                 **kinds,
             )
@@ -147,7 +150,7 @@ def _format(path: Path) -> _Format:
     stated = re.fullmatch(r'"?sep=(.)"?', lines[n_before].strip(), re.IGNORECASE)  # a first line of Excel's
     n_before += bool(stated)
     separator = stated[1] if stated else _separator(lines[n_before:])
-    rows = list(islice(csv.reader(lines[n_before:], delimiter=separator), 2))
+    rows = list(islice(csv.reader(lines[n_before:], delimiter=separator, skipinitialspace=True), 2))
     names = [name.strip() for name in rows[0]]
     if len(rows) == 2 and len(set(names)) < len(names) == len(rows[1]) and "ImageNumber" in rows[1]:
         joined = [f"{of}_{name}" for of, name in zip(names, rows[1])]  # CellProfiler's combined objects
