@@ -126,6 +126,14 @@ def test_check_says_what_it_guessed_and_what_is_there_without_a_plate_map(tmp_pa
     ]
 
 
+def test_what_check_guessed_is_said_also_where_it_cannot_read_the_source(tmp_path, capsys):
+    source = write_images(tmp_path / "screen")
+    (source / "007" / "B02_s1_wDNA.tif").write_bytes(b"II*\0")
+    assert main(["check", str(source)]) == 2
+    said = capsys.readouterr().err
+    assert all(key in said for key in ("B02_s1_wDNA.tif", "--layout pattern", "imagexpress"))
+
+
 def test_a_template_of_the_plate_map_is_written_filled_in_and_used(tmp_path, capsys):
     source, template = write_images(tmp_path / "a screen"), tmp_path / "map.csv"
     assert main(["check", str(source), "--template", str(template)]) == 0

@@ -164,14 +164,17 @@ def check(
     guess = guess_layout(folder, reading) if layout is None else Guess(layout, reading)
     layout, reading = guess.layout, guess.config
     _check_files(folder, layout, checking)
-    checked = check_source(
-        folder,
-        layout=layout,
-        config=reading,
-        treatments=checking.treatments,
-        skip_missing=checking.skip_missing,
-        sample=checking.sample,
-    )
+    try:
+        checked = check_source(
+            folder,
+            layout=layout,
+            config=reading,
+            treatments=checking.treatments,
+            skip_missing=checking.skip_missing,
+            sample=checking.sample,
+        )
+    except InputError as error:
+        raise InputError(f"{error}; read with {guess}" if guess.why else str(error)) from error
     nuclei = _nuclei(checked, layout, checking) if checking.finds_nuclei else []
     if checking.template is not None:
         write_template(checked.screen, checking.template, has_treatments=checked.has_treatments)
