@@ -415,3 +415,24 @@ def test_a_hidden_zarr_folder_is_no_plate(tmp_path):
     screen = read_screen(source, layout="ome-zarr", treatments="all")
     assert set(screen.table["plate"]) == {"007"}
     assert screen.left_out == {"hidden files and folders (._x, Thumbs.db, @eaDir)": 1}
+
+
+@pytest.mark.parametrize("kind", ["numbers", "letters", "r02c02"])
+def test_a_table_may_name_wells_by_row_and_column(images, kind):
+    write_table(images)
+
+    def edit(table):
+        row, column = table["well"].str[0], table["well"].str[1:].astype(int)
+        number = row.map(ord) - 64
+        if kind == "r02c02":
+            return table.assign(well=[f"r{r:02d}c{c:02d}" for r, c in zip(number, column)])
+        by = {"Metadata_Row": number if kind == "numbers" else row, "Metadata_Col": column}
+        return table.drop(columns="well").assign(**by)
+
+    edit_csv(images / "images.csv", edit)
+    screen = read_screen(images, layout="table", treatments="all")
+    assert screen.table[["plate", "well", "site"]].apply(tuple, axis=1).tolist() == fields()
+    assert not any("Metadata_Row" in note for note in screen.notes)
+    for wrong in ("0202", "A1 2", "r0c2", "B"):
+        edit_csv(images / "images.csv", lambda table, well=wrong: table.assign(well=well))
+        assert wrong.removeprefix("0") in refusal(images, "table")

@@ -97,8 +97,13 @@ def known_columns(
     for name in {"compound", "moa"} & set(known):
         changed = known[name].fillna("").str.fullmatch(DATE)
         refuse_rows(changed, known[name], expected="a name, not what Excel makes of SEPT2 or 2E5", source=source)
+    at = _row_and_column(raw)
     if "well" in known:
         known["well"] = known["well"].map(well_names(known["well"], source=source))
+    elif at is not None:
+        pairs = raw[at[0]].astype(str) + " " + raw[at[1]].astype(str)
+        known["well"] = pairs.map(well_names(pairs, source=source))
+        read = (*read, *at)
     if "site" in known:
         known["site"] = numbers(raw, found["site"], source=source, whole=True)
     if "concentration_um" in known:
@@ -110,6 +115,14 @@ def known_columns(
         if name not in found.values() and name not in read and raw[name].notna().any()
     }
     return pd.concat([known, pd.DataFrame(unread, index=known.index)], axis=1) if unread else known
+
+
+def _row_and_column(raw: pd.DataFrame) -> tuple[str, str] | None:
+    """The columns that give a well by its row (letter or number) and column; None where there are no such two."""
+    by_name = {plain_name(str(name)): str(name) for name in raw.columns}
+    row = next((by_name[name] for name in ("row", "well_row") if name in by_name), None)
+    column = next((by_name[name] for name in ("column", "col", "well_column", "well_col") if name in by_name), None)
+    return None if row is None or column is None else (row, column)
 
 
 def _meaning(column: str) -> str | None:
