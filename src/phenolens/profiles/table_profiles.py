@@ -84,7 +84,7 @@ def profiles_of(parts: Iterable[AnnData], config: TableConfig, recipe: Recipe) -
             what: Literal["features", "rows"] = config.non_finite
             given, left_out[f"{what} that are not finite"] = without_non_finite(given, left_out=what)
     feature_matrix(given)
-    scaling = replace(recipe, whitening="none", coral="none", largest_deviation=None)
+    scaling = replace(recipe, whitening="none", coral="none", coral_form="broad", largest_deviation=None)
     scaled = apply_whitening(given, fit_whitening(given, scaling))
     excluded = excluded_features(scaled, config.select_features)
     left_out |= excluded
