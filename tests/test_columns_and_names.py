@@ -411,3 +411,12 @@ def test_centres_that_count_from_another_side_are_found(images, edit, words):
 def test_a_flag_that_a_layout_does_not_use_is_refused(images, layout, setting):
     with pytest.raises(InputError, match=f"--{next(iter(setting))}".replace("_", "-")):
         check_source(images, layout=layout, config=LayoutConfig(**setting))
+
+
+@pytest.mark.parametrize("skip_missing", [False, True])
+def test_sites_of_one_well_that_count_from_0_are_refused_in_any_case(images, skip_missing):
+    write_plate_map(images)
+    nuclei_of(images, edit=lambda t: t.assign(site=t["site"] - ((t["well"] == "B03") & (t["plate"] == "007"))))
+    with pytest.raises(InputError) as error:
+        check_source(images, layout="pattern", config=PATTERN, skip_missing=skip_missing)
+    assert_named(str(error.value), "007 B03", "0 to 1", "1 to 2")

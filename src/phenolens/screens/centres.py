@@ -125,17 +125,24 @@ def _count_lost(nuclei: pd.DataFrame, known: pd.DataFrame, *, source: str, n_wit
         f"{source}: {n_lost:,} of {len(nuclei) + n_without:,} nuclei are in no field of the screen (first: {place}; "
         f"the screen has {_examples(known)})"
     )
-    if "site" in names and is_lost.any():
-        theirs, ours = set(nuclei["site"]), set(known["site"])
-        shift = min(ours) - min(theirs)
-        if shift and {site + shift for site in theirs} == ours:
-            raise InputError(
-                f"{found}; its sites are {min(theirs)} to {max(theirs)}, those of the images {min(ours)} to "
-                f"{max(ours)}: count both from the same number"
-            )
+    if "site" in names:
+        _refuse_sites_from_0(nuclei, known, nuclei.loc[is_lost, ["plate", "well"]].drop_duplicates(), found)
     if not skip_missing or n_lost == len(nuclei) + n_without:
         raise InputError(f"{found}; correct the table{'' if skip_missing else ', or run with --skip-missing'}")
     return n_lost
+
+
+def _refuse_sites_from_0(nuclei: pd.DataFrame, known: pd.DataFrame, wells: pd.DataFrame, found: str) -> None:
+    """InputError for one of these wells whose nuclei count sites from 0 and its images from 1, or the reverse."""
+    keys = ["plate", "well"]
+    of_images = known.groupby(keys)["site"].agg(set)
+    for well, theirs in nuclei.merge(wells).groupby(keys)["site"].agg(set).items():
+        ours = of_images.get(well, set())
+        if ours and (0 in theirs - ours or (0 in ours - theirs and max(theirs) > max(ours))):
+            raise InputError(
+                f"{found}; in {' '.join(map(str, well))} its sites are {min(theirs)} to {max(theirs)}, those of the "  # type: ignore[call-overload]
+                f"images {min(ours)} to {max(ours)}: count both from the same number"
+            )
 
 
 def _examples(known: pd.DataFrame) -> str:
