@@ -20,8 +20,10 @@ from phenolens.plotting.page import SavedPicture
 from phenolens.plotting.quality_figures import flagged_crops
 from phenolens.plotting.style import caption_of, png
 from phenolens.profiles.score_table import SCORE_COLUMNS, TABLE_1, outside_table, score_rows, verdict_sentence
+from phenolens.reports import compute
 from phenolens.reports.crop_quality import CropQuality
 from phenolens.reports.page import ReportContents, report_html
+from phenolens.screens.screen import treatment_name
 
 VOID = {"meta", "link", "img", "br", "hr"}
 
@@ -375,6 +377,18 @@ def test_the_verdict_takes_one_kind_of_score():
 def test_scores_of_another_layout_are_refused(table, message):
     with pytest.raises(InputError, match=message):
         score_rows(table, with_published=False)
+
+
+def test_of_many_mechanisms_the_sheet_of_cells_shows_those_of_the_strongest_treatments(tiny_study, monkeypatch):
+    shown: list[list[str]] = []
+    monkeypatch.setattr(compute, "contact_sheet", lambda crops, titles, *, channels: shown.append(titles))
+    cells = tiny_study.crops.cells
+    treated = cells[cells["role"] == "treated"]
+    strongest = treatment_name(treated["compound"], treated["concentration_um"]).iloc[[-1]].tolist()
+    compute.mechanism_sheet(tiny_study.crops, n=1, seed=0)
+    monkeypatch.setattr(compute, "MOST_NAMED", 1)
+    compute.mechanism_sheet(tiny_study.crops, n=1, seed=0, strongest=strongest)
+    assert shown == [["DMSO", *sorted(treated["moa"].unique())], ["DMSO", treated["moa"].iloc[-1]]]
 
 
 def test_the_report_is_made_of_real_cells(real_data):

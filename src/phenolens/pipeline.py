@@ -299,7 +299,7 @@ def profile(study: Study, name: str, config: ProfileConfig) -> None:
     cells = partial(embeddings, study, name)
     for statistics, whitening, wells, treatments in profiles_by_kind(cells, config, folder=folder):
         if (statistics, whitening) == ("mean", "zscore"):
-            remedy = "view its cells with `phenolens explore`, or score the wells as a table with --largest-deviation"
+            remedy = "score the wells as a table with --largest-deviation to see whether results depend on it"
             for sentence in dominant(wells, remedy=remedy):
                 tell(f"note: {name}: {sentence}")
         for path, table in zip(paths[statistics, whitening], (treatments, wells)):

@@ -20,6 +20,8 @@ NSC: tuple[HeldOut, ...] = ("compound",)
 NSCB: tuple[HeldOut, ...] = ("compound", "batch")
 NAMED: dict[str, tuple[HeldOut, ...]] = {"NSC": NSC, "NSCB": NSCB}
 SEVERAL = ("batch", "plate")  # a treatment can have several of these, joined by |
+MECHANISM = "column moa of the plate map; --mechanism of a table"  # where a message says that it is given
+BATCH = "column batch of the plate map; --batch of a table"
 SEPARATORS = ("|", ";", ",")  # that mechanism lists are written with
 
 
@@ -95,19 +97,17 @@ def why_impossible(rows: pd.DataFrame, protocol: str, held_out: Sequence[HeldOut
     """
     known = sorted(set(rows["moa"]) - {""})
     if not known:
-        return f"{protocol} needs mechanisms, and none is known (column moa of the plate map; --mechanism of a table)"
+        return f"{protocol} needs mechanisms, and none is known ({MECHANISM})"
     if len(known) == 1:
         return f'{protocol} needs at least two mechanisms, and the only one is "{known[0]}"'
     batches = set(JOINED_BY.join(rows["batch"]).split(JOINED_BY)) if "batch" in held_out else set()
     if len(batches) == 1:
         named = f'"{min(batches)}"' if min(batches) else "without a name"
-        return (
-            f"{protocol} leaves out the treatment's own batch, and all are of one batch, {named} (column batch of the "
-            "plate map; --batch of a table)"
-        )
+        return f"{protocol} leaves out the treatment's own batch, and all are of one batch, {named} ({BATCH})"
     if not countable(rows, held_out, separator=separator).any():
         shared = f"shares its {' or '.join(held_out)} with all others of its mechanism"
-        return f"{protocol} can count no treatment, since each {shared}"
+        column = BATCH if "batch" in held_out else MECHANISM
+        return f"{protocol} can count no treatment, since each {shared} ({column})"
     return ""
 
 
