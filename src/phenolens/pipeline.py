@@ -49,6 +49,8 @@ class EmbedConfig(Bounded):
     # 8: mean of the embedding over each crop's eight turns and flips; left out: 8 of imagenet, 1 of others
     turns: Literal[1, 8] | None = None
     layer: Literal["latent", "stages"] = "latent"  # stages: means of the encoder's earlier maps instead of its output
+    # controls: statistics of batch normalisation from each plate's control cells, instead of the training's
+    norm_from: Literal["training", "controls"] = "training"
 
 
 def check_source(source: Path) -> None:
@@ -129,6 +131,10 @@ def _decoded(study: Study, config: "TrainConfig") -> "tuple[np.ndarray | None, l
         z, names = foreign_embeddings(Path(of), study.crops.cells["cell_id"])
         return z, names, Source(identity, z.shape[1], turns=1)
     tables = list(embeddings(study, of))
+    if json.loads(tables[0].uns["phenolens"]).get("summary", {}).get("norm_from"):
+        raise InputError(
+            f"--of {of}: embedded with --norm-from controls, which new crops cannot be; embed it again without"
+        )
     z = np.concatenate([np.asarray(table.X, np.float32) for table in tables])
     summary = json.loads(tables[0].uns["phenolens"]).get("summary", {"turns": 1})
     return z, list(tables[0].var_names), Source(identity, z.shape[1], summary["turns"])
@@ -199,7 +205,7 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
     from phenolens.training.checkpoint import weights_sha256
     from phenolens.training.device import Compute
     from phenolens.training.distributed import is_first, own_share, together
-    from phenolens.training.embed import embed_crops, embedding_table
+    from phenolens.training.embed import controls_to_norm_by, embed_crops, embedding_table, normalised_by
 
     store = study.crops
     model, trained = embeddable(study, name, config)
@@ -211,7 +217,9 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
             _copy_embeddings(study, name, trained)
         return
     turns = config.turns or model.turns
-    summary = {"turns": turns, "layer": config.layer}
+    summary: dict[str, int | str] = {"turns": turns, "layer": config.layer}
+    by_controls = config.norm_from == "controls"
+    summary |= {"norm_from": config.norm_from} if by_controls else {}
     plain = summary == {"turns": 1, "layer": "latent"}  # as in versions without these settings
     source = made_from(
         weights=weights_sha256(model),
@@ -231,9 +239,11 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
     cells = store.cells
     kept = {plate: about_of(study.embeddings_folder(name) / f"{plate}.h5ad").get("made_from") for plate in store.plates}
     todo = [plate for plate in own_share(store.plates) if kept[plate] != source]
+    rows = controls_to_norm_by(cells) if by_controls and todo else {}
     for plate in track(todo, f"embedding with {name}", total=len(todo)):
         crops = store.crops(plate)
-        z = embed_crops(model, crops, compute=compute, turns=turns, layer=config.layer)
+        with normalised_by(model, store.take(rows[plate]), compute=compute) if by_controls else nullcontext():
+            z = embed_crops(model, crops, compute=compute, turns=turns, layer=config.layer)
         if not (z == z).all():
             raise InputError(
                 f'{study.run_folder(name)}: the model outputs NaN for cells of plate "{plate}"; train it again'

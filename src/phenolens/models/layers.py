@@ -27,8 +27,10 @@ class BatchNorm(nn.Module):
     """Batch normalisation whose moments can be taken from some of the maps only, over all processes.
 
     Biased variance, also in the running averages; gradients flow through the moments. In evaluation mode the running
-    averages are used.
+    averages are used, which become the moments of the next batch first while `measures` is set.
     """
+
+    measures = False
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -45,6 +47,10 @@ class BatchNorm(nn.Module):
 
     def together(self, ys: list[Tensor], *, n_moments: int) -> list[Tensor]:
         """Normalise several batches of maps (B, channels, H, W) by the joint moments of the first `n_moments`."""
+        if self.measures:
+            values = torch.cat(ys[:n_moments]).transpose(0, 1).flatten(1).float()
+            self.running_mean.copy_(values.mean(1))
+            self.running_var.copy_(values.var(1, correction=0))
         if not self.training:
             moments = self.running_mean, self.running_var
             return [F.batch_norm(y, *moments, self.weight, self.bias, eps=BN_EPS) for y in ys]

@@ -4,7 +4,8 @@ N cells of a plate, C channels, S crop side in px, Z features.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -12,13 +13,17 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
+from phenolens.core.errors import InputError
+from phenolens.core.progress import tell
 from phenolens.crops.store import normalised
 from phenolens.models.interface import Decodes, Drawing, HasPrior, HasStages, Representation, Turns, mean_over_turns
+from phenolens.models.layers import BatchNorm
 from phenolens.screens.screen import cell_metadata
 from phenolens.training.device import Compute
 
 Layer = Literal["latent", "stages"]
 MAX_COUNT = np.iinfo(np.uint16).max
+LEAST_CONTROLS = 64  # of a plate, to estimate the statistics of batch normalisation
 BATCH = 512  # crops a forward pass; always the same chunks of a plate, so results do not depend on the process
 
 
@@ -43,6 +48,70 @@ def embed_crops(
         with compute.autocast():
             parts.append(mean_over_turns(features, x, turns))
     return torch.cat(parts).cpu().numpy()
+
+
+@contextmanager
+def normalised_by(model: Representation, crops: np.ndarray, *, compute: Compute) -> Iterator[None]:
+    """Take the statistics of batch normalisation from these crops (at most BATCH, C, S, S) instead of the training's.
+
+    Adaptive batch normalisation (Li et al. 2016), layer by layer: each sees the maps that the new statistics make.
+
+    Raises:
+        InputError: Embeddings do not depend on batch normalisation.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, BatchNorm)]
+    before = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]
+    try:
+        for layer in layers:
+            layer.measures = True
+        embed_crops(model, crops[:BATCH], compute=compute)
+        for layer in layers:
+            layer.measures = False
+        if all(torch.equal(layer.running_mean, mean) for layer, (mean, _) in zip(layers, before)):
+            raise InputError(
+                f"--norm-from controls: {type(model).__name__} embeds without batch normalisation; leave it out, or "
+                "choose other --runs"
+            )
+        yield
+    finally:
+        for layer, (mean, variance) in zip(layers, before):
+            layer.measures = False
+            layer.running_mean.copy_(mean)
+            layer.running_var.copy_(variance)
+
+
+def controls_to_norm_by(cells: pd.DataFrame, *, seed: int = 0) -> dict[str, np.ndarray]:
+    """Of each plate the rows of at most BATCH control cells: its own, or those of all plates where they are too few.
+
+    Args:
+        cells: A row per cell of the study: `plate`, `role`, `is_noise`.
+        seed: Of the draws.
+
+    Raises:
+        InputError: There are too few control cells on all plates together.
+    """
+    usable = ((cells["role"] == "control") & ~cells["is_noise"]).to_numpy()
+    random = np.random.default_rng(seed)
+    everywhere = np.flatnonzero(usable)
+    if len(everywhere) < LEAST_CONTROLS:
+        raise InputError(
+            f"--norm-from controls: the study has {len(everywhere)} control cells; expected {LEAST_CONTROLS} or more: "
+            "leave it out"
+        )
+    pooled = np.sort(random.permutation(everywhere)[:BATCH])
+    rows, few = {}, []
+    for plate in cells["plate"].unique():
+        controls = np.flatnonzero(usable & (cells["plate"] == plate).to_numpy())
+        if len(controls) < LEAST_CONTROLS:
+            few.append(f'"{plate}" {len(controls)}')
+        enough = len(controls) >= LEAST_CONTROLS
+        rows[str(plate)] = np.sort(random.permutation(controls)[:BATCH]) if enough else pooled
+    if few:
+        tell(
+            f"--norm-from controls: {len(few)} of {len(rows)} plates have fewer than {LEAST_CONTROLS} control cells "
+            f"({few[0]}); they are normalised by the controls of all plates"
+        )
+    return rows
 
 
 def as_counts(crops: np.ndarray, model: Representation) -> np.ndarray:
