@@ -40,8 +40,7 @@ class CropConfig(Bounded):
     noise_correlation: Correlation = 0.5  # a channel whose neighbouring pixels correlate less than this is camera noise
     focus_slope: Slope = -5.5  # a mean slope of log power over log frequency steeper than this is out of focus
     saturated_share: Share = 0.01  # a channel with at least this share of its pixels at the detector's limit
-    # flags that exclude a crop from training and profiles; dividing cells are often flagged as saturated or out of
-    # focus, so excluding these too biases profiles
+    # flags that exclude a crop from training and profiles; dividing cells are often saturated or out of focus
     leave_out: tuple[Flag, ...] = ("noise",)
 
     def __post_init__(self) -> None:
