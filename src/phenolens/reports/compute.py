@@ -50,18 +50,14 @@ from phenolens.travels.trajectory import FEW_MOVED, TravelConfig
 # Settings that change no result
 NOT_SHOWN = ("model", "network", "record_every", "checkpoint_every", "watch_every", "tensorboard")
 PROFILE_AGAIN = "run `phenolens profile` again"
-MOST_ACTIVE = 40  # treatments in the table
+MOST_ACTIVE = 20  # treatments in the table
 ACTIVITY_COLUMNS = {
     "name": "treatment",
     "moa": "mechanism",
     "n_wells": "wells",
-    "n_control_wells": "control wells",
     "distance": "distance (1: chance)",
-    "p_value": "p",
     "corrected_p_value": "corrected p",
-    "accuracy": "1-NN accuracy",
     "mean_average_precision": "mAP of replicates",
-    "map_corrected_p_value": "its corrected p",
     "cells": "cells / controls' cells",
     "cells_p_value": "its p",
 }
