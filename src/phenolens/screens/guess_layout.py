@@ -79,8 +79,9 @@ def guess_layout(source: Path, config: LayoutConfig) -> Guess:
         return Guess("pattern", replace(config, pattern=pattern), why)
     found = f"its files are such as {images[0] if images else files[0]}" if files else "the folder is empty"
     raise InputError(
-        f"{source}: the layout cannot be guessed ({found}; TIFF, PNG and OME-Zarr are read); name it "
-        f"with --layout, or the names of the images with --pattern, such as {{plate}}/{{well}}_s{{site}}_w{{channel}}.tif or {', '.join(INSTRUMENTS)}"
+        f"{source}: the layout cannot be guessed ({found}; TIFF, PNG and OME-Zarr are read); name it with --layout, or "
+        "the names of the images with --pattern, such as {plate}/{well}_s{site}_w{channel}.tif or "
+        f"{', '.join(INSTRUMENTS)}"
     )
 
 
