@@ -19,7 +19,7 @@ from phenolens.screens.instrument_index import index_files
 from phenolens.screens.instruments import INSTRUMENTS
 
 MOST_CHANNELS = 12  # different texts at one place of the names that may be channels
-MOST_FILES = 5_000  # whose names a pattern is made from
+MOST_FILES = 5_000  # whose names are compared, evenly over all of them
 LEAST_SHARE = 0.5  # of the images that a pattern must match
 WELL = re.compile(r"(?<![A-Za-z0-9{])[A-P]\d{1,2}(?![A-Za-z0-9])")
 # What a number or letter in a name means by what stands before it; the first that matches counts.
@@ -75,6 +75,7 @@ def guess_layout(source: Path, config: LayoutConfig) -> Guess:
     if indexes:
         return Guess("index", config, f"there is {indexes[0]}")
     images = [path for path in files if path.lower().endswith(IMAGE_SUFFIXES)]
+    images = images[:: max(1, len(images) // MOST_FILES)]
     for pattern, why in _by_names(source, images):
         return Guess("pattern", replace(config, pattern=pattern), why)
     found = f"its files are such as {images[0] if images else files[0]}" if files else "the folder is empty"
@@ -129,15 +130,14 @@ def _by_names(source: Path, images: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def proposed_pattern(images: Sequence[str]) -> str:
     """A pattern made from the names of images; empty where no well is in them."""
-    paths = images[:: max(1, len(images) // MOST_FILES)]
-    names = [path.rsplit("/", 1)[-1] for path in paths]
+    names = [path.rsplit("/", 1)[-1] for path in images]
     wells = [WELL.findall(name) for name in names]
     n_kinds = [
         len({found[place] for found in wells if len(found) > place}) for place in range(max(map(len, wells), default=0))
     ]
     place = n_kinds.index(max(n_kinds)) if n_kinds else 0  # P1_B02_F01: the well has the most kinds
     groups: defaultdict[tuple[int, ...], list[list[list[str]]]] = defaultdict(list)
-    for path in paths:
+    for path in images:
         parts = [SEPARATORS.split(part) for part in _marked(path, well_place=place)]
         groups[tuple(len(part) for part in parts)].append(parts)
     if not groups:
