@@ -54,7 +54,9 @@ def test_wells_have_one_row_however_many_sites():
     assert len(checked(table).wells) == 4
 
 
-@pytest.mark.parametrize(("raw", "name"), [("b2", "B02"), ("B002", "B02"), (" H12 ", "H12"), ("AA7", "AA07")])
+@pytest.mark.parametrize(
+    ("raw", "name"), [("b2", "B02"), ("B002", "B02"), (" H12 ", "H12"), ("\u200bＢ２", "B02"), ("AA7", "AA07")]
+)
 def test_well_names_get_two_digit_columns(raw, name):
     assert well_name(raw) == name
 

@@ -203,10 +203,11 @@ def cell_metadata(cells: pd.DataFrame) -> pd.DataFrame:
 
 def well_name(raw: str) -> str:
     """`b2`, `B2`, `B002`, `r02c02` or row and column as `2 2` as `B02`; InputError for any other text."""
-    by_number = re.fullmatch(r"\s*(?:[Rr](\d{1,3})[Cc](\d{1,3})|([A-Za-z]{1,2}|\d{1,3})\s+(\d{1,3}))\s*", str(raw))
+    name = clean_name(raw)
+    by_number = re.fullmatch(r"[Rr](\d{1,3})[Cc](\d{1,3})|([A-Za-z]{1,2}|\d{1,3})\s+(\d{1,3})", name)
     if by_number:
         return well_at(by_number[1] or by_number[3], by_number[2] or by_number[4])
-    match = re.fullmatch(r"\s*([A-Za-z]{1,2})0*(\d{1,2})\s*", str(raw))
+    match = re.fullmatch(r"([A-Za-z]{1,2})0*(\d{1,2})", name)
     if match is None or int(match[2]) == 0:
         raise InputError(f'"{raw}" is not a well name: expected row letter(s) and a column number, such as B02')
     return f"{match[1].upper()}{int(match[2]):02d}"
