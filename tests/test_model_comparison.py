@@ -12,6 +12,7 @@ from phenolens import pipeline
 from phenolens.cli import main
 from phenolens.core.errors import InputError
 from phenolens.model_comparison.compute import entries
+from phenolens.model_comparison.saved import saved_comparison
 from phenolens.models import MODELS, Spec
 from phenolens.profiles.scores_folder import read_queries
 from phenolens.study import Study
@@ -83,6 +84,18 @@ def test_pictures_are_measured_where_there_are_any_and_costs_are_named(finished)
     text = (comparison.folder / "table.md").read_text()
     assert all(title in text for title in facts["title"])
     assert "Lafarge" not in text  # published rows stand beside BBBC021 alone
+
+
+def test_the_report_shows_the_comparison_until_profiles_change(finished, tmp_path):
+    study = Study.open(shutil.copytree(finished[0].folder, tmp_path / "study"))
+    saved = saved_comparison(study)
+    pd.testing.assert_frame_equal(saved.scores, finished[1].scores)
+    ph.report(study, shown_cells=2, frames=2)
+    page = study.report_path.read_text()
+    assert "phenolens benchmark; comparison/table.md" in page
+    assert "AE, untrained" in page
+    ph.profile(study, runs=("ae-seed0",), min_cells=2)
+    assert saved_comparison(study) is None
 
 
 def test_a_stopped_comparison_resumes_to_the_same_table(finished, cropped_study, tmp_path, monkeypatch):

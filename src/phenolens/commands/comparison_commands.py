@@ -82,4 +82,5 @@ def benchmark(
         about[name.replace("accuracy", "realism")] = values
     cells = opened.crops.cells
     published = frozenset(cells.loc[cells["role"] == "treated", "compound"]) == COMPOUNDS
-    return save(opened, scores, about, headline=scoring.headline, published=published)
+    runs = [run for row in rows for run in row.runs]
+    return save(opened, scores, about, runs=runs, headline=scoring.headline, published=published)

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from phenolens.core.files import write_text, write_whole
+from phenolens.core.errors import InputError
+from phenolens.core.files import read_json, write_json, write_text, write_whole
 from phenolens.model_comparison.figure import score_against_realism
 from phenolens.plotting.style import png
 from phenolens.profiles.score_table import COLUMN_TITLES, OTHERS, TABLE_1
+from phenolens.readiness import profile_source
 from phenolens.study import Study
 
 # The columns of the printed table: those of the paper's Table 1, and the recommended recipe.
@@ -31,9 +33,18 @@ class ModelComparison:
     facts: pd.DataFrame  # a row per entry: what it is, and what it costs
 
 
-def save(study: Study, scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, published: bool) -> ModelComparison:
-    """Write `scores.csv`, `models.csv`, `table.md` and, where something decodes, `realism.png`."""
+def save(
+    study: Study,
+    scores: pd.DataFrame,
+    facts: pd.DataFrame,
+    *,
+    runs: Iterable[str],
+    headline: str,
+    published: bool,
+) -> ModelComparison:
+    """Write `scores.csv`, `models.csv`, `table.md`, `about.json` and, where something decodes, `realism.png`."""
     folder = study.comparison_folder
+    (folder / "about.json").unlink(missing_ok=True)  # written last: without it the folder is not complete
     write_text(folder / "scores.csv", scores.to_csv(index=False))
     write_text(folder / "models.csv", facts.to_csv(index=False))
     write_text(folder / "table.md", as_text(scores, facts, headline=headline, published=published))
@@ -43,7 +54,30 @@ def save(study: Study, scores: pd.DataFrame, facts: pd.DataFrame, *, headline: s
     else:
         with write_whole(folder / "realism.png") as file:
             file.write(png(figure))
+    write_json(folder / "about.json", {"profiles": {run: profile_source(study, run) for run in runs}})
     return ModelComparison(folder, scores, facts)
+
+
+def saved_comparison(study: Study) -> ModelComparison | None:
+    """The saved comparison; None where there is none, or profiles changed since."""
+    folder = study.comparison_folder
+    if not (folder / "about.json").exists():
+        return None
+    profiles = read_json(folder / "about.json", remedy="run `phenolens benchmark` again")["profiles"]
+    try:
+        if any(profile_source(study, run) != source for run, source in profiles.items()):
+            return None
+    except InputError:  # a run was removed, or is not profiled any more
+        return None
+    return ModelComparison(folder, pd.read_csv(folder / "scores.csv"), pd.read_csv(folder / "models.csv"))
+
+
+def shown_scores(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The printed table of each protocol: a row per entry, and the columns of SHOWN."""
+    return {
+        str(protocol): pd.DataFrame(_score_rows(of_protocol, SHOWN), columns=["", *SHOWN.values()])
+        for protocol, of_protocol in scores.groupby("protocol", sort=False)
+    }
 
 
 def as_text(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, published: bool) -> str:

@@ -20,6 +20,7 @@ from phenolens.core.keywords import flags_of
 from phenolens.core.progress import track
 from phenolens.crops.store import CropStore, normalised
 from phenolens.image_realism.saved import saved_realism
+from phenolens.model_comparison.saved import saved_comparison, shown_scores
 from phenolens.paper_figures.config import FigureConfig
 from phenolens.paper_figures.figure2_reconstructions import draw_reconstructions
 from phenolens.plotting.cell_images import contact_sheet
@@ -101,7 +102,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
     wells = read_h5ad(study.wells_path(run, whitening=study.headline["whitening"]), remedy=PROFILE_AGAIN)
     queries, active = queries_of(study, run), activity_of(study, run)
     neighbours = nearest_treatments(profiles) if queries is None else queries
-    realism = saved_realism(study)
+    realism, compared = saved_realism(study), saved_comparison(study)
     scores = study.scores
     history = _history(study, run)
     is_bbbc021 = set(store.cells.loc[store.cells["role"] == "treated", "compound"]) == COMPOUNDS
@@ -115,6 +116,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
         treatment_map=_map(profiles, wells),
         activity=None if active is None else _activity(active),
         activity_sentence="" if active is None else activity_sentence(active),
+        comparison=None if compared is None else shown_scores(compared.scores),
         absent=list(scores_about(study).get("absent", {}).values()),
         neighbours=neighbour_pairs(neighbours, cells, store),
         wrong=None if queries is None else _wrong(queries),

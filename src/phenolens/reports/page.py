@@ -36,6 +36,7 @@ class ReportContents:
     activity: pd.DataFrame | None = None  # a row per treatment, the most different from the controls first
     activity_sentence: str = ""
     absent: Sequence[str] = ()  # why a score is not there
+    comparison: Mapping[str, pd.DataFrame] | None = None  # of models: protocol -> a row per model
     verdict: str = ""  # the headline in one sentence; empty where it was not scored
     n_cells_of_bbbc021: int | None = None  # for a study of BBBC021, whose published scores are shown too
     neighbours: Picture | None = None  # nearest-neighbour pairs
