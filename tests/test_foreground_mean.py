@@ -23,6 +23,7 @@ from phenolens.crops.illumination import (
 )
 from phenolens.crops.make_crops import make_crops
 from phenolens.screens.bbbc021 import read_bbbc021
+from phenolens.screens.config import LayoutConfig
 from phenolens.screens.read_image import read_field
 
 HEIGHT, WIDTH, N_FIELDS, OFFSET = 256, 320, 60, 700
@@ -124,7 +125,8 @@ def test_what_is_saturated_stays_known_when_uneven_light_is_corrected(tiny_scree
     measured = {}
     for light in ("as it is", "corrected", "foreground"):
         config = CropConfig(crop_px=36, illumination=light, least_fields=1, illumination_px=320)
-        store = make_crops(source, tmp_path / light, layout="bbbc021", config=config)
+        as_given = LayoutConfig(black_level=0)  # grey values begin at 40 times the offset
+        store = make_crops(source, tmp_path / light, layout="bbbc021", config=config, reading=as_given)
         assert store.cells["flags"].str.contains("saturated in DNA").mean() > 0.5
         measured[light] = pd.concat([pd.read_parquet(path) for path in (tmp_path / light / "quality").glob("*")])
     for light in ("corrected", "foreground"):
