@@ -41,7 +41,7 @@ class Verb:
 
 STEPS = ("crop", "train", "profile", "evaluate", "run")
 VERBS = {
-    "demo": Verb("simulate a small screen and analyse it, in about ten minutes", "model_commands", "OUT", ()),
+    "demo": Verb("simulate a small screen and analyse it, in five to ten minutes", "model_commands", "OUT", ()),
     "run": Verb("all steps from a source folder to a report", "model_commands", tables=STEPS),
     "simulate": Verb("write a simulated screen as a BBBC021 download, with its true answers", "image_commands", "OUT"),
     "fetch": Verb("download BBBC021: tables, labels and the plates you name", "image_commands", "bbbc021 OUT", ()),

@@ -169,7 +169,7 @@ def with_few_crops(training: TrainConfig, *, n_crops: int) -> TrainConfig:
 def demo(
     out: Positional[AnyPath], *, steps: NotNegativeCount = DEMO_STEPS, seed: Seed = 0, threads: Count | None = None
 ) -> Study:
-    """Simulate a small screen and analyse it, from images to a report, in about ten minutes on two cores.
+    """Simulate a small screen and analyse it, from images to a report, in five to ten minutes on two cores.
 
     Args:
         out: Folder to create; the screen goes into OUT/screen, the study into OUT/study.
