@@ -48,7 +48,8 @@ def confusion_matrix(matrix: pd.DataFrame, title: str, *, what: str = "treatment
 
     n_rows, n_columns = counts.shape
     with figure_style():
-        figure = new_figure(3.1 + 0.5 * n_columns, 2.3 + 0.4 * n_rows, pad_in=0.05)
+        size = 3.1 + 0.5 * max(n_columns, 4), 2.3 + 0.4 * max(n_rows, 5)  # with room for the labels of few
+        figure = new_figure(*size, pad_in=0.05)
         axes = figure.subplots()
         axes.imshow(picture, aspect="auto", interpolation="nearest")
         for row, column in np.argwhere(counts > 0):
