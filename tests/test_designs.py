@@ -96,13 +96,13 @@ def test_a_score_that_is_asked_for_and_impossible_is_refused_before_any_training
     assert not (tmp_path / "st" / "runs").exists()
 
 
-def test_one_control_well_is_refused_before_any_training(tmp_path, capsys):
+def test_one_control_well_is_refused_before_any_crop_is_cut(tmp_path, capsys):
     write_screen(tmp_path / "screen", ("P1",), [CONTROLS[0], *DESIGNS["one compound"][1]])
     assert command("check", tmp_path / "screen", *FLAGS) == 0
     assert "--control" in capsys.readouterr().out
     assert command("run", tmp_path / "st", "--source", tmp_path / "screen", *FLAGS, *SMALL, "--model", "pca") == 2
     assert "1 control wells" in capsys.readouterr().err
-    assert not (tmp_path / "st" / "runs").exists()
+    assert not (tmp_path / "st").exists()
 
 
 def test_a_side_of_crops_that_a_model_does_not_take_is_refused_before_cropping(tmp_path, capsys):

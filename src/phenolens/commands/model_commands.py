@@ -130,6 +130,9 @@ def run(
         spec.check_installed()
         if LAYOUTS[layout].has_fields and issubclass(spec.load(), Trained):  # InputError on another side
             spec.build(USUAL_CHANNELS, cropping.crop_px, config.network)
+    if LAYOUTS[layout].has_fields:  # what the plate map says comes before any crop is cut
+        screen, _ = LAYOUTS[layout].open(Path(source), reading, cropping.selection())
+        pipeline.check_design(screen.table, scoring, where=source)
     opened = crop(study, source=source, layout=layout, reading=reading, cropping=cropping, parallel=parallel)
     store = opened.crops
     for why in pipeline.check_design(store.cells, scoring, where=store.folder).values():
