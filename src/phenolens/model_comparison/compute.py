@@ -95,8 +95,9 @@ def _chosen(models: Sequence[str]) -> list[str]:
                 chosen.append(name)
             except InputError as error:
                 tell(f"left out: {error}")
-    for name in chosen:
-        MODELS[name].check_installed()
+    else:
+        for name in chosen:
+            MODELS[name].check_installed()
     return sorted(chosen, key=plainest_first)
 
 

@@ -94,7 +94,7 @@ def as_text(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, publish
                 *_markdown(["", *others.values()], _score_rows(of_protocol, others)),
             ]
         if published:
-            rows = [[row.method, *map(_published, row.percent), ""] for row in TABLE_1 if row.protocol == protocol]
+            rows = [[row.method, *row.texts, ""] for row in TABLE_1 if row.protocol == protocol]
             parts += ["Published on BBBC021, on other cells:", ""]
             parts += _markdown(["", *SHOWN.values()], rows)
     parts += [
@@ -142,10 +142,6 @@ def _score(row: pd.Series) -> str:
     """`66.0 ± 1.2 (55–76)`."""
     deviation = "" if pd.isna(row["sd"]) else f" ± {100 * row['sd']:.1f}"
     return f"{100 * row['accuracy']:.1f}{deviation} ({100 * row['ci_low']:.0f}–{100 * row['ci_high']:.0f})"
-
-
-def _published(entry: tuple[float, float | None] | None) -> str:
-    return " ± ".join(f"{number:.1f}" for number in entry or () if number is not None) or "–"
 
 
 def _tests(scores: pd.DataFrame, headline: str) -> list[list[str]]:

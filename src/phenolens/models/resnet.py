@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from phenolens.models.interface import Trained, latent_names
 from phenolens.models.layers import BatchNorm, full_precision
 
 WIDE = 32  # wider networks give the first block of stage 3 as features, as published; narrower ones stage 4
@@ -95,6 +96,24 @@ class MultiScale(nn.Module):
 
 
 BACKBONES: dict[str, type[ResNet18 | MultiScale]] = {"resnet18": ResNet18, "multiscale": MultiScale}
+
+
+class OfNetwork(Trained):
+    """A model whose embeddings are the features of its network, not what its head makes of them."""
+
+    network: ResNet18 | MultiScale
+
+    def embed(self, x: Tensor) -> Tensor:
+        """The network's features."""
+        return self.network(x)[0]
+
+    def stages(self, x: Tensor) -> Tensor:
+        """Means of the maps of the network's stages."""
+        return self.network.stages(x)
+
+    def feature_names(self) -> list[str]:
+        """Features without a meaning of their own."""
+        return latent_names(self.network.features)
 
 
 class Block(nn.Module):

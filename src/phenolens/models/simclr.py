@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from phenolens.models.interface import Batch, Loss, ModelConfig, Player, Schedule, Trained, latent_names, setting
-from phenolens.models.resnet import ResNet18
+from phenolens.models.interface import Batch, Loss, ModelConfig, Player, Schedule, setting
+from phenolens.models.resnet import OfNetwork, ResNet18
 from phenolens.models.views import view
 
 PROJECTED = 64  # numbers in which views are compared
@@ -31,7 +31,7 @@ class SimCLRConfig(ModelConfig):
     temperature: float = setting(0.2, "of the comparison: lower weighs the nearest cells more", least=1e-3)
 
 
-class SimCLR(Trained):
+class SimCLR(OfNetwork):
     """Two views of each cell attract, all others repel; embeddings are the network's features."""
 
     Config: ClassVar[type[ModelConfig]] = SimCLRConfig
@@ -58,18 +58,6 @@ class SimCLR(Trained):
         z = self.projection(self.network(view(x))[1])
         loss, right = contrastive_loss(z.float(), same=same, left_out=left_out, temperature=self.config.temperature)
         return {"network": Loss(loss, {"contrastive": loss.detach(), "accuracy": right.detach()})}
-
-    def embed(self, x: Tensor) -> Tensor:
-        """The network's features, before the projection."""
-        return self.network(x)[0]
-
-    def stages(self, x: Tensor) -> Tensor:
-        """Means of the maps of the network's stages."""
-        return self.network.stages(x)
-
-    def feature_names(self) -> list[str]:
-        """Features without a meaning of their own."""
-        return latent_names(self.network.features)
 
 
 class WeakSimCLR(SimCLR):

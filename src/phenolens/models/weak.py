@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributions import Beta
 from torch.nn import functional as F
 from torch.optim import SGD
@@ -20,12 +20,10 @@ from phenolens.models.interface import (
     ModelConfig,
     Player,
     Schedule,
-    Trained,
-    latent_names,
     randomly_turned,
     setting,
 )
-from phenolens.models.resnet import BACKBONES, MultiScale, ResNet18
+from phenolens.models.resnet import BACKBONES, OfNetwork
 from phenolens.models.views import shifted
 
 
@@ -43,7 +41,7 @@ class WeakConfig(ModelConfig):
     net_rate: float = setting(0.05, "learning rate of SGD with Nesterov momentum 0.9", least=0)
 
 
-class Weak(Trained):
+class Weak(OfNetwork):
     """A network with a classifier of treatments; embeddings are its features, not the classifier's answers."""
 
     Config: ClassVar[type[ModelConfig]] = WeakConfig
@@ -52,7 +50,7 @@ class Weak(Trained):
     def __init__(self, channels: int, crop_px: int, config: Any) -> None:
         super().__init__()
         self.config = config
-        self.network: ResNet18 | MultiScale = BACKBONES[config.backbone](channels, crop_px, config.net_width)
+        self.network = BACKBONES[config.backbone](channels, crop_px, config.net_width)
 
     def take_classes(self, classes: Mapping[str, int]) -> None:
         """Add the classifier of T treatments."""
@@ -78,15 +76,3 @@ class Weak(Trained):
         larger = torch.where(share >= 0.5, own, own[partner])
         right = (logits.argmax(1) == larger).float().mean()
         return {"network": Loss(loss, {"cross_entropy": loss.detach(), "accuracy": right})}
-
-    def embed(self, x: Tensor) -> Tensor:
-        """The network's features."""
-        return self.network(x)[0]
-
-    def stages(self, x: Tensor) -> Tensor:
-        """Means of the maps of the network's stages."""
-        return self.network.stages(x)
-
-    def feature_names(self) -> list[str]:
-        """Features without a meaning of their own."""
-        return latent_names(self.network.features)

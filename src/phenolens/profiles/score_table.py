@@ -22,6 +22,11 @@ class PublishedRow:
     method: str
     percent: tuple[tuple[float, float | None] | None, ...]
 
+    @property
+    def texts(self) -> list[str]:
+        """`90.6 ± 1.5` of each column, a dash where there is none."""
+        return [" ± ".join(f"{n:.1f}" for n in entry or () if n is not None) or "–" for entry in self.percent]
+
 
 TABLE_1 = (
     PublishedRow("NSC", "VAE+ (Lafarge 2019)", ((90.6, 1.5), (90.3, 1.0), (92.2, 1.7), (92.9, 2.4))),
@@ -195,8 +200,7 @@ def _cell(scores: pd.DataFrame) -> ScoreCell:
 
 
 def _published(row: PublishedRow) -> ScoreRow:
-    texts = [" ± ".join(f"{number:.1f}" for number in entry or () if number is not None) for entry in row.percent]
-    return ScoreRow(row.protocol, row.method, tuple(ScoreCell(text or "–") for text in texts), published=True)
+    return ScoreRow(row.protocol, row.method, tuple(map(ScoreCell, row.texts)), published=True)
 
 
 def _mean_sd(scores: pd.DataFrame) -> str:
