@@ -14,6 +14,8 @@ from phenolens.core.errors import InputError
 from phenolens.model_comparison.compute import entries
 from phenolens.model_comparison.saved import saved_comparison
 from phenolens.models import MODELS, Spec
+from phenolens.profiles.mechanism_classifier import classified_right
+from phenolens.profiles.nsc import nsc
 from phenolens.profiles.scores_folder import read_queries
 from phenolens.study import Study
 from phenolens.tl import compare_queries, mean_average_precision
@@ -68,6 +70,10 @@ def test_with_one_seed_each_the_test_is_that_of_compare(cropped_study, tmp_path)
     assert comparison.facts.set_index("entry").loc["ae", "map"] == pytest.approx(
         mean_average_precision(profiles)["mean_average_precision"].mean()
     )
+    compounds = nsc(profiles, averaged_over="compounds", n_bootstrap=0).accuracy
+    assert row["over_compounds"] == pytest.approx(compounds)
+    assert comparison.facts.set_index("entry").loc["ae", "classified_NSC"] == classified_right(profiles, ("compound",))
+    assert f"{100 * compounds:.1f}" in (comparison.folder / "table.md").read_text().split("By other rules")[1]
 
 
 def test_pictures_are_measured_where_there_are_any_and_costs_are_named(finished):

@@ -14,8 +14,9 @@ from phenolens import cli, pp
 from phenolens.core.errors import InputError
 from phenolens.core.provenance import provenance
 from phenolens.profiles import populations
-from phenolens.profiles.cell_scaling import fit_cell_scaling
+from phenolens.profiles.cell_scaling import fit_cell_scaling, fit_cell_tvn
 from phenolens.profiles.populations import Factors, Mixture, even_sample, signed_ks, svm_normal
+from phenolens.profiles.whitening import apply_whitening
 from phenolens.study import HEADLINE, Study
 from travelling_study import RUN
 
@@ -192,12 +193,12 @@ def test_a_sample_has_as_many_cells_of_each_treatment_whatever_the_order_of_plat
     monkeypatch.setattr(populations, "SAMPLE", 60)
     cells = screen(rng, n=50)
     cells.X[:, 1] = np.arange(cells.n_obs)
-    sample = even_sample(by_plate(cells), seed=0)
+    sample = np.concatenate(list(even_sample(by_plate(cells), seed=0).values()))
     role = cells.obs["Metadata_Compound"].iloc[sample[:, 1].astype(int)]
     assert role.value_counts().to_dict() == {"DMSO": 20, "up": 20, "down": 20}
-    other = even_sample(by_plate(cells)[::-1], seed=0)
+    other = np.concatenate(list(even_sample(by_plate(cells)[::-1], seed=0).values()))
     assert set(sample[:, 1]) == set(other[:, 1])
-    assert set(sample[:, 1]) != set(even_sample([cells], seed=1)[:, 1])
+    assert set(sample[:, 1]) != set(np.concatenate(list(even_sample([cells], seed=1).values()))[:, 1])
 
 
 @pytest.mark.parametrize("method", ["mixture", "factors"])
@@ -253,6 +254,17 @@ def test_cells_without_controls_or_without_differences_are_not_scaled(rng):
         fit_cell_scaling([cells])
 
 
+def test_tvn_of_cells_whitens_on_control_cells_and_aligns_batches(rng):
+    cells = screen(rng, n=60)
+    cells.obs["Metadata_Batch"] = cells.obs["Metadata_Plate"]
+    fit = fit_cell_tvn(by_plate(cells), ridge=0.5)
+    parts = [apply_whitening(part, fit) for part in by_plate(cells)]
+    whole = pp.whiten(cells, ridge=0.5, coral="batch", coral_form="google")
+    np.testing.assert_allclose(np.concatenate([part.X for part in parts]), whole.X, rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match="control"):
+        fit_cell_tvn([cells[cells.obs["Metadata_Role"] == "treated"].copy()], ridge=1.0)
+
+
 # a study
 
 
@@ -281,6 +293,10 @@ def test_methods_are_further_kinds_of_profiles_that_are_scored_like_the_others(s
     assert (about["methods"], about["methods_seed"], about["cell_scaling"]) == (["mixture", "ks"], 0, "percentiles")
     scaled = pp.well_profiles(pp.scale_cells(study.embeddings(RUN)))
     np.testing.assert_allclose(study.profiles(RUN, level="well").X, scaled.X, rtol=1e-5, atol=1e-5)
+
+    assert cli.main(["profile", folder, "--cell-scaling", "tvn", "--ridge", "2"]) == 0
+    cells = pp.whiten(study.embeddings(RUN), ridge=2, coral="batch", coral_form="google", constant_features="left out")
+    np.testing.assert_allclose(study.profiles(RUN, level="well").X, pp.well_profiles(cells).X, rtol=1e-4, atol=1e-4)
 
     assert cli.main(["profile", folder]) == 0
     assert cli.main(["evaluate", folder, *scoring]) == 0

@@ -14,7 +14,7 @@ from phenolens.core.progress import tell
 from phenolens.model_comparison.compute import compared, entries, facts, realism_of, take_runs
 from phenolens.model_comparison.saved import ModelComparison, save
 from phenolens.pipeline import EvaluateConfig, ProfileConfig, check_design, foreign_embeddings
-from phenolens.profiles.score_table import COMPOUNDS
+from phenolens.profiles.score_table import is_bbbc021
 from phenolens.study import Study
 from phenolens.training.config import ModelName, TrainConfig
 
@@ -75,12 +75,11 @@ def benchmark(
     n_runs = sum(len(row.runs) for row in rows)
     tell(f"{len(rows)} rows from {n_runs} runs: {', '.join(row.name for row in rows)}")
     take_runs(opened, rows, profiling, scoring)
-    scores, about = compared(opened, rows, scoring), facts(opened, rows, scoring.headline)
+    scores, about = compared(opened, rows, scoring), facts(opened, rows, scoring)
     realism = realism_of(opened, rows) if pictures else None
     for name in ("accuracy", "accuracy_low", "accuracy_high"):
         values = about["entry"].map(realism[name]) if realism is not None else float("nan")
         about[name.replace("accuracy", "realism")] = values
-    cells = opened.crops.cells
-    published = frozenset(cells.loc[cells["role"] == "treated", "compound"]) == COMPOUNDS
+    published = is_bbbc021(opened.crops.cells)
     runs = [run for row in rows for run in row.runs]
     return save(opened, scores, about, runs=runs, headline=scoring.headline, published=published)

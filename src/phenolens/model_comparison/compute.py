@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from phenolens import pipeline
 from phenolens.core.errors import InputError
@@ -22,6 +23,8 @@ from phenolens.models import MODELS, decodes, model_title, plainest_first
 from phenolens.models.interface import Decodes, Drawing, Fitted, Frozen, Representation, Trained
 from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig, kinds_of
 from phenolens.profiles.average_precision import mean_average_precision
+from phenolens.profiles.evaluate import held_out
+from phenolens.profiles.mechanism_classifier import CLASSIFIED, classified_right
 from phenolens.profiles.scores_folder import read_queries
 from phenolens.profiles.uncertainty import bootstrap_interval, sign_flip_p
 from phenolens.readiness import ready_runs
@@ -118,7 +121,8 @@ def compared(study: Study, rows: Sequence[Entry], scoring: EvaluateConfig) -> pd
 
     Returns:
         Columns: `entry`, `title`, `statistics`, `whitening`, `protocol`; `accuracy` (0 to 1, mean over seeds),
-        `sd` (over seeds, NaN for one), `ci_low` and `ci_high` (95 %, over compounds), `n_treatments`, `n_seeds`;
+        `sd` (over seeds, NaN for one), `ci_low` and `ci_high` (95 %, over compounds), `over_compounds` (each compound
+        counts once, as in CytoGAN's numbers), `n_treatments`, `n_seeds`;
         `p_vaeplus`, `p_pca`, `p_untrained`: paired sign-flip tests over compounds against these entries.
     """
     protocols = list(dict.fromkeys(study.scores["protocol"]))
@@ -149,7 +153,9 @@ def compared(study: Study, rows: Sequence[Entry], scoring: EvaluateConfig) -> pd
                 found.append(
                     {"entry": entry.name, "title": entry.title, "statistics": statistics, "whitening": whitening}
                     | {"protocol": protocol, "accuracy": accuracy, "sd": of_seeds.std(ddof=1)}
-                    | {"ci_low": low, "ci_high": high, "n_treatments": len(right), "n_seeds": len(of_seeds)}
+                    | {"ci_low": low, "ci_high": high}
+                    | {"over_compounds": right.mean(axis=1).groupby(level="compound").mean().mean()}
+                    | {"n_treatments": len(right), "n_seeds": len(of_seeds)}
                     | tests
                 )
     return pd.DataFrame(found)
@@ -173,19 +179,21 @@ def _p_value(a: pd.DataFrame, b: pd.DataFrame) -> float:
     return sign_flip_p(difference.groupby(level="compound").sum().to_numpy(), n_draws=10_000, seed=0)
 
 
-def facts(study: Study, rows: Sequence[Entry], headline: str) -> pd.DataFrame:
+def facts(study: Study, rows: Sequence[Entry], scoring: EvaluateConfig) -> pd.DataFrame:
     """A row per entry with what it is and what it costs.
 
     Returns:
         Columns: `entry`, `title`, `labels` (which labels it learns from), `outside_data`, `decodes`, `parameters`,
         `features`, `fit_seconds` and `embed_ms` (per cell; medians over seeds, on this machine), `map` (mean average
-        precision of mechanisms, 0 to 1, headline profiles, mean over seeds).
+        precision of mechanisms) and for each protocol `classified_NSC` and so on (what a classifier that sees the
+        mechanisms of other compounds gets right), both 0 to 1, of headline profiles, mean over seeds.
     """
     found = []
+    protocols = list(dict.fromkeys(study.scores["protocol"]))
     for entry in rows:
         model, config = trained_model(RunFolder(study.run_folder(entry.runs[0])))
         compute = Compute.chosen(device=config.device, precision="float32", threads=config.threads)
-        profiles = [study.profiles(run, whitening=headline) for run in entry.runs]  # type: ignore[arg-type]
+        profiles = [study.profiles(run, whitening=scoring.headline) for run in entry.runs]
         ranked = [mean_average_precision(each, n_draws=1)["mean_average_precision"].mean() for each in profiles]
         given = isinstance(model, Drawing)  # of a table of embeddings from elsewhere
         learns = isinstance(model, Trained | Fitted) and not given and config.steps > 0
@@ -198,8 +206,14 @@ def facts(study: Study, rows: Sequence[Entry], headline: str) -> pd.DataFrame:
             | {"fit_seconds": float(np.median([_fit_seconds(study, run) for run in entry.runs])) if learns else 0.0}
             | {"embed_ms": float("nan") if given else 1000 * _seconds_per_cell(model, study.crops, compute)}
             | {"map": float(np.mean(ranked))}
+            | {f"{CLASSIFIED}{protocol}": _classified(profiles, protocol, scoring) for protocol in protocols}
         )
     return pd.DataFrame(found)
+
+
+def _classified(profiles: Sequence[AnnData], protocol: str, scoring: EvaluateConfig) -> float:
+    several = scoring.several_mechanisms
+    return float(np.mean([classified_right(each, held_out(protocol), several_mechanisms=several) for each in profiles]))
 
 
 def _parameters(model: Representation) -> int:

@@ -1,6 +1,6 @@
-"""Scale cells so that the control cells of every plate cover the same range, feature by feature.
+"""Normalise cells by the control cells, before any profile: percentiles of each plate, or TVN.
 
-Ljosa et al. 2013; Singh et al. 2014. n cells, Z features.
+Percentiles: Ljosa et al. 2013; Singh et al. 2014. TVN: Ando et al. 2017. n cells, Z features.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from phenolens.core.errors import InputError
 from phenolens.core.progress import tell
 from phenolens.core.provenance import KEY, provenance, provenance_text
 from phenolens.profiles.populations import even_sample
-from phenolens.profiles.profiles import Wells, metadata, wells_of
+from phenolens.profiles.profiles import METADATA, Wells, metadata, wells_of
+from phenolens.profiles.whitening import Recipe, Whitening, fit_whitening
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -87,7 +88,8 @@ def fit_cell_scaling(parts: Iterable[AnnData]) -> CellScaling:
             else:
                 low_high[plate] = np.percentile(controls, PERCENTILES, axis=0)
     if few:
-        pooled = np.percentile(even_sample(parts, seed=0, of="plate", controls=True), PERCENTILES, axis=0)
+        of_plates = even_sample(parts, seed=0, controls_of="plate")
+        pooled = np.percentile(np.concatenate(list(of_plates.values())), PERCENTILES, axis=0)
         low_high |= dict.fromkeys(few, pooled)
         plate = min(few)
         tell(
@@ -101,6 +103,28 @@ def fit_cell_scaling(parts: Iterable[AnnData]) -> CellScaling:
             "scaled by percentiles (leave --cell-scaling out)"
         )
     return CellScaling(kept, low_high, frozenset(few))
+
+
+def fit_cell_tvn(parts: Iterable[AnnData], *, ridge: float) -> Whitening:
+    """Whitening of cells on control cells, then alignment of the controls of each batch (`google` form).
+
+    Args:
+        parts: tables that each hold whole wells. At most 50,000 control cells are used, evenly from all batches.
+        ridge: added to the eigenvalues of the controls' covariance.
+
+    Raises:
+        InputError: there are no control cells, or NaN.
+    """
+    from anndata import AnnData
+
+    of_batches = even_sample(parts, seed=0, controls_of="batch")
+    names = next(iter(parts)).var_names
+    obs = pd.DataFrame({METADATA["batch"]: np.repeat(list(of_batches), [len(cells) for cells in of_batches.values()])})
+    obs[METADATA["role"]] = "control"
+    obs.index = obs.index.astype(str)
+    controls = AnnData(np.concatenate(list(of_batches.values())), obs=obs, var=pd.DataFrame(index=names))
+    recipe = Recipe(ridge=ridge, constant_features="left out", coral="batch", coral_form="google")
+    return fit_whitening(controls, recipe)
 
 
 def _controls_by_plate(part: AnnData) -> Iterator[tuple[str, np.ndarray]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from phenolens.core.bounds import Bounded, Count, NotNegative, Seed
 from phenolens.core.progress import track
-from phenolens.profiles.cell_scaling import fit_cell_scaling
+from phenolens.profiles.cell_scaling import fit_cell_scaling, fit_cell_tvn
 from phenolens.profiles.populations import METHODS, Method, population_profiles
 from phenolens.profiles.profiles import treatment_profiles, well_profiles
 from phenolens.profiles.validate import refuse_repeated_rows
@@ -36,8 +36,9 @@ class ProfileConfig(Bounded):
     ridge: NotNegative = 1.0  # added to the eigenvalues when whitening; fixed in advance, never chosen on the score
     methods: tuple[Method, ...] = ()  # further profiles of wells, from the distribution of their cells (docs/rivals.md)
     methods_seed: Seed = 0  # of their draws
-    # percentiles: each plate's 1st and 99th of its control cells become 0 and 1, before all profiles (docs/rivals.md)
-    cell_scaling: Literal["none", "percentiles"] = "none"
+    # of cells, before all profiles. percentiles: each plate's 1st and 99th of its control cells become 0 and 1; tvn:
+    # whitened on control cells, batches aligned (docs/rivals.md)
+    cell_scaling: Literal["none", "percentiles", "tvn"] = "none"
 
 
 def kinds(methods: Iterable[str] = ()) -> list[tuple[str, str]]:
@@ -60,6 +61,9 @@ def profiles_by_kind(
     if config.cell_scaling == "percentiles":
         scaled = fit_cell_scaling(parts).scaled
         parts = _Again(lambda: map(scaled, cells()))
+    elif config.cell_scaling == "tvn":
+        tvn = fit_cell_tvn(parts, ridge=config.ridge)
+        parts = _Again(lambda: (apply_whitening(part, tvn) for part in cells()))
     chosen = dict.fromkeys(statistics for statistics, _ in kinds(config.methods))
     for statistics in track(chosen, f"profiles of {folder.name}", total=len(chosen)):
         if statistics in STATISTICS:

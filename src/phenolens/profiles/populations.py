@@ -70,7 +70,7 @@ def population_profiles(
         raise InputError("cells: a generator can be read only once; give a list of tables, or one table")
     fitted = None
     if method not in AGAINST_CONTROLS:
-        sample = even_sample(parts, seed=seed)
+        sample = np.concatenate(list(even_sample(parts, seed=seed).values()))
         fitted = Mixture.fit(sample, seed=seed) if method == "mixture" else Factors.fit(sample, seed=seed)
     wells, plates, unsettled = Wells(), set[str](), list[str]()
     for part in parts:
@@ -256,28 +256,27 @@ class _Drawn:
 
 
 def even_sample(
-    parts: Iterable[AnnData], *, seed: int, of: Literal["treatment", "plate"] = "treatment", controls: bool = False
-) -> np.ndarray:
-    """At most SAMPLE cells (m, Z), as many of each treatment or plate as it has up to an even share, at random.
+    parts: Iterable[AnnData], *, seed: int, controls_of: Literal["plate", "batch"] | None = None
+) -> dict[str, np.ndarray]:
+    """At most SAMPLE cells: (m, Z) of each treatment, all up to an even share, at random.
 
     Args:
         parts: tables of cells that each hold whole wells.
         seed: of the draws, which do not depend on the order of parts.
-        of: what is sampled evenly; all controls are one treatment.
-        controls: control cells alone.
+        controls_of: the control cells of each plate or batch instead; else all controls are one treatment.
     """
     drawn: dict[str, _Drawn] = {}
     seen = Wells()
     for part in parts:
         for obs, block in wells_of(part, seen, noise="left out", non_finite="refused"):
             is_control = obs["role"] == "control"
-            if controls and not is_control:
+            if controls_of and not is_control:
                 continue
-            group = "control" if is_control and of == "treatment" else f"{obs['role']} {obs[of]}"
+            group = str(obs[controls_of]) if controls_of else "control" if is_control else f"treated {obs['treatment']}"
             keys = np.random.default_rng(_seed_of(obs, seed)).random(len(block))
             drawn.setdefault(group, _Drawn()).add(keys, block)
         for kept in drawn.values():
             kept.keep(SAMPLE // len(drawn))
     if not drawn:
-        raise InputError(f"cells: there are no {'control ' if controls else ''}cells to fit to")
-    return np.concatenate([drawn[name].cells for name in sorted(drawn)])
+        raise InputError(f"cells: there are no {'control ' if controls_of else ''}cells to fit to")
+    return {name: drawn[name].cells for name in sorted(drawn)}

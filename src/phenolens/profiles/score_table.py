@@ -62,6 +62,11 @@ COMPOUNDS = frozenset(
 )
 
 
+def is_bbbc021(cells: pd.DataFrame) -> bool:
+    """Whether a table of cells (columns role and compound) is of BBBC021: then published scores stand beside it."""
+    return set(cells.loc[cells["role"] == "treated", "compound"]) == COMPOUNDS
+
+
 SCORE_COLUMNS = "model seed statistics whitening protocol accuracy n_treatments n_correct ci_low ci_high".split()
 PROTOCOLS = ("NSC", "NSCB")
 STATISTICS = ("mean", "mean+sd")

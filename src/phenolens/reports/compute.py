@@ -30,7 +30,7 @@ from phenolens.plotting.page import Picture, SavedPicture
 from phenolens.profiles.activity import activity_sentence
 from phenolens.profiles.nsc import nearest_treatments
 from phenolens.profiles.profiles import metadata
-from phenolens.profiles.score_table import COMPOUNDS
+from phenolens.profiles.score_table import is_bbbc021
 from phenolens.profiles.whitening_certificate import Certificate
 from phenolens.readiness import check_scores, default_run, scores_about, steps_done
 from phenolens.reports.crop_quality import crop_quality, excluded_crops
@@ -105,13 +105,12 @@ def write_report(study: Study, config: ReportConfig) -> None:
     realism, compared = saved_realism(study), saved_comparison(study)
     scores = study.scores
     history = _history(study, run)
-    is_bbbc021 = set(store.cells.loc[store.cells["role"] == "treated", "compound"]) == COMPOUNDS
     contents = ReportContents(
         title=f"{study.folder.resolve().name}: what the treatments do to the cells",
         verdict=verdict_of(study, run, scores),
         facts=_facts(store, RunFolder(study.run_folder(run)).about() or {}, run, history),
         scores=scores,
-        n_cells_of_bbbc021=len(store) if is_bbbc021 else None,
+        n_cells_of_bbbc021=len(store) if is_bbbc021(store.cells) else None,
         confusion=_confusion_matrices(study, run),
         treatment_map=_map(profiles, wells),
         activity=None if active is None else _activity(active),
