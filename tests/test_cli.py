@@ -314,7 +314,7 @@ def test_lists_in_study_toml_do_not_swallow_the_folder(said, tiny_study):
     said()
     toml.write_text("[train]\nthreads = true\n")
     assert 'setting "threads" is True; expected a value' in refused(said, "train", tiny_study.folder)
-    assert "--steps: STUDY comes first" in refused(said, "train", "--steps", 3, tiny_study.folder)
+    assert "--steps: STUDY is missing" in refused(said, "train", "--steps", 3)
     toml.write_bytes(b"\xff\xfe")
     assert "not readable as TOML" in refused(said, "train", tiny_study.folder)
 

@@ -50,7 +50,7 @@ def test_check_names_the_project_its_cells_and_the_field_without_one(project, ca
     assert there["cells"].split(",")[0].endswith("locations")
     assert dict(checked.missing)["fields without a cell"] == "1"
     assert main(["check", str(project), "--layout", "deepprofiler"]) == 0
-    assert f"phenolens crop STUDY --source {project} --layout deepprofiler" in capsys.readouterr().err
+    assert f"STUDY --source {project} --layout deepprofiler" in capsys.readouterr().err
 
 
 def test_the_folder_of_inputs_is_a_source_too(project):

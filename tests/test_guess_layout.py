@@ -119,10 +119,9 @@ def test_check_says_what_it_guessed_and_what_is_there_without_a_plate_map(tmp_pa
     ):
         assert key in shown
     line = said.err.strip().splitlines()[-1]
-    assert "--template" in line
     words = shlex.split(line.removeprefix("next: phenolens ").split(" (")[0])
     assert words == [
-        *("check", str(source), "--layout", "pattern", "--pattern", "imagexpress", "--plate-map", "PLATE_MAP.csv")
+        *("check", str(source), "--layout", "pattern", "--pattern", "imagexpress", "--template", "PLATE_MAP.csv")
     ]
 
 

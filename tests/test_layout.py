@@ -39,6 +39,7 @@ ROOMS = [
     "tl",
     "pl",
     "printing",
+    "arguments",
     "cli",
 ]
 # One folder per feature. A slice knows no other slice, except those that show what the others found.

@@ -2,13 +2,14 @@
 
 import errno
 import inspect
-import json
+import io
 import os
 import signal
 import sys
-import tomllib
+import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass, is_dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -18,9 +19,11 @@ from types import FrameType
 from typing import Any, Literal
 
 from phenolens import __version__
+from phenolens.arguments import folder_first, with_file_settings
 from phenolens.core.bounds import check, expected, flag
 from phenolens.core.errors import InputError, Interrupted, RunError
-from phenolens.core.keywords import check_flags, flags_of, setting_types, unknown_setting, with_flags
+from phenolens.core.keywords import check_flags, setting_types, with_flags
+from phenolens.core.progress import duration, silent
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,12 @@ class Verb:
         return getattr(import_module(f"phenolens.commands.{self.module}"), name)
 
 
+SHELLS = ("bash", "zsh", "fish")
+COMPLETED_PATHS = {  # in tyro's scripts: a word that is no flag or choice is a path, of the word itself
+    "for completion in completions:": 'for completion in completions or ["__TYRO_COMPLETE_FILES__"]:',
+    'compgen -f -- "$cur"': 'compgen -f -- "${COMP_WORDS[COMP_CWORD]}"',
+    "complete -F": "complete -o filenames -F",
+}
 STEPS = ("crop", "train", "profile", "evaluate", "run")
 VERBS = {
     "demo": Verb("simulate a small screen and analyse it, in five to ten minutes", "model_commands", "OUT", ()),
@@ -91,16 +100,17 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 when it is done, 2 for bad input, 1 when a run fails (the loss is not finite), 130 when interrupted.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    given = [word for word in words if word not in ("--quiet", "--verbose")]
     if not given or given[0] in ("-h", "--help"):
         print(overview())
         return 0
     if given[0] == "--version":
         print(f"phenolens {__version__}")
         return 0
-    with sigterm_as_ctrl_c():
+    with sigterm_as_ctrl_c(), silent() if "--quiet" in words else nullcontext():
         try:
-            status, message = outcome(given[0], given[1:])
+            status, message = outcome(given[0], given[1:], verbose="--verbose" in words)
         except KeyboardInterrupt:
             status, message = 130, "stopped; the same command resumes"
     if message:
@@ -110,25 +120,26 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def outcome(verb: str, arguments: list[str]) -> tuple[int, str]:
+def outcome(verb: str, arguments: list[str], *, verbose: bool = False) -> tuple[int, str]:
     """Run one command: its exit code, and the message when it failed."""
     try:
-        run_verb(verb, arguments)
-    except InputError as error:
-        return 2, str(error)
-    except Interrupted as error:
-        return 130, str(error)
-    except RunError as error:
-        return 1, str(error)
+        run_verb(verb, arguments, verbose=verbose)
     except BrokenPipeError:
         raise
-    except OSError as error:
-        return 2, _system_message(error)
+    except (InputError, Interrupted, RunError, OSError) as error:
+        if verbose:
+            traceback.print_exc()
+        if isinstance(error, OSError):
+            return 2, _system_message(error)
+        return (1 if isinstance(error, RunError) else 130 if isinstance(error, Interrupted) else 2), str(error)
     return 0, ""
 
 
-def run_verb(verb: str, arguments: list[str]) -> None:
+def run_verb(verb: str, arguments: list[str], *, verbose: bool = False) -> None:
     """Parse the command's flags, with `study.toml` and `--config FILE` as their defaults, call it and print."""
+    if verb == "completion":
+        print(completion(arguments))
+        return
     if verb not in VERBS:
         near = get_close_matches(verb, VERBS, n=1)
         hint = f'did you mean "{near[0]}"?' if near else f"expected one of {', '.join(VERBS)}"
@@ -139,9 +150,17 @@ def run_verb(verb: str, arguments: list[str]) -> None:
         raise InputError(f"works in one process; of all verbs, {able} can be started by torchrun")
     import tyro
 
+    if os.environ.get("NO_COLOR"):
+        tyro._experimental_options["ansi_codes"] = False
     function = inspect.unwrap(entry.function(verb))  # its own parameters, settings as dataclasses
-    arguments, from_files = with_file_settings(verb, arguments, function)
-    with _named_by_file(from_files), _refusals_in_one_line(verb, arguments, setting_types(function)):
+    kinds = setting_types(function)
+    arguments = folder_first(arguments, kinds, usage=entry.usage)
+    from_files: dict[str, Path] = {}
+    if entry.tables != () and arguments and arguments[0] not in ("-h", "--help"):
+        known = [name for name, other in VERBS.items() if other.tables != ()]
+        tables = entry.tables or (verb,)
+        arguments, from_files = with_file_settings(arguments, tables=tables, known=known, kinds=kinds)
+    with _named_by_file(from_files), _refusals_in_one_line(verb, arguments, kinds):
         given = tyro.cli(
             _keywords_of(function),
             prog=f"phenolens {verb}",
@@ -153,7 +172,12 @@ def run_verb(verb: str, arguments: list[str]) -> None:
     for name in entry.required:
         if not given[name]:
             raise InputError(f"--{name}: expected at least one value; see phenolens {verb} --help")
+    began = time.monotonic()
+    if verbose:
+        print(*(f"{name}: {value}" for name, value in given.items()), sep="\n", file=sys.stderr)
     result = function(**given)
+    if verbose:
+        print(f"took {duration(time.monotonic() - began)}", file=sys.stderr)
     from phenolens.printing import print_result
 
     print_result(verb, result, given)
@@ -230,97 +254,25 @@ def _keywords_of(function: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
     return keywords
 
 
-def with_file_settings(
-    verb: str, arguments: list[str], function: Callable[..., Any]
-) -> tuple[list[str], dict[str, Path]]:
-    """The command's arguments, with settings from files before the flags given by hand, which win.
+def completion(arguments: Sequence[str]) -> str:
+    """The script with which a shell completes commands, flags, choices and paths."""
+    import tyro
 
-    `study.toml` in the study's folder has a table per step with the names of the flags; `--config FILE` takes the
-    `config.json` of a run as it is.
-
-    Args:
-        verb: Name of the command.
-        arguments: What was given by hand; the folder comes first.
-        function: What the command calls; its settings are the flags.
-
-    Returns:
-        The arguments, and which file each flag that is not given by hand comes from.
-
-    Raises:
-        InputError: A setting is unknown, or flags come before the folder, whose `study.toml` would be missed.
-    """
-    usage, tables = VERBS[verb].usage, VERBS[verb].tables
-    if not arguments or arguments[0] in ("-h", "--help"):
-        return arguments, {}
-    if arguments[0].startswith("-"):
-        raise InputError(f"{arguments[0]}: {usage} comes first, then the flags: phenolens {verb} {usage} ...")
-    if tables == ():
-        return arguments, {}
-    kinds, folder = setting_types(function), arguments[0]
-    split = ("--config=", "--model=")
-    by_hand = [part for word in arguments[1:] for part in (word.split("=", 1) if word.startswith(split) else [word])]
-    settings: list[str] = []
-    files: dict[str, Path] = {}
-    toml = Path(folder) / "study.toml"
-    if toml.is_file():
-        model = by_hand[by_hand.index("--model") + 1] if "--model" in by_hand[:-1] else None
-        settings += _toml_arguments(toml, tables or (verb,), kinds, model=model)
-        files |= dict.fromkeys((word for word in settings if word.startswith("--")), toml)
-    if "--config" in by_hand:
-        position = by_hand.index("--config")
-        if position + 1 == len(by_hand):
-            raise InputError("--config: expected a file, such as the config.json of a run")
-        config = Path(by_hand[position + 1])
-        of_config = _json_arguments(config, kinds)
-        settings += of_config
-        files |= dict.fromkeys((word for word in of_config if word.startswith("--")), config)
-        by_hand = by_hand[:position] + by_hand[position + 2 :]
-    given = {word.split("=", 1)[0] for word in by_hand}
-    return [folder, *settings, *by_hand], {name: file for name, file in files.items() if name not in given}
-
-
-def _toml_arguments(path: Path, tables: tuple[str, ...], kinds: Mapping[str, Any], *, model: str | None) -> list[str]:
-    """What the tables say; a setting of another model than the one to train is left out."""
-    try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not readable as TOML ({error})") from error
-    known = [verb for verb, entry in VERBS.items() if entry.tables != ()]
-    for table, content in settings.items():
-        if table not in known or not isinstance(content, dict):
-            raise InputError(f"{path}: no table of settings [{table}]; expected one of {', '.join(known)}")
-    merged = {key: value for table in tables for key, value in settings.get(table, {}).items()}
-    if "train" in tables and merged:
-        from phenolens.models import MODELS
-        from phenolens.training.checkpoint import own_settings
-        from phenolens.training.config import RecommendedTraining, TrainConfig
-
-        default = RecommendedTraining if tables == STEPS else TrainConfig
-        model = model or str(merged.get("model", default.model))
-        merged = own_settings(model, merged) if model in MODELS else merged
-    return _as_arguments(merged, kinds, source=path)
-
-
-def _json_arguments(path: Path, kinds: Mapping[str, Any]) -> list[str]:
-    from phenolens.training.checkpoint import own_settings
-
-    try:
-        config = json.loads(path.read_text())["config"]
-        network = own_settings(config["model"], config.get("network", {}))
-        flat = {key: value for key, value in config.items() if key != "network"} | network
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"--config {path}: not the config.json of a run ({error})") from error
-    return _as_arguments(flat, kinds, source=path)
-
-
-def _as_arguments(settings: Mapping[str, Any], kinds: Mapping[str, Any], *, source: Path) -> list[str]:
-    for key, value in settings.items():
-        if key not in kinds:
-            raise InputError(f"{source}: {unknown_setting(key, kinds)}")
-        if isinstance(value, bool) != (kinds[key] is bool):
-            wanted = "true or false" if kinds[key] is bool else "a value, not true or false"
-            raise InputError(f'{source}: setting "{key}" is {value!r}; expected {wanted}')
-    return flags_of(settings, {})
+    if len(arguments) != 1 or arguments[0] not in SHELLS:
+        raise InputError(f"expected one of {', '.join(SHELLS)}")
+    functions = {verb: _keywords_of(inspect.unwrap(entry.function(verb))) for verb, entry in VERBS.items()}
+    written = io.StringIO()
+    with redirect_stdout(written), suppress(SystemExit):
+        tyro.extras.subcommand_cli_from_dict(
+            functions,
+            prog="phenolens",
+            args=["--tyro-print-completion", *arguments],
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+    script = written.getvalue().strip()
+    for found, better in COMPLETED_PATHS.items():
+        script = script.replace(found, better)
+    return script
 
 
 def overview() -> str:
@@ -335,7 +287,10 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "A study's folder is the first argument of each step. Begin with: phenolens demo OUT",
+            "  --quiet     with any command: print results and errors alone",
+            "  --verbose   with any command: also print the settings, the time it took, and where an error arose",
+            "",
+            f"Completion by the tab key: phenolens completion {'|'.join(SHELLS)}. Begin with: phenolens demo OUT",
         ]
     )
 

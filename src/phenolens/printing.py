@@ -1,6 +1,7 @@
 """What the command line prints when a command is done: its result on stdout, the next command on stderr."""
 
 import shlex
+import sys
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -25,12 +26,13 @@ from phenolens.study import HEADLINE, Study
 if TYPE_CHECKING:
     from phenolens.model_comparison.saved import ModelComparison
 
+BROWSE = "open the report above in a browser; to browse the plates and cells: phenolens explore {} --open"
 # What comes next; `study` and `out` are the folders that were given.
 NEXT = {verb: f"phenolens {after} {{study}}" for verb, after in pairwise(("crop", *COMMAND_OF.values()))} | {
     "simulate": "phenolens run STUDY --source {out} --layout bbbc021 (its true parameters: {out}/truth.parquet)",
-    "run": "open the report in a browser, or phenolens explore {study}",
-    "demo": "open the report in a browser, or phenolens explore {out}",
-    "report": "open the report in a browser, or phenolens explore {study}",
+    "run": BROWSE.format("{study}"),
+    "demo": BROWSE.format("{out}/study"),
+    "report": BROWSE.format("{study}"),
     "features": "open the page in a browser; the table in the same folder has its numbers",
     "realism": "open that figure, or phenolens report {study}, which shows it; docs/training.md says how to improve it",
 }
@@ -69,7 +71,7 @@ def after_check(found: pd.DataFrame, given: dict[str, Any]) -> None:
         table.add_section()
         for what, text in zip(part["what"], part["found"]):
             table.add_row(what, text)
-    Console(width=140).print(table)
+    _console().print(table)
     tell(f"next: {found.attrs['next']}")
 
 
@@ -237,11 +239,16 @@ def print_evaluation(evaluation: Evaluation) -> None:
         print_against_controls(evaluation.activities["against_controls"])
 
 
+def _console() -> Console:
+    """As wide as the terminal; in a file or a pipe, wide enough for every table."""
+    return Console() if sys.stdout.isatty() else Console(width=150)
+
+
 def _print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(*titles)
     for row in rows:
         table.add_row(*row)
-    Console(width=150).print(table)
+    _console().print(table)
 
 
 def _accuracy(row: dict[Hashable, Any]) -> tuple[str, str, str]:

@@ -184,7 +184,7 @@ def check(
     found = [(*row, False) for row in (*guessed, *checked.there, *possible, *nuclei)]
     found += [(*row, True) for row in (*checked.missing, *impossible)]
     table = pd.DataFrame(found, columns=["what", "found", "missing"])
-    table.attrs["next"] = _crop_command(folder, layout, reading, checking, checked)
+    table.attrs["next"] = _next_command(folder, layout, reading, checking, checked, scored=bool(possible))
     return table
 
 
@@ -256,16 +256,17 @@ def _nuclei(checked: Checked, layout: LayoutName, checking: CheckConfig) -> list
     return rows
 
 
-def _crop_command(
-    source: Path, layout: LayoutName, reading: LayoutConfig, checking: CheckConfig, checked: Checked
+def _next_command(
+    source: Path, layout: LayoutName, reading: LayoutConfig, checking: CheckConfig, checked: Checked, *, scored: bool
 ) -> str:
-    """The whole `phenolens crop` line for what was checked; only settings that are not the defaults are in it."""
-    command = ["phenolens", "crop", "STUDY", "--source", str(source), "--layout", layout]
+    """The whole line of the command that comes next; only settings that are not the defaults are in it."""
+    command = ["phenolens", "run" if scored else "crop", "STUDY", "--source", str(source), "--layout", layout]
     command += flags_of(asdict(reading), asdict(LayoutConfig()))
     if not checked.has_treatments:
-        plate_map = str(checking.template or "PLATE_MAP.csv")
-        hint = "fill it in first" if checking.template else "--template PLATE_MAP.csv writes one to fill in"
-        return f"{shlex.join(['phenolens', 'check', *command[4:], '--plate-map', plate_map])} ({hint})"
+        again = ["phenolens", "check", *command[4:]]
+        if checking.template is None:
+            return f"{shlex.join([*again, '--template', 'PLATE_MAP.csv'])} (writes a plate map to fill in)"
+        return f"{shlex.join([*again, '--plate-map', str(checking.template)])} (fill it in first)"
     if checking.skip_missing:
         command.append("--skip-missing")
     if checking.cells != "auto":

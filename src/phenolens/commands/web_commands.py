@@ -20,12 +20,13 @@ MIN_TOKEN_CHARACTERS = 16
 
 
 @keyword_settings
-def explore(study: Positional[AnyPath], *, port: int = 8000) -> None:
+def explore(study: Positional[AnyPath], *, port: int = 8000, open: bool = False) -> None:
     """Show a study in the browser, on this machine, until Ctrl+C (in a notebook: until the kernel is interrupted).
 
     Args:
         study: The study, or its folder; nothing in it is changed.
         port: Port on this machine, 0 to 65535; 0: any free port. The address is printed.
+        open: Open the browser at that address.
 
     Raises:
         InputError: There is no study, the port cannot be used, or the extra `web` is not installed.
@@ -39,7 +40,10 @@ def explore(study: Positional[AnyPath], *, port: int = 8000) -> None:
         prepare(created)
         return created
 
-    serve(app, port=port, verb="explore", message=lambda at: f"open {at} in a browser; Ctrl+C stops it")
+    def message(at: str) -> str:
+        return f"open {at} in a browser; Ctrl+C stops it"
+
+    serve(app, port=port, verb="explore", message=message, opened=open)
 
 
 @keyword_settings

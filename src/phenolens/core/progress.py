@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 Item = TypeVar("Item")
 
 SECONDS_BETWEEN_LINES = 10.0
+SILENT = "PHENOLENS_QUIET"
 
 
 def track(items: Iterable[Item], label: str | Callable[[], str], *, total: int, done: int = 0) -> Iterator[Item]:
@@ -20,7 +22,7 @@ def track(items: Iterable[Item], label: str | Callable[[], str], *, total: int, 
     A `label` that is a function is called for every update. `done` items of the total were finished earlier.
     """
     description = label if callable(label) else lambda: label
-    if not speaks():
+    if is_silent():
         yield from items
         return
     if sys.stderr.isatty():
@@ -57,8 +59,27 @@ def duration(seconds: float) -> str:
 
 def tell(text: str) -> None:
     """Print one line to stderr; stdout is for results."""
-    if speaks():
+    if not is_silent():
         print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """While it is open, this process and those it starts show no progress and print results alone."""
+    before = os.environ.get(SILENT)
+    os.environ[SILENT] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SILENT]
+        else:
+            os.environ[SILENT] = before
+
+
+def is_silent() -> bool:
+    """Whether progress and notes are left out."""
+    return not speaks() or bool(os.environ.get(SILENT))
 
 
 def speaks() -> bool:

@@ -4,6 +4,8 @@ import errno
 import ipaddress
 import os
 import socket
+import sys
+import webbrowser
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -61,9 +63,15 @@ def address_of(listener: socket.socket) -> str:
 
 
 def serve(
-    create_app: "Callable[[], FastAPI]", *, port: int, host: str = HOST, verb: str, message: Callable[[str], str]
+    create_app: "Callable[[], FastAPI]",
+    *,
+    port: int,
+    host: str = HOST,
+    verb: str,
+    message: Callable[[str], str],
+    opened: bool = False,
 ) -> None:
-    """Serve an application until Ctrl+C, after printing `message` of its address.
+    """Serve an application until Ctrl+C, after printing `message` of its address, `opened` in this machine's browser.
 
     Raises:
         InputError: the port cannot be used, or a package of the extra `web` is missing.
@@ -77,7 +85,9 @@ def serve(
             if error.name not in EXTRA:
                 raise
             raise InputError(f'{error.name} is not installed; {verb} needs: pip install "phenolens[web]"') from error
-        tell(message(address_of(listener)))
+        print(message(address_of(listener)), file=sys.stderr, flush=True)
+        if opened:
+            webbrowser.open(address_of(listener))
         config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
         try:
             uvicorn.Server(config).run(sockets=[listener])
