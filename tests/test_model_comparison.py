@@ -11,12 +11,14 @@ from made_up_model import MadeUp
 from phenolens import pipeline
 from phenolens.cli import main
 from phenolens.core.errors import InputError
+from phenolens.image_realism.saved import saved_realism
 from phenolens.model_comparison.compute import entries
 from phenolens.model_comparison.saved import saved_comparison
 from phenolens.models import MODELS, Spec
 from phenolens.profiles.mechanism_classifier import classified_right
 from phenolens.profiles.nsc import nsc
 from phenolens.profiles.scores_folder import read_queries
+from phenolens.runs.decoder import find_decoding_run
 from phenolens.study import Study
 from phenolens.tl import compare_queries, mean_average_precision
 from phenolens.training.config import TrainConfig
@@ -129,6 +131,18 @@ def test_a_model_of_a_stranger_is_in_the_table_without_any_other_change(tiny_stu
     comparison = ph.benchmark(tiny_study, models=("madeup",), seeds=(0,), **QUICK)
     assert list(comparison.facts["title"]) == ["Made up", "Made up, untrained"]
     assert comparison.scores["accuracy"].between(0, 1).all()
+
+
+def test_a_model_that_only_draws_is_measured_by_its_samples(cropped_study, tmp_path):
+    study = Study.open(shutil.copytree(cropped_study, tmp_path / "study"))
+    comparison = ph.benchmark(study, models=("lsgan",), seeds=(0,), **(QUICK | {"pictures": True}))
+    facts = comparison.facts.set_index("entry")
+    assert (facts.loc["lsgan", "pictures"], facts.loc["lsgan", "decodes"]) == ("samples", False)
+    assert facts.loc["lsgan", "realism"] > 0.5
+    assert "(samples)" in (comparison.folder / "table.md").read_text()
+    assert set(saved_realism(study).table["kind"]) == {"control", "samples"}
+    with pytest.raises(InputError, match="lsgan-seed0"):
+        find_decoding_run(study, "lsgan-seed0")
 
 
 def test_a_table_of_embeddings_joins_by_one_flag_with_the_scores_of_its_numbers(finished, cropped_study, tmp_path):

@@ -18,6 +18,9 @@ from phenolens.profiles.score_table import is_bbbc021
 from phenolens.study import Study
 from phenolens.training.config import ModelName, TrainConfig
 
+# columns of what a classifier tells from real cells, and their names in the table of realism
+PICTURES = {"realism": "accuracy", "realism_low": "accuracy_low", "realism_high": "accuracy_high", "pictures": "kind"}
+
 
 @dataclass(frozen=True)
 class ComparedTraining(TrainConfig):
@@ -50,7 +53,7 @@ def benchmark(
         models: Encoders to compare; all: each that is installed.
         seeds: Each model is trained once per seed; models without randomness once.
         untrained: Add each network with its initial weights: only the difference comes from training.
-        pictures: Measure how realistic decoded cells are.
+        pictures: Measure how realistic decoded or drawn cells are.
         tables: Tables of embeddings from elsewhere, with a row per cell of the study (Metadata_Cell), to compare too.
         training: How models are trained: `steps=5000, batch_size=32`; default: each model's own schedule.
         profiling: How cells become profiles.
@@ -77,9 +80,8 @@ def benchmark(
     take_runs(opened, rows, profiling, scoring)
     scores, about = compared(opened, rows, scoring), facts(opened, rows, scoring)
     realism = realism_of(opened, rows) if pictures else None
-    for name in ("accuracy", "accuracy_low", "accuracy_high"):
-        values = about["entry"].map(realism[name]) if realism is not None else float("nan")
-        about[name.replace("accuracy", "realism")] = values
+    for column, name in PICTURES.items():
+        about[column] = about["entry"].map(realism[name]) if realism is not None else float("nan")
     published = is_bbbc021(opened.crops.cells)
     runs = [run for row in rows for run in row.runs]
     return save(opened, scores, about, runs=runs, headline=scoring.headline, published=published)

@@ -241,14 +241,14 @@ def realism(
 
     Args:
         study: The study, or its folder.
-        runs: Runs to measure; default: all trained runs that decode.
+        runs: Runs to measure; default: all trained runs that decode, or that draw cells.
         measuring: How many cells, and from which seed.
 
     Returns:
         The results: `.table` has a row per kind of image, `.folder` the tables and the figure.
 
     Raises:
-        InputError: There is no such run, or its model does not decode.
+        InputError: There is no such run, or its model neither decodes nor draws.
     """
     return write_realism(Study.open(study), runs, measuring)
 

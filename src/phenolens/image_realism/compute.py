@@ -86,7 +86,7 @@ def measure_realism(store: CropStore, runs: Sequence[DecodingRun], config: Reali
 
     Args:
         store: The study's crops.
-        runs: Runs that decode.
+        runs: Runs that decode or draw.
         config: How many cells, and which.
 
     Returns:
@@ -133,7 +133,8 @@ def image_sets(store: CropStore, runs: Sequence[DecodingRun], rows: np.ndarray, 
     for sigma in BLURS_PX:
         sets.append(ImageSet(f"originals, blurred {sigma:g} px", "control", "", _blurred(originals, sigma), originals))
     for run, name in zip(runs, set_names(runs)):
-        sets.append(ImageSet(name, "reconstruction", run.name, _reconstructed(run, rows), originals))
+        if run.decodes:
+            sets.append(ImageSet(name, "reconstruction", run.name, _reconstructed(run, rows), originals))
         if isinstance(run.model, Draws):  # its prior makes the space between embeddings meaningful
             sets.append(ImageSet(f"{name}, samples", "samples", run.name, _sampled(run, rows, seed), None))
     return sets
@@ -220,7 +221,14 @@ def _reconstructed(run: DecodingRun, rows: np.ndarray) -> Images:
 
 
 def _sampled(run: DecodingRun, rows: np.ndarray, seed: int) -> Images:
-    """Images decoded from as many random embeddings as there are cells; position i is not related to cell i."""
+    """As many random images as there are cells; position i is not related to cell i.
+
+    Decoded from a normal distribution with the mean and covariance of the cells' embeddings; where embeddings do not
+    decode, drawn from the generator's own noise.
+    """
+    if not run.decodes:
+        drawn = cache(lambda: run.drawn(len(rows), seed=seed))
+        return lambda positions: drawn()[positions]
 
     @cache
     def samples() -> np.ndarray:

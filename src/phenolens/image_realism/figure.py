@@ -29,9 +29,9 @@ MARKERS = "osD^vPX*"
 DASHED = (0, (4, 3))
 CAPTION = (
     "Left: {n} of the cells, the same in every row except for samples, which are decoded from the normal distribution "
-    "of the embeddings. Right: bars are 95 % intervals over wells (classifier) or the standard deviation over random "
-    "halves of the cells; dashed: no difference, or the value of other real cells. Other real cells are compared with "
-    "another cell in place and SSIM, so both are low there."
+    "of the embeddings, or drawn where a model does not decode. Right: bars are 95 % intervals over wells (classifier) "
+    "or the standard deviation over random halves of the cells; dashed: no difference, or the value of other real "
+    "cells. Other real cells are compared with another cell in place and SSIM, so both are low there."
 )
 
 

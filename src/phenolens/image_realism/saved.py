@@ -63,14 +63,14 @@ def write_realism(study: Study, names: Sequence[str], config: RealismConfig) -> 
 
     Args:
         study: The study.
-        names: Runs; all trained runs that decode if empty.
+        names: Runs; all trained runs that decode or draw if empty.
         config: What is measured.
 
     Returns:
         The saved tables and notes.
 
     Raises:
-        InputError: If a run does not exist, is not fully trained, was trained on other crops, or does not decode.
+        InputError: If a run does not exist, is not fully trained, was trained on other crops, or makes no pictures.
     """
     folder = study.realism_folder
     runs = runs_of_current_crops(study, names)
@@ -105,13 +105,13 @@ def write_realism(study: Study, names: Sequence[str], config: RealismConfig) -> 
 
 
 def runs_of_current_crops(study: Study, names: Sequence[str]) -> list[DecodingRun]:
-    """The runs of these names, or all trained runs that decode.
+    """The runs of these names, or all trained runs that decode or draw.
 
     Raises:
-        InputError: If a named run does not decode, one was trained on other crops, or there is no run.
+        InputError: If a named run does neither, one was trained on other crops, or there is no run.
     """
     crops = study.crops.identity
-    runs = find_decoding_runs(study, names)
+    runs = find_decoding_runs(study, names, or_draw=True)
     for run in runs:
         if (run.run.about() or {}).get("crops") != crops:
             raise InputError(f"{run.run.folder}: out of date: the study's crops changed; train it again")

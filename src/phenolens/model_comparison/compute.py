@@ -19,7 +19,7 @@ from phenolens.core.progress import tell
 from phenolens.crops.store import CropStore
 from phenolens.image_realism.compute import RealismConfig
 from phenolens.image_realism.saved import write_realism
-from phenolens.models import MODELS, decodes, model_title, plainest_first
+from phenolens.models import MODELS, model_title, plainest_first
 from phenolens.models.interface import Decodes, Drawing, Fitted, Frozen, Representation, Trained
 from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig, kinds_of
 from phenolens.profiles.average_precision import mean_average_precision
@@ -28,6 +28,7 @@ from phenolens.profiles.mechanism_classifier import CLASSIFIED, classified_right
 from phenolens.profiles.scores_folder import read_queries
 from phenolens.profiles.uncertainty import bootstrap_interval, sign_flip_p
 from phenolens.readiness import ready_runs
+from phenolens.runs.decoder import open_decoding_runs
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder, trained_model
 from phenolens.training.config import TrainConfig
@@ -239,10 +240,14 @@ def _seconds_per_cell(model: Representation, store: CropStore, compute: Compute)
 
 
 def realism_of(study: Study, rows: Sequence[Entry]) -> pd.DataFrame:
-    """The two-sample test of each entry's reconstructions (index: entry), of the first seed; measured where missing."""
-    first = {entry.runs[0]: entry.name for entry in rows if not entry.untrained_of and decodes(entry.configs[0].model)}
-    if not first:
-        return pd.DataFrame(columns=["accuracy", "accuracy_low", "accuracy_high"])
-    table = write_realism(study, list(first), RealismConfig()).table
-    table = table[(table["kind"] == "reconstruction") & table["run"].isin(first)]
+    """The two-sample test of each entry's pictures (index: entry), of the first seed; measured where missing.
+
+    Of reconstructions; of samples where a model draws cells but does not decode. `kind` says which.
+    """
+    first = {entry.runs[0]: entry.name for entry in rows if not entry.untrained_of}
+    pictured = [run.name for run in open_decoding_runs(study, list(first), or_draw=True)]
+    if not pictured:
+        return pd.DataFrame(columns=["accuracy", "accuracy_low", "accuracy_high", "kind"])
+    table = write_realism(study, pictured, RealismConfig()).table
+    table = table[table["run"].isin(pictured)].sort_values("kind", kind="stable").drop_duplicates("run")
     return table.assign(entry=table["run"].map(first)).set_index("entry")

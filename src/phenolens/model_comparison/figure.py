@@ -1,5 +1,6 @@
-"""The scatter of all entries that decode: how well they match, against how often their pictures are told from real."""
+"""The scatter of all entries with pictures: how well they match, against how often a classifier finds the pictures."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -26,15 +27,18 @@ def score_against_realism(scores: pd.DataFrame, facts: pd.DataFrame, *, headline
         figure = new_figure(5.5, 3.6, pad_in=0.05)
         axes = figure.add_subplot()
         axes.axvline(50, color=RULE, lw=1)
-        axes.errorbar(percent["realism"], percent["accuracy"], yerr=[below, above], fmt="o", ecolor=QUIET, lw=1)
+        axes.errorbar(
+            percent["realism"], percent["accuracy"], yerr=np.stack([below, above]), fmt="o", ecolor=QUIET, lw=1
+        )
         columns = shown["title"], percent["realism"], percent["accuracy"]
         for title, x, y in zip(*columns):
             axes.annotate(title, (x, y), xytext=(5, 4), textcoords="offset points")
-        axes.set_xlabel("reconstructed cells told from real ones, %")
+        axes.set_xlabel("decoded or drawn cells told from real ones, %")
         axes.set_ylabel(f"{protocol}, mean, {headline}, % right")
         caption = (
-            "Each model that decodes: its score, with the 95 % interval over compounds, against the share of its "
-            "reconstructed cells and real ones that a classifier calls correctly; at the line it guesses."
+            "Each model that decodes or draws: its score, with the 95 % interval over compounds, against the share of "
+            "its reconstructed cells (samples where it does not reconstruct) and real ones that a classifier calls "
+            "correctly; at the line it guesses."
         )
         points = [f"{title} {y:.0f} % at {x:.0f} %" for title, x, y in zip(*columns)]
         return add_caption(figure, caption=caption, alt=f"{protocol} against realism: {', '.join(points)}.")

@@ -122,7 +122,8 @@ def as_text(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, publish
     parts += _markdown([*titles, "fit, s", "embed a cell, ms"], [_fact_row(row) for _, row in facts.iterrows()])
     parts += [
         "Labels: those of cells that it learns from, never a mechanism. Told from real cells: share of reconstructed",
-        "cells that a classifier tells from real ones; 0.5 is a guess. Seconds are of this machine.",
+        "cells (samples: drawn ones, of models that do not reconstruct) and real ones that a classifier calls",
+        "correctly; 0.5 is a guess. Seconds are of this machine.",
         "",
     ]
     if published:
@@ -183,7 +184,7 @@ def _fact_row(row: pd.Series) -> list[str]:
         f"{row['parameters']:,}",
         f"{row['features']:,}",
         "yes" if row["decodes"] else "no",
-        _number(row["realism"], "{:.2f}"),
+        _number(row["realism"], "{:.2f}") + (" (samples)" if row["pictures"] == "samples" else ""),
         _number(row["map"], "{:.3f}"),
         _number(row["fit_seconds"], "{:,.0f}"),
         _number(row["embed_ms"], "{:.1f}"),

@@ -11,12 +11,12 @@ import numpy as np
 from phenolens.core.errors import InputError
 from phenolens.crops.store import CropStore
 from phenolens.models import model_title, plainest_first
-from phenolens.models.interface import Decodes, Drawing, Representation
+from phenolens.models.interface import Decodes, Drawing, Draws, Representation
 from phenolens.readiness import default_run, ready_runs
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder, trained_model
 from phenolens.training.device import Compute
-from phenolens.training.embed import as_counts, change, decode, embed_crops, redraw
+from phenolens.training.embed import as_counts, change, decode, draw, embed_crops, redraw
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class DecodingRun:
 
     run: RunFolder
     model_name: str  # its key in MODELS
-    model: Representation  # one that Decodes
+    model: Representation  # one that Decodes, or that only Draws where such runs were asked for
     store: CropStore
     compute: Compute
 
@@ -49,6 +49,11 @@ class DecodingRun:
         """Whether new crops can be embedded."""
         return not isinstance(self.model, Drawing) or self.model.embeds
 
+    @property
+    def decodes(self) -> bool:
+        """Whether its embeddings decode; otherwise it only draws cells that do not exist."""
+        return isinstance(self.model, Decodes)
+
     def originals(self, rows: np.ndarray) -> np.ndarray:
         """Crops (n, C, S, S) of these rows of the store, scaled as the model's input."""
         return self.compute.scaled(self.store.take(rows), self.model.input).cpu().numpy()
@@ -62,6 +67,10 @@ class DecodingRun:
     def decoded(self, z: np.ndarray) -> np.ndarray:
         """Crops (n, C, S, S) decoded from embeddings (n, Z)."""
         return decode(self.model, z, compute=self.compute)
+
+    def drawn(self, n: int, *, seed: int) -> np.ndarray:
+        """Crops (n, C, S, S) of cells that do not exist."""
+        return draw(self.model, n, seed=seed, compute=self.compute)
 
     def reconstructed(self, rows: np.ndarray, z: np.ndarray | None = None) -> np.ndarray:
         """Reconstructions (n, C, S, S) of these rows of the store, whose embeddings (n, Z) may be given.
@@ -92,19 +101,22 @@ class DecodingRun:
         return self.originals(rows) + decoded - self.decoded(z) if residual else decoded
 
 
-def open_decoding_runs(study: Study, names: Sequence[str], *, precision: str | None = None) -> list[DecodingRun]:
+def open_decoding_runs(
+    study: Study, names: Sequence[str], *, precision: str | None = None, or_draw: bool = False
+) -> list[DecodingRun]:
     """Those of these runs that decode, in their order.
 
     Args:
         study: The study.
         names: Of trained runs.
         precision: Of convolutions; left out: that of the training.
+        or_draw: Also those that only draw cells.
     """
     runs = []
     for name in names:
         folder = RunFolder(study.run_folder(name))
         model, trained = trained_model(folder)
-        if isinstance(model, Decodes):
+        if isinstance(model, Decodes) or (or_draw and isinstance(model, Draws)):
             compute = Compute.chosen(
                 device=trained.device, precision=precision or trained.precision, threads=trained.threads
             )
@@ -132,11 +144,15 @@ def find_decoding_run(study: Study, name: str | None, *, precision: str | None =
     return runs[default_run(study, list(runs))]
 
 
-def find_decoding_runs(study: Study, names: Sequence[str]) -> list[DecodingRun]:
-    """The runs of these names, all of which must decode; without names all that decode, the plainest model first."""
+def find_decoding_runs(study: Study, names: Sequence[str], *, or_draw: bool = False) -> list[DecodingRun]:
+    """The runs of these names, all of which must decode; without names all that decode, the plainest model first.
+
+    With `or_draw` also those that only draw cells.
+    """
     if names:
-        return [find_decoding_run(study, name) for name in dict.fromkeys(names)]
-    runs = open_decoding_runs(study, ready_runs(study, "trained"))
+        drawing = {run.name: run for run in open_decoding_runs(study, study.chosen_runs(tuple(names)), or_draw=or_draw)}
+        return [drawing.get(name) or find_decoding_run(study, name) for name in dict.fromkeys(names)]
+    runs = open_decoding_runs(study, ready_runs(study, "trained"), or_draw=or_draw)
     return sorted(runs, key=by_model) if runs else [find_decoding_run(study, None)]
 
 

@@ -16,7 +16,16 @@ from anndata import AnnData
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell
 from phenolens.crops.store import normalised
-from phenolens.models.interface import Decodes, Drawing, HasPrior, HasStages, Representation, Turns, mean_over_turns
+from phenolens.models.interface import (
+    Decodes,
+    Drawing,
+    Draws,
+    HasPrior,
+    HasStages,
+    Representation,
+    Turns,
+    mean_over_turns,
+)
 from phenolens.models.layers import BatchNorm
 from phenolens.screens.screen import cell_metadata
 from phenolens.training.device import Compute
@@ -147,6 +156,15 @@ def decode(model: Representation, z: np.ndarray, *, compute: Compute) -> np.ndar
     compute.place(model).eval()
     with compute.autocast():
         return model.decode(_on(z, compute)).float().cpu().numpy()
+
+
+@torch.inference_mode()
+def draw(model: Representation, n: int, *, seed: int, compute: Compute) -> np.ndarray:
+    """Crops (n, C, S, S) float32 of cells that do not exist."""
+    assert isinstance(model, Draws)
+    compute.place(model).eval()
+    with compute.autocast():
+        return model.draw(n, seed).float().cpu().numpy()
 
 
 @torch.inference_mode()
