@@ -1,10 +1,13 @@
 """Benchmarks of mAP, well profiles and crops at tiny size: what they hold true, and that they would notice."""
 
 import importlib.util
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -176,3 +179,29 @@ def test_the_crop_benchmark_crops_what_it_says_and_notices_other_crops(tmp_path)
     assert benchmark.disagreement({("centres given", 2): [given, given], (two, 2): [given]}) == ""
     assert two in benchmark.disagreement({("centres given", 2): [given], (two, 2): [lit]})
     assert "centres given" in benchmark.disagreement({("centres given", 2): [given, found]})
+
+
+@pytest.mark.slow
+def test_a_section_of_the_gpu_script_that_fails_is_written_down_and_the_others_follow(cropped_study, tmp_path):
+    benchmark = script("gpu")
+    flags = benchmark.Flags(cropped_study, tmp_path, sections=("figures", "environment"), tiny=True)
+    shutil.copytree(cropped_study, tmp_path / "study")
+    (tmp_path / "study" / "runs" / "ae-seed0").mkdir(parents=True)
+    (tmp_path / "study" / "runs" / "ae-seed0" / "config.json").write_text("not JSON")
+    results = benchmark.work_through(flags, flags.sections)
+    assert "figures.log" in results["figures"]["failed"]
+    assert results["environment"]["copied, TB/s"] > 0
+    assert benchmark.problems(results) == ["figures: failed"]
+    assert json.loads((tmp_path / "results.json").read_text()).keys() >= {"figures", "environment", "budget"}
+
+
+@pytest.mark.slow
+def test_the_gpu_script_trains_on_a_processor_too_and_packs_the_run(cropped_study, tmp_path):
+    text = told("gpu", cropped_study, tmp_path, "--tiny", "--sections", "train-ae", "embedding")
+    assert "nothing failed" in text
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["train-ae"]["latest"]["step"] == 12
+    assert results["embedding"]["float32, 16 at once: crops/s"] > 0
+    with tarfile.open(tmp_path / "run-ae-seed0.tar.gz") as archive:
+        assert "runs/ae-seed0/checkpoint.pt" in archive.getnames()
+    assert not (tmp_path / "study").exists()
