@@ -221,8 +221,8 @@ def test_loaddata_reads_addresses_of_this_machine_and_refuses_others(images):
     edit_csv_as_text(images / "load_data.csv", addresses(images.as_uri()))
     assert len(read_screen(images, layout="loaddata", treatments="all").table) == len(fields())
     write_loaddata(images)
-    edit_csv_as_text(images / "load_data.csv", addresses("s3://bucket"))
-    assert "URL_DNA has s3://bucket/007/B02_s1_wDNA.tif, which is not on this machine" in refusal(images, "loaddata")
+    edit_csv_as_text(images / "load_data.csv", addresses("ftp://host"))
+    assert "URL_DNA has ftp://host/007/B02_s1_wDNA.tif" in refusal(images, "loaddata")
 
 
 def edit_csv_as_text(path, edit) -> None:

@@ -32,6 +32,7 @@ from phenolens.screens.download import FetchConfig, fetch_bbbc021
 from phenolens.screens.guess_layout import Guess, guess_layout
 from phenolens.screens.layouts import LAYOUTS
 from phenolens.screens.plate_map import write_template
+from phenolens.screens.remote import local_source, shown
 from phenolens.screens.screen import Treatments
 from phenolens.simulation.simulate import SimulateConfig
 from phenolens.simulation.simulate import simulate as simulate_screen
@@ -160,7 +161,7 @@ def check(
     Raises:
         InputError: The source cannot be used.
     """
-    folder = Path(source)
+    folder, reading = local_source(Path(source), reading)
     guess = guess_layout(folder, reading) if layout is None else Guess(layout, reading)
     layout, reading = guess.layout, guess.config
     _check_files(folder, layout, checking)
@@ -260,8 +261,9 @@ def _next_command(
     source: Path, layout: LayoutName, reading: LayoutConfig, checking: CheckConfig, checked: Checked, *, scored: bool
 ) -> str:
     """The whole line of the command that comes next; only settings that are not the defaults are in it."""
-    command = ["phenolens", "run" if scored else "crop", "STUDY", "--source", str(source), "--layout", layout]
-    command += flags_of(asdict(reading), asdict(LayoutConfig()))
+    command = ["phenolens", "run" if scored else "crop", "STUDY", "--source", shown(source), "--layout", layout]
+    settings = {name: shown(value) if isinstance(value, Path) else value for name, value in asdict(reading).items()}
+    command += flags_of(settings, asdict(LayoutConfig()))
     if not checked.has_treatments:
         again = ["phenolens", "check", *command[4:]]
         if checking.template is None:
@@ -307,23 +309,27 @@ def crop(
     Raises:
         InputError: The source cannot be used, or the folder holds something else; nothing is half-written.
     """
-    layout, reading = known_layout(Path(source), layout, reading)
+    folder, layout, reading = known_layout(Path(source), layout, reading)
     with Study.begun(Path(study)) as begun:
-        store = pipeline.crop(
-            begun, source=Path(source), layout=layout, config=cropping, reading=reading, at_once=parallel
-        )
+        store = pipeline.crop(begun, source=folder, layout=layout, config=cropping, reading=reading, at_once=parallel)
     tell(crops_summary(store))
     return begun
 
 
-def known_layout(source: Path, layout: LayoutName | None, reading: LayoutConfig) -> tuple[LayoutName, LayoutConfig]:
-    """The layout, guessed and said where it is not given, and the reading that follows; InputError without a source."""
-    pipeline.check_source(source)
+def known_layout(
+    source: Path, layout: LayoutName | None, reading: LayoutConfig
+) -> tuple[Path, LayoutName, LayoutConfig]:
+    """The source's folder on this machine, its layout (guessed and said where it is not given) and its reading.
+
+    InputError without a source.
+    """
+    folder, reading = local_source(source, reading)
+    pipeline.check_source(folder)
     if layout is not None:
-        return layout, reading
-    guess = guess_layout(source, reading)
+        return folder, layout, reading
+    guess = guess_layout(folder, reading)
     tell(str(guess))
-    return guess.layout, guess.config
+    return folder, guess.layout, guess.config
 
 
 def crops_summary(store: CropStore) -> str:

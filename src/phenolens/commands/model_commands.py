@@ -123,7 +123,7 @@ def run(
         InputError: The source or a setting cannot be used, or the folder holds something else.
     """
     check_can_watch(training)
-    layout, reading = known_layout(Path(source), layout, reading)
+    folder, layout, reading = known_layout(Path(source), layout, reading)
     trainings = _trainings(training, also)
     for config in trainings:
         spec = MODELS[config.model]
@@ -131,9 +131,9 @@ def run(
         if LAYOUTS[layout].has_fields and issubclass(spec.load(), Trained):  # InputError on another side
             spec.build(USUAL_CHANNELS, cropping.crop_px, config.network)
     if LAYOUTS[layout].has_fields:  # what the plate map says comes before any crop is cut
-        screen, _ = LAYOUTS[layout].open(Path(source), reading, cropping.selection())
+        screen, _ = LAYOUTS[layout].open(folder, reading, cropping.selection())
         pipeline.check_design(screen.table, scoring, where=source)
-    opened = crop(study, source=source, layout=layout, reading=reading, cropping=cropping, parallel=parallel)
+    opened = crop(study, source=folder, layout=layout, reading=reading, cropping=cropping, parallel=parallel)
     store = opened.crops
     for why in pipeline.check_design(store.cells, scoring, where=store.folder).values():
         tell(f"will not be scored: {why}")

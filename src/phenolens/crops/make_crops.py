@@ -19,7 +19,7 @@ from phenolens.crops.nuclei import load_cellpose
 from phenolens.crops.prepare_plate import NUCLEI_FOLDER, check_enough_fields, found_centres, plate_illuminations
 from phenolens.crops.source import FieldCutter, Source, fits_inside, open_source
 from phenolens.crops.store import CropStore, read_about
-from phenolens.screens.config import LayoutConfig
+from phenolens.screens.config import OF_DOWNLOADS, LayoutConfig
 from phenolens.screens.layouts import centres_path, layout_named
 from phenolens.screens.screen import COLUMNS, FIELD, Screen, treatment_name, where_of
 
@@ -160,7 +160,7 @@ def _changed(reading: LayoutConfig) -> dict[str, Any]:
     return {
         name: value.name if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
         for name, value in given.items()
-        if value != getattr(default, name)
+        if name not in OF_DOWNLOADS and value != getattr(default, name)
     }
 
 

@@ -22,6 +22,7 @@ from phenolens.screens.config import LayoutConfig
 from phenolens.screens.image_files import file_on_disk, is_zarr, part_name
 from phenolens.screens.layouts import centres_path, layout_named
 from phenolens.screens.read_image import Headers, read_field
+from phenolens.screens.remote import is_remote
 from phenolens.screens.screen import FIELD, CropReader, Screen, Selection, UInt16Array, where_of
 
 OR_SKIP = ", or run with --skip-missing"
@@ -175,6 +176,8 @@ def with_whole_files(screen: Screen, headers: Headers, *, skip_missing: bool) ->
     InputError for an image of another size than the first, or of another pixel type than its channel has.
     """
     table = screen.table
+    if of_address(screen):
+        return screen  # whose listing was checked; a damaged file is found when it is read
     is_whole = np.ones(len(table), bool)
     problem = ""
     seen: dict[str, tuple[object, str]] = {}  # "size" and each channel -> what the first image has, and its name
@@ -204,10 +207,15 @@ def with_whole_files(screen: Screen, headers: Headers, *, skip_missing: bool) ->
     return screen.keeping(is_whole).leaving_out({UNREADABLE: n})
 
 
+def of_address(screen: Screen) -> bool:
+    """Whether the images of a screen are downloaded when they are read."""
+    return any(is_remote(path) for path in screen.files(screen.table.iloc[0]).values())
+
+
 def missing_chunks(screen: Screen, headers: Headers) -> MissingChunks | None:
     """The chunks that a screen's OME-Zarr images lack; None if they lack none."""
     first_files = screen.files(screen.table.iloc[0]).values()
-    if not any(is_zarr(file_on_disk(path)) for path in first_files):
+    if of_address(screen) or not any(is_zarr(file_on_disk(path)) for path in first_files):
         return None
     n = n_fields = 0
     first = ""

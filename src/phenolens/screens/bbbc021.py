@@ -22,6 +22,7 @@ from phenolens.screens.config import LayoutConfig
 from phenolens.screens.csv_table import numbers, read_csv, refuse_rows
 from phenolens.screens.file_listing import is_hidden, is_thumbnail
 from phenolens.screens.image_files import missing_line, with_files
+from phenolens.screens.remote import local_copy
 from phenolens.screens.screen import (
     FIELD,
     LABELLED,
@@ -375,7 +376,7 @@ def _npy_files(source: Path) -> Iterable[str]:
 
 def _read_crop(path: Path, crop_px: int | None) -> UInt16Array:
     try:
-        crop = np.load(path, allow_pickle=False)
+        crop = np.load(local_copy(path, named="crop"), allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such crop; add it, or run with --skip-missing") from error
     except (ValueError, EOFError, OSError) as error:

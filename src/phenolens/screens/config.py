@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from phenolens.core.bounds import Bounded, Bounds, NotNegativeCount, Share
+from phenolens.core.bounds import Bounded, Bounds, NotNegativeCount, Positive, Share
 from phenolens.core.errors import InputError
 
 PLATE_MAP = "plate_map"  # in a source folder, as one of the kinds of tables
+OF_DOWNLOADS = ("anonymous", "cache", "cache_gb")  # settings that do not change what is read
 TABLES = (".csv", ".csv.gz", ".tsv", ".txt", ".xlsx", ".parquet")
 
 
@@ -18,7 +19,7 @@ class LayoutConfig(Bounded):
 
     # the CSV of images (table: images.csv in the source; loaddata: load_data.csv; deepprofiler: index.csv)
     table: Path | None = None
-    # table with a row per well: well, compound ... (default: plate_map.csv, .tsv, .txt or .xlsx in the source)
+    # table with a row per well: well, compound ... (default: plate_map.csv or .tsv or .xlsx in the source)
     plate_map: Path | None = None
     # file names of --layout pattern, such as {plate}/{well}_s{site}_w{channel}.tif, or an instrument: phenix
     pattern: str = ""
@@ -40,6 +41,9 @@ class LayoutConfig(Bounded):
     # centres of cells: table, folder or SQLite (default: Nuclei.csv in the source, if it exists)
     centres: Path | None = None
     objects: str = "Nuclei"  # CellProfiler's name of the objects in tables of centres, such as FilteredNuclei
+    anonymous: bool = False  # read a source by address (s3://, gs://) without credentials, as public buckets allow
+    cache: Path | None = None  # folder for what is downloaded of a source by address (default: ~/.cache/phenolens)
+    cache_gb: Positive = 50.0  # most of its images that the cache keeps, in 10^9 bytes
 
     @property
     def named_columns(self) -> dict[str, str]:

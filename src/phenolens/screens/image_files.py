@@ -21,6 +21,7 @@ from phenolens.core.files import sha256
 from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.file_listing import is_hidden, is_thumbnail
+from phenolens.screens.remote import is_remote, shown
 from phenolens.screens.screen import Screen, where_of
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -123,7 +124,9 @@ def with_files(screen: Screen, *, skip_missing: bool) -> Screen:
                 continue
             complete.iloc[row] = False
             what = "is an empty file of 0 bytes" if n_bytes == 0 else "has no file"
-            missing.append(f'{where_of(field)}: channel "{channel}" {what} (expected {file} under {screen.folder})')
+            path = screen.folder / file
+            place = shown(path) if is_remote(path) else f"{file} under {screen.folder}"
+            missing.append(f'{where_of(field)}: channel "{channel}" {what} (expected {place})')
     if missing and not skip_missing:
         raise InputError(
             f"{missing[0]}; {len(missing):,} such files in {int((~complete).sum()):,} fields. Add them, or run with "

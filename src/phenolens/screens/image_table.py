@@ -15,6 +15,7 @@ from phenolens.core.errors import InputError
 from phenolens.screens.config import LayoutConfig, chosen_channels
 from phenolens.screens.image_files import IMAGE_SUFFIXES, ImageReference, count_unnamed, file_on_disk
 from phenolens.screens.plate_map import known_columns, lacking_column, read_as_text, shortened, with_treatments
+from phenolens.screens.remote import is_address, listed
 from phenolens.screens.repeated_images import refuse_repeated_images
 from phenolens.screens.screen import Screen
 
@@ -65,7 +66,7 @@ def read_loaddata(source: Path, *, config: LayoutConfig, skip_missing: bool = Fa
             match = expression.match(name)
             if match and not ILLUMINATION.match(match["channel"]):
                 columns.setdefault(match["channel"], name)
-    folders = _Folders(Path(source))
+    folders = _Folders(Path(source), config)
     files = {name: _references(raw, name, column, folders, source=path.name) for name, column in columns.items()}
     screen = _screen(
         raw,
@@ -195,8 +196,9 @@ class _Folders:
     `source` itself.
     """
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, config: LayoutConfig) -> None:
         self.source = source
+        self.config = config
         self.found: dict[str, Path] = {}
 
     def __call__(self, path_name: str) -> Path:
@@ -206,6 +208,8 @@ class _Folders:
         return self.found[text]
 
     def _found(self, text: str) -> Path:
+        if is_address(text):
+            return listed(text, self.config, of_images=True)
         if text and Path(text).is_absolute() and Path(text).is_dir():
             found = Path(text)
             inside = found.is_relative_to(self.source.resolve())
@@ -248,8 +252,10 @@ def _parts(text: str) -> tuple[str, ...]:
 
 def _local(url: str, column: str, *, source: str) -> str:
     parts = urlsplit(url)
+    if is_address(url):
+        return url
     if parts.scheme not in ("", "file"):
-        raise InputError(f"{source}: {column} has {url}, which is not on this machine; download the images first")
+        raise InputError(f"{source}: {column} has {url}; expected a path, or an address with s3, gs, https or file")
     return unquote(parts.path).replace("\\", "/")
 
 

@@ -33,6 +33,7 @@ from phenolens.screens.image_files import (
     refuse_lacking,
 )
 from phenolens.screens.ome_zarr import PIXEL_TYPES, zarr_plane
+from phenolens.screens.remote import local_copies, local_copy
 from phenolens.screens.screen import Screen, where_of
 
 COLOURS = ("red", "green", "blue")
@@ -125,6 +126,7 @@ def open_plane(text: str | Path, *, named: str) -> Iterator[Plane]:
 def _opened(reference: ImageReference, path: Path, *, named: str) -> Iterator[Plane]:
     """One file of a reference."""
     choice = {word: text for word, text in reference.choice.items() if word in AXES}
+    path = local_copy(path, named=named)
     reference = replace(reference, file=path, choice=choice)
     if is_zarr(path):
         array, chunks, pixels = zarr_plane(reference, named=named)
@@ -402,6 +404,7 @@ def read_field(
         InputError: As in `open_plane`; or a channel has another size than the first, or another pixel type.
     """
     images: dict[str, Pixels] = {}
+    local_copies((file for text in paths.values() for file in image_reference(text).files), named=where)
     for channel, path in paths.items():
         named = f'{where}: channel "{channel}"'
         with open_plane(path, named=named) as plane:

@@ -1,0 +1,279 @@
+"""Sources by address (`s3://`, `gs://`, `https://`), read through fsspec with a bounded local cache.
+
+The cache has two folders. `listing` repeats the names of a source: its tables as they are, and each other file as an
+empty file of the same size and time of change, which takes no space. So a reader lists a source by address as it lists
+a local one. `content` holds files that were opened; those that were not used for longest are removed first.
+"""
+
+import os
+import re
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from phenolens.core.errors import InputError
+from phenolens.core.files import read_json, write_json
+from phenolens.core.progress import tell
+from phenolens.screens.config import TABLES, LayoutConfig
+
+ADDRESS = re.compile(r"^(s3|gs|https?):/+([^/]+)/?(.*)$")  # Path("s3://bucket/a") is written s3:/bucket/a
+# What is downloaded when a folder is listed, because readers open it: tables, indexes of instruments, zarr's metadata.
+OF_READERS = tuple(".xml .mlf .htd .mrf .wpi .mes .sqlite .db .h5sc .json .zattrs .zgroup .zarray".split()) + TABLES
+LISTING, CONTENT, ABOUT = "listing", "content", ".source.json"
+IN_USE_S = 60  # a file that was used this recently is not removed from the cache
+GB = 10**9
+
+
+def is_address(path: str | Path) -> bool:
+    """Whether this is an address and not a path of this machine."""
+    return ADDRESS.match(str(path)) is not None
+
+
+@dataclass(frozen=True)
+class _Server:
+    """A bucket or web server, and where the cache has it."""
+
+    address: str  # s3://bucket
+    listing: Path
+    anonymous: bool
+    cache_gb: float
+
+    @property
+    def content(self) -> Path:
+        """The folder of the files that were opened."""
+        return self.listing.parents[2] / CONTENT / self.listing.parent.name / self.listing.name
+
+    def named(self, path: Path) -> str:
+        """The address of a path in the listing."""
+        return f"{self.address}/{path.relative_to(self.listing).as_posix()}"
+
+    def filesystem(self) -> Any:
+        """The library's filesystem; InputError where it is not installed."""
+        scheme = self.address.partition(":")[0]
+        of_scheme: dict[str, dict[str, Any]] = {"s3": {"anon": True}, "gs": {"token": "anon"}}
+        options = of_scheme.get(scheme, {}) if self.anonymous else {}
+        try:
+            import fsspec
+
+            return fsspec.filesystem(scheme, use_listings_cache=False, **options)
+        except ImportError:
+            install = "pip install gcsfs" if scheme == "gs" else 'pip install "phenolens[cloud]"'
+            raise InputError(f"{self.address}: reading it needs more libraries; {install}") from None
+
+
+def local_source(source: Path, config: LayoutConfig) -> tuple[Path, LayoutConfig]:
+    """The listing of a source by address, and the config with its tables on this machine; a path stays as it is.
+
+    Raises:
+        InputError: As in `listed`.
+    """
+    paths = {"table": config.table, "plate_map": config.plate_map, "centres": config.centres}
+    local = {name: listed(str(path), config) for name, path in paths.items() if path is not None and is_address(path)}
+    source = listed(str(source), config) if is_address(source) else Path(source)
+    return source, replace(config, **local)  # type: ignore[arg-type]
+
+
+def listed(address: str, config: LayoutConfig, *, of_images: bool = False) -> Path:
+    """The listing of everything below an address, as a local folder (or file); tables are downloaded.
+
+    Args:
+        address: A folder, or a file.
+        config: `anonymous`, `cache` and `cache_gb` say how.
+        of_images: A folder that a table names: tables in it are not downloaded, and it may be missing.
+
+    Raises:
+        InputError: There is nothing, access is denied, the server does not answer, or the library is not installed.
+    """
+    match = ADDRESS.match(address)
+    if match is None or ".." in match[3].split("/"):
+        raise InputError(f"{address}: expected an address such as s3://bucket/folder")
+    scheme, host, key = match[1], match[2], match[3].strip("/")
+    cache = config.cache or Path.home() / ".cache" / "phenolens"
+    listing = cache.resolve() / LISTING / scheme / host
+    server = _Server(f"{scheme}://{host}", listing, config.anonymous, config.cache_gb)
+    address = f"{server.address}/{key}"
+    filesystem = server.filesystem()
+    with _reported(address):
+        is_web = scheme.startswith("http")
+        root = f"{server.address if is_web else host}/"
+        infos = filesystem.find(root + key + ("/" if is_web and not Path(key).suffix else ""), detail=True)
+    found = {name.removeprefix(root): info for name, info in infos.items() if not name.endswith("/")}
+    if not found and not of_images:
+        raise InputError(f"{address}: there is nothing; correct the address, as s3://bucket/folder")
+    write_json(listing / ABOUT, {"address": server.address, "anonymous": server.anonymous, "cache_gb": server.cache_gb})
+    _server_of.cache_clear()
+    _place(server, found, filesystem, key=key, tables=not of_images)
+    return listing / key
+
+
+def _place(server: _Server, found: Mapping[str, Mapping[str, Any]], filesystem: Any, *, key: str, tables: bool) -> None:
+    """Bring the listing below `key` to what was found; content that changed is removed."""
+    before = server.listing / key
+    for path in before.rglob("*") if before.is_dir() else ():
+        if path.is_file() and path.relative_to(server.listing).as_posix() not in found and path.name != ABOUT:
+            path.unlink()
+    due: list[tuple[Path, int]] = []
+    for name, info in found.items():
+        path = server.listing / name
+        if ".." in path.parts:
+            raise InputError(f"{server.address}/{name}: a name with .. cannot be read; rename it")
+        size, changed_ns = int(info.get("size") or 1), _changed_ns(info)
+        if path.is_file() and (path.stat().st_size, path.stat().st_mtime_ns) == (size, changed_ns):
+            continue
+        (server.content / name).unlink(missing_ok=True)
+        if tables and name.lower().endswith(OF_READERS):
+            due.append((path, changed_ns))
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            file.truncate(size if info.get("size") is None else int(info["size"]))
+        os.utime(path, ns=(changed_ns, changed_ns))
+    if due:
+        tell(f"{server.address}/{key}: {len(due):,} tables of {len(found):,} files are downloaded")
+        _download(server, [(path, path) for path, _ in due], filesystem)
+    for path, changed_ns in due:
+        os.utime(path, ns=(changed_ns, changed_ns))
+
+
+def _changed_ns(info: Mapping[str, Any]) -> int:
+    """The time of change, with the part of a second made from the content's tag; 0 where the server says none."""
+    changed = info.get("LastModified") or info.get("mtime")
+    if not isinstance(changed, datetime):
+        return 0
+    return (int(changed.timestamp()) - 1) * 10**9 + zlib.crc32(str(info.get("ETag", "")).encode()) % 10**9
+
+
+@lru_cache(maxsize=4096)
+def _server_of(folder: Path) -> _Server | None:
+    if LISTING not in folder.parts:
+        return None
+    for parent in (folder, *folder.parents):
+        if (parent / ABOUT).is_file():
+            return _Server(listing=parent, **read_json(parent / ABOUT, remedy="delete the cache"))
+    return None
+
+
+def is_remote(path: Path) -> bool:
+    """Whether a path lies in the listing of a source by address."""
+    return _server_of(Path(path).parent) is not None
+
+
+def shown(path: Path) -> str:
+    """A path for messages and commands: the address of what lies in a listing."""
+    server = _server_of(Path(path))
+    return str(path) if server is None else server.named(Path(path))
+
+
+def local_copies(paths: Iterable[Path], *, named: str) -> list[Path]:
+    """The paths; of those in a listing the downloaded files, several at once. A folder stands for all its files.
+
+    Raises:
+        InputError: A file is not there any more, access is denied, or the server does not answer; the message begins
+            with `named`.
+    """
+    copies: list[Path] = []
+    due: dict[_Server, list[tuple[Path, Path]]] = {}
+    for path in map(Path, paths):
+        server = _server_of(path.parent)
+        if server is None:
+            copies.append(path)
+            continue
+        copy = server.content / path.relative_to(server.listing)
+        copies.append(copy)
+        files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+        for file in files:
+            target = server.content / file.relative_to(server.listing)
+            try:
+                os.utime(target)  # it was used now
+            except FileNotFoundError:
+                due.setdefault(server, []).append((file, target))
+    for server, pairs in due.items():
+        try:
+            _download(server, pairs, server.filesystem())
+        except InputError as error:
+            raise InputError(f"{named}: {error}") from error
+        _bound(server, sum(target.stat().st_size for _, target in pairs if target.is_file()))
+    return copies
+
+
+def local_copy(path: Path, *, named: str) -> Path:
+    """As `local_copies`, of one path."""
+    return local_copies([path], named=named)[0]
+
+
+def _download(server: _Server, pairs: list[tuple[Path, Path]], filesystem: Any) -> None:
+    """Download files of the listing, each whole or not at all."""
+    partial = [target.with_name(f".{target.name}.{uuid4().hex[:8]}.partial") for _, target in pairs]
+    addresses = [server.named(file) for file, _ in pairs]
+    for target in partial:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _reported(
+            addresses[0] if len(addresses) == 1 else f"{addresses[0]} to {addresses[-1].rpartition('/')[2]}"
+        ):
+            filesystem.get(addresses, [str(path) for path in partial])
+        for (file, target), path, address in zip(pairs, partial, addresses, strict=True):
+            expected = file.stat().st_size if file != target and file.is_file() else None
+            if expected not in (None, 1, path.stat().st_size):
+                raise InputError(f"{address}: {path.stat().st_size:,} bytes came of {expected:,}; run it again")
+            path.replace(target)
+    finally:
+        for path in partial:
+            path.unlink(missing_ok=True)
+
+
+_since_bound: dict[Path, int] = {}  # bytes downloaded by this process since the cache's size was last counted
+
+
+def _bound(server: _Server, n_bytes: int) -> None:
+    """Remove the files that were not used for longest while the cache is larger than its bound."""
+    most, folder = server.cache_gb * GB, server.listing.parents[2] / CONTENT
+    _since_bound[folder] = _since_bound.get(folder, int(most)) + n_bytes
+    if _since_bound[folder] < most / 20:
+        return
+    _since_bound[folder] = 0
+    files = []
+    for path in folder.rglob("*"):
+        try:
+            state = path.stat()
+        except FileNotFoundError:  # another process removes too
+            continue
+        if path.is_file():
+            files.append((state.st_mtime, state.st_size, path))
+    total = sum(size for _, size, _ in files)
+    for used, size, path in sorted(files):
+        if total <= most or used > time.time() - IN_USE_S:
+            break
+        path.unlink(missing_ok=True)
+        total -= size
+
+
+@contextmanager
+def _reported(address: str) -> Iterator[None]:
+    """InputError, in one line, for what the library of a server raises."""
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"{address}: is not there ({_line(error)}); correct the address, or add the file") from error
+    except Exception as error:  # each library has its own kinds
+        kind = type(error).__name__
+        reason = f"{kind}: {_line(error)}"
+        if isinstance(error, PermissionError) or "Credential" in kind:
+            raise InputError(
+                f"{address}: access is denied ({reason}); give --anonymous for a public source, or credentials "
+                "(such as AWS_PROFILE)"
+            ) from error
+        raise InputError(f"{address}: cannot be read ({reason}); run it again when the server answers") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
