@@ -50,7 +50,9 @@ def test_lists_are_split_and_stripped():
     [
         (["a|b"], "|"),
         (["a;b", "a"], ";"),
-        (["a;b"], ""),  # no part is a mechanism of its own
+        (["a;b"], ""),  # no part is in another text
+        (["b; a", "a; c"], ";"),
+        (["a, b", "b"], ","),
         (["GABA receptor agonist, selective", "x"], ""),
         (["a", "b"], ""),
     ],

@@ -117,3 +117,26 @@ def test_a_plate_name_that_no_file_can_have_is_refused_at_once(source, tmp_path,
         (line,) = capsys.readouterr().err.strip().splitlines()
         assert f"has a name of {len(name)} letters, {len(name.encode())} bytes; files are named after it" in line
     assert not (tmp_path / "study" / "crops").exists()
+
+
+def test_copies_of_an_image_under_other_names_are_named(source):
+    assert dict(check_source(source, layout="table").there)["copies"] == "none among 24 image files"
+    (source / "p-2" / "C11_s2_wactin.tif").write_bytes((source / "007" / "B03_s1_wDNA.tif").read_bytes())
+    found = dict(check_source(source, layout="table").there)["copies"]
+    assert [name for name in ("1 of 24", "C11_s2_wactin.tif", "B03_s1_wDNA.tif") if name not in found] == []
+
+
+def test_wells_without_a_cell_are_named(source):
+    table = pd.DataFrame(fields()[:-2], columns=["plate", "well", "site"])
+    table.assign(ObjectNumber=1, Location_Center_Y=20, Location_Center_X=25).to_csv(source / "Nuclei.csv", index=False)
+    missing = dict(check_source(source, layout="table").missing)
+    assert [text for what, text in missing.items() if "wells without a cell" in what] == ["1: p-2 C11"]
+
+
+def test_mechanisms_in_lists_name_the_command_that_reads_them(source, capsys):
+    images = pd.read_csv(source / "images.csv")
+    images["moa"] = images["compound"].map({"drug/one": "b; a", "drug two": "a; c"})
+    images.to_csv(source / "images.csv", index=False)
+    assert main(["check", str(source), "--layout", "table"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert 'phenolens evaluate (and run) --several-mechanisms ";"' in said

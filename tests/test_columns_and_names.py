@@ -1,5 +1,6 @@
 """What the tables of a screen say and is not used is named, and one image is of one field and channel."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,75 @@ def test_a_column_that_may_hold_doses_is_refused_or_named_by_a_flag(images, colu
     named = LayoutConfig(pattern=PATTERN.pattern, concentration_column=column)
     doses = screen_of(images, config=named).treatments["concentration_um"]
     np.testing.assert_allclose(doses, np.array([5.0, 0.3]) / (1000 if "nM" in column else 1))
+
+
+@pytest.mark.parametrize("column", ["plate_name", "Assay Plate", "assay_barcode"])
+def test_a_column_of_a_plate_map_that_may_name_the_plate_is_refused_or_named_by_a_flag(images, column):
+    edit_csv(write_plate_map(images) / "plate_map.csv", lambda t: pd.concat([t.assign(**{column: p}) for p in PLATES]))
+    assert_named(refusal(images), "plate_map.csv", column, "--plate-column")
+    assert len(screen_of(images, config=replace(PATTERN, plate_column=column)).wells) == 6
+
+
+def test_a_well_that_its_row_and_column_contradict_is_refused(images):
+    path = write_plate_map(images) / "plate_map.csv"
+    edit_csv(path, lambda t: t.assign(row=["B", 2, "3"], column=["2", "4", "11"]))
+    assert_named(refusal(images), "plate_map.csv, row 3", '"B03"', "B04", "row", "column")
+
+
+@pytest.mark.parametrize(("rows", "columns"), [("BBC", (2, 3, 11)), ((2, 2, 3), (2, 3, 11)), ((1, 1, 2), (1, 2, 10))])
+def test_a_row_and_column_that_say_what_the_well_says_are_read(images, rows, columns):
+    """As letters, as numbers from 1, or as numbers from 0."""
+    edit_csv(write_plate_map(images) / "plate_map.csv", lambda t: t.assign(row=list(rows), column=columns))
+    assert not any("not read" in note for note in screen_of(images).notes)
+
+
+def test_columns_of_another_meaning_do_not_contradict_the_well(images):
+    edit_csv(write_plate_map(images) / "plate_map.csv", lambda t: t.assign(row="first", column="left"))
+    assert any("not read: row, column" in note for note in screen_of(images).notes)
+
+
+def test_controls_of_several_doses_are_named_with_their_numbers(images):
+    edit_csv(write_plate_map(images) / "plate_map.csv", lambda t: t.assign(Compound="b", concentration=[0.1, 0.5, 1]))
+    edit_csv(images / "plate_map.csv", lambda t: t.assign(Compound=["taxol", "taxol", "b"]))
+    (note,) = [note for note in screen_of(images, config=replace(PATTERN, control=("taxol",))).notes if "taxol" in note]
+    assert_named(note, "0.1 µM (2 wells)", "0.5 µM (2 wells)", "role")
+
+
+def test_mechanisms_that_are_not_known_are_counted(images):
+    edit_csv(write_plate_map(images) / "plate_map.csv", lambda t: t.assign(MoA=["-", "unknown", "?"]))
+    screen = screen_of(images)
+    assert screen.treatments["moa"].isna().all()
+    assert_named(" ".join(screen.notes), "moa", '"unknown" (2)', '"?" (2)')
+
+
+def test_an_empty_compound_of_a_control_is_to_be_filled_in(images):
+    edit_csv(
+        write_plate_map(images) / "plate_map.csv",
+        lambda t: t.assign(Compound=["", "a", "b"], role=["control", "treated", "treated"]),
+    )
+    assert_named(refusal(images), "plate_map.csv", "empty compound", "B02", "DMSO")
+
+
+@pytest.mark.parametrize(
+    ("lines", "names"),
+    [
+        (["B2,DMSO", "B3,a", "C11,b", "Total: 3 wells,"], ("row 5", '"Total: 3 wells"', "footer")),
+        (["B2,DMSO", "B3,a", "C11,b", ",made by hand", "2026-11-28,"], ("row 5", "empty", "last 2 rows", "footer")),
+        (["text,text", "B2,DMSO", "B3,a", "C11,b"], ("row 2", '"text"', "column names")),
+        ([",µM", "B2,DMSO", "B3,a", "C11,b"], ("row 2", "empty", "units")),
+        (["B2,DMSO", "B3?,a", "C11,b"], ("row 3", '"B3?"', "correct")),
+    ],
+)
+def test_rows_that_are_no_wells_are_named_with_what_they_look_like(images, lines, names):
+    (images / "plate_map.csv").write_text("\n".join(["well,compound", *lines]) + "\n")
+    assert_named(refusal(images), "plate_map.csv", *names)
+
+
+def test_wells_by_row_and_column_numbers_are_read_with_a_dash_only(images):
+    edit_csv(write_plate_map(images) / "plate_map.csv", lambda t: t.assign(Metadata_Well=["02-02", "2-3", "03-11"]))
+    assert set(screen_of(images).table["well"]) == {"B02", "B03", "C11"}
+    edit_csv(images / "plate_map.csv", lambda t: t.assign(Metadata_Well=["0202", "0203", "0311"]))
+    assert_named(refusal(images), "plate_map.csv, row 2", "202", "02-02")
 
 
 def test_flags_name_the_columns_of_a_plate_map(images):

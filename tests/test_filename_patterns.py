@@ -250,3 +250,10 @@ def test_folders_behind_links_are_read_once_and_loops_end(tmp_path):
         "folders behind links that are read already": 2,
         "files that do not match the pattern": 1,
     }
+
+
+def test_a_part_of_the_names_that_the_pattern_lacks_is_named(tmp_path):
+    write_all(tmp_path, [f"{plate}_{well}_s1_w1.tif" for plate in ("PlA", "PlB") for well in WELLS])
+    line = refusal(tmp_path, "*_{well}_s{site}_w{channel}.tif")
+    assert [key for key in ('"PlA"', '"PlB"', "{plate}", "--pattern") if key not in line] == []
+    assert set(read(tmp_path, "{plate}_{well}_s{site}_w{channel}.tif").table["plate"]) == {"PlA", "PlB"}

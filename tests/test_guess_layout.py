@@ -97,6 +97,35 @@ def test_a_pattern_is_proposed_from_the_names(tmp_path, name, pattern):
     assert not others
 
 
+@pytest.mark.parametrize("well", ["A01", "C02"])
+def test_a_channel_that_may_be_the_well_makes_the_names_ambiguous(tmp_path, well):
+    """Only wells of one row: A01 and C1 may both be the well."""
+    names = [
+        f"P{p}/img_{w}_f{f}_C{c}.tif" for p in (1, 2) for w in (well, f"{well[0]}07") for f in (1, 2) for c in "12"
+    ]
+    with pytest.raises(InputError) as error:
+        guess_layout(touched(tmp_path, names), LayoutConfig())
+    readings = (
+        "--pattern",
+        '"{plate}/img_{well}_f{site}_C{channel}.tif"',
+        '_f{site}_{well}.tif"',
+        f"well {well}",
+        "C1",
+    )
+    assert [key for key in readings if key not in str(error.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        ("P1/img_{well}_f1_C{n}.tif", "img_{well}_f{site}_C{channel}.tif"),
+        ("P1_{well}_F0{n}.tif", "P1_{well}_F{site}.tif"),
+    ],
+)
+def test_wells_of_several_rows_tell_the_well_from_a_channel_or_field(name, pattern):
+    assert proposed_pattern([name.format(well=well, n=n) for well in ("A01", "B01") for n in (1, 2, 3)]) == pattern
+
+
 @pytest.mark.parametrize("names", [[], ["a.txt"], ["IMG_1.tif", "IMG_2.tif"]])
 def test_a_source_that_says_nothing_asks_for_the_layout(tmp_path, names):
     with pytest.raises(InputError) as error:

@@ -163,6 +163,12 @@ def test_a_treatment_with_no_cells_is_named_or_counted(source, tmp_path):
     assert store.about["left_out"] == {"treatments without cells": 1}
 
 
+def test_a_well_with_no_cells_is_named(source, tmp_path, capsys):
+    edit_csv(source / "Nuclei.csv", lambda t: t[~((t["TableNumber"] == 1) & t["ImageNumber"].isin([3, 4]))])
+    make_crops(source, tmp_path / "crops", layout="bbbc021", config=CropConfig(crop_px=8))
+    assert "Week1_22123 B03" in capsys.readouterr().err
+
+
 def test_a_plate_with_no_cells_is_named_or_counted(source, tmp_path):
     edit_csv(source / "Nuclei.csv", lambda table: table[table["TableNumber"] == 1])
     assert 'plate "Week10_40111" has no cell whose crop lies inside a field' in refusal(source, tmp_path / "crops")

@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 
 from phenolens.core.errors import InputError
-from phenolens.core.names import case_note, clean_name, clean_names
+from phenolens.core.names import case_note, clean_name, clean_names, known_mechanism
+from phenolens.profiles.candidates import mechanism_names
 from phenolens.screens.doses import SameDoses, is_dose_column, is_unit_column, micromolar, resembles_dose
+from phenolens.screens.unread_columns import resembles_plate
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,50 @@ def test_names_that_differ_by_case_spaces_or_dashes_only_are_reported():
     (note,) = case_note("compound", {"PP-2", "pp\u20112", "taxol", "Taxol", "other"})
     assert 'compound names "PP-2" and "pp\u20112" (and 1 more)' in note
     assert case_note("compound", {"PP-2", "PP-3"}) == set()
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("taxol", "taxol."),
+        ("beta-lapachone", "beta lapachone"),
+        ("beta-lapachone", "β-lapachone"),
+        ("Beta-lapachone", "ß-lapachone"),
+        ("5 uM blank", "5 μM blank"),
+        ("interferon γ", "interferon-gamma"),
+    ],
+)
+def test_names_that_differ_by_punctuation_or_a_greek_letter_are_reported(pair):
+    (note,) = case_note("compound", set(pair))
+    assert all(f'"{name}"' in note for name in pair)
+
+
+@pytest.mark.parametrize("pair", [("JUMP 1-12", "JUMP 11-2"), ("x@-1", "x@1"), ("(+)-JQ1", "(-)-JQ1"), ("a1", "a2")])
+def test_other_names_are_not_reported(pair):
+    assert case_note("compound", set(pair)) == set()
+
+
+@pytest.mark.parametrize(
+    "written", ["unknown", "Unknown MoA", "-", "–", "n/a", "n.d.", "none", "?", "not annotated", ""]
+)
+def test_a_mechanism_that_is_not_known_is_empty(written):
+    assert known_mechanism(written) == ""
+    assert mechanism_names(f"actin|{written}", "|") == {"actin"}
+
+
+@pytest.mark.parametrize("written", ["unknown kinase inhibitor", "NAD synthesis", "nonexistent", "5-HT"])
+def test_other_mechanisms_are_known(written):
+    assert known_mechanism(written) == written
+
+
+@pytest.mark.parametrize("column", ["plate_name", "Assay Plate", "plateid", "Plate No.", "Platte", "assay_barcode"])
+def test_a_column_may_name_the_plates(column):
+    assert resembles_plate(column)
+
+
+@pytest.mark.parametrize("column", ["plate_map_name", "source_plate", "template", "plate_row", "wells per plate"])
+def test_a_column_of_other_plates_does_not(column):
+    assert not resembles_plate(column)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +147,7 @@ def test_a_column_gives_the_unit_of_each_row():
         ({"conc": ["5 mg/ml"]}, ("m.csv", "row 2", "mg/ml")),
         ({"conc (mg/ml)": ["1"]}, ("m.csv", "conc (mg/ml)", "micromolar")),
         ({"conc": ["1,500", "3,000"]}, ("m.csv", "conc", "1,500")),
-        ({"conc": ["0,5", "1.5"]}, ("m.csv", "conc", "0,5")),
+        ({"conc": ["0,5", "1.5"]}, ("m.csv", "conc", "0,5", "1.5", "decimal")),
         ({"conc": ["-1"]}, ("m.csv", "row 2", "-1")),
         ({"conc": ["many"]}, ("m.csv", "row 2", "many")),
     ],
@@ -123,3 +169,11 @@ def test_doses_within_a_per_cent_are_reported_or_joined():
     assert joined.joined(compounds, doses).tolist() == [0.3, 0.3, 3.0, 0.302]
     (note,) = joined.notes()
     assert "a 0.301 as 0.3" in note
+
+
+@pytest.mark.parametrize(("doses", "looks_molar"), [([1e-6, 1e-5, 1e-4], True), ([1e-4, 1e-3, 0.1], False)])
+def test_doses_that_look_like_molar_are_reported(doses, looks_molar):
+    held = SameDoses(0.0)
+    held.joined(pd.Series(["a", "b", "c", "DMSO"]), pd.Series([*doses, 0.0]))
+    assert len(held.notes()) == looks_molar
+    assert all("conc_M" in note and "unit" in note for note in held.notes())

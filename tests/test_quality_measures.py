@@ -5,9 +5,13 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from phenolens.crops.quality_control import (
+    Saturation,
     brightest_spots,
     count_spots,
+    crop_quality,
+    detector_maxima,
     detector_maximum,
+    field_quality,
     is_constant,
     neighbour_correlation,
     power_slope,
@@ -120,6 +124,24 @@ def test_pixels_clipped_a_little_below_the_detectors_maximum_are_saturated():
     crops[2, 0, 0, 0] = 65_000  # bright, but one pixel alone
     share = saturated_share(crops, maximum=65_520)[:, 0]
     np.testing.assert_allclose(share, [200 / SIDE**2, 0, 1 / SIDE**2], rtol=1e-6)
+
+
+def test_each_channel_is_judged_by_its_own_detector():
+    """A clipped channel of 8 bits beside one of 16 bits is flagged in crops, in plates and in fields."""
+    crops = np.random.default_rng(0).integers(0, 200, (3, 2, SIDE, SIDE), dtype=np.uint16)
+    crops[:, 1] = crops[:, 1] * 101
+    crops[1:, 0, :10, :20] = 255
+    share = [0, 200 / SIDE**2, 200 / SIDE**2]
+    np.testing.assert_array_equal(detector_maxima([crops]), [255, 65_535])
+    np.testing.assert_array_equal(detector_maxima([crops], given=4_095), [4_095, 4_095])
+    table = crop_quality(crops, channels=("a", "b"))
+    np.testing.assert_allclose(table["saturated_share_a"], share, rtol=1e-6)
+    assert table["saturated_a"].tolist() == [False, True, True]
+    assert not table["saturated_b"].any()
+    plate = Saturation(len(crops))
+    plate.add(crops)
+    np.testing.assert_allclose(plate.shares()[:, 0], share, rtol=1e-6)
+    assert field_quality(crops[1], channels=("a", "b"))["saturated_a"]
 
 
 def test_the_brightest_spots_height_contrast_and_size_are_those_planted():

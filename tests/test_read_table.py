@@ -199,6 +199,21 @@ def test_names_that_differ_by_case_only_are_reported(tmp_path, kind):
     assert 'mechanism names "Tubulin" and "tubulin" differ' in notes
 
 
+def test_mechanisms_that_are_not_known_are_empty_and_counted(tmp_path):
+    table = wells().assign(target=lambda t: t["target"].replace({"actin": "unknown", "dna": "?"}))
+    part, notes = parts_and_notes(written(table, tmp_path / "t.csv"))
+    assert set(pd.concat([one.obs for one in part])["Metadata_MoA"]) == {"", "tubulin"}
+    assert '"unknown" (12)' in notes
+    assert '"?" (12)' in notes
+
+
+def test_controls_of_several_doses_are_counted_in_a_table(tmp_path):
+    columns = replace(NAMED, control=("DMSO", "actin0"))
+    _, notes = parts_and_notes(written(wells(), tmp_path / "t.csv"), columns)
+    assert "actin0" in notes
+    assert "1 µM (2 rows), 10 µM (2 rows)" in notes
+
+
 def test_an_orderly_table_has_no_notes(tmp_path):
     assert parts_and_notes(written(wells(), tmp_path / "t.csv"))[1] == ""
 

@@ -83,7 +83,7 @@ def test_a_channel_of_two_pixel_types_is_refused_before_any_work_and_two_channel
     eight_bits = [(path, (tifffile.imread(path) // 16).astype(np.uint8)) for path in paths]
     tifffile.imwrite(*eight_bits[3])
     for refused in (check_source, lambda source, layout: make_crops(source, tmp_path / "no", layout=layout)):
-        with pytest.raises(InputError, match=r'channel "actin" is uint(8|16), .* pixel type of actin'):
+        with pytest.raises(InputError, match=r'channel "actin" is uint(8|16), .* pixel type in channel "actin"'):
             refused(source, layout="table")
     assert not (tmp_path / "no").exists()
     for path, pixels in eight_bits:

@@ -15,9 +15,19 @@ import pandas as pd
 
 # How programs write a missing value, in lower case; pandas reads most of them so in CSV.
 EMPTY_WORDS = frozenset({"", "nan", "-nan", "none", "null", "na", "n/a", "<na>", "#na", "#n/a", "nat"})
+# How people write that a mechanism is not known, besides texts without a letter or digit: `-`, `?`.
+UNKNOWN = re.compile(
+    r"(?:(?:moa|mechanism)[ _]?)?(?:is )?(?:unknown|not (?:known|annotated|available|determined)|unannotated|"
+    r"undetermined|tbd|n[./]? ?[ad]\.?)(?:[ _](?:moa|mechanism)(?: of action)?)?",
+    re.IGNORECASE,
+)
 INVISIBLE = re.compile("[\u034f\u115f\u1160\u3164\ufe00-\ufe0f]")  # and the format characters, category Cf
+MOST_NAMED = 12
 DASHES = re.compile("[\u2010-\u2015\u2212\ufe58\ufe63]")
 PRIMES = re.compile("[\u2018\u2019\u201b\u2032\u00b4`]")
+# Greek letters as they are spelled out; `u` for the μ of micro.
+GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda u nu xi omicron pi rho . sigma tau upsilon"
+SPELLED_OUT = dict(enumerate([*GREEK.split(), "phi", "chi", "psi", "omega"], start=ord("α")))
 
 
 def clean_name(value: object) -> str:
@@ -39,28 +49,39 @@ def clean_names(values: pd.Series) -> pd.Series:
     return pd.Series(names[place], index=values.index, name=values.name, dtype=object)
 
 
-def emptied(values: pd.Series) -> Counter[str]:
-    """How many rows hold which of EMPTY_WORDS as text; blank cells are not counted."""
+def known_mechanism(value: object) -> str:
+    """A mechanism's name by the rule above; "" where it says that the mechanism is not known (`unknown`, `-`, `?`)."""
+    name = clean_name(value)
+    return name if re.search(r"[^\W_]", name) and not UNKNOWN.fullmatch(name) else ""
+
+
+def emptied(values: pd.Series, rule: Callable[[object], str] = clean_name) -> Counter[str]:
+    """How many rows hold which text that is empty by the rule (of EMPTY_WORDS); blank cells are not counted."""
     counts: Counter[str] = Counter()
     for held, n in values.value_counts().items():
-        if n and isinstance(held, str) and held.strip() and not clean_name(held):
+        if n and isinstance(held, str) and held.strip() and not rule(held):
             counts[held.strip()] += int(n)
     return counts
 
 
-def emptied_note(column: str, counts: Counter[str]) -> str:
+def emptied_note(column: str, counts: Counter[str], *, rows: str = "rows") -> str:
     """A note on the text that counts as empty in a column."""
     held = ", ".join(f'"{text}" ({n:,})' for text, n in sorted(counts.items()))
-    return f"{counts.total():,} rows count as empty in column {column}: {held}"
+    return f"{counts.total():,} {rows} count as empty in column {column}: {held}"
 
 
 def alike(name: str) -> str:
-    """What two names share that differ by capitals, spaces, or the kind of dash or prime only."""
-    return PRIMES.sub("'", DASHES.sub("-", name)).replace(" ", "").casefold()
+    """What two names share that differ by capitals, spaces, dashes, closing punctuation or a Greek letter only.
+
+    A space or dash between two digits counts (1-12 is not 11-2), and a dash after a sign or bracket. `ß` is β.
+    """
+    plain = PRIMES.sub("'", DASHES.sub("-", name.replace("ß", "β"))).casefold().translate(SPELLED_OUT)
+    plain = re.sub(r"(?<=\d)[- ]+(?=\d)", "~", plain.rstrip(" .,;:!?*'\"")).replace(" ", "")
+    return re.sub(r"(?<=\w)-", "", plain)
 
 
 def case_note(what: str, names: Collection[str], *, key: Callable[[str], str] = alike) -> set[str]:
-    """A note on the first names that differ by capitals, spaces or dashes only; empty where there are none."""
+    """A note on the first names that `key` makes one; empty where there are none."""
     first: dict[str, str] = {}
     pairs = []
     for name in sorted(names):
@@ -71,8 +92,8 @@ def case_note(what: str, names: Collection[str], *, key: Callable[[str], str] = 
         return set()
     more = f" (and {len(pairs) - 1:,} more)" if len(pairs) > 1 else ""
     return {
-        f'{what} names "{pairs[0][0]}" and "{pairs[0][1]}"{more} differ by case, spaces or dashes only and are treated '
-        "as different; correct the table if they are the same"
+        f'{what} names "{pairs[0][0]}" and "{pairs[0][1]}"{more} differ by case, spaces, dashes, closing '
+        "punctuation or a Greek letter only and are treated as different; correct the table if they are the same"
     }
 
 
@@ -83,6 +104,12 @@ def nearest(wanted: str, names: Iterable[str]) -> str:
     return f'did you mean "{near[0]}"?' if near else found_names(known)
 
 
+def shortened(names: Sequence[str], most: int = MOST_NAMED) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def found_names(names: Sequence[str]) -> str:
     """The first names that there are."""
-    return f"found: {', '.join(names[:12])}{' ...' if len(names) > 12 else ''}"
+    return f"found: {', '.join(names[:MOST_NAMED])}{' ...' if len(names) > MOST_NAMED else ''}"

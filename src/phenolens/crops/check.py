@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from phenolens.core.errors import InputError
+from phenolens.core.names import shortened
 from phenolens.core.progress import track
 from phenolens.crops.centres_on_pixels import CentresHeld
 from phenolens.crops.grey_values import SAMPLE, grey_range, refuse_raised, sampled_fields
@@ -20,8 +21,9 @@ from phenolens.crops.quality_control import TILE_PX, detector_maximum, field_qua
 from phenolens.crops.source import Source, open_source, source_of_fields, with_whole_files
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.layouts import centres_path, layout_named
-from phenolens.screens.plate_map import NoTreatments, shortened
+from phenolens.screens.plate_map import NoTreatments
 from phenolens.screens.read_image import Headers, read_field
+from phenolens.screens.repeated_images import copied_images
 from phenolens.screens.screen import FIELD, Screen, Selection, Treatments, where_of
 
 MOST_NAMED = 4  # flagged fields that are named; more are counted
@@ -69,6 +71,7 @@ def check_source(
     else:
         of_cells = str(centres_path(source, config))
         images = _sampled_images(opened, sample=sample, config=config, of_cells=of_cells)
+        images += _copies(opened.screen)
     there, missing = _contents(opened.screen, images)
     there += [("note", note) for note in opened.screen.notes]
     if opened.cells is not None:
@@ -77,6 +80,8 @@ def check_source(
         in_words = f"{len(opened.cells):,} in {of_cells}, {_range(per_field)} a field (median {per_field.median():g})"
         there.append(("cells", in_words))
         missing += _counted({"fields without a cell": int((per_field == 0).sum())})
+        if empty := opened.screen.wells_without(opened.cells):
+            missing.append(("wells without a cell, so without a profile", f"{len(empty):,}: {shortened(empty)}"))
     if opened.missing_chunks is not None:
         missing.append(("chunks", str(opened.missing_chunks)))
     if opened.cells is None:
@@ -99,6 +104,7 @@ def _without_treatments(
         ("sites", f"{_range(table.groupby(['plate', 'well']).size())} a well, {len(table):,} fields in all"),
         ("channels", ", ".join(screen.channels)),
         *_sampled_images(opened, sample=sample, config=config, of_cells=""),
+        *_copies(screen),
         *(("note", note) for note in screen.notes),
     ]
     missing = _counted(dict(screen.left_out))
@@ -149,26 +155,31 @@ def _sampled_images(source: Source, *, sample: int, config: LayoutConfig, of_cel
     InputError where the given centres, from `of_cells`, do not fit the images.
     """
     screen, fields = source.screen, sampled_fields(source.screen, sample)
-    headers = [header for _, row in fields.iterrows() for header in source.headers.of_field(screen, row).values()]
+    headers = [source.headers.of_field(screen, row) for _, row in fields.iterrows()]
     held = None if source.cells is None else CentresHeld(source.cells, screen.channels)
     ranges, rows = [], []
-    scale_of: list[npt.NDArray[np.uint16]] = []
+    values: list[list[npt.NDArray[np.uint16]]] = []  # of each field, those of each channel
     for _, row in track(fields.iterrows(), "Fields checked", total=len(fields)):
         pixels = read_field(screen.files(row), where=where_of(row))
         if held is not None:
             held.add(row, pixels)
         ranges.append(grey_range(pixels))
-        scale_of.append(np.unique(pixels))  # all that the detector's maximum follows from
+        values.append([np.unique(channel) for channel in pixels])  # all that the detector's maximum follows from
         if min(pixels.shape[1:]) >= TILE_PX:
             rows.append(field_quality(pixels, channels=screen.channels))
     if config.black_level is None:
         refuse_raised(ranges, fields, screen.channels)
     dark, bright = np.moveaxis(np.stack(ranges), 2, 0)
-    scale = detector_maximum(scale_of, bits=max(header.bits for header in headers))
-    types = ", ".join(sorted({str(header.pixel_type) for header in headers}))
-    height, width = headers[0].shape
+    scales: dict[int, list[str]] = {}  # the largest value of a detector -> its channels
+    for channel, of_channel in zip(screen.channels, zip(*values)):
+        largest = detector_maximum(of_channel, bits=max(header[channel].bits for header in headers))
+        scales.setdefault(largest, []).append(channel)
+    named = [f"{largest:,} ({', '.join(names)})" for largest, names in scales.items()]
+    scale = " and ".join(named) if len(scales) > 1 else f"{next(iter(scales)):,}"
+    types = ", ".join(sorted({str(header.pixel_type) for of_field in headers for header in of_field.values()}))
+    height, width = headers[0][screen.channels[0]].shape
     images = (
-        f"{height} x {width} px (height x width), {types}; full scale {scale:,}, the brightest pixel has "
+        f"{height} x {width} px (height x width), {types}; full scale {scale}, the brightest pixel has "
         f"{bright.max():,.0f}, the darkest {dark.min():,.0f} (read: {len(fields)} of {len(screen.table):,} fields)"
     )
     found = [("images", images), ("quality", _quality(screen, fields, rows))]
@@ -179,6 +190,16 @@ def _sampled_images(source: Source, *, sample: int, config: LayoutConfig, of_cel
             f"{centres.n_fields} fields were compared. Correct the columns of y (row) and x (column), or the sites"
         )
     return found if centres is None else [*found, ("centres", str(centres))]
+
+
+def _copies(screen: Screen) -> Rows:
+    """Which image files are copies of another under a second name."""
+    copies, n_files = copied_images(screen)
+    if not copies:
+        return [("copies", f"none among {n_files:,} image files")] if n_files else []
+    path, first = copies[0]
+    found = f"{len(copies):,} of {n_files:,} image files have the bytes of another; the first: {path} and {first}"
+    return [("copies", found)]
 
 
 def _quality(screen: Screen, fields: pd.DataFrame, rows: list[dict[str, float | bool]]) -> str:

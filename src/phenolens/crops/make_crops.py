@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from phenolens.core.errors import InputError
+from phenolens.core.names import shortened
 from phenolens.core.progress import tell
 from phenolens.core.workers import ONE, AtOnce
 from phenolens.crops.build import QUALITY_FOLDER, begin, build_store, refuse_other_folder
@@ -183,7 +184,10 @@ def _with_fields(cells: pd.DataFrame, screen: Screen) -> pd.DataFrame:
 
 
 def _without_cells(screen: Screen, cells: pd.DataFrame, config: CropConfig) -> Screen:
-    """The screen with its plates and treatments that have no cell in `left_out`; InputError without skip_missing."""
+    """The screen with its plates and treatments that have no cell in `left_out`; InputError without skip_missing.
+
+    Other wells without a cell are named.
+    """
     plates = [plate for plate in screen.table["plate"].unique() if not (cells["plate"] == plate).any()]
     if plates and len(cells) and not config.skip_missing:
         raise InputError(
@@ -202,5 +206,7 @@ def _without_cells(screen: Screen, cells: pd.DataFrame, config: CropConfig) -> S
             f"treatment {without[0]} has no cell whose crop lies inside a field ({len(without)} of {len(wanted)} "
             "treatments have none). Give centres for it, or run with --skip-missing; no crop was written."
         )
+    if empty := screen.wells_without(cells):
+        tell(f"note: {len(empty):,} wells have no cell with a crop inside its field, so no profile: {shortened(empty)}")
     counts = {"plates without cells": len(plates), "treatments without cells": len(without)}
     return screen.leaving_out(counts)

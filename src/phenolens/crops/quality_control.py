@@ -71,7 +71,7 @@ def detector_maximum(images: Iterable[UInt16Array], *, bits: int | None = None) 
     therefore saturation is judged by pixels that share one value, not by bright ones.
 
     Args:
-        images: Bright images of all channels; one of them is in memory at a time.
+        images: Bright images of one channel; one of them is in memory at a time.
         bits: Bits a pixel as the files' headers say; fewer than 16 decide alone.
     """
     if bits is not None and bits < 16:
@@ -89,19 +89,25 @@ def detector_maximum(images: Iterable[UInt16Array], *, bits: int | None = None) 
     return next(2**bits - 1 for bits in DETECTOR_BITS if brightest < 2**bits)
 
 
-def saturated_share(crops: UInt16Array, *, maximum: int) -> Float:
+def detector_maxima(crops: Sequence[UInt16Array], *, given: int | None = None) -> npt.NDArray[np.int64]:
+    """`detector_maximum` of each channel of arrays (N, C, H, W), or the one that is `given`: (C,)."""
+    n_channels = crops[0].shape[1]
+    return np.array([given or detector_maximum(part[:, channel] for part in crops) for channel in range(n_channels)])
+
+
+def saturated_share(crops: UInt16Array, *, maximum: int | npt.NDArray[np.int64]) -> Float:
     """Share of pixels at the largest value of their channel of their crop (or field), (N, C, H, W) -> (N, C), 0 to 1.
 
-    0 where that value is below nine tenths of the detector's `maximum`: no camera clips there. An unclipped largest
-    value occurs in a pixel or two, a clipped one in many. Bray et al. 2012 (percent maximal).
+    0 where that value is below nine tenths of the detector's `maximum`, one or (C,): no camera clips there. An
+    unclipped largest value occurs in a pixel or two, a clipped one in many. Bray et al. 2012 (percent maximal).
     """
     largest = crops.max(axis=(2, 3), keepdims=True)
     share = (crops == largest).mean(axis=(2, 3), dtype=np.float32)
     return np.where(clips(largest[..., 0, 0], maximum=maximum), share, np.float32(0))
 
 
-def clips(largest: UInt16Array, *, maximum: int) -> npt.NDArray[np.bool_]:
-    """Whether a camera whose largest value is `maximum` can have clipped at these."""
+def clips(largest: UInt16Array, *, maximum: int | npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether a camera whose largest value is `maximum`, one or of each channel (C,), can have clipped at these."""
     return largest >= CLIPS_FROM * maximum
 
 
@@ -223,7 +229,7 @@ class QualityConfig(Bounded):
     noise_correlation: Correlation = 0.5  # a channel whose neighbouring pixels correlate less than this is camera noise
     focus_slope: Slope = -5.5  # a mean slope of log power over log frequency steeper than this is out of focus
     saturated_share: Share = 0.01  # a channel with at least this share of its pixels at the detector's limit
-    # largest value of the detector, grey values; left out: estimated from the images
+    # largest value of the detector, grey values; left out: estimated from the images of each channel
     detector_maximum: Annotated[int, Bounds(ge=1, le=65_535)] | None = None
     # debris is so many times as bright as its crop's 95th percentile (field: its 99.5th)
     debris_contrast: Positive = 6.0
@@ -255,8 +261,8 @@ class Saturation:
         self._n += len(crops)
 
     def shares(self, *, maximum: int | None = None) -> npt.NDArray[np.float32]:
-        """`saturated_share` (N, C) of all crops; without `maximum` it is estimated from a sample."""
-        limit = maximum or detector_maximum(self._sample)
+        """`saturated_share` (N, C) of all crops; without `maximum` each channel's is estimated from a sample."""
+        limit = detector_maxima(self._sample, given=maximum)
         return np.where(clips(np.concatenate(self._largest), maximum=limit), np.concatenate(self._share), np.float32(0))
 
 
@@ -279,7 +285,7 @@ def crop_quality(
     config = config or QualityConfig()
     _refuse_shape(crops.shape, crops.dtype, channels, axes="N C S S")
     sample = crops[:: max(1, len(crops) // SAMPLED)]
-    maximum = config.detector_maximum or detector_maximum([np.asarray(sample)])
+    maximum = detector_maxima([np.asarray(sample)], given=config.detector_maximum)
     starts = range(0, len(crops), AT_ONCE)
     parts = [
         _measured(np.asarray(crops[start : start + AT_ONCE]), maximum=maximum)
@@ -320,7 +326,7 @@ def field_quality(
     _refuse_shape(field.shape, field.dtype, channels, axes="C H W")
     if min(field.shape[1:]) < TILE_PX:
         raise InputError(f"the field is {field.shape[1]} x {field.shape[2]} px; expected at least {TILE_PX} px a side")
-    maximum = config.detector_maximum or detector_maximum([field])
+    maximum = detector_maxima([field[None]], given=config.detector_maximum)
     n_debris = count_spots(field, times=config.debris_contrast, at_most_px=config.debris_px)
     saturated = saturated_share(field[None], maximum=maximum)[0]
     noise, slopes = np.zeros(len(channels), dtype=bool), np.zeros(len(channels), dtype=np.float32)
@@ -367,7 +373,7 @@ def quality_flags(table: pd.DataFrame, *, channels: Sequence[str]) -> pd.Series:
     return pd.Series(flags, index=table.index, name="quality", dtype=object)
 
 
-def _measured(crops: npt.NDArray[np.uint16], *, maximum: int) -> dict[str, np.ndarray]:
+def _measured(crops: npt.NDArray[np.uint16], *, maximum: npt.NDArray[np.int64]) -> dict[str, np.ndarray]:
     """The MEASURES of crops, arrays (n, C)."""
     spots = brightest_spots(crops)
     values = (

@@ -192,7 +192,8 @@ def with_whole_files(screen: Screen, headers: Headers, *, skip_missing: bool) ->
         for channel, header in found.items():
             named = f'{where_of(field)}: channel "{channel}"'
             height_width = f"{header.shape[0]} x {header.shape[1]} px"
-            for what, value in (("size", height_width), (f"pixel type of {channel}", str(header.pixel_type))):
+            of_channel = f'pixel type in channel "{channel}"'
+            for what, value in (("size", height_width), (of_channel, str(header.pixel_type))):
                 expected, first = seen.setdefault(what, (value, named))
                 if value != expected:
                     raise InputError(f"{named} is {value}, {first} is {expected}; all fields must have the same {what}")

@@ -6,12 +6,14 @@ separator between them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from phenolens.core.names import known_mechanism
 from phenolens.profiles.profiles import JOINED_BY
 from phenolens.screens.screen import treatment_name
 
@@ -28,7 +30,7 @@ SEPARATORS = ("|", ";", ",")  # that mechanism lists are written with
 def mechanism_names(text: str, separator: str = "") -> frozenset[str]:
     """The mechanisms that a text names."""
     names = text.split(separator) if separator else [text]
-    return frozenset(name.strip() for name in names) - {""}
+    return frozenset(map(known_mechanism, names)) - {""}
 
 
 def sharing(texts: Sequence[str], separator: str = "") -> np.ndarray:
@@ -46,12 +48,13 @@ def sharing(texts: Sequence[str], separator: str = "") -> np.ndarray:
 def list_separator(texts: Collection[str]) -> str:
     """The separator of texts that look like lists of mechanisms; empty where none does.
 
-    A text looks like a list where it holds `|`, or where one of its parts is a mechanism of another row.
+    A text looks like a list where it holds `|`, or where another text names one of its parts, alone or in a list.
     """
     for separator in SEPARATORS:
-        lists = [text for text in texts if len(mechanism_names(text, separator)) > 1]
-        alone = {text for text in texts if separator not in text}
-        if lists and (separator == JOINED_BY or any(mechanism_names(text, separator) & alone for text in lists)):
+        parts = [mechanism_names(text, separator) for text in texts]
+        n_texts = Counter(name for names in parts for name in names)
+        lists = [names for names in parts if len(names) > 1]
+        if lists and (separator == JOINED_BY or any(n_texts[name] > 1 for names in lists for name in names)):
             return separator
     return ""
 

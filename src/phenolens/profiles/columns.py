@@ -13,7 +13,7 @@ import pandas as pd
 
 from phenolens.core.bounds import Bounded, Share
 from phenolens.core.errors import InputError
-from phenolens.core.names import clean_name, clean_names, emptied, found_names, nearest
+from phenolens.core.names import clean_name, clean_names, emptied, found_names, known_mechanism, nearest
 from phenolens.profiles.profiles import METADATA
 from phenolens.screens.doses import SameDoses, is_dose_column, is_unit_column, micromolar, resembles_dose
 from phenolens.screens.screen import ROLES, treatment_name
@@ -183,6 +183,8 @@ def known_rows(
     of = of_columns([str(name) for name in obs.columns], columns, source=source)
     given = {what: name for what, name in of.items() if name is not None and what != "concentration"}
     text = {what: clean_names(obs[name]) for what, name in given.items()}
+    if "mechanism" in text:
+        text["mechanism"] = text["mechanism"].map({name: known_mechanism(name) for name in text["mechanism"].unique()})
     empty, notes = pd.Series("", index=obs.index), set()
     matched = {control: _matching(obs, text, control) for control in columns.control}
     role = _role(obs, text, [exactly for exactly, _ in matched.values()], source=source)
@@ -230,7 +232,10 @@ def known_rows(
             control: {int(places[row]) + 1: held.iloc[row] for row in np.flatnonzero((held != "").to_numpy())}
             for control, (_, held) in matched.items()
         },
-        emptied={name: emptied(obs[name]) for name in given.values()},
+        emptied={
+            name: emptied(obs[name], known_mechanism if what == "mechanism" else clean_name)
+            for what, name in given.items()
+        },
         unread=obs[_unread(obs, of)].apply(clean_names),
         notes=notes,
     )

@@ -15,6 +15,7 @@ import pandas as pd
 
 from phenolens.core.bounds import Bounded, Count, Seed
 from phenolens.core.errors import InputError
+from phenolens.core.names import shortened
 from phenolens.core.progress import tell, track
 from phenolens.profiles.activity import activity
 from phenolens.profiles.average_precision import Of, mean_average_precision, rankable
@@ -195,7 +196,7 @@ def list_note(texts: Iterable[str], config: EvaluateConfig) -> str:
     lists = sorted(text for text in named if separator in text)
     return (
         f'mechanism "{lists[0]}" looks like several ({len(lists):,} such of {len(named):,}) and counts as one of its '
-        f'own; --several-mechanisms "{separator}" counts a match in any of them'
+        f'own; phenolens evaluate (and run) --several-mechanisms "{separator}" counts a match in any of them'
     )
 
 
@@ -285,7 +286,7 @@ def _report(table: ForeignTable, profiles: Profiles) -> None:
     for note in sorted(table.notes):
         tell(f"note: {note}")
     for why, names in profiles.left_out.items():
-        tell(f"left out: {len(names):,} {why} ({shortened(names)})")
+        tell(f"left out: {len(names):,} {why} ({shortened(names, 3)})")
     role = profiles.whitened.obs[METADATA["role"]].astype(str).value_counts()
     obs = profiles.treatments.obs
     treated = set(obs.loc[obs[METADATA["role"]] != "control", METADATA["treatment"]])
@@ -293,11 +294,5 @@ def _report(table: ForeignTable, profiles: Profiles) -> None:
     tell(
         f"{profiles.whitened.n_obs:,} {'treatments' if profiles.rows == 'treatments' else 'wells'} "
         f"({', '.join(f'{n:,} {name}' for name, n in role.items())}), {len(treated):,} treatments, "
-        f"{len(features):,} features ({shortened(features)})"
+        f"{len(features):,} features ({shortened(features, 3)})"
     )
-
-
-def shortened(names: Sequence[str], most: int = 3) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -32,9 +32,9 @@ from phenolens.profiles.columns import (
 )
 from phenolens.profiles.profiles import METADATA
 from phenolens.screens.csv_table import column_names, read_csv
-from phenolens.screens.doses import SameDoses
-from phenolens.screens.plate_map import ColumnsNotRead
+from phenolens.screens.doses import SameDoses, doses_of_controls_note
 from phenolens.screens.screen import well_key
+from phenolens.screens.unread_columns import ColumnsNotRead
 
 if TYPE_CHECKING:
     import h5py
@@ -330,6 +330,7 @@ class _Found:
     not_read: ColumnsNotRead = field(default_factory=ColumnsNotRead)
     names: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # of compounds, batches ...
     only_by_case: defaultdict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    controls: list[pd.DataFrame] = field(default_factory=list)  # compound and concentration of control rows
     emptied: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     row_names: set[str] = field(default_factory=set)
     features: list[str] = field(default_factory=list)  # of the first part
@@ -338,6 +339,8 @@ class _Found:
         for what, names in known.names.items():
             self.names[what] |= names
         treated = known.table[METADATA["role"]] == "treated"
+        is_control = known.table[METADATA["role"]] == "control"
+        self.controls.append(known.table.loc[is_control, [METADATA["compound"], METADATA["concentration_um"]]])
         for column, values in known.unread[treated].items():
             self.not_read.add(str(column), values, known.table.loc[treated, METADATA["treatment"]])
         for control, n_rows in known.control_rows.items():
@@ -350,6 +353,8 @@ class _Found:
     def notes(self, columns: Columns) -> set[str]:
         """Notes that need the whole table, one sentence each."""
         notes = {*self.not_read.notes("the table"), *self.doses.notes()}
+        controls = pd.concat(self.controls)
+        notes |= doses_of_controls_note(*(controls[name] for name in controls), rows="rows")
         for column, counts in self.emptied.items():
             if counts:
                 notes.add(emptied_note(column, counts))

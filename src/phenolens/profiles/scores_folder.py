@@ -18,7 +18,8 @@ import pandas as pd
 from phenolens import __version__
 from phenolens.core.errors import InputError, Interrupted
 from phenolens.core.files import alone, read_json, write_h5ad, write_json, write_text, write_whole
-from phenolens.profiles.evaluate import Evaluation, Scored, held_out, shortened
+from phenolens.core.names import shortened
+from phenolens.profiles.evaluate import Evaluation, Scored, held_out
 from phenolens.profiles.profiles import TRIMMED_SHARE, metadata
 from phenolens.profiles.score_table import LEFT_OUT
 from phenolens.profiles.within_treatments import SHRINKAGE

@@ -23,6 +23,7 @@ OF_LENGTHS = re.compile(
     r"size|pixel|wave|length|dist|thick|diam|radius|width|height|depth|pos|offset|emission|excit|(?:^|_)[xyz]_"
 )
 NUMBER = re.compile(r"(?P<number>[-+]?(?:\d[\d.,]*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?P<unit>\D.*)?")
+LEAST_HIGHEST = 1e-3  # micromolar; a screen whose compounds' highest doses are lower is reported
 NEAR = 0.01  # doses of a compound within this share of each other are reported
 
 
@@ -121,8 +122,14 @@ def _decimal_sign(texts: pd.Series, column: str, *, source: str) -> str:
     with_comma = [number for number in numbers if "," in number]
     if not with_comma:
         return "."
-    is_decimal = all(number.count(",") == 1 for number in with_comma) and not any("." in number for number in numbers)
-    if is_decimal and any(not re.search(r"[1-9]\d{0,2},\d{3}$", number) for number in with_comma):
+    with_point = [number for number in numbers if "." in number]
+    decimal = [number for number in with_comma if not re.search(r"[1-9]\d{0,2},\d{3}(?:$|[.,])", number)]
+    if decimal and with_point:
+        raise InputError(
+            f'{source}: {column} has "{decimal[0]}", with a decimal comma, beside "{with_point[0]}", with a decimal '
+            "point; write all numbers with a point"
+        )
+    if decimal and all(number.count(",") == 1 for number in with_comma):
         return ","
     raise InputError(
         f'{source}: {column} has "{with_comma[0]}", whose comma may be a decimal sign or separate thousands; write '
@@ -139,6 +146,19 @@ def _parsed(text: str, decimal: str) -> tuple[float, str]:
         return float(match["number"].replace(decimal, ".")), match["unit"] or ""
     except ValueError:
         return float("nan"), ""
+
+
+def doses_of_controls_note(compounds: pd.Series, concentration_um: pd.Series, *, rows: str) -> set[str]:
+    """A note on the first control compound of several concentrations, all of which are controls; else empty."""
+    for compound, doses in concentration_um.groupby(compounds):
+        n_rows = doses.value_counts().sort_index()
+        if len(n_rows) > 1:
+            held = ", ".join(f"{dose:g} µM ({n:,} {rows})" for dose, n in n_rows.to_dict().items())
+            return {
+                f"{rows} of {compound} at {len(n_rows)} concentrations are all controls: {held}; where only some are "
+                "meant, say so in a column role"
+            }
+    return set()
 
 
 class SameDoses:
@@ -177,6 +197,12 @@ class SameDoses:
             notes.add(
                 f"{len(self.changed):,} doses count as another of their compound (--same-dose-within {self.within:g}); "
                 f"the first: {compound} {dose:g} as {kept:g} µM"
+            )
+        highest = [max(doses) for doses in self.doses.values() if max(doses, default=0) > 0]
+        if highest and np.median(highest) < LEAST_HIGHEST:
+            notes.add(
+                f"the highest concentration of half of the compounds is below {LEAST_HIGHEST:g} µM: are they molar "
+                f"({max(highest):g} M)? Call the column conc_M, or conc_nM, or give a column unit"
             )
         near = list(self._near())
         if near:

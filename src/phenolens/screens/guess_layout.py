@@ -5,6 +5,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 from phenolens.core.errors import InputError
@@ -36,6 +37,7 @@ OF_NAMES = (
     (re.compile(r"(?<![A-Za-z])([Zz]_?)\d+"), r"\1{z}"),
     (re.compile(r"(?<![A-Za-z])([Tt]_?)\d+"), r"\1{t}"),
 )
+LABELS = frozenset("CFLPSTWZ")  # letters before the number of a channel, field, plate, site, time point, plane
 SEPARATORS = re.compile(r"([_\-. ()]+)")
 
 
@@ -129,16 +131,36 @@ def _by_names(source: Path, images: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def proposed_pattern(images: Sequence[str]) -> str:
-    """A pattern made from the names of images; empty where no well is in them."""
-    names = [path.rsplit("/", 1)[-1] for path in images]
-    wells = [WELL.findall(name) for name in names]
-    n_kinds = [
-        len({found[place] for found in wells if len(found) > place}) for place in range(max(map(len, wells), default=0))
-    ]
-    place = n_kinds.index(max(n_kinds)) if n_kinds else 0  # P1_B02_F01: the well has the most kinds
+    """A pattern made from the names of images; empty where no well is in them.
+
+    InputError where two places in the names may be the well.
+    """
+    wells = [WELL.findall(path.rsplit("/", 1)[-1]) for path in images]
+    readings = {place: _pattern_of(images, well_place=place) for place in _well_places(wells)}
+    if len(readings) > 1:
+        well = {place: next(found[place] for found in wells if len(found) > place) for place in readings}
+        named = [f'"{pattern}" (well {well[place]})' for place, pattern in readings.items() if pattern]
+        raise InputError(
+            f"{images[0]}: more than one part of the name may be the well; give --pattern {' or '.join(named)}"
+        )
+    return readings.popitem()[1]
+
+
+def _well_places(wells: Sequence[Sequence[str]]) -> list[int]:
+    """Which of the texts like A01 in each name may be its well: one where that is clear, as in P1_B02_F01."""
+    kinds = [set(found) - {""} for found in zip_longest(*wells, fillvalue="")]
+    of_rows = [place for place, texts in enumerate(kinds) if len({text[0] for text in texts}) > 1]
+    varying = [place for place, texts in enumerate(kinds) if len(texts) > 1]
+    if not of_rows and len(varying) == 1 and not {text[0] for text in kinds[varying[0]]} & LABELS:
+        return varying
+    return of_rows or list(range(max(1, len(kinds))))
+
+
+def _pattern_of(images: Sequence[str], *, well_place: int) -> str:
+    """The pattern of names whose well is the text like A01 at a place of them (0 for the first)."""
     groups: defaultdict[tuple[int, ...], list[list[list[str]]]] = defaultdict(list)
     for path in images:
-        parts = [SEPARATORS.split(part) for part in _marked(path, well_place=place)]
+        parts = [SEPARATORS.split(part) for part in _marked(path, well_place=well_place)]
         groups[tuple(len(part) for part in parts)].append(parts)
     if not groups:
         return ""

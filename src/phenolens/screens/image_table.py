@@ -12,9 +12,10 @@ from urllib.parse import unquote, urlsplit
 import pandas as pd
 
 from phenolens.core.errors import InputError
+from phenolens.core.names import shortened
 from phenolens.screens.config import LayoutConfig, chosen_channels
 from phenolens.screens.image_files import IMAGE_SUFFIXES, ImageReference, count_unnamed, file_on_disk
-from phenolens.screens.plate_map import known_columns, lacking_column, read_as_text, shortened, with_treatments
+from phenolens.screens.plate_map import known_columns, lacking_column, read_as_text, with_treatments
 from phenolens.screens.remote import is_address, listed
 from phenolens.screens.repeated_images import refuse_repeated_images
 from phenolens.screens.screen import Screen

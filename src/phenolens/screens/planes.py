@@ -1,6 +1,7 @@
 """From the images of a source, one row each, to a screen: its planes, time points and channels chosen."""
 
 import posixpath
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def screen_of_images(
         what = f'channel "{again["channel"]}"' if in_names else "the field"
         raise InputError(
             f"{where_of(again)}: {what} has two files, {first['path']} and {again['path']} "
-            f"({int(twice.sum())} such files); make the pattern narrower"
+            f"({int(twice.sum())} such files); {_differing(first['path'], again['path'], config.pattern)}"
         )
     if in_names:
         channels = chosen_channels(sorted(images["channel"].unique()), config.channels, source=str(source))
@@ -73,6 +74,16 @@ def screen_of_images(
         left_out=left_out,
         notes=(*notes, *of_stacks),
     )
+
+
+def _differing(first: str, again: str, pattern: str) -> str:
+    """What two files of one field say about the pattern: the place where their names differ, and what it may be."""
+    parts = [re.split(r"[/_\-. ()]+", image_reference(path).file.as_posix()) for path in (first, again)]
+    other = next(((one, two) for one, two in zip(*parts) if one != two), None)
+    free = [place for place in ("{plate}", "{site}", "{channel}", "{z}", "{t}") if place not in pattern]
+    if not pattern or other is None or not free:
+        return "make the pattern narrower"
+    return f'their names differ in "{other[0]}" and "{other[1]}": name that place in --pattern, {" or ".join(free)}'
 
 
 def _within_files(images: pd.DataFrame, config: LayoutConfig) -> pd.DataFrame:

@@ -5,19 +5,19 @@ What no column of these is read as is reported by name.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256, write_whole
-from phenolens.core.names import clean_name, clean_names, nearest
+from phenolens.core.names import MOST_NAMED, clean_name, clean_names, nearest, shortened
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.csv_table import column_names, numbers, read_csv, refuse_repeated, refuse_rows
 from phenolens.screens.doses import is_dose_column, is_unit_column, micromolar, plain_name, resembles_dose
 from phenolens.screens.image_files import missing_line
-from phenolens.screens.screen import Screen, checked_screen, well_names, where_of
+from phenolens.screens.screen import Screen, checked_screen, well_at, well_names, where_of
+from phenolens.screens.unread_columns import UNREAD, refuse_unread, resembles_plate, unread_notes
 
 NAMES = {
     "plate": ("plate", "plate_id", "plate_barcode", "barcode"),
@@ -33,14 +33,6 @@ FLAGS = {"concentration_um": "--concentration-column", "moa": "--mechanism-colum
 TREATMENT = ("compound", "concentration_um", "moa", "role", "batch")
 # What Excel makes of names such as SEPT2 and 2E5.
 DATE = r"\d{4}-\d\d-\d\d 00:00:00|\d{1,2}-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)|\d(?:\.\d+)?E\+\d\d"
-UNREAD = "unread: "  # before the names of columns that are kept until they are reported
-# Columns that say where a well or a repeat is, and differ between the wells of a treatment as a matter of course.
-PLACES = frozenset(
-    "row column col well_row well_column well_col replicate rep index image_number imagenumber table_number "
-    "tablenumber position well_index plate_map_name".split()
-)
-MOST_VALUES = 20  # of a column that may describe a treatment; a column of more is a measurement
-MOST_NAMED = 12
 
 
 def read_as_text(path: Path, *, columns: Collection[str] = ()) -> pd.DataFrame:
@@ -90,18 +82,20 @@ def known_columns(
         if ours is not None:
             found[ours] = name
     known = raw[list(found.values())].set_axis(list(found), axis=1)
-    for name in ("plate", "batch", "compound", "moa", "role"):
+    for name in ("plate", "batch", "compound", "role"):  # checked_screen counts the mechanisms that are not known
         if name in known:
             names = clean_names(known[name])
             known[name] = names.where(names != "", None)
     for name in {"compound", "moa"} & set(known):
-        changed = known[name].fillna("").str.fullmatch(DATE)
+        changed = clean_names(known[name]).str.fullmatch(DATE)
         refuse_rows(changed, known[name], expected="a name, not what Excel makes of SEPT2 or 2E5", source=source)
     at = _row_and_column(raw)
     if "well" in known:
         known["well"] = known["well"].map(well_names(known["well"], source=source))
+        if at is not None and _are_places(raw, at, known["well"], source=source):
+            read = (*read, *at)
     elif at is not None:
-        pairs = raw[at[0]].astype(str) + " " + raw[at[1]].astype(str)
+        pairs = clean_names(raw[at[0]]) + " " + clean_names(raw[at[1]])
         known["well"] = pairs.map(well_names(pairs, source=source))
         read = (*read, *at)
     if "site" in known:
@@ -123,6 +117,30 @@ def _row_and_column(raw: pd.DataFrame) -> tuple[str, str] | None:
     row = next((by_name[name] for name in ("row", "well_row") if name in by_name), None)
     column = next((by_name[name] for name in ("column", "col", "well_column", "well_col") if name in by_name), None)
     return None if row is None or column is None else (row, column)
+
+
+def _are_places(raw: pd.DataFrame, at: tuple[str, str], wells: pd.Series, *, source: str) -> bool:
+    """Whether two columns give the wells too, as row and column from 1 or from 0; False where they give none.
+
+    InputError where they contradict the wells.
+    """
+
+    def well_of(pair: str, first: int) -> str | None:
+        try:
+            return well_at(*(str(int(name) + 1 - first) if name.isdecimal() else name for name in pair.split(" ", 1)))
+        except InputError:
+            return None
+
+    pairs = clean_names(raw[at[0]]) + " " + clean_names(raw[at[1]])
+    for first in (0, 1):
+        by_place = pairs.map({pair: well_of(pair, first) for pair in pairs.unique()})
+        other = by_place.notna() & (by_place != wells)
+        if by_place.notna().any() and not other.any():
+            return True
+    if other.any():
+        expected = f"{by_place[other].iloc[0]} of the columns {at[0]} and {at[1]}"
+        refuse_rows(other, wells.rename("well"), expected=expected, source=source)
+    return False
 
 
 def _meaning(column: str) -> str | None:
@@ -154,6 +172,9 @@ def read_plate_map(path: Path, *, named: Mapping[str, str] | None = None) -> pd.
     for name in ("well", "compound"):
         if name not in known:
             raise InputError(f"{lacking_column(name, path)}; a plate map has one row per well")
+    if "plate" not in known:
+        remedy = f"name it with {_flag('plate')}, or call it {', '.join(NAMES['plate'])}"
+        refuse_unread(map(str, known), resembles_plate, may_hold="the plate", remedy=remedy)
     keys = ["plate", "well"] if "plate" in known else ["well"]
     refuse_repeated(known, keys, source=path.name, expected="one row per well")
     if "site" in known:
@@ -263,9 +284,10 @@ def with_treatments(
         raise NoTreatments(message, unlabelled)
     unread = [name for name in map(str, fields) if name.startswith(UNREAD)]
     if "concentration_um" not in fields:
-        _refuse_unread_doses(unread)
-        if "compound" in fields:
-            notes = (*notes, f"{tables[-1].name}: no column for the concentration: a compound is one treatment")
+        names = f"call it {', '.join(NAMES['concentration_um'][:4])} (micromolar, or with its unit: conc_nM)"
+        remedy = f"name it with {_flag('concentration_um')}, {names}"
+        refuse_unread(unread, resembles_dose, may_hold="concentrations", remedy=remedy)
+        notes = (*notes, f"{tables[-1].name}: no column for the concentration: a compound is one treatment")
     fields = with_defaults(fields, controls=config.control, source=tables[-1].name)
     undosed = (fields["concentration_um"] == 0) & (fields["role"] == "treated")
     if undosed.any() and (fields["concentration_um"] > 0).any():
@@ -278,72 +300,9 @@ def with_treatments(
         source=tables[0].name,
         sources={path.name: sha256(path) for path in tables},
         same_dose_within=config.same_dose_within,
-        notes=(*notes, *_unread_notes(fields, unread)),
+        notes=(*notes, *unread_notes(fields, unread)),
     )
     return screen.leaving_out(counts)
-
-
-def _refuse_unread_doses(unread: Sequence[str]) -> None:
-    """InputError for a column that may hold concentrations, where no column is read as such."""
-    for name in unread:
-        source, column = name.removeprefix(UNREAD).split(": ", 1)
-        if resembles_dose(column):
-            raise InputError(
-                f'{source}: column "{column}" may hold concentrations and is not read; name it with '
-                f"--concentration-column, call it {', '.join(NAMES['concentration_um'][:4])} (micromolar, or with its "
-                "unit: conc_nM), or remove it"
-            )
-
-
-def _unread_notes(fields: pd.DataFrame, unread: Sequence[str]) -> list[str]:
-    """Which columns (under UNREAD) are not read, and which of them differ within a treatment, by table."""
-    by_source: dict[str, ColumnsNotRead] = {}
-    treated = fields[fields["role"] != "control"]
-    treatment = treated["compound"].astype(str) + "@" + treated["concentration_um"].astype(str)
-    for name in unread:
-        source, column = name.removeprefix(UNREAD).split(": ", 1)
-        by_source.setdefault(source, ColumnsNotRead()).add(column, treated[name].fillna(""), treatment)
-    return [note for source, held in by_source.items() for note in held.notes(source)]
-
-
-@dataclass
-class ColumnsNotRead:
-    """Which columns of a table are not read, and which of them differ between the rows of one treatment."""
-
-    kinds: dict[str, set[str]] = field(default_factory=dict)  # what each column holds, MOST_VALUES + 1 at most
-    of_treatments: dict[str, dict[str, str]] = field(default_factory=dict)  # column -> treatment -> its first
-    pooled: set[str] = field(default_factory=set)
-
-    def add(self, column: str, values: pd.Series, treatments: pd.Series) -> None:
-        """Add some rows of the treated wells."""
-        kinds = self.kinds.setdefault(column, set())
-        first = self.of_treatments.setdefault(column, {})
-        if len(kinds) > MOST_VALUES:
-            return
-        for treatment, kind in dict.fromkeys(zip(treatments, values)):
-            kinds.add(kind)
-            if first.setdefault(treatment, kind) != kind:
-                self.pooled.add(column)
-
-    def notes(self, source: str) -> list[str]:
-        """A note on the columns, and one on those that may describe a treatment: of few values, and no place."""
-        differing = [
-            f"{column} ({shortened(sorted(kind or 'empty' for kind in kinds))})"
-            for column, kinds in self.kinds.items()
-            if column in self.pooled and len(kinds) <= MOST_VALUES and plain_name(column) not in PLACES
-        ]
-        notes = [f"columns of {source} that are not read: {shortened(list(self.kinds))}"] if self.kinds else []
-        if differing:
-            notes.append(
-                f"columns of {source} that differ within a treatment, whose wells are pooled: {shortened(differing)}"
-            )
-        return notes
-
-
-def shortened(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = [f"and {len(names) - MOST_NAMED:,} more"] if len(names) > MOST_NAMED else []
-    return ", ".join([*names[:MOST_NAMED], *more])
 
 
 def with_plate_map(
@@ -364,14 +323,18 @@ def with_plate_map(
     without = joined[joined["found"] == "left_only"]
     there = set(map(tuple, fields[keys].to_numpy()))
     unseen = [well for well in map(tuple, used[keys].to_numpy()) if well not in there]
-    for what, wells in (
-        (f"{source}: no compound for a well with images", list(dict.fromkeys(map(tuple, without[keys].to_numpy())))),
-        (f"{source}: a well without images", unseen),
+    lacking = list(dict.fromkeys(map(tuple, without[keys].to_numpy())))
+    listed = set(map(tuple, plate_map[keys].to_numpy()))
+    correct = "Correct the plate map (the columns plate and well), or run with --skip-missing"
+    fill_in = "Fill in its compound (of a control well DMSO or the name in --control), or run with --skip-missing"
+    for what, wells, instead in (
+        ("an empty compound of a well with images", [well for well in lacking if well in listed], fill_in),
+        ("no compound for a well with images", lacking, correct),
+        ("a well without images", unseen, correct),
     ):
         if wells and not skip_missing:
             names = [" ".join(map(str, well)) for well in wells]
-            instead = "Correct the plate map (the columns plate and well), or run with --skip-missing"
-            raise InputError(missing_line(what, names, instead=instead))
+            raise InputError(missing_line(f"{source}: {what}", names, instead=instead))
     kept = joined[joined["found"] == "both"].drop(columns="found").reset_index(drop=True)
     if kept.empty:
         raise InputError(f"{source}: none of its {len(used)} wells has images; give the plate map of this screen")

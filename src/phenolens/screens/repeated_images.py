@@ -1,5 +1,7 @@
-"""One image is of one field and one channel: a screen that names one twice is refused."""
+"""One image is of one field and one channel: a screen that names one twice is refused, and copies are found."""
 
+import hashlib
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
@@ -7,6 +9,7 @@ from phenolens.core.errors import InputError
 from phenolens.screens.image_files import image_reference
 from phenolens.screens.screen import Screen, where_of
 
+COMPARED_BYTES = 4096  # in the middle of files of one size; files that agree there are compared whole
 COLOURS = {"red": "1", "green": "2", "blue": "3"}
 
 
@@ -44,3 +47,35 @@ def refuse_repeated_images(screen: Screen) -> Screen:
             "correct the names or the folders"
         )
     return screen
+
+
+def copied_images(screen: Screen) -> tuple[list[tuple[Path, Path]], int]:
+    """Files of a screen's images that have the bytes of an earlier one, each with that, and how many were compared.
+
+    Images of OME-Zarr, which are folders, are not compared.
+    """
+    references = (image_reference(str(text)) for name in screen.channels for text in screen.table[f"file_{name}"])
+    files = [file for file in dict.fromkeys(one.file for one in references) if (screen.folder / file).is_file()]
+    groups = [files]
+    for key in (_size, _middle, _whole):
+        alike: defaultdict[tuple[int, object], list[Path]] = defaultdict(list)
+        for place, group in enumerate(groups):
+            for file in group:
+                alike[place, key(screen.folder / file)].append(file)
+        groups = [group for group in alike.values() if len(group) > 1]
+    return [(file, first) for first, *others in groups for file in others], len(files)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _middle(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - COMPARED_BYTES) // 2)
+        return hashlib.sha256(file.read(COMPARED_BYTES)).digest()
+
+
+def _whole(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

@@ -18,11 +18,13 @@ import numpy as np
 import pandas as pd
 
 from phenolens.core.errors import InputError
+from phenolens.core.names import shortened
 from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig, chosen_channels, given_path
 from phenolens.screens.file_listing import without_hidden
-from phenolens.screens.plate_map import UNREAD, known_columns, lacking_column, shortened, with_treatments
+from phenolens.screens.plate_map import known_columns, lacking_column, with_treatments
 from phenolens.screens.screen import FIELD, METADATA, FinishedCrops, Screen, Selection, UInt16Array
+from phenolens.screens.unread_columns import UNREAD
 
 if TYPE_CHECKING:
     from phenolens.crops.store import CropStore

@@ -15,9 +15,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from phenolens.core.errors import InputError
-from phenolens.core.names import alike, case_note, clean_name, clean_names
+from phenolens.core.names import (
+    alike,
+    case_note,
+    clean_name,
+    clean_names,
+    emptied,
+    emptied_note,
+    known_mechanism,
+)
 from phenolens.core.progress import tell
-from phenolens.screens.doses import SameDoses
+from phenolens.screens.doses import SameDoses, doses_of_controls_note
 
 COLUMNS = {
     "plate": "plate name, as text",
@@ -82,6 +90,13 @@ class Screen:
         """One row per well: COLUMNS without site."""
         columns = [name for name in COLUMNS if name != "site"]
         return self.table[columns].drop_duplicates(["plate", "well"]).reset_index(drop=True)
+
+    def wells_without(self, cells: pd.DataFrame) -> list[str]:
+        """The plate and well of each well that has none of these cells."""
+        key = ["plate", "well"]
+        wells = self.wells.merge(cells[key].drop_duplicates(), on=key, how="left", indicator="found")
+        empty = wells[wells["found"] == "left_only"]
+        return (empty["plate"] + " " + empty["well"]).tolist()
 
     @property
     def treatments(self) -> pd.DataFrame:
@@ -202,14 +217,17 @@ def cell_metadata(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def well_name(raw: str) -> str:
-    """`b2`, `B2`, `B002`, `r02c02` or row and column as `2 2` as `B02`; InputError for any other text."""
+    """`b2`, `B2`, `B002`, `r02c02`, or row and column as `2 2`, `02-02` as `B02`; InputError for any other text."""
     name = clean_name(raw)
-    by_number = re.fullmatch(r"[Rr](\d{1,3})[Cc](\d{1,3})|([A-Za-z]{1,2}|\d{1,3})\s+(\d{1,3})", name)
+    by_number = re.fullmatch(r"[Rr](\d{1,3})[Cc](\d{1,3})|([A-Za-z]{1,2} |\d{1,3}[ -])(\d{1,3})", name)
     if by_number:
-        return well_at(by_number[1] or by_number[3], by_number[2] or by_number[4])
+        return well_at(by_number[1] or by_number[3][:-1], by_number[2] or by_number[4])
     match = re.fullmatch(r"([A-Za-z]{1,2})0*(\d{1,2})", name)
     if match is None or int(match[2]) == 0:
-        raise InputError(f'"{raw}" is not a well name: expected row letter(s) and a column number, such as B02')
+        number = "; a row and column as numbers are written 02-02" if name.isdecimal() else ""
+        raise InputError(
+            f'"{name}" is not a well name: expected row letter(s) and a column number, such as B02{number}'
+        )
     return f"{match[1].upper()}{int(match[2]):02d}"
 
 
@@ -232,14 +250,27 @@ def well_key(name: str) -> str:
 
 
 def well_names(wells: pd.Series, *, source: str) -> dict[str, str]:
-    """Each distinct value of a column -> its well name (B02); InputError names the first row with another text."""
-    names = {}
+    """Each distinct value of a column -> its well name (B02); InputError names the first row with another text.
+
+    Such rows at the head or the end of the table are reported as what they are there: names, units, or a footer.
+    """
+    names, errors = {}, {}
     for raw in wells.unique():
         try:
             names[raw] = well_name(raw)
         except InputError as error:
-            row = int((wells.to_numpy() == raw).argmax()) if isinstance(raw, str) else int(wells.isna().argmax())
-            raise InputError(f"{source}, row {row + 2}: {error}; correct the table") from None
+            errors[clean_name(raw)] = error
+    if errors:
+        written = clean_names(wells)
+        is_other = written.isin(list(errors)).to_numpy()
+        row = int(is_other.argmax())
+        what = str(errors[written.iloc[row]]) if written.iloc[row] else "the well is empty"
+        remedy = "correct the table"
+        if is_other[0] and not is_other[is_other.sum() :].any():
+            remedy = "remove the row if it holds units or a second line of column names"
+        elif not is_other[:row].any() and is_other[row:].all():
+            remedy = f"remove the last {is_other.sum():,} rows if they are a footer, no wells"
+        raise InputError(f"{source}, row {row + 2}: {what}; {remedy}")
     return names
 
 
@@ -275,11 +306,12 @@ def checked_screen(
     if table.empty:
         raise InputError(f"{source}: no rows; expected one row per field of view")
     table = table.copy()
-    for name in ("plate", "well", "batch", "compound", "role", "moa"):
+    for name in ("plate", "well", "batch", "compound", "role"):
         table[name] = clean_names(table[name])
-        if name != "moa":
-            _fail_on(table[name] == "", table, f'column "{name}" is empty', source)
-    table["moa"] = table["moa"].where(table["moa"] != "", None)
+        _fail_on(table[name] == "", table, f'column "{name}" is empty', source)
+    unknown = emptied(table.drop_duplicates(["plate", "well"])["moa"], known_mechanism)
+    table["moa"] = table["moa"].map({text: known_mechanism(text) or None for text in table["moa"].dropna().unique()})
+    table["moa"] = table["moa"].astype(object).where(table["moa"].notna(), None)
     table["concentration_um"] = pd.to_numeric(table["concentration_um"], errors="coerce")
     bad_concentration = ~np.isfinite(table["concentration_um"].to_numpy(float)) | (table["concentration_um"] < 0)
     _fail_on(bad_concentration, table, "the concentration is not a number of at least 0 (micromolar)", source)
@@ -308,13 +340,17 @@ def checked_screen(
         raise InputError(f"{source}: no well with the role control; controls are needed to normalise profiles")
     table = table.sort_values(["plate", "well", "site"], kind="stable").reset_index(drop=True)
     names = {"compound": "compound", "moa": "mechanism", "batch": "batch", "plate": "plate"}
-    differing = set().union(*(case_note(what, set(table[name].dropna())) for name, what in names.items()))
+    found = set().union(*(case_note(what, set(table[name].dropna())) for name, what in names.items()))
+    if unknown:
+        found.add(emptied_note("moa", unknown, rows="wells"))
+    controls = table[table["role"] == "control"].drop_duplicates(["plate", "well"])
+    found |= doses_of_controls_note(controls["compound"], controls["concentration_um"], rows="wells")
     return Screen(
         table=table,
         channels=tuple(channels),
         folder=Path(folder),
         sources=dict(sources or {}),
-        notes=(*notes, *sorted(differing | doses.notes())),
+        notes=(*notes, *sorted(found | doses.notes())),
     )
 
 
