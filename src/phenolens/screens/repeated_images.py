@@ -7,6 +7,7 @@ from pathlib import Path
 
 from phenolens.core.errors import InputError
 from phenolens.screens.image_files import image_reference
+from phenolens.screens.remote import is_remote
 from phenolens.screens.screen import Screen, where_of
 
 COMPARED_BYTES = 4096  # in the middle of files of one size; files that agree there are compared whole
@@ -52,10 +53,11 @@ def refuse_repeated_images(screen: Screen) -> Screen:
 def copied_images(screen: Screen) -> tuple[list[tuple[Path, Path]], int]:
     """Files of a screen's images that have the bytes of an earlier one, each with that, and how many were compared.
 
-    Images of OME-Zarr, which are folders, are not compared.
+    Images of OME-Zarr, which are folders, and those of a source by address are not compared.
     """
     references = (image_reference(str(text)) for name in screen.channels for text in screen.table[f"file_{name}"])
-    files = [file for file in dict.fromkeys(one.file for one in references) if (screen.folder / file).is_file()]
+    distinct = dict.fromkeys(one.file for one in references)
+    files = [file for file in distinct if (path := screen.folder / file).is_file() and not is_remote(path)]
     groups = [files]
     for key in (_size, _middle, _whole):
         alike: defaultdict[tuple[int, object], list[Path]] = defaultdict(list)
