@@ -57,7 +57,7 @@ def test_the_next_command_is_whole(tmp_path, capsys):
     line = said.err.strip().splitlines()[-1]
     assert line.endswith(" (cells will be found in the first channel)")
     words = shlex.split(line.removeprefix("next: phenolens ").split(" (cells")[0])
-    assert words == ["crop", "STUDY", "--source", str(source), *arguments, "--nucleus-px", "PIXELS"]
+    assert words == ["run", "STUDY", "--source", str(source), *arguments, "--nucleus-px", "PIXELS"]
     assert "give them with --centres, or crop finds the cells" in said.out
     assert sorted(tmp_path.rglob("*")) == before
 
