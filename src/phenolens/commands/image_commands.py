@@ -192,6 +192,8 @@ def check(
 def _scores(checked: Checked) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Which scores the plate map allows, and which it does not, with the reason."""
     fields = checked.screen.table
+    if not (fields["role"] == "treated").any():  # which is among what is missing
+        return [], []
     try:
         absent = pipeline.check_design(fields, EvaluateConfig(), where=checked.screen.folder)
     except InputError as error:
