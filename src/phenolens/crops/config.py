@@ -32,8 +32,8 @@ class CropConfig(Bounded):
     nucleus_px: Positive | None = None  # the same in pixels; replaces --nucleus-um and --pixel-size-um
     least_contrast: Positive = 4.0  # minimum brightness of a nucleus over the background, SDs of pixel noise
     # corrected: divided by each plate's uneven illumination, estimated as the mean of its fields; foreground: estimated
-    # as the mean of their foreground alone, with the offset subtracted
-    illumination: Literal["as it is", "corrected", "foreground"] = "as it is"
+    # as the mean of their foreground alone, with the offset subtracted; given: the functions that the source has (jump)
+    illumination: Literal["as it is", "corrected", "foreground", "given"] = "as it is"
     illumination_px: FilterPx = 96  # diameter of the filter that smooths a plate's mean field, pixels
     illumination_offset: Literal["keep", "subtract"] = "keep"  # with --illumination corrected: the camera's dark counts
     least_fields: Count = 60  # minimum fields per plate to separate illumination from cells

@@ -253,11 +253,11 @@ def _function_of(
 
 
 def correct(pixels: UInt16Array, light: Illumination) -> UInt16Array:
-    """A field (C, H, W) minus the offset, divided by the illumination functions, rounded; below 0 becomes 0.
+    """A field (C, H, W) minus the offset, divided by the illumination functions, rounded, within 0 to 65,535.
 
-    InputError for a field of another size, or illumination that is not finite or below 1.
+    InputError for a field of another size, or illumination that is not finite or not above 0.
     """
-    return np.rint(np.maximum(corrected(pixels, light), 0)).astype(np.uint16)
+    return np.rint(np.clip(corrected(pixels, light), 0, N_VALUES - 1)).astype(np.uint16)
 
 
 def corrected(pixels: UInt16Array, light: Illumination) -> FloatArray:
@@ -269,8 +269,8 @@ def corrected(pixels: UInt16Array, light: Illumination) -> FloatArray:
             f"{_size(functions.shape)}; estimate them from fields of this size"
         )
     _check_field(pixels, range(len(functions)), named="field to be corrected")
-    if not (functions.min() >= 1 and np.isfinite(functions).all() and np.isfinite(light.offset).all()):
-        raise InputError("illumination functions below 1 or not finite; estimate them again")
+    if not (functions.min() > 0 and np.isfinite(functions).all() and np.isfinite(light.offset).all()):
+        raise InputError("illumination functions that are not above 0 or not finite; estimate them again")
     return (pixels - light.offset[:, None, None]) / functions
 
 

@@ -15,6 +15,7 @@ from phenolens.core.workers import ONE, AtOnce
 from phenolens.crops.build import QUALITY_FOLDER, begin, build_store, refuse_other_folder
 from phenolens.crops.centres_on_pixels import hold_centres
 from phenolens.crops.config import CropConfig
+from phenolens.crops.given_illumination import given_illuminations
 from phenolens.crops.grey_values import check_grey_values
 from phenolens.crops.nuclei import load_cellpose
 from phenolens.crops.prepare_plate import NUCLEI_FOLDER, check_enough_fields, found_centres, plate_illuminations
@@ -73,7 +74,7 @@ def make_crops(
         origin["chunks_not_on_disk"] = opened.missing_chunks.n
     if kind.has_fields and reading.black_level is None and not is_finished:
         check_grey_values(opened.screen)
-    if kind.has_fields and config.illumination != "as it is":
+    if kind.has_fields and config.illumination in ("corrected", "foreground"):
         check_enough_fields(opened.screen, config.light())
     if opened.cells is None:
         if config.cells == "auto":
@@ -132,8 +133,11 @@ def crops_of(
         cells = cells[fits].reset_index(drop=True)
     screen = _without_cells(source.screen, cells, config)
     if isinstance(read, FieldCutter) and config.illumination != "as it is":
-        begin(folder)
-        light = plate_illuminations(screen, folder, config.light(), at_once=at_once)
+        if config.illumination == "given":
+            light = given_illuminations(screen, folder, size=read.size)
+        else:
+            begin(folder)
+            light = plate_illuminations(screen, folder, config.light(), at_once=at_once)
         read = replace(read, illuminations=light)
     source = replace(source, screen=screen, cells=cells, read=read)
     return build_store(folder, source, n_at_border=n_at_border, config=config, origin=origin or {}, at_once=at_once)

@@ -61,17 +61,10 @@ def read_loaddata(source: Path, *, config: LayoutConfig, skip_missing: bool = Fa
     """
     path = config.table_path(source, "load_data.csv")
     raw = read_as_text(path)
-    columns: dict[str, str] = {}  # channel -> the column of its file's name, or else of its address
-    for expression in (FILE_COLUMN, URL_COLUMN):
-        for name in map(str, raw.columns):
-            match = expression.match(name)
-            if match and not ILLUMINATION.match(match["channel"]):
-                columns.setdefault(match["channel"], name)
-    folders = _Folders(Path(source), config)
-    files = {name: _references(raw, name, column, folders, source=path.name) for name, column in columns.items()}
+    folders = FoldersHere(Path(source), config)
     screen = _screen(
         raw,
-        pd.DataFrame(files),
+        load_data_files(raw, folders, source=path.name),
         read=[name for name in map(str, raw) if OF_FILES.match(name)],
         notes=folders.notes(path.name),
         expected="FileName_<channel>, Image_FileName_<channel> or URL_<channel>",
@@ -83,6 +76,22 @@ def read_loaddata(source: Path, *, config: LayoutConfig, skip_missing: bool = Fa
     refuse_repeated_images(screen)
     folders.refuse_shared(path.name)
     return screen
+
+
+def load_data_files(
+    raw: pd.DataFrame, folders: "FoldersHere", *, source: str, illumination: bool = False
+) -> pd.DataFrame:
+    """The file of each channel of LoadData, or of its correction function with `illumination`; a column per channel."""
+    columns: dict[str, str] = {}  # channel -> the column of its file's name, or else of its address
+    for expression in (FILE_COLUMN, URL_COLUMN):
+        for name in map(str, raw.columns):
+            match = expression.match(name)
+            if match and bool(ILLUMINATION.match(match["channel"])) == illumination:
+                columns.setdefault(match["channel"], name)
+    return pd.DataFrame(
+        {name: _references(raw, name, column, folders, source=source) for name, column in columns.items()},
+        index=raw.index,
+    )
 
 
 def read_deepprofiler(source: Path, *, config: LayoutConfig, skip_missing: bool = False) -> Screen:
@@ -166,7 +175,7 @@ def _screen(
     )
 
 
-def _references(raw: pd.DataFrame, channel: str, column: str, folder_of: "_Folders", *, source: str) -> pd.Series:
+def _references(raw: pd.DataFrame, channel: str, column: str, folder_of: "FoldersHere", *, source: str) -> pd.Series:
     """Each row's file as in `file_<channel>`; empty where the table has none."""
     if URL_COLUMN.match(column):
         paths = raw[column].map(lambda url: _local(url, column, source=source), na_action="ignore").astype(object)
@@ -190,7 +199,7 @@ def _references(raw: pd.DataFrame, channel: str, column: str, folder_of: "_Folde
     return pd.Series(list(map(reference, folders, names, pages)), index=raw.index, dtype=object)
 
 
-class _Folders:
+class FoldersHere:
     """The folder on this machine of each PathName, relative to `source` if it is inside.
 
     A PathName that does not exist is searched in `source` by the end of its path, the longest first, and last in
@@ -203,14 +212,13 @@ class _Folders:
         self.found: dict[str, Path] = {}
 
     def __call__(self, path_name: str) -> Path:
+        """The folder; InputError where it has an address that cannot be listed."""
         text = path_name.strip()
         if text not in self.found:
             self.found[text] = self._found(text)
         return self.found[text]
 
     def _found(self, text: str) -> Path:
-        if is_address(text):
-            return listed(text, self.config, of_images=True)
         if text and Path(text).is_absolute() and Path(text).is_dir():
             found = Path(text)
             inside = found.is_relative_to(self.source.resolve())
@@ -220,7 +228,7 @@ class _Folders:
             end = Path(*(part for part in parts[first:] if part not in ("/", "..")))
             if (self.source / end).is_dir():
                 return end
-        return Path()
+        return listed(text, self.config, of_images=True) if is_address(text) else Path()
 
     def refuse_shared(self, source: str) -> None:
         """InputError where the search gives several PathNames one folder: plates whose folders end alike."""

@@ -13,6 +13,7 @@ from phenolens.screens.filename_pattern import read_pattern
 from phenolens.screens.image_files import choosing, with_files
 from phenolens.screens.image_table import locations_folder, read_deepprofiler, read_loaddata, read_table
 from phenolens.screens.instrument_index import read_index
+from phenolens.screens.jump import read_jump
 from phenolens.screens.ome_zarr import read_ome_zarr
 from phenolens.screens.plate_map import NoTreatments
 from phenolens.screens.repeated_images import refuse_repeated_images
@@ -84,6 +85,7 @@ LAYOUTS = {
     ),
     "table": Layout("images.csv, a row per field", _fields(read_table)),
     "loaddata": Layout("CellProfiler's load_data.csv or Image.csv", _fields(read_loaddata)),
+    "jump": Layout("JUMP-CP: load_data_with_illum.parquet and the JCP2022 tables", _fields(read_jump)),
     "pattern": Layout("file names of a --pattern, and a plate map", _fields(read_pattern, axes=()), unused=("table",)),
     "index": Layout(
         "index of an instrument: Index.idx.xml, MeasurementData.mlf, *.HTD; and a plate map",
