@@ -11,6 +11,7 @@ from made_up_model import MadeUp
 from phenolens import pipeline
 from phenolens.cli import main
 from phenolens.core.errors import InputError
+from phenolens.core.provenance import provenance
 from phenolens.image_realism.saved import saved_realism
 from phenolens.model_comparison.compute import entries
 from phenolens.model_comparison.saved import saved_comparison
@@ -131,6 +132,15 @@ def test_a_model_of_a_stranger_is_in_the_table_without_any_other_change(tiny_stu
     comparison = ph.benchmark(tiny_study, models=("madeup",), seeds=(0,), **QUICK)
     assert list(comparison.facts["title"]) == ["Made up", "Made up, untrained"]
     assert comparison.scores["accuracy"].between(0, 1).all()
+
+
+def test_embeddings_of_all_models_can_be_of_eight_turns(cropped_study, tmp_path):
+    study = Study.open(shutil.copytree(cropped_study, tmp_path / "study"))
+    asked = {"models": ("pca",), "seeds": (0,), **QUICK}
+    plain = ph.benchmark(study, **asked)
+    eight = ph.benchmark(study, **asked, embed_turns=8)
+    assert (plain.facts["turns"].item(), eight.facts["turns"].item()) == (1, 8)
+    assert provenance(study.embeddings("pca-seed0"))["summary"]["turns"] == 8
 
 
 def test_a_model_that_only_draws_is_measured_by_its_samples(cropped_study, tmp_path):

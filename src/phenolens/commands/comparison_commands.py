@@ -13,6 +13,7 @@ from phenolens.core.keywords import keyword_settings
 from phenolens.core.progress import tell
 from phenolens.model_comparison.compute import compared, entries, facts, realism_of, take_runs
 from phenolens.model_comparison.saved import ModelComparison, save
+from phenolens.models.interface import Turns
 from phenolens.pipeline import EvaluateConfig, ProfileConfig, check_design, foreign_embeddings
 from phenolens.profiles.score_table import is_bbbc021
 from phenolens.study import Study
@@ -39,6 +40,7 @@ def benchmark(
     untrained: bool = True,
     pictures: bool = True,
     tables: tuple[Path, ...] = (),
+    embed_turns: Turns | None = None,
     training: ComparedTraining = ComparedTraining(),
     profiling: ProfileConfig = ProfileConfig(),
     scoring: EvaluateConfig = EvaluateConfig(),
@@ -55,6 +57,7 @@ def benchmark(
         untrained: Add each network with its initial weights: only the difference comes from training.
         pictures: Measure how realistic decoded or drawn cells are.
         tables: Tables of embeddings from elsewhere, with a row per cell of the study (Metadata_Cell), to compare too.
+        embed_turns: 8: every embedding is the mean over each crop's turns and flips; left out: of imagenet alone.
         training: How models are trained: `steps=5000, batch_size=32`; default: each model's own schedule.
         profiling: How cells become profiles.
         scoring: How treatments are matched.
@@ -74,7 +77,7 @@ def benchmark(
         raise InputError(f"{opened.folder}: {absent['NSC']}, and models are compared by NSC")
     for table in tables:
         foreign_embeddings(table, opened.crops.cells["cell_id"])  # raises InputError where it is not of these cells
-    rows = entries(models, seeds, training, untrained=untrained, tables=tables)
+    rows = entries(models, seeds, training, untrained=untrained, tables=tables, turns=embed_turns)
     n_runs = sum(len(row.runs) for row in rows)
     tell(f"{len(rows)} rows from {n_runs} runs: {', '.join(row.name for row in rows)}")
     take_runs(opened, rows, profiling, scoring)

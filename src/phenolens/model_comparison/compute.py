@@ -20,7 +20,7 @@ from phenolens.crops.store import CropStore
 from phenolens.image_realism.compute import RealismConfig
 from phenolens.image_realism.saved import write_realism
 from phenolens.models import MODELS, model_title, plainest_first
-from phenolens.models.interface import Decodes, Drawing, Fitted, Frozen, Representation, Trained
+from phenolens.models.interface import Decodes, Drawing, Fitted, Frozen, Representation, Trained, Turns
 from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig, kinds_of
 from phenolens.profiles.average_precision import mean_average_precision
 from phenolens.profiles.evaluate import held_out
@@ -47,6 +47,7 @@ class Entry:
     name: str
     title: str
     configs: tuple[TrainConfig, ...]  # one per seed
+    turns: Turns | None = None  # orientations that embeddings are the mean of; None: the model's own
     untrained_of: str = ""  # the name of the trained entry
 
     @property
@@ -56,7 +57,13 @@ class Entry:
 
 
 def entries(
-    models: Sequence[str], seeds: Sequence[int], training: TrainConfig, *, untrained: bool, tables: Sequence[Path]
+    models: Sequence[str],
+    seeds: Sequence[int],
+    training: TrainConfig,
+    *,
+    untrained: bool,
+    tables: Sequence[Path],
+    turns: Turns | None = None,
 ) -> list[Entry]:
     """The rows to make: the plainest model first, each beside itself untrained, then tables of embeddings.
 
@@ -68,12 +75,12 @@ def entries(
         kind = MODELS[model].load()
         config = training.of_model(model)
         of_seeds = [replace(config, seed=seed) for seed in (seeds[:1] if issubclass(kind, Frozen) else seeds)]
-        found.append(Entry(model, model_title(model), tuple(of_seeds)))
+        found.append(Entry(model, model_title(model), tuple(of_seeds), turns))
         if untrained and issubclass(kind, Trained):
             initial = [replace(each, steps=0, cooldown_steps=0) for each in of_seeds]
-            found.append(_untrained(model, initial))
+            found.append(_untrained(model, initial, turns))
         elif untrained and kind.Config.untrained:
-            found.append(_untrained(model, [training.of_model(model, **kind.Config.untrained)]))
+            found.append(_untrained(model, [training.of_model(model, **kind.Config.untrained)], turns))
     for table in tables:
         settings = {"device": training.device, "threads": training.threads, "network": {"of": str(table)}}
         config = TrainConfig(model="flow", steps=0, cooldown_steps=0, **settings)  # type: ignore[arg-type]
@@ -81,8 +88,8 @@ def entries(
     return found
 
 
-def _untrained(model: str, configs: Sequence[TrainConfig]) -> Entry:
-    return Entry(f"{model}-untrained", f"{model_title(model)}, untrained", tuple(configs), untrained_of=model)
+def _untrained(model: str, configs: Sequence[TrainConfig], turns: Turns | None) -> Entry:
+    return Entry(f"{model}-untrained", f"{model_title(model)}, untrained", tuple(configs), turns, untrained_of=model)
 
 
 def _chosen(models: Sequence[str]) -> list[str]:
@@ -111,7 +118,8 @@ def take_runs(study: Study, rows: Sequence[Entry], profiling: ProfileConfig, sco
     for entry in rows:
         for run, config in zip(entry.runs, entry.configs):
             pipeline.train(study, config, name=run)
-            pipeline.embed(study, run, EmbedConfig(device=config.device, threads=config.threads))
+            embedding = EmbedConfig(device=config.device, threads=config.threads, turns=entry.turns)
+            pipeline.embed(study, run, embedding)
             pipeline.profile(study, run, profiling)
             tell(f"{run}: trained, embedded, profiled ({names.index(run) + 1} of {len(names)} runs)")
     pipeline.evaluate(study, ready_runs(study, "profiled"), scoring)
@@ -185,9 +193,10 @@ def facts(study: Study, rows: Sequence[Entry], scoring: EvaluateConfig) -> pd.Da
 
     Returns:
         Columns: `entry`, `title`, `labels` (which labels it learns from), `outside_data`, `decodes`, `parameters`,
-        `features`, `fit_seconds` and `embed_ms` (per cell; medians over seeds, on this machine), `map` (mean average
-        precision of mechanisms) and for each protocol `classified_NSC` and so on (what a classifier that sees the
-        mechanisms of other compounds gets right), both 0 to 1, of headline profiles, mean over seeds.
+        `turns` (orientations that embeddings are the mean of), `features`, `fit_seconds` and `embed_ms` (per cell;
+        medians over seeds, on this machine), `map` (mean average precision of mechanisms) and for each protocol
+        `classified_NSC` and so on (what a classifier that sees the mechanisms of other compounds gets right), both 0
+        to 1, of headline profiles, mean over seeds.
     """
     found = []
     protocols = list(dict.fromkeys(study.scores["protocol"]))
@@ -204,8 +213,9 @@ def facts(study: Study, rows: Sequence[Entry], scoring: EvaluateConfig) -> pd.Da
             | {"outside_data": MODELS[config.model].outside_data if not entry.untrained_of else ""}
             | {"decodes": isinstance(model, Decodes) and not given, "features": profiles[0].n_vars}
             | {"parameters": 0 if given else _parameters(model)}
+            | {"turns": entry.turns or (1 if given else model.turns)}
             | {"fit_seconds": float(np.median([_fit_seconds(study, run) for run in entry.runs])) if learns else 0.0}
-            | {"embed_ms": float("nan") if given else 1000 * _seconds_per_cell(model, study.crops, compute)}
+            | {"embed_ms": float("nan") if given else 1000 * _seconds_per_cell(model, entry, study.crops, compute)}
             | {"map": float(np.mean(ranked))}
             | {f"{CLASSIFIED}{protocol}": _classified(profiles, protocol, scoring) for protocol in protocols}
         )
@@ -229,13 +239,13 @@ def _fit_seconds(study: Study, run: str) -> float:
     return float(state["seconds"]) if state else float("nan")
 
 
-def _seconds_per_cell(model: Representation, store: CropStore, compute: Compute) -> float:
-    """Of the second of two passes over the same cells, with the model's own number of turns."""
+def _seconds_per_cell(model: Representation, entry: Entry, store: CropStore, compute: Compute) -> float:
+    """Of the second of two passes over the same cells, in as many orientations as the entry's embeddings."""
     crops = store.take(np.arange(min(MEASURED_CELLS, len(store))))
     began = 0.0
     for _ in range(2):
         began = time.monotonic()
-        embed_crops(model, crops, compute=compute, turns=model.turns)
+        embed_crops(model, crops, compute=compute, turns=entry.turns or model.turns)
     return (time.monotonic() - began) / len(crops)
 
 

@@ -118,12 +118,13 @@ def as_text(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, publish
     ]
     parts += _by_other_rules(scores, facts, headline)
     parts += ["## What each is, and what it costs", ""]
-    titles = ["", "labels", "outside data", "parameters", "features", "decodes", "told from real cells", "mAP"]
+    titles = ["", "labels", "outside data", "parameters", "features", "turns", "decodes", "told from real cells", "mAP"]
     parts += _markdown([*titles, "fit, s", "embed a cell, ms"], [_fact_row(row) for _, row in facts.iterrows()])
     parts += [
         "Labels: those of cells that it learns from, never a mechanism. Told from real cells: share of reconstructed",
         "cells (samples: drawn ones, of models that do not reconstruct) and real ones that a classifier calls",
-        "correctly; 0.5 is a guess. Seconds are of this machine.",
+        "correctly; 0.5 is a guess. Turns: orientations of a crop that its embedding is the mean of. Seconds are of",
+        "this machine.",
         "",
     ]
     if published:
@@ -183,6 +184,7 @@ def _fact_row(row: pd.Series) -> list[str]:
         str(row["outside_data"]) or "none",
         f"{row['parameters']:,}",
         f"{row['features']:,}",
+        str(row["turns"]),
         "yes" if row["decodes"] else "no",
         _number(row["realism"], "{:.2f}") + (" (samples)" if row["pictures"] == "samples" else ""),
         _number(row["map"], "{:.3f}"),
