@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".venv"
+SIZES = "about 0.5 GB to download and 2 GB on disk, a minute or two on a fast connection"
 
 
 def python_with(*extras: str) -> str:
@@ -26,14 +28,25 @@ def python_with(*extras: str) -> str:
     if not python.exists():
         print(f"making an environment in {FOLDER}", flush=True)
         venv.create(FOLDER, with_pip=True)
-    print("installing pinned packages (a minute or two; PyTorch is the largest)", flush=True)
+    print(f"installing pinned packages with {', '.join(extras)}: {SIZES}", flush=True)
     source = f"{ROOT}[{','.join(extras)}]"
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run([*pip, "--constraint", str(ROOT / "constraints.txt"), "--editable", source], check=False)
-    if done.returncode:
+    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
+    command = [*pip, "--constraint", str(ROOT / "constraints.txt"), "--editable", source]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as installing:
+        for line in installing.stdout or ():
+            if step := step_of(line):
+                print(f"  {step}", flush=True)
+    if installing.returncode:
         sys.exit("pip could not install the pinned packages; its message stands above")
     stamp.write_text(wanted.hexdigest())
     return str(python)
+
+
+def step_of(line: str) -> str:
+    """What a line of pip says that takes long: a package of 10 MB or more, or the installation; else nothing."""
+    if found := re.search(r"(Downloading|Using cached) ([^\s-]+)-\S+ \((\d{2,})(?:\.\d+)? MB\)", line):
+        return f"{found[1].lower()} {Path(found[2]).name}, {found[3]} MB"
+    return "unpacking all packages" if line.startswith("Installing collected packages") else ""
 
 
 def with_browser() -> None:
