@@ -81,3 +81,15 @@ def test_a_missing_file_says_what_it_should_hold(source, screen):
 )
 def test_a_table_of_centres_that_cannot_be_used_is_refused(source, screen, edit, message):
     assert message in refusal(source, screen, edit)
+
+
+def test_columns_of_metadata_that_are_not_read_are_named(source, screen, capsys):
+    """Of a table of many columns, measurements are not named."""
+    read_centres(source / "Nuclei.csv", screen)
+    assert "not read" not in capsys.readouterr().err
+    edit_csv(source / "Nuclei.csv", lambda table: table.assign(Location_Center_Z=1, Metadata_Time="24h"))
+    read_centres(source / "Nuclei.csv", screen)
+    assert "Nuclei.csv that are not read: Location_Center_Z, Metadata_Time" in capsys.readouterr().err
+    edit_csv(source / "Nuclei.csv", lambda table: table.assign(**{f"Intensity_{n}": n for n in range(40)}))
+    read_centres(source / "Nuclei.csv", screen)
+    assert "not read: Metadata_Time\n" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import tifffile
 
-from bbbc021_source import edit_csv
+from bbbc021_source import edit_csv, write_source
 from layout_sources import (
     CHANNELS,
     PLATES,
@@ -137,6 +137,30 @@ def test_columns_that_are_not_read_and_columns_that_are_pooled_are_named(images)
     (pooled,) = [note for note in notes if "pooled" in note]
     assert_named(pooled, "plate_map.csv", "time", "24h", "48h")
     assert "vendor" not in pooled
+
+
+def test_wells_of_one_value_of_a_column_are_taken(images):
+    edit_csv(
+        write_plate_map(images) / "plate_map.csv",
+        lambda t: pd.concat([t.assign(plate=plate, time=f"{h}h", cell_line="U2OS") for plate, h in zip(PLATES, "12")]),
+    )
+    assert any("time (1h, 2h)" in note and "--only" in note for note in screen_of(images).notes)
+    screen = screen_of(images, config=replace(PATTERN, only=("time=2h", "cell_line=U2OS")))
+    assert set(screen.table["plate"]) == {"p-2"}
+    assert set(screen.not_selected["plate"]) == {"007"}
+    assert not any("time" in note or "cell_line" in note for note in screen.notes)
+    assert len(screen_of(images, config=replace(PATTERN, only=("time=1h", "time=2h"))).wells) == 6
+    for only, names in (("tim=2h", ('"time"',)), ("time=3h", ("1h",)), ("time", ("1h",))):
+        assert_named(refusal(images, config=replace(PATTERN, only=(only,))), "--only", only, *names)
+
+
+def test_columns_of_bbbc021s_tables_are_named(tmp_path):
+    source = write_source(tmp_path)
+    assert not any("not read" in note for note in read_screen(source, layout="bbbc021").notes)
+    edit_csv(source / "BBBC021_v1_image.csv", lambda t: t.assign(time=[f"{row}h" for row in range(len(t))]))
+    notes = read_screen(source, layout="bbbc021").notes
+    assert any("not read: time" in note for note in notes)
+    assert any("pooled" in note for note in notes)
 
 
 @pytest.mark.parametrize("layout", ["table", "loaddata", "deepprofiler"])

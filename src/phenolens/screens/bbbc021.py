@@ -34,6 +34,7 @@ from phenolens.screens.screen import (
     treatment_name,
     well_names,
 )
+from phenolens.screens.unread_columns import UNREAD, unread_notes
 
 IMAGE_TABLE = "BBBC021_v1_image.csv"
 LABEL_TABLE = "BBBC021_v1_moa.csv"
@@ -53,6 +54,7 @@ NUMBER_COLUMNS = {"TableNumber": "table_number", "ImageNumber": "image_number"}
 FILE_COLUMNS = tuple(f"Image_FileName_{word}" for word in CHANNELS.values())
 PATH_COLUMNS = tuple(f"Image_PathName_{word}" for word in CHANNELS.values())
 IMAGE_COLUMNS = (*NUMBER_COLUMNS, *FIELD_COLUMNS, *FILE_COLUMNS, *PATH_COLUMNS)
+KNOWN_COLUMNS = {*IMAGE_COLUMNS, "Replicate"}  # the download's; nothing is read from the last
 LABEL_COLUMNS = {"compound": "compound", "concentration": "concentration_um", "moa": "moa"}
 
 # Week4 has no prefix, Week7 partly `Week7_7__`; the text before the well does not identify the plate.
@@ -90,14 +92,22 @@ def read_bbbc021(tables: Path, *, images: Path | None = None, selection: Selecti
             would leave out.
     """
     image_path, label_path = _table_path(Path(tables), IMAGE_TABLE), _table_path(Path(tables), LABEL_TABLE)
-    fields = _fields(read_csv(image_path, columns=IMAGE_COLUMNS), source=image_path.name)
+    raw = read_csv(image_path, columns=IMAGE_COLUMNS)
+    fields = _fields(raw, source=image_path.name)
     fields["role"] = roles(fields)
+    others = {f"{UNREAD}{image_path.name}: {name}": clean_names(raw[name]) for name in raw if name not in KNOWN_COLUMNS}
+    notes = unread_notes(fields.assign(**others), list(others))
     fields, n_unseen = _with_mechanism(
         fields, _labels(label_path), source=label_path.name, skip_missing=selection.skip_missing
     )
     sources = {path.name: sha256(path) for path in (image_path, label_path)}
     whole = checked_screen(
-        fields, channels=tuple(CHANNELS), folder=images or tables, source=image_path.name, sources=sources
+        fields,
+        channels=tuple(CHANNELS),
+        folder=images or tables,
+        source=image_path.name,
+        sources=sources,
+        notes=notes,
     )
     whole = whole.leaving_out({"labelled treatments that no well has": n_unseen})
     chosen = selection.of(whole)

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from phenolens.core.errors import InputError
-from phenolens.core.names import clean_names
-from phenolens.core.progress import track
+from phenolens.core.names import clean_names, shortened
+from phenolens.core.progress import tell, track
 from phenolens.screens.csv_table import column_names, numbers, read_csv, refuse_repeated
 from phenolens.screens.file_listing import in_hidden, without_hidden
 from phenolens.screens.image_files import file_on_disk
@@ -32,6 +32,7 @@ EMPTY = "site folders or files without centres"
 PLATE = re.compile(r"plate(?:_[xy])?$", re.IGNORECASE)
 OF_FILES = re.compile(r"^(?:Image_)?FileName_")
 MOST_NAMED = 8
+MOST_COLUMNS = 20  # that are not read; a table of more has measurements
 
 
 def read_centres(
@@ -70,6 +71,7 @@ def read_centres(
         nuclei = _sqlite(path, screen, objects)
     else:
         nuclei = _table(path, screen, objects)
+        _tell_unread(path, objects)
     if skip_missing:
         is_empty = nuclei[list(CENTRE_COLUMNS)].isna().any(axis=1)
         nuclei, counts = nuclei[~is_empty], counts | {"nuclei without a centre": int(is_empty.sum())}
@@ -177,10 +179,7 @@ def _table(path: Path, screen: Screen, objects: str) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a table with the columns {', '.join(CENTRE_COLUMNS)}")
     names = column_names(path)
-    chosen = _centre_columns(names, objects, source=path.name)
-    chosen |= {name: name for name in FIELD if name in names}
-    chosen |= _columns(names, {key: ("Image_", "Metadata_", "") for key in (*FIELD_KEYS, *NUMBER_KEYS)})
-    chosen |= {name: name for name in names if OF_FILES.match(name)}
+    chosen = _read_columns(names, objects, source=path.name)
     text = [name for name in names if PLATE.search(name)]  # plate 007 is not 7
     raw = read_csv(path, columns=set(chosen.values()), text=text, only=set(chosen.values()))
     nuclei = raw[list(chosen.values())].set_axis(list(chosen), axis=1)
@@ -193,6 +192,25 @@ def _table(path: Path, screen: Screen, objects: str) -> pd.DataFrame:
     if any(OF_FILES.match(name) for name in names):
         return pd.concat([nuclei[list(CENTRE_COLUMNS)], _fields_of(nuclei, screen, source=path.name)], axis=1)
     return nuclei
+
+
+def _read_columns(names: list[str], objects: str, *, source: str) -> dict[str, str]:
+    """The columns of a table of nuclei that are read: our name -> theirs."""
+    chosen = _centre_columns(names, objects, source=source)
+    chosen |= {name: name for name in FIELD if name in names}
+    chosen |= _columns(names, {key: ("Image_", "Metadata_", "") for key in (*FIELD_KEYS, *NUMBER_KEYS)})
+    return chosen | {name: name for name in names if OF_FILES.match(name)}
+
+
+def _tell_unread(path: Path, objects: str) -> None:
+    """A note on the columns that are not read; of a table of many columns, measurements are not named."""
+    names = column_names(path)
+    read = set(_read_columns(names, objects, source=path.name).values())
+    unread = [name for name in names if name and name not in read]
+    if len(unread) > MOST_COLUMNS:
+        unread = [name for name in unread if "Metadata_" in name]
+    if unread:
+        tell(f"note: columns of {path.name} that are not read: {shortened(unread)}")
 
 
 def _image_table(path: Path) -> pd.DataFrame:

@@ -37,6 +37,8 @@ class LayoutConfig(Bounded):
     concentration_column: str | None = None  # column of the concentration, in micromolar or the unit in its name
     mechanism_column: str | None = None  # column of the mechanism of action
     role_column: str | None = None  # column that holds treated, control or other
+    # wells with these values in columns of the tables, such as time=24h cell_line=U2OS; left out: all wells
+    only: tuple[str, ...] = ()
     same_dose_within: Share = 0.0  # doses of a compound that differ by at most this share (0.01) count as one
     # centres of cells: table, folder or SQLite (default: Nuclei.csv in the source, if it exists)
     centres: Path | None = None

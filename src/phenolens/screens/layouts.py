@@ -72,7 +72,7 @@ def _fields(
 
 OF_PLATE_MAPS = tuple(
     "table plate_map pattern channels control plate_column well_column site_column batch_column compound_column "
-    "concentration_column mechanism_column role_column same_dose_within".split()
+    "concentration_column mechanism_column role_column only same_dose_within".split()
 )
 OF_IMAGES = ("z", "t", "black_level", "centres", "objects")
 LAYOUTS = {

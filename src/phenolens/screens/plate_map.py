@@ -5,6 +5,7 @@ What no column of these is read as is reported by name.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,7 @@ from phenolens.screens.csv_table import column_names, numbers, read_csv, refuse_
 from phenolens.screens.doses import is_dose_column, is_unit_column, micromolar, plain_name, resembles_dose
 from phenolens.screens.image_files import missing_line
 from phenolens.screens.screen import Screen, checked_screen, well_at, well_names, where_of
-from phenolens.screens.unread_columns import UNREAD, refuse_unread, resembles_plate, unread_notes
+from phenolens.screens.unread_columns import UNREAD, chosen_wells, refuse_unread, resembles_plate, unread_notes
 
 NAMES = {
     "plate": ("plate", "plate_id", "plate_barcode", "barcode"),
@@ -293,15 +294,19 @@ def with_treatments(
     if undosed.any() and (fields["concentration_um"] > 0).any():
         names = shortened(list(dict.fromkeys(fields.loc[undosed, "compound"])))
         notes = (*notes, f"treated wells at concentration 0, which are no controls (--control): {names}")
+    is_chosen, choosing = chosen_wells(fields, config.only, source=tables[-1].name)
+    others = [name for name in unread if name not in choosing]
     screen = checked_screen(
-        fields.drop(columns=unread),
+        fields.drop(columns=unread).assign(is_chosen=is_chosen),
         channels=channels,
         folder=folder or source,
         source=tables[0].name,
         sources={path.name: sha256(path) for path in tables},
         same_dose_within=config.same_dose_within,
-        notes=(*notes, *unread_notes(fields, unread)),
+        notes=(*notes, *unread_notes(fields[is_chosen], others, remedy="; --only COLUMN=VALUE takes some of them")),
     )
+    is_chosen = screen.table["is_chosen"]
+    screen = replace(screen, table=screen.table.drop(columns="is_chosen")).keeping(is_chosen)
     return screen.leaving_out(counts)
 
 

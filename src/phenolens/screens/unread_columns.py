@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from phenolens.core.errors import InputError
-from phenolens.core.names import shortened
+from phenolens.core.names import clean_name, clean_names, nearest, shortened
 from phenolens.screens.doses import plain_name
 
 UNREAD = "unread: "  # before the names of columns that are kept until they are reported
@@ -38,15 +38,39 @@ def refuse_unread(columns: Iterable[str], resembles: Callable[[str], bool], *, m
             raise InputError(f'{source}: column "{column}" may hold {may_hold} and is not read; {remedy}, or remove it')
 
 
-def unread_notes(fields: pd.DataFrame, unread: Sequence[str]) -> list[str]:
-    """Which columns (under UNREAD) are not read, and which of them differ within a treatment, by table."""
+def chosen_wells(fields: pd.DataFrame, only: Sequence[str], *, source: str) -> tuple[pd.Series, set[str]]:
+    """Which fields have, in each column that `only` names, one of its values (`time=24h`); and those columns.
+
+    InputError for a column or value that there is not.
+    """
+    columns = {str(name).removeprefix(UNREAD).rpartition(": ")[2]: str(name) for name in fields}
+    wanted: dict[str, set[str]] = {}
+    for text in only:
+        name, _, value = text.partition("=")
+        column = columns.get(name, "")
+        if not column:
+            raise InputError(f'--only "{text}": no column "{name}" in {source}; {nearest(name, columns)}')
+        held = sorted(set(clean_names(fields[column])))
+        if clean_name(value) not in held:
+            raise InputError(f'--only "{text}": no well of {source} has it; {nearest(value, held)}')
+        wanted.setdefault(column, set()).add(clean_name(value))
+    is_chosen = pd.Series(True, index=fields.index)
+    for column, values in wanted.items():
+        is_chosen &= clean_names(fields[column]).isin(values)
+    if not is_chosen.any():
+        raise InputError(f"--only {' '.join(only)}: no well of {source} has all of them; name fewer")
+    return is_chosen, set(wanted)
+
+
+def unread_notes(fields: pd.DataFrame, unread: Sequence[str], *, remedy: str = "") -> list[str]:
+    """Which columns (under UNREAD) are not read, and which of them differ within a treatment (`remedy`), by table."""
     by_source: dict[str, ColumnsNotRead] = {}
     treated = fields[fields["role"] != "control"]
     treatment = treated["compound"].astype(str) + "@" + treated["concentration_um"].astype(str)
     for name in unread:
         source, column = name.removeprefix(UNREAD).split(": ", 1)
         by_source.setdefault(source, ColumnsNotRead()).add(column, treated[name].fillna(""), treatment)
-    return [note for source, held in by_source.items() for note in held.notes(source)]
+    return [note for source, held in by_source.items() for note in held.notes(source, remedy=remedy)]
 
 
 @dataclass
@@ -68,8 +92,11 @@ class ColumnsNotRead:
             if first.setdefault(treatment, kind) != kind:
                 self.pooled.add(column)
 
-    def notes(self, source: str) -> list[str]:
-        """A note on the columns, and one on those that may describe a treatment: of few values, and no place."""
+    def notes(self, source: str, *, remedy: str = "") -> list[str]:
+        """A note on the columns, and one on those that may describe a treatment: of few values, and no place.
+
+        `remedy` ends the second.
+        """
         differing = [
             f"{column} ({shortened(sorted(kind or 'empty' for kind in kinds))})"
             for column, kinds in self.kinds.items()
@@ -79,5 +106,6 @@ class ColumnsNotRead:
         if differing:
             notes.append(
                 f"columns of {source} that differ within a treatment, whose wells are pooled: {shortened(differing)}"
+                f"{remedy}"
             )
         return notes
