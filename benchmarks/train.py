@@ -1,10 +1,13 @@
-"""How fast VAE+ trains: the method written literally (tests/naive.py, float32) and ours, in turn, in one run.
+"""How fast VAE+ trains: the method written literally, as good plain PyTorch, and ours, in turn, in one run.
 
     python benchmarks/train.py --processes 2     # two processor cores: as one process, and shared by two
-    python benchmarks/train.py --device cuda     # a CUDA card; also without the literal method: --rounds 0
+    python benchmarks/train.py --device cuda     # a CUDA card: also with recorded steps
 
-Each side works in a process of its own, so that neither profits from the other's memory settings, and only one works
-at a time. The data is noise: no number here depends on what is on the crops.
+literal: tests/naive.py, float32. plain: tests/plain_vaeplus.py, what a good engineer would write with torch.nn
+(`nn.BatchNorm2d`, channels-last, bfloat16 autocast where it is faster; `--compiled`: torch.compile). Each side works in
+a process of its own, so that none profits from another's memory settings, and only one works at a time. The data is
+noise: no number here depends on what is on the crops. Ratios are of processor seconds on a processor, which other work
+on the machine hardly changes, and of wall-clock time on a card.
 """
 
 import json
@@ -18,12 +21,15 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import tyro
+from torch import Tensor
+from torch._functorch import config as functorch
 from torch.profiler import ProfilerActivity, profile
 
 from phenolens.core.progress import tell
@@ -33,9 +39,12 @@ from phenolens.models.vaeplus import VAEPlus, VAEPlusConfig
 from phenolens.training import loop
 from phenolens.training.device import Compute, as_signed, processor_name
 from phenolens.training.distributed import together
+from phenolens.training.monitor import FirstBad
+from phenolens.training.recorded import Recorded, capture_graph
 
 CHANNELS, CROP_PX, LATENT_SIZE = 3, 68, 256
 PAPER_STEPS = 40_000
+WARM_UP = {"cpu": 1, "cuda": 5}  # iterations before those that are timed: a step is recorded at its fourth
 # moments of the paper's schedule: no layer of the discriminator counts, two do, all four do
 MOMENTS = {"no layer": 0, "two layers": 7_500, "four layers": 20_000}
 
@@ -44,15 +53,16 @@ MOMENTS = {"no layer": 0, "two layers": 7_500, "four layers": 20_000}
 class Flags:
     """What the benchmark takes."""
 
-    rounds: int = 3  # how often the two sides take turns; 0: ours alone
+    rounds: int = 3  # how often the sides take turns
     iterations: int = 3  # timed iterations of each turn and moment
     batch_size: int = 104  # cells
     threads: int = os.cpu_count() or 1  # processor threads of either side, in all its processes together
     processes: int = 1  # more than 1: a third side, ours shared by so many processes
     device: str = "cpu"  # or cuda
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # ours; auto: bfloat16 where it is faster
-    compiled: bool = False  # ours with compiled networks
-    side: Literal["both", "literal", "ours"] = "both"  # one alone: a process that is asked through its stdin
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # plain and ours; auto: bfloat16 where it is faster
+    compiled: bool = False  # plain and ours with compiled networks, which needs a compiler
+    sides: tuple[str, ...] = ()  # left out: literal, plain, ours, and on a card recorded
+    side: str = ""  # one alone: a process that is asked through its stdin
 
 
 class Side:
@@ -64,69 +74,104 @@ class Side:
         pixels = random.integers(0, 2**16, (16 * flags.batch_size, CHANNELS, CROP_PX, CROP_PX), dtype=np.uint16)
         torch.manual_seed(0)
         self.model = VAEPlus(CHANNELS, CROP_PX, VAEPlusConfig())
-        self.iterate, self.phases = self.literal(pixels) if flags.side == "literal" else self.ours(pixels)
+        sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # where the other sides are
+        self.phases: dict[str, float] = {}
+        self.described: dict[str, Any] = {}
+        self.compute = Compute.chosen(device=flags.device, precision=flags.precision, threads=flags.threads)
+        sides = {"literal": self.literal, "plain": self.plain, "ours": self.ours, "recorded": self.recorded}
+        self.iterate = sides[flags.side](pixels)
 
     def rows(self, step: int) -> np.ndarray:
         """Two independent batches."""
         return np.random.default_rng([1, step]).integers(16 * self.flags.batch_size, size=(2, self.flags.batch_size))
 
-    def literal(self, pixels: np.ndarray) -> tuple[Callable[[int], float], dict[str, float]]:
+    def literal(self, pixels: np.ndarray) -> Callable[[int], Tensor]:
         """The twin of the tests, plain float32."""
-        sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
         from naive import Iteration
 
-        torch.set_num_threads(self.flags.threads)
-        device = torch.device(self.flags.device)
+        device = self.compute.device
         iteration = Iteration(self.model.to(device).train())
 
-        def iterate(step: int) -> float:
+        def iterate(step: int) -> Tensor:
             crops = torch.from_numpy(pixels[self.rows(step)].astype(np.float32))
             crops = (crops / crops.amax((-1, -2), keepdim=True)).to(device)
             noise = noise_of(step, self.flags.batch_size, device)
-            return iteration(crops[0], crops[1], noise, step)["autoencoder"].item()
+            return iteration(crops[0], crops[1], noise, step)["autoencoder"]
 
-        return iterate, {}
+        return iterate
 
-    def ours(self, pixels: np.ndarray) -> tuple[Callable[[int], float], dict[str, float]]:
+    def plain(self, pixels: np.ndarray) -> Callable[[int], Tensor]:
+        """The same method in plain torch.nn, with the same initial weights."""
+        from plain_vaeplus import PlainTraining, PlainVAEPlus
+
+        training = PlainTraining(PlainVAEPlus(CHANNELS), self.model, self.compute, compiled=self.flags.compiled)
+        kept = as_signed(pixels).to(self.compute.device)
+
+        def iterate(step: int) -> Tensor:
+            crops = self.drawn(kept, step)
+            return training(crops[0], crops[1], noise_of(step, self.flags.batch_size, self.compute.device), step)
+
+        return iterate
+
+    def drawn(self, kept: Tensor, step: int) -> Tensor:
+        """This process's share of the two batches."""
+        own = np.split(self.rows(step), processes.count(), axis=1)[processes.number()]
+        rows = self.compute.moved(torch.from_numpy(own))
+        return self.compute.normalised(kept[rows.flatten()]).unflatten(0, rows.shape)
+
+    def ours(self, pixels: np.ndarray) -> Callable[[int], Tensor]:
         """What `phenolens train` does, and the seconds of its phases."""
-        flags = self.flags
-        compute = Compute.chosen(device=flags.device, precision=flags.precision, threads=flags.threads)
-        model = compute.place(self.model).train()
-        if flags.compiled:
+        model, compute = self.compute.place(self.model).train(), self.compute
+        if self.flags.compiled:
+            functorch.donated_buffer = False
             for network in model.children():
                 network.compile()
-        players = model.players()
-        kept = as_signed(pixels).to(compute.device)
-        spent = dict.fromkeys(("draw and normalise", "losses (forward)", "gradients (backward)", "step and decay"), 0.0)
+        players, kept = model.players(), as_signed(pixels).to(compute.device)
+        self.phases = dict.fromkeys(
+            ("draw and normalise", "losses (forward)", "gradients (backward)", "step and decay"), 0.0
+        )
 
         def timed(phase: str, work: Callable[[], Any]) -> Any:
-            began = now(compute.device)
+            began = time.perf_counter()
             found = work()
-            spent[phase] += now(compute.device) - began
+            self.phases[phase] += time.perf_counter() - began
             return found
 
-        def losses_of(crops: torch.Tensor, step: int) -> Any:
+        def losses_of(crops: Tensor, step: int) -> Any:
             with compute.autocast():
                 return model.losses(Batch.unlabelled(crops, step))
 
-        def iterate(step: int) -> float:
-            own = np.split(self.rows(step), processes.count(), axis=1)[processes.number()]
-            rows = torch.from_numpy(own).to(compute.device)
-            crops = timed(
-                "draw and normalise", lambda: compute.normalised(kept[rows.flatten()]).unflatten(0, rows.shape)
-            )
+        def iterate(step: int) -> Tensor:
+            crops = timed("draw and normalise", lambda: self.drawn(kept, step))
             torch.manual_seed(step)
             losses = timed("losses (forward)", lambda: losses_of(crops, step))
             timed("gradients (backward)", lambda: loop.take_gradients(players, losses, clip_norm=None))
             timed("step and decay", lambda: loop.step_players(players))
-            return processes.averaged(losses["autoencoder"].total.detach()).item()
+            return processes.averaged(losses["autoencoder"].total.detach())
 
         self.described = compute.described()
-        return iterate, spent
+        return iterate
+
+    def recorded(self, pixels: np.ndarray) -> Callable[[int], Tensor]:
+        """What `phenolens train --recorded` does."""
+        model, compute = self.compute.place(self.model).train(), self.compute
+        players, kept = model.players(), as_signed(pixels).to(compute.device)
+        first_bad = FirstBad(waits=compute.waits, device=compute.device)
+        work = partial(loop.one_step, model, players, compute=compute, first_bad=first_bad, clip_norm=None)
+        optimisers = {name: player.optimiser for name, player in players.items()}
+        step_of = Recorded(work, model, optimisers, capture=capture_graph)
+
+        def iterate(step: int) -> Tensor:
+            crops = self.drawn(kept, step)
+            torch.manual_seed(step)
+            losses, _ = step_of(Batch.unlabelled(crops, step))
+            return losses["autoencoder"].total.detach()
+
+        return iterate
 
 
-def noise_of(step: int, n: int, device: torch.device) -> torch.Tensor:
-    """The noise that ours draws at a step, for the literal side."""
+def noise_of(step: int, n: int, device: torch.device) -> Tensor:
+    """The noise that ours draws at a step."""
     torch.manual_seed(step)
     return torch.randn(n, LATENT_SIZE, device=device)
 
@@ -152,11 +197,13 @@ def answer_questions(side: Side, device: torch.device) -> None:
         answer: dict[str, Any] = {}
         if verb == "iterate":
             step, n = map(int, numbers)
-            began = now(device)
-            answer["losses"] = [side.iterate(step + i) for i in range(n)]
+            began, worked = now(device), time.process_time()
+            losses = [side.iterate(step + i) for i in range(n)]
             answer["seconds"] = (now(device) - began) / n
+            answer["processor_seconds"] = (time.process_time() - worked) / n
+            answer["losses"] = [loss.item() for loss in losses]
         elif verb == "phases":
-            answer = {"phases": side.phases, "described": getattr(side, "described", {})}
+            answer = {"phases": side.phases, "described": side.described}
         else:
             with profile(
                 activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] * (device.type == "cuda"))]
@@ -234,43 +281,62 @@ def free_port() -> int:
 
 
 def compare(flags: Flags) -> None:
-    """Both sides in turn at each moment of the schedule; a table, the ratio, memory, and where the time goes."""
-    sides = {name: Worker(flags, name) for name in (("literal", "ours") if flags.rounds else ("ours",))}
+    """All sides in turn at each moment of the schedule; a table, ratios, memory, and where the time goes."""
+    cuda = flags.device.startswith("cuda")
+    warm_up = WARM_UP["cuda" if cuda else "cpu"]
+    names = flags.sides or ("literal", "plain", "ours", *(["recorded"] * cuda))
+    sides = {name: Worker(flags, name) for name in names}
     if flags.processes > 1:
         sides[f"ours, {flags.processes} processes"] = Worker(flags, "ours", flags.processes)
-    seconds: dict[tuple[str, str], list[float]] = {}
+    measured: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for moment, step in MOMENTS.items():
-        first = {name: worker.ask(f"iterate {step} 1")["losses"][0] for name, worker in sides.items()}  # and warm up
-        if flags.rounds and moment == "no layer":
+        first = {name: worker.ask(f"iterate {step} {warm_up}")["losses"][0] for name, worker in sides.items()}
+        if moment == "no layer":
             for name, loss in first.items():
-                apart = abs(loss / first["literal"] - 1)
-                print(f"first loss, {name}: {loss:.6g}, apart from the literal by {apart:.1e} of it")
-        for turn in range(max(flags.rounds, 1)):
+                apart = abs(loss / first[names[0]] - 1)
+                print(f"first loss, {name}: {loss:.6g}, apart from the {names[0]} by {apart:.1e} of it")
+        for turn in range(flags.rounds):
             for name, worker in sides.items():
-                answer = worker.ask(f"iterate {step + 1 + turn * flags.iterations} {flags.iterations}")
-                seconds.setdefault((moment, name), []).append(answer["seconds"])
+                answer = worker.ask(f"iterate {step + warm_up + turn * flags.iterations} {flags.iterations}")
+                measured.setdefault((moment, name), []).append(answer)
                 tell(f"{moment}, turn {turn + 1}, {name}: {answer['seconds']:.3f} s per iteration")
-    ours = sides["ours"].ask("phases")
+    ours = sides["ours"].ask("phases") if "ours" in sides else {"described": {}, "phases": {}}
     print(f"\nmachine: {json.dumps(ours['described'])}, {platform.machine()}, {processor_name()}")
-    print(f"batch {flags.batch_size}, {CHANNELS} channels of {CROP_PX} px, {flags.threads} threads\n")
-    print("| moment | side | ms per iteration, median (range) | iterations/s | cells/s | literal / ours |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for (moment, name), times in seconds.items():
-        middle = statistics.median(times)
-        pairs = [a / b for a, b in zip(seconds.get((moment, "literal"), []), times)] if name != "literal" else []
-        ratio = f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})" if pairs else "-"
-        spread = f"{1000 * middle:.1f} ({1000 * min(times):.1f} to {1000 * max(times):.1f})"
-        print(f"| {moment} | {name} | {spread} | {1 / middle:.2f} | {flags.batch_size / middle:,.0f} | {ratio} |")
-    whole = paper_seconds({moment: statistics.median(seconds[moment, "ours"]) for moment in MOMENTS})
-    print(f"\nthe paper's {PAPER_STEPS:,} iterations at these speeds: {whole / 60:.1f} minutes")
+    print(f"batch {flags.batch_size}, {CHANNELS} channels of {CROP_PX} px, {flags.threads} threads")
+    counted = "seconds" if cuda else "processor_seconds"
+    print(f"ratios: {'wall-clock time' if cuda else 'processor seconds'}, turn by turn, median (range)\n")
+    print("| moment | side | ms per iteration | processor ms | cells/s | literal / this | plain / this |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for (moment, name), answers in measured.items():
+        ratios = [ratio(measured.get((moment, other), []), answers, counted) for other in ("literal", "plain")]
+        wall, worked = ([answer[key] for answer in answers] for key in ("seconds", "processor_seconds"))
+        speed = flags.batch_size / statistics.median(wall)
+        print(
+            f"| {moment} | {name} | {spread(wall, 1000)} | {spread(worked, 1000)} | {speed:,.0f} | "
+            f"{' | '.join(ratios)} |"
+        )
+    for name in sides:
+        medians = {moment: statistics.median(a["seconds"] for a in measured[moment, name]) for moment in MOMENTS}
+        print(f"\nthe paper's {PAPER_STEPS:,} iterations, {name}: {paper_seconds(medians) / 60:.1f} minutes", end="")
     peaks = {name: worker.ask("phases")["peak_bytes"] / 2**20 for name, worker in sides.items()}
-    print("peak memory: " + ", ".join(f"{name} {mib:,.0f} MiB" for name, mib in peaks.items()))
-    total = sum(ours["phases"].values())
-    print("where ours spends its time: " + ", ".join(f"{k} {v / total:.0%}" for k, v in ours["phases"].items()))
+    print("\npeak memory: " + ", ".join(f"{name} {mib:,.0f} MiB" for name, mib in peaks.items()))
+    if total := sum(ours["phases"].values()):
+        print("where ours spends its time: " + ", ".join(f"{k} {v / total:.0%}" for k, v in ours["phases"].items()))
     for name, worker in sides.items():
-        kernels = worker.ask(f"kernels {MOMENTS['four layers']}")["kernels"]
+        kernels = worker.ask(f"kernels {MOMENTS['four layers'] + 10_000}")["kernels"]
         print(f"{name}, four layers, by kernel: " + ", ".join(f"{kind} {1000 * s:.0f} ms" for kind, s in kernels))
         worker.end()
+
+
+def ratio(others: list[dict[str, Any]], ours: list[dict[str, Any]], key: str) -> str:
+    """How many times as long the other side took, turn by turn."""
+    return spread([a[key] / b[key] for a, b in zip(others, ours)], digits=2) if others and others is not ours else "-"
+
+
+def spread(values: list[float], times: float = 1, *, digits: int = 1) -> str:
+    """The median and, in brackets, the range."""
+    middle, least, most = (f"{times * v:,.{digits}f}" for v in (statistics.median(values), min(values), max(values)))
+    return f"{middle} ({least} to {most})"
 
 
 def paper_seconds(seconds: dict[str, float]) -> float:
@@ -281,4 +347,4 @@ def paper_seconds(seconds: dict[str, float]) -> float:
 
 if __name__ == "__main__":
     flags = tyro.cli(Flags, description=__doc__.splitlines()[0])
-    compare(flags) if flags.side == "both" else work_as_side(flags)
+    work_as_side(flags) if flags.side else compare(flags)

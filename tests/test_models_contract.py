@@ -265,7 +265,7 @@ def test_the_config_of_a_run_of_version_0_1_is_taken_as_flags(tiny_study, tmp_pa
 def test_labels_are_codes_of_what_was_done_to_a_cell_and_never_of_a_mechanism(store, compute):
     cells = store.cells
     codes = dict(zip(LABELS, label_codes(cells)))
-    assert set(codes) == {field.name for field in dataclasses.fields(Batch)} - {"x", "step", "z"}
+    assert set(codes) == {field.name for field in dataclasses.fields(Batch)} - {"x", "step", "z", "weights"}
     wells = cells["plate"] + cells["well"]
     for name, column in (("compound", cells["compound"]), ("well", wells), ("plate", cells["plate"])):
         pairs = pd.DataFrame({"code": codes[name], "label": column.to_numpy()}).drop_duplicates()

@@ -22,6 +22,7 @@ from phenolens.models.vaeplus import (
     pixel_loss,
 )
 from phenolens.training import loop
+from plain_vaeplus import PlainVAEPlus
 
 
 @pytest.fixture
@@ -161,6 +162,22 @@ def test_iterations_move_every_weight_as_the_literal_method_does(model, crops):
         iterate(crops[0], crops[1], torch.randn(5, 16, dtype=torch.float64), step)
     for (name, ours), theirs in zip(model.named_parameters(), literal.parameters()):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9, msg=name)
+
+
+def test_the_plain_pytorch_that_speed_is_compared_with_has_our_losses(crops):
+    model = VAEPlus(2, 68, VAEPlusConfig(width=4, latent_size=8)).double().train()
+    plain = PlainVAEPlus(2, width=4, latent=8).double().train()
+    with torch.no_grad():
+        for theirs, ours in zip(plain.parameters(), model.parameters()):
+            theirs.copy_(ours)
+    for step in (0, 9_000):
+        torch.manual_seed(step)
+        ours = model.losses(Batch.unlabelled(crops, step))
+        torch.manual_seed(step)
+        noise = torch.randn(crops.shape[1], 8, dtype=torch.float64)
+        theirs = plain.losses(crops[0], crops[1], noise, model.weights(step))
+        for loss, other in zip(ours.values(), theirs):
+            torch.testing.assert_close(other.double(), loss.total, rtol=1e-4, atol=0)  # plain: losses in float32
 
 
 def test_nothing_in_a_step_waits_for_the_device(crops):

@@ -84,6 +84,7 @@ class Batch:
     role: Tensor  # 0 treated, 1 control, 2 other
     step: int
     z: Tensor | None = None  # (draws, B, Z) the cells' embeddings by another run, for a Drawing
+    weights: Tensor | None = None  # what the model's `weights` says for this step, where a step is recorded
 
     @classmethod
     def unlabelled(cls, x: Tensor, step: int) -> Self:
@@ -177,6 +178,9 @@ class Trained(Representation):
 
     draws: ClassVar[int] = 1  # independent batches that one step needs
     labels: ClassVar[tuple[str, ...]] = ()  # those of LABELS that it learns from: weak labels, which tables name
+    recordable: ClassVar[bool] = (
+        False  # losses use no number of a step but its `weights`, and never wait for the device
+    )
 
     def take_classes(self, classes: Mapping[str, int]) -> None:
         """Set the shapes that depend on how many there are of each of `labels`; called once, before all else."""
@@ -188,6 +192,10 @@ class Trained(Representation):
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """The loss of each player that steps at `batch.step`, all at the same weights, in training mode."""
+
+    def weights(self, step: int) -> list[float]:
+        """The weights of terms of the losses that change from step to step."""
+        return []
 
     def verdicts(self, history: Sequence[Mapping[str, float]]) -> list[str]:
         """What is wrong at the latest record of the history, beyond what training/health.py finds; one line each."""

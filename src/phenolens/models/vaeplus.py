@@ -134,6 +134,7 @@ class AE(Trained):
     """
 
     Config: ClassVar[type[ModelConfig]] = AEConfig
+    recordable = True
 
     @checked
     def __init__(self, channels: Count, crop_px: Count, config: AutoencoderConfig) -> None:
@@ -253,17 +254,21 @@ class VAEPlus(VAE):
         sgd = SGD(self.discriminator.parameters(), lr=rate, momentum=0.9)
         return {**super().players(), "discriminator": self.config.player(self.discriminator, sgd)}
 
+    def weights(self, step: int) -> list[float]:
+        """The weight gamma_i of each layer of the discriminator."""
+        config = self.config
+        return gammas(step, ramp_steps=config.ramp_steps, layers=config.feature_layers, weight=config.feature_weight)
+
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """Both players' losses from two draws: B1 is reconstructed, B2 is the independent real batch."""
         x, independent = batch.x
         reconstruction, vae_loss, terms = self.reconstruct(x)
-        weights = gammas(
-            batch.step,
-            ramp_steps=self.config.ramp_steps,
-            layers=self.config.feature_layers,
-            weight=self.config.feature_weight,
-        )
-        n_layers = sum(weight > 0 for weight in weights)
+        numbers = self.weights(batch.step)
+        n_layers = sum(weight > 0 for weight in numbers)
+        if batch.weights is None:
+            weights = [torch.full((), weight, dtype=x.dtype, device=x.device) for weight in numbers]
+        else:
+            weights = list(batch.weights.to(x.dtype))
         pairs, real_logits, fake_logits = self.discriminator(independent, reconstruction, x, n_layers=n_layers)
 
         similarity = torch.zeros((), device=x.device)
@@ -271,7 +276,7 @@ class VAEPlus(VAE):
             feature_loss = self.feature_loss(of_x, of_reconstruction)
             similarity = similarity + weight * feature_loss
             terms[f"feature_{i}"] = feature_loss.detach()
-        terms |= {f"gamma_{i}": torch.full((), weight, device=x.device) for i, weight in enumerate(weights, start=1)}
+        terms |= {f"gamma_{i}": weight for i, weight in enumerate(weights, start=1)}
 
         # mean over both batches, 1 for real and 0 for reconstructed
         cross_entropy = (F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()) / 2

@@ -15,7 +15,7 @@ from phenolens.models.interface import ModelConfig
 
 # Settings that say how a run is computed and watched, not what it computes: they may change when a run is resumed. So
 # may `steps`, unless learning rates fall towards the last one.
-HOW = ("checkpoint_every", "threads", "device", "crops_kept", "compiled", "watch_every", "tensorboard")
+HOW = ("checkpoint_every", "threads", "device", "crops_kept", "compiled", "recorded", "watch_every", "tensorboard")
 OF_EACH_MODEL = ("beta", "latent_size")  # not taken over when another model is trained with the same settings
 
 
@@ -86,6 +86,7 @@ class TrainConfig(Bounded):
     threads: Annotated[int, Bounds(ge=1, le=4096)] | None = None  # processor threads; left out: all
     crops_kept: Literal["auto", "disk", "device"] = "auto"  # where batches are drawn; auto: on a CUDA card with room
     compiled: bool = False  # compile the networks with torch.compile first; on a processor this needs a C++ compiler
+    recorded: bool = False  # replay each step as one CUDA graph, on one card; of ae, vae, betavae and vaeplus
     network: ModelFlags = field(default_factory=ModelFlags)
 
     def __post_init__(self) -> None:

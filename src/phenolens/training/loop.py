@@ -8,6 +8,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,10 +17,10 @@ from torch._functorch import config as functorch
 from torch.optim import Optimizer
 
 from phenolens.core.errors import Interrupted
-from phenolens.core.progress import track
+from phenolens.core.progress import tell, track
 from phenolens.crops.store import CropStore
 from phenolens.models import processes
-from phenolens.models.interface import Drawing, Fitted, Frozen, Loss, Player, Representation, Trained
+from phenolens.models.interface import Batch, Drawing, Fitted, Frozen, Loss, Player, Representation, Trained
 from phenolens.training.checkpoint import Origin, RunFolder, learned_state, optimiser_state
 from phenolens.training.config import TrainConfig
 from phenolens.training.data import Batches, TreatmentSampler, held_out_cells, sampled_treatments
@@ -34,6 +35,7 @@ from phenolens.training.monitor import (
     check_learned,
     watched_cells,
 )
+from phenolens.training.recorded import Recorded, can_be_recorded, capture_graph
 
 FIT_CROPS = 4096  # crops, evenly over treatments, that a fitted model learns from
 
@@ -108,6 +110,13 @@ def train(
 
     source = Batches(store, compute, input=model.input, kept=config.crops_kept, z=z, turns=config.turns)
     first_bad = FirstBad(waits=compute.waits, device=compute.device)
+    work = partial(one_step, model, players, compute=compute, first_bad=first_bad, clip_norm=config.clip_norm)
+    recorded = None
+    if config.recorded:
+        if can_be_recorded(model, compute.device, processes=processes.count()):
+            recorded = Recorded(work, model, optimisers, capture=capture_graph)
+        else:
+            tell(f"{run.name}: --recorded has no effect on this model and device; steps are done one by one")
     stopping = False
     began = time.monotonic() - progress.seconds
     with StopRequest() as stop, monitor:
@@ -117,17 +126,9 @@ def train(
             rows = sampler.draw(step, batches=model.draws)
             own_rows = np.split(rows, processes.count(), axis=1)[processes.number()]
             batch = source.batch(own_rows, step)
-            with compute.autocast():
-                losses = model.losses(batch)
             set_learning_rates(optimisers, share=cooldown(step, config))
-            stepping = {
-                name: player for name, player in players.items() if step % player.every == 0 and losses[name].steps
-            }
             try:
-                first_bad.look_at_losses(losses, step)
-                norms = take_gradients(stepping, losses, clip_norm=config.clip_norm)
-                first_bad.look_at_gradients(norms, losses, step)
-                step_players(stepping)
+                losses, norms = work(batch, step) if recorded is None else recorded(batch)
                 done = step + 1
                 recording = done % config.record_every == 0 or done == config.steps
                 if recording or processes.count() == 1:  # processes wait for each other to agree
@@ -160,6 +161,27 @@ def train(
     return progress
 
 
+def one_step(
+    model: Trained,
+    players: Mapping[str, Player],
+    batch: Batch,
+    step: int | Tensor,
+    *,
+    compute: Compute,
+    first_bad: FirstBad,
+    clip_norm: float | None,
+) -> tuple[dict[str, Loss], dict[str, Tensor]]:
+    """Losses, gradients, and a step of every player that steps now; the losses, and the norms of the gradients."""
+    with compute.autocast():
+        losses = model.losses(batch)
+    stepping = {name: p for name, p in players.items() if batch.step % p.every == 0 and losses[name].steps}
+    first_bad.look_at_losses(losses, step)
+    norms = take_gradients(stepping, losses, clip_norm=clip_norm)
+    first_bad.look_at_gradients(norms, losses, step)
+    step_players(stepping)
+    return losses, norms
+
+
 def cooldown(step: int, config: TrainConfig) -> float:
     """The share of their full value that learning rates have at a step: 1, then falling to 0 over the last steps."""
     return min(1.0, (config.steps - step) / config.cooldown_steps) if config.cooldown_steps else 1.0
@@ -169,7 +191,11 @@ def set_learning_rates(optimisers: Mapping[str, Optimizer], *, share: float) -> 
     """Set every optimiser's learning rate to this share of its initial one."""
     for optimiser in optimisers.values():
         for group in optimiser.param_groups:
-            group["lr"] = share * group.setdefault("initial_lr", group["lr"])
+            rate = share * group.setdefault("initial_lr", group["lr"])
+            if isinstance(group["lr"], Tensor):  # a recorded step reads it there
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
 
 def take_gradients(

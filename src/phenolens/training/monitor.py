@@ -302,11 +302,11 @@ class FirstBad:
         self.waits = waits
         self.step = torch.full((), -1, dtype=torch.int64, device=device)
 
-    def look_at_losses(self, losses: Mapping[str, Loss], step: int) -> None:
+    def look_at_losses(self, losses: Mapping[str, Loss], step: int | Tensor) -> None:
         """NotFinite, where this waits, when a player's loss is not finite."""
         self._look({f"the loss of the {player}": (loss.total, loss) for player, loss in losses.items()}, step)
 
-    def look_at_gradients(self, norms: Mapping[str, Tensor], losses: Mapping[str, Loss], step: int) -> None:
+    def look_at_gradients(self, norms: Mapping[str, Tensor], losses: Mapping[str, Loss], step: int | Tensor) -> None:
         """NotFinite, where this waits, when the norm of a player's gradient is not finite."""
         self._look({f"the gradient of the {player}": (norm, losses[player]) for player, norm in norms.items()}, step)
 
@@ -316,13 +316,13 @@ class FirstBad:
         if noted >= 0:
             raise NotFinite("a loss or its gradient", noted, {})
 
-    def _look(self, values: Mapping[str, tuple[Tensor, Loss]], step: int) -> None:
+    def _look(self, values: Mapping[str, tuple[Tensor, Loss]], step: int | Tensor) -> None:
         for what, (value, loss) in values.items():
             finite = value.detach().isfinite()
             if not self.waits:
-                self.step = torch.where((self.step < 0) & ~finite, step, self.step)
+                self.step.copy_(torch.where((self.step < 0) & ~finite, step, self.step))
             elif not finite:
-                raise NotFinite(what, step, {name: float(term) for name, term in loss.terms.items()})
+                raise NotFinite(what, int(step), {name: float(term) for name, term in loss.terms.items()})
 
 
 def bad_step(run: RunFolder, cells: pd.DataFrame, *, rows: np.ndarray, bad: NotFinite) -> RunError:
