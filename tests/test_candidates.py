@@ -53,6 +53,7 @@ def test_lists_are_split_and_stripped():
         (["a;b"], ""),  # no part is in another text
         (["b; a", "a; c"], ";"),
         (["a, b", "b"], ","),
+        (["a, b", "b; a"], ";"),
         (["GABA receptor agonist, selective", "x"], ""),
         (["a", "b"], ""),
     ],

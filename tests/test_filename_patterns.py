@@ -9,6 +9,7 @@ from layout_sources import read_screen
 from phenolens.core.errors import InputError
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.read_image import read_field
+from phenolens.screens.screen import well_of_index
 
 WELLS = ("B02", "B03", "B04")
 GUID = "1A2B3C4D-0000-4000-8000-00000000000{}"
@@ -257,3 +258,21 @@ def test_a_part_of_the_names_that_the_pattern_lacks_is_named(tmp_path):
     line = refusal(tmp_path, "*_{well}_s{site}_w{channel}.tif")
     assert [key for key in ('"PlA"', '"PlB"', "{plate}", "--pattern") if key not in line] == []
     assert set(read(tmp_path, "{plate}_{well}_s{site}_w{channel}.tif").table["plate"]) == {"PlA", "PlB"}
+
+
+def test_wells_by_a_running_number_need_the_number_of_wells_of_a_plate(tmp_path):
+    write_all(tmp_path, [f"P1/Image/W{index:04d}F0001T0001Z001C{c}.tif" for index in (14, 15, 16) for c in (1, 2)])
+    assert "--plate-wells" in refusal(tmp_path, "cq1")
+    screen = read(tmp_path, "cq1", plate_wells=96)
+    assert screen.table[["plate", "well"]].to_numpy().tolist() == [["P1", well] for well in WELLS]
+    assert screen.channels == ("1", "2")
+    assert "well 14" in refusal(tmp_path, "cq1", plate_wells=12)
+
+
+@pytest.mark.parametrize(
+    ("n_wells", "wells"),
+    [(6, "A01 A03 B03"), (24, "A01 A06 D06"), (96, "A01 A12 H12"), (384, "A01 A24 P24"), (1536, "A01 A48 AF48")],
+)
+def test_running_numbers_go_row_by_row(n_wells, wells):
+    columns = int(wells.split()[1][1:])
+    assert [well_of_index(index, n_wells) for index in (1, columns, n_wells)] == wells.split()

@@ -72,6 +72,13 @@ def test_instruments_are_known_by_the_names_of_their_files(tmp_path, instrument)
     assert guess_layout(touched(tmp_path, names), LayoutConfig()).config.pattern == instrument
 
 
+def test_names_with_running_numbers_of_wells_ask_for_the_plate(tmp_path):
+    touched(tmp_path, [f"W{index:04d}F0001T0001Z001C1.tif" for index in (14, 15)])
+    with pytest.raises(InputError, match="--plate-wells"):
+        guess_layout(tmp_path, LayoutConfig())
+    assert guess_layout(tmp_path, LayoutConfig(plate_wells=384)).config.pattern == "cq1"
+
+
 @pytest.mark.parametrize(
     ("name", "pattern"),
     [

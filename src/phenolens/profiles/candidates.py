@@ -6,6 +6,7 @@ separator between them.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
@@ -50,11 +51,11 @@ def list_separator(texts: Collection[str]) -> str:
 
     A text looks like a list where it holds `|`, or where another text names one of its parts, alone or in a list.
     """
+    parts = {text: {part.strip() for part in re.split("[|;,]", text)} for text in texts}
+    n_texts = Counter(part for of_text in parts.values() for part in of_text)
     for separator in SEPARATORS:
-        parts = [mechanism_names(text, separator) for text in texts]
-        n_texts = Counter(name for names in parts for name in names)
-        lists = [names for names in parts if len(names) > 1]
-        if lists and (separator == JOINED_BY or any(n_texts[name] > 1 for names in lists for name in names)):
+        lists = [text for text in texts if len(mechanism_names(text, separator)) > 1]
+        if lists and (separator == JOINED_BY or any(n_texts[part] > 1 for text in lists for part in parts[text])):
             return separator
     return ""
 

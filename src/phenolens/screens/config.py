@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from phenolens.core.bounds import Bounded, Bounds, NotNegativeCount, Positive, Share
 from phenolens.core.errors import InputError
@@ -23,6 +23,8 @@ class LayoutConfig(Bounded):
     plate_map: Path | None = None
     # file names of --layout pattern, such as {plate}/{well}_s{site}_w{channel}.tif, or an instrument: phenix
     pattern: str = ""
+    # wells of a plate, for patterns with {index} (cq1), where names number the wells row by row
+    plate_wells: Literal[6, 12, 24, 48, 96, 384, 1536] | None = None
     channels: tuple[str, ...] = ()  # channels to take, in this order, also renamed as DNA=w1; all when none is named
     z: str = ""  # plane of a stack: its number, max (the largest value of each pixel) or brightest (plane)
     t: NotNegativeCount | None = None  # time point, where there are several; numbered as in the names of the files

@@ -13,12 +13,13 @@ from phenolens.screens.config import LayoutConfig
 from phenolens.screens.file_listing import files_under
 from phenolens.screens.instruments import INSTRUMENTS
 from phenolens.screens.planes import screen_of_images
-from phenolens.screens.screen import Screen, well_at, well_name
+from phenolens.screens.screen import Screen, well_at, well_name, well_of_index
 
 # A channel has no underscore. ImageXpress puts an identifier (guid) at the end.
 PLACES = {
     "plate": r"[^/]+?",
     "well": r"[A-Za-z]{1,2}\d{1,3}",
+    "index": r"\d+",
     "row": r"(?:[A-Za-z]{1,2}|\d{1,3})",
     "column": r"\d{1,3}",
     "site": r"\d+",
@@ -27,7 +28,7 @@ PLACES = {
     "t": r"\d+",
     "guid": r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}",
 }
-NUMBERS = ("row", "column", "site", "z", "t")  # places whose digits would run together
+NUMBERS = ("row", "column", "index", "site", "z", "t")  # places whose digits would run together
 SIDE_BY_SIDE = r"(?P<row>[A-Za-z]{1,2}|\d{2}(?=\d{2}(?!\d))|\d{3}(?=\d{3}(?!\d)))(?P<column>\d{1,3})"  # B02, 0203
 PLACE = re.compile(r"\{(\w+)(?::(\d))?\}")
 UNMATCHED = "files that do not match the pattern"
@@ -43,7 +44,7 @@ def read_pattern(source: Path, *, config: LayoutConfig, skip_missing: bool = Fal
     """
     source = Path(source)
     files, left_out = files_under(source)
-    images, other = matching(source, files, pattern=config.pattern)
+    images, other = matching(source, files, pattern=config.pattern, plate_wells=config.plate_wells)
     n_other = len(other)
     if images.empty:
         seen = f"such as {other[0]}" if other else f"there is none but {', '.join(left_out)}" if left_out else ""
@@ -55,10 +56,12 @@ def read_pattern(source: Path, *, config: LayoutConfig, skip_missing: bool = Fal
     )
 
 
-def matching(source: Path, files: Sequence[str], *, pattern: str) -> tuple[pd.DataFrame, list[str]]:
+def matching(
+    source: Path, files: Sequence[str], *, pattern: str, plate_wells: int | None = None
+) -> tuple[pd.DataFrame, list[str]]:
     """The files that match: plate, well, site, path, and channel, z and t where the pattern has them; and the others.
 
-    CSV files are neither. InputError as pattern_expression.
+    CSV files are neither. InputError as pattern_expression and well_of_index.
     """
     instrument = INSTRUMENTS.get(pattern.strip().lower())
     patterns = instrument.patterns if instrument else (pattern,)
@@ -71,7 +74,7 @@ def matching(source: Path, files: Sequence[str], *, pattern: str) -> tuple[pd.Da
         whole = f"{plate}/{path}" if instrument else path
         match = next((found for one in expressions if (found := one.fullmatch(whole))), None)
         if match is not None:
-            rows.append({**_row(match.groupdict(), plate=plate), "path": path})
+            rows.append({**_row(match.groupdict(), plate=plate, plate_wells=plate_wells), "path": path})
             kinds[frozenset(match.groupdict())] += 1
         elif not path.lower().endswith(".csv"):  # a plate map or the cells' centres
             others.append(path)
@@ -84,10 +87,12 @@ def matching(source: Path, files: Sequence[str], *, pattern: str) -> tuple[pd.Da
     return images, others
 
 
-def _row(place: dict[str, str | None], *, plate: str) -> dict[str, str | int]:
+def _row(place: dict[str, str | None], *, plate: str, plate_wells: int | None) -> dict[str, str | int]:
     row: dict[str, str | int] = {"plate": place.get("plate") or plate, "site": int(place.get("site") or 1)}
     if place.get("well"):
         row["well"] = well_name(str(place["well"]))
+    elif place.get("index"):
+        row["well"] = well_of_index(int(str(place["index"])), plate_wells)
     else:
         row["well"] = well_at(str(place["row"]), str(place["column"]))
     if place.get("channel"):
@@ -137,10 +142,11 @@ def _problem(text: str, names: list[str]) -> str:
     strange += [name for name in names if name not in PLACES or names.count(name) > 1]
     if strange:
         return f"{{{strange[0]}}} is not known or occurs twice"
-    if "well" in names and {"row", "column"} & set(names):
-        return "it has {well} besides {row} or {column}"
-    if "well" not in names and not {"row", "column"} <= set(names):
-        return "it has no {well}, and not both {row} and {column}"
+    of_wells = {"well", "index", "row", "column"} & set(names)
+    if len(of_wells) > 1 and of_wells != {"row", "column"}:
+        return f"it has {' besides '.join(f'{{{name}}}' for name in sorted(of_wells))}"
+    if not of_wells or of_wells in ({"row"}, {"column"}):
+        return "it has no {well}, no {index}, and not both {row} and {column}"
     for first, width, second in re.findall(r"\{(\w+)(:\d)?\}(?=\{(\w+)(?::\d)?\})", text):
         if not width and first in (*NUMBERS, "well") and second in NUMBERS and (first, second) != ("row", "column"):
             return f"the digits of {{{first}}}{{{second}}} run together; give their number, as {{{first}:3}}"

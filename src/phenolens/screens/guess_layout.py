@@ -78,7 +78,7 @@ def guess_layout(source: Path, config: LayoutConfig) -> Guess:
         return Guess("index", config, f"there is {indexes[0]}")
     images = [path for path in files if path.lower().endswith(IMAGE_SUFFIXES)]
     images = images[:: max(1, len(images) // MOST_FILES)]
-    for pattern, why in _by_names(source, images):
+    for pattern, why in _by_names(source, images, plate_wells=config.plate_wells):
         return Guess("pattern", replace(config, pattern=pattern), why)
     found = f"its files are such as {images[0] if images else files[0]}" if files else "the folder is empty"
     raise InputError(
@@ -114,11 +114,11 @@ def _by_tables(source: Path, config: LayoutConfig) -> Iterator[tuple[str, Path |
             yield "table", given if path.name != "load_data.csv" else path, f"{path.name} names files of images"
 
 
-def _by_names(source: Path, images: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _by_names(source: Path, images: Sequence[str], *, plate_wells: int | None) -> Iterator[tuple[str, str]]:
     """Patterns of an instrument, or made from the names, that most images have; the best first."""
     matched = {}
     for name, instrument in INSTRUMENTS.items():
-        found, _ = matching(source, images, pattern=name)
+        found, _ = matching(source, images, pattern=name, plate_wells=plate_wells)
         matched[name] = (len(found), f"names are those of {instrument.title}")
     matched = {name: kind for name, kind in matched.items() if kind[0] > LEAST_SHARE * len(images)}
     for name in sorted(matched, key=lambda name: -matched[name][0]):

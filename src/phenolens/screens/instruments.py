@@ -67,6 +67,11 @@ INSTRUMENTS = {
         "Cytation (Gen5)",
         _in(("{plate}/",), ("{well}_*_{site}Z{z}_{channel}_{t}.tif", "{well}_*_{site}_{channel}_{t}.tif")),
     ),
+    # W0014F0001T0001Z001C1.tif: the well is a running number
+    "cq1": Instrument(
+        "CellVoyager CQ1",
+        _in(("{plate}/Image/", "{plate}/Projection/", "{plate}/"), ("W{index:4}F{site:4}T{t:4}Z{z}C{channel}.tif",)),
+    ),
     # B4--W00016--P00003--Z00000--T00000--DAPI.tif
     "scanr": Instrument(
         "ScanR", _in(("{plate}/data/", "{plate}/"), ("{well}--W*--P{site}--Z{z}--T{t}--{channel}.tif",))

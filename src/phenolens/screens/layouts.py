@@ -20,6 +20,7 @@ from phenolens.screens.repeated_images import refuse_repeated_images
 from phenolens.screens.scportrait import open_h5sc
 from phenolens.screens.screen import FinishedCrops, Screen, Selection
 
+OF_NAMES = ("pattern", "plate_wells")
 Opened = tuple[Screen, FinishedCrops | None]
 
 
@@ -31,7 +32,7 @@ class Layout:
     open: Callable[[Path, LayoutConfig, Selection], Opened]  # finished crops: None where they are cut from fields
     pixel_um: float | None = None  # side of a pixel in the specimen, where all sources of this layout have the same
     has_fields: bool = True  # whether it holds fields of view, not finished crops
-    unused: Collection[str] = ("pattern",)  # settings of LayoutConfig that say nothing about it
+    unused: Collection[str] = OF_NAMES  # settings of LayoutConfig that say nothing about it
 
     def refuse_unused(self, config: LayoutConfig) -> None:
         """InputError for a setting that is given and would be ignored."""
@@ -70,8 +71,8 @@ def _fields(
     return opened
 
 
-OF_PLATE_MAPS = tuple(
-    "table plate_map pattern channels control plate_column well_column site_column batch_column compound_column "
+OF_PLATE_MAPS = OF_NAMES + tuple(
+    "table plate_map channels control plate_column well_column site_column batch_column compound_column "
     "concentration_column mechanism_column role_column only same_dose_within".split()
 )
 OF_IMAGES = ("z", "t", "black_level", "centres", "objects")
@@ -90,11 +91,11 @@ LAYOUTS = {
     "index": Layout(
         "index of an instrument: Index.idx.xml, MeasurementData.mlf, *.HTD; and a plate map",
         _fields(read_index, axes=()),
-        unused=("pattern", "table"),
+        unused=(*OF_NAMES, "table"),
     ),
-    "ome-zarr": Layout("OME-Zarr plates, and a plate map", _fields(read_ome_zarr), unused=("pattern", "table")),
+    "ome-zarr": Layout("OME-Zarr plates, and a plate map", _fields(read_ome_zarr), unused=(*OF_NAMES, "table")),
     "deepprofiler": Layout("a project of DeepProfiler", _fields(read_deepprofiler)),
-    "h5sc": Layout("scPortrait's single-cell images", open_h5sc, has_fields=False, unused=("pattern", *OF_IMAGES)),
+    "h5sc": Layout("scPortrait's single-cell images", open_h5sc, has_fields=False, unused=(*OF_NAMES, *OF_IMAGES)),
 }
 
 

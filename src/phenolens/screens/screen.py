@@ -241,6 +241,16 @@ def well_at(row: str, column: str) -> str:
     return well_name(f"{row}{column}")
 
 
+def well_of_index(index: int, plate_wells: int | None) -> str:
+    """The well of a running number from 1, row by row, on a plate of so many wells: of 96, 14 is B02."""
+    if plate_wells is None:
+        raise InputError(f"well {index}: a running number; say on plates of how many wells, such as --plate-wells 96")
+    if not 1 <= index <= plate_wells:
+        raise InputError(f"well {index}: expected 1 to {plate_wells}; correct --plate-wells or the pattern")
+    row, column = divmod(index - 1, round((plate_wells * 3 / 2) ** 0.5))  # a plate has three columns to two rows
+    return well_at(str(row + 1), str(column + 1))
+
+
 def well_key(name: str) -> str:
     """What two names of one well share: B02 of b2, any other name by `alike`."""
     try:
