@@ -161,3 +161,16 @@ def test_importing_costs_no_library_and_scoring_no_torch():
 def test_no_module_has_the_name_of_a_command():
     modules = {path.stem for path in Path(ph.__file__).parent.iterdir()}
     assert modules & set(ph.__all__) == {"pl", "pp", "tl"}
+
+
+def test_a_notebook_shows_a_study_with_its_scores_and_a_score_with_its_matrix(explored, tmp_path):
+    shown = explored._repr_html_()
+    assert f"{len(explored.crops):,} on " in shown
+    for run in explored.runs:
+        assert run in shown
+    headline = explored.scores.query("whitening == @explored.headline['whitening'] and statistics == 'mean'")
+    assert shown.count("<tr>") == len(headline) + 5 + shown.count("<th>report</th>")
+    score = ph.tl.nsc(explored.profiles(explored.runs[0]))
+    assert repr(score) in score._repr_html_()
+    assert all(name in score._repr_html_() for name in score.confusion.index)
+    assert "<script>" not in ph.Study(tmp_path / "<script>")._repr_html_()

@@ -23,6 +23,7 @@ def test_the_site_is_built_and_has_every_page_command_and_function(tmp_path):
     written = [path.stem for path in (SCRIPT.parents[1] / "docs").glob("*.md")]
     for name in (*written, "index", "commands", "functions", "contributing"):
         assert (tmp_path / f"{name}.html").stat().st_size > 1000
+    assert {path.stem for path in tmp_path.rglob("*.ipynb")} == {"my-plate", "my-table", "reproduce", "own-encoder"}
     commands = (tmp_path / "commands.html").read_text()
     assert all(f'id="{verb}"' in commands for verb in cli.VERBS)
     assert "--batch-size" in commands

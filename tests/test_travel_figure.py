@@ -17,6 +17,7 @@ from phenolens.travels.figure import FLAG, populations, travel_strip
 from phenolens.travels.film import check_can_film, film, film_frames, frame_seconds
 from phenolens.travels.measured_change import MeasuredChange, PopulationTest
 from phenolens.travels.trajectory import FRAME_COLUMNS, BatchShare, Measured, Population, RealCell, Trajectory
+from phenolens.travels.widget import travel_widget
 
 CHANNELS = ("DNA", "tubulin")
 UNTESTED = PopulationTest(0, NOT_TESTED, NOT_TESTED, "27 treated and 32 moved")
@@ -309,3 +310,31 @@ def test_without_the_extra_a_film_is_refused_with_its_install_line(monkeypatch):
     with pytest.raises(InputError, match=r'pip install "phenolens\[film\]"'):
         check_can_film("mp4")
     check_can_film("gif")
+
+
+def test_a_widget_shows_the_chosen_frame_and_channel(trajectory):
+    pytest.importorskip("ipywidgets")
+    controls, picture, numbers = travel_widget(trajectory).children
+    frame, shown = controls.children
+
+    def middle():
+        image = np.asarray(Image.open(io.BytesIO(picture.value)).convert("RGB"), float)
+        third = image.shape[1] // 3
+        return image[:, third : 2 * third].mean((0, 1))
+
+    assert (frame.min, frame.max) == (1, 3)
+    assert list(shown.options)[1:] == list(CHANNELS)
+    before = middle()
+    frame.value = 2
+    assert FLAG in numbers.value
+    frame.value = 3
+    shown.value = "DNA"
+    assert "frame 3 of 3" in numbers.value
+    assert np.count_nonzero(middle()) == 1
+    assert middle().max() > before.max() > 0
+
+
+def test_without_ipywidgets_the_extra_is_named(trajectory, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    with pytest.raises(InputError, match=r"phenolens\[notebook\]"):
+        travel_widget(trajectory)

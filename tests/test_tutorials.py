@@ -1,7 +1,9 @@
 """The tutorials: every block of commands and of Python runs, in order, in an empty folder."""
 
+import os
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -65,3 +67,19 @@ def test_reproduce(tmp_path):
 @pytest.mark.slow
 def test_own_encoder():
     assert set(ran("own-encoder")["scores"]["model"]) == {"quantiles", "pca"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["my-table", "own-encoder"])
+@pytest.mark.skipif(sys.platform == "win32", reason="the commands run in bash")
+@pytest.mark.filterwarnings("default")  # of Jupyter's libraries
+def test_a_page_runs_as_a_notebook(page, tmp_path, monkeypatch):
+    nbclient = pytest.importorskip("nbclient")
+    monkeypatch.syspath_prepend(DOCS.parent / "scripts")
+    from notebooks import notebook
+
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    made = notebook(DOCS / f"{page}.md")
+    nbclient.NotebookClient(made, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    printed = "".join(output.get("text", "") for cell in made.cells for output in cell.get("outputs", []))
+    assert "NSCB" in printed

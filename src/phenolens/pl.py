@@ -12,6 +12,7 @@ from phenolens.plotting import cell_images, charts, quality_figures
 from phenolens.plotting import confusion_matrix as _confusion_matrix
 from phenolens.study import Study
 from phenolens.travels import figure as _travel_figure
+from phenolens.travels import widget as _travel_widget
 
 __all__ = [
     "cells",
@@ -26,6 +27,7 @@ __all__ = [
     "populations",
     "reconstructions",
     "travel_strip",
+    "travel_widget",
     "treatment_map",
 ]
 
@@ -37,6 +39,7 @@ learning_curves = checked(charts.learning_curves)
 nuclei_overlay = checked(quality_figures.nuclei_overlay)
 populations = checked(_travel_figure.populations)
 travel_strip = checked(_travel_figure.travel_strip)
+travel_widget = checked(_travel_widget.travel_widget)
 treatment_map = checked(charts.treatment_map)
 
 

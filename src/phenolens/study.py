@@ -13,6 +13,7 @@ features/                     a page and tables per run
 report.html
 """
 
+import html
 import os
 import re
 import shlex
@@ -62,15 +63,29 @@ class Study(os.PathLike[str]):
 
     def __repr__(self) -> str:
         """The folder and what is in it, a line each."""
-        lines = [f"Study {self.folder}"]
+        return "\n".join([f"Study {self.folder}", *(f"  {name}: {text}" for name, text in self._contents())])
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what is in the folder, and the scores of the headline."""
+        rows = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in self._contents())
+        shown = f"<p><b>Study</b> {html.escape(str(self.folder))}</p><table>{rows}</table>"
+        if not self.scores_path.exists():
+            return shown
+        chosen = {name: self.headline[name] for name in ("statistics", "whitening")}
+        rows_of_headline = (self.scores[[*chosen]] == pd.Series(chosen)).all(axis=1)
+        columns = ["model", "seed", "protocol", "accuracy", "n_treatments"]
+        return shown + self.scores.loc[rows_of_headline, columns].to_html(index=False)
+
+    def _contents(self) -> list[tuple[str, str]]:
+        """What is there, and what it holds."""
         try:
             store = self.crops
-            lines.append(f"  crops: {len(store):,} on {len(store.plates)} plates, channels {', '.join(store.channels)}")
+            crops = f"{len(store):,} on {len(store.plates)} plates, channels {', '.join(store.channels)}"
         except InputError:
-            lines.append("  crops: none")
-        lines += [f"  {name}: {', '.join(self._runs_in(name))}" for name in STEPS if self._runs_in(name)]
-        lines += [f"  {path.name}" for path in (self.scores_path, self.report_path) if path.exists()]
-        return "\n".join(lines)
+            crops = "none"
+        found = [("crops", crops), *((name, ", ".join(self._runs_in(name))) for name in STEPS if self._runs_in(name))]
+        paths = (("scores", self.scores_path), ("report", self.report_path))
+        return found + [(name, path.name) for name, path in paths if path.exists()]
 
     @property
     def quoted(self) -> str:

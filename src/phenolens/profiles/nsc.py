@@ -6,6 +6,7 @@ in docs/scoring.md, "Scores".
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,6 +53,10 @@ class Score:
             f"{self.protocol}: {self.n_correct} of {self.n_treatments} = {100 * self.accuracy:.1f} % "
             f"({interval if self.ci_low == self.ci_low else ''}chance {100 * self.chance:.1f} %)"
         )
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the sentence, and the confusion matrix."""
+        return f"<p>{html.escape(repr(self))}</p>{self.confusion.to_html()}"
 
     @property
     def not_counted(self) -> dict[str, int]:
