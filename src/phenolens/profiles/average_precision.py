@@ -242,7 +242,7 @@ def random_average_precision(n_positive: int, n_total: int, *, n_draws: int, see
     rng = np.random.default_rng([seed, n_positive, n_total])
     nth = np.arange(1, n_positive + 1)
     scores = np.empty(n_draws)
-    step = max(1, DRAWS_AT_A_TIME // n_total)
+    step = max(1, DRAWS_AT_A_TIME // (n_total if 4 * n_positive > n_total else n_positive))
     for start in range(0, n_draws, step):
         n = min(step, n_draws - start)
         ranks = _random_ranks(rng, n, n_positive, n_total)
@@ -251,13 +251,21 @@ def random_average_precision(n_positive: int, n_total: int, *, n_draws: int, see
 
 
 def _random_ranks(rng: np.random.Generator, n: int, n_positive: int, n_total: int) -> np.ndarray:
-    """`n` times `n_positive` different ranks of 1..n_total, rising: (n, n_positive)."""
-    if n_positive**2 < n_total:  # repeats are rare: redraw such rows
-        ranks = np.sort(rng.integers(1, n_total + 1, size=(n, n_positive)), axis=1)
-        while (again := (np.diff(ranks, axis=1) == 0).any(axis=1)).any():
-            ranks[again] = np.sort(rng.integers(1, n_total + 1, size=(int(again.sum()), n_positive)), axis=1)
-        return ranks
-    return np.sort(rng.random((n, n_total)).argsort(axis=1)[:, :n_positive], axis=1) + 1
+    """`n` times `n_positive` different ranks of 1..n_total, rising: (n, n_positive).
+
+    Of few, ranks that occur twice in a row are drawn again until none does; of many, all are put in random order.
+    """
+    if 4 * n_positive > n_total:
+        return np.sort(rng.random((n, n_total)).argsort(axis=1)[:, :n_positive], axis=1) + 1
+    ranks = np.sort(rng.integers(1, n_total + 1, size=(n, n_positive)), axis=1)
+    rows = np.arange(n)
+    while len(rows):
+        again = np.diff(ranks[rows], axis=1, prepend=0) == 0
+        rows, again = rows[again.any(axis=1)], again[again.any(axis=1)]
+        drawn = ranks[rows]
+        drawn[again] = rng.integers(1, n_total + 1, size=int(again.sum()))
+        ranks[rows] = np.sort(drawn, axis=1)
+    return ranks
 
 
 def _codes(profiles: AnnData, name: str) -> np.ndarray:
