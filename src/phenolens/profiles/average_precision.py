@@ -227,12 +227,15 @@ def mean_by_group(precisions: pd.DataFrame, *, by: Sequence[str], n_draws: int =
     sizes = scored[["n_positive", "n_total"]].to_numpy(dtype=int)
     kinds, kind = np.unique(sizes, axis=0, return_inverse=True)
     drawn = [random_average_precision(int(n), int(total), n_draws=n_draws, seed=seed) for n, total in kinds]
+    precision, keys = scored["average_precision"].to_numpy(), scored[names].astype(object).to_numpy()
+    code = scored.groupby(names, observed=True, sort=True).ngroup().to_numpy()  # -1: a row without a group
+    order = np.argsort(code, kind="stable")[(code < 0).sum() :]
     groups = []
-    for values, group in scored.groupby(names, observed=True, sort=True):
-        observed = group["average_precision"].mean()
-        kinds_here, times = np.unique(kind[group.index], return_counts=True)
-        null = sum(n * drawn[k] for n, k in zip(times, kinds_here)) / len(group)
-        groups.append((*values, observed, len(group), share_reached(null, observed)))
+    for rows in np.split(order, np.flatnonzero(np.diff(code[order])) + 1) if len(order) else []:
+        observed = precision[rows].mean()
+        kinds_here, times = np.unique(kind[rows], return_counts=True)
+        null = sum(n * drawn[k] for n, k in zip(times, kinds_here)) / len(rows)
+        groups.append((*keys[rows[0]], observed, len(rows), share_reached(null, observed)))
     table = pd.DataFrame(groups, columns=[*names, "mean_average_precision", "n_profiles", "p_value"])
     return table.assign(corrected_p_value=false_discovery_control(table["p_value"]) if len(table) else [])
 
