@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -213,25 +214,47 @@ def wells_of(
 ) -> Iterator[tuple[dict[str, object], np.ndarray]]:
     """Each well of a part: its metadata and its cells (n, Z), after leaving out what is to be left out."""
     _check_features(part, wells)
-    obs = metadata(part, OF_A_WELL, what="cells")
+    obs, well = _wells_of_rows(part)
     keep = _kept_cells(part, wells, noise=noise)
     numbers = number_matrix(part, what="cells")
-    finite = np.isfinite(numbers)
-    if not finite.all() and (bad := ~finite & keep[:, None]).any():  # usually all are, and no mask is made
-        if non_finite == "refused":
-            raise InputError(first_bad_place(numbers, bad, part, what="cells"))
+    if non_finite != "refused" and (bad := ~np.isfinite(numbers) & keep[:, None]).any():
         if non_finite == "cells left out":
             wells.n_non_finite_cells += int(bad.any(axis=1).sum())
             keep &= ~bad.any(axis=1)
         else:
             wells.non_finite_features.update(part.var_names[bad.any(axis=0)])
             numbers = np.where(bad, 0, numbers)  # whole features that are removed at the end
-    del finite
+    order = np.argsort(well, kind="stable")
+    bounds = np.searchsorted(well[order], np.arange(len(obs) + 1))
+    for place, (start, end) in enumerate(pairwise(bounds)):
+        rows = order[start:end]
+        rows = rows[keep[rows]]
+        together = len(rows) and rows[-1] - rows[0] == len(rows) - 1
+        block = numbers[rows[0] : rows[-1] + 1] if together else numbers[rows]
+        try:
+            refuse_too_large(block, part.var_names, what="cells")
+        except InputError:  # NaN is not below the largest number either
+            if (bad := ~np.isfinite(numbers) & keep[:, None]).any():
+                raise InputError(first_bad_place(numbers, bad, part, what="cells")) from None
+            raise
+        yield {str(key): value for key, value in obs.iloc[place].items()}, block.astype(np.float64)
+
+
+def _wells_of_rows(part: AnnData) -> tuple[pd.DataFrame, np.ndarray]:
+    """The metadata of each well of a part, by plate and well, and the well (N,) of each row."""
+    from anndata import AnnData
+
+    named = [METADATA[column] for column in OF_A_WELL if METADATA[column] in part.obs.columns]
+    kind = np.zeros(part.n_obs, dtype=int)  # rows with equal values, of which one is read
+    if named:
+        kind = part.obs.groupby(named, observed=True, sort=False, dropna=False).ngroup().to_numpy()
+    first = np.flatnonzero(~pd.Series(kind).duplicated().to_numpy())
+    obs = metadata(AnnData(obs=part.obs.iloc[first]), OF_A_WELL, what="cells")
     _check_one_treatment_a_well(obs)
-    for rows in obs.groupby(["plate", "well"], sort=True).indices.values():
-        block = numbers[rows[keep[rows]]].astype(np.float64)
-        refuse_too_large(block, part.var_names, what="cells")
-        yield {str(key): value for key, value in obs.iloc[rows[0]].items()}, block
+    well = obs.groupby(["plate", "well"], sort=True).ngroup().to_numpy()
+    well_of_kind = np.empty(len(first), dtype=int)
+    well_of_kind[kind[first]] = well
+    return obs.iloc[np.unique(well, return_index=True)[1]], well_of_kind[kind]
 
 
 def _check_features(part: AnnData, wells: Wells) -> None:
