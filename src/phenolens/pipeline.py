@@ -6,7 +6,7 @@ Run again, a step does nothing when nothing changed.
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,14 +19,14 @@ from phenolens.core.bounds import Bounded, Count
 from phenolens.core.errors import InputError
 from phenolens.core.files import alone, read_h5ad, read_json, sha256, write_h5ad, write_json, write_text
 from phenolens.core.progress import tell, track
-from phenolens.core.workers import ONE, AtOnce
+from phenolens.core.workers import ONE, AtOnce, done_by_workers
 from phenolens.crops.config import CropConfig
 from phenolens.crops.store import CropStore
 from phenolens.profiles.evaluate import EvaluateConfig
-from phenolens.profiles.kinds import ProfileConfig, kinds, profiles_by_kind
+from phenolens.profiles.kinds import ProfileConfig, kinds, profiles_of
 from phenolens.readiness import about_of, embedding_sources, profile_source, run_config, score_name
 from phenolens.screens.config import LayoutConfig
-from phenolens.study import LATENT, Study, made_from
+from phenolens.study import Study, made_from
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,13 +199,16 @@ def embeddable(study: Study, name: str, config: EmbedConfig) -> "tuple[Represent
     return model, trained
 
 
-def embed(study: Study, name: str, config: EmbedConfig) -> None:
-    """Embed every crop with a trained model, a file per plate; up-to-date plates are kept."""
-    from phenolens.models.interface import Decodes, Drawing, stage_names
+def embed(study: Study, name: str, config: EmbedConfig, *, scheduler: str | None = None) -> None:
+    """Embed every crop with a trained model, a file per plate; up-to-date plates are kept.
+
+    With a Dask `scheduler` its workers, which must see the study's folder, embed a plate each.
+    """
+    from phenolens.models.interface import Drawing
     from phenolens.training.checkpoint import weights_sha256
     from phenolens.training.device import Compute
     from phenolens.training.distributed import is_first, own_share, together
-    from phenolens.training.embed import controls_to_norm_by, embed_crops, embedding_table, normalised_by
+    from phenolens.training.embed import PLAIN, PlateEmbedder, controls_to_norm_by
 
     store = study.crops
     model, trained = embeddable(study, name, config)
@@ -220,7 +223,7 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
     summary: dict[str, int | str] = {"turns": turns, "layer": config.layer}
     by_controls = config.norm_from == "controls"
     summary |= {"norm_from": config.norm_from} if by_controls else {}
-    plain = summary == {"turns": 1, "layer": "latent"}  # as in versions without these settings
+    plain = summary == PLAIN  # as in versions without these settings
     source = made_from(
         weights=weights_sha256(model),
         crops=store.identity,
@@ -236,23 +239,15 @@ def embed(study: Study, name: str, config: EmbedConfig) -> None:
         "summary": summary,
         "phenolens": __version__,
     }
-    cells = store.cells
     kept = {plate: about_of(study.embeddings_folder(name) / f"{plate}.h5ad").get("made_from") for plate in store.plates}
     todo = [plate for plate in own_share(store.plates) if kept[plate] != source]
-    rows = controls_to_norm_by(cells) if by_controls and todo else {}
-    for plate in track(todo, f"embedding with {name}", total=len(todo)):
-        crops = store.crops(plate)
-        with normalised_by(model, store.take(rows[plate]), compute=compute) if by_controls else nullcontext():
-            z = embed_crops(model, crops, compute=compute, turns=turns, layer=config.layer)
-        if not (z == z).all():
-            raise InputError(
-                f'{study.run_folder(name)}: the model outputs NaN for cells of plate "{plate}"; train it again'
-            )
-        decoding = not plain and isinstance(model, Decodes)
-        also = {LATENT: embed_crops(model, crops, compute=compute)} if decoding else {}
-        features = model.feature_names() if config.layer == "latent" else stage_names(z.shape[1])
-        table = embedding_table(z, cells[cells["plate"] == plate], features=features, about=about, also=also)
-        write_h5ad(study.embeddings_folder(name) / f"{plate}.h5ad", table)
+    rows = controls_to_norm_by(store.cells) if by_controls and todo else {}
+    folders = study.run_folder(name), study.crops_folder, study.embeddings_folder(name)
+    embedder = PlateEmbedder(*folders, about, (config.device, config.precision, config.threads))
+    results = done_by_workers(embedder, [(plate, rows.get(plate)) for plate in todo], AtOnce(scheduler=scheduler))
+    with closing(results):
+        for _ in track(results, f"embedding with {name}", total=len(todo)):
+            pass
 
 
 def _copy_embeddings(study: Study, name: str, trained: "TrainConfig") -> None:
@@ -291,10 +286,11 @@ def embeddings(study: Study, name: str) -> "Iterator[AnnData]":
         yield read_h5ad(path, remedy=f"run `phenolens embed {study.quoted}` again")
 
 
-def profile(study: Study, name: str, config: ProfileConfig) -> None:
-    """Profiles of wells and treatments of each kind: raw, z-scored, whitened on the control wells, aligned."""
-    from phenolens.profiles.feature_selection import dominant
+def profile(study: Study, name: str, config: ProfileConfig, *, scheduler: str | None = None) -> None:
+    """Profiles of wells and treatments of each kind: raw, z-scored, whitened on the control wells, aligned.
 
+    With a Dask `scheduler` its workers make the profiles of a statistic each.
+    """
     sources = embedding_sources(study, name)
     source = made_from(embeddings=sources, config=asdict(config), version=__version__)
     folder = study.profiles_folder(name)
@@ -306,15 +302,30 @@ def profile(study: Study, name: str, config: ProfileConfig) -> None:
     about.unlink(missing_ok=True)  # written last: without it the profiles are incomplete
     for other in {*folder.glob("*.h5ad")} - {path for of_kind in paths.values() for path in of_kind}:
         other.unlink()  # of methods that are not asked for now
-    cells = partial(embeddings, study, name)
-    for statistics, whitening, wells, treatments in profiles_by_kind(cells, config, folder=folder):
+    chosen = list(dict.fromkeys(statistics for statistics, _ in paths))
+    results = done_by_workers(partial(_profile_statistic, study, name, config), chosen, AtOnce(scheduler=scheduler))
+    with closing(results):
+        for notes in track(results, f"profiles of {name}", total=len(chosen)):
+            for sentence in notes:
+                tell(f"note: {name}: {sentence}")
+    write_json(about, {"made_from": source, "embeddings": sources, "config": asdict(config)})
+
+
+def _profile_statistic(study: Study, name: str, config: ProfileConfig, statistics: str) -> list[str]:
+    """Write all profiles of one statistic; what a person should know about them."""
+    from phenolens.profiles.feature_selection import dominant
+
+    notes: list[str] = []
+    folder = study.profiles_folder(name)
+    for whitening, wells, treatments in profiles_of(
+        partial(embeddings, study, name), config, statistics, folder=folder
+    ):
         if (statistics, whitening) == ("mean", "zscore"):
             remedy = "score the wells as a table with --largest-deviation to see whether results depend on it"
-            for sentence in dominant(wells, remedy=remedy):
-                tell(f"note: {name}: {sentence}")
-        for path, table in zip(paths[statistics, whitening], (treatments, wells)):
+            notes += dominant(wells, remedy=remedy)
+        for path, table in zip(_profile_paths(study, name, statistics, whitening), (treatments, wells)):
             write_h5ad(path, table)
-    write_json(about, {"made_from": source, "embeddings": sources, "config": asdict(config)})
+    return notes
 
 
 def _profile_paths(study: Study, name: str, statistics: str, whitening: str) -> list[Path]:

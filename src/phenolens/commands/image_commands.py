@@ -144,6 +144,7 @@ def check(
     *,
     layout: LayoutName | None = None,
     reading: LayoutConfig = LayoutConfig(),
+    parallel: AtOnce = AtOnce(),
     checking: CheckConfig = CheckConfig(),
 ) -> pd.DataFrame:
     """Report what a source holds, how good its fields are and what is missing.
@@ -152,6 +153,7 @@ def check(
         source: Folder with the images and tables, or with the crop set.
         layout: File layout of the source; docs/formats.md describes each. Left out, it is guessed.
         reading: Table, plate map, channels, controls and centres of the source.
+        parallel: How many processes, or which Dask cluster, read the headers of the images.
         checking: What is checked; with `overlay="nuclei.png"` the nuclei of one field are outlined.
 
     Returns:
@@ -173,6 +175,7 @@ def check(
             treatments=checking.treatments,
             skip_missing=checking.skip_missing,
             sample=checking.sample,
+            at_once=parallel,
         )
     except InputError as error:
         raise InputError(f"{error}; read with {guess}" if guess.why else str(error)) from error

@@ -110,7 +110,8 @@ def run(
         also: Further models to train and score, for comparison.
         reading: Table, plate map, channels, controls and centres of the source.
         cropping: How crops are cut.
-        parallel: How many processes cut crops at once; the crops are the same.
+        parallel: How many processes cut crops at once, or the Dask cluster that crops, embeds and profiles; the
+            results are the same.
         training: How models are trained; `of` may also name a model, which is trained and embedded first.
         profiling: How cells become profiles.
         scoring: How treatments are matched.
@@ -140,8 +141,9 @@ def run(
     for config in trainings:
         each = pipeline.run_name(config)
         pipeline.train(opened, with_few_crops(config, n_crops=len(store)), name=each)
-        pipeline.embed(opened, each, EmbedConfig(device=config.device, threads=config.threads))
-        pipeline.profile(opened, each, profiling)
+        embedding = EmbedConfig(device=config.device, threads=config.threads)
+        pipeline.embed(opened, each, embedding, scheduler=parallel.scheduler)
+        pipeline.profile(opened, each, profiling, scheduler=parallel.scheduler)
         tell(f"{each}: trained, embedded, profiled")
     pipeline.evaluate(opened, ready_runs(opened, "profiled"), scoring)
     write_report(opened, replace(reporting, run=reporting.run or pipeline.run_name(training)))

@@ -28,12 +28,19 @@ from phenolens.study import MARKER, Study
 
 
 @keyword_settings
-def embed(study: Positional[AnyPath], *, runs: tuple[str, ...] = (), embedding: EmbedConfig = EmbedConfig()) -> Study:
+def embed(
+    study: Positional[AnyPath],
+    *,
+    runs: tuple[str, ...] = (),
+    scheduler: str | None = None,
+    embedding: EmbedConfig = EmbedConfig(),
+) -> Study:
     """Embed every crop with the trained models.
 
     Args:
         study: The study, or its folder.
         runs: Runs to embed with; default: all that are trained.
+        scheduler: Address of a Dask scheduler whose workers see the study's folder; they embed a plate each.
         embedding: Device, precision and threads.
 
     Returns:
@@ -47,20 +54,25 @@ def embed(study: Positional[AnyPath], *, runs: tuple[str, ...] = (), embedding: 
     for name in names:  # before anything is written
         pipeline.embeddable(opened, name, embedding)
     for name in sorted(names, key=lambda name: bool(decoded_run(opened, name))):  # first the runs that others decode
-        pipeline.embed(opened, name, embedding)
+        pipeline.embed(opened, name, embedding, scheduler=scheduler)
         tell(f"embeddings of {name}: {opened.embeddings_folder(name)}")
     return opened
 
 
 @keyword_settings
 def profile(
-    study: Positional[AnyPath], *, runs: tuple[str, ...] = (), profiling: ProfileConfig = ProfileConfig()
+    study: Positional[AnyPath],
+    *,
+    runs: tuple[str, ...] = (),
+    scheduler: str | None = None,
+    profiling: ProfileConfig = ProfileConfig(),
 ) -> Study:
     """Make profiles of wells and treatments from the embeddings.
 
     Args:
         study: The study, or its folder.
         runs: Runs to profile; default: all that are embedded.
+        scheduler: Address of a Dask scheduler whose workers see the study's folder; a statistic of cells each.
         profiling: How cells become profiles: `min_cells=10, ridge=1.0`.
 
     Returns:
@@ -71,7 +83,7 @@ def profile(
     """
     opened = Study.open(study)
     for name in opened.chosen_runs(runs) if runs else ready_runs(opened, "embedded"):
-        pipeline.profile(opened, name, profiling)
+        pipeline.profile(opened, name, profiling, scheduler=scheduler)
         tell(f"profiles of {name}: {opened.profiles_folder(name)}")
     return opened
 

@@ -14,6 +14,7 @@ import pandas as pd
 from phenolens.core.errors import InputError
 from phenolens.core.names import shortened
 from phenolens.core.progress import track
+from phenolens.core.workers import ONE, AtOnce
 from phenolens.crops.centres_on_pixels import CentresHeld
 from phenolens.crops.grey_values import SAMPLE, grey_range, refuse_raised, sampled_fields
 from phenolens.crops.nuclei import NucleiConfig, label_nuclei
@@ -50,6 +51,7 @@ def check_source(
     treatments: Treatments = "all",
     skip_missing: bool = False,
     sample: int = SAMPLE,
+    at_once: AtOnce = ONE,
 ) -> Checked:
     """Check every table, file name and image header of a source, and the pixels of `sample` fields.
 
@@ -58,7 +60,7 @@ def check_source(
     source, config = Path(source), config or LayoutConfig()
     selection = Selection(treatments, skip_missing=skip_missing)
     try:
-        opened = open_source(source, layout=layout, config=config, selection=selection)
+        opened = open_source(source, layout=layout, config=config, selection=selection, at_once=at_once)
     except NoTreatments as error:
         if not layout_named(layout).has_fields:
             raise

@@ -60,6 +60,7 @@ def make_crops(
         cells=config.cells,
         needs_roles=not is_part,
         all_headers=config.skip_missing or not is_finished,
+        at_once=at_once,
     )
     for note in opened.screen.notes:
         tell(f"note: {note}")

@@ -6,6 +6,7 @@ centre (599, 1173) takes rows 565 to 632 and columns 1139 to 1206.
 """
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,12 +17,13 @@ import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell, track
+from phenolens.core.workers import ONE, AtOnce, done_by_workers
 from phenolens.crops.illumination import Illumination, correct, load_illumination
 from phenolens.screens.centres import read_centres
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.image_files import file_on_disk, is_zarr, part_name
 from phenolens.screens.layouts import centres_path, layout_named
-from phenolens.screens.read_image import Headers, read_field
+from phenolens.screens.read_image import Headers, read_field, readable_headers
 from phenolens.screens.remote import is_remote
 from phenolens.screens.screen import FIELD, CropReader, Screen, Selection, UInt16Array, where_of
 
@@ -112,6 +114,7 @@ def open_source(
     cells: str = "auto",
     needs_roles: bool = False,
     all_headers: bool = True,
+    at_once: AtOnce = ONE,
 ) -> Source:
     """Open a source folder; no pixel is decoded.
 
@@ -123,6 +126,7 @@ def open_source(
         cells: "given": centres come from a table; "auto": they do where there is one; else they are not read.
         needs_roles: Refuse a source without a treated or a control well.
         all_headers: Read the header of every image, so that damaged files are found before any work.
+        at_once: How many plates' headers are read in parallel.
 
     Raises:
         InputError: As the layout's reader and `with_whole_files`; a plate's name cannot name a file; a centre lies
@@ -135,7 +139,7 @@ def open_source(
         part_name(str(plate))
     headers = Headers()
     if finished is None and all_headers:
-        screen = with_whole_files(screen, headers, skip_missing=selection.skip_missing)
+        screen = with_whole_files(screen, headers, skip_missing=selection.skip_missing, at_once=at_once)
     if needs_roles:
         _refuse_without_roles(screen, path)
     if finished is not None:
@@ -169,7 +173,7 @@ def source_of_fields(screen: Screen, centres: pd.DataFrame | None, *, headers: H
     return Source(screen, centres, read, headers, missing_chunks(screen, headers))
 
 
-def with_whole_files(screen: Screen, headers: Headers, *, skip_missing: bool) -> Screen:
+def with_whole_files(screen: Screen, headers: Headers, *, skip_missing: bool, at_once: AtOnce = ONE) -> Screen:
     """The screen with only the fields whose every image has a readable header and its full length.
 
     InputError names the first damaged file and counts them; with `skip_missing` such fields are left out and counted.
@@ -178,6 +182,12 @@ def with_whole_files(screen: Screen, headers: Headers, *, skip_missing: bool) ->
     table = screen.table
     if of_address(screen):
         return screen  # whose listing was checked; a damaged file is found when it is read
+    if at_once != ONE:
+        plates = [screen.keeping(screen.table["plate"] == plate) for plate in screen.table["plate"].unique()]
+        read = done_by_workers(readable_headers, plates, at_once)
+        with closing(read):
+            for known in track(read, "Plates whose headers were read", total=len(plates)):
+                headers.add(known)
     is_whole = np.ones(len(table), bool)
     problem = ""
     seen: dict[str, tuple[object, str]] = {}  # "size" and each channel -> what the first image has, and its name

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from phenolens.core.bounds import Bounded, Count, NotNegative, Seed
-from phenolens.core.progress import track
 from phenolens.profiles.cell_scaling import fit_cell_scaling, fit_cell_tvn
 from phenolens.profiles.populations import METHODS, Method, population_profiles
 from phenolens.profiles.profiles import treatment_profiles, well_profiles
@@ -47,14 +46,15 @@ def kinds(methods: Iterable[str] = ()) -> list[tuple[str, str]]:
     return [*product(STATISTICS, WHITENINGS), ("mean", ALIGNED), *product(chosen, WHITENINGS)]
 
 
-def profiles_by_kind(
-    cells: Callable[[], Iterable[AnnData]], config: ProfileConfig, *, folder: Path
-) -> Iterator[tuple[str, str, AnnData, AnnData]]:
-    """The statistics, the whitening, the wells and the treatments of each kind of profiles.
+def profiles_of(
+    cells: Callable[[], Iterable[AnnData]], config: ProfileConfig, statistics: str, *, folder: Path
+) -> Iterator[tuple[str, AnnData, AnnData]]:
+    """The whitening, the wells and the treatments of each kind of profiles of one statistic.
 
     Args:
         cells: gives the cells, plate by plate; read several times.
         config: how they become profiles.
+        statistics: one of those in `kinds`.
         folder: of the profiles, for messages.
     """
     parts: Iterable[AnnData] = _Again(cells)
@@ -64,30 +64,21 @@ def profiles_by_kind(
     elif config.cell_scaling == "tvn":
         tvn = fit_cell_tvn(parts, ridge=config.ridge)
         parts = _Again(lambda: (apply_whitening(part, tvn) for part in cells()))
-    chosen = dict.fromkeys(statistics for statistics, _ in kinds(config.methods))
-    for statistics in track(chosen, f"profiles of {folder.name}", total=len(chosen)):
-        if statistics in STATISTICS:
-            wells = well_profiles(parts, statistics=statistics, min_cells=config.min_cells)
-            refuse_repeated_rows(wells, what=f"{folder}: wells")
-        else:
-            seed, least = config.methods_seed, config.min_cells
-            wells = population_profiles(parts, method=statistics, seed=seed, min_cells=least)  # type: ignore[arg-type]
-        fitted = {whitening: fit_whitening(wells, recipe) for whitening, recipe in _recipes(config).items()}
-        if statistics == "mean":  # of wells; whitened means are means of whitened cells
-            of_cells = fit_within_treatments(parts, _aligned(config))
-            fitted[ALIGNED] = replace(of_cells, features=tuple(f"{feature}_mean" for feature in of_cells.features))
-        for whitening, fit in fitted.items():
-            whitened = apply_whitening(wells, fit)
-            yield (
-                statistics,
-                whitening,
-                whitened if whitening != "none" else wells,
-                treatment_profiles(
-                    whitened,
-                    statistic="cells" if whitening == ALIGNED else config.well_statistic,
-                    positive_controls=config.positive_controls,
-                ),
-            )
+    if statistics in STATISTICS:
+        wells = well_profiles(parts, statistics=statistics, min_cells=config.min_cells)
+        refuse_repeated_rows(wells, what=f"{folder}: wells")
+    else:
+        seed, least = config.methods_seed, config.min_cells
+        wells = population_profiles(parts, method=statistics, seed=seed, min_cells=least)  # type: ignore[arg-type]
+    fitted = {whitening: fit_whitening(wells, recipe) for whitening, recipe in _recipes(config).items()}
+    if statistics == "mean":  # of wells; whitened means are means of whitened cells
+        of_cells = fit_within_treatments(parts, _aligned(config))
+        fitted[ALIGNED] = replace(of_cells, features=tuple(f"{feature}_mean" for feature in of_cells.features))
+    for whitening, fit in fitted.items():
+        whitened = apply_whitening(wells, fit)
+        statistic = "cells" if whitening == ALIGNED else config.well_statistic
+        treatments = treatment_profiles(whitened, statistic=statistic, positive_controls=config.positive_controls)
+        yield whitening, whitened if whitening != "none" else wells, treatments
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ made silently.
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -195,6 +195,19 @@ class Headers:
                     self._known[path] = plane.header
             headers[channel] = self._known[path]
         return headers
+
+    def add(self, known: Mapping[Path, Header]) -> None:
+        """Take headers that another process read."""
+        self._known |= known
+
+
+def readable_headers(screen: Screen) -> dict[Path, Header]:
+    """The headers of all images of a screen, without those that cannot be read."""
+    headers = Headers()
+    for _, field in screen.table.iterrows():
+        with suppress(InputError):
+            headers.of_field(screen, field)
+    return headers._known
 
 
 def _first_bytes(path: Path, *, named: str) -> bytes:

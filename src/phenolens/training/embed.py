@@ -5,7 +5,10 @@ N cells of a plate, C channels, S crop side in px, Z features.
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,8 +17,9 @@ import torch
 from anndata import AnnData
 
 from phenolens.core.errors import InputError
+from phenolens.core.files import write_h5ad
 from phenolens.core.progress import tell
-from phenolens.crops.store import normalised
+from phenolens.crops.store import CropStore, normalised
 from phenolens.models.interface import (
     Decodes,
     Drawing,
@@ -25,14 +29,17 @@ from phenolens.models.interface import (
     Representation,
     Turns,
     mean_over_turns,
+    stage_names,
 )
 from phenolens.models.layers import BatchNorm
 from phenolens.screens.screen import cell_metadata
+from phenolens.training.checkpoint import RunFolder, trained_model
 from phenolens.training.device import Compute
 
 Layer = Literal["latent", "stages"]
 MAX_COUNT = np.iinfo(np.uint16).max
 LEAST_CONTROLS = 64  # of a plate, to estimate the statistics of batch normalisation
+PLAIN = {"turns": 1, "layer": "latent"}  # the summary of embeddings without further settings
 BATCH = 512  # crops a forward pass; always the same chunks of a plate, so results do not depend on the process
 
 
@@ -205,3 +212,42 @@ def embedding_table(
         obsm=also,
         uns={"phenolens": json.dumps(about)},
     )
+
+
+@dataclass(frozen=True)
+class PlateEmbedder:
+    """Writes the embeddings of a plate; another process that it is sent to loads the model once."""
+
+    run: Path
+    crops: Path
+    folder: Path  # of the embeddings
+    about: dict[str, Any]  # what they are made from; its `summary` has `turns` and `layer`
+    where: tuple[str, str, int | None]  # device, precision, threads
+
+    def __call__(self, job: tuple[str, np.ndarray | None]) -> None:
+        """Embed a plate: its name, and the rows of the control cells whose statistics batch normalisation takes.
+
+        InputError for a model that outputs NaN.
+        """
+        model, store, compute = _loaded(self.run, self.crops, self.where, self.about["made_from"])
+        (plate, rows), summary = job, self.about["summary"]
+        crops = store.crops(plate)
+        with nullcontext() if rows is None else normalised_by(model, store.take(rows), compute=compute):
+            z = embed_crops(model, crops, compute=compute, turns=summary["turns"], layer=summary["layer"])
+        if not (z == z).all():
+            raise InputError(f'{self.run}: the model outputs NaN for cells of plate "{plate}"; train it again')
+        decoding = summary != PLAIN and isinstance(model, Decodes)
+        also = {"latent": embed_crops(model, crops, compute=compute)} if decoding else {}
+        features = model.feature_names() if summary["layer"] == "latent" else stage_names(z.shape[1])
+        cells = store.cells[(store.cells["plate"] == plate).to_numpy()]
+        table = embedding_table(z, cells, features=features, about=self.about, also=also)
+        write_h5ad(self.folder / f"{plate}.h5ad", table)
+
+
+@lru_cache(maxsize=1)  # a process embeds many plates with one model
+def _loaded(
+    run: Path, crops: Path, where: tuple[str, str, int | None], made_from: str
+) -> tuple[Representation, CropStore, Compute]:
+    device, precision, threads = where
+    compute = Compute.chosen(device=device, precision=precision, threads=threads)
+    return trained_model(RunFolder(run))[0], CropStore.open(crops), compute
