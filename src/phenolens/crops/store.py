@@ -22,6 +22,7 @@ from phenolens.core.bounds import OneOf, check
 from phenolens.core.errors import InputError
 from phenolens.core.files import write_whole
 from phenolens.core.keywords import checked
+from phenolens.crops.cells_index import MANY_PLATES, Listing, indexed, listing
 
 FORMAT = "phenolens crops"
 VERSION = 2
@@ -51,7 +52,12 @@ class CropStore:
         self.plates: tuple[str, ...] = tuple(about["plates"])
         n_crops = [about["plates"][plate]["n_crops"] for plate in self.plates]
         self._first_row = np.concatenate([[0], np.cumsum(n_crops, dtype=np.int64)])
-        self._parts = [self._mapped(plate, n) for plate, n in zip(self.plates, n_crops)]
+        self._parts: dict[int, UInt16Array] = {}
+        files = listing(folder)
+        for number, plate in enumerate(self.plates):
+            self._check_files(plate, n_crops[number], files)
+            if len(self.plates) < MANY_PLATES:
+                self._part(number)
 
     @classmethod
     @checked
@@ -82,11 +88,17 @@ class CropStore:
         pixels; empty for finished crops), the screen's COLUMNS, `is_noise` (has a flag that the crops' config leaves
         out: camera noise by default), and `flags` (its defects, as in `quality_flags`).
         """
+        names = [f"{plate}.parquet" for plate in self.plates]
+        many = len(names) >= MANY_PLATES
+        table = indexed(self.folder, names, self._plate_tables) if many else self._plate_tables()
+        return table.to_pandas(ignore_metadata=True)
+
+    def _plate_tables(self) -> pa.Table:
         tables = [_read_cells(self.folder / f"{plate}.parquet") for plate in self.plates]
         for plate, table in zip(self.plates, tables):
             if table.num_rows != self.about["plates"][plate]["n_crops"]:
                 raise _damaged(self.folder / f"{plate}.parquet", f"{table.num_rows} rows")
-        return pa.concat_tables(tables, promote_options="default").to_pandas(ignore_metadata=True)
+        return pa.concat_tables(tables, promote_options="default")
 
     def crops(self, plate: str) -> UInt16Array:
         """A plate's crops, (N, C, S, S), mapped from disk; read-only.
@@ -95,7 +107,7 @@ class CropStore:
             InputError: There is no such plate.
         """
         check("plate", plate, Annotated[str, OneOf(self.plates)])
-        return self._parts[self.plates.index(plate)]
+        return self._part(self.plates.index(plate))
 
     def take(self, rows: Iterable[int] | npt.NDArray[np.integer]) -> UInt16Array:
         """The crops of these rows of `cells`, in the given order: (n, C, S, S), a copy.
@@ -110,18 +122,33 @@ class CropStore:
         rows_in_part = wanted - self._first_row[part_numbers]
         taken = np.empty((len(wanted), len(self.channels), self.crop_px, self.crop_px), dtype=np.uint16)
         for place, (part, row) in enumerate(zip(part_numbers.tolist(), rows_in_part.tolist())):
-            taken[place] = self._parts[part][row]
+            taken[place] = (self._parts[part] if part in self._parts else self._part(part))[row]
         return taken
 
-    def _mapped(self, plate: str, n_crops: int) -> UInt16Array:
-        path = self.folder / f"{plate}.npy"
-        shape = (n_crops, len(self.channels), self.crop_px, self.crop_px)
-        if not whole_npy(path, shape):
-            raise _damaged(path, "missing" if not path.is_file() else f"{path.stat().st_size:,} bytes")
-        if not (self.folder / f"{plate}.parquet").is_file():
-            raise _damaged(self.folder / f"{plate}.parquet", "missing")
-        # a plain array over the map: slicing np.memmap costs five times as much
-        return np.empty(shape, PIXEL_TYPE) if n_crops == 0 else np.asarray(np.load(path, mmap_mode="r"))
+    def _check_files(self, plate: str, n_crops: int, files: Listing) -> None:
+        """InputError where a plate's files are missing, or its crops have another size."""
+        path, table = self.folder / f"{plate}.npy", self.folder / f"{plate}.parquet"
+        if path.name not in files:
+            raise _damaged(path, "missing")
+        if files[path.name].st_size != whole_bytes(self._shape(n_crops)):
+            raise _damaged(path, f"{files[path.name].st_size:,} bytes")
+        if table.name not in files:
+            raise _damaged(table, "missing")
+
+    def _shape(self, n_crops: int) -> tuple[int, int, int, int]:
+        return (n_crops, len(self.channels), self.crop_px, self.crop_px)
+
+    def _part(self, number: int) -> UInt16Array:
+        """The crops of the plate of this number, mapped when they are first needed."""
+        if number not in self._parts:
+            plate = self.plates[number]
+            path, shape = self.folder / f"{plate}.npy", self._shape(self.about["plates"][plate]["n_crops"])
+            if not whole_npy(path, shape):
+                raise _damaged(path, f"{path.stat().st_size:,} bytes" if path.is_file() else "missing")
+            # a plain array over the map: slicing np.memmap costs five times as much
+            mapped = np.asarray(np.load(path, mmap_mode="r")) if shape[0] else np.empty(shape, PIXEL_TYPE)
+            self._parts[number] = mapped
+        return self._parts[number]
 
 
 def normalised(crops: np.ndarray) -> np.ndarray:
@@ -173,10 +200,15 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
     return header.getvalue()
 
 
+def whole_bytes(shape: tuple[int, ...]) -> int:
+    """The length of an `.npy` of crops of this shape."""
+    return len(npy_header(shape)) + int(np.prod(shape)) * PIXEL_TYPE.itemsize
+
+
 def whole_npy(path: Path, shape: tuple[int, ...]) -> bool:
     """Whether `path` has the header and the length of an `.npy` of crops of this shape."""
     header = npy_header(shape)
-    if not path.is_file() or path.stat().st_size != len(header) + int(np.prod(shape)) * PIXEL_TYPE.itemsize:
+    if not path.is_file() or path.stat().st_size != whole_bytes(shape):
         return False
     with path.open("rb") as file:
         return file.read(len(header)) == header
