@@ -15,8 +15,9 @@ from phenolens.core.keywords import setting_types
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 OTHER_PROGRAMS = set(
-    "--all --logdir --nproc-per-node --standalone --fix --help --version --config --quiet "
-    "--verbose --extra-index-url --nthreads --nworkers --scheduler-file --ntasks --cpus-per-task --mem-per-cpu --time --exact".split()
+    "--all --logdir --nproc-per-node --standalone --fix --help --version --config --quiet --verbose "
+    "--extra-index-url --nthreads --nworkers --scheduler-file --ntasks --cpus-per-task "
+    "--mem-per-cpu --time --exact".split()
 )
 
 
