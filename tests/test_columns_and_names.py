@@ -205,6 +205,11 @@ def test_a_column_of_a_plate_map_that_may_name_the_plate_is_refused_or_named_by_
     assert len(screen_of(images, config=replace(PATTERN, plate_column=column)).wells) == 6
 
 
+def test_a_plate_map_of_other_plates_is_refused_with_the_names(images):
+    edit_csv(write_plate_map(images) / "plate_map.csv", lambda t: t.assign(plate="Plate1"))
+    assert_named(refusal(images), "plate_map.csv", "Plate1", "007", "p-2", "{plate}", "--pattern")
+
+
 def test_a_well_that_its_row_and_column_contradict_is_refused(images):
     path = write_plate_map(images) / "plate_map.csv"
     edit_csv(path, lambda t: t.assign(row=["B", 2, "3"], column=["2", "4", "11"]))
@@ -227,7 +232,7 @@ def test_controls_of_several_doses_are_named_with_their_numbers(images):
     edit_csv(write_plate_map(images) / "plate_map.csv", lambda t: t.assign(Compound="b", concentration=[0.1, 0.5, 1]))
     edit_csv(images / "plate_map.csv", lambda t: t.assign(Compound=["taxol", "taxol", "b"]))
     (note,) = [note for note in screen_of(images, config=replace(PATTERN, control=("taxol",))).notes if "taxol" in note]
-    assert_named(note, "0.1 µM (2 wells)", "0.5 µM (2 wells)", "role")
+    assert_named(note, "0.1 µM (2)", "0.5 µM (2)", "role")
 
 
 def test_mechanisms_that_are_not_known_are_counted(images):

@@ -211,7 +211,7 @@ def test_controls_of_several_doses_are_counted_in_a_table(tmp_path):
     columns = replace(NAMED, control=("DMSO", "actin0"))
     _, notes = parts_and_notes(written(wells(), tmp_path / "t.csv"), columns)
     assert "actin0" in notes
-    assert "1 µM (2 rows), 10 µM (2 rows)" in notes
+    assert "1 µM (2), 10 µM (2)" in notes
 
 
 def test_an_orderly_table_has_no_notes(tmp_path):

@@ -323,10 +323,10 @@ def _weakness(designs: pd.DataFrame) -> str:
     if weak.empty:
         return ""
     worst = weak.iloc[int(weak["smallest_p_value"].to_numpy().argmax())]
-    wells = f"{worst['n_wells']} well{'' if worst['n_wells'] == 1 else 's'}"
+    wells = f"{worst['n_wells']:.0f} well{'' if worst['n_wells'] == 1 else 's'}"
     return (
         f"For {len(weak)} of {len(designs)} no p-value below {worst['smallest_p_value']:.2g} is possible, because "
-        f"{wells} and {worst['n_control_wells']} control wells are compared: add replicates or control wells"
+        f"{wells} and {worst['n_control_wells']:.0f} control wells are compared: add replicates or control wells"
     )
 
 

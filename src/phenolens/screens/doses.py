@@ -149,11 +149,11 @@ def _parsed(text: str, decimal: str) -> tuple[float, str]:
 
 
 def doses_of_controls_note(compounds: pd.Series, concentration_um: pd.Series, *, rows: str) -> set[str]:
-    """A note on the first control compound of several concentrations, all of which are controls; else empty."""
+    """A note on the first control compound of several concentrations, with the number of each; else empty."""
     for compound, doses in concentration_um.groupby(compounds):
         n_rows = doses.value_counts().sort_index()
         if len(n_rows) > 1:
-            held = ", ".join(f"{dose:g} µM ({n:,} {rows})" for dose, n in n_rows.to_dict().items())
+            held = ", ".join(f"{dose:g} µM ({n:,})" for dose, n in n_rows.to_dict().items())
             return {
                 f"{rows} of {compound} at {len(n_rows)} concentrations are all controls: {held}; where only some are "
                 "meant, say so in a column role"
@@ -202,7 +202,7 @@ class SameDoses:
         if highest and np.median(highest) < LEAST_HIGHEST:
             notes.add(
                 f"the highest concentration of half of the compounds is below {LEAST_HIGHEST:g} µM: are they molar "
-                f"({max(highest):g} M)? Call the column conc_M, or conc_nM, or give a column unit"
+                f"(their median is {np.median(highest):g})? Call the column conc_M, or conc_nM, or give a column unit"
             )
         near = list(self._near())
         if near:

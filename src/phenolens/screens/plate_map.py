@@ -324,6 +324,12 @@ def with_plate_map(
         raise InputError(f"{source}: the table of images gives the {both[0]} too; leave it out of one of them")
     keys = ["plate", "well"] if "plate" in plate_map else ["well"]
     used = plate_map[plate_map["compound"].notna()]
+    if "plate" in keys and set(fields["plate"]).isdisjoint(used["plate"]):
+        theirs, ours = (shortened(sorted(table["plate"].dropna().unique())) for table in (used, fields))
+        raise InputError(
+            f"{source}: its plates are {theirs}, those of the images {ours}; correct the column plate, or write "
+            "{plate} in --pattern where the names of the images have it"
+        )
     joined = fields.merge(used, on=keys, how="left", indicator="found")
     without = joined[joined["found"] == "left_only"]
     there = set(map(tuple, fields[keys].to_numpy()))

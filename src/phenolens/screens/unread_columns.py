@@ -50,7 +50,7 @@ def chosen_wells(fields: pd.DataFrame, only: Sequence[str], *, source: str) -> t
         column = columns.get(name, "")
         if not column:
             raise InputError(f'--only "{text}": no column "{name}" in {source}; {nearest(name, columns)}')
-        held = sorted(set(clean_names(fields[column])))
+        held = sorted(set(clean_names(fields[column])) - {""})
         if clean_name(value) not in held:
             raise InputError(f'--only "{text}": no well of {source} has it; {nearest(value, held)}')
         wanted.setdefault(column, set()).add(clean_name(value))
