@@ -223,6 +223,13 @@ def test_a_row_and_column_that_say_what_the_well_says_are_read(images, rows, col
     assert not any("not read" in note for note in screen_of(images).notes)
 
 
+@pytest.mark.parametrize("place", [("site", "site"), (1, 1)])
+def test_the_place_of_a_field_does_not_contradict_the_well(images, place):
+    write_table(images)
+    edit_csv(images / "images.csv", lambda t: t.assign(row=t.get(place[0], place[0]), column=t.get(place[1], place[1])))
+    assert any("not read: row, column" in note for note in screen_of(images, "table", None).notes)
+
+
 def test_columns_of_another_meaning_do_not_contradict_the_well(images):
     edit_csv(write_plate_map(images) / "plate_map.csv", lambda t: t.assign(row="first", column="left"))
     assert any("not read: row, column" in note for note in screen_of(images).notes)

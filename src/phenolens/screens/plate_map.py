@@ -123,7 +123,8 @@ def _row_and_column(raw: pd.DataFrame) -> tuple[str, str] | None:
 def _are_places(raw: pd.DataFrame, at: tuple[str, str], wells: pd.Series, *, source: str) -> bool:
     """Whether two columns give the wells too, as row and column from 1 or from 0; False where they give none.
 
-    InputError where they contradict the wells.
+    InputError where they contradict the wells. Columns that differ within most wells, or are the same in most, are the
+    place of a field.
     """
 
     def well_of(pair: str, first: int) -> str | None:
@@ -133,6 +134,8 @@ def _are_places(raw: pd.DataFrame, at: tuple[str, str], wells: pd.Series, *, sou
             return None
 
     pairs = clean_names(raw[at[0]]) + " " + clean_names(raw[at[1]])
+    if (pairs.groupby(wells).nunique() > 1).mean() > 0.5 or pairs.nunique() < wells.nunique() / 2:
+        return False
     for first in (0, 1):
         by_place = pairs.map({pair: well_of(pair, first) for pair in pairs.unique()})
         other = by_place.notna() & (by_place != wells)
