@@ -72,6 +72,14 @@ def test_instruments_are_known_by_the_names_of_their_files(tmp_path, instrument)
     assert guess_layout(touched(tmp_path, names), LayoutConfig()).config.pattern == instrument
 
 
+def test_two_plates_in_one_folder_are_told_by_their_names(tmp_path):
+    """As names of ImageXpress, both would be the plate of the folder."""
+    touched(
+        tmp_path, [f"{plate}_{well}_s1_w{c}.tif" for plate in ("PlA", "PlB") for well in ("A01", "B01") for c in "12"]
+    )
+    assert guess_layout(tmp_path, LayoutConfig()).config.pattern == "{plate}_{well}_s{site}_w{channel}.tif"
+
+
 def test_names_with_running_numbers_of_wells_ask_for_the_plate(tmp_path):
     touched(tmp_path, [f"W{index:04d}F0001T0001Z001C1.tif" for index in (14, 15)])
     with pytest.raises(InputError, match="--plate-wells"):

@@ -116,18 +116,24 @@ def _by_tables(source: Path, config: LayoutConfig) -> Iterator[tuple[str, Path |
 
 def _by_names(source: Path, images: Sequence[str], *, plate_wells: int | None) -> Iterator[tuple[str, str]]:
     """Patterns of an instrument, or made from the names, that most images have; the best first."""
-    matched = {}
-    for name, instrument in INSTRUMENTS.items():
+    matched, ambiguous = {}, []
+    for name in INSTRUMENTS:
         found, _ = matching(source, images, pattern=name, plate_wells=plate_wells)
-        matched[name] = (len(found), f"names are those of {instrument.title}")
-    matched = {name: kind for name, kind in matched.items() if kind[0] > LEAST_SHARE * len(images)}
-    for name in sorted(matched, key=lambda name: -matched[name][0]):
-        yield name, matched[name][1]
+        if len(found) <= LEAST_SHARE * len(images):
+            continue
+        if found.drop(columns="path").duplicated().any():  # as of two plates in one folder
+            ambiguous.append(name)
+        else:
+            matched[name] = len(found)
+    for name in sorted(matched, key=lambda name: -matched[name]):
+        yield name, f"names are those of {INSTRUMENTS[name].title}"
     pattern = proposed_pattern(images)
     if pattern:
         found, _ = matching(source, images, pattern=pattern)
         if len(found) > LEAST_SHARE * len(images):
             yield pattern, f"{len(found):,} of {len(images):,} images match"
+    for name in ambiguous:
+        yield name, f"names are those of {INSTRUMENTS[name].title}"
 
 
 def proposed_pattern(images: Sequence[str]) -> str:
