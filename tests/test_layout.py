@@ -158,6 +158,13 @@ def test_help_scoring_and_cropping_answer_without_heavy_libraries():
     assert done.stdout.strip() == "[]"
 
 
+def test_no_command_waits_for_libraries_of_its_computation():
+    """Those that take long to load, and that no command needs for its flags, are imported where they are used."""
+    code = "import sys, phenolens.commands.model_commands; print({'sklearn', 'scipy.stats', 'skimage'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_every_public_name_can_be_loaded():
     assert [name for name in phenolens.__all__ if not hasattr(phenolens, name)] == []
 

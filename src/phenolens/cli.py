@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from phenolens.arguments import folder_first, with_file_settings
 from phenolens.core.bounds import check, expected, flag
 from phenolens.core.errors import InputError, Interrupted, RunError
 from phenolens.core.keywords import check_flags, setting_types, with_flags
-from phenolens.core.progress import duration, silent
+from phenolens.core.progress import duration, silent, tell
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,8 @@ def run_verb(verb: str, arguments: list[str], *, verbose: bool = False) -> None:
 
     if os.environ.get("NO_COLOR"):
         tyro._experimental_options["ansi_codes"] = False
-    function = inspect.unwrap(entry.function(verb))  # its own parameters, settings as dataclasses
+    with loading_shown():
+        function = inspect.unwrap(entry.function(verb))  # its own parameters, settings as dataclasses
     kinds = setting_types(function)
     arguments = folder_first(arguments, kinds, usage=entry.usage)
     from_files: dict[str, Path] = {}
@@ -293,6 +295,21 @@ def overview() -> str:
             f"Completion by the tab key: phenolens completion {'|'.join(SHELLS)}. Begin with: phenolens demo OUT",
         ]
     )
+
+
+@contextmanager
+def loading_shown() -> Iterator[None]:
+    """While it is open, say after a second which libraries are being loaded."""
+    heavy = {"torch": "PyTorch", "matplotlib": "matplotlib", "sklearn": "scikit-learn", "anndata": "anndata"}
+    waiting = threading.Timer(
+        1, lambda: tell(f"loading {', '.join(title for name, title in heavy.items() if name in sys.modules)} ...")
+    )
+    waiting.daemon = True
+    waiting.start()
+    try:
+        yield
+    finally:
+        waiting.cancel()
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from phenolens.core.errors import InputError
 
@@ -43,6 +42,8 @@ def correlations(z: np.ndarray, measured: pd.DataFrame) -> Correlations:
     Returns:
         Correlations; NaN where fewer than FEWEST cells are known, or where a column is constant.
     """
+    from scipy import stats  # slow to import, and only needed here
+
     z = np.asarray(z, float)
     values = measured.to_numpy(float)
     known = np.isfinite(values)
@@ -62,6 +63,8 @@ def correlations(z: np.ndarray, measured: pd.DataFrame) -> Correlations:
 
 def false_discovery_rates(p: np.ndarray) -> np.ndarray:
     """Benjamini and Hochberg's adjusted p-values, in the shape of p; NaN stay NaN."""
+    from scipy import stats  # slow to import, and only needed here
+
     q = np.full(p.shape, np.nan)
     known = np.isfinite(p)
     if known.any():
@@ -126,6 +129,8 @@ def traversal(z: np.ndarray, feature: int, values: np.ndarray) -> np.ndarray:
 
 def _standard_ranks(values: np.ndarray) -> np.ndarray:
     """Ranks of each column of (n, K), ties sharing their mean rank, centred, of length 1; NaN for a constant."""
+    from scipy import stats  # slow to import, and only needed here
+
     ranks = stats.rankdata(values, axis=0)
     ranks -= ranks.mean(axis=0)
     length = np.linalg.norm(ranks, axis=0)

@@ -5,13 +5,15 @@ n real and m decoded cells, D measures.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
-from sklearn.ensemble import HistGradientBoostingClassifier
 
 from phenolens.core.errors import InputError
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import HistGradientBoostingClassifier
 
 MOST_MISSING = 0.1  # of the real cells; a measure that is missing more often is left out
 FURTHEST = 10.0  # real standard deviations; values are clipped there, so that one outlier does not rule a distance
@@ -122,6 +124,8 @@ def area_under_curve(scores: np.ndarray, is_decoded: np.ndarray) -> float:
     n_real = len(is_decoded) - n_decoded
     if not n_decoded or not n_real:
         return float("nan")
+    from scipy.stats import rankdata  # slow to import, and only needed here
+
     return float((rankdata(scores)[is_decoded].sum() - n_decoded * (n_decoded + 1) / 2) / (n_decoded * n_real))
 
 
@@ -131,7 +135,9 @@ def _accuracy_and_auc(scores: np.ndarray, is_decoded: np.ndarray) -> tuple[float
     return float(np.mean(by_class)), area_under_curve(scores, is_decoded)
 
 
-def _classifier(seed: int) -> HistGradientBoostingClassifier:
+def _classifier(seed: int) -> "HistGradientBoostingClassifier":
+    from sklearn.ensemble import HistGradientBoostingClassifier  # slow to import, and only needed here
+
     return HistGradientBoostingClassifier(
         max_iter=100, max_leaf_nodes=15, min_samples_leaf=10, early_stopping=False, random_state=seed
     )

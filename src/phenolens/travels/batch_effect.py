@@ -6,7 +6,6 @@ n control cells, b batches (or plates), r dimensions of the space of their diffe
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.covariance import ledoit_wolf
 
 from phenolens.core.errors import InputError
 from phenolens.travels.trajectory import BatchShare
@@ -49,6 +48,8 @@ def batch_space(z_controls: np.ndarray, batches: np.ndarray) -> BatchSpace:
     Raises:
         InputError: values that are not finite, or no batch with two cells that differ.
     """
+    from sklearn.covariance import ledoit_wolf  # slow to import, and only needed here
+
     z = np.asarray(z_controls, float)
     if not np.isfinite(z).all():
         raise InputError(f"control cells of shape {z.shape}: expected finite values, a row per cell")

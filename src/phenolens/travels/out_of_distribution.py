@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
 
 from phenolens.core.errors import InputError
 from phenolens.morphology.medoids import sampled
@@ -87,6 +86,8 @@ def frame_scores(limits: Limits, frames: np.ndarray, reembedded: np.ndarray) -> 
 
 def nearest_cells(z: np.ndarray, cells: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows (m, n) of the cells (N, Z) nearest to each of z (m, Z), and their distances (m, n), nearest first."""
+    from sklearn.neighbors import NearestNeighbors  # slow to import, and only needed here
+
     search = NearestNeighbors(n_neighbors=min(n, len(cells)), algorithm="brute").fit(cells)
     away, rows = search.kneighbors(z.astype(cells.dtype))
     return rows, away
