@@ -5,12 +5,14 @@ The processes are forked from one that has imported everything, so that each cos
 
 import multiprocessing
 import os
-import resource
 import signal
 import sys
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+if sys.platform != "win32":
+    import resource
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(  # torch._dynamo comes with the first optimiser and takes seconds
@@ -111,3 +113,13 @@ def _send_at(moment: Moment) -> None:
                 os.kill(os.getpid(), number)
 
     sys.addaudithook(watch)
+
+
+def with_small_files() -> None:
+    """In a new process: writes beyond 40 kB fail, as on a full disk. POSIX alone."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+
+
+def peak_bytes_of_children() -> int:
+    """The most memory that a finished process used which this one started. Linux alone: others count in bytes."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 from phenolens import cli
 from phenolens.core.files import alone
 from phenolens.study import Study
+from processes import with_small_files
 
 SHORT = "--steps 4 --batch-size 4 --width 4 --latent-size 8 --threads 1 --precision float32".split()
 
@@ -422,7 +422,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, tiny_
         [*command, "--layout", "bbbc021", "--crop-px", "36"],
         capture_output=True,
         text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)),
+        preexec_fn=with_small_files,
     )
     assert done.returncode == 2
     lines = [line for line in done.stderr.splitlines() if line.strip()]

@@ -122,6 +122,19 @@ def test_heavy_libraries_are_imported_only_in_their_rooms():
     assert wrong == []
 
 
+def test_no_call_exists_on_one_system_alone():
+    modules = {"fcntl", "grp", "msvcrt", "pwd", "resource", "termios", "winreg"}
+    calls = {f"os.{name}" for name in ("fork", "geteuid", "getuid", "killpg", "setsid", "sched_getaffinity", "uname")}
+    wrong = []
+    for path in FILES:
+        alone = {module.split(".")[0] for module in imports_of(path)} & modules
+        alone |= {
+            ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
+        } & calls
+        wrong += [f"{name_of(path)}: {name}" for name in alone]
+    assert wrong == []
+
+
 def test_a_file_name_has_one_meaning():
     rooms = defaultdict(list)
     for path in FILES:

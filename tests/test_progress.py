@@ -2,6 +2,7 @@
 
 import pytest
 
+from phenolens.core.counted import counted
 from phenolens.core.progress import duration
 
 
@@ -19,3 +20,8 @@ from phenolens.core.progress import duration
 )
 def test_a_duration_has_two_units_at_most(seconds, text):
     assert duration(seconds) == text
+
+
+def test_a_number_has_its_noun_in_the_right_form():
+    assert [counted(n, "well") for n in (0, 1, 2593)] == ["0 wells", "1 well", "2,593 wells"]
+    assert counted(2, "batch", plural="batches") == "2 batches"

@@ -1,6 +1,7 @@
 """`phenolens run`: which models it trains, from which settings, and in which order."""
 
 import importlib.util
+import os
 
 import pandas as pd
 import pytest
@@ -35,6 +36,20 @@ def test_by_default_imagenet_embeds_and_a_flow_decoder_of_it_draws(tiny_screen, 
     assert find_decoding_run(study, None).name == "flow-seed0"
     assert set(pd.read_csv(study.scores_path)["model"]) == {"imagenet", "flow of imagenet-seed0", "pca"}
     assert study.report_path.exists()
+
+
+@pytest.mark.slow
+def test_a_repeated_run_keeps_its_scores_until_a_setting_or_a_run_is_new(tiny_screen, tmp_path):
+    pca = ("--model", "pca", "--latent-size", 4, "--also")
+    assert run(tmp_path / "study", tiny_screen, *pca) == 0
+    study = Study.open(tmp_path / "study")
+    os.utime(study.scores_path, (1, 1))
+    assert run(study.folder, tiny_screen, *pca) == 0
+    assert study.scores_path.stat().st_mtime == 1
+    assert run(study.folder, tiny_screen, *pca, "--headline", "whitened") == 0
+    assert study.headline["whitening"] == "whitened"
+    assert run(study.folder, tiny_screen, *pca, "--headline", "whitened", "--seed", 1) == 0
+    assert set(study.scores["seed"]) == {0, 1}
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """scPortrait's sets of single-cell images: out and in again, and in as scPortrait lays them out itself."""
 
-import resource
 import subprocess
 import sys
 
@@ -15,6 +14,7 @@ from phenolens.core.errors import InputError
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
 from phenolens.screens.config import LayoutConfig
+from processes import with_small_files
 
 CONFIG = CropConfig(crop_px=36)
 
@@ -122,7 +122,7 @@ def test_a_full_disk_is_one_line(tiny_study, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)),
+        preexec_fn=with_small_files,
     )
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1

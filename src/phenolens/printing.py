@@ -13,6 +13,7 @@ from rich.table import Table
 
 from phenolens.blinded_test.compute import assessments, results
 from phenolens.commands.score_commands import scores_folder_of
+from phenolens.core.counted import counted
 from phenolens.core.progress import tell
 from phenolens.profiles.activity import activity_sentence
 from phenolens.profiles.evaluate import Evaluation
@@ -285,8 +286,8 @@ def _from_to(numbers: Iterable[int]) -> str:
 
 def _result_lines(study: Study, row: dict[Hashable, Any]) -> list[str]:
     title = (
-        f"{row['assessment']}: {row['title']}, {row['n']} real and {row['n']} synthetic cells, "
-        f"{row['n_finished']} of {row['n_assessors']} assessors finished"
+        f"{row['assessment']}: {row['title']}, {row['n']} real and {counted(row['n'], 'synthetic cell')}, "
+        f"{row['n_finished']} of {counted(row['n_assessors'], 'assessor')} finished"
     )
     if not row["n_finished"]:
         return [title, "  no results until an assessor has judged all pictures"]

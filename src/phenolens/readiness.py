@@ -121,6 +121,16 @@ def check_scores(study: Study) -> None:
         check_scored(study, run)
 
 
+def is_scored(study: Study, runs: list[str], config: dict[str, Any]) -> bool:
+    """Whether the scores are those of these runs, up to date, and made with these settings of an EvaluateConfig."""
+    try:
+        about = scores_about(study)
+    except InputError:
+        return False
+    sources = {run: profile_source(study, run) for run in runs}
+    return about["profiles"] == sources and about["config"] == json.loads(json.dumps(config))
+
+
 def scores_about(study: Study) -> dict[str, Any]:
     """What the scores are made from: `profiles`, the source of each run's, and `config`, of an EvaluateConfig."""
     path, again = study.scores_folder / "about.json", f"run `phenolens evaluate {study.quoted}`"

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import pandas as pd
 
 from phenolens.core.bounds import check
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import alone, read_h5ad, read_json, sha256, write_json
 from phenolens.core.keywords import checked
@@ -80,7 +81,7 @@ class Study(os.PathLike[str]):
         """What is there, and what it holds."""
         try:
             store = self.crops
-            crops = f"{len(store):,} on {len(store.plates)} plates, channels {', '.join(store.channels)}"
+            crops = f"{len(store):,} on {counted(len(store.plates), 'plate')}, channels {', '.join(store.channels)}"
         except InputError:
             crops = "none"
         found = [("crops", crops), *((name, ", ".join(self._runs_in(name))) for name in STEPS if self._runs_in(name))]

@@ -13,6 +13,7 @@ from tyro.conf import Positional
 from phenolens import pipeline
 from phenolens.commands.paths import AnyPath
 from phenolens.core.bounds import Bounded, Count, Positive
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import write_whole
 from phenolens.core.keywords import flags_of, keyword_settings
@@ -90,7 +91,7 @@ def fetch(
     """
     folder, download = _download_folder(out, download)
     plates = fetch_bbbc021(folder, download)
-    tell(f"{len(plates)} plates and the tables are in {folder}")
+    tell(f"{counted(len(plates), 'plate')} and the tables are in {folder}")
     return folder
 
 
@@ -241,10 +242,10 @@ def _nuclei(checked: Checked, layout: LayoutName, checking: CheckConfig) -> list
     """How many nuclei are found in the sample; the picture of one field is written where it is asked for."""
     config, screen = checking.nuclei(layout), checked.screen
     shown = None if checking.overlay_field is None else field_of(screen, *checking.overlay_field)
-    counted = count_nuclei(screen, sample=checking.sample, config=config)
-    n = counted["n_nuclei"]
+    nuclei = count_nuclei(screen, sample=checking.sample, config=config)
+    n = nuclei["n_nuclei"]
     by = " by Cellpose" if config.by == "cellpose" else ""
-    found_in = f"channel {screen.channels[0]} of {len(n)} field{'' if len(n) == 1 else 's'}"
+    found_in = f"channel {screen.channels[0]} of {counted(len(n), 'field')}"
     count = (
         f"{n.sum():,} found{by} in {found_in}, {n.min()} to {n.max()} per field (median "
         f"{n.median():g}), for nuclei of typically {config.diameter_px:.3g} px"
@@ -254,7 +255,7 @@ def _nuclei(checked: Checked, layout: LayoutName, checking: CheckConfig) -> list
         from phenolens.plotting.quality_figures import nuclei_overlay
         from phenolens.plotting.style import png
 
-        found = found_nuclei(screen, median_field(counted) if shown is None else shown, config=config)
+        found = found_nuclei(screen, median_field(nuclei) if shown is None else shown, config=config)
         picture = png(nuclei_overlay(found.dna, found.labels, name=found.name))
         with write_whole(checking.overlay) as file:
             file.write(picture)
@@ -343,7 +344,8 @@ def crops_summary(store: CropStore) -> str:
     at_border, out = (sum(plate[name] for plate in plates) for name in ("n_at_border", "n_noise"))
     flagged = {kind: sum(plate["n_flagged"][kind] for plate in plates) for kind in FLAGS}
     return (
-        f"{len(store)} crops of {len(store.plates)} plates in {store.folder}; {at_border} cells at a border left out; "
+        f"{counted(len(store), 'crop')} of {counted(len(store.plates), 'plate')} in {store.folder}; "
+        f"{counted(at_border, 'cell')} at a border left out; "
         f"flagged: {', '.join(f'{n} {kind}' for kind, n in flagged.items())}; {out} of them are left out of training "
         "and profiles (--leave-out)"
         + "".join(f"; {n:,} {what} left out" for what, n in store.about["left_out"].items())

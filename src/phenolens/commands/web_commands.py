@@ -10,6 +10,7 @@ from phenolens.blinded_test.compute import AssessmentConfig, assessments, set_up
 from phenolens.blinded_test.database import MAX_ASSESSORS, AssessmentFile, shown_code
 from phenolens.blinded_test.statistics import power
 from phenolens.commands.paths import AnyPath
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.keywords import keyword_settings
 from phenolens.core.progress import tell
@@ -123,7 +124,7 @@ def _announce(file: AssessmentFile, n: int) -> None:
     """Say what a test with n pictures of each kind can show."""
     (half_width, detectable_d), about = power(n), file.about()
     message = (
-        f"{file.name}: {n} real and {n} synthetic cells; one assessor's pass rate will be known to about "
+        f"{file.name}: {n} real and {counted(n, 'synthetic cell')}; one assessor's pass rate will be known to about "
         f"{100 * half_width:.0f} points, and a d' of {detectable_d:.1f} differs from guessing"
     )
     if about["each_channel"]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.ndimage import uniform_filter
 
+from phenolens.core.counted import counted
 from phenolens.crops.grey_values import SAMPLE, sampled_fields
 from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import FIELD, Screen, where_of
@@ -39,8 +40,8 @@ class CentresOnPixels:
         """One line for a person."""
         few = "; too few to tell whether they fit" if self.n_cells < LEAST_CELLS else ""
         return (
-            f"{self.n_cells:,} in {self.n_fields} fields: {self.channel} is brighter there than {self.rank:.0%} of its "
-            f"pixels, at the mirrored places {self.mirrored:.0%}{few}"
+            f"{self.n_cells:,} in {counted(self.n_fields, 'field')}: {self.channel} is brighter there than "
+            f"{self.rank:.0%} of its pixels, at the mirrored places {self.mirrored:.0%}{few}"
         )
 
 

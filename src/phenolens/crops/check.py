@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.names import shortened
 from phenolens.core.progress import track
@@ -103,7 +104,7 @@ def _without_treatments(
         ("layout", layout),
         ("plates", f"{table['plate'].nunique()}: {shortened(sorted(table['plate'].unique()))}"),
         ("wells", f"{len(wells)}: {shortened(sorted(wells['well'].unique()))}"),
-        ("sites", f"{_range(table.groupby(['plate', 'well']).size())} a well, {len(table):,} fields in all"),
+        ("sites", f"{_range(table.groupby(['plate', 'well']).size())} a well, {counted(len(table), 'field')} in all"),
         ("channels", ", ".join(screen.channels)),
         *_sampled_images(opened, sample=sample, config=config, of_cells=""),
         *_copies(screen),
@@ -123,14 +124,17 @@ def _contents(screen: Screen, images: Rows) -> tuple[Rows, Rows]:
     known = treatments["moa"].notna()
     n_compounds = treatments["compound"].nunique()
     there = [
-        ("plates", f"{table['plate'].nunique()} in {table['batch'].nunique()} batches"),
+        ("plates", f"{table['plate'].nunique()} in {counted(table['batch'].nunique(), 'batch', plural='batches')}"),
         ("wells", f"{len(wells)}: " + ", ".join(f"{n} {role}" for role, n in by_role.items())),
-        ("sites", f"{_range(sites)} a well, {len(table):,} fields in all"),
+        ("sites", f"{_range(sites)} a well, {counted(len(table), 'field')} in all"),
         ("channels", ", ".join(screen.channels)),
         *images,
         ("controls", ", ".join(map(str, controls))),
-        ("compounds", f"{n_compounds} in {len(treatments)} treatments (compound at a concentration)"),
-        ("mechanisms", f"{treatments['moa'].nunique()}, known for {int(known.sum())} of {len(treatments)} treatments"),
+        ("compounds", f"{n_compounds} in {counted(len(treatments), 'treatment')} (compound at a concentration)"),
+        (
+            "mechanisms",
+            f"{treatments['moa'].nunique()}, known for {int(known.sum())} of {counted(len(treatments), 'treatment')}",
+        ),
     ]
     has_control = (wells["role"] == "control").groupby(wells["plate"]).any()
     missing = {
@@ -182,14 +186,16 @@ def _sampled_images(source: Source, *, sample: int, config: LayoutConfig, of_cel
     height, width = headers[0][screen.channels[0]].shape
     images = (
         f"{height} x {width} px (height x width), {types}; full scale {scale}, the brightest pixel has "
-        f"{bright.max():,.0f}, the darkest {dark.min():,.0f} (read: {len(fields)} of {len(screen.table):,} fields)"
+        f"{bright.max():,.0f}, the darkest {dark.min():,.0f} (read: {len(fields)} of "
+        f"{counted(len(screen.table), 'field')})"
     )
     found = [("images", images), ("quality", _quality(screen, fields, rows))]
     centres = None if held is None else held.result()
     if centres is not None and centres.problem:
         raise InputError(
             f"{of_cells}: the centres do not fit the images: {centres.problem}; {centres.n_cells:,} in "
-            f"{centres.n_fields} fields were compared. Correct the columns of y (row) and x (column), or the sites"
+            f"{counted(centres.n_fields, 'field')} compared. Correct the columns of y (row) and x (column), or the "
+            "sites"
         )
     return found if centres is None else [*found, ("centres", str(centres))]
 
@@ -215,7 +221,7 @@ def _quality(screen: Screen, fields: pd.DataFrame, rows: list[dict[str, float | 
         if why
     ]
     more = [f"and {len(flagged) - MOST_NAMED} more"] if len(flagged) > MOST_NAMED else []
-    count = f"{len(fields)} field{'' if len(fields) == 1 else 's'} checked, {len(flagged) or 'none'} flagged"
+    count = f"{counted(len(fields), 'field')} checked, {len(flagged) or 'none'} flagged"
     return "\n".join([f"{count}:", *flagged[:MOST_NAMED], *more]) if flagged else count
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from phenolens.core.bounds import Count, Seed
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 from phenolens.profiles.average_precision import mean_by_group, ranking_precision
@@ -323,7 +324,7 @@ def _weakness(designs: pd.DataFrame) -> str:
     if weak.empty:
         return ""
     worst = weak.iloc[int(weak["smallest_p_value"].to_numpy().argmax())]
-    wells = f"{worst['n_wells']:.0f} well{'' if worst['n_wells'] == 1 else 's'}"
+    wells = counted(int(worst["n_wells"]), "well")
     return (
         f"For {len(weak)} of {len(designs)} no p-value below {worst['smallest_p_value']:.2g} is possible, because "
         f"{wells} and {worst['n_control_wells']:.0f} control wells are compared: add replicates or control wells"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import pandas as pd
 
 from phenolens.core.bounds import Bounded, Count, Seed
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.names import shortened
 from phenolens.core.progress import tell, track
@@ -292,7 +293,7 @@ def _report(table: ForeignTable, profiles: Profiles) -> None:
     treated = set(obs.loc[obs[METADATA["role"]] != "control", METADATA["treatment"]])
     features = profiles.whitening.features
     tell(
-        f"{profiles.whitened.n_obs:,} {'treatments' if profiles.rows == 'treatments' else 'wells'} "
-        f"({', '.join(f'{n:,} {name}' for name, n in role.items())}), {len(treated):,} treatments, "
-        f"{len(features):,} features ({shortened(features, 3)})"
+        f"{counted(profiles.whitened.n_obs, 'treatment' if profiles.rows == 'treatments' else 'well')} "
+        f"({', '.join(f'{n:,} {name}' for name, n in role.items())}), {counted(len(treated), 'treatment')}, "
+        f"{counted(len(features), 'feature')} ({shortened(features, 3)})"
     )

@@ -16,7 +16,7 @@ import tifffile
 
 from phenolens.core import files
 from phenolens.core.errors import InputError
-from phenolens.core.progress import track
+from phenolens.core.progress import tell, track
 from phenolens.core.workers import AtOnce, done_by_workers
 from phenolens.screens.bbbc021 import IMAGE_TABLE, LABEL_TABLE
 from phenolens.screens.centres import NUCLEI_TABLE
@@ -52,7 +52,9 @@ def simulate(out: Path, config: SimulateConfig, *, processes: int = 1) -> None:
     out = Path(out)
     design = fields(config)
     content = {"phenolens": "simulated screen", "drawing": DRAWING, "config": dataclasses.asdict(config)}
-    check_folder(out, config, design, content=content)
+    if check_folder(out, config, design, content=content):
+        tell(f"{out}: this simulated screen is complete")
+        return
     files.write_json(out / CONFIG_FILE, content)
     wells = [group for _, group in design.groupby(["plate", "well"], sort=False)]
     with closing(done_by_workers(partial(draw_well, out, config), wells, AtOnce(processes))) as truths:
@@ -89,10 +91,10 @@ def label_csv(config: SimulateConfig) -> str:
     return "\n".join(['"compound",concentration,"moa"', *lines]) + "\n"
 
 
-def check_folder(out: Path, config: SimulateConfig, design: pd.DataFrame, *, content: dict[str, Any]) -> None:
-    """Raise InputError unless `out` is new, empty or holds only files of the same simulation."""
+def check_folder(out: Path, config: SimulateConfig, design: pd.DataFrame, *, content: dict[str, Any]) -> bool:
+    """Whether `out` holds the whole simulation; InputError unless it is new, empty or holds only files of it."""
     if not out.exists():
-        return
+        return False
     if not out.is_dir():
         raise InputError(f"{out} is a file; expected a new or empty folder for the simulated screen.")
     tables = (IMAGE_TABLE, LABEL_TABLE, NUCLEI_TABLE, TRUTH_TABLE, CONFIG_FILE)
@@ -101,6 +103,7 @@ def check_folder(out: Path, config: SimulateConfig, design: pd.DataFrame, *, con
         for plate, well, site in zip(design["plate"], design["well"], design["site"], strict=True)
         for channel in CHANNELS
     }
+    whole = frozenset(expected)
     expected |= {path.with_name(f".{path.name}.partial") for path in expected}
     folders = {out / plate for plate in design["plate"].unique()}
     for path in sorted(out.rglob("*")):
@@ -111,12 +114,13 @@ def check_folder(out: Path, config: SimulateConfig, design: pd.DataFrame, *, con
             )
     found = sorted(path for path in out.rglob("*") if path.is_file() and not path.name.endswith(".partial"))
     if not found:
-        return
+        return False
     if not (out / CONFIG_FILE).exists() or json.loads((out / CONFIG_FILE).read_text()) != content:
         raise InputError(
             f"{out}: not empty, and its {CONFIG_FILE} is missing or has other settings; "
             "give the same settings to resume, or a new or empty folder. Nothing was changed."
         )
+    return set(found) == whole
 
 
 def draw_well(out: Path, config: SimulateConfig, well: pd.DataFrame) -> pd.DataFrame:

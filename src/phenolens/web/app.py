@@ -9,6 +9,7 @@ from threading import Thread
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell
 from phenolens.profiles.score_table import COLUMN_TITLES, score_rows
@@ -59,7 +60,8 @@ def prepare(app: PageApp) -> None:
         run = view.run("")
         progress = view.models().get(run, {})
         n_treatments, n_plates = len(cells.catalogue.treatments), len(cells.store.plates)
-        tell(f"{len(cells.store):,} cells of {n_treatments} treatments on {n_plates} plates")
+        on = f"{counted(n_treatments, 'treatment')} on {counted(n_plates, 'plate')}"
+        tell(f"{counted(len(cells.store), 'cell')} of {on}")
         for path in view.damaged():
             tell(f"{path}: damaged; run `phenolens embed {view.study.quoted}`")
         if progress.get("embedded"):
