@@ -132,7 +132,7 @@ def outcome(verb: str, arguments: list[str], *, verbose: bool = False) -> tuple[
             traceback.print_exc()
         if isinstance(error, OSError):
             return 2, _system_message(error)
-        return (1 if isinstance(error, RunError) else 130 if isinstance(error, Interrupted) else 2), str(error)
+        return (130 if isinstance(error, Interrupted) else 1 if isinstance(error, RunError) else 2), str(error)
     return 0, ""
 
 
