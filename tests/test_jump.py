@@ -154,6 +154,7 @@ def test_from_address_to_report_by_one_command(bucket, drawn, tmp_path):
     settings = {"layout": "jump", "anonymous": True, "cache": tmp_path / "cache", **TARGET}
     checked = ph.check(f"{address}/workspace/load_data_csv", plate_map=f"{address}/metadata", sample=1, **settings)
     assert "--layout jump" in checked.attrs["next"]
+    assert "--illumination given" in checked.attrs["next"]
     study = ph.run(
         tmp_path / "study",
         source=f"{address}/workspace/load_data_csv",

@@ -31,6 +31,7 @@ from phenolens.screens.bbbc021 import PLATE
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.download import FetchConfig, fetch_bbbc021
 from phenolens.screens.guess_layout import Guess, guess_layout
+from phenolens.screens.jump import ILLUMINATION
 from phenolens.screens.layouts import LAYOUTS
 from phenolens.screens.plate_map import write_template
 from phenolens.screens.remote import local_source, shown
@@ -277,6 +278,8 @@ def _next_command(
         return f"{shlex.join([*again, '--plate-map', str(checking.template)])} (fill it in first)"
     if checking.skip_missing:
         command.append("--skip-missing")
+    if any(name.startswith(ILLUMINATION) for name in map(str, checked.screen.table)):
+        command += ["--illumination", "given"]
     if checking.cells != "auto":
         command += ["--cells", checking.cells]
     if checked.has_cells and checking.cells == "auto":

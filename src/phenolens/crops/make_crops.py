@@ -22,6 +22,7 @@ from phenolens.crops.prepare_plate import NUCLEI_FOLDER, check_enough_fields, fo
 from phenolens.crops.source import FieldCutter, Source, fits_inside, open_source
 from phenolens.crops.store import CropStore, read_about
 from phenolens.screens.config import OF_DOWNLOADS, LayoutConfig
+from phenolens.screens.jump import ILLUMINATION
 from phenolens.screens.layouts import centres_path, layout_named
 from phenolens.screens.screen import COLUMNS, FIELD, Screen, treatment_name, where_of
 
@@ -64,6 +65,10 @@ def make_crops(
     )
     for note in opened.screen.notes:
         tell(f"note: {note}")
+    if config.illumination == "as it is" and any(
+        name.startswith(ILLUMINATION) for name in map(str, opened.screen.table)
+    ):
+        tell("note: the source has illumination functions, which are not used; --illumination given divides by them")
     held = hold_centres(opened.screen, opened.cells) if kind.has_fields and opened.cells is not None else None
     if held is not None and held.problem:
         tell(f"note: the centres may not fit the images: {held.problem}; see phenolens check")
