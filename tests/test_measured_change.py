@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from phenolens.morphology.two_sample_test import LEAST_COMPARED
-from phenolens.travels.measured_change import change_table, population_test, without_squares
-from phenolens.travels.own_controls import own_controls
+from phenolens.runs.own_controls import own_controls
+from phenolens.runs.real_change import without_squares
+from phenolens.travels.measured_change import change_table, population_test
 
 
 def cells_on(*plates):

@@ -21,6 +21,7 @@ from phenolens.plotting.quality_figures import flagged_crops
 from phenolens.plotting.style import caption_of, png
 from phenolens.profiles.score_table import SCORE_COLUMNS, TABLE_1, outside_table, score_rows, verdict_sentence
 from phenolens.reports import compute
+from phenolens.reports.compounds import CompoundRow
 from phenolens.reports.crop_quality import CropQuality
 from phenolens.reports.page import ReportContents, report_html
 from phenolens.screens.screen import treatment_name
@@ -190,8 +191,8 @@ def test_the_page_shows_everything_it_was_given(full):
 
 def test_the_sections_are_in_order_and_linked_by_their_titles(full):
     order = (
-        "activity cells travel scores confusion neighbours wrong reconstructions realism run learning quality "
-        "whitening left-out repeat glossary"
+        "activity travel scores confusion neighbours wrong cells reconstructions realism quality left-out whitening "
+        "run learning repeat glossary"
     )
     page = Page(report_html(full))
     assert " ".join(section["id"] for section in page.every("section")) == order
@@ -199,6 +200,29 @@ def test_the_sections_are_in_order_and_linked_by_their_titles(full):
     assert links == [f"#{name}" for name in order.split()]
     titles = re.findall(r'<a href="#[^"]*">([^<]*)</a>', report_html(full))
     assert titles == re.findall(r"<h2>([^<]*)</h2>", report_html(full))
+
+
+def compound_row(**given) -> CompoundRow:
+    row = {"treatment": "taxol@3", "label": "taxol <3> µM", "moa": "Stabilizers", "n_wells": 4, "distance": 3.25}
+    row |= {"p_value": 0.002, "active": True, "cells": 0.42, "cells_p_value": 0.01, "no_changes": "", "picture": dot()}
+    row |= {"changes": [("nucleus area, px²", -1.25)], "doses": [("taxol 1 µM", 1.5), ("taxol 3 µM", 3.25)]}
+    row |= {"curve": [(6.0, 30.0), (114.0, 6.0)], "chance_y": 40.0}
+    return CompoundRow(**row | given)
+
+
+def test_a_compound_has_its_cells_counts_changes_and_doses_and_leads_to_its_interpolation():
+    table = pd.DataFrame({"treatment": ["taxol@3"], "distance": [3.25]})
+    rows = [compound_row(), compound_row(treatment="b@1", changes=[], no_changes="none is clear")]
+    page = Page(report_html(contents(activity=table, compounds=rows, interpolated=["taxol@3"], interpolations=[dot()])))
+    for words in ("taxol <3> µM", "3.25", "0.002", "42 % of controls", "−1.2 nucleus area, px²", "none is clear"):
+        assert words in page.text
+    assert {"href": "#travel-1"} in page.every("a")
+    assert {"id": "travel-1"} in page.every("div")
+
+
+def test_a_simulated_screen_is_called_so():
+    assert "simulate" not in Page(report_html(contents())).text
+    assert "phenolens simulate" in Page(report_html(contents(is_simulated=True))).text
 
 
 def test_realism_has_a_row_for_each_set_of_images_and_its_notes(full):
@@ -275,7 +299,7 @@ def test_a_saved_picture_is_shown_as_it_is():
         png(confusion_matrix(pd.DataFrame([[1]], index=["a"], columns=["a"]), "t")), "its <caption>", 'an "alt"'
     )
     page = Page(report_html(contents(cells=picture)))
-    image = page.every("img")[0]
+    (image,) = (one for one in page.every("img") if one["alt"] == 'an "alt"')
     assert image["alt"] == 'an "alt"'
     assert image["src"] == "data:image/png;base64," + base64.b64encode(picture.png).decode()
     assert "its <caption>" in page.text
@@ -395,6 +419,7 @@ def test_the_report_is_made_of_real_cells(real_data):
     images = np.load(real_data / "bbbc021" / "crops" / "crops.npz")["images"][:12].transpose(0, 3, 1, 2).astype(float)
     crops = images / images.max(axis=(2, 3), keepdims=True)
     figure = contact_sheet([crops[:6], crops[6:]], ["first", "second"], channels=("DAPI", "actin", "tubulin"))
-    image = Page(report_html(contents(cells=figure))).every("img")[0]
+    images = Page(report_html(contents(cells=figure))).every("img")
+    (image,) = (one for one in images if "12 real cells" in one["alt"])
     assert "12 real cells" in image["alt"]
     assert "first; second" in image["alt"]

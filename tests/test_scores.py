@@ -83,11 +83,14 @@ def test_the_headline_is_that_asked_for_and_the_whitened_means_in_studies_of_old
     assert study.headline == HEADLINE | {"whitening": "zscore"}
     np.testing.assert_array_equal(study.profiles(RUN).X, study.profiles(RUN, whitening="zscore").X)
     assert "z-scored" in verdict_of(study, RUN, study.scores)
-    (figure,) = study.scores_folder.glob("*/confusion_NSC_*.png")
-    assert figure.stem == "confusion_NSC_mean_zscore"
-    about = study.scores_folder / "about.json"
-    about.write_text(json.dumps({"profiles": {}, "config": {"protocols": []}}))
-    assert study.headline == HEADLINE | {"whitening": "whitened"}
+
+
+def test_the_verdict_names_a_model_that_scores_higher_and_no_other(study):
+    own = study.scores
+    higher, lower = (own.assign(model="vaeplus", accuracy=accuracy) for accuracy in (1.0, 0.0))
+    assert own["accuracy"].max() < 1
+    assert "VAE+" in verdict_of(study, RUN, pd.concat([own, higher]))
+    assert "VAE+" not in verdict_of(study, RUN, pd.concat([own, lower]))
 
 
 def test_a_table_has_no_headline_to_choose(study, tmp_path, capsys):

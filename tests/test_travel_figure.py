@@ -121,7 +121,14 @@ def test_a_frame_that_leaves_the_data_is_marked_without_colour_and_counted_in_th
     assert "1 of 3 frames" in alt_of(figure)
     inside = replace(trajectory, frames=trajectory.frames.assign(flag="", far=0.5))
     assert FLAG not in " ".join(words_in(travel_strip(inside)))
-    assert "No frame" in caption_of(travel_strip(inside))
+    assert "distribution" not in caption_of(travel_strip(inside))
+
+
+def test_cells_of_a_simulated_screen_are_called_simulated(trajectory):
+    simulated = replace(trajectory, is_simulated=True)
+    shown = " ".join(words_in(travel_strip(simulated)))
+    assert (shown.count("simulated") >= 4, "DMSO, real" in shown) == (True, False)
+    assert "simulated" in caption_of(travel_strip(simulated))
 
 
 def test_a_strip_shows_every_cell_and_a_difference_map_a_channel(trajectory):

@@ -21,6 +21,7 @@ from phenolens.crops.nuclei import load_cellpose
 from phenolens.crops.prepare_plate import NUCLEI_FOLDER, check_enough_fields, found_centres, plate_illuminations
 from phenolens.crops.source import FieldCutter, Source, fits_inside, open_source
 from phenolens.crops.store import CropStore, read_about
+from phenolens.screens.bbbc021 import SIMULATION_FILE
 from phenolens.screens.config import OF_DOWNLOADS, LayoutConfig
 from phenolens.screens.jump import ILLUMINATION
 from phenolens.screens.layouts import centres_path, layout_named
@@ -75,6 +76,8 @@ def make_crops(
     if not opened.screen.table["moa"].notna().any():
         config = replace(config, treatments="all")  # which gives the same crops
     origin: dict[str, Any] = {"layout": layout, "reading": _changed(reading)}
+    if (Path(source) / SIMULATION_FILE).is_file():
+        origin["simulated"] = True
     if opened.missing_chunks is not None:
         tell(f"note: {opened.missing_chunks}")
         origin["chunks_not_on_disk"] = opened.missing_chunks.n

@@ -77,6 +77,11 @@ class CropStore:
             raise InputError(f"{folder}: the crops were not finished; run the same `phenolens crop` again to resume")
         return cls(folder, about, identity=identity_of(folder))
 
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the cells were drawn by `phenolens simulate` and not imaged."""
+        return bool(self.about.get("source", {}).get("simulated"))
+
     def __len__(self) -> int:
         return int(self._first_row[-1])
 

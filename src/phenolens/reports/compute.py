@@ -33,6 +33,7 @@ from phenolens.profiles.profiles import metadata
 from phenolens.profiles.score_table import is_bbbc021
 from phenolens.profiles.whitening_certificate import Certificate
 from phenolens.readiness import check_scores, default_run, scores_about, steps_done
+from phenolens.reports.compounds import compound_rows
 from phenolens.reports.crop_quality import crop_quality, excluded_crops
 from phenolens.reports.nearest_neighbours import neighbour_pairs
 from phenolens.reports.page import ReportContents, report_html
@@ -62,7 +63,7 @@ ACTIVITY_COLUMNS = {
     "cells": "cells / controls' cells",
     "cells_p_value": "its p",
 }
-MOST_STRIPS = 6  # interpolations where no compound is named
+MOST_STRIPS = 3  # interpolations where no compound is named
 WRONG_COLUMNS = {
     "treatment": "treatment",
     "moa": "its mechanism",
@@ -77,7 +78,7 @@ class ReportConfig(Bounded):
     """What the report shows."""
 
     run: str | None = None  # the run that is pictured; left out: the first flow decoder, else VAE+, VAE, AE
-    compounds: tuple[str, ...] = ()  # to interpolate to, or COMPOUND@DOSE; left out: the strongest of six mechanisms
+    compounds: tuple[str, ...] = ()  # to interpolate to, or COMPOUND@DOSE; left out: the strongest of three mechanisms
     shown_cells: Count = 8  # cells in a row of pictures
     frames: Annotated[int, Bounds(ge=2)] = 7  # of an interpolation
     picture_seed: Seed = 0  # chooses the cells that are shown
@@ -114,6 +115,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
         confusion=_confusion_matrices(study, run),
         treatment_map=_map(profiles, wells),
         activity=None if active is None else _activity(active),
+        compounds=[] if active is None else compound_rows(active, store, cells.catalogue, seed=config.picture_seed),
         activity_sentence="" if active is None else activity_sentence(active),
         comparison=None if compared is None else shown_scores(compared.scores),
         absent=list(scores_about(study).get("absent", {}).values()),
@@ -137,6 +139,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
             report=flags_of(asdict(config), asdict(ReportConfig())),
         ),
         study=shlex.quote(study.folder.resolve().name),
+        is_simulated=store.is_simulated,
     )
     write_text(study.report_path, report_html(contents))
 
@@ -226,8 +229,10 @@ def _decoded_pictures(
         return {}
     decoder = decoding[-1]
     cells = cells if decoder.name == run else embedded_cells(study, decoder.name)
+    chosen = config.compounds or tuple(cells.strongest_treatments()[:MOST_STRIPS])
     return {
-        "interpolations": interpolation_strips(decoder, cells, compounds=config.compounds, frames=config.frames),
+        "interpolated": chosen,
+        "interpolations": interpolation_strips(decoder, cells, compounds=chosen, frames=config.frames),
         "reconstructions": draw_reconstructions(
             store, decoding, FigureConfig(shown_cells=config.shown_cells, picture_seed=config.picture_seed)
         ),
@@ -272,9 +277,8 @@ def interpolation_strips(
         InputError: If a named compound has no cells.
     """
     traveller = Traveller(run, cells)
-    chosen = compounds or cells.strongest_treatments()[:MOST_STRIPS]
     strips: list[Picture] = []
-    for treatment in track(chosen, f"interpolations by {run.name}", total=len(chosen)):
+    for treatment in track(compounds, f"interpolations by {run.name}", total=len(compounds)):
         strips += map(travel_strip, traveller.travel(TravelConfig(to=treatment, frames=frames, moved_cells=FEW_MOVED)))
     return strips
 

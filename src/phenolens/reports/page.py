@@ -12,7 +12,8 @@ import pandas as pd
 from phenolens.image_realism.saved import HEADINGS, SavedRealism, realism_rows
 from phenolens.plotting.page import Picture, SavedPicture, inline_pictures, render_page
 from phenolens.profiles.score_table import COLUMN_TITLES, OTHERS, first_whitening, outside_table, score_rows
-from phenolens.reports import crop_quality
+from phenolens.reports import compounds, crop_quality
+from phenolens.reports.compounds import CompoundRow
 
 TEMPLATES = Path(__file__).parent / "templates"
 FULL_BBBC021_CROPS = 488_396  # the public crop set, to say how much of it a study holds
@@ -33,7 +34,9 @@ class ReportContents:
     excluded: pd.DataFrame  # a row per kind: what, how many, why
     commands: Sequence[str]  # that repeat all this, in order
     study: str  # the study's folder, as in the commands
+    is_simulated: bool = False  # whether the cells were drawn by `phenolens simulate`
     activity: pd.DataFrame | None = None  # a row per treatment, the most different from the controls first
+    compounds: Sequence[CompoundRow] = ()  # the strongest first
     activity_sentence: str = ""
     absent: Sequence[str] = ()  # why a score is not there
     comparison: Mapping[str, pd.DataFrame] | None = None  # of models: protocol -> a row per model
@@ -42,6 +45,7 @@ class ReportContents:
     neighbours: Picture | None = None  # nearest-neighbour pairs
     wrong: pd.DataFrame | None = None  # a row per treatment whose neighbour has another mechanism
     interpolations: Sequence[Picture] | None = None
+    interpolated: Sequence[str] = ()  # the treatment of each
     reconstructions: Picture | None = None
     realism: SavedRealism | None = None
     learning_curves: Sequence[Picture] | None = None
@@ -67,6 +71,8 @@ def report_html(contents: ReportContents) -> str:
         realism_rows=realism_rows(realism.table) if realism else [],
         realism_headings=HEADINGS,
         limits=crop_quality,
+        curve=compounds,
+        compounds=[(row, inline_pictures(row.picture)[0]) for row in contents.compounds],
         pictures={
             "confusion": inline_pictures(contents.confusion),
             "map": inline_pictures(contents.treatment_map),

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from phenolens.core.errors import InputError
+from phenolens.models import model_title
 from phenolens.profiles.activity import activity_sentence
 from phenolens.profiles.score_table import not_counted_sentence, verdict_sentence
 from phenolens.profiles.scores_folder import read_queries
@@ -44,8 +45,21 @@ def verdict_of(study: Study, run: str, scores: pd.DataFrame) -> str:
         return "" if activity is None else f"{activity_sentence(activity)} Profiles: {profiles}."
     queries = queries_of(study, run)
     left_out = "" if queries is None or "reason" not in queries else not_counted_sentence(queries)
-    sentences = (verdict_sentence(headline, **chance_of(study, run)), left_out and f"{left_out}.")
+    sentences = (
+        verdict_sentence(headline, **chance_of(study, run)),
+        _better(scores, headline, wanted=study.headline),
+        left_out and f"{left_out}.",
+    )
     return f"{' '.join(filter(None, sentences))} Profiles: {profiles}."
+
+
+def _better(scores: pd.DataFrame, headline: pd.DataFrame, *, wanted: dict[str, str]) -> str:
+    """The model with a higher headline score than this run, if there is one, as a sentence."""
+    same = scores[np.logical_and.reduce([scores[key] == value for key, value in wanted.items()])]
+    accuracy = same.groupby("model")["accuracy"].mean()
+    if accuracy.empty or not accuracy.max() > headline["accuracy"].mean():
+        return ""
+    return f"{model_title(str(accuracy.idxmax()))} scores higher on the same cells: {100 * accuracy.max():.1f} %."
 
 
 def activity_of(study: Study, run: str) -> pd.DataFrame | None:

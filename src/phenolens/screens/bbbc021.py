@@ -36,6 +36,7 @@ from phenolens.screens.screen import (
 )
 from phenolens.screens.unread_columns import UNREAD, unread_notes
 
+SIMULATION_FILE = "simulation.json"  # in the folder of a simulated screen: its settings
 IMAGE_TABLE = "BBBC021_v1_image.csv"
 LABEL_TABLE = "BBBC021_v1_moa.csv"
 CHANNELS = {"DNA": "DAPI", "tubulin": "Tubulin", "actin": "Actin"}  # our name: the word in the column names

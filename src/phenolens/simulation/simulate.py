@@ -18,7 +18,7 @@ from phenolens.core import files
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell, track
 from phenolens.core.workers import AtOnce, done_by_workers
-from phenolens.screens.bbbc021 import IMAGE_TABLE, LABEL_TABLE
+from phenolens.screens.bbbc021 import IMAGE_TABLE, LABEL_TABLE, SIMULATION_FILE
 from phenolens.screens.centres import NUCLEI_TABLE
 from phenolens.simulation.microscope import PlateOptics, acquire, draw_cells, plate_optics
 from phenolens.simulation.phenotypes import sample_cells
@@ -32,7 +32,7 @@ from phenolens.simulation.screen_design import (
     targets,
 )
 
-TRUTH_TABLE, CONFIG_FILE = "truth.parquet", "simulation.json"
+TRUTH_TABLE, CONFIG_FILE = "truth.parquet", SIMULATION_FILE
 DRAWING = 1  # version of the rendering: increase it when the same settings give different images
 
 

@@ -23,11 +23,12 @@ from phenolens.runs.latent_path import (
     row_cosines,
     through,
 )
+from phenolens.runs.own_controls import OwnControls, own_controls
+from phenolens.runs.real_change import without_squares
 from phenolens.study import Study
 from phenolens.travels.batch_effect import BatchSpace, batch_space
-from phenolens.travels.measured_change import MeasuredChange, change_table, population_test, without_squares
+from phenolens.travels.measured_change import MeasuredChange, change_table, population_test
 from phenolens.travels.out_of_distribution import SAMPLE, FrameScores, Limits, fit_limits, frame_scores, nearest_cells
-from phenolens.travels.own_controls import OwnControls, own_controls
 from phenolens.travels.trajectory import Measured, Population, RealCell, Trajectory, TravelConfig
 
 PRECISION = "float32"  # as the embeddings: figures must not depend on the processor
@@ -177,6 +178,7 @@ class Traveller:
         )
         return Trajectory(
             run=self.run.name,
+            is_simulated=self.run.store.is_simulated,
             model=self.run.title,
             way=config.way,
             beyond=config.beyond,

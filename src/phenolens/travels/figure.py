@@ -161,14 +161,14 @@ def _changes(trajectory: Trajectory, name: str) -> str:
 
 def _put_frames(sheet: _Sheet, trajectory: Trajectory, contrast: Contrast) -> None:
     title: dict[str, Any] = {"va": "bottom", "fontsize": 9, "fontweight": "bold"}
-    sheet.axes.text(sheet.start_x, 0.18, f"{trajectory.start.label}, real", ha="left", **title)
-    sheet.axes.text(STRIP_WIDTH_IN, 0.18, f"{destination(trajectory)}, real", ha="right", **title)
+    sheet.axes.text(sheet.start_x, 0.18, f"{trajectory.start.label}, {trajectory.origin}", ha="left", **title)
+    sheet.axes.text(STRIP_WIDTH_IN, 0.18, f"{destination(trajectory)}, {trajectory.origin}", ha="right", **title)
     sheet.y = 0.22
     sheet.picture(sheet.start_x, cell_image(trajectory.start.crop, contrast))
     for x, picture, flag in zip(sheet.frames_x, trajectory.pictures, trajectory.frames["flag"]):
         sheet.picture(x, cell_image(picture, contrast), flagged=bool(flag))
     sheet.picture(sheet.target_x, cell_image(trajectory.target.crop, contrast))
-    sheet.name(f"decoded by {trajectory.model}, between two real cells", middle=sheet.y + sheet.side / 2)
+    sheet.name(f"decoded by {trajectory.model}, between two {trajectory.origin} cells", middle=sheet.y + sheet.side / 2)
     sheet.y += sheet.side + 0.05
     for place, channel in enumerate(contrast.channels if contrast.has_hidden else ()):
         alone = contrast.of_channels(place)
@@ -193,7 +193,9 @@ def _put_numbers(sheet: _Sheet, name: str, values: Sequence[str]) -> None:
 
 def _put_nearest(sheet: _Sheet, trajectory: Trajectory, contrast: Contrast) -> None:
     sheet.y += 0.08
-    sheet.name("the real cell nearest to each frame, and its treatment", middle=sheet.y + sheet.side / 2)
+    sheet.name(
+        f"the {trajectory.origin} cell nearest to each frame, and its treatment", middle=sheet.y + sheet.side / 2
+    )
     labels = [_short(cell.label, sheet.side) for cell in trajectory.nearest]
     for x, cell, label in zip(sheet.frames_x, trajectory.nearest, labels):
         sheet.picture(x, cell_image(cell.crop, contrast))

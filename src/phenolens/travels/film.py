@@ -80,8 +80,8 @@ def film_frames(trajectory: Trajectory, *, contrast: Contrast | None = None) -> 
         small_top = top + (SIDE_IN - SMALL_IN) / 2
 
         sides = (
-            (0.2, trajectory.start.crop, "real start"),
-            (WIDTH_IN - 0.2 - SMALL_IN, trajectory.target.crop, "real target"),
+            (0.2, trajectory.start.crop, f"{trajectory.origin} start"),
+            (WIDTH_IN - 0.2 - SMALL_IN, trajectory.target.crop, f"{trajectory.origin} target"),
         )
         for x, crop, label in sides:
             _put(axes, cell_image(crop, contrast), x, small_top, SMALL_IN)
@@ -116,7 +116,7 @@ def frame_lines(trajectory: Trajectory, number: int) -> list[str]:
     if trajectory.measured is not None:
         for name in trajectory.shown_measures(N_MEASURES):
             lines.append(f"{describe(name)}: {in_three_digits(trajectory.measured.frames[name].iloc[number])}")
-    return [*lines, f"{FLAG} out of distribution" if row["flag"] else "within 99 % of real cells"]
+    return [*lines, f"{FLAG} out of distribution" if row["flag"] else ""]
 
 
 def _put(axes: Axes, picture: np.ndarray, x: float, y: float, side: float) -> AxesImage:

@@ -1,6 +1,6 @@
 """Measured change: what the same move does to several control cells, beside what the treatment does to real cells.
 
-n cells, D measures, B resamples.
+n cells, D measures.
 """
 
 from dataclasses import dataclass
@@ -17,15 +17,10 @@ from phenolens.morphology.two_sample_test import (
     standardised,
     two_sample_test,
 )
-from phenolens.travels.own_controls import OwnControls
+from phenolens.runs.own_controls import OwnControls
+from phenolens.runs.real_change import OF_SHARPNESS, mean_resamples, real_change, with_interval
 
-RESAMPLES = 1000
-LEVEL = 0.95
-LEAST_CELLS = 5  # that have a measure; with fewer an interval would be too narrow
-OF_THE_DECODER = "_sharpness"  # measures with this ending describe the decoder, not the cell
-OF_THE_OUTLINE = ("cell_eccentricity", "cell_solidity")
 MOST_DENIED = 3  # changes named that real cells do not show
-FILLS = 0.9  # share of the crop; the outline of a cell that fills more is the crop's own square
 
 # The columns of a MeasuredChange's `table`. Changes are in standard deviations of real control cells.
 CHANGE_COLUMNS = {
@@ -106,7 +101,7 @@ class MeasuredChange:
         return [*sentences, self.test.sentence()]
 
     def _of_the_cell(self) -> pd.DataFrame:
-        return self.table[~self.table.index.str.endswith(OF_THE_DECODER)]
+        return self.table[~self.table.index.str.endswith(OF_SHARPNESS)]
 
 
 def change_table(
@@ -131,20 +126,10 @@ def change_table(
         seed: Of the resamples.
     """
     random = np.random.default_rng(seed)
-    unit = control_sd.where(control_sd > 0).to_numpy(float)
-    moved, cells, beside = (table.to_numpy(float) / unit for table in (last - first, treated, controls))
-    equal, of_cells = (np.full(len(values), 1 / len(values)) for values in (moved, cells))
-    decoded = _means(moved, _resampled(equal, np.zeros(len(moved), int), random))
-    real = _means(cells, _resampled(of_cells, np.zeros(len(cells), int), random))
-    real = real - _means(beside, _resampled(own.weights, own.groups, random))
-    n_moved, n_cells, n_beside = (np.isfinite(values).sum(axis=0) for values in (moved, cells, beside))
-    columns: dict[str, np.ndarray] = {}
-    for name, means, n_known in (("decoded", decoded, n_moved), ("real", real, np.minimum(n_cells, n_beside))):
-        ends = np.full((2, len(unit)), np.nan)
-        enough = n_known >= LEAST_CELLS
-        ends[:, enough] = np.nanquantile(means[1:, enough], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-        columns |= {name: means[0], f"{name}_low": ends[0], f"{name}_high": ends[1]}
-    table = pd.DataFrame(columns, index=first.columns)
+    moved = (last - first).to_numpy(float) / control_sd.where(control_sd > 0).to_numpy(float)
+    means, n_known = mean_resamples(moved, random=random), np.isfinite(moved).sum(axis=0)
+    decoded = with_interval("decoded", means, n_known, measures=first.columns)
+    table = decoded.join(real_change(treated, controls, own=own, control_sd=control_sd, random=random))
     both = table["decoded"].notna() & table["real"].notna()
     agrees = np.sign(table["decoded"]) == np.sign(table["real"])
     return table.assign(agrees=agrees.astype("boolean").where(both))
@@ -190,12 +175,6 @@ def population_test(
     return PopulationTest(n, against_moved, test(real[other], wells[1][other]), "")
 
 
-def without_squares(table: pd.DataFrame, *, crop_px: int) -> pd.DataFrame:
-    """Measures without those of the outline of cells that fill their crop: these describe the crop's square."""
-    fills = table["cell_area_px"] > FILLS * crop_px**2
-    return table.assign(**{name: table[name].mask(fills) for name in OF_THE_OUTLINE if name in table})
-
-
 def _listed(changes: pd.DataFrame) -> str:
     """`nucleus area (real +1.2 s.d., moved +0.8)` for each row of a MeasuredChange's table."""
     rows = zip(changes.index, changes["real"].map(_sd), changes["decoded"].map(_sd))
@@ -206,22 +185,3 @@ def _listed(changes: pd.DataFrame) -> str:
 
 def _sd(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:+.1f}".replace("-", "−")
-
-
-def _resampled(weights: np.ndarray, groups: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Weights (1 + B, n): as they are, then of cells drawn with replacement within their groups."""
-    drawn = np.empty((1 + RESAMPLES, len(weights)))
-    for group in range(groups.max() + 1):
-        members = groups == group
-        n = int(members.sum())
-        drawn[:, members] = random.multinomial(n, np.full(n, 1 / n), size=1 + RESAMPLES)
-    drawn[0] = 1
-    return drawn * weights
-
-
-def _means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted means (B, D) of values (n, D), without those that are missing; NaN where all are."""
-    known = np.isfinite(values)
-    totals = weights @ known
-    means = weights @ np.where(known, values, 0)
-    return np.divide(means, totals, out=np.full(means.shape, np.nan), where=totals > 0)

@@ -14,7 +14,8 @@ from phenolens.core.bounds import Bounded, Bounds, Count, Positive, Seed
 from phenolens.core.errors import InputError
 from phenolens.morphology.medoids import MedoidsBy
 from phenolens.runs.latent_path import Interpolation
-from phenolens.travels.measured_change import OF_THE_DECODER, MeasuredChange, without_squares
+from phenolens.runs.real_change import OF_SHARPNESS, without_squares
+from phenolens.travels.measured_change import MeasuredChange
 
 FEW_MOVED = 12  # control cells moved where a page waits for them, or a report has many travels
 MOST = 0.5  # a direction with more than this share in the batch space is called a batch difference; chosen a priori
@@ -125,7 +126,7 @@ class Measured:
     def of_the_cell(self) -> list[str]:
         """The measures that describe the cell in the first and the last frame: neither the decoder nor the crop."""
         described = without_squares(self.frames.iloc[[0, -1]], crop_px=self.crop_px).notna().all()
-        return [name for name in described.index[described] if not name.endswith(OF_THE_DECODER)]
+        return [name for name in described.index[described] if not name.endswith(OF_SHARPNESS)]
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,12 @@ class Trajectory:
     # how the first frame is the real cell: by inversion only what embeddings determine changes, as a residual the
     # decoded change is added to the real cell; none: it is decoded
     kept: Literal["none", "inversion", "residual"] = "none"
+    is_simulated: bool = False  # whether the cells were drawn by `phenolens simulate`
+
+    @property
+    def origin(self) -> str:
+        """What cells that were not decoded are called: real, or simulated."""
+        return "simulated" if self.is_simulated else "real"
 
     def _repr_png_(self) -> bytes:
         """In a notebook: the strip of frames."""
