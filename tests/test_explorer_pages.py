@@ -467,3 +467,46 @@ def test_choices_that_do_not_go_together_are_told_in_the_pages_words(visitor):
     html = visitor.got("/travel?populations=2&doses=true").text
     assert "use 1 population, or no “up the doses”" in html
     assert "--targets" not in html
+
+
+def test_a_cell_has_a_page_with_its_channels_outline_scale_bar_and_measures(study, visitor):
+    cell = study.crops.cells.iloc[0]
+    html = visitor.got(address("cells", cell["cell_id"], outline="true")).text
+    assert html.count("alone") == len(study.crops.channels)
+    assert "Scale bar: " in html
+    assert "nucleus area" in html
+    path = address("cells", f"{cell['cell_id']}.png")
+    sizes = [
+        matplotlib.image.imread(io.BytesIO(visitor.got(path + more).content)).shape[0] for more in ("", "?outline=true")
+    ]
+    assert sizes[1] > sizes[0] == study.crops.crop_px
+    assert visitor.get(address("cells", "nobody")).status_code == 404
+
+
+def test_measures_of_real_cells_stand_on_plates_treatments_and_in_a_table(study, visitor):
+    cell = study.crops.cells.iloc[0]
+    html = visitor.got(address("plates", cell["plate"], measure="nucleus_area_px")).text
+    assert re.search(r'class="(shade|below)-\d', html)
+    assert '<option value="nucleus_area_px" selected' in html
+    assert 'id="change"' in visitor.got(address("treatments", f"{SERIES}@10", populations="true")).text
+    table = pd.read_csv(io.StringIO(visitor.got(f"/downloads/measures.csv?treatment={quote(SERIES)}%4010").text))
+    assert table["nucleus_area_px"].notna().any()
+    assert (table["treatment"] == f"{SERIES}@10").all()
+
+
+def test_a_selection_is_saved_and_compared_with_other_points(study, visitor):
+    saved = visitor.got(f"/map/selection.csv?{ASKED}&numbers=0,3")
+    assert len(pd.read_csv(io.StringIO(saved.text))) == 2
+    found = visitor.got(
+        f"/map/differs.json?{ASKED}&inside={','.join(map(str, range(20)))}&outside={','.join(map(str, range(20, 60)))}"
+    )
+    assert all(set(one) == {"measure", "change"} for one in found.json())
+    assert visitor.get(f"/map/selection.csv?{ASKED}&numbers=99999999").status_code == 404
+
+
+def test_the_home_page_begins_with_cells_and_umap_is_offered_where_it_is_installed(study, visitor, monkeypatch):
+    html = visitor.got("/").text
+    assert 0 < html.index('id="strongest"') < html.index('id="next"')
+    assert "projection=umap" in visitor.got("/map").text
+    monkeypatch.setattr(umap_map, "find_spec", lambda name: None)
+    assert "projection=umap" not in visitor.got("/map").text

@@ -20,6 +20,7 @@ from phenolens.profiles.activity import is_active
 from phenolens.runs.catalogue import Catalogue, contrast_of
 from phenolens.runs.own_controls import own_controls
 from phenolens.runs.real_change import RealChanges, clear_changes
+from phenolens.screens.screen import dose_label
 
 MOST_COMPOUNDS = 12  # with cells; the table of treatments has the others
 SHOWN_CELLS = 4  # random cells of the treatment, and as many of the controls of its plates
@@ -93,7 +94,7 @@ def compound_rows(activity: pd.DataFrame, store: CropStore, catalogue: Catalogue
                 picture=SavedPicture(
                     sheet, "", f"{len(chosen[0])} {kind} control cells beside {len(chosen[1])} {kind} cells of {label}"
                 ),
-                doses=list(zip(doses["name"].map(catalogue.label), doses["distance"].astype(float))),
+                doses=list(zip(doses["concentration_um"].map(dose_label), doses["distance"].astype(float))),
                 curve=curve,
                 chance_y=chance_y,
             )

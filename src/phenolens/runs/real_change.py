@@ -3,8 +3,6 @@
 n cells, D measures, B resamples. Changes are in standard deviations of real control cells.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
@@ -101,7 +99,7 @@ def mean_resamples(values: np.ndarray, *, random: np.random.Generator) -> np.nda
     return _means(values, _resampled(equal, np.zeros(len(values), int), random))
 
 
-def with_interval(name: str, means: np.ndarray, n_known: np.ndarray, *, measures: Sequence[str]) -> pd.DataFrame:
+def with_interval(name: str, means: np.ndarray, n_known: np.ndarray, *, measures: pd.Index) -> pd.DataFrame:
     """`name`, `name_low` and `name_high` of `mean_resamples`; no interval where fewer than LEAST_CELLS are known."""
     ends = np.full((2, means.shape[1]), np.nan)
     enough = n_known >= LEAST_CELLS

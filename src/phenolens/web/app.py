@@ -16,6 +16,7 @@ from phenolens.profiles.score_table import COLUMN_TITLES, score_rows
 from phenolens.runs.scores import verdict_of
 from phenolens.study import Study
 from phenolens.web.base import HOSTS, NotFoundError, PageApp, StaticFolder, policy
+from phenolens.web.cell_page import add_cells
 from phenolens.web.plates_page import add_plates
 from phenolens.web.study_view import NoCellsError, StudyView
 from phenolens.web.travel_page import add_travel
@@ -23,6 +24,7 @@ from phenolens.web.treatment_page import add_treatments
 from phenolens.web.umap_map import MapQuery, add_map
 
 PRELOADED_CELLS = 100_000  # of a study whose model is loaded before the first travel: 100 MB of embeddings
+HOME_CELLS = 5  # of each row of the home page
 SECTIONS = ("plates", "map", "travel")  # linked from every page, besides home
 IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable"}  # for addresses that hold a hash of the content
 
@@ -40,6 +42,7 @@ def create_app(study: Study, *, hosts: tuple[str, ...] = HOSTS) -> PageApp:
     app.state.maps = add_map(app, view)
     app.state.travels = add_travel(app, view)
     _add_files(app, view)
+    add_cells(app, view)
 
     @app.exception_handler(NoCellsError)
     def no_cells(request: Request, error: NoCellsError) -> Response:
@@ -95,18 +98,23 @@ def _add_home(app: PageApp, view: StudyView) -> None:
             column_titles=COLUMN_TITLES,
             wrong=view.wrong(run),
             fewest=cells.catalogue.wells.sort_values("n_cells", kind="stable").iloc[0],
+            strongest=[
+                (name, mechanism, cells.records(cells.random(name, HOME_CELLS)))
+                for mechanism, name in view.strongest_by_mechanism(run).items()
+            ],
             next_step=view.next_step(),
             damaged=view.damaged(),
+            **cells.picture_values(""),
             has_report=view.study.report_path.is_file(),
         )
 
 
 def _add_files(app: PageApp, view: StudyView) -> None:
     @app.get("/cells/{cell_id:path}.png")
-    def cell(cell_id: str, channel: str = "", v: str = "") -> Response:
+    def cell(cell_id: str, channel: str = "", outline: bool = False, v: str = "") -> Response:
         cells = view.cells()
         headers = IMMUTABLE if v == cells.store.identity[:12] else {}
-        return Response(cells.png(cell_id, channel=channel), media_type="image/png", headers=headers)
+        return Response(cells.png(cell_id, channel=channel, outline=outline), media_type="image/png", headers=headers)
 
     @app.get("/report", response_class=HTMLResponse)
     def report() -> Response:

@@ -13,6 +13,8 @@ from fastapi.responses import HTMLResponse
 
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_json
+from phenolens.morphology.features import describe, measure_names, nuclei_channel
+from phenolens.morphology.medoids import sampled
 from phenolens.profiles.whitening import Recipe, whiten
 from phenolens.study import Study
 from phenolens.web.base import Cached, NotFoundError, PageApp
@@ -25,6 +27,8 @@ CAPTIONS = {
     NOISE: "cells flagged and left out, % of the well's",
     DISTANCE: "distance of the whitened profile from the controls' mean; 1 is the median control well",
 }
+MEASURED_OF_A_WELL = 4  # cells, for a heat map of a measure of real cells
+MOST_MEASURED_WELLS = 500  # of a study; more would take minutes
 WELL_CELLS = 64  # cells on one page of a well
 SHADES = 5  # of a heat map; for a signed measure on either side of 0
 FULL_SHADE = 98  # percentile of all wells that has the darkest shade, so that one outlier does not pale the others
@@ -60,6 +64,33 @@ def well_profiles(study: Study, run: str) -> pd.DataFrame:
     return table
 
 
+def cell_measures(cells: StudyCells) -> dict[str, str]:
+    """The measures of real cells that a heat map can show, with a caption each.
+
+    None without control cells, or in a study of more than MOST_MEASURED_WELLS wells.
+    """
+    if len(cells.catalogue.wells) > MOST_MEASURED_WELLS or not len(cells.catalogue.rows(role="control")):
+        return {}
+    of_wells = f"mean of up to {MEASURED_OF_A_WELL} random cells of each well, standard deviations of control cells"
+    names = measure_names(cells.store.channels, nuclei=nuclei_channel(cells.store.channels))
+    return {name: f"{describe(name)}; {of_wells}" for name in names}
+
+
+def well_measures(cells: StudyCells) -> pd.DataFrame:
+    """The mean of each measure over at most MEASURED_OF_A_WELL random counted cells of each well; index: (plate, well).
+
+    In standard deviations of control cells from their mean.
+    """
+    catalogue = cells.catalogue
+    wells = list(catalogue.cells[catalogue.counted].groupby(["plate", "well"], observed=True))
+    chosen = [sampled(group.index.to_numpy(), MEASURED_OF_A_WELL, seed=0) for _, group in wells]
+    names = pd.MultiIndex.from_tuples([name for name, _ in wells], names=["plate", "well"])
+    controls = cells.measured.controls
+    measured = cells.measured.of(np.concatenate(chosen))
+    means = measured.groupby(np.repeat(np.arange(len(wells)), list(map(len, chosen)))).mean().set_axis(names)
+    return (means - controls.mean()) / controls.std().where(lambda sd: sd > 0)
+
+
 @dataclass(frozen=True)
 class Heat:
     """A measure by well with a shade for each, on one scale for all plates."""
@@ -70,14 +101,14 @@ class Heat:
     signed: bool = False  # whether 0 is the controls' mean
 
     @classmethod
-    def of(cls, wells: pd.DataFrame, profiles: pd.DataFrame, measure: str) -> "Heat":
-        """The measure CELLS, NOISE, or a column of `well_profiles`.
+    def of(cls, wells: pd.DataFrame, profiles: pd.DataFrame, measure: str, *, caption: str = "") -> "Heat":
+        """The measure CELLS, NOISE, or a column of `well_profiles` or `well_measures`.
 
         `wells` has plate, well, n_cells, n_noise.
         """
         counts = wells.set_index(["plate", "well"])
         values = {CELLS: counts["n_cells"].astype(float), NOISE: 100 * counts["n_noise"] / counts["n_cells"]}
-        caption = f"feature {measure}: standard deviations of the control wells from their mean"
+        caption = caption or f"feature {measure}: standard deviations of the control wells from their mean"
         found = values[measure] if measure in values else profiles[measure]
         return cls(measure, CAPTIONS.get(measure, caption), found, signed=measure not in CAPTIONS)
 
@@ -93,7 +124,8 @@ class Heat:
         if plate not in self.values.index.get_level_values(0):
             return {}
         values = self.values.xs(plate, level=0)
-        shades = (SHADES * values / self.full).clip(-SHADES, SHADES).round().fillna(0).astype(int)
+        values = values.dropna()  # a well that could not be measured is unknown, not 0
+        shades = (SHADES * values / self.full).clip(-SHADES, SHADES).round().astype(int)
         names = [f"shade-{shade}" if shade >= 0 else f"below-{-shade}" for shade in shades]
         return {
             str(well): {"text": self.text(value), "shade": name} for (well, value), name in zip(values.items(), names)
@@ -114,7 +146,7 @@ class Heat:
 
 def add_plates(app: PageApp, view: StudyView) -> None:
     """The addresses of plates and wells."""
-    cached = Cached[pd.DataFrame](1)
+    cached, measured = Cached[pd.DataFrame](1), Cached[pd.DataFrame](1)
 
     def profiles_of(run: str) -> pd.DataFrame:
         path = view.study.profiles_folder(run) / "wells_mean.h5ad" if run else None
@@ -127,9 +159,13 @@ def add_plates(app: PageApp, view: StudyView) -> None:
         profiles = profiles_of(run)
         features = [str(name) for name in profiles if name != DISTANCE]
         measures = {name: label for name, label in MEASURES.items() if name != DISTANCE or DISTANCE in profiles}
-        known(measure, [*measures, *features], what="measure")
-        heat = Heat.of(cells.catalogue.wells, profiles, measure)
+        of_cells = cell_measures(cells)
+        known(measure, [*measures, *features, *of_cells], what="measure")
+        if measure in of_cells and measure not in profiles:
+            profiles = measured.get(cells.store.identity, lambda: well_measures(cells))
+        heat = Heat.of(cells.catalogue.wells, profiles, measure, caption=of_cells.get(measure, ""))
         values = {"measure": measure, "measures": measures, "features": features, "heat": heat, "run": run}
+        values |= {"of_cells": of_cells}
         return values | {"models": view.models(), "next_step": view.next_step(run)}
 
     @app.get("/plates", response_class=HTMLResponse)

@@ -16,7 +16,7 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 
-from phenolens.core.colours import Contrast, colour_names, png
+from phenolens.core.colours import Contrast, cell_image, colour_names, png
 from phenolens.core.errors import InputError
 from phenolens.crops.store import ABOUT, CropStore, normalised
 from phenolens.models import decodes
@@ -26,12 +26,17 @@ from phenolens.profiles.score_table import PROTOCOLS
 from phenolens.readiness import COMMAND_OF, Step, about_of, default_run, run_config, steps_done
 from phenolens.runs.catalogue import Catalogue, contrast_of, nearest_names
 from phenolens.runs.embeddings import embedding_rows
-from phenolens.runs.scores import queries_of
+from phenolens.runs.real_change import RealChanges
+from phenolens.runs.scores import activity_of, queries_of
 from phenolens.study import Study
 from phenolens.web.base import NotFoundError, address
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+
+MOST_ROWS = 14  # of the home page's cells
+OUTLINED = 6  # times the size of a crop, of a picture with outlines
 
 
 class NoCellsError(InputError):
@@ -69,6 +74,18 @@ class StudyCells:
         originals = lambda rows: normalised(self.store.take(rows))  # noqa: E731
         return MeasuredCells(originals, self.store.channels, self.catalogue.rows(role="control"))
 
+    @cached_property
+    def changes(self) -> RealChanges:
+        """What treatments change in real cells, each measured once."""
+        return RealChanges(self.catalogue, self.measured, crop_px=self.store.crop_px)
+
+    def row(self, cell_id: str) -> int:
+        """A cell's row; NotFoundError where there is none of this id."""
+        row = int(self.row_of.get_indexer(pd.Index([cell_id], dtype=object))[0])
+        if row < 0:
+            raise NotFoundError(f'There is no cell "{cell_id[:80]}" in this study. Find cells by well or treatment.')
+        return row
+
     def records(self, rows: Iterable[int] | np.ndarray) -> list[dict[Hashable, Any]]:
         """These rows of the table of cells, for a page."""
         return self.catalogue.cells.iloc[list(map(int, rows))].to_dict("records")
@@ -102,20 +119,20 @@ class StudyCells:
         rng = np.random.default_rng([draw, crc32(treatment.encode())])
         return np.sort(rng.choice(rows, min(n, len(rows)), replace=False))
 
-    def picture_address(self, cell_id: str, *, channel: str = "") -> str:
+    def picture_address(self, cell_id: str, *, channel: str = "", outline: bool = False) -> str:
         """The address of a cell's picture, which browsers may cache."""
-        return address("cells", f"{cell_id}.png", channel=channel, v=self.store.identity[:12])
+        shown = {"channel": channel, "outline": "true" if outline else ""}
+        return address("cells", f"{cell_id}.png", **shown, v=self.store.identity[:12])
 
-    def png(self, cell_id: str, *, channel: str = "", contrast: Contrast | None = None) -> bytes:
-        """A cell in colours, or one of its channels in grey, at the size of its crop."""
-        row = int(self.row_of.get_indexer(pd.Index([cell_id], dtype=object))[0])
-        if row < 0:
-            raise NotFoundError(f'There is no cell "{cell_id[:80]}" in this study. Find cells by well or treatment.')
-        crop = normalised(self.store.take([row]))[0]
+    def png(self, cell_id: str, *, channel: str = "", outline: bool = False, contrast: Contrast | None = None) -> bytes:
+        """A cell in colours, or one of its channels in grey, at the size of its crop larger with outlines."""
+        whole = crop = normalised(self.store.take([self.row(cell_id)]))[0]
         contrast = contrast or self.contrast
         if channel:
             at = self.store.channels.index(known(channel, self.store.channels, what="channel"))
             crop, contrast = crop[at : at + 1], contrast.of_channels(at)
+        if outline:
+            return outlined_png(cell_image(crop, contrast), whole, self.store.channels)
         return png(crop, contrast)
 
     def picture_values(self, channel: str) -> dict[str, Any]:
@@ -129,6 +146,26 @@ class StudyCells:
             "side": self.store.crop_px,
             "picture": lambda cell_id: self.picture_address(cell_id, channel=channel),
         }
+
+
+def outlined_png(picture: np.ndarray, crop: np.ndarray, channels: Sequence[str]) -> bytes:
+    """A picture (S, S, 3) at OUTLINED times its size, with the outlines of the crop's (C, S, S) cell and nucleus."""
+    import imagecodecs
+
+    from phenolens.morphology.features import nuclei_channel
+    from phenolens.morphology.segment import outlines
+
+    nuclei = nuclei_channel(channels)
+    at = None if nuclei is None else channels.index(nuclei)
+    others = np.delete(crop, [] if at is None else [at], axis=0)
+    found = outlines(None if at is None else crop[None, at].astype(float), others[None].astype(float))
+    large = np.kron(picture, np.ones((OUTLINED, OUTLINED, 1)))
+    for mask, colour in ((found.body[0], (1.0, 1.0, 1.0)), (found.nucleus[0], (1.0, 0.9, 0.2))):
+        inside = np.kron(mask, np.ones((OUTLINED, OUTLINED))).astype(bool)
+        padded = np.pad(inside, 1)
+        core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        large[inside & ~core] = colour
+    return bytes(imagecodecs.png_encode(np.round(255 * large).astype(np.uint8), level=1))
 
 
 class StudyView:
@@ -210,6 +247,22 @@ class StudyView:
     def scores(self) -> pd.DataFrame | None:
         """scores.csv; None while nothing is scored."""
         return self.study.scores if self.study.scores_path.is_file() else None
+
+    def strongest_by_mechanism(self, run: str) -> dict[str, str]:
+        """By mechanism, controls first: its treatment that differs most from them, or the first where none is scored.
+
+        At most MOST_ROWS; where no mechanism is known, a row per treatment.
+        """
+        table = self.cells().catalogue.treatments
+        activity = activity_of(self.study, run) if run else None
+        far = pd.Series(dtype=float) if activity is None else activity.set_index("name")["distance"]
+        table = table[table["n_cells"] > 0].assign(distance=far.reindex(table.index).fillna(0.0))
+        controls, treated = table[table["role"] == "control"], table[table["role"] == "treated"]
+        treated = treated.sort_values("distance", ascending=False, kind="stable")
+        rows = dict(zip(["control"], map(str, controls.index)))
+        for name, mechanism in treated["moa"].items():
+            rows.setdefault(str(mechanism) if treated["moa"].ne("").any() else str(name), str(name))
+        return {mechanism: name for mechanism, name in list(rows.items())[:MOST_ROWS] if mechanism}
 
     def matches(self, run: str) -> dict[str, pd.DataFrame]:
         """By protocol, where scored: each treatment's nearest neighbour and whether its mechanism is the same."""

@@ -8,12 +8,14 @@ from fastapi.responses import HTMLResponse
 
 from phenolens.core.errors import InputError
 from phenolens.crops.store import normalised
-from phenolens.morphology.medoids import MEASURED_CELLS
+from phenolens.morphology.features import describe
+from phenolens.morphology.medoids import MEASURED_CELLS, sampled
 from phenolens.web.base import Cached, NotFoundError, PageApp, csv, download
 from phenolens.web.study_view import StudyCells, StudyView
 
 SHOWN_CELLS = 16  # cells of a treatment, nearest or random
 DOSE_CELLS = 5  # cells of each dose of a compound
+SHOWN_CHANGES = 8  # measures of real cells
 NEIGHBOURS = 6  # nearest other treatments on the page; the download has all
 POPULATIONS = 3  # as many as a travel to medoids has
 POPULATION_CELLS = 5  # cells shown of each
@@ -48,6 +50,19 @@ def populations_of(cells: StudyCells, treatment: str) -> tuple[list[dict[str, An
     ], ""
 
 
+def change_of(cells: StudyCells, treatment: str) -> tuple[list[tuple[str, float, float, float]], str]:
+    """The largest clear changes of a treatment's real cells (measure, change, low, high), or none, and the reason."""
+    try:
+        table = cells.changes.of(treatment)
+    except InputError as reason:
+        return [], f"Not measured: {reason}."
+    table = table[table["clear"].astype(bool)].head(SHOWN_CHANGES)
+    if table.empty:
+        return [], "No measure changes beyond its 95 % interval, or there are no control cells to compare with."
+    changes = table[["real", "real_low", "real_high"]].to_numpy(float).tolist()
+    return [(describe(str(name)), real, low, high) for name, (real, low, high) in zip(table.index, changes)], ""
+
+
 def add_treatments(app: PageApp, view: StudyView) -> None:
     """The addresses of treatments and their downloads."""
     populations_found = Cached[tuple[list[dict[str, Any]], str]](CACHED_TREATMENTS)
@@ -62,6 +77,7 @@ def add_treatments(app: PageApp, view: StudyView) -> None:
         wanted = populations or about["n_cells"] <= QUICK_CELLS
         key = (cells.store.identity, treatment)
         found, none_found = populations_found.get(key, lambda: populations_of(cells, treatment)) if wanted else ([], "")
+        changed, no_change = change_of(cells, treatment) if wanted and about["role"] != "control" else ([], "")
         own_wells = (catalogue.wells["treatment"] == treatment) & (catalogue.wells["role"] == about["role"])
         matches = view.matches(run)
         return app.page(
@@ -75,6 +91,8 @@ def add_treatments(app: PageApp, view: StudyView) -> None:
             populations=found,
             no_populations=none_found,
             measured_cells=MEASURED_CELLS,
+            change=changed,
+            no_change=no_change,
             random=cells.records(cells.random(treatment, SHOWN_CELLS, draw=draw)),
             draw=draw,
             matches={name: table.loc[treatment] for name, table in matches.items() if treatment in table.index},
@@ -108,6 +126,14 @@ def add_treatments(app: PageApp, view: StudyView) -> None:
         if away:
             table[f"distance_to_mean_{run}"] = [away[int(row)] for row in rows]
         return csv(table, f"cells_{treatment}_{run}")
+
+    @app.get("/downloads/measures.csv")
+    def measures_csv(treatment: Name) -> Response:
+        cells = view.cells()
+        cells.treatment(treatment)
+        rows = sampled(cells.catalogue.rows_of(treatment), MEASURED_CELLS, seed=0)
+        table = cells.catalogue.cells.iloc[rows][["cell_id", "plate", "well", "treatment"]].reset_index(drop=True)
+        return csv(table.join(cells.measured.of(rows)), f"measures_{treatment}")
 
     @app.get("/downloads/cells.png")
     def cells_png(treatment: Name, run: str = "", draw: Draw = 0) -> Response:

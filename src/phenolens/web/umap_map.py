@@ -6,6 +6,7 @@ plain numbers, so that a million cells open at once; points are numbered from 0 
 
 import warnings
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from threading import Lock
 from typing import Annotated, Any, Literal
 
@@ -20,10 +21,11 @@ from phenolens.core.files import read_h5ad
 from phenolens.crops.store import CropStore
 from phenolens.runs.catalogue import Catalogue, evenly
 from phenolens.runs.embeddings import embedding_rows
+from phenolens.runs.real_change import clear_changes
 from phenolens.screens.screen import dose_label, treatment_label
 from phenolens.study import Study
-from phenolens.web.base import EMPTY_STYLE, Cached, NotFoundError, PageApp, address, policy
-from phenolens.web.study_view import StudyView
+from phenolens.web.base import EMPTY_STYLE, Cached, NotFoundError, PageApp, address, csv, policy
+from phenolens.web.study_view import StudyCells, StudyView
 
 # Okabe and Ito's colours without the yellow, which is invisible on white; this order keeps neighbours different.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
@@ -46,6 +48,7 @@ COLUMNS = {
     "batch": "batch",
 }
 CACHED_MAPS = 6  # in memory; 16 MB each for a million cells
+SHOWN_DIFFERENCES = 6  # measures in which a selection differs from the rest
 MAX_FOUND = 2000  # points that a search marks
 # plotly.js compiles its WebGL programs with Function(), which only this page allows. The style of plotly's geographic
 # maps, which are not used here, is refused: a browser's console says so.
@@ -60,6 +63,7 @@ MAP_POLICY = policy(
 Of = Literal["treatments", "cells"]
 By = Literal["mechanism", "compound", "dose", "plate", "batch"]
 Numbers = Annotated[str, Query(max_length=400, pattern=r"^\d{1,9}(,\d{1,9}){0,31}$")]
+ManyNumbers = Annotated[str, Query(max_length=16_000, pattern=r"^\d{1,9}(,\d{1,9})*$")]
 Text = Annotated[str, Query(min_length=1, max_length=200)]
 
 
@@ -335,6 +339,7 @@ def add_map(app: PageApp, view: StudyView) -> Maps:
             ready=view.is_done(run, "profiled" if of == "treatments" else "embedded"),
             next_step=view.next_step(run),
             umap_cells=UMAP_CELLS,
+            projections=[("pca", "PCA"), *([("umap", "UMAP")] if find_spec("umap") else [])],
         )
         response.headers["Content-Security-Policy"] = MAP_POLICY
         return response
@@ -359,11 +364,23 @@ def add_map(app: PageApp, view: StudyView) -> Maps:
     @app.get("/map/points.json")
     def points(asked: Requested, numbers: Numbers) -> list[dict[str, str]]:
         drawn, table = maps.map(asked)
-        wanted = [int(number) for number in numbers.split(",")]
-        if max(wanted) >= len(drawn.rows):
-            raise NotFoundError(f"This map has {len(drawn.rows):,} points, numbered from 0. Reload the page.")
+        wanted = _within(numbers, drawn)
         describe = _cell_point if asked.of == "cells" else _treatment_point
         return [describe(view, asked.run, row) for _, row in table.iloc[drawn.rows[wanted]].iterrows()]
+
+    @app.get("/map/differs.json")
+    def differs(asked: Requested, inside: ManyNumbers, outside: ManyNumbers) -> list[dict[str, Any]]:
+        cells = view.cells()
+        try:
+            table = cells.changes.between(*(_cells_of(cells, maps.map(asked), text) for text in (inside, outside)))
+        except InputError as error:
+            raise NotFoundError(f"Not measured: {error}.") from error
+        return [{"measure": phrase, "change": change} for phrase, change in clear_changes(table, SHOWN_DIFFERENCES)]
+
+    @app.get("/map/selection.csv")
+    def selection(asked: Requested, numbers: ManyNumbers) -> Response:
+        drawn, table = maps.map(asked)
+        return csv(table.iloc[drawn.rows[_within(numbers, drawn)]], f"selection_{asked.run}_{asked.of}")
 
     @app.get("/map/found.json")
     def found(asked: Requested, text: Text) -> dict[str, Any]:
@@ -371,6 +388,24 @@ def add_map(app: PageApp, view: StudyView) -> Maps:
         return {"n": len(numbers), "numbers": numbers[:MAX_FOUND].tolist()}
 
     return maps
+
+
+def _within(text: str, drawn: Map) -> list[int]:
+    """The numbers of points in a text; NotFoundError where one is not on the map."""
+    numbers = [int(number) for number in text.split(",")]
+    if max(numbers) >= len(drawn.rows):
+        raise NotFoundError(f"This map has {len(drawn.rows):,} points, numbered from 0. Reload the page.")
+    return numbers
+
+
+def _cells_of(cells: StudyCells, found: tuple[Map, pd.DataFrame], text: str) -> np.ndarray:
+    """Rows of the cells of these points: the points themselves, or counted cells of the treatments."""
+    drawn, table = found
+    rows = drawn.rows[_within(text, drawn)]
+    if not drawn.names:
+        return np.asarray(rows)
+    listed = [name for name in table["treatment"].iloc[rows] if name in cells.catalogue.treatments.index]
+    return np.sort(np.concatenate([np.zeros(0, int), *map(cells.catalogue.rows_of, listed)]))
 
 
 def _numbers(values: np.ndarray) -> Response:
@@ -382,7 +417,7 @@ def _cell_point(view: StudyView, run: str, row: pd.Series) -> dict[str, str]:
         **_point(row),
         "where": f"plate {row['plate']}, well {row['well']}, cell {row['cell_id']}",
         "picture": view.cells().picture_address(row["cell_id"]),
-        "link": address("wells", row["plate"], row["well"]),
+        "link": address("cells", row["cell_id"]),
     }
 
 

@@ -7,7 +7,7 @@
   if (!root) return;
   const status = document.getElementById("status"), legend = document.getElementById("legend");
   const card = document.getElementById("card"), selectionBox = document.getElementById("selection");
-  const MOST_MARKED = 2000, GALLERY = 24, REACH = 14, MANY = 50000, AT_ONCE = 100000, FEW = 50, MOST = 120, GRID = 512;
+  const MOST_MARKED = 2000, GALLERY = 24, COMPARED = 120, REACH = 14, MANY = 50000, AT_ONCE = 100000, FEW = 50, MOST = 120, GRID = 512;
   const query = new URLSearchParams(location.search);
   let by = root.dataset.by, names = false, x, y, n = 0, plotted = 0, codes, groups, hidden = new Set(), control = null;
   let grid = null, selection = null, lasso = [];
@@ -212,6 +212,12 @@
     const partly = selection.numbers.length < total ? `Counted in ${formatted(selection.numbers.length)} of them. ` : "";
     const more = rows.length < counts.filter(Boolean).length ? "The twelve largest groups are listed. " : "";
     selectionBox.querySelector(".note").textContent = partly + more + (total ? `Below, ${total > GALLERY ? `${GALLERY} random ones` : "all"}.` : "No points: draw around some, or search for something else.");
+    const save = document.getElementById("save"), chosen = selection.numbers.slice(0, MOST_MARKED);
+    save.hidden = !chosen.length;
+    save.href = `/map/selection.csv?${root.dataset.query}&numbers=${chosen.join(",")}`;
+    save.textContent = `Save the ${chosen.length < total ? `first ${formatted(chosen.length)} points` : "selection"} (CSV)`;
+    document.getElementById("compare").hidden = !chosen.length || chosen.length === n;
+    document.getElementById("differs").textContent = "";
     const gallery = selectionBox.querySelector("ul.cells");
     const mine = selection;
     try {
@@ -235,6 +241,19 @@
     lasso = path.filter((_, i) => i % step === 0);
     return select({ title: "In the lasso", numbers: pointsInLasso() }, lasso);
   };
+  async function compare() {  // points come in random order, so the first are a random sample
+    const answerBox = document.getElementById("differs"), mine = selection, within = new Set(selection.numbers), outside = [];
+    for (let i = 0; i < n && outside.length < COMPARED; i++) if (!within.has(i) && !hidden.has(codes[i])) outside.push(i);
+    if (!outside.length) { answerBox.textContent = "There are no other points."; return; }
+    answerBox.textContent = "Measuring …";
+    try {
+      const found = await (await request("/map/differs.json", { inside: mine.numbers.slice(0, COMPARED).join(","), outside: outside.join(",") })).json();
+      if (mine !== selection) return;
+      const parts = found.map((one) => `${one.measure} (${one.change > 0 ? "+" : "−"}${Math.abs(one.change).toFixed(1)} s.d. of controls)`);
+      answerBox.textContent = parts.length ? `A sample of the selection differs from a sample of the rest in ${parts.join("; ")}.`
+        : "In a sample of cells, no measure differs from the rest beyond its 95 % interval.";
+    } catch (error) { answerBox.textContent = error.message; }
+  }
   async function find(text) {
     if (!text.trim()) return select(null);
     const answer = await (await request("/map/found.json", { text: text.slice(0, 200) })).json();
@@ -286,6 +305,7 @@
     press("zoom-out", () => zoom(1 / 0.7));
     press("whole", whole);
     press("clear", () => select(null));
+    press("compare", compare);
     for (const id of ["move", "lasso"]) {
       press(id, () => {
         for (const other of ["move", "lasso"]) document.getElementById(other).setAttribute("aria-pressed", other === id);
