@@ -30,7 +30,7 @@ def write_jump(
     if wells is not None:
         design = pd.concat([_repeated(plate, wells) for _, plate in design.groupby("plate", sort=False)])
     else:
-        design = design.assign(drawn=design["well"])
+        design = design.assign(drawn=design["well"], copy=0)
     number = {name: f"JCP2022_{10_000 + n:06d}" for n, name in enumerate(sorted(design["compound"].unique()))}
     number |= {"DMSO": NEGATIVE, "taxol": POSITIVE}
     design = design.assign(jcp=design["compound"].map(number), batch="Batch" + design["batch"])
@@ -83,12 +83,13 @@ def _repeated(plate: pd.DataFrame, n: int) -> pd.DataFrame:
     names = [f"{row}{column:02d}" for row in "ABCDEFGHIJKLMNOP" for column in range(1, 25)][:n]
     drawn = plate["well"].unique()
     pairs = pd.DataFrame({"to": names, "well": [drawn[i % len(drawn)] for i in range(n)]})
+    pairs["copy"] = np.arange(n) // len(drawn)
     repeated = pairs.merge(plate, on="well")
     return repeated.rename(columns={"well": "drawn", "to": "well"})
 
 
 def _five(drawn: Path, config: SimulateConfig, row: dict) -> dict[str, np.ndarray]:
-    """The five channels of a field (H, W); a repeated well is mirrored, so that no two fields are alike."""
+    """The five channels of a field (H, W); copies of a well are shifted, so that no two fields are alike."""
     dapi, tubulin, actin = (
         tifffile.imread(drawn / row["plate"] / file_name(config, row["plate"], row["drawn"], row["site"], name))
         for name in ("DAPI", "Tubulin", "Actin")
@@ -100,8 +101,7 @@ def _five(drawn: Path, config: SimulateConfig, row: dict) -> dict[str, np.ndarra
         "Mito": np.maximum(tubulin // 2, actin // 2),
         "RNA": dapi // 2 + tubulin // 4,
     }
-    shift = sum(map(ord, row["well"])) % 7 if row["well"] != row["drawn"] else 0
-    return {channel: np.roll(image, shift, axis=1) for channel, image in images.items()}
+    return {channel: np.roll(image, 11 * row["copy"], axis=1) for channel, image in images.items()}
 
 
 def _light(config: SimulateConfig, plate: str, channel: str) -> np.ndarray:
