@@ -299,13 +299,14 @@ def overview() -> str:
 
 @contextmanager
 def loading_shown() -> Iterator[None]:
-    """While it is open, say after a second which libraries are being loaded."""
+    """While it is open, say after a second which libraries are being loaded, to a person at a terminal."""
     heavy = {"torch": "PyTorch", "matplotlib": "matplotlib", "sklearn": "scikit-learn", "anndata": "anndata"}
     waiting = threading.Timer(
         1, lambda: tell(f"loading {', '.join(title for name, title in heavy.items() if name in sys.modules)} ...")
     )
     waiting.daemon = True
-    waiting.start()
+    if sys.stderr.isatty():
+        waiting.start()
     try:
         yield
     finally:
