@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phenolens.morphology.two_sample_test import LEAST_COMPARED
+from phenolens.morphology.two_sample_test import LEAST_COMPARED, NOT_TESTED
 from phenolens.runs.own_controls import own_controls
 from phenolens.runs.real_change import without_squares
-from phenolens.travels.measured_change import change_table, population_test
+from phenolens.travels.measured_change import MeasuredChange, PopulationTest, change_table, population_test
+from test_benchmarks import script
 
 
 def cells_on(*plates):
@@ -98,3 +99,18 @@ def test_the_outline_of_a_cell_that_fills_its_crop_is_left_out():
     kept = without_squares(table, crop_px=8)
     assert kept["cell_solidity"].notna().tolist() == [True, False]
     assert kept["nucleus_area_px"].notna().all()
+
+
+def test_a_contradiction_that_the_caption_does_not_mark_is_counted_by_the_benchmark():
+    row = {"decoded": 1.0, "decoded_low": 0.5, "decoded_high": 1.5, "real": -2.0, "real_low": -3.0, "real_high": -1.0}
+    table = pd.DataFrame({"nucleus_area_px": row}).T.assign(agrees=pd.array([False], dtype="boolean"))
+    untested = PopulationTest(0, NOT_TESTED, NOT_TESTED, "few cells")
+    change = MeasuredChange(table, n_moved=8, n_treated=9, n_controls=9, test=untested)
+    counted = script("headlines").counted
+    assert counted(change) == (1, 1, 0)
+
+    class Silent(MeasuredChange):
+        def sentences(self, n=5):
+            return ["all is well"]
+
+    assert counted(Silent(**vars(change))) == (1, 1, 1)

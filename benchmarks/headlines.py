@@ -1,0 +1,54 @@
+"""Count headlines of travels that contradict the real cells without a mark, over all treatments of a study.
+
+A headline is one of the first N_HEADLINES measures beside a travel's frames. It contradicts the real cells where the
+decoded change of the moved control cells has another sign than the treated minus control cells, both 95 % intervals
+apart; it is marked where the caption lists it among those that do not agree. Every contradiction must be marked.
+
+    python benchmarks/headlines.py STUDY
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from phenolens.core.progress import track
+from phenolens.morphology.features import describe
+from phenolens.study import Study
+from phenolens.travels.compute import Traveller
+from phenolens.travels.measured_change import MeasuredChange
+from phenolens.travels.trajectory import FEW_MOVED, TravelConfig
+
+N_HEADLINES = 5  # measures in a caption
+
+
+def counted(change: MeasuredChange) -> tuple[int, int, int]:
+    """Headlines, those that contradict the real cells, and those of these that the caption does not mark."""
+    headlines = change.largest()[:N_HEADLINES]
+    against = headlines[~headlines["agrees"].fillna(False).astype(bool)]
+    _, _, marked = change.sentences(N_HEADLINES)[0].partition("not ")
+    unmarked = [name for name in against.index if describe(str(name)).split(",")[0] not in marked]
+    return len(headlines), len(against), len(unmarked)
+
+
+def main(arguments: list[str]) -> int:
+    """Print the counts of a study as JSON; 1 where a contradiction is unmarked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--run", help="default: the best decoding run")
+    parser.add_argument("--treatments", type=int, help="the first so many; default: all")
+    given = parser.parse_args(arguments)
+    traveller = Traveller.open(Study.open(given.study), given.run)
+    table = traveller.catalogue.treatments
+    names = list(table.index[table["role"] == "treated"])[: given.treatments]
+    totals = [0, 0, 0]
+    for name in track(names, "travels", total=len(names)):
+        ((change, _),) = traveller.measured_changes(TravelConfig(to=name, moved_cells=FEW_MOVED))
+        totals = [total + more for total, more in zip(totals, counted(change))]
+    keys = ("treatments", "headlines", "against_real_cells", "unmarked")
+    print(json.dumps(dict(zip(keys, (len(names), *totals)))))
+    return int(totals[2] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
