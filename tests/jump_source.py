@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import tifffile
 
-from phenolens.simulation.screen_design import SimulateConfig, fields, file_name
+from phenolens.simulation.screen_design import SimulateConfig, fields, file_name, random_for
 from phenolens.simulation.simulate import simulate
 
 CHANNELS = ("AGP", "DNA", "ER", "Mito", "RNA")  # in the order of the tables
@@ -89,7 +89,7 @@ def _repeated(plate: pd.DataFrame, n: int) -> pd.DataFrame:
 
 
 def _five(drawn: Path, config: SimulateConfig, row: dict) -> dict[str, np.ndarray]:
-    """The five channels of a field (H, W); copies of a well are shifted, so that no two fields are alike."""
+    """The five channels of a field (H, W); copies of a well have noise of their own."""
     dapi, tubulin, actin = (
         tifffile.imread(drawn / row["plate"] / file_name(config, row["plate"], row["drawn"], row["site"], name))
         for name in ("DAPI", "Tubulin", "Actin")
@@ -101,7 +101,9 @@ def _five(drawn: Path, config: SimulateConfig, row: dict) -> dict[str, np.ndarra
         "Mito": np.maximum(tubulin // 2, actin // 2),
         "RNA": dapi // 2 + tubulin // 4,
     }
-    return {channel: np.roll(image, 11 * row["copy"], axis=1) for channel, image in images.items()}
+    rng = random_for(config.seed, row["plate"], row["well"], row["site"])
+    noise = rng.integers(0, 16, (len(images), *dapi.shape), dtype=np.uint16) * (row["copy"] > 0)
+    return {channel: image + of_copy for (channel, image), of_copy in zip(images.items(), noise, strict=True)}
 
 
 def _light(config: SimulateConfig, plate: str, channel: str) -> np.ndarray:
