@@ -7,6 +7,7 @@ import pytest
 from phenolens.core.errors import InputError
 from phenolens.core.names import case_note, clean_name, clean_names, known_mechanism
 from phenolens.profiles.candidates import mechanism_names
+from phenolens.profiles.columns import resembles_metadata
 from phenolens.screens.doses import SameDoses, is_dose_column, is_unit_column, micromolar, resembles_dose
 from phenolens.screens.unread_columns import resembles_plate
 
@@ -64,16 +65,52 @@ def test_other_names_are_not_reported(pair):
 
 
 @pytest.mark.parametrize(
-    "written", ["unknown", "Unknown MoA", "-", "–", "n/a", "n.d.", "none", "?", "not annotated", ""]
+    "written",
+    [
+        "unknown",
+        "Unknown MoA",
+        "-",
+        "–",
+        "n/a",
+        "n.d.",
+        "none",
+        "?",
+        "not annotated",
+        "",
+        "other",
+        "Unclear",
+        "not known",
+        "TBD",
+        "NaN",
+        "unclassified",
+    ],
 )
 def test_a_mechanism_that_is_not_known_is_empty(written):
     assert known_mechanism(written) == ""
     assert mechanism_names(f"actin|{written}", "|") == {"actin"}
 
 
-@pytest.mark.parametrize("written", ["unknown kinase inhibitor", "NAD synthesis", "nonexistent", "5-HT"])
+@pytest.mark.parametrize(
+    "written", ["unknown kinase inhibitor", "other kinases", "NAD synthesis", "nonexistent", "5-HT"]
+)
 def test_other_mechanisms_are_known(written):
     assert known_mechanism(written) == written
+
+
+@pytest.mark.parametrize(
+    "name",
+    "passage time_h Count run_date Plate_number WellIndex Replicate_ID x_um level dilution_factor".split(),
+)
+def test_a_feature_may_have_a_name_of_metadata(name):
+    assert resembles_metadata(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    "Cells_AreaShape_Center_X Nuclei_Number_Object_Number Image_Time Texture_Entropy_3_time cell_area f1".split(),
+)
+def test_a_measured_feature_has_no_name_of_metadata(name):
+    assert not resembles_metadata(name)
 
 
 @pytest.mark.parametrize("column", ["plate_name", "Assay Plate", "plateid", "Plate No.", "Platte", "assay_barcode"])

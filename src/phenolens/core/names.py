@@ -17,8 +17,9 @@ import pandas as pd
 EMPTY_WORDS = frozenset({"", "nan", "-nan", "none", "null", "na", "n/a", "<na>", "#na", "#n/a", "nat"})
 # How people write that a mechanism is not known, besides texts without a letter or digit: `-`, `?`.
 UNKNOWN = re.compile(
-    r"(?:(?:moa|mechanism)[ _]?)?(?:is )?(?:unknown|not (?:known|annotated|available|determined)|unannotated|"
-    r"undetermined|tbd|n[./]? ?[ad]\.?)(?:[ _](?:moa|mechanism)(?: of action)?)?",
+    r"(?:(?:moa|mechanism)[ _]?)?(?:is )?(?:unknown|unclear|uncertain|others?|to be determined|"
+    r"(?:not[ _]|un)(?:known|annotated|available|determined|applicable|assigned|classified|defined|specified)|"
+    r"undetermined|tb[ad]|n[./]? ?[ad]\.?)(?:[ _](?:moa|mechanism)(?: of action)?)?",
     re.IGNORECASE,
 )
 INVISIBLE = re.compile("[\u034f\u115f\u1160\u3164\ufe00-\ufe0f]")  # and the format characters, category Cf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,11 +30,16 @@ NO_FEATURES = (
     *("AreaShape_BoundingBoxM*imum_*", "*_AreaShape_BoundingBoxM*imum_*"),
     *("Unnamed: *", "__index_level_*__", ""),  # the index of a table that pandas wrote
 )
-# Whole names, in lower case, that are mostly metadata; a feature with such a name is reported.
-LIKE_METADATA = frozenset(
-    "batch week plate barcode well row column col site field replicate compound drug concentration conc dose treatment "
-    "moa role control time timepoint day date run index id cell cell_id object".split()
+# Names, in lower case, that are mostly metadata, and words that make a short name so; such a feature is reported.
+METADATA_WORDS = frozenset(
+    "batch week plate barcode well replicate compound drug concentration conc dose dilution treatment moa passage time "
+    "timepoint day date".split()
 )
+METADATA_NAMES = METADATA_WORDS | frozenset(
+    "row column col site field role control run index id cell cell_id object count level x y x_um y_um".split()
+)
+MOST_WORDS = 3  # of a name that a word makes metadata
+MEASURED = re.compile(r"(?:cells|nuclei|cytoplasm|image)_", re.IGNORECASE)  # features of CellProfiler
 ALL_PLATES = "all"  # the plate's name where there is no plate column
 
 
@@ -103,6 +109,14 @@ def _dose_column(names: Sequence[str], columns: Columns, *, source: Path) -> str
             "to count all rows of a compound as one treatment"
         )
     return None
+
+
+def resembles_metadata(name: str) -> bool:
+    """Whether a feature's name is usually that of metadata: Plate_number, WellIndex, time_h."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip()).casefold()
+    parts = [part for part in re.split(r"[_.\s]+", words) if part]
+    is_short = len(parts) <= MOST_WORDS and not MEASURED.match(name)
+    return name.strip().casefold() in METADATA_NAMES or (is_short and not METADATA_WORDS.isdisjoint(parts))
 
 
 def feature_columns(names: Sequence[str], columns: Columns, *, source: Path, also: Sequence[str] = ()) -> list[str]:

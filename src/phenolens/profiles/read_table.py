@@ -22,13 +22,13 @@ from phenolens.core.files import sha256
 from phenolens.core.names import alike, case_note, clean_name, clean_names, emptied_note, nearest
 from phenolens.core.provenance import KEY, provenance_text
 from phenolens.profiles.columns import (
-    LIKE_METADATA,
     OWN_NAMES,
     Columns,
     KnownRows,
     feature_columns,
     known_rows,
     of_columns,
+    resembles_metadata,
 )
 from phenolens.profiles.profiles import METADATA
 from phenolens.screens.csv_table import column_names, read_csv
@@ -283,7 +283,7 @@ class ForeignTable:
                 found.add(known, where=where)
                 self.of = self.of or known.of
                 self.notes |= known.notes
-                odd = [name for name in raw.features if name.strip().casefold() in LIKE_METADATA]
+                odd = [name for name in raw.features if resembles_metadata(name)]
                 if odd and not self.columns.features:
                     self.notes.add(
                         f"features with names that are usually metadata: {', '.join(odd)}; name them with --metadata "
