@@ -189,6 +189,13 @@ def test_other_units_are_converted(images):
     assert screen_of(images).treatments["concentration_um"].tolist() == [0.005, 0.0003]
 
 
+@pytest.mark.parametrize("column", ["log_conc_nM", "logconc", "pConc"])
+def test_logarithms_of_concentrations_are_refused_without_a_flag_that_reads_them(images, column):
+    edit_csv(write_plate_map(images) / "plate_map.csv", lambda t: t.rename(columns={"concentration": column}))
+    assert_named(refusal(images), "plate_map.csv", column, "logarithms", "concentration_um")
+    assert "--concentration" not in refusal(images)
+
+
 @pytest.mark.parametrize("column", ["dose_level", "Konzentration", "amount (nM)"])
 def test_a_column_that_may_hold_doses_is_refused_or_named_by_a_flag(images, column):
     edit_csv(write_plate_map(images) / "plate_map.csv", lambda t: t.rename(columns={"concentration": column}))

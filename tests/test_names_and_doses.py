@@ -208,6 +208,21 @@ def test_doses_within_a_per_cent_are_reported_or_joined():
     assert "a 0.301 as 0.3" in note
 
 
+@pytest.mark.parametrize("column", ["log_conc_nM", "logconc", "pConc", "log10 dose", "pIC50"])
+def test_logarithms_are_no_concentrations(column):
+    with pytest.raises(InputError, match=column):
+        micromolar(pd.DataFrame({column: [1.0]}), column, source="m.csv")
+    assert resembles_dose(column) == (column != "pIC50")
+
+
+@pytest.mark.parametrize(("dose", "n_notes"), [(1000.0, 0), (2500.0, 1)])
+def test_doses_above_a_millimolar_are_reported(dose, n_notes):
+    held = SameDoses(0.0)
+    held.joined(pd.Series(["taxol"]), pd.Series([dose]))
+    assert len(held.notes()) == n_notes
+    assert all("taxol" in note and "mmoles_per_liter" in note and "unit" in note for note in held.notes())
+
+
 @pytest.mark.parametrize(("doses", "looks_molar"), [([1e-6, 1e-5, 1e-4], True), ([1e-4, 1e-3, 0.1], False)])
 def test_doses_that_look_like_molar_are_reported(doses, looks_molar):
     held = SameDoses(0.0)

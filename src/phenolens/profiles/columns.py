@@ -16,7 +16,15 @@ from phenolens.core.bounds import Bounded, Share
 from phenolens.core.errors import InputError
 from phenolens.core.names import clean_name, clean_names, emptied, found_names, known_mechanism, nearest
 from phenolens.profiles.profiles import METADATA
-from phenolens.screens.doses import SameDoses, is_dose_column, is_unit_column, micromolar, resembles_dose
+from phenolens.screens.doses import (
+    GIVE_DOSES,
+    SameDoses,
+    is_dose_column,
+    is_logarithm,
+    is_unit_column,
+    micromolar,
+    resembles_dose,
+)
 from phenolens.screens.screen import ROLES, treatment_name
 
 # Columns of other programs that are never features.
@@ -104,6 +112,11 @@ def _dose_column(names: Sequence[str], columns: Columns, *, source: Path) -> str
     if not columns.features:
         unclear += [name for name in free if name not in of_metadata and is_dose_column(name)]
     if unclear:
+        if is_logarithm(unclear[0]):
+            raise InputError(
+                f"{source}: column {unclear[0]} may hold logarithms of concentrations; {GIVE_DOSES}, or name it with "
+                "--metadata to count all rows of a compound as one treatment"
+            )
         raise InputError(
             f"{source}: column {unclear[0]} may hold concentrations; name it with --concentration, or with --metadata "
             "to count all rows of a compound as one treatment"

@@ -392,7 +392,7 @@ def one_row_a_treatment(profiles: AnnData) -> AnnData:
         name = treatments[twice].iloc[0]
         raise InputError(
             f'profiles: treatment "{name}" is in {int((treatments == name).sum())} rows; expected one row per '
-            "treatment: make treatment profiles of the wells first"
+            "treatment: make treatment profiles of the wells first (of a table: --rows wells)"
         )
     return profiles
 

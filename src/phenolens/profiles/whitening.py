@@ -276,7 +276,7 @@ def _learning_rows(learn: np.ndarray, groups: pd.Series, *, at_least: int) -> It
         if len(rows) < at_least:
             raise InputError(
                 f'profiles: "{group}" has {len(rows)} control rows; at least {at_least} are needed: fit over '
-                "all rows instead, or leave that group out"
+                "all rows instead (--learnt-on everything), or leave that group out"
             )
         yield group, rows
 

@@ -19,10 +19,14 @@ DOSE_COLUMN = re.compile(rf"{DOSE}(?:_(?:in_)?(?P<unit>.+))?")
 UNIT_COLUMN = re.compile(rf"(?:{DOSE}_)?units?")
 LIKE_A_DOSE = re.compile(r"(?:^|_)(?:conc(?:n|s|entr\w*)?|kon[cz]\w*|dos(?:e|es|is|age|ages|ing)|molar\w*)(?:_|\d|$)")
 WITH_A_UNIT = re.compile(r"(?:^|_)(?:[pnum]m|[pnum]?mol/l)$")
+OF_LOGARITHMS = re.compile(r"(?:^|_)(?:(?:log(?:10|2)?|ln)(?:_|$)|(?:log(?:10|2)?|ln|p)_?(?:conc|dos|molar|[iegx]c50))")
+OF_LOGARITHMS_OF_DOSES = re.compile(r"(?:^|_)(?:log(?:10|2)?|ln|p)_?(?:conc|dos|molar)")
 OF_LENGTHS = re.compile(
     r"size|pixel|wave|length|dist|thick|diam|radius|width|height|depth|pos|offset|emission|excit|(?:^|_)[xyz]_"
 )
 NUMBER = re.compile(r"(?P<number>[-+]?(?:\d[\d.,]*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?P<unit>\D.*)?")
+GIVE_DOSES = "give the concentrations themselves, in a column such as concentration_um"
+MOST = 1e3  # micromolar; higher doses are reported
 LEAST_HIGHEST = 1e-3  # micromolar; a screen whose compounds' highest doses are lower is reported
 NEAR = 0.01  # doses of a compound within this share of each other are reported
 
@@ -54,11 +58,18 @@ def is_unit_column(column: str) -> bool:
     return UNIT_COLUMN.fullmatch(plain_name(column)) is not None
 
 
+def is_logarithm(column: str) -> bool:
+    """Whether a column's name says that it holds logarithms of concentrations."""
+    return OF_LOGARITHMS.search(plain_name(column)) is not None
+
+
 def resembles_dose(column: str) -> bool:
     """Whether a column may hold concentrations, so that it is not left unread where no other does."""
     plain = plain_name(column)
     has_unit = WITH_A_UNIT.search(plain) and not OF_LENGTHS.search(plain)
-    return bool(LIKE_A_DOSE.search(plain) or has_unit) and not is_unit_column(column)
+    return bool(LIKE_A_DOSE.search(plain) or OF_LOGARITHMS_OF_DOSES.search(plain) or has_unit) and not is_unit_column(
+        column
+    )
 
 
 def micromolar(table: pd.DataFrame, column: str, *, source: str, places: np.ndarray | None = None) -> pd.Series:
@@ -77,6 +88,8 @@ def micromolar(table: pd.DataFrame, column: str, *, source: str, places: np.ndar
         InputError: A value is not a number, negative or infinite; a unit is not molar; or two units are given.
     """
     plain = plain_name(column)
+    if is_logarithm(column):
+        raise InputError(f'{source}: column "{column}" holds logarithms by its name; {GIVE_DOSES}')
     match = DOSE_COLUMN.fullmatch(plain)
     ends = match["unit"] or "" if match else plain
     of_name = micromolar_per(ends)
@@ -203,6 +216,14 @@ class SameDoses:
             notes.add(
                 f"the highest concentration of half of the compounds is below {LEAST_HIGHEST:g} µM: are they molar "
                 f"(their median is {np.median(highest):g})? Call the column conc_M, or conc_nM, or give a column unit"
+            )
+        too_high = [(compound, dose) for compound, doses in self.doses.items() for dose in doses if dose > MOST]
+        if too_high:
+            compound, dose = too_high[0]
+            notes.add(
+                f"{len(too_high):,} doses are above {MOST:,.0f} µM; the first: {compound} {dose:g} µM; are they in "
+                "this unit, and not of a stock? Name the column conc_uM or conc_nM (plate maps with mmoles_per_liter "
+                "may hold micromolar), or give a column unit"
             )
         near = list(self._near())
         if near:

@@ -15,7 +15,15 @@ from phenolens.core.files import sha256, write_whole
 from phenolens.core.names import MOST_NAMED, clean_name, clean_names, nearest, shortened
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.csv_table import column_names, numbers, read_csv, refuse_repeated, refuse_rows
-from phenolens.screens.doses import is_dose_column, is_unit_column, micromolar, plain_name, resembles_dose
+from phenolens.screens.doses import (
+    GIVE_DOSES,
+    is_dose_column,
+    is_logarithm,
+    is_unit_column,
+    micromolar,
+    plain_name,
+    resembles_dose,
+)
 from phenolens.screens.image_files import missing_line
 from phenolens.screens.screen import Screen, checked_screen, well_at, well_names, where_of
 from phenolens.screens.unread_columns import UNREAD, chosen_wells, refuse_unread, resembles_plate, unread_notes
@@ -289,6 +297,8 @@ def with_treatments(
     unread = [name for name in map(str, fields) if name.startswith(UNREAD)]
     if "concentration_um" not in fields:
         names = f"call it {', '.join(NAMES['concentration_um'][:4])} (micromolar, or with its unit: conc_nM)"
+        logarithms = [name for name in unread if is_logarithm(name.rpartition(": ")[2])]
+        refuse_unread(logarithms, resembles_dose, may_hold="logarithms of concentrations", remedy=GIVE_DOSES)
         remedy = f"name it with {_flag('concentration_um')}, {names}"
         refuse_unread(unread, resembles_dose, may_hold="concentrations", remedy=remedy)
         notes = (*notes, f"{tables[-1].name}: no column for the concentration: a compound is one treatment")
