@@ -141,6 +141,17 @@ def test_wells_of_several_rows_tell_the_well_from_a_channel_or_field(name, patte
     assert proposed_pattern([name.format(well=well, n=n) for well in ("A01", "B01") for n in (1, 2, 3)]) == pattern
 
 
+@pytest.mark.parametrize(
+    ("folders", "place"),
+    [(("DAPI", "GFP"), "channel"), (("field1", "field2"), "site"), (("T00", "t24"), "t"), (("24h", "48h"), "t")],
+)
+def test_folders_of_channels_fields_or_times_are_not_taken_as_plates(folders, place):
+    with pytest.raises(InputError) as error:
+        proposed_pattern([f"{folder}/{well}.tif" for folder in folders for well in ("A01", "B01")])
+    keys = ("--pattern", folders[0], f'"{{{place}}}/{{well}}.tif"', '"{plate}/{well}.tif"')
+    assert [key for key in keys if key not in str(error.value)] == []
+
+
 @pytest.mark.parametrize("names", [[], ["a.txt"], ["IMG_1.tif", "IMG_2.tif"]])
 def test_a_source_that_says_nothing_asks_for_the_layout(tmp_path, names):
     with pytest.raises(InputError) as error:

@@ -38,6 +38,12 @@ OF_NAMES = (
     (re.compile(r"(?<![A-Za-z])([Tt]_?)\d+"), r"\1{t}"),
 )
 LABELS = frozenset("CFLPSTWZ")  # letters before the number of a channel, field, plate, site, time point, plane
+# Folders that are no plates, by what they are.
+NOT_PLATES = {
+    "channel": re.compile(r"dapi|gfp|rfp|yfp|cfp|hoechst(?:[ _]?\d+)?|overlay|composite|merged?", re.IGNORECASE),
+    "site": re.compile(r"(?:f|fld|field|site|fov)[ _-]?\d+", re.IGNORECASE),
+    "t": re.compile(r"(?:t|day|time(?:point)?)[ _-]?\d+h?|\d+ ?h(?:ours?)?", re.IGNORECASE),
+}
 SEPARATORS = re.compile(r"([_\-. ()]+)")
 
 
@@ -174,6 +180,7 @@ def _pattern_of(images: Sequence[str], *, well_place: int) -> str:
     taken = {name for parts in alike[:1] for part in parts for token in part for name, _ in PLACE.findall(token)}
     columns = list(zip(*(parts[-1] for parts in alike)))
     at = next((place for place, column in enumerate(columns) if "{well}" in column[0] or "{row}" in column[0]), 0)
+    plates: Sequence[str] = ()  # the folders whose names are those of plates
     written = ["".join(_token(column, taken, before_well=place < at) for place, column in enumerate(columns))]
     for depth in range(len(alike[0]) - 2, -1, -1):  # folders, from the file's own
         folders = ["".join(parts[depth]) for parts in alike]
@@ -183,12 +190,19 @@ def _pattern_of(images: Sequence[str], *, well_place: int) -> str:
         elif "{well}" in above or "{row}" in above:
             written.append(_token(folders, taken))
         else:
-            written.append("*" if "plate" in taken else "{plate}")
+            plates = () if "plate" in taken else folders
+            written.append("{plate}" if plates else "*")
             taken.add("plate")
     pattern = "/".join(reversed(written))
     while "/" in pattern and "{" not in pattern.split("/")[0]:  # the end of a path is enough
         pattern = pattern.split("/", 1)[1]
     places = [name for name, _ in PLACE.findall(pattern)]
+    for place, folder in ((place, folder) for place in NOT_PLATES for folder in sorted(set(plates))):
+        if NOT_PLATES[place].fullmatch(folder):
+            other = pattern.replace("{plate}", "*" if place in places else f"{{{place}}}")
+            raise InputError(
+                f'{images[0]}: folder "{folder}" may be a plate or not; give --pattern "{other}" or "{pattern}"'
+            )
     is_whole = "well" in places or {"row", "column"} <= set(places)
     return re.sub(r"\*+", "*", pattern) if is_whole and len(set(places)) == len(places) else ""
 
