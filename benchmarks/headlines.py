@@ -7,11 +7,15 @@ apart; it is marked where the caption lists it among those that do not agree. Ev
     python benchmarks/headlines.py STUDY
 """
 
-import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+import tyro
+from tyro.conf import Positional
+
+from phenolens.core.bounds import Bounded, Count
 from phenolens.core.progress import track
 from phenolens.morphology.features import describe
 from phenolens.study import Study
@@ -20,6 +24,15 @@ from phenolens.travels.measured_change import MeasuredChange
 from phenolens.travels.trajectory import FEW_MOVED, TravelConfig
 
 N_HEADLINES = 5  # measures in a caption
+
+
+@dataclass(frozen=True)
+class Flags(Bounded):
+    """What the benchmark takes."""
+
+    study: Positional[Path]
+    run: str | None = None  # left out: the best decoding run
+    treatments: Count | None = None  # the first so many; left out: all
 
 
 def counted(change: MeasuredChange) -> tuple[int, int, int]:
@@ -31,13 +44,8 @@ def counted(change: MeasuredChange) -> tuple[int, int, int]:
     return len(headlines), len(against), len(unmarked)
 
 
-def main(arguments: list[str]) -> int:
+def headlines(given: Flags) -> int:
     """Print the counts of a study as JSON; 1 where a contradiction is unmarked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=Path)
-    parser.add_argument("--run", help="default: the best decoding run")
-    parser.add_argument("--treatments", type=int, help="the first so many; default: all")
-    given = parser.parse_args(arguments)
     traveller = Traveller.open(Study.open(given.study), given.run)
     table = traveller.catalogue.treatments
     names = list(table.index[table["role"] == "treated"])[: given.treatments]
@@ -51,4 +59,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(headlines(tyro.cli(Flags, description=__doc__)))
