@@ -29,7 +29,6 @@ DOSE_COLUMNS = {  # how a column may be called -> micromolar per its number; Non
     "dose_level": None,
     "Konzentration": None,
     "uM": None,
-    "log dose": None,
 }
 WELL_COLUMNS = ("well", "Well", "Metadata_Well", "well position", "WELL_ID")
 COMPOUND_COLUMNS = ("compound", "Compound Name", "Metadata_compound", "drug", "TREATMENT")
