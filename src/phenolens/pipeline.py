@@ -5,7 +5,7 @@ Run again, a step does nothing when nothing changed.
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from phenolens.core.workers import ONE, AtOnce, done_by_workers
 from phenolens.crops.config import CropConfig
 from phenolens.crops.store import CropStore
 from phenolens.profiles.evaluate import EvaluateConfig
-from phenolens.profiles.kinds import ProfileConfig, kinds, profiles_of
+from phenolens.profiles.kinds import ProfileConfig, cell_scaling_of, kinds, profiles_of_statistic
 from phenolens.readiness import about_of, embedding_sources, profile_source, run_config, score_name
 from phenolens.screens.config import LayoutConfig
 from phenolens.study import Study, made_from
@@ -303,7 +303,9 @@ def profile(study: Study, name: str, config: ProfileConfig, *, scheduler: str | 
     for other in {*folder.glob("*.h5ad")} - {path for of_kind in paths.values() for path in of_kind}:
         other.unlink()  # of methods that are not asked for now
     chosen = list(dict.fromkeys(statistics for statistics, _ in paths))
-    results = done_by_workers(partial(_profile_statistic, study, name, config), chosen, AtOnce(scheduler=scheduler))
+    scaling = cell_scaling_of(partial(embeddings, study, name), config)
+    of_statistic = partial(_profile_statistic, study, name, config, scaling)
+    results = done_by_workers(of_statistic, chosen, AtOnce(scheduler=scheduler))
     with closing(results):
         for notes in track(results, f"profiles of {name}", total=len(chosen)):
             for sentence in notes:
@@ -311,14 +313,16 @@ def profile(study: Study, name: str, config: ProfileConfig, *, scheduler: str | 
     write_json(about, {"made_from": source, "embeddings": sources, "config": asdict(config)})
 
 
-def _profile_statistic(study: Study, name: str, config: ProfileConfig, statistics: str) -> list[str]:
+def _profile_statistic(
+    study: Study, name: str, config: ProfileConfig, scaling: "Callable[[AnnData], AnnData] | None", statistics: str
+) -> list[str]:
     """Write all profiles of one statistic; what a person should know about them."""
     from phenolens.profiles.feature_selection import dominant
 
     notes: list[str] = []
     folder = study.profiles_folder(name)
-    for whitening, wells, treatments in profiles_of(
-        partial(embeddings, study, name), config, statistics, folder=folder
+    for whitening, wells, treatments in profiles_of_statistic(
+        partial(embeddings, study, name), config, statistics, scaling=scaling, folder=folder
     ):
         if (statistics, whitening) == ("mean", "zscore"):
             remedy = "score the wells as a table with --largest-deviation to see whether results depend on it"

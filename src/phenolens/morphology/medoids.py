@@ -140,6 +140,12 @@ class MeasuredCells:
         """Measures of a sample of control cells, a row per cell."""
         return self.of(sampled(self._controls, MEASURED_CONTROLS, seed=self._seed))
 
+    def from_controls(self, values: pd.DataFrame) -> pd.DataFrame:
+        """Values of measures (columns) as standard deviations of the control cells from their mean, NaN without any."""
+        controls = self.controls[values.columns]
+        sds = controls.std()
+        return (values - controls.mean()) / sds.where(sds > 0)
+
     def populations(self, rows: np.ndarray, k: int, *, by: MedoidsBy = "nucleus", seed: int = 0) -> Populations:
         """The k populations of these cells by their measures; of more than MEASURED_CELLS a random sample.
 
@@ -162,8 +168,7 @@ class MeasuredCells:
                 f"--medoids-by nucleus: no nuclei channel by name ({', '.join(self.channels)}); "
                 "use --medoids-by measures or embedding"
             )
-        controls = self.controls[names]
-        sds = (self.of(rows)[names] - controls.mean()) / controls.std().where(controls.std() > 0)
+        sds = self.from_controls(self.of(rows)[names])
         return sds.clip(-MOST_SDS, MOST_SDS).fillna(0).to_numpy()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -46,8 +47,24 @@ def kinds(methods: Iterable[str] = ()) -> list[tuple[str, str]]:
     return [*product(STATISTICS, WHITENINGS), ("mean", ALIGNED), *product(chosen, WHITENINGS)]
 
 
-def profiles_of(
-    cells: Callable[[], Iterable[AnnData]], config: ProfileConfig, statistics: str, *, folder: Path
+def cell_scaling_of(
+    cells: Callable[[], Iterable[AnnData]], config: ProfileConfig
+) -> Callable[[AnnData], AnnData] | None:
+    """What the settings do to cells before all profiles, fitted to the control cells of all plates; None: nothing."""
+    if config.cell_scaling == "percentiles":
+        return fit_cell_scaling(_Again(cells)).scaled
+    if config.cell_scaling == "tvn":
+        return partial(apply_whitening, whitening=fit_cell_tvn(_Again(cells), ridge=config.ridge))
+    return None
+
+
+def profiles_of_statistic(
+    cells: Callable[[], Iterable[AnnData]],
+    config: ProfileConfig,
+    statistics: str,
+    *,
+    scaling: Callable[[AnnData], AnnData] | None,
+    folder: Path,
 ) -> Iterator[tuple[str, AnnData, AnnData]]:
     """The whitening, the wells and the treatments of each kind of profiles of one statistic.
 
@@ -55,15 +72,10 @@ def profiles_of(
         cells: gives the cells, plate by plate; read several times.
         config: how they become profiles.
         statistics: one of those in `kinds`.
+        scaling: of cells, as `cell_scaling_of` returns it.
         folder: of the profiles, for messages.
     """
-    parts: Iterable[AnnData] = _Again(cells)
-    if config.cell_scaling == "percentiles":
-        scaled = fit_cell_scaling(parts).scaled
-        parts = _Again(lambda: map(scaled, cells()))
-    elif config.cell_scaling == "tvn":
-        tvn = fit_cell_tvn(parts, ridge=config.ridge)
-        parts = _Again(lambda: (apply_whitening(part, tvn) for part in cells()))
+    parts = _Again(cells if scaling is None else lambda: map(scaling, cells()))
     if statistics in STATISTICS:
         wells = well_profiles(parts, statistics=statistics, min_cells=config.min_cells)
         refuse_repeated_rows(wells, what=f"{folder}: wells")

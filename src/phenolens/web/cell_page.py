@@ -48,10 +48,11 @@ def scale_bar(store: CropStore) -> tuple[int, float] | None:
 def _measures(cells: StudyCells, row: int) -> tuple[list[tuple[str, float, float]], str]:
     """Each measure's phrase, value and distance from the controls' mean in their s.d., the farthest first."""
     try:
-        own = cells.measured.of(np.array([row])).iloc[0]
-        controls = cells.measured.controls if len(cells.catalogue.rows(role="control")) else None
+        of_cell = cells.measured.of(np.array([row]))
+        has_controls = len(cells.catalogue.rows(role="control")) > 0
+        from_controls = cells.measured.from_controls(of_cell) if has_controls else of_cell * np.nan
     except InputError as reason:
         return [], str(reason)
-    away = own * np.nan if controls is None else (own - controls.mean()) / controls.std().where(lambda sd: sd > 0)
+    own, away = of_cell.iloc[0], from_controls.iloc[0]
     order = away.abs().sort_values(ascending=False, na_position="last", kind="stable").index
     return [(describe(str(name)), float(own[name]), float(away[name])) for name in order], ""

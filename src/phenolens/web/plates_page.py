@@ -85,10 +85,9 @@ def well_measures(cells: StudyCells) -> pd.DataFrame:
     wells = list(catalogue.cells[catalogue.counted].groupby(["plate", "well"], observed=True))
     chosen = [sampled(group.index.to_numpy(), MEASURED_OF_A_WELL, seed=0) for _, group in wells]
     names = pd.MultiIndex.from_tuples([name for name, _ in wells], names=["plate", "well"])
-    controls = cells.measured.controls
     measured = cells.measured.of(np.concatenate(chosen))
     means = measured.groupby(np.repeat(np.arange(len(wells)), list(map(len, chosen)))).mean().set_axis(names)
-    return (means - controls.mean()) / controls.std().where(lambda sd: sd > 0)
+    return cells.measured.from_controls(means)
 
 
 @dataclass(frozen=True)
