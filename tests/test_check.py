@@ -13,6 +13,8 @@ from layout_sources import fields, write_images, write_plate_map, write_table
 from phenolens.cli import main
 from phenolens.core.errors import InputError
 from phenolens.crops.check import check_source
+from phenolens.crops.config import CropConfig
+from phenolens.crops.make_crops import make_crops
 
 PATTERN = "{plate}/{well}_s{site}_w{channel}.tif"
 
@@ -126,11 +128,32 @@ def test_copies_of_an_image_under_other_names_are_named(source):
     assert [name for name in ("1 of 24", "C11_s2_wactin.tif", "B03_s1_wDNA.tif") if name not in found] == []
 
 
-def test_wells_without_a_cell_are_named(source):
+def test_channels_with_the_same_pixels_are_named(source):
+    dna = tifffile.imread(source / "007" / "B03_s1_wDNA.tif")
+    tifffile.imwrite(source / "007" / "B03_s1_wactin.tif", dna, description="other tags")
+    there = check_source(source, layout="table").there
+    (note,) = [text for what, text in there if what == "note"]
+    assert [key for key in ("DNA", "actin", "in 1 of") if key not in note] == []
+
+
+def test_wells_without_a_cell_are_named(source, tmp_path, capsys):
     table = pd.DataFrame(fields()[:-2], columns=["plate", "well", "site"])
     table.assign(ObjectNumber=1, Location_Center_Y=20, Location_Center_X=25).to_csv(source / "Nuclei.csv", index=False)
     missing = dict(check_source(source, layout="table").missing)
     assert [text for what, text in missing.items() if "wells without a cell" in what] == ["1: p-2 C11"]
+    config = CropConfig(crop_px=8, treatments="all")
+    store = make_crops(source, tmp_path / "crops", layout="table", config=config)
+    assert store.empty_wells == {"p-2 C11": "drug two@5"}
+    assert "p-2 C11" in capsys.readouterr().err
+
+
+def test_nuclei_with_the_centre_of_another_are_counted(source):
+    write_nuclei(source)
+    nuclei = pd.read_csv(source / "Nuclei.csv", dtype={"plate": str})
+    again = nuclei[:3].assign(ObjectNumber=7, Location_Center_X=25.2)
+    pd.concat([nuclei, again]).to_csv(source / "Nuclei.csv", index=False)
+    (note,) = [text for what, text in check_source(source, layout="table").there if what == "note"]
+    assert [key for key in ("3 of 14 nuclei", "object 7") if key not in note] == []
 
 
 def test_mechanisms_in_lists_name_the_command_that_reads_them(source, capsys):

@@ -428,6 +428,17 @@ def test_columns_of_a_table_to_score_are_named(tmp_path):
     assert any("pooled" in note and "Metadata_Time (24h, 48h)" in note for note in notes)
 
 
+def test_a_text_of_each_well_is_pooled_and_a_measurement_or_a_file_is_not(tmp_path):
+    table = wells().drop(columns=["uM", "drug_dose"])
+    numbers = [f"{0.1 * row:.1f}" for row in range(len(table))]
+    texts = {"Metadata_Partner": "siRNA ", "Metadata_FileName": "image ", "Metadata_Area": ""}
+    table = table.assign(**{name: [text + number for number in numbers] for name, text in texts.items()})
+    (pooled,) = [note for note in notes_of(table, tmp_path, SCORED) if "pooled" in note]
+    assert "Metadata_Partner (" in pooled
+    assert "Metadata_Area" not in pooled
+    assert "Metadata_FileName" not in pooled
+
+
 def test_concentrations_of_a_table_to_score_are_read_or_refused(tmp_path):
     table = wells().drop(columns="drug_dose")
     for name, factor in (("Metadata_Dose_nM", 1000), ("Metadata_conc", 1)):

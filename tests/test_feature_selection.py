@@ -7,7 +7,7 @@ from anndata import AnnData
 
 from phenolens import cli
 from phenolens.core.errors import InputError
-from phenolens.profiles.feature_selection import dominant, excluded_features
+from phenolens.profiles.feature_selection import dominant, excluded_features, scaled_by_one_control
 from phenolens.profiles.whitening import whiten
 from table_source import FEATURES, FLAGS, wells
 
@@ -74,6 +74,17 @@ def test_a_feature_or_a_row_that_makes_most_of_the_length_is_named(rng):
     one_row = numbers * np.where(np.arange(40) == 6, 30.0, 1.0)[:, None]
     (sentence,) = dominant(table_of(one_row, names), remedy="look")
     assert sentence.startswith('row "row6"')
+
+
+def test_a_control_that_alone_makes_the_spread_of_a_feature_is_named(rng):
+    table = table_of(rng.normal(size=(40, 8)), [f"f{number}" for number in range(8)])
+    table.obs["Metadata_Plate"] = np.repeat(["p", "q"], 20)
+    table.obs["Metadata_Role"] = np.tile(np.repeat(["control", "treated"], 10), 2)
+    table.X[15, 2] = 1e12  # of a treated well
+    assert scaled_by_one_control(table, remedy="look") == []
+    table.X[23, 5] = 1e12
+    (sentence,) = scaled_by_one_control(table, remedy="look")
+    assert [key for key in ('"row23"', '"f5"', "1 such feature", "look") if key not in sentence] == []
 
 
 def test_scaled_values_are_clipped_before_whitening_is_fitted_and_applied():

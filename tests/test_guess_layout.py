@@ -112,6 +112,34 @@ def test_a_pattern_is_proposed_from_the_names(tmp_path, name, pattern):
     assert not others
 
 
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("{w}_{n}.tif", ('"{well}_{site}.tif"', '"{well}_{channel}.tif"')),
+        ("{w}_{n}_{m}.tif", ('"{well}_{site}_{channel}.tif"', '"{well}_{channel}_{site}.tif"')),
+        ("{w}/1_{n}.tif", ('"{well}/1_{site}.tif"', '"{well}/1_{channel}.tif"')),
+    ],
+)
+def test_a_number_that_may_be_the_channel_or_the_site_makes_the_names_ambiguous(tmp_path, name, others):
+    names = {name.format(w=w, n=n, m=m) for w in ("B02", "C03") for n in (1, 2) for m in (1, 2, 3)}
+    with pytest.raises(InputError) as error:
+        guess_layout(touched(tmp_path, names), LayoutConfig())
+    assert [pattern for pattern in others if pattern not in str(error.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        ("{w}_{n}_{c}.tif", "{well}_{site}_{channel}.tif"),
+        ("{w}_{n}_w{m}.tif", "{well}_{site}_w{channel}.tif"),
+        ("{w}_s{n}_{m}.tif", "{well}_s{site}_{channel}.tif"),
+    ],
+)
+def test_a_number_beside_a_channel_or_a_site_with_a_label_is_clear(tmp_path, name, pattern):
+    names = {name.format(w=w, n=n, m=m, c="DA"[m]) for w in ("B02", "C03") for n in (1, 2) for m in (0, 1)}
+    assert guess_layout(touched(tmp_path, names), LayoutConfig()).config.pattern == pattern
+
+
 @pytest.mark.parametrize("well", ["A01", "C02"])
 def test_a_channel_that_may_be_the_well_makes_the_names_ambiguous(tmp_path, well):
     """Only wells of one row: A01 and C1 may both be the well."""

@@ -16,8 +16,10 @@ import numpy as np
 
 from phenolens import __version__
 from phenolens.core.bounds import Bounded, Count
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import alone, read_h5ad, read_json, sha256, write_h5ad, write_json, write_text
+from phenolens.core.names import shortened
 from phenolens.core.progress import tell, track
 from phenolens.core.workers import ONE, AtOnce, done_by_workers
 from phenolens.crops.config import CropConfig
@@ -317,7 +319,7 @@ def _profile_statistic(
     study: Study, name: str, config: ProfileConfig, scaling: "Callable[[AnnData], AnnData] | None", statistics: str
 ) -> list[str]:
     """Write all profiles of one statistic; what a person should know about them."""
-    from phenolens.profiles.feature_selection import dominant
+    from phenolens.profiles.feature_selection import dominant, scaled_by_one_control
 
     notes: list[str] = []
     folder = study.profiles_folder(name)
@@ -326,7 +328,7 @@ def _profile_statistic(
     ):
         if (statistics, whitening) == ("mean", "zscore"):
             remedy = "score the wells as a table with --largest-deviation to see whether results depend on it"
-            notes += dominant(wells, remedy=remedy)
+            notes += [*dominant(wells, remedy=remedy), *scaled_by_one_control(wells, remedy=remedy)]
         for path, table in zip(_profile_paths(study, name, statistics, whitening), (treatments, wells)):
             write_h5ad(path, table)
     return notes
@@ -394,6 +396,8 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
     from phenolens.profiles.scores_folder import draw_confusion, file_name, write_score
 
     absent = check_design(study.crops.cells, config, where=study.folder)
+    if empty := [f"{well} ({treatment})" for well, treatment in study.crops.empty_wells.items()]:
+        tell(f"note: {counted(len(empty), 'well')} without a cell, in no activity or cell count: {shortened(empty)}")
     sources = {name: profile_source(study, name) for name in names}
     of_runs = [(name, *kind) for name in names for kind in kinds_of(study, name)]
     wells_of = {name: study.wells_path(name, whitening=config.headline) for name in names}

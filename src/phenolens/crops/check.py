@@ -4,7 +4,9 @@ Only the pixels of a sample of fields are decoded, one field in memory at a time
 image of another field is found when it is read.
 """
 
+from collections import Counter
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +86,7 @@ def check_source(
         there.append(("cells", in_words))
         missing += _counted({"fields without a cell": int((per_field == 0).sum())})
         if empty := opened.screen.wells_without(opened.cells):
-            missing.append(("wells without a cell, so without a profile", f"{len(empty):,}: {shortened(empty)}"))
+            missing.append(("wells without a cell, so without a profile", f"{len(empty):,}: {shortened([*empty])}"))
     if opened.missing_chunks is not None:
         missing.append(("chunks", str(opened.missing_chunks)))
     if opened.cells is None:
@@ -164,12 +166,15 @@ def _sampled_images(source: Source, *, sample: int, config: LayoutConfig, of_cel
     headers = [source.headers.of_field(screen, row) for _, row in fields.iterrows()]
     held = None if source.cells is None else CentresHeld(source.cells, screen.channels)
     ranges, rows = [], []
+    alike: Counter[tuple[str, str]] = Counter()  # fields whose two channels have the same pixels
     values: list[list[npt.NDArray[np.uint16]]] = []  # of each field, those of each channel
     for _, row in track(fields.iterrows(), "Fields checked", total=len(fields)):
         pixels = read_field(screen.files(row), where=where_of(row))
         if held is not None:
             held.add(row, pixels)
         ranges.append(grey_range(pixels))
+        pairs = combinations(range(len(pixels)), 2)
+        alike.update((screen.channels[i], screen.channels[j]) for i, j in pairs if np.array_equal(pixels[i], pixels[j]))
         values.append([np.unique(channel) for channel in pixels])  # all that the detector's maximum follows from
         if min(pixels.shape[1:]) >= TILE_PX:
             rows.append(field_quality(pixels, channels=screen.channels))
@@ -190,6 +195,10 @@ def _sampled_images(source: Source, *, sample: int, config: LayoutConfig, of_cel
         f"{counted(len(screen.table), 'field')})"
     )
     found = [("images", images), ("quality", _quality(screen, fields, rows))]
+    found += [
+        ("note", f"channels {first} and {second} have the same pixels in {n} of {counted(len(fields), 'field')} read")
+        for (first, second), n in alike.items()
+    ]
     centres = None if held is None else held.result()
     if centres is not None and centres.problem:
         raise InputError(

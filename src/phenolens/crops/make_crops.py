@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.names import shortened
 from phenolens.core.progress import tell
@@ -20,7 +21,7 @@ from phenolens.crops.grey_values import check_grey_values
 from phenolens.crops.nuclei import load_cellpose
 from phenolens.crops.prepare_plate import NUCLEI_FOLDER, check_enough_fields, found_centres, plate_illuminations
 from phenolens.crops.source import FieldCutter, Source, fits_inside, open_source
-from phenolens.crops.store import CropStore, read_about
+from phenolens.crops.store import EMPTY_WELLS, CropStore, read_about
 from phenolens.screens.bbbc021 import SIMULATION_FILE
 from phenolens.screens.config import OF_DOWNLOADS, LayoutConfig
 from phenolens.screens.jump import ILLUMINATION
@@ -149,7 +150,9 @@ def crops_of(
             light = plate_illuminations(screen, folder, config.light(), at_once=at_once)
         read = replace(read, illuminations=light)
     source = replace(source, screen=screen, cells=cells, read=read)
-    return build_store(folder, source, n_at_border=n_at_border, config=config, origin=origin or {}, at_once=at_once)
+    empty = screen.wells_without(cells)
+    origin = {**(origin or {}), **({EMPTY_WELLS: empty} if empty else {})}
+    return build_store(folder, source, n_at_border=n_at_border, config=config, origin=origin, at_once=at_once)
 
 
 def _found(
@@ -220,6 +223,6 @@ def _without_cells(screen: Screen, cells: pd.DataFrame, config: CropConfig) -> S
             "treatments have none). Give centres for it, or run with --skip-missing; no crop was written."
         )
     if empty := screen.wells_without(cells):
-        tell(f"note: {len(empty):,} wells have no cell with a crop inside its field, so no profile: {shortened(empty)}")
+        tell(f"note: {counted(len(empty), 'well')} without a cell with a crop inside its field: {shortened([*empty])}")
     counts = {"plates without cells": len(plates), "treatments without cells": len(without)}
     return screen.leaving_out(counts)

@@ -19,7 +19,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.progress import tell, track
 from phenolens.core.workers import ONE, AtOnce, done_by_workers
 from phenolens.crops.illumination import Illumination, correct, load_illumination
-from phenolens.screens.centres import read_centres
+from phenolens.screens.centres import nuclei_listed_twice, read_centres
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.image_files import file_on_disk, is_zarr, part_name
 from phenolens.screens.layouts import centres_path, layout_named
@@ -150,7 +150,7 @@ def open_source(
         centres, counts = read_centres(
             centres_path(path, config), screen, objects=config.objects, skip_missing=selection.skip_missing
         )
-        screen = screen.leaving_out(counts)
+        screen = screen.leaving_out(counts).noting(nuclei_listed_twice(centres))
     return source_of_fields(screen, centres, headers=headers)
 
 

@@ -27,6 +27,7 @@ from phenolens.crops.cells_index import MANY_PLATES, Listing, indexed, listing
 FORMAT = "phenolens crops"
 VERSION = 2
 ABOUT = "about.json"
+EMPTY_WELLS = "wells_without_cells"  # in the `source` of about.json
 PIXEL_TYPE = np.dtype("<u2")
 
 UInt16Array = npt.NDArray[np.uint16]
@@ -81,6 +82,11 @@ class CropStore:
     def is_simulated(self) -> bool:
         """Whether the cells were drawn by `phenolens simulate` and not imaged."""
         return bool(self.about.get("source", {}).get("simulated"))
+
+    @property
+    def empty_wells(self) -> dict[str, str]:
+        """The plate and well of each well without a crop, and its treatment."""
+        return dict(self.about["source"].get(EMPTY_WELLS, {}))
 
     def __len__(self) -> int:
         return int(self._first_row[-1])

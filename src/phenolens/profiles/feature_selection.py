@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
+from phenolens.profiles.profiles import metadata
 from phenolens.profiles.validate import feature_matrix
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ BLOCKLIST = (
 )
 DOMINANT = 0.5  # share of the squared length of profiles
 FEW = 5  # with fewer features or rows than this, one of them has a large share anyway
+LONE = 0.999  # share of a plate's controls' squared deviations from their median
+FEW_CONTROLS = 6  # of a plate; with fewer, one of them has a large share anyway
 
 
 def excluded_features(profiles: AnnData, rules: Sequence[Rule]) -> dict[str, list[str]]:
@@ -122,4 +126,31 @@ def dominant(profiles: AnnData, *, remedy: str) -> list[str]:
         f"scaled profiles, so it decides distances; {remedy}"
         for what, names, share in kinds
         if len(share) >= FEW and share.max() > DOMINANT
+    ]
+
+
+def scaled_by_one_control(profiles: AnnData, *, remedy: str) -> list[str]:
+    """A sentence on features whose spread among the controls of a plate is that of one well, so that they lose weight.
+
+    Args:
+        profiles: profiles of wells, with plate and role.
+        remedy: what to do, as the end of the sentence.
+    """
+    numbers, obs = feature_matrix(profiles), metadata(profiles, ("plate", "role"))
+    found: list[tuple[str, str]] = []
+    controls = np.flatnonzero(obs["role"] == "control")
+    for _, rows in pd.Series(controls).groupby(obs["plate"].to_numpy()[controls]):
+        if len(rows) < FEW_CONTROLS:
+            continue
+        deviations = np.abs(numbers[rows] - np.median(numbers[rows], axis=0))
+        squares = np.square(deviations)
+        alone = (squares.max(axis=0) > LONE * squares.sum(axis=0)) & (np.median(deviations, axis=0) > 0)
+        largest = rows.to_numpy()[squares.argmax(axis=0)]
+        found += [(profiles.var_names[place], profiles.obs_names[largest[place]]) for place in np.flatnonzero(alone)]
+    if not found:
+        return []
+    feature, row = found[0]
+    return [
+        f'control "{row}" alone makes the spread of feature "{feature}" among the controls of its plate '
+        f"({counted(len(found), 'such feature')}), so the feature hardly counts there; {remedy}"
     ]

@@ -16,7 +16,7 @@ import pandas as pd
 from phenolens.core.bounds import Bounded, Count
 from phenolens.core.errors import InputError
 from phenolens.core.provenance import provenance
-from phenolens.profiles.feature_selection import Rule, dominant, excluded_features
+from phenolens.profiles.feature_selection import Rule, dominant, excluded_features, scaled_by_one_control
 from phenolens.profiles.profiles import metadata, named_summaries, treatment_profiles, well_profiles
 from phenolens.profiles.validate import feature_matrix, repeated_rows, without_non_finite
 from phenolens.profiles.whitening import Recipe, Whitening, apply_whitening, fit_whitening
@@ -104,6 +104,7 @@ def profiles_of(parts: Iterable[AnnData], config: TableConfig, recipe: Recipe) -
     wells = None if rows == "treatments" else given
     left_out = {why: names for why, names in left_out.items() if names}
     notes = dominant(scaled, remedy="check it, set a --largest-deviation, or leave it out of the table")
+    notes += scaled_by_one_control(given, remedy="check the well, leave it out of the table, or use --scaling robust")
     return Profiles(rows, wells, whitened, treatments, whitening, left_out, tuple(notes))
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 from phenolens.core.bounds import Bounded, Count, NotNegative, Positive
 from phenolens.core.errors import InputError
 from phenolens.core.provenance import KEY, provenance, provenance_text
+from phenolens.profiles.columns import resembles_metadata
 from phenolens.profiles.coral import CoralForm, coral, second_moment
 from phenolens.profiles.profiles import metadata
 from phenolens.profiles.validate import SMALLEST_SPREAD, constant_features, feature_matrix, refuse_too_large
@@ -307,6 +308,7 @@ def _constant(profiles: AnnData, without: np.ndarray, group: str, recipe: Recipe
     return (
         f'profiles: feature "{first}"{f" (and {more} more of {len(without)})" if more else ""} has no spread in the '
         f'{rows} of "{group}", so it cannot be scaled; have such features left out (--constant-features "left out")'
+        + (", or name it with --metadata if it is not a feature" if resembles_metadata(first) else "")
     )
 
 

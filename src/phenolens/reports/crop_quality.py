@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from phenolens.core.names import shortened
 from phenolens.crops.config import FLAGS
 from phenolens.crops.store import CropStore
 from phenolens.plotting.page import Picture
@@ -113,6 +114,7 @@ def excluded_crops(store: CropStore, *, n_wells: int, min_cells: int) -> pd.Data
         ("cells at a border", sum(plate["n_at_border"] for plate in plates), "their crop would leave the field"),
         (f"crops flagged as {kinds}", sum(plate["n_noise"] for plate in plates), "--leave-out"),
         *((str(what), count, "--skip-missing") for what, count in store.about["left_out"].items()),
+        ("wells", len(store.empty_wells), f"no cell, of {shortened(sorted(set(store.empty_wells.values())))}"),
         ("wells", n_wells, f"fewer than --min-cells {min_cells} cells"),
     ]
     return pd.DataFrame([row for row in rows if row[1]], columns=["what", "how many", "why"])

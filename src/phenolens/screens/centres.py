@@ -19,7 +19,7 @@ from phenolens.core.progress import tell, track
 from phenolens.screens.csv_table import column_names, numbers, read_csv, refuse_repeated
 from phenolens.screens.file_listing import in_hidden, without_hidden
 from phenolens.screens.image_files import file_on_disk
-from phenolens.screens.screen import FIELD, Screen, well_names
+from phenolens.screens.screen import FIELD, Screen, well_names, where_of
 
 NUCLEI_TABLE = "Nuclei.csv"  # in a source folder
 KIND = r"\.(?:csv|tsv|txt|parquet|xlsx)(?:\.gz)?"
@@ -79,6 +79,19 @@ def read_centres(
     centres, n_lost = _in_fields(nuclei, screen, source=source, skip_missing=skip_missing)
     counts |= {"nuclei in no field of the screen": n_lost}
     return centres, {what: n for what, n in counts.items() if n}
+
+
+def nuclei_listed_twice(centres: pd.DataFrame) -> list[str]:
+    """A note on nuclei whose centre is in the pixel of another's in their field, such as those of a table in twice."""
+    pixels = centres[["y", "x"]].round()
+    repeated = pd.concat([centres[FIELD], pixels], axis=1).duplicated()
+    if not repeated.any():
+        return []
+    first = centres.loc[repeated].iloc[0]
+    return [
+        f"{int(repeated.sum()):,} of {len(centres):,} nuclei have their centre in the pixel of another; the first: "
+        f"{where_of(first)}, object {first['object_number']}; remove them from the table if they are listed twice"
+    ]
 
 
 def _in_fields(raw: pd.DataFrame, screen: Screen, *, source: str, skip_missing: bool) -> tuple[pd.DataFrame, int]:

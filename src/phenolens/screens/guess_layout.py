@@ -32,7 +32,10 @@ OF_WELLS = (
 )
 OF_NAMES = (
     (re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"), "{guid}"),
-    (re.compile(r"(?<![A-Za-z])(s|S|f|F|fld ?|[Ff]ield[_ ]?|[Ss]ite[_ ]?|fov_?|FOV_?|[Pp]os_?)\d+"), r"\1{site}"),
+    (
+        re.compile(r"(?<![A-Za-z])(s|S|f|F|fld ?|[Ff]ield[_ ]?|[Ss]ite[_ ]?|fov_?|FOV_?|[Pp]os_?|[Pp]oint_?)\d+"),
+        r"\1{site}",
+    ),
     (re.compile(r"(?<![A-Za-z])(w|W|ch|Ch|CH|c|C|[Cc]hannel[_ ]?)\d+"), r"\1{channel}"),
     (re.compile(r"(?<![A-Za-z])([Zz]_?)\d+"), r"\1{z}"),
     (re.compile(r"(?<![A-Za-z])([Tt]_?)\d+"), r"\1{t}"),
@@ -177,18 +180,19 @@ def _pattern_of(images: Sequence[str], *, well_place: int) -> str:
     if not groups:
         return ""
     alike = max(groups.values(), key=len)
+    bare: dict[str, int] = {}  # places read from numbers without a label, and how many numbers each holds
     taken = {name for parts in alike[:1] for part in parts for token in part for name, _ in PLACE.findall(token)}
     columns = list(zip(*(parts[-1] for parts in alike)))
     at = next((place for place, column in enumerate(columns) if "{well}" in column[0] or "{row}" in column[0]), 0)
     plates: Sequence[str] = ()  # the folders whose names are those of plates
-    written = ["".join(_token(column, taken, before_well=place < at) for place, column in enumerate(columns))]
+    written = ["".join(_token(column, taken, bare, before_well=place < at) for place, column in enumerate(columns))]
     for depth in range(len(alike[0]) - 2, -1, -1):  # folders, from the file's own
         folders = ["".join(parts[depth]) for parts in alike]
         above = "".join("".join(part) for part in alike[0][:depth])
         if len(set(folders)) == 1:
             written.append(folders[0])
         elif "{well}" in above or "{row}" in above:
-            written.append(_token(folders, taken))
+            written.append(_token(folders, taken, bare))
         else:
             plates = () if "plate" in taken else folders
             written.append("{plate}" if plates else "*")
@@ -203,8 +207,17 @@ def _pattern_of(images: Sequence[str], *, well_place: int) -> str:
             raise InputError(
                 f'{images[0]}: folder "{folder}" may be a plate or not; give --pattern "{other}" or "{pattern}"'
             )
+    pattern = re.sub(r"\*+", "*", pattern)
     is_whole = "well" in places or {"row", "column"} <= set(places)
-    return re.sub(r"\*+", "*", pattern) if is_whole and len(set(places)) == len(places) else ""
+    if not is_whole or len(set(places)) < len(places):
+        return ""
+    if bare.get("site", MOST_CHANNELS + 1) <= MOST_CHANNELS and ("channel" in bare or "channel" not in places):
+        swapped = {"{site}": "{channel}", "{channel}": "{site}"}
+        other = re.sub(r"\{(?:site|channel)\}", lambda match: swapped[match[0]], pattern)
+        raise InputError(
+            f'{images[0]}: a number may be the channel or the site; give --pattern "{pattern}" or "{other}"'
+        )
+    return pattern
 
 
 def _marked(path: str, *, well_place: int) -> list[str]:
@@ -230,16 +243,19 @@ def _marked(path: str, *, well_place: int) -> list[str]:
     return [*folders, name]
 
 
-def _token(values: Sequence[str], taken: set[str], *, before_well: bool = False) -> str:
+def _token(values: Sequence[str], taken: set[str], bare: dict[str, int], *, before_well: bool = False) -> str:
     """What stands at one place of all names: itself, or a place of the pattern where it varies."""
     kinds = Counter(values)
     if len(kinds) == 1:
         return values[0]
     if any(PLACE.search(kind) for kind in kinds):
         return "*"
-    meanings = ("site", "channel") if all(kind.isdecimal() for kind in kinds) else ("channel",)
+    is_number = all(kind.isdecimal() for kind in kinds)
+    meanings = ("site", "channel") if is_number else ("channel",)
     for name in ("plate",) if before_well else meanings:
         if name not in taken and (name != "channel" or len(kinds) <= MOST_CHANNELS):
             taken.add(name)
+            if is_number:
+                bare[name] = len(kinds)
             return f"{{{name}}}"
     return posixpath.commonprefix(list(kinds)).rstrip("0123456789") + "*"

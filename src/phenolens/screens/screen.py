@@ -91,12 +91,14 @@ class Screen:
         columns = [name for name in COLUMNS if name != "site"]
         return self.table[columns].drop_duplicates(["plate", "well"]).reset_index(drop=True)
 
-    def wells_without(self, cells: pd.DataFrame) -> list[str]:
-        """The plate and well of each well that has none of these cells."""
+    def wells_without(self, cells: pd.DataFrame) -> dict[str, str]:
+        """The plate and well of each well that has none of these cells, and its treatment."""
         key = ["plate", "well"]
         wells = self.wells.merge(cells[key].drop_duplicates(), on=key, how="left", indicator="found")
         empty = wells[wells["found"] == "left_only"]
-        return (empty["plate"] + " " + empty["well"]).tolist()
+        return dict(
+            zip(empty["plate"] + " " + empty["well"], treatment_name(empty["compound"], empty["concentration_um"]))
+        )
 
     @property
     def treatments(self) -> pd.DataFrame:
@@ -115,6 +117,10 @@ class Screen:
     def leaving_out(self, counts: Mapping[str, int]) -> "Screen":
         """The same screen, with those of these counts that are not 0 in `left_out` too."""
         return replace(self, left_out={**self.left_out, **{what: n for what, n in counts.items() if n}})
+
+    def noting(self, notes: Sequence[str]) -> "Screen":
+        """The same screen with further notes."""
+        return replace(self, notes=(*self.notes, *notes))
 
     def files(self, field: pd.Series) -> dict[str, Path]:
         """The image of each channel of a field (a row of `table`)."""

@@ -16,7 +16,8 @@ PLACES = frozenset(
     "row column col well_row well_column well_col replicate rep index image_number imagenumber table_number "
     "tablenumber position well_index plate_map_name".split()
 )
-MOST_VALUES = 20  # of a column that may describe a treatment; a column of more is a measurement
+MOST_VALUES = 20  # of numbers that may describe a treatment; a column of more is a measurement
+OF_ROWS = re.compile(r"file|path|url|uri|guid|uuid|bar_?code|comment|note|date|time_?stamp|(?:^|_)id$")  # not of wells
 LIKE_A_PLATE = re.compile(
     r"(?:^|_)(?:plate|platten?)_?(?:id|name|no|nr|num|number|bar_?code|code|label|key|index|\d+)*(?:_?id)?$|"
     r"(?:^|_)(?:assay|destination|dest|imaging)_?bar_?code|^bar_?code"
@@ -85,22 +86,24 @@ class ColumnsNotRead:
         """Add some rows of the treated wells."""
         kinds = self.kinds.setdefault(column, set())
         first = self.of_treatments.setdefault(column, {})
-        if len(kinds) > MOST_VALUES:
+        if len(kinds) > MOST_VALUES and column in self.pooled:
             return
         for treatment, kind in dict.fromkeys(zip(treatments, values)):
-            kinds.add(kind)
+            if len(kinds) <= MOST_VALUES:
+                kinds.add(kind)
             if first.setdefault(treatment, kind) != kind:
                 self.pooled.add(column)
 
     def notes(self, source: str, *, remedy: str = "") -> list[str]:
-        """A note on the columns, and one on those that may describe a treatment: of few values, and no place.
+        """A note on the columns, and one on those that may describe a treatment: of few values or texts, and no place.
 
         `remedy` ends the second.
         """
         differing = [
-            f"{column} ({shortened(sorted(kind or 'empty' for kind in kinds))})"
+            f"{column} ({shortened(sorted(str(kind) or 'empty' for kind in kinds))})"
             for column, kinds in self.kinds.items()
-            if column in self.pooled and len(kinds) <= MOST_VALUES and plain_name(column) not in PLACES
+            if column in self.pooled and plain_name(column) not in PLACES
+            if len(kinds) <= MOST_VALUES or _describes(column, kinds)
         ]
         notes = [f"columns of {source} that are not read: {shortened(list(self.kinds))}"] if self.kinds else []
         if differing:
@@ -109,3 +112,9 @@ class ColumnsNotRead:
                 f"{remedy}"
             )
         return notes
+
+
+def _describes(column: str, kinds: Iterable[object]) -> bool:
+    """Whether many values may describe treatments, such as those of a second compound: no numbers, nothing of a row."""
+    is_number = pd.to_numeric(pd.Series(list(kinds)), errors="coerce").notna()
+    return not is_number.any() and not OF_ROWS.search(plain_name(column))
