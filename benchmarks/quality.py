@@ -1,12 +1,12 @@
 """How well each defect of an image is found: planted in simulated fields, and on real crops checked by hand.
 
     python benchmarks/quality.py                                              # planted defects, and the speed
-    python benchmarks/quality.py --crops CROPS.npz --verdicts tests/hand_checked_noise.csv
+    python benchmarks/quality.py --crops CROPS.npz --verdicts tests/hand_checked_*.csv
 
 Fields of untreated cells are drawn once and photographed in focus and with each defect, so that cells are the same.
 AUC: how often a crop (or field) with the defect measures worse than one without. CROPS.npz holds `images`, uint16
-(N, S, S, 3) in the order DNA, actin, tubulin; the verdicts are a table `crop` (row in the file, from 0),
-`has_empty_channel` (yes or no).
+(N, S, S, 3) in the order DNA, actin, tubulin; verdicts are tables of `crop` (row in the file, from 0), and
+`has_empty_channel` or `is_out_of_focus` (yes or no).
 """
 
 import math
@@ -40,10 +40,10 @@ class Flags:
     """What the benchmark takes."""
 
     fields: int = 4  # simulated fields, each with about 60 cells
-    seed: int = 2019  # of cells, noise and the places of debris
+    seed: int = 2019  # of cells, noise and the places of spots
     rounds: int = 3  # how often the speed is measured
     crops: Path | None = None  # real crops, .npz; left out: planted defects alone
-    verdicts: Path | None = None  # the verdicts of a person on some of these crops, .csv
+    verdicts: tuple[Path, ...] = ()  # the verdicts of a person on some of these crops, .csv
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def dark(light: Light, *channels: int) -> Light:
     return Light(sharp, soft)
 
 
-def with_debris(crops: np.ndarray, *, brighter: float, seed: int) -> np.ndarray:
+def with_spots(crops: np.ndarray, *, brighter: float, seed: int) -> np.ndarray:
     """A round spot of 2 px standard deviation in one channel of each crop, anywhere in it.
 
     It is so many times `brighter` than the brightest 3 x 3 px of the channel's median crop.
@@ -151,8 +151,10 @@ def found_in_crops(scenes: list[Scene]) -> list[Found]:
             _found(f"no {name}", "neighbour correlation", clean, crops, of="neighbour_correlation", flag="noise")
         )
     for brighter in BRIGHTER:
-        crops = with_debris(clean, brighter=brighter, seed=scenes[0].seed)
-        rows.append(_found(f"spot x {brighter:g}", "spot contrast", clean, crops, of="spot_contrast", flag="debris"))
+        crops = with_spots(clean, brighter=brighter, seed=scenes[0].seed)
+        rows.append(
+            _found(f"spot x {brighter:g}", "spot contrast", clean, crops, of="spot_contrast", flag="bright_spot")
+        )
     return rows
 
 
@@ -220,7 +222,7 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 
 
 def on_real_crops(crops: np.ndarray, flags: Flags) -> None:
-    """How many real crops are flagged and for what, how right the flag of noise is, and how fast it goes."""
+    """How many real crops are flagged and for what, how right flags are, and how fast it goes."""
     speeds = []
     for turn in range(flags.rounds):
         began = time.perf_counter()
@@ -233,9 +235,10 @@ def on_real_crops(crops: np.ndarray, flags: Flags) -> None:
     print("| --- | --- |")
     for reason, count in words[words != ""].value_counts().items():
         print(f"| {reason} | {count} |")
-    if flags.verdicts is not None:
-        n, agreed = agreement(table, pd.read_csv(flags.verdicts, comment="#"))
-        print(f"\nNoise against a person's verdict on {n} crops:\n")
+    for path in flags.verdicts:
+        verdicts = pd.read_csv(path, comment="#")
+        agreed = agreement(table, verdicts)
+        print(f"\n`{verdicts.columns[1]}` by the flag against a person's verdict on {len(verdicts)} crops:\n")
         print("| measure | value | 95 % interval |")
         print("| --- | --- | --- |")
         for name, (right, of) in agreed.items():
@@ -245,12 +248,17 @@ def on_real_crops(crops: np.ndarray, flags: Flags) -> None:
     print(f"\nCrops a second, one thread: {statistics.median(speeds):,.0f} ({least:,.0f} to {most:,.0f})")
 
 
-def agreement(table: pd.DataFrame, verdicts: pd.DataFrame) -> tuple[int, dict[str, tuple[int, int]]]:
-    """How many crops were looked at, and precision and recall of the flag of noise as (right, of how many)."""
-    flagged = table[[f"noise_{channel}" for channel in CHANNELS_ON_DISK]].to_numpy(bool).any(axis=1)[verdicts["crop"]]
-    is_empty = (verdicts["has_empty_channel"] == "yes").to_numpy()
-    both = int((flagged & is_empty).sum())
-    return len(verdicts), {"precision": (both, int(flagged.sum())), "recall": (both, int(is_empty.sum()))}
+def agreement(table: pd.DataFrame, verdicts: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """Precision and recall, among the crops that a person judged, of the flag of their defect: (right, of how many)."""
+    defect = verdicts.columns[1]
+    names = {
+        "has_empty_channel": [f"noise_{channel}" for channel in CHANNELS_ON_DISK],
+        "is_out_of_focus": ["out_of_focus"],
+    }
+    flagged = table[names[defect]].to_numpy(bool).any(axis=1)[verdicts["crop"]]
+    has_defect = (verdicts[defect] == "yes").to_numpy()
+    both = int((flagged & has_defect).sum())
+    return {"precision": (both, int(flagged.sum())), "recall": (both, int(has_defect.sum()))}
 
 
 if __name__ == "__main__":

@@ -230,6 +230,22 @@ def test_a_treatment_with_only_noise_crops_is_named_or_counted(source, tmp_path,
     assert store.about["left_out"] == {"treatments with only noise crops": 1}
 
 
+@pytest.mark.parametrize("leave_out", [("noise",), ()])
+def test_cells_left_out_for_a_dark_stain_are_noted(source, tmp_path, rng, capsys, leave_out):
+    def written(path, *, noise: bool) -> None:
+        y, x = np.mgrid[:HEIGHT, :WIDTH]
+        pixels = rng.integers(0, 200, (HEIGHT, WIDTH)) if noise else 1000 + 900 * np.sin(x / 4) * np.sin(y / 4)
+        tifffile.imwrite(path, pixels.astype(np.uint16))
+
+    for path in source.rglob("*.tif"):
+        written(path, noise="_s1_w2" in path.name)  # tubulin
+    store = make_crops(source, tmp_path / "crops", layout="bbbc021", config=CropConfig(crop_px=8, leave_out=leave_out))
+    n = int(store.cells["flags"].str.contains("noise in tubulin").sum())
+    note = f"{n} of {len(store)} crops are left out for noise in tubulin"
+    assert n > 0
+    assert (note in capsys.readouterr().err) == bool(leave_out)
+
+
 def test_the_table_has_what_was_done_to_each_cell(source, tmp_path):
     cells = make_crops(source, tmp_path / "crops", layout="bbbc021", config=SMALL).cells
     cell = cells.set_index("cell_id").loc["Week10_40111_E02_s1_7"]

@@ -18,8 +18,8 @@ def crops(rng) -> np.ndarray:
 
 def test_each_flag_has_a_row_of_its_crops_with_their_channels_in_order(crops):
     figure = flagged_crops(
-        {"noise": crops[:2], "debris": crops[2:5]},
-        {"noise": 55, "debris": 3},
+        {"noise": crops[:2], "bright spot": crops[2:5]},
+        {"noise": 55, "bright spot": 3},
         n_crops=1996,
         n_flagged=57,
         channels=CHANNELS,
@@ -29,10 +29,10 @@ def test_each_flag_has_a_row_of_its_crops_with_their_channels_in_order(crops):
     shown = [axes.images[0].get_clim() for axes in figure.axes if axes.images]
     assert shown == [(image.min(), image.max()) for image in crops[:5].reshape(15, 20, 20)]
     labels = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
-    assert labels == ["noise\n55 of 1,996", "debris\n3 of 1,996"]
+    assert labels == ["noise\n55 of 1,996", "bright spot\n3 of 1,996"]
     assert caption_of(figure).startswith("n = 1,996 crops, 57 flagged;")
     assert "at most 3 of each" in caption_of(figure)
-    assert alt_of(figure) == "Example crops of each kind of flag: noise (55 of 1,996), debris (3 of 1,996)"
+    assert alt_of(figure) == "Example crops of each kind of flag: noise (55 of 1,996), bright spot (3 of 1,996)"
     assert len(png(figure)) > 1000
 
 

@@ -24,13 +24,22 @@ from phenolens.crops.config import FLAGS, CropConfig
 from phenolens.crops.prepare_plate import ILLUMINATION_FOLDER, NUCLEI_FOLDER
 from phenolens.crops.quality_control import Saturation, crop_quality, is_constant, quality_flags
 from phenolens.crops.source import Source
-from phenolens.crops.store import ABOUT, FORMAT, VERSION, CropStore, UInt16Array, read_about, whole_npy, write_npy
+from phenolens.crops.store import (
+    ABOUT,
+    FORMAT,
+    QUALITY_FOLDER,
+    VERSION,
+    CropStore,
+    UInt16Array,
+    read_about,
+    whole_npy,
+    write_npy,
+)
 from phenolens.screens.image_files import content_sha256, part_name, sizes_and_newest
 from phenolens.screens.screen import COLUMNS, FIELD, CropReader, treatment_name
 
 CELL_COLUMNS = ["cell_id", "field", "object_number", "y", "x", *COLUMNS]  # and is_noise, known once the crop is read
 UNFINISHED = {"format": FORMAT, "version": VERSION, "complete": False}
-QUALITY_FOLDER = "quality"  # a table per plate: cell_id, and what crop_quality measures
 PARTS = ("*.npy", "*.parquet", "*/*.parquet", "*/*.npz")  # files that are named after a plate
 
 

@@ -10,8 +10,8 @@ from phenolens.crops.nuclei import NucleiConfig
 from phenolens.crops.quality_control import Correlation, QualityConfig, Slope
 from phenolens.screens.screen import Selection, Treatments
 
-Flag = Literal["noise", "saturated", "debris", "out of focus"]
-FLAGS: tuple[Flag, ...] = ("noise", "saturated", "debris", "out of focus")  # as in quality_flags
+Flag = Literal["noise", "saturated", "bright spot", "out of focus"]
+FLAGS: tuple[Flag, ...] = ("noise", "saturated", "bright spot", "out of focus")  # as in quality_flags
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.names import shortened
 from phenolens.core.progress import tell
 from phenolens.core.workers import ONE, AtOnce
-from phenolens.crops.build import QUALITY_FOLDER, begin, build_store, refuse_other_folder
+from phenolens.crops.build import begin, build_store, refuse_other_folder
 from phenolens.crops.centres_on_pixels import hold_centres
 from phenolens.crops.config import CropConfig
 from phenolens.crops.given_illumination import given_illuminations
@@ -27,6 +27,8 @@ from phenolens.screens.config import OF_DOWNLOADS, LayoutConfig
 from phenolens.screens.jump import ILLUMINATION
 from phenolens.screens.layouts import centres_path, layout_named
 from phenolens.screens.screen import COLUMNS, FIELD, Screen, treatment_name, where_of
+
+MOST_DARK = 0.1  # share of all crops from which noise in a stain, beside a nucleus, is worth a note
 
 
 def make_crops(
@@ -94,13 +96,13 @@ def make_crops(
         origin["cells"] = "cellpose" if config.cells == "cellpose" else "found"
     store = crops_of(opened, folder, config=config, at_once=at_once, origin=origin)
     _report_repeated(store)
+    _report_dark_stain(store)
     return store
 
 
 def _report_repeated(store: CropStore) -> None:
     """A note on crops with the pixels of a crop of another field, as of an image under two names."""
-    tables = [pd.read_parquet(store.folder / QUALITY_FOLDER / f"{plate}.parquet") for plate in store.plates]
-    measures = pd.concat(tables).set_index("cell_id").filter(regex="^(neighbour_correlation|power_slope)_")
+    measures = store.quality().set_index("cell_id").filter(regex="^(neighbour_correlation|power_slope)_")
     measures = measures[(measures.filter(like="neighbour_correlation") != 0).all(axis=1)]
     same = measures[measures.duplicated(keep=False)]
     cells = store.cells.set_index("cell_id").loc[same.index]
@@ -111,6 +113,21 @@ def _report_repeated(store: CropStore) -> None:
         tell(
             f"note: {int(several.sum()):,} crops are alike in every measure, though of other fields (the first: "
             f"{where_of(cells[several].iloc[0])}): are images there twice, under other names?"
+        )
+
+
+def _report_dark_stain(store: CropStore) -> None:
+    """A note on cells that are left out although their first channel, that of the nuclei, is not noise.
+
+    A stain of some cells only, such as a marker of mitosis, is camera noise in all others.
+    """
+    dark = store.cells["flags"].str.extract("noise in ([^;]+)")[0].dropna()
+    dark = dark[~dark.str.split(", ").map(lambda names: store.channels[0] in names)]
+    if "noise" in store.about["config"]["leave_out"] and len(dark) > MOST_DARK * len(store):
+        tell(
+            f"note: {len(dark):,} of {len(store):,} crops are left out for noise in {dark.mode()[0]} though "
+            f"{store.channels[0]} is not noise; if only some cells have this stain, keep them all: --leave-out "
+            "with nothing after it"
         )
 
 

@@ -1,4 +1,4 @@
-"""Flag defects of crops and fields: noise without a cell, blur, saturation, debris, empty fields.
+"""Flag defects of crops and fields: noise without a cell, blur, saturation, bright spots, empty fields.
 
 N crops, C channels, S x S pixels, 16 bit without sign; a field is C, H, W. Frequencies are in cycles per pixel. Optics
 blur a cell's light over several pixels, so that neighbouring pixels agree; camera noise is independent in every pixel.
@@ -127,7 +127,7 @@ def count_spots(field: UInt16Array, *, times: float, at_most_px: int) -> npt.NDA
     """Number of spots of a field (C, H, W) that are `times` as bright as its cells and at most `at_most_px`: (C,).
 
     Its cells' brightness is the 99.5th percentile over the background (the 5th): cells cover more of a field than half
-    a percent, debris covers less. A spot's size is its part that is so bright.
+    a percent, a few spots cover less. A spot's size is its part that is so bright.
     """
     counts = np.zeros(len(field), dtype=np.int64)
     for channel, image in enumerate(field):
@@ -199,7 +199,7 @@ SAMPLED = 512  # crops by which the detector is judged
 AT_ONCE = 64  # crops measured at once: their intermediate results fit the cache of a processor
 TILE_PX = 64  # side of the tiles of a field, about that of a crop, so that its thresholds hold
 MEASURES = ("neighbour_correlation", "power_slope", "saturated_share", "spot_height", "spot_contrast", "spot_px")
-VERDICTS = ("noise", "saturated", "debris")  # on each channel
+VERDICTS = ("noise", "saturated", "bright_spot")  # on each channel
 
 
 def neighbour_correlation(crops: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
@@ -231,12 +231,12 @@ class QualityConfig(Bounded):
     saturated_share: Share = 0.01  # a channel with at least this share of its pixels at the detector's limit
     # largest value of the detector, grey values; left out: estimated from the images of each channel
     detector_maximum: Annotated[int, Bounds(ge=1, le=65_535)] | None = None
-    # debris is so many times as bright as its crop's 95th percentile (field: its 99.5th)
-    debris_contrast: Positive = 6.0
+    # a bright spot is so many times as bright as its crop's 95th percentile (field: its 99.5th)
+    spot_contrast: Positive = 6.0
     # ... and, in a crop, so many times as the brightest spot of the channel's median crop
-    debris_brightness: Positive = 3.0
+    spot_brightness: Positive = 3.0
     # ... and has at most so many pixels above half its height; a nucleus has several hundred
-    debris_px: Annotated[int, Bounds(ge=1)] = 100
+    spot_px: Annotated[int, Bounds(ge=1)] = 100
     empty_share: Share = 0.02  # a field with a smaller share of its tiles holding a picture is empty
 
 
@@ -275,7 +275,7 @@ def crop_quality(
 ) -> pd.DataFrame:
     """Measures and verdicts on crops (N, C, S, S), a row per crop; best all crops of a plate at once.
 
-    For each channel `<measure>_<channel>`: the MEASURES, and whether it is `noise`, `saturated`, `debris` (judged
+    For each channel `<measure>_<channel>`: the MEASURES, and whether it is `noise`, `saturated`, `bright_spot` (judged
     against the channel's median over these crops). For the crop `focus`, the mean slope of its channels that are not
     noise, and `out_of_focus`, where none is noise: the threshold is of three channels, with one or two the mean varies
     more, and crops of fewer than 24 px are not judged. `saturated` (N, C) are the shares of Saturation, of crops whose
@@ -299,9 +299,9 @@ def crop_quality(
     verdicts = {
         "noise": noise,
         "saturated": (measured["saturated_share"] > 0) & (measured["saturated_share"] >= config.saturated_share),
-        "debris": (measured["spot_contrast"] >= config.debris_contrast)
-        & (measured["spot_height"] >= config.debris_brightness * np.array(typical))
-        & (measured["spot_px"] <= config.debris_px),
+        "bright_spot": (measured["spot_contrast"] >= config.spot_contrast)
+        & (measured["spot_height"] >= config.spot_brightness * np.array(typical))
+        & (measured["spot_px"] <= config.spot_px),
     }
     table = {
         f"{name}_{channel}": values[:, c]
@@ -320,14 +320,14 @@ def field_quality(
 
     The field is cut into tiles of TILE_PX (what is left at the right and below is not measured). `picture_share` is
     the share of tiles that are not noise; a channel with too few is `noise`, a field of such channels `empty`.
-    `n_debris` counts spots. InputError for another shape or pixel type, or a field smaller than a tile.
+    `n_bright_spots` counts them. InputError for another shape or pixel type, or a field smaller than a tile.
     """
     config = config or QualityConfig()
     _refuse_shape(field.shape, field.dtype, channels, axes="C H W")
     if min(field.shape[1:]) < TILE_PX:
         raise InputError(f"the field is {field.shape[1]} x {field.shape[2]} px; expected at least {TILE_PX} px a side")
     maximum = detector_maxima([field[None]], given=config.detector_maximum)
-    n_debris = count_spots(field, times=config.debris_contrast, at_most_px=config.debris_px)
+    n_spots = count_spots(field, times=config.spot_contrast, at_most_px=config.spot_px)
     saturated = saturated_share(field[None], maximum=maximum)[0]
     noise, slopes = np.zeros(len(channels), dtype=bool), np.zeros(len(channels), dtype=np.float32)
     row: dict[str, float | bool] = {}
@@ -339,10 +339,10 @@ def field_quality(
             f"picture_share_{channel}": float(is_picture.mean()),
             f"power_slope_{channel}": float(slopes[c]),
             f"saturated_share_{channel}": float(saturated[c]),
-            f"n_debris_{channel}": int(n_debris[c]),
+            f"n_bright_spots_{channel}": int(n_spots[c]),
             f"noise_{channel}": bool(noise[c]),
             f"saturated_{channel}": bool(saturated[c] > 0 and saturated[c] >= config.saturated_share),
-            f"debris_{channel}": bool(n_debris[c] > 0),
+            f"bright_spot_{channel}": bool(n_spots[c] > 0),
         }
     focus = float(_mean_slope(slopes[None], noise[None])[0])
     return {**row, "focus": focus, "out_of_focus": focus < config.focus_slope, "empty": bool(noise.all())}
@@ -368,7 +368,7 @@ def quality_flags(table: pd.DataFrame, *, channels: Sequence[str]) -> pd.Series:
         for verdict, of_channels in by_verdict.items():
             named = [channel for channel, is_so in zip(channels, of_channels[row]) if is_so]
             if named and not (verdict == "noise" and empty[row]):
-                reasons.append(f"{verdict} in {', '.join(named)}")
+                reasons.append(f"{verdict.replace('_', ' ')} in {', '.join(named)}")
         flags.append("; ".join([*reasons, "out of focus"] if out_of_focus[row] else reasons))
     return pd.Series(flags, index=table.index, name="quality", dtype=object)
 

@@ -28,6 +28,7 @@ FORMAT = "phenolens crops"
 VERSION = 2
 ABOUT = "about.json"
 EMPTY_WELLS = "wells_without_cells"  # in the `source` of about.json
+QUALITY_FOLDER = "quality"  # a table per plate: cell_id, and what crop_quality measures
 PIXEL_TYPE = np.dtype("<u2")
 
 UInt16Array = npt.NDArray[np.uint16]
@@ -103,6 +104,11 @@ class CropStore:
         many = len(names) >= MANY_PLATES
         table = indexed(self.folder, names, self._plate_tables) if many else self._plate_tables()
         return table.to_pandas(ignore_metadata=True)
+
+    def quality(self) -> pd.DataFrame:
+        """What `crop_quality` measured and judged, a row per crop in the order of `cells`, with its `cell_id`."""
+        paths = [self.folder / QUALITY_FOLDER / f"{plate}.parquet" for plate in self.plates]
+        return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
 
     def _plate_tables(self) -> pa.Table:
         tables = [_read_cells(self.folder / f"{plate}.parquet") for plate in self.plates]

@@ -19,6 +19,7 @@ LABEL_IN, WIDTH_IN = 1.5, 9.0
 PAD_IN = 0.008  # around each picture
 SPACE = 0.14  # between crops, in crop sides
 MOST_SHOWN = 6
+OUTLINE = "#ff5a3c"
 
 
 def flagged_crops(
@@ -28,6 +29,7 @@ def flagged_crops(
     n_crops: int,
     n_flagged: int,
     channels: Sequence[str],
+    framed: Mapping[str, np.ndarray] | None = None,
 ) -> Figure:
     """Example crops of each kind of flag, channels side by side in grey.
 
@@ -39,6 +41,7 @@ def flagged_crops(
         n_crops: All crops.
         n_flagged: Crops with any flag.
         channels: C names.
+        framed: The flag and booleans (n, C): the channels that it concerns, which get a frame.
 
     Returns:
         The figure.
@@ -67,17 +70,21 @@ def flagged_crops(
         for axes in grid.flat:
             bare(axes).set_facecolor("none")
         for row, (flag, crops) in zip(grid, shown.items()):
-            for first, crop in zip(range(0, len(row), len(channels) + 1), crops):
-                for axes, image in zip(row[first:], crop):
+            of_flag = (framed or {}).get(flag, np.zeros((len(crops), len(channels)), bool))
+            for first, crop, has_frame in zip(range(0, len(row), len(channels) + 1), crops, of_flag):
+                for axes, image, is_framed in zip(row[first:], crop, has_frame):
                     axes.imshow(image, cmap="gray", vmin=image.min(), vmax=image.max(), interpolation="nearest")
+                    axes.spines[:].set(visible=bool(is_framed), color=OUTLINE, linewidth=1.5)
             label = f"{flag}\n{counts[flag]:,} of {n_crops:,}"
             row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8.5, labelpad=6)
         for axes, channel in zip(grid[0], channels):
             axes.set_title(channel, fontsize=6.5, color=QUIET, pad=2, loc="center")
+        named = ", with a frame around each channel that the flag names" if framed else ""
         return add_caption(
             figure,
             caption=f"n = {n_crops:,} crops, {n_flagged:,} flagged; a crop can have several flags. "
-            f"Shown are at most {n_columns} of each. Crops are {next(iter(shown.values())).shape[-1]} px wide; each "
+            f"Shown are at most {n_columns} of each{named}. "
+            f"Crops are {next(iter(shown.values())).shape[-1]} px wide; each "
             f"channel ({', '.join(channels)} from left to right) is scaled from its own darkest to its brightest "
             "pixel, so brightness cannot be compared. Only noise is left out by default.",
             alt="Example crops of each kind of flag: "
@@ -85,7 +92,6 @@ def flagged_crops(
         )
 
 
-OUTLINE = "#ff5a3c"
 OVERLAY_WIDTH_IN = 9.0
 
 

@@ -128,7 +128,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
         ),
         learning_curves=_learning_curves(study, run, history),
         **_health(study, run, history),
-        quality=crop_quality(store, seed=config.picture_seed),
+        quality=crop_quality(store),
         whitening=[str(Certificate(**one)) for one in _certificates(json.loads(profiles.uns["phenolens"]))],
         excluded=_excluded(study, store, run, scored),
         commands=commands(

@@ -1,9 +1,9 @@
 """Crop quality in the report: how many crops are flagged, on which plates that is unusual, and examples.
 
-N crops; a kind is one of FLAGS. The counts come from the crops' own records.
+N crops, C channels; a kind is one of FLAGS. The counts come from the crops' own records.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,13 @@ from phenolens.plotting.page import Picture
 from phenolens.plotting.quality_figures import MOST_SHOWN, flagged_crops
 
 KINDS: list[str] = list(FLAGS)
+# of each kind: the measure of a channel (of the crop, for focus), and whether large or small values are extreme
+SEVERITY = {
+    "noise": ("neighbour_correlation", -1),
+    "saturated": ("saturated_share", 1),
+    "bright spot": ("spot_contrast", 1),
+    "out of focus": ("focus", -1),
+}
 UNUSUAL_TIMES = 3  # a plate is unusual with more than this many times the median plate's share of a kind ...
 LEAST_UNUSUAL = 10  # ... and at least this many crops: a third expected, ten happen by chance once in 400 (Poisson)
 LEAST_PLATES = 3  # with fewer, none can have three times the median
@@ -59,8 +66,8 @@ class CropQuality:
         return [kind for kind in self.kept_out if kind in DIVIDING]
 
 
-def crop_quality(store: CropStore, *, seed: int) -> CropQuality:
-    """Counts of flagged crops, unusual plates, and random examples chosen by `seed`."""
+def crop_quality(store: CropStore) -> CropQuality:
+    """Counts of flagged crops, unusual plates, and the most extreme examples of each kind."""
     counts = flag_counts(store)
     flagged = store.cells["flags"].ne("")
     return CropQuality(
@@ -72,7 +79,7 @@ def crop_quality(store: CropStore, *, seed: int) -> CropQuality:
         n_unusual=int(unusual_shares(counts).ne("").sum()),
         by_plate=_listed(counts),
         found=_found(store),
-        example_crops=_examples(store, counts, seed) if flagged.any() else None,
+        example_crops=_examples(store, counts) if counts[KINDS].to_numpy().any() else None,
     )
 
 
@@ -82,7 +89,7 @@ def flag_counts(store: CropStore) -> pd.DataFrame:
     rows = [
         {
             "crops": plate["n_crops"],
-            **{kind: int(plate["n_flagged"][kind]) for kind in KINDS},
+            **{kind: int(plate["n_flagged"].get(kind, 0)) for kind in KINDS},
             "left out": plate["n_noise"],
         }
         for plate in plates.values()
@@ -139,15 +146,30 @@ def _found(store: CropStore) -> FoundNuclei | None:
     return FoundNuclei(how == "cellpose", store.channels[0], len(store) + n_at_border, n_at_border)
 
 
-def _examples(store: CropStore, counts: pd.DataFrame, seed: int) -> Picture:
-    flags = store.cells["flags"]
-    random = np.random.default_rng(seed)
-    rows_of = {kind: np.flatnonzero(flags.str.contains(kind, regex=False)) for kind in KINDS}
-    shown = {
-        kind: store.take(np.sort(random.choice(rows, min(MOST_SHOWN, len(rows)), replace=False)))
-        for kind, rows in rows_of.items()
-        if len(rows)
-    }
-    totals = {kind: int(counts[kind].sum()) for kind in shown}
-    n_flagged = int(flags.ne("").sum())
-    return flagged_crops(shown, totals, n_crops=len(store), n_flagged=n_flagged, channels=store.channels)
+def _examples(store: CropStore, counts: pd.DataFrame) -> Picture:
+    flags, quality = store.cells["flags"], store.quality()
+    shown, framed = {}, {}
+    for kind in KINDS:
+        rows = np.flatnonzero(flags.str.contains(kind, regex=False))
+        if len(rows):
+            severity, of_channel = _severity(quality.iloc[rows], kind, store.channels)
+            most = np.argsort(-severity, kind="stable")[:MOST_SHOWN]
+            shown[kind], framed[kind] = store.take(rows[most]), of_channel[most]
+    return flagged_crops(
+        shown,
+        {kind: int(counts[kind].sum()) for kind in shown},
+        n_crops=len(store),
+        n_flagged=int(flags.ne("").sum()),
+        channels=store.channels,
+        framed=framed,
+    )
+
+
+def _severity(flagged: pd.DataFrame, kind: str, channels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """How extreme crops are (n,), and which of their channels (n, C) the flag names: none for the focus."""
+    measure, sign = SEVERITY[kind]
+    if measure in flagged:
+        return sign * flagged[measure].to_numpy(), np.zeros((len(flagged), len(channels)), bool)
+    of_channel = flagged[[f"{kind.replace(' ', '_')}_{channel}" for channel in channels]].to_numpy(bool)
+    values = sign * flagged[[f"{measure}_{channel}" for channel in channels]].to_numpy(float)
+    return np.where(of_channel, values, -np.inf).max(axis=1), of_channel
