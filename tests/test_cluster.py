@@ -23,7 +23,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def cluster():
     """A Dask cluster of four processes on this machine."""
     distributed = pytest.importorskip("distributed", reason="Dask is not installed (the extra cluster)")
-    settings = {"n_workers": 4, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    settings = {"n_workers": 4, "threads_per_worker": 1, "processes": True, "dashboard_address": "127.0.0.1:0"}
     with distributed.LocalCluster(**settings, host="127.0.0.1") as started:
         yield started
 

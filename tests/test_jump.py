@@ -17,6 +17,7 @@ from phenolens.crops.make_crops import make_crops
 from phenolens.crops.source import open_source
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.jump import read_jump
+from phenolens.screens.remote import local_source
 from phenolens.screens.screen import Selection
 from phenolens.simulation.screen_design import SimulateConfig
 from s3_server import BUCKET, serving
@@ -101,6 +102,20 @@ def test_wells_of_one_side_only_are_refused_or_counted(source):
     assert screen.left_out["wells of the plate map without images"] == 1
 
 
+def test_a_row_that_repeats_another_is_left_out_and_one_that_differs_is_refused(source):
+    path = sorted(source.rglob("load_data_with_illum.parquet"))[-1]
+    whole, n = screen_of(source), len(pd.read_parquet(path))
+    edit(path, lambda table: pd.concat([table, table[:2]], ignore_index=True))
+    screen = screen_of(source)
+    assert screen.table.equals(whole.table)
+    named = path.relative_to(source).as_posix()
+    assert any(f"{named}, row {n + 2}" in note and "2 such rows" in note for note in screen.notes)
+    edit(path, lambda table: table.assign(FileName_OrigER=[*table["FileName_OrigER"][:-1], "other.tiff"]))
+    with pytest.raises(InputError, match="file_ER") as refused:
+        screen_of(source)
+    assert all(f"{named}, row {row}" in str(refused.value) for row in (3, n + 3))
+
+
 def test_numbers_that_no_table_explains_are_noted(source):
     edit(source / "metadata" / "compound.csv.gz", lambda table: table.iloc[:-1])
     assert any("JCP2022" in note and note.startswith(("1 ", "2 ")) for note in screen_of(source).notes)
@@ -145,6 +160,23 @@ def test_an_illumination_function_that_cannot_be_used_is_one_line(source, tmp_pa
     assert path.name in str(refused.value)
     assert "\n" not in str(refused.value)
     assert not list((tmp_path / "crops").rglob("*.np*"))
+
+
+def test_through_another_cache_crops_and_nuclei_are_kept(bucket, drawn, tmp_path):
+    address = Path(f"{bucket.upload(drawn[0], 'cpg/source_4')}/workspace/load_data_csv/Batch1")
+
+    def crops(cache: str):
+        reading = LayoutConfig(**TARGET, anonymous=True, cache=tmp_path / cache, plate_map=drawn[0] / "metadata")
+        folder, reading = local_source(address, reading)
+        config = replace(CROPS, skip_missing=True)  # wells of the other batch
+        return make_crops(folder, tmp_path / "crops", layout="jump", reading=reading, config=config)
+
+    first = crops("one")
+    parts = {path: path.stat().st_mtime_ns for path in first.folder.rglob("*.*")}
+    shutil.rmtree(tmp_path / "one")
+    assert crops("two").identity == first.identity
+    assert {path: path.stat().st_mtime_ns for path in first.folder.rglob("*.*")} == parts
+    assert len(list((tmp_path / "two" / "content").rglob("*.tiff"))) == 5  # of the first field, for its size
 
 
 @pytest.mark.slow

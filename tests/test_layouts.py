@@ -138,7 +138,10 @@ def test_a_plate_map_with_plates_holds_for_each_plate_alone(images):
     ("edit", "message"),
     [
         (lambda t: t.assign(well="B2x"), 'images.csv, row 2: "B2x" is not a well name'),
-        (lambda t: t.assign(site=1), "the plate, well and site are those of an earlier row"),
+        (
+            lambda t: t.assign(site=1),
+            'images.csv, row 2 and images.csv, row 3 are both plate "007", well "B02", site 1',
+        ),
         (lambda t: t.assign(site=0), 'images.csv, row 2: site is "0", expected a whole number from 1'),
         (lambda t: t.assign(site=1.5), 'row 2: site is "1.5", expected a whole number'),
         (lambda t: t.drop(columns="well"), "no column for the well"),
@@ -158,6 +161,15 @@ def test_a_table_that_cannot_be_used_is_refused(images, edit, message):
     write_table(images)
     edit_csv(images / "images.csv", edit)
     assert message in refusal(images, "table")
+
+
+def test_a_row_that_repeats_another_is_left_out_and_counted(images):
+    write_table(images)
+    whole = read_screen(images, layout="table")
+    edit_csv(images / "images.csv", lambda table: pd.concat([table, table[3:5].assign(exported="again")]))
+    screen = read_screen(images, layout="table")
+    assert screen.table.equals(whole.table)
+    assert any("images.csv, row 14" in note and "2 such rows" in note for note in screen.notes)
 
 
 def test_one_site_and_one_batch_a_plate_are_the_defaults(images):

@@ -7,6 +7,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import phenolens as ph
@@ -17,6 +18,7 @@ from phenolens.crops.make_crops import make_crops
 from phenolens.crops.source import open_source
 from phenolens.screens import remote
 from phenolens.screens.config import LayoutConfig
+from phenolens.screens.image_files import fields_sha256
 from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import Selection
 from s3_server import BUCKET, failing, serving, use
@@ -113,6 +115,26 @@ def test_files_that_change_are_read_again_and_those_that_go_are_gone(bucket, tmp
     remote.local_source(Path(address), public)
     assert remote.local_copy(image, named="here").read_bytes() == first[::-1]
     assert not (folder / "007" / "B02_s2_wDNA.tif").exists()
+
+
+def test_names_of_images_do_not_depend_on_where_source_and_cache_lie(bucket, tmp_path, public):
+    address = bucket.upload(write_images(tmp_path / "images"), "named")
+    hashes = set()
+    for name in ("one", "two"):
+        listing = remote.listed(address, LayoutConfig(anonymous=True, cache=tmp_path / name / "cache"))
+        files = [f"{listing}/007/B02_s1_wDNA.tif#page=2", f"{tmp_path}/{name}/beside/a.tif", "inside.tif"]
+        hashes.add(fields_sha256(pd.DataFrame({"site": 1, "file_DNA": files}), tmp_path / name / "source"))
+    assert len(hashes) == 1
+    moved_alone = fields_sha256(pd.DataFrame({"site": 1, "file_DNA": files}), tmp_path / "source")
+    assert moved_alone not in hashes
+
+
+def test_a_path_with_two_dots_is_that_without(bucket, tmp_path, public):
+    folder, _ = remote.local_source(Path(bucket.upload(pattern_source(tmp_path / "local"), "dotted")), public)
+    image = folder / "p-2" / ".." / "007" / "B02_s1_wDNA.tif"
+    assert remote.shown(image) == f"s3://{BUCKET}/dotted/007/B02_s1_wDNA.tif"
+    copy = remote.local_copy(image, named="here")
+    assert copy.read_bytes() == (tmp_path / "local" / "007" / "B02_s1_wDNA.tif").read_bytes()
 
 
 def test_the_cache_keeps_to_its_bound(bucket, tmp_path, public, monkeypatch):

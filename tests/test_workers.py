@@ -10,7 +10,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.workers import AtOnce, done_by_workers
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
-from worker_jobs import killed_once, refuses, square
+from worker_jobs import fatal, killed_once, refuses, square
 
 CONFIG = CropConfig(crop_px=36)
 TWO = AtOnce(processes=2)
@@ -26,7 +26,7 @@ def cluster():
     distributed = pytest.importorskip("distributed", reason="Dask is not installed (the extra cluster)")
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", host="127.0.0.1"
         ) as started,
     ):
         yield started
@@ -48,10 +48,42 @@ def test_a_killed_worker_of_a_cluster_loses_nothing(cluster, tmp_path):
     assert (tmp_path / "killed").exists()
 
 
-def test_what_a_job_refuses_is_refused_here(cluster):
-    for at_once in (AtOnce(), TWO, AtOnce(scheduler=cluster.scheduler_address)):
+def test_what_a_job_refuses_is_refused_here_at_once(cluster, tmp_path):
+    for n, at_once in enumerate((AtOnce(), TWO, AtOnce(scheduler=cluster.scheduler_address)), start=1):
         with pytest.raises(InputError, match="job 1: no such thing"):
-            list(done_by_workers(refuses, [0, 1, 2], at_once))
+            list(done_by_workers(partial(refuses, tmp_path), [0, 1, 2], at_once))
+        assert len(list(tmp_path.iterdir())) == n
+    assert "Traceback" not in str(cluster.get_logs())
+
+
+def test_a_scheduler_never_has_all_jobs_of_a_long_list(cluster, monkeypatch):
+    monkeypatch.setattr("phenolens.core.workers.LEAST_SENT", 1)
+    drawn = []
+
+    def jobs():
+        for number in range(30):
+            drawn.append(number)
+            yield number
+
+    results = done_by_workers(square, jobs(), AtOnce(scheduler=cluster.scheduler_address))
+    for number, result in enumerate(results):
+        assert result == number**2
+        assert len(drawn) - number <= 2 * 2 + 1
+
+
+@pytest.mark.slow
+def test_a_job_that_ends_every_worker_is_one_line(tmp_path):
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed (the extra cluster)")
+    dask = pytest.importorskip("dask")
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", host="127.0.0.1"
+        ) as few,
+        pytest.raises(InputError, match=few.scheduler_address) as refused,
+    ):
+        list(done_by_workers(fatal, [0, 1, 2], AtOnce(scheduler=few.scheduler_address)))
+    assert "\n" not in str(refused.value)
 
 
 def test_crops_are_the_same_bytes_however_they_are_cut(cluster, tiny_screen, tmp_path):

@@ -8,7 +8,15 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 Item = TypeVar("Item")
 
@@ -17,7 +25,7 @@ SILENT = "PHENOLENS_QUIET"
 
 
 def track(items: Iterable[Item], label: str | Callable[[], str], *, total: int, done: int = 0) -> Iterator[Item]:
-    """Yield the items; show on stderr how many of `total` are done and the time left.
+    """Yield the items; show on stderr how many of `total` are done, how many a minute, and the time left.
 
     A `label` that is a function is called for every update. `done` items of the total were finished earlier.
     """
@@ -26,7 +34,8 @@ def track(items: Iterable[Item], label: str | Callable[[], str], *, total: int, 
         yield from items
         return
     if sys.stderr.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        rate = _PerMinute()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task(description(), total=total, completed=done)
             for item in items:
@@ -38,9 +47,17 @@ def track(items: Iterable[Item], label: str | Callable[[], str], *, total: int, 
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES and count:
             last = now
-            left = (now - began) / count * (total - done - count)
-            tell(f"{description()}: {done + count} of {total}, about {duration(left)} left")
+            each = (now - began) / count
+            left = duration(each * (total - done - count))
+            tell(f"{description()}: {done + count} of {total}, {60 / each:.3g} a minute, about {left} left")
         yield item
+
+
+class _PerMinute(ProgressColumn):
+    """How many items a minute are done."""
+
+    def render(self, task: Task) -> str:
+        return f"{60 * task.speed:.3g} a minute" if task.speed else ""
 
 
 def duration(seconds: float) -> str:

@@ -7,14 +7,17 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from phenolens.core.bounds import Bounded, Count
 from phenolens.core.errors import InputError
+from phenolens.core.progress import tell
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -29,8 +32,8 @@ class AtOnce(Bounded):
 
 
 ONE = AtOnce()
-RETRIES = 3  # for a job whose worker was lost
 CONNECT_S = "20s"
+LEAST_SENT = 16  # jobs that a scheduler has at once, with few workers or none yet
 
 
 def done_by_workers(
@@ -39,10 +42,11 @@ def done_by_workers(
     """Yield `function(job)` for each job, in order. Function and jobs must be picklable.
 
     The workers of a Dask scheduler (`tcp://host:8786`) must see the same files under the same paths. If a worker is
-    lost, its job is repeated. When the generator is closed, no further job starts. Exceptions of jobs are raised here.
+    lost, its job is repeated. When the generator is closed, no further job starts. Exceptions of jobs are raised here
+    at once. A scheduler has at most twice as many jobs at a time as its workers have threads.
 
     Raises:
-        InputError: No scheduler answers, or Dask is not installed.
+        InputError: No scheduler answers, it is lost, each worker that took a job is lost, or Dask is not installed.
     """
     if at_once.scheduler is not None:
         yield from _on_cluster(function, jobs, at_once.scheduler)
@@ -61,7 +65,9 @@ def done_by_workers(
 
 def _on_cluster(function: Callable[[Job], Result], jobs: Sequence[Job], scheduler: str) -> Iterator[Result]:
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker
+        from distributed.client import FutureCancelledError
+        from distributed.comm import CommClosedError
     except ImportError:
         raise InputError(
             '--scheduler: Dask is not installed here; pip install "phenolens[cluster]", or use --processes'
@@ -74,12 +80,47 @@ def _on_cluster(function: Callable[[Job], Result], jobs: Sequence[Job], schedule
             f"--scheduler {scheduler}: no Dask scheduler answers there ({reason}); start one with `dask scheduler`"
         ) from error
     with closing(client):
-        futures = client.map(function, jobs, retries=RETRIES, pure=False)
+        _announce(scheduler, client.dashboard_link)
+        sent: deque[Any] = deque()
         try:
-            for future in futures:
-                yield future.result()
+            for job in jobs:
+                if len(sent) >= max(LEAST_SENT, 2 * sum(client.nthreads().values())):
+                    yield _result(sent.popleft())
+                sent.append(client.submit(_answered, function, job, pure=False))
+            while sent:
+                yield _result(sent.popleft())
+        except KilledWorker as error:
+            raise InputError(
+                f"--scheduler {scheduler}: a job was given up because each worker that took it was lost ("
+                f"{error.last_worker.address} was the last); see its log, give workers more memory, and run it again"
+            ) from error
+        except (CommClosedError, FutureCancelledError) as error:
+            raise InputError(
+                f"--scheduler {scheduler}: it was lost; start it and run this again, finished plates are kept"
+            ) from error
         finally:
-            client.cancel(futures)
+            client.cancel(list(sent))
+
+
+def _answered(function: Callable[[Job], Result], job: Job) -> Result | InputError:
+    """The result of a job; an InputError is one too, because a worker logs exceptions with their traceback."""
+    try:
+        return function(job)
+    except InputError as error:
+        return error
+
+
+def _result(future: Any) -> Any:
+    result = future.result()
+    if isinstance(result, InputError):
+        raise result
+    return result
+
+
+@cache
+def _announce(scheduler: str, dashboard: str | None) -> None:
+    """Print once where the cluster's dashboard is."""
+    tell(f"Dask cluster at {scheduler}" + (f", dashboard {dashboard}" if dashboard else ""))
 
 
 def _end_with_parent() -> None:

@@ -35,7 +35,7 @@ from phenolens.crops.store import (
     whole_npy,
     write_npy,
 )
-from phenolens.screens.image_files import content_sha256, part_name, sizes_and_newest
+from phenolens.screens.image_files import content_sha256, fields_sha256, part_name, sizes_and_newest
 from phenolens.screens.screen import COLUMNS, FIELD, CropReader, treatment_name
 
 CELL_COLUMNS = ["cell_id", "field", "object_number", "y", "x", *COLUMNS]  # and is_noise, known once the crop is read
@@ -91,7 +91,8 @@ def build_store(
     for plate, rows in by_plate.items():
         sizes, newest_ns = sizes_and_newest(read.files(rows))
         at_border = int(n_at_border.get(plate, 0))
-        fingerprint = _fingerprint(rows, sizes, at_border, screen.channels, config)
+        fields = fields_sha256(rows, screen.folder)
+        fingerprint = _fingerprint(fields, sizes, at_border, screen.channels, config)
         job = PlateJob(folder, plate, rows, read, screen.channels, config, fingerprint, at_border)
         if not _is_kept(job, newest_ns=newest_ns):
             due.append(job)
@@ -136,9 +137,7 @@ def begin(folder: Path) -> None:
         write_json(folder / ABOUT, UNFINISHED)
 
 
-def _fingerprint(
-    rows: pd.DataFrame, sizes: list[int], n_at_border: int, channels: tuple[str, ...], config: CropConfig
-) -> str:
+def _fingerprint(fields: str, sizes: list[int], n_at_border: int, channels: tuple[str, ...], config: CropConfig) -> str:
     """SHA-256 of everything that a plate's crops and table follow from; of the images, names and sizes."""
     settings = {
         "version": VERSION,
@@ -148,7 +147,7 @@ def _fingerprint(
         "leave_out": config.leave_out,
         "n_at_border": n_at_border,
     }
-    return sha256(settings, content_sha256(rows), ",".join(map(str, sizes)))
+    return sha256(settings, fields, ",".join(map(str, sizes)))
 
 
 def _is_kept(job: PlateJob, *, newest_ns: int) -> bool:
@@ -273,7 +272,11 @@ def _about(
         "channels": list(source.screen.channels),
         "crop_px": config.crop_px,
         "pixel_size_um": config.pixel_size_um,
-        "source": {**origin, "tables": dict(source.screen.sources), "cells_sha256": content_sha256(source.cells)},
+        "source": {
+            **origin,
+            "tables": dict(source.screen.sources),
+            "cells_sha256": fields_sha256(source.cells, source.screen.folder),
+        },
         "left_out": dict(left_out),
         "config": {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()},
         "plates": parts,

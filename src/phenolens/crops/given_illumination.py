@@ -11,8 +11,7 @@ from phenolens.core.files import sha256
 from phenolens.crops.build import begin
 from phenolens.crops.illumination import FloatArray, Illumination, load_illumination, save_illumination
 from phenolens.crops.prepare_plate import ILLUMINATION_FOLDER
-from phenolens.screens.image_files import part_name
-from phenolens.screens.jump import ILLUMINATION
+from phenolens.screens.image_files import ILLUMINATION, part_name
 from phenolens.screens.remote import local_copy, shown
 from phenolens.screens.screen import Screen
 

@@ -24,7 +24,7 @@ from phenolens.crops.source import FieldCutter, Source, fits_inside, open_source
 from phenolens.crops.store import EMPTY_WELLS, CropStore, read_about
 from phenolens.screens.bbbc021 import SIMULATION_FILE
 from phenolens.screens.config import OF_DOWNLOADS, LayoutConfig
-from phenolens.screens.jump import ILLUMINATION
+from phenolens.screens.image_files import ILLUMINATION
 from phenolens.screens.layouts import centres_path, layout_named
 from phenolens.screens.screen import COLUMNS, FIELD, Screen, treatment_name, where_of
 

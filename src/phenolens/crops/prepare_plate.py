@@ -27,7 +27,7 @@ from phenolens.crops.illumination import (
     save_illumination,
 )
 from phenolens.crops.nuclei import NucleiConfig, find_in_field
-from phenolens.screens.image_files import content_sha256, part_name, sizes_and_newest
+from phenolens.screens.image_files import content_sha256, fields_sha256, part_name, sizes_and_newest
 from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import Screen, where_of
 
@@ -53,7 +53,7 @@ def plate_files(screen: Screen, folder: Path, *, suffix: str, settings: dict[str
         sizes, newest_ns = sizes_and_newest(
             [path for _, field in rows.iterrows() for path in screen.files(field).values()]
         )
-        made_from = sha256(settings, content_sha256(own.table), ",".join(map(str, sizes)))
+        made_from = sha256(settings, fields_sha256(own.table, screen.folder), ",".join(map(str, sizes)))
         plates.append(PlateFile(own, str(plate), folder / f"{part_name(str(plate))}{suffix}", made_from, newest_ns))
     return plates
 

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from phenolens.core.files import sha256
 from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.file_listing import is_hidden, is_thumbnail
-from phenolens.screens.remote import is_remote, shown
+from phenolens.screens.remote import is_address, is_remote, shown
 from phenolens.screens.screen import Screen, where_of
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -91,6 +92,7 @@ def _unescape(value: str) -> str:
 
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png")
+ILLUMINATION = "illumination_"  # before a channel: the column of its correction function
 
 
 def with_files(screen: Screen, *, skip_missing: bool) -> Screen:
@@ -305,6 +307,27 @@ def sizes_and_newest(files: Iterable[Path]) -> tuple[list[int], int]:
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: no such image; add it, or run with --skip-missing") from error
     return [state.st_size for state in states], max((state.st_mtime_ns for state in states), default=0)
+
+
+def fields_sha256(table: pd.DataFrame, folder: Path) -> str:
+    """`content_sha256` of a table with images in `folder`; the same when folder, images or the cache are moved.
+
+    An absolute path counts as its address where it lies in the listing of a source by address, else relative to
+    `folder`.
+    """
+    folder = Path(folder).resolve()
+
+    @cache
+    def named(parent: Path) -> str:
+        text = shown(parent)
+        return text if is_address(text) else Path(os.path.relpath(parent.resolve(), folder)).as_posix()
+
+    def movable(text: str) -> str:
+        path = Path(text)  # with the choice, which has no slash
+        return f"{named(path.parent)}/{path.name}" if path.is_absolute() else text
+
+    names = [name for name in map(str, table) if name.startswith(("file_", ILLUMINATION))]
+    return content_sha256(table.assign(**{name: table[name].map(movable, na_action="ignore") for name in names}))
 
 
 def content_sha256(table: pd.DataFrame) -> str:

@@ -13,11 +13,11 @@ import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.names import shortened
-from phenolens.screens.config import LayoutConfig, chosen_channels
+from phenolens.screens.config import TABLES, LayoutConfig, chosen_channels
 from phenolens.screens.image_files import IMAGE_SUFFIXES, ImageReference, count_unnamed, file_on_disk
 from phenolens.screens.plate_map import known_columns, lacking_column, read_as_text, with_treatments
 from phenolens.screens.remote import is_address, listed
-from phenolens.screens.repeated_images import refuse_repeated_images
+from phenolens.screens.repeated_images import each_field_once, refuse_repeated_images
 from phenolens.screens.screen import Screen
 
 FILE = "file_"
@@ -162,8 +162,9 @@ def _screen(
             raise lacking_column(name, table)
     n_unnamed = count_unnamed(source, (str(text) for text in files.to_numpy().ravel() if pd.notna(text)))
     chosen = files[list(channels.values())].set_axis([f"{FILE}{ours}" for ours in channels], axis=1)
+    fields, repeats = each_field_once(pd.concat([fields, chosen], axis=1), rows_of(raw, table.name))
     return with_treatments(
-        pd.concat([fields, chosen], axis=1),
+        fields,
         list(channels),
         source=source,
         config=config,
@@ -171,8 +172,13 @@ def _screen(
         table=table,
         left_out={"images that the table does not name": n_unnamed},
         columns=[*map(str, raw), *read],
-        notes=notes,
+        notes=[*notes, *repeats],
     )
+
+
+def rows_of(raw: pd.DataFrame, table: str) -> list[str]:
+    """The name of each row of a table, counted as in a spreadsheet, for messages."""
+    return [f"{table}, row {row}" for row in range(2, len(raw) + 2)]
 
 
 def _references(raw: pd.DataFrame, channel: str, column: str, folder_of: "FoldersHere", *, source: str) -> pd.Series:
@@ -226,7 +232,7 @@ class FoldersHere:
         parts = _parts(text)
         for first in range(len(parts)):
             end = Path(*(part for part in parts[first:] if part not in ("/", "..")))
-            if (self.source / end).is_dir():
+            if (self.source / end).is_dir() and not _only_tables(self.source / end):
                 return end
         return listed(text, self.config, of_images=True) if is_address(text) else Path()
 
@@ -253,6 +259,12 @@ class FoldersHere:
             if text:
                 names[folder].setdefault(_parts(text), text)
         return defaultdict(list, {folder: list(texts.values()) for folder, texts in names.items()})
+
+
+def _only_tables(folder: Path) -> bool:
+    """Whether a folder has tables alone, as that of a plate's LoadData, whose images lie in another of its name."""
+    names = [path.name.lower() for path in folder.iterdir()]
+    return bool(names) and all(name.endswith(TABLES) for name in names)
 
 
 def _parts(text: str) -> tuple[str, ...]:

@@ -13,16 +13,16 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
 from phenolens.core.names import clean_names
 from phenolens.screens.config import LayoutConfig, chosen_channels, given_path
-from phenolens.screens.image_table import FILE, OF_FILES, FoldersHere, load_data_files
+from phenolens.screens.image_files import ILLUMINATION
+from phenolens.screens.image_table import FILE, OF_FILES, FoldersHere, load_data_files, rows_of
 from phenolens.screens.plate_map import known_columns, read_as_text, with_plate_map, with_treatments
-from phenolens.screens.repeated_images import refuse_repeated_images
+from phenolens.screens.repeated_images import each_field_once, refuse_repeated_images
 from phenolens.screens.screen import Screen, well_names
 
 LOAD_DATA = ("load_data_with_illum.parquet", "load_data_with_illum.csv", "load_data.parquet", "load_data.csv")
 METADATA = "metadata"  # the folder of the JCP2022 tables, in the source
 JCP, PLATE, WELL, BATCH = (f"Metadata_{name}" for name in ("JCP2022", "Plate", "Well", "Batch"))
 PERTURBATIONS = ("compound", "orf", "crispr")
-ILLUMINATION = "illumination_"  # before a channel: the column of its correction function
 # Controls of the compound plates, where no table perturbation_control says which: DMSO, and the eight positive ones.
 NEGATIVE = "JCP2022_033924"
 POSITIVE = tuple(f"JCP2022_{n:06d}" for n in (85227, 37716, 25848, 46054, 35095, 64022, 50797, 12818))
@@ -46,7 +46,8 @@ def read_jump(source: Path, *, config: LayoutConfig, skip_missing: bool = False)
     """
     source = Path(source)
     paths = _load_data(source, config)
-    raw = pd.concat([read_as_text(path) for path in paths], ignore_index=True)
+    tables_read = [read_as_text(path) for path in paths]
+    raw = pd.concat(tables_read, ignore_index=True)
     folders, of_light = FoldersHere(source, config), FoldersHere(source, config)
     files = load_data_files(raw, folders, source=paths[0].name).rename(columns=lambda name: name.removeprefix("Orig"))
     if files.empty:
@@ -60,7 +61,10 @@ def read_jump(source: Path, *, config: LayoutConfig, skip_missing: bool = False)
     unread = [name for name in map(str, raw) if OF_FILES.match(name) or name.startswith("Metadata_Source")]
     known = known_columns(raw, source=paths[0].name, named=config.named_columns, read=unread)
     known = known.assign(plate=clean_names(known["plate"]))
-    fields = pd.concat([known, pd.DataFrame(chosen)], axis=1)
+    rows = [
+        row for table, path in zip(tables_read, paths, strict=True) for row in rows_of(table, _within(path, source))
+    ]
+    fields, repeats = each_field_once(pd.concat([known, pd.DataFrame(chosen)], axis=1), rows)
     wells, tables, n_unknown = _wells(source, config, plates=set(fields["plate"]))
     wells = wells.drop(columns=[name for name in ("batch",) if name in fields])
     fields, counts = with_plate_map(fields, wells, source=tables[0].name, skip_missing=skip_missing)
@@ -73,7 +77,7 @@ def read_jump(source: Path, *, config: LayoutConfig, skip_missing: bool = False)
         table=paths[0],
         left_out=counts,
         columns=[*map(str, raw)],
-        notes=[f"{n_unknown:,} wells have a JCP2022 number that no table explains"] if n_unknown else [],
+        notes=[*repeats, *([f"{n_unknown:,} wells have a JCP2022 number that no table explains"] if n_unknown else [])],
     )
     refuse_repeated_images(screen)
     folders.refuse_shared(paths[0].name)

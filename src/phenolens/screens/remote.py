@@ -162,13 +162,14 @@ def _server_of(folder: Path) -> _Server | None:
 
 def is_remote(path: Path) -> bool:
     """Whether a path lies in the listing of a source by address."""
-    return _server_of(Path(path).parent) is not None
+    return _server_of(Path(os.path.normpath(path)).parent) is not None
 
 
 def shown(path: Path) -> str:
     """A path for messages and commands: the address of what lies in a listing."""
-    server = _server_of(Path(path))
-    return str(path) if server is None else server.named(Path(path))
+    plain = Path(os.path.normpath(path))
+    server = _server_of(plain)
+    return str(path) if server is None else server.named(plain)
 
 
 def local_copies(paths: Iterable[Path], *, named: str) -> list[Path]:
@@ -180,10 +181,11 @@ def local_copies(paths: Iterable[Path], *, named: str) -> list[Path]:
     """
     copies: list[Path] = []
     due: dict[_Server, list[tuple[Path, Path]]] = {}
-    for path in map(Path, paths):
+    for given in map(Path, paths):
+        path = Path(os.path.normpath(given))
         server = _server_of(path.parent)
         if server is None:
-            copies.append(path)
+            copies.append(given)
             continue
         copy = server.content / path.relative_to(server.listing)
         copies.append(copy)

@@ -1,17 +1,47 @@
-"""One image is of one field and one channel: a screen that names one twice is refused, and copies are found."""
+"""A field has one row, and an image is of one field and channel: what is named twice is refused, copies are found."""
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+
+import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.screens.image_files import image_reference
 from phenolens.screens.remote import is_remote
-from phenolens.screens.screen import Screen, where_of
+from phenolens.screens.screen import FIELD, Screen, where_of
+from phenolens.screens.unread_columns import UNREAD
 
 COMPARED_BYTES = 4096  # in the middle of files of one size; files that agree there are compared whole
 COLOURS = {"red": "1", "green": "2", "blue": "3"}
+
+
+def each_field_once(fields: pd.DataFrame, rows: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """The fields without rows that repeat an earlier one, and a note that counts them; `rows` names each row.
+
+    Columns that are not read may differ. InputError for two rows of one field that differ, such as in their images.
+    """
+    keys = [name for name in FIELD if name in fields]
+    read = [name for name in map(str, fields) if not name.startswith(UNREAD)]
+    is_named = fields[keys].notna().all(axis=1)
+    repeats = is_named & fields.duplicated(read)
+    twice = ~repeats & is_named & fields.duplicated(keys)
+    if twice.any():
+        later = int(twice.to_numpy().argmax())
+        row = fields.iloc[later]
+        earlier = int((fields[keys] == row[keys]).all(axis=1).to_numpy().argmax())
+        other = fields.iloc[earlier]
+        name = next(name for name in read if row[name] != other[name] and pd.notna([row[name], other[name]]).any())
+        raise InputError(
+            f"{rows[earlier]} and {rows[later]} are both {where_of({'site': 1, **row})}, with {name} "
+            f'"{other[name]}" and "{row[name]}" ({int(twice.sum()):,} such rows); correct the site (--site-column), '
+            "or remove one of them"
+        )
+    first = [row for row, is_repeat in zip(rows, repeats, strict=True) if is_repeat][:1]
+    notes = [f"{row}: repeats an earlier row ({int(repeats.sum()):,} such rows), and is left out" for row in first]
+    return fields[~repeats], notes
 
 
 def refuse_repeated_images(screen: Screen) -> Screen:
