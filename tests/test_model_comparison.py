@@ -13,6 +13,7 @@ from phenolens.cli import main
 from phenolens.core.errors import InputError
 from phenolens.core.provenance import provenance
 from phenolens.image_realism.saved import saved_realism
+from phenolens.model_comparison.claims import claims
 from phenolens.model_comparison.compute import entries
 from phenolens.model_comparison.saved import saved_comparison
 from phenolens.models import MODELS, Spec
@@ -93,6 +94,30 @@ def test_pictures_are_measured_where_there_are_any_and_costs_are_named(finished)
     text = (comparison.folder / "table.md").read_text()
     assert all(title in text for title in facts["title"])
     assert "Lafarge" not in text  # published rows stand beside BBBC021 alone
+
+
+def test_claims_of_papers_stand_beside_what_holds():
+    accuracies = {"vaeplus": 0.5, "vae": 0.25, "lsgan": 0.6, "pca": 0.3, "vae-untrained": 0.9}
+    kinds = [("mean", "none", -0.1), ("mean", "whitened", 0.0), ("mean+sd", "none", 0.1), ("mean+sd", "whitened", 0.0)]
+    rows = [
+        {"entry": entry, "title": entry.upper(), "statistics": statistics, "whitening": whitening, "protocol": protocol}
+        | {"accuracy": accuracy + (more if entry != "pca" else 0), "p_vaeplus": 0.034}
+        for entry, accuracy in accuracies.items()
+        for statistics, whitening, more in kinds
+        for protocol in ("NSC", "compound+plate")
+    ]
+    found = claims(pd.DataFrame(rows)).set_index(["claim", "protocol"])
+    assert found.loc[("VAE+ is above VAE", "NSC")].tolist() == [
+        "92.9 against 87.1",
+        "50.0 against 25.0, p = 0.034",
+    ]
+    assert found.loc[("whitening helps (mean)", "NSC")].tolist() == [
+        "AE +4.6, VAE -2.9, VAE+ -0.3",
+        "3 of 4 models gain, median +10.0",
+    ]
+    assert found.loc[("whitening helps (mean+sd)", "compound+plate"), "here"] == "0 of 4 models gain, median -10.0"
+    assert found.loc[("GANs score low (mean, whitened)", "NSC")].tolist() == ["LSGAN 68", "LSGAN 60.0, VAEPLUS 50.0"]
+    assert "VAE+ is above AE" not in found.index.get_level_values("claim")
 
 
 def test_the_report_shows_the_comparison_until_profiles_change(finished, tmp_path):

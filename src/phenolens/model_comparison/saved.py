@@ -8,6 +8,7 @@ import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_json, write_json, write_text, write_whole
+from phenolens.model_comparison.claims import claims
 from phenolens.model_comparison.figure import score_against_realism
 from phenolens.plotting.style import png
 from phenolens.profiles.mechanism_classifier import CLASSIFIED
@@ -109,6 +110,10 @@ def as_text(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, publish
     parts += _markdown(
         ["", "protocol", "against VAE+", "against PCA", "against itself untrained"], _tests(scores, headline)
     )
+    claimed = claims(scores)
+    if len(claimed):
+        parts += ["## What the papers claim, and what holds here", ""]
+        parts += _markdown([*claimed.columns], claimed.to_numpy().tolist())
     parts += [f"## By other rules (mean, {headline})", ""]
     parts += [
         "Over compounds: each compound counts once, however many doses it has, as in CytoGAN's numbers. Classified: a",

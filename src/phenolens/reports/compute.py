@@ -20,6 +20,8 @@ from phenolens.core.keywords import flags_of
 from phenolens.core.progress import track
 from phenolens.crops.store import CropStore, normalised
 from phenolens.image_realism.saved import saved_realism
+from phenolens.model_comparison.claims import claims
+from phenolens.model_comparison.figure import score_against_realism
 from phenolens.model_comparison.saved import saved_comparison, shown_scores
 from phenolens.paper_figures.config import FigureConfig
 from phenolens.paper_figures.figure2_reconstructions import draw_reconstructions
@@ -104,7 +106,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
     queries, active = queries_of(study, run), activity_of(study, run)
     neighbours = nearest_treatments(profiles) if queries is None else queries
     realism, compared = saved_realism(study), saved_comparison(study)
-    scores = study.scores
+    scores, headline = study.scores, study.headline["whitening"]
     history = _history(study, run)
     contents = ReportContents(
         title=f"{study.folder.resolve().name}: what the treatments do to the cells",
@@ -118,6 +120,8 @@ def write_report(study: Study, config: ReportConfig) -> None:
         compounds=[] if active is None else compound_rows(active, store, cells.catalogue, seed=config.picture_seed),
         activity_sentence="" if active is None else activity_sentence(active),
         comparison=None if compared is None else shown_scores(compared.scores),
+        claims=None if compared is None else claims(compared.scores),
+        scatter=None if compared is None else score_against_realism(compared.scores, compared.facts, headline=headline),
         absent=list(scores_about(study).get("absent", {}).values()),
         neighbours=neighbour_pairs(neighbours, cells, store),
         wrong=None if queries is None else _wrong(queries),

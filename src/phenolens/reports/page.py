@@ -40,6 +40,8 @@ class ReportContents:
     activity_sentence: str = ""
     absent: Sequence[str] = ()  # why a score is not there
     comparison: Mapping[str, pd.DataFrame] | None = None  # of models: protocol -> a row per model
+    claims: pd.DataFrame | None = None  # of papers, a row per claim, beside what holds here
+    scatter: Picture | None = None  # score against realism, a point per model
     verdict: str = ""  # the headline in one sentence; empty where it was not scored
     n_cells_of_bbbc021: int | None = None  # for a study of BBBC021, whose published scores are shown too
     neighbours: Picture | None = None  # nearest-neighbour pairs
@@ -80,6 +82,7 @@ def report_html(contents: ReportContents) -> str:
             "interpolations": inline_pictures(contents.interpolations),
             "reconstructions": inline_pictures(contents.reconstructions),
             "realism": inline_pictures(figure),
+            "scatter": inline_pictures(contents.scatter),
             "cells": inline_pictures(contents.cells),
             "learning": inline_pictures(contents.learning_curves),
             "flagged": inline_pictures(quality.example_crops),
