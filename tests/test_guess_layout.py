@@ -53,6 +53,20 @@ def test_the_layout_of_a_source_is_guessed(tmp_path, layout):
     assert f"--layout {layout}" in str(guess)
 
 
+@pytest.mark.parametrize(("names", "layout"), [
+    (("Batch1/P1/load_data.csv", "Batch1/P1/load_data_with_illum.csv.gz"), "jump"),
+    (("load_data_with_illum.parquet",), "jump"),
+    (("load_data.csv", "metadata/well.csv.gz"), "jump"),
+    (("load_data.csv", "plate_map.csv"), "loaddata"),
+    (("P1/load_data.csv", "P1/B02_s1_w1.tif", "P1/B03_s1_w2.tif"), "pattern"),
+])  # fmt: skip
+def test_tables_of_plates_as_jump_publishes_them_are_recognised(tmp_path, names, layout):
+    touched(tmp_path, names)
+    for path in tmp_path.rglob("load_data*.csv"):
+        path.write_text("Metadata_Plate,FileName_OrigDNA\nP1,a.tiff\n")
+    assert guess_layout(tmp_path, LayoutConfig()).layout == layout
+
+
 @pytest.mark.parametrize("kind", WRITERS)
 def test_the_index_of_an_instrument_is_found(tmp_path, kind):
     WRITERS[kind](tmp_path)

@@ -116,6 +116,15 @@ def test_a_row_that_repeats_another_is_left_out_and_one_that_differs_is_refused(
     assert all(f"{named}, row {row}" in str(refused.value) for row in (3, n + 3))
 
 
+def test_a_well_of_two_numbers_is_refused_and_a_row_of_wells_that_repeats_is_not(source):
+    path, whole = source / "metadata" / "well.csv.gz", screen_of(source)
+    edit(path, lambda table: pd.concat([table, table[:1]]))
+    assert screen_of(source).table.equals(whole.table)
+    edit(path, lambda table: table.assign(Metadata_JCP2022=[*table["Metadata_JCP2022"][:-1], "JCP2022_000001"]))
+    with pytest.raises(InputError, match=r"well\.csv\.gz"):
+        screen_of(source)
+
+
 def test_numbers_that_no_table_explains_are_noted(source):
     edit(source / "metadata" / "compound.csv.gz", lambda table: table.iloc[:-1])
     assert any("JCP2022" in note and note.startswith(("1 ", "2 ")) for note in screen_of(source).notes)

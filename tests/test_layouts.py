@@ -153,7 +153,10 @@ def test_a_plate_map_with_plates_holds_for_each_plate_alone(images):
         (lambda t: t.assign(concentration_um="much"), 'row 2: concentration_um is "much", expected micromolar'),
         (lambda t: t.assign(concentration_um=[None] * len(t)), "the concentration is not a number of at least 0"),
         (lambda t: t.assign(role="blank"), "the role is not one of treated, control, other"),
-        (lambda t: t.assign(file_DNA=[None, *t["file_DNA"][1:]]), 'row 2: channel "DNA" has no file '),
+        (
+            lambda t: t.assign(file_DNA=[None, *t["file_DNA"][1:]]),
+            'images.csv, plate "007", well "B02", site 1: channel "DNA" has no file ',
+        ),
         (lambda t: t[:0], "no rows"),
     ],
 )

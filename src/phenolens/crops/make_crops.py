@@ -26,6 +26,7 @@ from phenolens.screens.bbbc021 import SIMULATION_FILE
 from phenolens.screens.config import OF_DOWNLOADS, LayoutConfig
 from phenolens.screens.image_files import ILLUMINATION
 from phenolens.screens.layouts import centres_path, layout_named
+from phenolens.screens.remote import shown
 from phenolens.screens.screen import COLUMNS, FIELD, Screen, treatment_name, where_of
 
 MOST_DARK = 0.1  # share of all crops from which noise in a stain, beside a nucleus, is worth a note
@@ -90,7 +91,7 @@ def make_crops(
         check_enough_fields(opened.screen, config.light())
     if opened.cells is None:
         if config.cells == "auto":
-            tell(f"no {centres_path(source, reading)}: cells are found here (--cells found, --channels)")
+            tell(f"no {shown(centres_path(source, reading))}: cells are found here (--cells found, --channels)")
         centres = _found(opened.screen, folder, config, pixel_um=kind.pixel_um, at_once=at_once)
         opened = replace(opened, cells=centres)
         origin["cells"] = "cellpose" if config.cells == "cellpose" else "found"

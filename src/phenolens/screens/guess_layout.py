@@ -18,6 +18,7 @@ from phenolens.screens.image_files import IMAGE_SUFFIXES
 from phenolens.screens.image_table import FILE, FILE_COLUMN, INDEX, URL_COLUMN, inputs_folder
 from phenolens.screens.instrument_index import index_files
 from phenolens.screens.instruments import INSTRUMENTS
+from phenolens.screens.jump import LOAD_DATA, has_wells
 
 MOST_CHANNELS = 12  # different texts at one place of the names that may be channels
 MOST_FILES = 5_000  # whose names are compared, evenly over all of them
@@ -108,6 +109,8 @@ def _by_tables(source: Path, config: LayoutConfig) -> Iterator[tuple[str, Path |
         yield "h5sc", config.table, "a file is named *.h5sc"
     if (inputs_folder(source) / INDEX).is_file():
         yield "deepprofiler", config.table, f"there is {INDEX.as_posix()}"
+    if why := _of_jump(source, config):
+        yield "jump", config.table, why
     tables = [given_path(config.table, source)] if config.table else [source / name for name in names]
     for path in sorted(tables, key=lambda path: path.name not in ("images.csv", "load_data.csv")):
         if path.suffix.lower() not in (".csv", ".tsv", ".txt", ".xlsx", ".parquet") or not path.is_file():
@@ -121,6 +124,19 @@ def _by_tables(source: Path, config: LayoutConfig) -> Iterator[tuple[str, Path |
             yield "loaddata", given if path.name != "images.csv" else path, f"{path.name} names files of images"
         if any(column.startswith(FILE) for column in columns):
             yield "table", given if path.name != "load_data.csv" else path, f"{path.name} names files of images"
+
+
+def _of_jump(source: Path, config: LayoutConfig) -> str:
+    """Why a source is of JUMP-CP, with the JCP2022 tables or as LoadData of plates without an image; else empty."""
+    files, _ = files_under(source)
+    of_plates = [path for path in files if path.rsplit("/", 1)[-1].removesuffix(".gz") in LOAD_DATA]
+    if not of_plates:
+        return ""
+    if has_wells(source, config):
+        return f"there are {of_plates[0]} and the JCP2022 tables"
+    is_alone = config.plate_map_path(source) is None and not any(path.endswith(IMAGE_SUFFIXES) for path in files)
+    nested = [path for path in of_plates if "/" in path or path == LOAD_DATA[0]]
+    return f"there is {nested[0]}" if is_alone and nested else ""
 
 
 def _by_names(source: Path, images: Sequence[str], *, plate_wells: int | None) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
 from phenolens.core.names import clean_names
 from phenolens.screens.config import LayoutConfig, chosen_channels, given_path
+from phenolens.screens.csv_table import refuse_repeated
 from phenolens.screens.image_files import ILLUMINATION
 from phenolens.screens.image_table import FILE, OF_FILES, FoldersHere, load_data_files, rows_of
 from phenolens.screens.plate_map import known_columns, read_as_text, with_plate_map, with_treatments
@@ -97,9 +98,19 @@ def _load_data(source: Path, config: LayoutConfig) -> list[Path]:
     return [by_folder[folder] for folder in sorted(by_folder)]
 
 
+def has_wells(source: Path, config: LayoutConfig) -> bool:
+    """Whether the JCP2022 table of wells is where `read_jump` searches it."""
+    return _table(_metadata(source, config), "well") is not None
+
+
+def _metadata(source: Path, config: LayoutConfig) -> Path:
+    """The folder of the JCP2022 tables."""
+    return source / METADATA if config.plate_map is None else given_path(config.plate_map, source)
+
+
 def _wells(source: Path, config: LayoutConfig, *, plates: set[str]) -> tuple[pd.DataFrame, list[Path], int]:
     """A row per well of these plates (compound, moa, role, batch), the tables, and how many wells are unknown."""
-    folder = source / METADATA if config.plate_map is None else given_path(config.plate_map, source)
+    folder = _metadata(source, config)
     names = ("well", "plate", *PERTURBATIONS, "perturbation_control")
     found = {name: path for name in names if (path := _table(folder, name)) is not None}
     if "well" not in found:
@@ -121,9 +132,12 @@ def _wells(source: Path, config: LayoutConfig, *, plates: set[str]) -> tuple[pd.
             "role": raw[JCP].map(known["role"]).fillna("treated"),
         }
     )
+    wells = wells.drop_duplicates(ignore_index=True)
+    refuse_repeated(wells, ["plate", "well"], source=found["well"].name, expected="one JCP2022 number a well")
     if "plate" in found:
-        of_plate = read_as_text(found["plate"], columns=(PLATE, BATCH)).drop_duplicates(PLATE).set_index(PLATE)[BATCH]
-        wells["batch"] = raw[PLATE].map(of_plate)
+        plates_known = read_as_text(found["plate"], columns=(PLATE, BATCH)).drop_duplicates(PLATE)
+        of_plate = plates_known.set_index(clean_names(plates_known[PLATE]))[BATCH]
+        wells["batch"] = wells["plate"].map(of_plate)
     return wells, list(found.values()), int((~is_known & raw[JCP].notna()).sum())
 
 

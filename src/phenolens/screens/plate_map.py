@@ -265,7 +265,7 @@ def with_treatments(
     incomplete = lacking.any(axis=1)
     if incomplete.any() and (not skip_missing or incomplete.all()):
         row = int(incomplete.to_numpy().argmax())
-        where = where_of(fields.iloc[row]) if table is None else f"{table.name}, row {int(fields.index[row]) + 2}"
+        where = ("" if table is None else f"{table.name}, ") + where_of({"site": 1, **fields.iloc[row]})
         channel = channels[int(lacking.iloc[row].to_numpy().argmax())]
         raise InputError(
             f'{where}: channel "{channel}" has no file ({int(incomplete.sum()):,} of {len(fields):,} fields lack '
