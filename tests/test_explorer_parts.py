@@ -12,20 +12,11 @@ from phenolens.models.interface import Representation
 from phenolens.readiness import run_config
 from phenolens.study import HEADLINE, Study
 from phenolens.web import umap_map
+from phenolens.web.map_groups import COLOURS, CONTROL, SYMBOLS, UNKNOWN, by_measure, grouped
 from phenolens.web.plates_page import DISTANCE, NOISE, SHADES, Heat, well_profiles
 from phenolens.web.study_view import StudyView
 from phenolens.web.travel_page import Display
-from phenolens.web.umap_map import (
-    COLOURS,
-    CONTROL,
-    SYMBOLS,
-    UNKNOWN,
-    fit_pca,
-    grouped,
-    map_of_cells,
-    map_of_treatments,
-    pca_places,
-)
+from phenolens.web.umap_map import fit_pca, map_of_cells, map_of_treatments, pca_places
 from travelling_study import RUN
 
 
@@ -52,6 +43,14 @@ def test_as_many_compounds_as_there_are_colours_and_signs_are_all_drawn_differen
     n = len(COLOURS) * len(SYMBOLS)
     groups = grouped(pd.DataFrame({"role": "treated", "compound": [f"c{i:02d}" for i in range(n)]}), "compound")
     assert len(set(zip(groups.colours, groups.symbols))) == n == 48
+
+
+def test_a_measure_has_as_many_cells_in_each_shade_and_cells_without_it_apart():
+    groups = by_measure(pd.Series([7, 1, 2, 3, 4, 5, 6, 8, 9, 10, np.nan], dtype=float))
+    assert groups.codes.tolist() == [3, 0, 0, 1, 1, 2, 2, 3, 4, 4, 5]
+    assert (groups.names[0], groups.names[4:]) == ("1 to 2.8", ("8.2 to 10", "not measured"))
+    assert groups.colours[-1] == UNKNOWN
+    assert len(set(groups.colours)) == 6
 
 
 def test_doses_stand_in_their_order_from_light_to_dark():

@@ -31,6 +31,7 @@ BROWSE = "open the report above in a browser; to browse the plates and cells: ph
 # What comes next; `study` and `out` are the folders that were given.
 NEXT = {verb: f"phenolens {after} {{study}}" for verb, after in pairwise(("crop", *COMMAND_OF.values()))} | {
     "simulate": "phenolens run STUDY --source {out} --layout bbbc021 (its true parameters: {out}/truth.parquet)",
+    "measure": "phenolens explore {study} --open (maps and plates in the colours of a measure)",
     "run": BROWSE.format("{study}"),
     "demo": BROWSE.format("{out}/study"),
     "report": BROWSE.format("{study}"),

@@ -3,6 +3,7 @@
 study.json                    marks the folder as a study
 crops/                        CropStore: a part per plate
 runs/<run>/                   config.json, checkpoint.pt, history.csv, health.json, reconstructions
+measures/<plate>.parquet      size, shape, texture and intensity of every cell
 embeddings/<run>/<plate>.h5ad a row per cell
 profiles/<run>/               wells_<statistics>.h5ad, treatments_<statistics>_<whitening>.h5ad
 scores/<run>/                 activity, nearest neighbours, confusion matrices; scores.csv gathers all runs
@@ -28,9 +29,10 @@ import pandas as pd
 from phenolens.core.bounds import check
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
-from phenolens.core.files import alone, read_h5ad, read_json, sha256, write_json
+from phenolens.core.files import alone, read_h5ad, read_json, read_parquet_about, sha256, write_json
 from phenolens.core.keywords import checked
 from phenolens.crops.store import CropStore
+from phenolens.screens.screen import METADATA, treatment_name
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -171,11 +173,35 @@ class Study(os.PathLike[str]):
         return sorted(path.parent.name for path in self.folder.glob("runs/*/config.json"))
 
     @checked
-    def embeddings(self, run: str) -> "AnnData":
-        """The embedded cells of one run, in the order of `cells`.
+    def measures(self, names: tuple[str, ...] = ()) -> pd.DataFrame:
+        """Size, shape, texture and intensity of every cell, in the order of `cells`.
+
+        Args:
+            names: Columns to read; default: all.
 
         Raises:
-            InputError: The run is not embedded.
+            InputError: The cells are not measured, or their crops changed since.
+        """
+        parts = []
+        for plate, about in self.crops.about["plates"].items():
+            path = self.measures_folder / f"{plate}.parquet"
+            of = (read_parquet_about(path) or {}).get("crops") if path.is_file() else ""
+            if of != about["npy_sha256"]:
+                state = "of other crops" if of else "not there yet"
+                raise InputError(f"{path}: {state}; run `phenolens measure {self.quoted}`")
+            parts.append(pd.read_parquet(path, columns=list(names) or None))
+        return pd.concat(parts, ignore_index=True)
+
+    @checked
+    def embeddings(self, run: str, *, measures: bool = False) -> "AnnData":
+        """The embedded cells of one run, in the order of `cells`.
+
+        Args:
+            run: Name of the run.
+            measures: Add the columns of `measures` to `obs`.
+
+        Raises:
+            InputError: The run is not embedded, or the cells are not measured.
         """
         import anndata
 
@@ -183,7 +209,11 @@ class Study(os.PathLike[str]):
         paths = [self.embeddings_folder(run) / f"{plate}.h5ad" for plate in self.crops.plates]
         if not self.embeddings_folder(run).exists():
             self.chosen_runs((run,))
-        return anndata.concat([read_h5ad(path, remedy=remedy) for path in paths], uns_merge="same")
+        table = anndata.concat([read_h5ad(path, remedy=remedy) for path in paths], uns_merge="same")
+        if measures:
+            measured = self.measures()
+            table.obs[measured.columns] = measured.to_numpy()
+        return table
 
     @checked
     def profiles(
@@ -193,6 +223,7 @@ class Study(os.PathLike[str]):
         level: Literal["treatment", "well"] = "treatment",
         statistics: Literal["mean", "mean+sd", "ks", "svm", "mixture", "factors"] = "mean",
         whitening: Literal["aligned", "whitened", "zscore", "none"] | None = None,
+        measures: bool = False,
     ) -> "AnnData":
         """The profiles of one run, a row per treatment or well.
 
@@ -202,9 +233,10 @@ class Study(os.PathLike[str]):
             statistics: What is computed over the cells of a well; all but the first two with `profile --methods`.
             whitening: What is done to treatment profiles: nothing, whitening or z-scores on the control wells, or
                 (of means) whitening within treatments with batches aligned. None: what the headline's are.
+            measures: Add the mean of each column of `Study.measures` over the counted cells of the row to `obs`.
 
         Raises:
-            InputError: The run is not profiled.
+            InputError: The run is not profiled, or the cells are not measured.
         """
         path = self.treatments_path(run, statistics=statistics, whitening=whitening or self.headline["whitening"])
         if level == "well":
@@ -214,7 +246,21 @@ class Study(os.PathLike[str]):
             kinds = sorted(found.stem.split("_")[-1] for found in path.parent.glob(f"treatments_{statistics}_*.h5ad"))
             if kinds and level == "treatment":
                 raise InputError(f"{path}: no such profiles; whitenings of {statistics}: {', '.join(kinds)}")
-        return read_h5ad(path, remedy=f"run `phenolens profile {self.quoted}`")
+        table = read_h5ad(path, remedy=f"run `phenolens profile {self.quoted}`")
+        of_a_row = ["plate", "well"] if level == "well" else ["treatment"]
+        return self._with_mean_measures(table, of_a_row=of_a_row) if measures else table
+
+    def _with_mean_measures(self, profiles: "AnnData", *, of_a_row: list[str]) -> "AnnData":
+        """The profiles with the mean measures of the counted cells of each row (columns of `cells`) in `obs`."""
+        cells = self.cells
+        cells["treatment"] = treatment_name(cells["compound"], cells["concentration_um"])
+        counted = ~cells["is_noise"].to_numpy(bool)
+        keys = ["\n".join(row) for row in cells.loc[counted, of_a_row].astype(str).itertuples(index=False)]
+        means = self.measures()[counted].groupby(keys).mean()
+        named = profiles.obs[[METADATA[name] for name in of_a_row]].astype(str)
+        rows = ["\n".join(row) for row in named.itertuples(index=False)]
+        profiles.obs[means.columns] = means.reindex(rows).to_numpy()
+        return profiles
 
     @property
     def headline(self) -> dict[str, str]:
@@ -250,6 +296,11 @@ class Study(os.PathLike[str]):
     def crops_folder(self) -> Path:
         """The folder of the CropStore."""
         return self.folder / "crops"
+
+    @property
+    def measures_folder(self) -> Path:
+        """The folder with the measures of every cell, a table per plate."""
+        return self.folder / "measures"
 
     @property
     def scores_path(self) -> Path:

@@ -34,6 +34,7 @@ from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig
 from phenolens.plotting.style import file_of
 from phenolens.readiness import is_scored, ready_runs
 from phenolens.reports.compute import ReportConfig, write_report
+from phenolens.runs.cell_measures import measure_cells
 from phenolens.runs.decoder import find_decoding_run
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.layouts import LAYOUTS
@@ -47,6 +48,7 @@ from phenolens.travels.film import check_can_film
 from phenolens.travels.saved import save_travel
 from phenolens.travels.trajectory import TravelConfig
 
+MOST_MEASURED = 100_000  # cells that `run` measures: a quarter of an hour on one core; `measure` takes any number
 USUAL_CHANNELS = 3  # to build a model before the channels are known
 ENCODER = "imagenet"  # the recommended one: it embeds, a flow decoder draws
 DEMO_STEPS, DEMO_BATCH_SIZE, DEMO_WIDTH = 1500, 8, 48  # of the decoder: a short training of a small network
@@ -97,7 +99,7 @@ def run(
     scoring: EvaluateConfig = EvaluateConfig(),
     reporting: ReportConfig = ReportConfig(),
 ) -> Study:
-    """Crop, train, embed, profile, evaluate and report; finished steps are kept.
+    """Crop, measure, train, embed, profile, evaluate and report; finished steps are kept.
 
     The recommended recipe embeds with `imagenet` and trains a `flow` decoder of these embeddings; `--model vaeplus` is
     the recipe of Lafarge et al. 2019.
@@ -138,6 +140,8 @@ def run(
     store = opened.crops
     for why in pipeline.check_design(store.cells, scoring, where=store.folder).values():
         tell(f"will not be scored: {why}")
+    if len(store) <= MOST_MEASURED:
+        measure_cells(opened, at_once=parallel)
     for config in trainings:
         each = pipeline.run_name(config)
         pipeline.train(opened, with_few_crops(config, n_crops=len(store)), name=each)

@@ -1,4 +1,4 @@
-"""Commands from crops and trained models to scores: embed, profile, evaluate, compare."""
+"""Commands from crops and trained models to scores: measure, embed, profile, evaluate, compare."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -11,10 +11,12 @@ from tyro.conf import Positional
 from phenolens import pipeline
 from phenolens.commands.paths import AnyPath
 from phenolens.core.bounds import Count, Seed
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError, Interrupted
 from phenolens.core.files import write_text
 from phenolens.core.keywords import keyword_settings
 from phenolens.core.progress import tell
+from phenolens.core.workers import AtOnce
 from phenolens.pipeline import EmbedConfig, ProfileConfig
 from phenolens.profiles.columns import Columns
 from phenolens.profiles.evaluate import EvaluateConfig, Evaluation, ScoreConfig, evaluate_table
@@ -24,7 +26,28 @@ from phenolens.profiles.table_profiles import TableConfig
 from phenolens.profiles.uncertainty import Comparison, compare_queries
 from phenolens.profiles.whitening import Recipe
 from phenolens.readiness import decoded_run, ready_runs
+from phenolens.runs.cell_measures import measure_cells
 from phenolens.study import MARKER, Study
+
+
+@keyword_settings
+def measure(study: Positional[AnyPath], *, parallel: AtOnce = AtOnce()) -> Study:
+    """Measure size, shape, texture and intensity of every cell; plates that did not change are kept.
+
+    Args:
+        study: The study, or its folder.
+        parallel: How many processes measure a plate each, or the Dask cluster that does.
+
+    Returns:
+        The study; `study.measures()` has a row per cell.
+
+    Raises:
+        InputError: The study has no crops.
+    """
+    opened = Study.open(study)
+    measure_cells(opened, at_once=parallel)
+    tell(f"measures of {counted(len(opened.crops), 'cell')}: {opened.measures_folder}")
+    return opened
 
 
 @keyword_settings

@@ -67,23 +67,27 @@ def well_profiles(study: Study, run: str) -> pd.DataFrame:
 def cell_measures(cells: StudyCells) -> dict[str, str]:
     """The measures of real cells that a heat map can show, with a caption each.
 
-    None without control cells, or in a study of more than MOST_MEASURED_WELLS wells.
+    None without control cells, or in a study of more than MOST_MEASURED_WELLS wells whose cells are not measured.
     """
-    if len(cells.catalogue.wells) > MOST_MEASURED_WELLS or not len(cells.catalogue.rows(role="control")):
+    is_measured = cells.measured.stored is not None
+    few = is_measured or len(cells.catalogue.wells) <= MOST_MEASURED_WELLS
+    if not few or not len(cells.catalogue.rows(role="control")):
         return {}
-    of_wells = f"mean of up to {MEASURED_OF_A_WELL} random cells of each well, standard deviations of control cells"
+    of = "its counted cells" if is_measured else f"up to {MEASURED_OF_A_WELL} random cells of each well"
+    of_wells = f"mean of {of}, standard deviations of control cells"
     names = measure_names(cells.store.channels, nuclei=nuclei_channel(cells.store.channels))
     return {name: f"{describe(name)}; {of_wells}" for name in names}
 
 
 def well_measures(cells: StudyCells) -> pd.DataFrame:
-    """The mean of each measure over at most MEASURED_OF_A_WELL random counted cells of each well; index: (plate, well).
+    """The mean of each measure over the counted cells of each well, index (plate, well), in s.d. of control cells.
 
-    In standard deviations of control cells from their mean.
+    Where `phenolens measure` did not run: over at most MEASURED_OF_A_WELL random cells.
     """
     catalogue = cells.catalogue
     wells = list(catalogue.cells[catalogue.counted].groupby(["plate", "well"], observed=True))
-    chosen = [sampled(group.index.to_numpy(), MEASURED_OF_A_WELL, seed=0) for _, group in wells]
+    most = MEASURED_OF_A_WELL if cells.measured.stored is None else len(catalogue.cells)
+    chosen = [sampled(group.index.to_numpy(), most, seed=0) for _, group in wells]
     names = pd.MultiIndex.from_tuples([name for name, _ in wells], names=["plate", "well"])
     measured = cells.measured.of(np.concatenate(chosen))
     means = measured.groupby(np.repeat(np.arange(len(wells)), list(map(len, chosen)))).mean().set_axis(names)

@@ -56,6 +56,7 @@ class StudyCells:
 
     store: CropStore
     catalogue: Catalogue
+    study: Study
 
     @cached_property
     def contrast(self) -> Contrast:
@@ -72,7 +73,14 @@ class StudyCells:
     def measured(self) -> MeasuredCells:
         """Measures of cells, each measured once."""
         originals = lambda rows: normalised(self.store.take(rows))  # noqa: E731
-        return MeasuredCells(originals, self.store.channels, self.catalogue.rows(role="control"))
+        return MeasuredCells(
+            originals, self.store.channels, self.catalogue.rows(role="control"), stored=self._stored_measures()
+        )
+
+    def _stored_measures(self) -> pd.DataFrame | None:
+        with suppress(InputError):  # of other crops
+            return self.study.measures() if self.study.measures_folder.is_dir() else None
+        return None
 
     @cached_property
     def changes(self) -> RealChanges:
@@ -181,10 +189,11 @@ class StudyView:
         path = self.study.crops_folder / ABOUT
         if not path.is_file():
             raise NoCellsError(f"{self.study.crops_folder}: no crops here yet.")
-        about = path.read_bytes()
-        if self._cells is None or self._cells[0] != about:
+        measured = sorted(path.stat().st_mtime_ns for path in self.study.measures_folder.glob("*.parquet"))
+        made_from = path.read_bytes() + repr(measured).encode()
+        if self._cells is None or self._cells[0] != made_from:
             store = self.study.crops
-            self._cells = (about, StudyCells(store, Catalogue.of(store.cells)))
+            self._cells = (made_from, StudyCells(store, Catalogue.of(store.cells), self.study))
         return self._cells[1]
 
     def models(self) -> dict[str, dict[Step, bool]]:

@@ -1,6 +1,6 @@
 """The map's page: cells and treatments in two dimensions, as a run embeds them, by PCA or UMAP (McInnes et al. 2018).
 
-N rows, n points of a map, Z features, G groups. A distance on a map is only a hint. Places and groups are sent as
+N rows, n points of a map, Z features. A distance on a map is only a hint. Places and groups are sent as
 plain numbers, so that a million cells open at once; points are numbered from 0 in the order of their `Map`.
 """
 
@@ -19,34 +19,22 @@ from sklearn.decomposition import PCA
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_h5ad
 from phenolens.crops.store import CropStore
+from phenolens.morphology.features import describe
 from phenolens.runs.catalogue import Catalogue, evenly
 from phenolens.runs.embeddings import embedding_rows
 from phenolens.runs.real_change import clear_changes
-from phenolens.screens.screen import dose_label, treatment_label
+from phenolens.screens.screen import treatment_label
 from phenolens.study import Study
 from phenolens.web.base import EMPTY_STYLE, Cached, NotFoundError, PageApp, address, csv, policy
-from phenolens.web.study_view import StudyCells, StudyView
+from phenolens.web.map_groups import COLUMNS, Groups, by_measure, grouped
+from phenolens.web.study_view import StudyCells, StudyView, known
 
-# Okabe and Ito's colours without the yellow, which is invisible on white; this order keeps neighbours different.
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
-# Groups after the first six are darker, then paler: symbols are too small to see on a map of many points.
-SHADES = (("#000000", 0.0), ("#000000", 0.42), ("#ffffff", 0.5))
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
-CONTROL, UNKNOWN = "#1f2933", "#a9b1ba"
-DOSES = ("#00204c", "#31446b", "#666970", "#958f78", "#cbba69")  # cividis (Nuñez et al. 2018) without its yellow
 Projection = Literal["pca", "umap"]
 PCA_CELLS = 20_000  # cells, evenly over the wells, on which the axes are fitted
 UMAP_CELLS = 10_000  # cells, evenly over the wells, in a UMAP: about half a minute on one core
 UMAP_NEIGHBOURS = 15  # umap-learn's default
 UMAP_COMPONENTS = 50  # principal components that UMAP is given, so that its time does not grow with Z
 _UMAP_LOCK = Lock()  # its compiled loops must not run twice at once
-COLUMNS = {
-    "mechanism": "moa",
-    "compound": "compound",
-    "dose": "concentration_um",
-    "plate": "plate",
-    "batch": "batch",
-}
 CACHED_MAPS = 6  # in memory; 16 MB each for a million cells
 SHOWN_DIFFERENCES = 6  # measures in which a selection differs from the rest
 MAX_FOUND = 2000  # points that a search marks
@@ -61,7 +49,7 @@ MAP_POLICY = policy(
 )
 
 Of = Literal["treatments", "cells"]
-By = Literal["mechanism", "compound", "dose", "plate", "batch"]
+By = Annotated[str, Query(max_length=200)]  # one of COLUMNS, or on a map of cells a measure
 Numbers = Annotated[str, Query(max_length=400, pattern=r"^\d{1,9}(,\d{1,9}){0,31}$")]
 ManyNumbers = Annotated[str, Query(max_length=16_000, pattern=r"^\d{1,9}(,\d{1,9})*$")]
 Text = Annotated[str, Query(min_length=1, max_length=200)]
@@ -197,61 +185,6 @@ def _explained(pca: PCA) -> str:
 
 
 @dataclass(frozen=True)
-class Groups:
-    """The group of each point, and how groups are drawn."""
-
-    codes: np.ndarray  # (n,) uint16
-    names: tuple[str, ...]  # (G,)
-    colours: tuple[str, ...]  # (G,) as #rrggbb
-    symbols: tuple[str, ...]  # (G,) plotly's names
-
-    def as_json(self) -> list[dict[str, Any]]:
-        """A dictionary per group: name, number of points, colour, symbol."""
-        counts = np.bincount(self.codes, minlength=len(self.names)).tolist()
-        keys = ("name", "count", "colour", "symbol")
-        return [dict(zip(keys, group)) for group in zip(self.names, counts, self.colours, self.symbols)]
-
-
-def grouped(table: pd.DataFrame, by: str) -> Groups:
-    """The rows of a table (n rows: role and the column of `by`) in groups; controls first, unknown mechanisms last."""
-    if by == "dose":
-        return _by_dose(table[COLUMNS[by]])
-    values, control = table[COLUMNS[by]].astype(str), (table["role"] == "control").to_numpy()
-    if by == "mechanism":
-        values = values.where(~control, "control")
-    controls = {"mechanism": {"control"}, "compound": set(values[control].unique())}.get(by, set())
-    names = sorted(values.unique(), key=lambda name: (name not in controls, name == "", name))
-    colours, symbols = dict.fromkeys(controls, CONTROL) | {"": UNKNOWN}, dict.fromkeys(names, SYMBOLS[0])
-    for number, name in enumerate(name for name in names if name and name not in controls):
-        round_, place = divmod(number, len(COLOURS))
-        colours[name] = _mixed(COLOURS[place], *SHADES[round_ % len(SHADES)])
-        symbols[name] = SYMBOLS[round_ % len(SYMBOLS)]
-    return Groups(
-        pd.Categorical(values, names).codes.astype(np.uint16),
-        tuple(name or "mechanism not known" for name in names),
-        tuple(colours[name] for name in names),
-        tuple(symbols[name] for name in names),
-    )
-
-
-def _by_dose(doses: pd.Series) -> Groups:
-    """By concentration in µM, from light for the lowest to dark for the highest."""
-    codes, uniques = pd.factorize(doses, sort=True)
-    colours = []
-    for position in np.linspace(len(DOSES) - 1, 0, max(len(uniques), 2))[: len(uniques)] * (len(uniques) > 1):
-        low = min(int(position), len(DOSES) - 2)
-        colours.append(_mixed(DOSES[low], DOSES[low + 1], float(position) - low))
-    names = tuple(dose_label(dose) for dose in uniques)
-    return Groups(codes.astype(np.uint16), names, tuple(colours), (SYMBOLS[0],) * len(uniques))
-
-
-def _mixed(colour: str, other: str, share: float) -> str:
-    """A colour #rrggbb with this share of another one."""
-    first, second = (np.array([int(one[at : at + 2], 16) for at in (1, 3, 5)]) for one in (colour, other))
-    return "#" + "".join(f"{round(value):02x}" for value in (first + share * (second - first)).tolist())
-
-
-@dataclass(frozen=True)
 class MapQuery:
     """A map in its address."""
 
@@ -275,8 +208,18 @@ class Maps:
     def groups(self, asked: MapQuery, by: By) -> Groups:
         """The points of a map in groups."""
         drawn, table = self.map(asked)
+        measures = self.measures(asked.of)
+        known(by, [*COLUMNS, *measures], what="colour")
+        if by in measures:
+            values = self._view.cells().measured.of(drawn.rows)[by]
+            return self._groups.get((self._key(asked), by), lambda: by_measure(values))
         columns = ["role", COLUMNS[by]]
         return self._groups.get((self._key(asked), by), lambda: grouped(table[columns].iloc[drawn.rows], by))
+
+    def measures(self, of: Of) -> dict[str, str]:
+        """The measures that a map can be coloured by, with their phrases: of cells, once `phenolens measure` ran."""
+        stored = self._view.cells().measured.stored if of == "cells" else None
+        return {} if stored is None else {str(name): describe(str(name)) for name in stored.columns}
 
     def find(self, asked: MapQuery, text: str) -> np.ndarray:
         """Numbers of the points whose names contain a text, in any case, or of the cell with this id."""
@@ -332,9 +275,13 @@ def add_map(app: PageApp, view: StudyView) -> Maps:
             of=of,
             projection=projection,
             query=query,
-            by="mechanism" if of == "treatments" and by == "plate" else by,  # a treatment is on several
+            by="mechanism"
+            if of == "treatments" and by not in set(COLUMNS) - {"plate"}
+            else by,  # a treatment is on several
             find=find,
             choices=[name for name in COLUMNS if of == "cells" or name != "plate"],
+            measures=maps.measures(of),
+            measure_command=f"phenolens measure {view.study.quoted}",
             models=view.models(),
             ready=view.is_done(run, "profiled" if of == "treatments" else "embedded"),
             next_step=view.next_step(run),
