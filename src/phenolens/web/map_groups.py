@@ -70,7 +70,7 @@ def grouped(table: pd.DataFrame, by: str) -> Groups:
 def by_measure(values: pd.Series) -> Groups:
     """Cells (n rows) in MEASURE_SHADES groups of equal size by a measure, from light for the smallest to dark."""
     ranks, edges = pd.qcut(values, MEASURE_SHADES, labels=False, retbins=True, duplicates="drop")
-    names = tuple(f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges))
+    names = tuple(f"{_short(low)} to {_short(high)}" for low, high in pairwise(edges.tolist()))
     codes = np.where(np.isnan(ranks), len(names), ranks).astype(np.uint16)
     has_unknown = bool((codes == len(names)).any())
     return Groups(
@@ -79,6 +79,11 @@ def by_measure(values: pd.Series) -> Groups:
         (*_from_light_to_dark(len(names)), UNKNOWN) if has_unknown else _from_light_to_dark(len(names)),
         (SYMBOLS[0],) * (len(names) + has_unknown),
     )
+
+
+def _short(value: float) -> str:
+    """Three digits; of a thousand and more all of the whole number."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _from_light_to_dark(n: int) -> tuple[str, ...]:
