@@ -217,3 +217,24 @@ def test_crops_of_an_address_are_those_of_its_copy(bucket, tiny_screen, tmp_path
     before = (two.folder / f"{two.plates[0]}.npy").stat().st_mtime_ns
     make_crops(folder, tmp_path / "two", layout="bbbc021", config=config, reading=reading)
     assert (two.folder / f"{two.plates[0]}.npy").stat().st_mtime_ns == before
+
+
+def test_keys_that_vanish_while_crops_are_cut_leave_whole_plates_alone(bucket, tiny_screen, tmp_path, monkeypatch):
+    reading = LayoutConfig(anonymous=True, cache=tmp_path / "cache")
+    address = bucket.upload(tiny_screen, "leaving")
+    folder, reading = remote.local_source(Path(address), reading)
+
+    def delete(screen) -> None:
+        for path in folder.rglob("Week2*/*.tif"):
+            bucket.delete(remote.shown(path).removeprefix(f"s3://{BUCKET}/"))
+
+    settings = {"layout": "bbbc021", "config": CropConfig(crop_px=36), "reading": reading}
+    monkeypatch.setattr("phenolens.crops.make_crops.check_grey_values", delete)
+    with pytest.raises(InputError, match=f"{address}/Week2"):
+        make_crops(folder, tmp_path / "crops", **settings)
+    assert {path.stem for path in (tmp_path / "crops").glob("*.npy")} == {"Week1_21101"}
+    assert not list((tmp_path / "crops").rglob(".*partial"))
+    monkeypatch.undo()
+    bucket.upload(tiny_screen, "leaving")
+    folder, _ = remote.local_source(Path(address), reading)
+    assert len(make_crops(folder, tmp_path / "crops", **settings).plates) == 2

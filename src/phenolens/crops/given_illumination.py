@@ -16,18 +16,25 @@ from phenolens.screens.remote import local_copy, shown
 from phenolens.screens.screen import Screen
 
 
+def check_given(screen: Screen, *, size: tuple[int, int]) -> None:
+    """Check the source's own functions for fields of `size` (height, width).
+
+    Raises InputError for a channel without a function, for one that is missing, of another size, not finite or not
+    above 0, and for a plate with several.
+    """
+    for plate in _plates(screen):
+        plate.check(size)
+
+
 def given_illuminations(screen: Screen, folder: Path, *, size: tuple[int, int]) -> dict[str, Path]:
     """The illumination of each plate from the source's own functions: plate -> file of save_illumination.
 
-    Raises InputError, before anything is written, for a channel without a function, for one that is missing, of
-    another `size` (height, width) than the fields, not finite or not above 0, and for a plate with several.
+    Raises InputError as `check_given`, before anything is written.
     """
-    plates = list(_plates(screen))
-    for plate in plates:
-        plate.check(size)
+    check_given(screen, size=size)
     begin(folder)
     written: dict[str, Path] = {}
-    for plate in plates:
+    for plate in _plates(screen):
         path = folder / ILLUMINATION_FOLDER / f"{part_name(plate.name)}.npz"
         functions = np.stack([np.asarray(plate.function(channel), np.float32) for channel in plate.files])
         made_from = sha256(functions.tobytes())

@@ -16,7 +16,7 @@ from phenolens.core.workers import ONE, AtOnce
 from phenolens.crops.build import begin, build_store, refuse_other_folder
 from phenolens.crops.centres_on_pixels import hold_centres
 from phenolens.crops.config import CropConfig
-from phenolens.crops.given_illumination import given_illuminations
+from phenolens.crops.given_illumination import check_given, given_illuminations
 from phenolens.crops.grey_values import check_grey_values
 from phenolens.crops.nuclei import load_cellpose
 from phenolens.crops.prepare_plate import NUCLEI_FOLDER, check_enough_fields, found_centres, plate_illuminations
@@ -89,6 +89,8 @@ def make_crops(
         check_grey_values(opened.screen)
     if kind.has_fields and config.illumination in ("corrected", "foreground"):
         check_enough_fields(opened.screen, config.light())
+    if opened.field_px is not None and config.illumination == "given":
+        check_given(opened.screen, size=opened.field_px)  # before cells are searched
     if opened.cells is None:
         if config.cells == "auto":
             tell(f"no {shown(centres_path(source, reading))}: cells are found here (--cells found, --channels)")

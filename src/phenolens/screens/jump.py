@@ -67,7 +67,7 @@ def read_jump(source: Path, *, config: LayoutConfig, skip_missing: bool = False)
     ]
     fields, repeats = each_field_once(pd.concat([known, pd.DataFrame(chosen)], axis=1), rows)
     wells, tables, n_unknown = _wells(source, config, plates=set(fields["plate"]))
-    wells = wells.drop(columns=[name for name in ("batch",) if name in fields])
+    wells = wells.drop(columns="batch" if "batch" in fields else [], errors="ignore")
     fields, counts = with_plate_map(fields, wells, source=tables[0].name, skip_missing=skip_missing)
     screen = with_treatments(
         fields,
