@@ -24,7 +24,7 @@ def test_a_frame_among_the_cells_is_inside_and_one_far_away_outside(cells):
     scores = frame_scores(limits, frames, on_a_plane(frames))
     assert [bool(flag) for flag in scores.flags] == [False, True, True]
     assert scores.flags[0] == ""
-    assert "as far from the real cells nearest to it as 99 % of real cells" in scores.flags[1]
+    assert "as far from the nearest cells of the screen as 99 %" in scores.flags[1]
     assert "moves" not in scores.flags[1]  # the model can draw it: only the cells are far away
     assert "embedded again it moves" in scores.flags[2]
 

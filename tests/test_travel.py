@@ -201,7 +201,7 @@ def test_what_nobody_asked_to_measure_is_not_and_the_same_travel_is_computed_onc
 def test_a_frame_far_beyond_the_data_is_flagged_and_one_at_a_real_cell_is_not(traveller):
     (trajectory,) = traveller.travel(TravelConfig(f"{SERIES}@1", way="direction", beyond=200.0, frames=5))
     assert trajectory.frames["flag"].iloc[0] == ""
-    assert "as far from the real cells" in trajectory.frames["flag"].iloc[-1]
+    assert "as far from the nearest cells" in trajectory.frames["flag"].iloc[-1]
     assert trajectory.frames["far"].iloc[-1] > 1
 
 

@@ -21,7 +21,7 @@ from phenolens.travels.widget import travel_widget
 
 CHANNELS = ("DNA", "tubulin")
 UNTESTED = PopulationTest(0, NOT_TESTED, NOT_TESTED, "27 treated and 32 moved")
-FAR = "1.2 times as far from the real cells nearest to it as 99 % of real cells are"
+FAR = "1.2 times as far from the nearest cells of the screen as 99 % of these are"
 
 
 def real_cell(name, brightness):
@@ -128,7 +128,9 @@ def test_cells_of_a_simulated_screen_are_called_simulated(trajectory):
     simulated = replace(trajectory, is_simulated=True)
     shown = " ".join(words_in(travel_strip(simulated)))
     assert (shown.count("simulated") >= 4, "DMSO, real" in shown) == (True, False)
-    assert "simulated" in caption_of(travel_strip(simulated))
+    changed = with_change(simulated, nucleus_area_px=(1.0, 1.0, 0.1))
+    caption = caption_of(travel_strip(changed))
+    assert ("simulated cells" in caption, "real" in caption.replace("(", " ").split()) == (True, False)
 
 
 def test_a_strip_shows_every_cell_and_a_difference_map_a_channel(trajectory):

@@ -89,6 +89,11 @@ class CropStore:
         """The plate and well of each well without a crop, and its treatment."""
         return dict(self.about["source"].get(EMPTY_WELLS, {}))
 
+    @property
+    def origin(self) -> str:
+        """What cells of the store are called, in contrast to decoded ones: real, or simulated."""
+        return "simulated" if self.is_simulated else "real"
+
     def __len__(self) -> int:
         return int(self._first_row[-1])
 

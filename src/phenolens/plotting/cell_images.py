@@ -165,6 +165,7 @@ def contact_sheet(
     contrast: Contrast | None = None,
     characters: int = 20,
     what: str = "",
+    origin: str = "real",
 ) -> Figure:
     """A contact sheet of real cells, a row per group.
 
@@ -175,6 +176,7 @@ def contact_sheet(
         contrast: For all cells; left out, their own.
         characters: In a line of a title.
         what: What is shown, for the caption and screen readers; left out, the number of cells and groups.
+        origin: What these cells are called there: real, or simulated.
 
     Returns:
         The figure.
@@ -203,7 +205,7 @@ def contact_sheet(
                 bare(axes)
             label_row(axes_row[0], title, characters=characters)
         channel_key(figure, contrast)
-        what = what or f"n = {n_cells} real cells, {len(titles)} groups"
+        what = what or f"n = {n_cells} {origin} cells, {len(titles)} groups"
         rows = "; ".join(title.replace("\n", ", ") for title in titles)
         caption = f"{what}. {contrast_words(contrast, crops[0])}"
         return add_caption(figure, caption=caption, alt=f"Contact sheet, {what}. Rows: {rows}")

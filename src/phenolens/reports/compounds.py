@@ -76,7 +76,6 @@ def compound_rows(activity: pd.DataFrame, store: CropStore, catalogue: Catalogue
         found, reason = _changes(changes, name)
         doses = activity[activity["compound"] == row["compound"]].sort_values("concentration_um")
         curve, chance_y = _curve(doses["concentration_um"].to_numpy(float), doses["distance"].to_numpy(float))
-        kind = "simulated" if store.is_simulated else "real"
         label = catalogue.label(name)
         rows.append(
             CompoundRow(
@@ -92,7 +91,10 @@ def compound_rows(activity: pd.DataFrame, store: CropStore, catalogue: Catalogue
                 changes=found,
                 no_changes=reason,
                 picture=SavedPicture(
-                    sheet, "", f"{len(chosen[0])} {kind} control cells beside {len(chosen[1])} {kind} cells of {label}"
+                    sheet,
+                    "",
+                    f"{len(chosen[0])} {store.origin} control cells beside {len(chosen[1])} {store.origin} cells of "
+                    f"{label}",
                 ),
                 doses=list(zip(doses["concentration_um"].map(dose_label), doses["distance"].astype(float))),
                 curve=curve,

@@ -265,7 +265,7 @@ def mechanism_sheet(store: CropStore, *, n: int, seed: int, strongest: Sequence[
         rows = np.flatnonzero((groups == title).to_numpy() & counted)
         chosen = np.sort(random.choice(rows, min(n, len(rows)), replace=False))
         crops.append(normalised(store.take(chosen)))
-    return contact_sheet(crops, titles, channels=store.channels)
+    return contact_sheet(crops, titles, channels=store.channels, origin=store.origin)
 
 
 def interpolation_strips(

@@ -139,7 +139,10 @@ def _number_rows(trajectory: Trajectory, n_measures: int) -> list[tuple[str, lis
             rows.append((f"{describe(name)}; {_changes(trajectory, name)}", values))
     if trajectory.frames["cosine_again"].notna().any():
         rows.append(("cosine to the frame, embedded again", ["", *_texts(frames["cosine_again"], "{:.2f}"), ""]))
-    for name, column in (("distance to real cells (limit 1)", "far"), ("moves when embedded again (limit 1)", "moved")):
+    for name, column in (
+        (f"distance to {trajectory.origin} cells (limit 1)", "far"),
+        ("moves when embedded again (limit 1)", "moved"),
+    ):
         if frames[column].isna().all():
             continue
         texts = _texts(frames[column], "{:.2f}")
@@ -156,7 +159,8 @@ def _changes(trajectory: Trajectory, name: str) -> str:
     if trajectory.change is None:
         return f"last minus first {this} s.d."
     moved, real = _texts(trajectory.change.table[["decoded", "real"]].T[name], "{:+.1f}")
-    return f"last minus first {this} s.d., {trajectory.change.n_moved} moved cells {moved}, real cells {real}"
+    others = f"{trajectory.change.n_moved} moved cells {moved}, {trajectory.origin} cells {real}"
+    return f"last minus first {this} s.d., {others}"
 
 
 def _put_frames(sheet: _Sheet, trajectory: Trajectory, contrast: Contrast) -> None:
@@ -247,7 +251,7 @@ def _caption(trajectory: Trajectory, contrast: Contrast) -> str:
 
 
 def _change_sentences(trajectory: Trajectory) -> list[str]:
-    return [] if trajectory.change is None else trajectory.change.sentences()
+    return [] if trajectory.change is None else trajectory.change.sentences(origin=trajectory.origin)
 
 
 def summary(trajectory: Trajectory) -> str:
@@ -318,8 +322,8 @@ def populations(trajectories: Sequence[Trajectory], *, contrast: Contrast | None
         contrast=contrast,
         characters=40,
         what=f"n = {first.population.n_cells} cells of {first.stops[-1]} in {len(cells)} populations ({shares}); the "
-        "medoid (left) and random cells of its population, all real. Labels: means of the measures that differ most "
-        "from the other cells",
+        f"medoid (left) and random cells of its population, all {first.origin}. Labels: means of the measures that "
+        "differ most from the other cells",
     )
 
 

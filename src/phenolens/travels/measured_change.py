@@ -43,18 +43,18 @@ class PopulationTest:
     real: TwoSampleTest  # other real treated cells against the same ones: the value to compare with
     reason: str  # why it was not tested; empty where it was
 
-    def sentence(self) -> str:
+    def sentence(self, origin: str) -> str:
         """How well both can be distinguished, or why it was not tested, without a full stop."""
         if not self.n_cells:
-            return f"Moved cells and real treated cells were not compared by a classifier: {self.reason}"
+            return f"Moved cells and {origin} treated cells were not compared by a classifier: {self.reason}"
         moved, real = (
             f"{test.accuracy:.2f} ({test.accuracy_interval[0]:.2f} to {test.accuracy_interval[1]:.2f}), "
             f"AUC {test.auc:.2f}"
             for test in (self.moved, self.real)
         )
         return (
-            f"A classifier separates {self.n_cells} moved cells from as many real treated cells with accuracy {moved}; "
-            f"other real treated cells from the same ones with {real}"
+            f"A classifier separates {self.n_cells} moved cells from as many {origin} treated cells with accuracy "
+            f"{moved}; other {origin} treated cells from the same ones with {real}"
         )
 
 
@@ -81,24 +81,25 @@ class MeasuredChange:
         opposite = table[(table["decoded_low"] * table["decoded_high"] > 0) & ~table["agrees"].fillna(True) & apart]
         return opposite.sort_values("decoded", key=abs, ascending=False, kind="stable")
 
-    def sentences(self, n: int = 5) -> list[str]:
+    def sentences(self, n: int = 5, *, origin: str = "real") -> list[str]:
         """What moved and real cells have in common and what not, in sentences without a full stop.
 
-        Ranked by the real cells, so that nothing is claimed that they do not show.
+        Ranked by the cells that were not decoded (`origin`: real or simulated), so that nothing is claimed that they do
+        not show.
         """
         cells = f"{self.n_treated} treated minus {self.n_controls} control cells of their plates"
         largest = self.largest()[:n]
         agree = largest["agrees"].fillna(False).astype(bool)
-        parts = [_listed(largest[agree]), f"not {_listed(largest[~agree])}" if not agree.all() else ""]
+        parts = [_listed(largest[agree], origin), f"not {_listed(largest[~agree], origin)}" if not agree.all() else ""]
         sentences = [
-            f"{agree.sum()} of the {len(agree)} largest changes of real cells ({cells}) have the same sign in "
+            f"{agree.sum()} of the {len(agree)} largest changes of {origin} cells ({cells}) have the same sign in "
             f"{self.n_moved} control cells moved alike: {'; '.join(filter(None, parts))}"
             if len(largest)
-            else f"In real cells ({cells}) no measure changes beyond its 95 % interval: no change is confirmed"
+            else f"In {origin} cells ({cells}) no measure changes beyond its 95 % interval: no change is confirmed"
         ]
         if len(denied := self.denied()[:MOST_DENIED]):
-            sentences.append(f"The moved cells change as real cells do not in {_listed(denied)}")
-        return [*sentences, self.test.sentence()]
+            sentences.append(f"The moved cells change as {origin} cells do not in {_listed(denied, origin)}")
+        return [*sentences, self.test.sentence(origin)]
 
     def _of_the_cell(self) -> pd.DataFrame:
         return self.table[~self.table.index.str.endswith(OF_SHARPNESS)]
@@ -175,11 +176,11 @@ def population_test(
     return PopulationTest(n, against_moved, test(real[other], wells[1][other]), "")
 
 
-def _listed(changes: pd.DataFrame) -> str:
+def _listed(changes: pd.DataFrame, origin: str) -> str:
     """`nucleus area (real +1.2 s.d., moved +0.8)` for each row of a MeasuredChange's table."""
     rows = zip(changes.index, changes["real"].map(_sd), changes["decoded"].map(_sd))
     return ", ".join(
-        f"{describe(str(name)).split(',')[0]} (real {real} s.d., moved {moved})" for name, real, moved in rows
+        f"{describe(str(name)).split(',')[0]} ({origin} {real} s.d., moved {moved})" for name, real, moved in rows
     )
 
 

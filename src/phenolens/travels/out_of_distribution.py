@@ -77,9 +77,11 @@ def frame_scores(limits: Limits, frames: np.ndarray, reembedded: np.ndarray) -> 
     for far, shift in zip(far_ratio.tolist(), moved_ratio.tolist()):
         reasons = []
         if far > 1:
-            reasons.append(f"{far:.3g} times as far from the real cells nearest to it as {share} of real cells are")
+            reasons.append(f"{far:.3g} times as far from the nearest cells of the screen as {share} of these are")
         if shift > 1:
-            reasons.append(f"decoded and embedded again it moves {shift:.3g} times as far as {share} of real cells do")
+            reasons.append(
+                f"decoded and embedded again it moves {shift:.3g} times as far as {share} of the screen's cells do"
+            )
         flags.append("; ".join(reasons))
     return FrameScores(far_ratio, moved_ratio, tuple(flags), rows, away)
 

@@ -41,7 +41,10 @@ def travel_widget(trajectory: Trajectory) -> Any:
     def draw(change: Any = None) -> None:
         picture.value = png_of(trajectory, frame.value - 1, None if shown.value == ALL else shown.value)
         numbers.value = "<br>".join(
-            ["real start, decoded frame, real target", *frame_lines(trajectory, frame.value - 1)]
+            [
+                f"{trajectory.origin} start, decoded frame, {trajectory.origin} target",
+                *frame_lines(trajectory, frame.value - 1),
+            ]
         )
 
     frame.observe(draw, "value")

@@ -148,5 +148,8 @@ def add_treatments(app: PageApp, view: StudyView) -> None:
         if nearest:
             groups = {f"{treatment}: nearest to the mean ({run})": np.array(nearest)} | groups
         crops = [normalised(cells.store.take(rows)) for rows in groups.values()]
-        figure = contact_sheet(crops, list(groups), channels=cells.store.channels, contrast=cells.contrast)
+        store = cells.store
+        figure = contact_sheet(
+            crops, list(groups), channels=store.channels, contrast=cells.contrast, origin=store.origin
+        )
         return download(png(figure), "image/png", f"cells_{treatment}_{run}.png")
