@@ -119,7 +119,7 @@ def make(study: Study, flags: Flags) -> None:
         cells = pd.read_parquet(study.crops_folder / f"{plate}.parquet")
         write_h5ad(
             study.embeddings_folder(RUN) / f"{plate}.h5ad",
-            embedding_table(z, cells, features=latent_names(z.shape[1]), about=said),
+            embedding_table(z, cells, features=latent_names(z.shape[1]), about=said, also={}),
         )
 
 

@@ -194,7 +194,7 @@ def test_draws_are_the_same_for_the_same_seed_and_few_or_many_positives_are_draw
 def test_many_blocks_give_what_one_block_gives(rng, monkeypatch):
     profiles = profiles_of([f"c{row % 7}" for row in range(50)], rng.normal(size=(50, 5)))
     whole = average_precision(profiles, **SAME_COMPOUND)
-    monkeypatch.setattr("phenolens.profiles.average_precision.VALUES_AT_A_TIME", 150)
+    monkeypatch.setattr("phenolens.profiles.distances.VALUES_AT_A_TIME", 150)
     assert average_precision(profiles, **SAME_COMPOUND).equals(whole)
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from phenolens.profiles.candidates import (
+    Candidates,
     countable,
     impossible_scores,
     list_separator,
@@ -36,6 +37,26 @@ def test_a_common_mechanism_makes_a_list_countable():
     rows = pd.DataFrame({"compound": list("abcd"), "moa": ["x|y", "y", "z", ""]})
     assert not countable(rows, ("compound",)).any()
     assert countable(rows, ("compound",), separator="|").tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize("held_out", [("compound",), ("plate",), ("batch", "plate"), ("compound", "batch", "plate")])
+def test_blocks_and_counts_of_candidates_are_those_of_each_pair(rng, held_out):
+    several = lambda: ["|".join(sorted(rng.choice(list("123456789"), rng.integers(1, 3), replace=False)))]  # noqa: E731
+    rows = pd.DataFrame([[rng.choice(list("abcd")), *several(), *several()] for _ in range(30)])
+    rows.columns = ["compound", "batch", "plate"]
+    pairs = np.array(
+        [
+            [all(not set(a[name].split("|")) & set(b[name].split("|")) for name in held_out) for b in rows.iloc]
+            for a in rows.iloc
+        ]
+    )
+    candidates, code = Candidates(rows, held_out), rng.integers(0, 3, 30)
+    np.testing.assert_array_equal(candidates.block(slice(0, 30)), pairs)
+    np.testing.assert_array_equal(candidates.block(slice(7, 9)), pairs[7:9])
+    np.testing.assert_array_equal(candidates.count(code), (pairs & (code[:, None] == code)).sum(axis=1))
+    same = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(candidates.count(code, same), (pairs & (same[code][:, code] > 0)).sum(axis=1))
+    np.testing.assert_array_equal(pairs[np.unique(candidates.fold, return_index=True)[1]][candidates.fold], pairs)
 
 
 def test_lists_are_split_and_stripped():

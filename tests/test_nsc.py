@@ -206,14 +206,16 @@ def test_equals_the_naive_definition_on_random_designs(design, similarity, dropp
         separator=separator,
     )
     assume(any(counted for counted, _, _ in expected.values()))
-    score = neighbour_score(
-        screen,
-        held_out=held_out,
-        similarity=similarity,
-        dropped_mechanisms=dropped_mechanisms,
-        several_mechanisms=separator,
-        n_bootstrap=0,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("phenolens.profiles.distances.VALUES_AT_A_TIME", design.draw(st.sampled_from([2**24, 40])))
+        score = neighbour_score(
+            screen,
+            held_out=held_out,
+            similarity=similarity,
+            dropped_mechanisms=dropped_mechanisms,
+            several_mechanisms=separator,
+            n_bootstrap=0,
+        )
     found = {
         name: (row["counted"], row["right"], row["neighbour"])
         for name, row in score.queries[score.queries["moa"] != ""].iterrows()

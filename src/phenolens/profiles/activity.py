@@ -21,7 +21,7 @@ from phenolens.core.progress import track
 from phenolens.profiles.average_precision import mean_by_group, ranking_precision
 from phenolens.profiles.candidates import mechanism_names
 from phenolens.profiles.columns import nearest
-from phenolens.profiles.nsc import Similarity, directions, distances
+from phenolens.profiles.distances import Similarity, directions, distances
 from phenolens.profiles.profiles import METADATA, metadata
 from phenolens.profiles.validate import feature_matrix
 from phenolens.screens.screen import treatment_name

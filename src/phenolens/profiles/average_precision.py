@@ -14,14 +14,13 @@ import pandas as pd
 from phenolens.core.bounds import Count, Seed
 from phenolens.core.errors import InputError
 from phenolens.profiles.candidates import mechanism_names, sharing
-from phenolens.profiles.nsc import Similarity, directions, distances
+from phenolens.profiles.distances import Similarity, directions, distance_blocks
 from phenolens.profiles.profiles import METADATA, metadata
 from phenolens.profiles.uncertainty import share_reached
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-VALUES_AT_A_TIME = 4_000_000  # distances held at once, so that memory does not grow with the square of N
 DRAWS_AT_A_TIME = 2_000_000
 COUNTED_POSITIVES = 16  # up to so many, negatives before each positive are counted
 Of = Literal["treatments", "mechanisms"]
@@ -186,13 +185,10 @@ def _ranked(
     `query` (Q,) is each query's row; `pairs` gives the positives and negatives (queries, N) of some queries.
     """
     scores, n_positive, n_negative = np.full(len(query), np.nan), np.zeros(len(query), int), np.zeros(len(query), int)
-    step = max(1, VALUES_AT_A_TIME // len(rows))
-    for start in range(0, len(query), step):
-        queries = np.arange(start, min(start + step, len(query)))
-        positive, negative = pairs(queries)
-        n_positive[queries], n_negative[queries] = positive.sum(axis=1), negative.sum(axis=1)
-        distance = distances(rows[query[queries]], rows, similarity).astype(np.float32)
-        scores[queries] = ranking_precision(distance, positive, negative)
+    for block, distance in distance_blocks(rows, similarity, query):
+        positive, negative = pairs(np.arange(block.start, block.stop))
+        n_positive[block], n_negative[block] = positive.sum(axis=1), negative.sum(axis=1)
+        scores[block] = ranking_precision(distance.astype(np.float32), positive, negative)
     return scores, n_positive, n_negative
 
 

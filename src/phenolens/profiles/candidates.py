@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from typing import Literal
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from itertools import chain, combinations, product
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,9 @@ import pandas as pd
 from phenolens.core.names import known_mechanism
 from phenolens.profiles.profiles import JOINED_BY
 from phenolens.screens.screen import treatment_name
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 HeldOut = Literal["compound", "batch", "plate", "well"]
 NSC: tuple[HeldOut, ...] = ("compound",)
@@ -60,34 +64,104 @@ def list_separator(texts: Collection[str]) -> str:
     return ""
 
 
-def candidates(rows: pd.DataFrame, held_out: Sequence[HeldOut]) -> np.ndarray:
-    """Which rows (M) with the columns of `held_out` share none of them with each row: (M, M) bool."""
-    candidate = ~np.eye(len(rows), dtype=bool)
-    for column in held_out:
-        members = _membership(rows, column)
-        candidate &= members @ members.T == 0
-    return candidate
+class Candidates:
+    """Which of M rows (treatments or wells) are candidates of each other: those that share nothing held out.
+
+    Memory grows with M, not with its square: a block of rows is computed at a time, and candidates are counted from
+    groups.
+    """
+
+    def __init__(self, rows: pd.DataFrame, held_out: Sequence[HeldOut]) -> None:
+        """`rows` (M) have the columns of `held_out`; where nothing is held out, a row shares only itself."""
+        columns = [_names(rows, column) for column in held_out] or [[(row,) for row in range(len(rows))]]
+        self._shared = [_Shared(columns, len(rows)) for columns in _subsets(columns)]
+
+    @property
+    def fold(self) -> np.ndarray:
+        """Rows of the same code have the same candidates: (M,)."""
+        return self._shared[-1].kind
+
+    def block(self, rows: slice) -> np.ndarray:
+        """Whether each row is a candidate of the rows of a slice: (slice, M) bool."""
+        return ~np.logical_or.reduce([shared.block(rows) for shared in self._shared if shared.n_columns == 1])
+
+    def count(self, code: np.ndarray, same: np.ndarray | None = None) -> np.ndarray:
+        """How many candidates of each row have its code: (M,).
+
+        Args:
+            code: (M,) whole numbers, 0 to K-1.
+            same: (K, K) which codes of candidates (rows) match which of the row (columns); None: each its own.
+        """
+        # Those that share no column are all, less those that share one, plus those that share two, and so on.
+        return np.sum([(-1) ** shared.n_columns * shared.count(code, same) for shared in self._shared], axis=0)
 
 
-def _membership(rows: pd.DataFrame, column: HeldOut) -> np.ndarray:
-    """Which groups each row belongs to: (M, groups) 0/1 float32."""
+class _Shared:
+    """Which rows share a name in each of some columns. T kinds of rows by their names there."""
+
+    def __init__(self, columns: Sequence[Sequence[tuple[Hashable, ...]]], n_rows: int) -> None:
+        """`columns` have the names of each row, one or more; without columns all rows share."""
+        self.n_columns = len(columns)
+        names = list(zip(*columns)) if columns else [()] * n_rows
+        kinds = {of_row: code for code, of_row in enumerate(dict.fromkeys(names))}
+        self.kind = np.array([kinds[of_row] for of_row in names])  # (M,)
+        self.n_kinds = len(kinds)
+        # Rows that share a name in each column share a combination of names, one of each column.
+        combined = [set(product(*of_kind)) for of_kind in kinds]
+        shared = _sharing_kinds(combined) if any(len(own) > 1 for own in combined) else None
+        self.kinds = None if shared is None or shared.nnz == len(kinds) else shared  # (T, T); None: each with itself
+
+    def block(self, rows: slice) -> np.ndarray:
+        """Whether each row shares with the rows of a slice: (slice, M) bool."""
+        if self.kinds is None:
+            return self.kind[rows, None] == self.kind
+        return (self.kinds[self.kind[rows]].toarray() > 0)[:, self.kind]
+
+    def count(self, code: np.ndarray, same: np.ndarray | None) -> np.ndarray:
+        """How many rows that share with each row have its code, by `Candidates.count`: (M,)."""
+        n_codes = int(code.max()) + 1 if same is None else len(same)
+        pairs = self.kind * n_codes + code
+        if self.kinds is None and same is None:
+            pair = pd.factorize(pairs)[0]
+            return np.bincount(pair)[pair]
+        counts = np.bincount(pairs, minlength=self.n_kinds * n_codes).reshape(self.n_kinds, n_codes)
+        if self.kinds is not None:
+            counts = self.kinds @ counts
+        if same is not None:
+            counts = counts @ same.astype(float)
+        return counts[self.kind, code]
+
+
+def _subsets(columns: list[list[tuple[Hashable, ...]]]) -> Iterator[tuple[list[tuple[Hashable, ...]], ...]]:
+    """All subsets of the columns, from none to all of them."""
+    return chain.from_iterable(combinations(columns, n) for n in range(len(columns) + 1))
+
+
+def _names(rows: pd.DataFrame, column: HeldOut) -> list[tuple[Hashable, ...]]:
+    """The names of each row in a column: several where a treatment has several batches or plates."""
     if column in SEVERAL:
-        groups = rows[column].map(lambda names: names.split(JOINED_BY))
-    else:
-        names_of = rows[["plate", "well"]].agg(JOINED_BY.join, axis=1) if column == "well" else rows[column]
-        groups = names_of.map(lambda name: [name])
-    names = {name: code for code, name in enumerate(sorted({name for row in groups for name in row}))}
-    members = np.zeros((len(rows), len(names)), dtype=np.float32)
-    for row, own in enumerate(groups):
-        members[row, [names[name] for name in own]] = 1
-    return members
+        return [tuple(sorted(set(names.split(JOINED_BY)))) for names in rows[column]]
+    return [(name,) for name in (zip(rows["plate"], rows["well"]) if column == "well" else rows[column])]
+
+
+def _sharing_kinds(names: Sequence[set[tuple[Hashable, ...]]]) -> csr_array:
+    """Which of the sets of names (T) have a common one: (T, T) 0/1."""
+    from scipy.sparse import csr_array  # slow to import, and only needed here
+
+    code = {name: place for place, name in enumerate(set().union(*names))}
+    ends = np.cumsum([0, *map(len, names)])
+    places = np.array([code[name] for own in names for name in own])
+    members = csr_array((np.ones(len(places)), places, ends), shape=(len(names), len(code)))
+    shared = members @ members.T
+    shared.data[:] = 1
+    return shared
 
 
 def countable(rows: pd.DataFrame, held_out: Sequence[HeldOut], *, separator: str = "") -> np.ndarray:
     """Which rows (M,) have a candidate of their own mechanism; never those whose `moa` is empty."""
     texts, code = np.unique(rows["moa"].to_numpy(dtype=str), return_inverse=True)
-    same = sharing(texts.tolist(), separator) & (texts != "") & (texts != "")[:, None]
-    return (candidates(rows, held_out) & same[code][:, code]).any(axis=1)
+    same = sharing(texts.tolist(), separator) if separator else None
+    return (Candidates(rows, held_out).count(code, same) > 0) & (texts != "")[code]
 
 
 def why_impossible(rows: pd.DataFrame, protocol: str, held_out: Sequence[HeldOut], *, separator: str = "") -> str:

@@ -22,14 +22,14 @@ from phenolens.profiles.activity import activity
 from phenolens.profiles.average_precision import Of, mean_average_precision, rankable
 from phenolens.profiles.candidates import NAMED, HeldOut, impossible_scores, list_separator
 from phenolens.profiles.columns import Columns
+from phenolens.profiles.distances import Similarity
 from phenolens.profiles.nsc import (
     DroppedMechanisms,
     Matching,
     Score,
-    Similarity,
     is_treated,
     labelled_rows,
-    match,
+    match_all,
     one_row_a_treatment,
     score_of,
 )
@@ -129,7 +129,7 @@ def matchings_of(profiles: AnnData, config: ScoreConfig) -> tuple[list[Matching]
     if not possible:
         return [], absent
     labelled = labelled_rows(profiles, config.similarity, separator=config.several_mechanisms)
-    return [match(labelled, names, dropped_mechanisms=config.dropped_mechanisms) for names in possible], absent
+    return match_all(labelled, possible, dropped_mechanisms=config.dropped_mechanisms), absent
 
 
 def scored(matching: Matching, config: ScoreConfig) -> Scored:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from phenolens.profiles.nsc import directions, labelled_rows, match
+from phenolens.profiles.nsc import labelled_rows, match
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,12 +39,12 @@ def classified_right(profiles: AnnData, held_out: Sequence[HeldOut], *, several_
 
     labelled = labelled_rows(profiles, separator=several_mechanisms)
     matching = match(labelled, held_out)
-    rows = directions(profiles[labelled.place], "cosine")
+    rows, fold = labelled.rows, matching.candidates.fold
     countable = np.flatnonzero(matching.answer(labelled.mechanism).eligible)
     right = []
-    folds, fold_of = np.unique(matching.candidate[countable] > 0, axis=0, return_inverse=True)
-    for fold, learn in enumerate(folds):
-        asked = countable[fold_of == fold]
+    for query in countable[np.unique(fold[countable], return_index=True)[1]]:
+        learn = matching.candidates.block(slice(query, query + 1))[0]
+        asked = countable[fold[countable] == fold[query]]
         known = labelled.mechanism[learn]
         if (known == known[0]).all():
             named = np.full(len(asked), known[0])

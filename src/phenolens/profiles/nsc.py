@@ -7,7 +7,7 @@ in docs/scoring.md, "Scores".
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -17,15 +17,14 @@ import pandas as pd
 
 from phenolens.core.bounds import NotNegativeCount, Seed
 from phenolens.core.errors import InputError
-from phenolens.profiles.candidates import NAMED, NSC, NSCB, HeldOut, candidates, sharing, why_impossible
+from phenolens.profiles.candidates import NAMED, NSC, NSCB, Candidates, HeldOut, sharing, why_impossible
+from phenolens.profiles.distances import Similarity, directions, distance_blocks, rows_at_a_time
 from phenolens.profiles.profiles import METADATA, metadata
 from phenolens.profiles.uncertainty import AveragedOver, bootstrap_interval
-from phenolens.profiles.validate import feature_matrix
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-Similarity = Literal["cosine", "pearson", "euclidean"]
 DroppedMechanisms = Literal["stay", "leave"]
 NAMES = {names: protocol for protocol, names in NAMED.items()}
 TIE = 1e-12  # distances nearer to each other than this share of the largest are a tie (rounding of sums)
@@ -182,48 +181,26 @@ def neighbour_score(
     return score_of(matching, averaged_over=averaged_over, n_bootstrap=n_bootstrap, seed=seed)
 
 
-def directions(profiles: AnnData, similarity: Similarity) -> np.ndarray:
-    """The rows (N, Z) float64 ready for `distances`: of unit length, and for Pearson first without each row's own mean.
-
-    InputError on NaN, and on a row without a direction (all features 0, or for Pearson all equal).
-    """
-    rows = feature_matrix(profiles)
-    if similarity == "euclidean":
-        return rows
-    if similarity == "pearson":
-        constant = rows.max(axis=1) == rows.min(axis=1)
-        rows -= rows.mean(axis=1, keepdims=True)
-        rows[constant] = 0.0
-    lengths = np.linalg.norm(rows, axis=1)
-    if (lengths == 0).any():
-        name = profiles.obs_names[int(np.argmax(lengths == 0))]
-        values = "equal" if similarity == "pearson" else "0"
-        raise InputError(
-            f'profiles: all features of row "{name}" are {values}, so it has no {similarity} distance to any other; '
-            "leave it out, or use the Euclidean distance"
-        )
-    return rows / lengths[:, None]
-
-
-def distances(queries: np.ndarray, candidates: np.ndarray, similarity: Similarity) -> np.ndarray:
-    """Distances (queries, candidates) between rows of `directions`: 1 - cosine, 1 - correlation, or Euclidean."""
-    if similarity == "euclidean":
-        from scipy.spatial.distance import cdist  # slow to import, and only needed here
-
-        return cdist(queries, candidates)
-    return 1.0 - queries @ candidates.T
-
-
 @dataclass(frozen=True)
 class Labelled:
-    """The labelled rows in canonical order and all distances between them, which serve every protocol."""
+    """The labelled rows in canonical order."""
 
     profiles: AnnData  # all rows as given
     place: np.ndarray  # (M,) of each labelled row in `profiles`
     table: pd.DataFrame  # treatment, compound, concentration_um, moa; index: the rows' names
-    distance: np.ndarray  # (M, M)
+    rows: np.ndarray  # (M, Z) as `directions` makes them
     similarity: Similarity
     separator: str = ""  # of several mechanisms in one text
+
+    def blocks(self) -> Iterable[tuple[slice, np.ndarray]]:
+        """Distances of some rows at a time to all rows: (slice, M); kept where they are few."""
+        n = len(self.rows)
+        return self._few if n <= rows_at_a_time(n) else distance_blocks(self.rows, self.similarity)
+
+    @cached_property
+    def _few(self) -> list[tuple[slice, np.ndarray]]:
+        """All distances, in one block."""
+        return list(distance_blocks(self.rows, self.similarity))
 
     def columns(self, held_out: Sequence[HeldOut]) -> pd.DataFrame:
         """The mechanisms of the rows and what a protocol holds out: (M rows)."""
@@ -257,9 +234,14 @@ class Answers:
 
     nearest: np.ndarray  # (M,) row of the neighbour
     distance: np.ndarray  # (M,)
-    eligible: np.ndarray  # (M,) whether a candidate has the query's mechanism
-    share_of_own: np.ndarray  # (M,) share of the candidates that have it
+    own: np.ndarray  # (M,) candidates of the query's mechanism
+    kept: np.ndarray  # (M,) whether a row is a candidate at all: not of a mechanism that leaves
     right: np.ndarray  # (M,)
+
+    @property
+    def eligible(self) -> np.ndarray:
+        """Whether a candidate has the query's mechanism: (M,)."""
+        return self.own > 0
 
 
 @dataclass(frozen=True)
@@ -269,7 +251,7 @@ class Matching:
     labelled: Labelled
     held_out: tuple[HeldOut, ...]
     dropped_mechanisms: DroppedMechanisms
-    candidate: np.ndarray  # (M, M) 0/1 float32, so that a matrix product counts
+    candidates: Candidates
     nearest: np.ndarray  # (M,)
     distance: np.ndarray  # (M,)
 
@@ -280,21 +262,24 @@ class Matching:
 
     def answer(self, mechanism: np.ndarray) -> Answers:
         """The answers under the labels `mechanism` (M,), which may be permuted."""
-        same = self.labelled.same
-        own = (self.candidate @ same[mechanism])[np.arange(len(mechanism)), mechanism].astype(float)
-        eligible = own > 0
-        candidate, nearest, distance = self.candidate, self.nearest, self.distance
+        same, nearest, distance = self.labelled.same, self.nearest, self.distance
+        own = self.candidates.count(mechanism, same if self.labelled.separator else None)
+        kept = np.ones(len(own), dtype=bool)
         if self.dropped_mechanisms == "leave":
-            candidate = candidate * (same[np.unique(mechanism[eligible])].max(axis=0, initial=0) > 0)[mechanism]
-            nearest, distance = _nearest(self.labelled.distance, candidate)
-        total = candidate.sum(axis=1)
-        share_of_own = np.divide(own, total, out=np.zeros(len(own)), where=total > 0)
-        right = eligible & (same[mechanism, mechanism[nearest]] > 0)
-        return Answers(nearest, distance, eligible, share_of_own, right)
+            kept = (same[np.unique(mechanism[own > 0])].max(axis=0, initial=0) > 0)[mechanism]
+        if not kept.all():
+            ((nearest, distance),) = _nearest(self.labelled, [self.candidates], kept)
+        right = (own > 0) & (same[mechanism, mechanism[nearest]] > 0)
+        return Answers(nearest, distance, own, kept, right)
+
+    def chance(self, answers: Answers) -> float:
+        """The share of the candidates that have the query's mechanism; mean over the queries that count."""
+        total = self.candidates.count(answers.kept.astype(int), np.array([[0, 0], [1, 1]]))  # the kept, for any query
+        return float((answers.own[answers.eligible] / total[answers.eligible]).mean())
 
 
 def labelled_rows(profiles: AnnData, similarity: Similarity = "cosine", *, separator: str = "") -> Labelled:
-    """The labelled rows and their distances (all of them in memory).
+    """The labelled rows in canonical order.
 
     InputError on a row name listed twice, on fewer than two mechanisms, on NaN, and on a row without a direction.
     """
@@ -307,7 +292,7 @@ def labelled_rows(profiles: AnnData, similarity: Similarity = "cosine", *, separ
 
 
 def _in_order(profiles: AnnData, chosen: np.ndarray, similarity: Similarity, *, separator: str = "") -> Labelled:
-    """The chosen rows (N,) in canonical order, with their distances."""
+    """The chosen rows (N,) in canonical order."""
     table = metadata(profiles, ("treatment", "compound", "concentration_um", "moa"))
     if not table.index.is_unique:
         raise InputError(
@@ -318,7 +303,7 @@ def _in_order(profiles: AnnData, chosen: np.ndarray, similarity: Similarity, *, 
     place = table["place"].to_numpy()
     rows = directions(profiles[place], similarity)
     table = table.drop(columns=["place", "name"])
-    return Labelled(profiles, place, table, distances(rows, rows, similarity), similarity, separator)
+    return Labelled(profiles, place, table, rows, similarity, separator)
 
 
 def nearest_treatments(profiles: AnnData, similarity: Similarity = "cosine") -> pd.DataFrame:
@@ -329,10 +314,8 @@ def nearest_treatments(profiles: AnnData, similarity: Similarity = "cosine") -> 
         "" where there is none), predicted (its mechanism) and distance.
     """
     rows = _in_order(profiles, is_treated(profiles), similarity)
-    candidate = candidates(rows.table, NSC)
-    if not candidate.any():
-        candidate = candidates(rows.table, ())
-    nearest, distance = _nearest(rows.distance, candidate.astype(np.float32))
+    several = rows.table["compound"].nunique() > 1
+    ((nearest, distance),) = _nearest(rows, [Candidates(rows.table, NSC if several else ())])
     neighbour = rows.table.iloc[nearest]
     found = nearest >= 0
     return rows.table.assign(
@@ -346,8 +329,18 @@ def match(
     labelled: Labelled, held_out: Sequence[HeldOut], *, dropped_mechanisms: DroppedMechanisms = "stay"
 ) -> Matching:
     """Find each labelled row's nearest candidate outside `held_out`; ties go to the smaller row."""
-    candidate = candidates(labelled.columns(held_out), held_out).astype(np.float32)
-    return Matching(labelled, tuple(held_out), dropped_mechanisms, candidate, *_nearest(labelled.distance, candidate))
+    return match_all(labelled, [held_out], dropped_mechanisms=dropped_mechanisms)[0]
+
+
+def match_all(
+    labelled: Labelled, protocols: Sequence[Sequence[HeldOut]], *, dropped_mechanisms: DroppedMechanisms = "stay"
+) -> list[Matching]:
+    """`match` for several protocols; each distance is computed once."""
+    candidates = [Candidates(labelled.columns(held_out), held_out) for held_out in protocols]
+    return [
+        Matching(labelled, tuple(held_out), dropped_mechanisms, own, *found)
+        for held_out, own, found in zip(protocols, candidates, _nearest(labelled, candidates))
+    ]
 
 
 def refuse_uncountable(matching: Matching) -> None:
@@ -372,7 +365,7 @@ def score_of(matching: Matching, *, averaged_over: AveragedOver, n_bootstrap: in
         n_correct=int(right[counted].sum()),
         ci_low=ci_low,
         ci_high=ci_high,
-        chance=float(answers.share_of_own[counted].mean()),
+        chance=matching.chance(answers),
         queries=_query_table(matching, answers),
         conventions={
             "held_out": "+".join(matching.held_out),
@@ -404,14 +397,26 @@ def is_treated(profiles: AnnData) -> np.ndarray:
     return (metadata(profiles, ("role",))["role"] == "treated").to_numpy()
 
 
-def _nearest(distance: np.ndarray, candidate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first of the nearest candidates of each query and its distance: (M,), (M,); -1 and NaN without candidates."""
-    allowed = np.where(candidate > 0, distance, np.inf)
-    best = allowed.min(axis=1)
-    largest = np.where(candidate > 0, distance, 0).max(axis=1)
-    first = (allowed <= (best + TIE * largest)[:, None]).argmax(axis=1)
-    found = np.isfinite(best)
-    return np.where(found, first, -1), np.where(found, allowed[np.arange(len(first)), first], np.nan)
+def _nearest(
+    labelled: Labelled, protocols: Sequence[Candidates], kept: np.ndarray | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """By each protocol, each row's first nearest candidate and its distance; -1 and NaN without candidates.
+
+    `kept` (M,) says which rows may be candidates; all of them where None.
+    """
+    n = len(labelled.rows)
+    answers = [(np.full(n, -1), np.full(n, np.nan)) for _ in protocols]
+    for block, distance in labelled.blocks():
+        tie = TIE * distance.max(axis=1)
+        for candidates, (nearest, away) in zip(protocols, answers):
+            candidate = candidates.block(block) if kept is None else candidates.block(block) & kept
+            allowed = np.where(candidate, distance, np.inf)
+            best = allowed.min(axis=1)
+            first = (allowed <= (best + tie)[:, None]).argmax(axis=1)
+            found = np.isfinite(best)
+            nearest[block] = np.where(found, first, -1)
+            away[block] = np.where(found, allowed[np.arange(len(first)), first], np.nan)
+    return answers
 
 
 def _query_table(matching: Matching, answers: Answers) -> pd.DataFrame:

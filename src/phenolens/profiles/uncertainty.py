@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 AveragedOver = Literal["treatments", "compounds"]
 LEVEL = 0.95
-DRAWS_AT_A_TIME = 500
+COUNTS_AT_A_TIME = 2**22  # how often each compound is drawn, in several draws
 ANSWER = ("neighbour", "predicted", "right")
 
 
@@ -38,8 +38,9 @@ def bootstrap_interval(
     rng = np.random.default_rng(seed)
     n_compounds = len(n_all)
     drawn = []
-    for start in range(0, n_bootstrap, DRAWS_AT_A_TIME):
-        n_draws = min(DRAWS_AT_A_TIME, n_bootstrap - start)
+    step = max(1, COUNTS_AT_A_TIME // n_compounds)
+    for start in range(0, n_bootstrap, step):
+        n_draws = min(step, n_bootstrap - start)
         times = rng.multinomial(n_compounds, np.full(n_compounds, 1 / n_compounds), size=n_draws)  # (draws, C)
         drawn.append(times @ n_right / (times @ n_all))
     low, high = np.quantile(np.concatenate(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

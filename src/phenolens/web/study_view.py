@@ -21,7 +21,7 @@ from phenolens.core.errors import InputError
 from phenolens.crops.store import ABOUT, CropStore, normalised
 from phenolens.models import decodes
 from phenolens.morphology.medoids import MeasuredCells
-from phenolens.profiles.nsc import directions, distances
+from phenolens.profiles.distances import directions, distances
 from phenolens.profiles.score_table import PROTOCOLS
 from phenolens.readiness import COMMAND_OF, Step, about_of, default_run, run_config, steps_done
 from phenolens.runs.catalogue import Catalogue, contrast_of, nearest_names
