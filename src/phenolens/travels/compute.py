@@ -14,6 +14,7 @@ from phenolens.core.errors import InputError
 from phenolens.crops.store import normalised
 from phenolens.morphology.features import measures
 from phenolens.morphology.medoids import MEASURED_CELLS, MeasuredCells, Populations, medoids, sampled
+from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.decoder import DecodingRun, find_decoding_run
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.latent_path import (
@@ -66,14 +67,14 @@ class Traveller:
         self._lock = Lock()
 
     @classmethod
-    def open(cls, study: Study, run: str | None = None) -> "Traveller":
-        """Open a run of a study, by default its best decoding run.
+    def open(cls, study: Study, run: str | None = None, *, catalogue: Catalogue | None = None) -> "Traveller":
+        """Open a run of a study, by default its best decoding run; `catalogue` is that of its cells, where known.
 
         Raises:
             InputError: no such run, it cannot decode, or a step is missing; the message names the command.
         """
         decoding = find_decoding_run(study, run, precision=PRECISION)
-        return cls(decoding, embedded_cells(study, decoding.name))
+        return cls(decoding, embedded_cells(study, decoding.name, catalogue=catalogue))
 
     def travel(self, config: TravelConfig, *, measured: bool = True) -> tuple[Trajectory, ...]:
         """Interpolate a control cell towards a treatment.

@@ -53,7 +53,7 @@ def create_app(study: Study, *, hosts: tuple[str, ...] = HOSTS) -> PageApp:
 
 
 def prepare(app: PageApp) -> None:
-    """Read what the first pages show, and load the model in the background unless the study is large.
+    """Read what the first pages show, and load the model in the background; of a large study only the libraries.
 
     What cannot be read yet is printed, and the pages show it.
     """
@@ -71,9 +71,11 @@ def prepare(app: PageApp) -> None:
             app.state.maps.groups(MapQuery(run, "cells", "pca"), "mechanism")
         if progress.get("profiled"):
             app.state.maps.groups(MapQuery(run, "treatments", "pca"), "mechanism")
-        if progress.get("embedded") and len(cells.store) <= PRELOADED_CELLS:
+        if progress.get("embedded"):
+            travels = app.state.travels
+            load = travels.preload if len(cells.store) <= PRELOADED_CELLS else travels.load_libraries
             # not a daemon: a process that ends while PyTorch computes is aborted; Ctrl+C waits for some seconds
-            Thread(target=app.state.travels.preload, name="load the model for travels").start()
+            Thread(target=load, name="load the model for travels").start()
     except (InputError, NotFoundError, OSError) as reason:
         tell(f"not everything can be shown yet: {reason}")
 

@@ -102,7 +102,9 @@ class Travels:
         """The run's traveller; InputError where a step is missing (it names the command) or the run cannot decode."""
         from phenolens.travels.compute import Traveller
 
-        return self._open.get(self._view.version(run), lambda: Traveller.open(self._view.study, run or None))
+        view = self._view
+        opened = lambda: Traveller.open(view.study, run or None, catalogue=view.cells().catalogue)  # noqa: E731
+        return self._open.get(view.version(run), opened)
 
     def trajectories(self, query: TravelQuery) -> tuple[Trajectory, ...]:
         """The trajectory to each population."""
@@ -119,6 +121,12 @@ class Travels:
                 f"There are {len(trajectories)} populations, not {query.population}. Take it out of the address."
             )
         return trajectories[query.population - 1]
+
+    def load_libraries(self) -> None:
+        """Import what the first travel needs, which takes seconds and little memory."""
+        import sklearn.neighbors  # noqa: F401
+
+        import phenolens.travels.compute  # noqa: F401
 
     def preload(self) -> None:
         """Compute the default travel, so that the page opens at once."""
