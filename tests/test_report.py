@@ -405,7 +405,7 @@ def test_scores_of_another_layout_are_refused(table, message):
 
 def test_of_many_mechanisms_the_sheet_of_cells_shows_those_of_the_strongest_treatments(tiny_study, monkeypatch):
     shown: list[list[str]] = []
-    monkeypatch.setattr(compute, "contact_sheet", lambda crops, titles, *, channels: shown.append(titles))
+    monkeypatch.setattr(compute, "contact_sheet", lambda crops, titles, **_: shown.append(titles))
     cells = tiny_study.crops.cells
     treated = cells[cells["role"] == "treated"]
     strongest = treatment_name(treated["compound"], treated["concentration_um"]).iloc[[-1]].tolist()
