@@ -12,7 +12,8 @@ __version__ = "0.1.0"
 
 _COMMANDS = {
     "image_commands": ("simulate", "fetch", "check", "crop", "export"),
-    "model_commands": ("train", "run", "demo", "travel", "realism", "features", "figure", "report"),
+    "train_command": ("train",),
+    "model_commands": ("run", "demo", "travel", "realism", "features", "figure", "report"),
     "score_commands": ("measure", "embed", "profile", "evaluate", "compare"),
     "comparison_commands": ("benchmark",),
     "web_commands": ("explore", "assess"),

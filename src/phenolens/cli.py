@@ -58,7 +58,7 @@ VERBS = {
     "check": Verb("report content, quality and missing files of a source", "image_commands", "SOURCE"),
     "crop": Verb("cut single-cell crops from fields of view, or read a crop set", "image_commands"),
     "measure": Verb("measure size, shape, texture and intensity of every cell", "score_commands"),
-    "train": Verb("train a model on the crops", "model_commands", distributed=True),
+    "train": Verb("train a model on the crops", "train_command", distributed=True),
     "embed": Verb("embed every crop with the trained models", "score_commands", distributed=True),
     "profile": Verb("make profiles of wells and treatments from the embeddings", "score_commands"),
     "evaluate": Verb("score how well treatments match by mechanism (NSC, NSCB)", "score_commands", "SOURCE"),
