@@ -5,12 +5,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
+from skimage.morphology import reconstruction
 
 from bbbc021_source import cut_crops
 from phenolens.core.errors import InputError
 from phenolens.core.workers import ONE
+from phenolens.crops import nuclei
 from phenolens.crops.config import CropConfig
 from phenolens.crops.nuclei import (
     CENTRES,
@@ -243,3 +246,26 @@ def test_without_cellpose_the_line_to_install_it_is_given(monkeypatch):
     load_cellpose.cache_clear()
     with pytest.raises(InputError, match=r'Cellpose is not installed; pip install "phenolens\[cellpose\]"'):
         label_nuclei(np.eye(8, dtype=np.uint16), config=NucleiConfig(nucleus_px=30, by="cellpose"))
+
+
+@pytest.mark.parametrize("radius", [0.5, 1.86, 2.4, 4.2])
+def test_fast_morphology_equals_scipys(rng, radius):
+    for smooth in (1, 2, 4):
+        mask = ndimage.gaussian_filter(rng.normal(size=(41, 36)), smooth) > 0
+        disk, distance = nuclei._disk(radius), ndimage.distance_transform_edt(mask)
+        np.testing.assert_array_equal(nuclei._opened(mask, disk), ndimage.binary_opening(mask, disk))
+        np.testing.assert_array_equal(nuclei._filled(mask), ndimage.binary_fill_holes(mask))
+        np.testing.assert_array_equal(nuclei._to_outline(mask), distance)
+        np.testing.assert_array_equal(nuclei._dilated(~mask, nuclei._within(radius)), distance <= radius)
+
+
+@pytest.mark.parametrize("n_hills", [1, 2, 3])
+def test_one_maximum_needs_no_reconstruction(rng, n_hills):
+    y, x = np.mgrid[:40, :40]
+    at = rng.uniform(8, 32, (n_hills, 2))
+    depth = np.max([9 - np.hypot(y - row, x - column) for row, column in at], axis=0).clip(0)
+    above = depth - reconstruction(depth - 1.5, depth)
+    tops, n = ndimage.label(above > 0.999 * 1.5, np.ones((3, 3)))
+    found = nuclei._tops(depth, 1.5)
+    assert found.max() == n
+    assert (found[tops > 0] > 0).all()
