@@ -351,9 +351,11 @@ def with_plate_map(
     listed = set(map(tuple, plate_map[keys].to_numpy()))
     correct = "Correct the plate map (the columns plate and well), or run with --skip-missing"
     fill_in = "Fill in its compound (of a control well DMSO or the name in --control), or run with --skip-missing"
+    others = shortened([" ".join(map(str, well)) for well in unseen])
+    named = f"It has wells without images: {others}. {correct}" if unseen else correct
     for what, wells, instead in (
         ("an empty compound of a well with images", [well for well in lacking if well in listed], fill_in),
-        ("no compound for a well with images", lacking, correct),
+        ("no compound for a well with images", lacking, named),
         ("a well without images", unseen, correct),
     ):
         if wells and not skip_missing:
