@@ -153,6 +153,14 @@ def test_a_plate_is_made_anew_when_an_image_is_newer(source, tmp_path):
     assert second["Week10_40111.npy"] == first["Week10_40111.npy"]
 
 
+def test_a_plate_is_cropped_again_when_an_older_image_takes_the_place_of_one(source, tmp_path):
+    first = make(source, tmp_path / "crops")
+    path = source / "Week1_22123" / "B02_s1_w1123AB-0.tif"
+    tifffile.imwrite(path, np.flip(tifffile.imread(path)))
+    os.utime(path, (0, 0))
+    assert make(source, tmp_path / "crops")["Week1_22123.npy"] != first["Week1_22123.npy"]
+
+
 def test_a_damaged_plate_is_made_anew(source, tmp_path):
     first = make(source, tmp_path / "crops")
     (tmp_path / "crops" / "Week1_22123.npy").write_bytes(first["Week1_22123.npy"][:-1])

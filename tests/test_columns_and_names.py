@@ -428,6 +428,14 @@ def test_columns_of_a_table_to_score_are_named(tmp_path):
     assert any("pooled" in note and "Metadata_Time (24h, 48h)" in note for note in notes)
 
 
+def test_controls_of_several_compounds_are_noted(tmp_path):
+    table = wells().drop(columns=["uM", "drug_dose"])
+    both = replace(SCORED, control=("DMSO", table["drug"][0]))
+    assert not any("negative controls" in note for note in notes_of(table, tmp_path, SCORED))
+    (note,) = [note for note in notes_of(table, tmp_path, both) if "negative controls" in note]
+    assert_named(note, "2 compounds", "DMSO (32)", table["drug"][0])
+
+
 def test_a_text_of_each_well_is_pooled_and_a_measurement_or_a_file_is_not(tmp_path):
     table = wells().drop(columns=["uM", "drug_dose"])
     numbers = [f"{0.1 * row:.1f}" for row in range(len(table))]

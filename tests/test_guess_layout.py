@@ -154,6 +154,25 @@ def test_a_number_beside_a_channel_or_a_site_with_a_label_is_clear(tmp_path, nam
     assert guess_layout(touched(tmp_path, names), LayoutConfig()).config.pattern == pattern
 
 
+@pytest.mark.parametrize(
+    ("texts", "place"),
+    [
+        (("00d00h00m", "00d04h00m"), "{t}"),
+        (("24h", "48h"), "{t}"),
+        (("D1", "D3"), "{t}"),
+        (("MIP", "slice"), "{z}"),
+        (("donor1", "donor2"), "{plate}"),
+        (("10x", "20x"), "{plate}"),
+    ],
+)
+def test_a_text_that_is_hardly_a_channel_makes_the_names_ambiguous(tmp_path, texts, place):
+    names = {f"{well}_{text}.tif" for well in ("B02", "C03") for text in texts}
+    with pytest.raises(InputError) as error:
+        guess_layout(touched(tmp_path, names), LayoutConfig())
+    readings = (f'"{{well}}_{place}.tif"', '"{well}_{channel}.tif"', f'"{texts[0]}"')
+    assert [key for key in readings if key not in str(error.value)] == []
+
+
 @pytest.mark.parametrize("well", ["A01", "C02"])
 def test_a_channel_that_may_be_the_well_makes_the_names_ambiguous(tmp_path, well):
     """Only wells of one row: A01 and C1 may both be the well."""

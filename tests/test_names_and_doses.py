@@ -183,6 +183,7 @@ def test_a_column_gives_the_unit_of_each_row():
         ({"conc_uM": ["1"], "unit": ["nM"]}, ("m.csv", "row 2", "conc_uM", "nM")),
         ({"conc": ["5 mg/ml"]}, ("m.csv", "row 2", "mg/ml")),
         ({"conc (mg/ml)": ["1"]}, ("m.csv", "conc (mg/ml)", "micromolar")),
+        ({"conc": ["100 nM", "100", "0"]}, ("m.csv", "row 3", "conc", "100", "unit")),
         ({"conc": ["1,500", "3,000"]}, ("m.csv", "conc", "1,500")),
         ({"conc": ["0,5", "1.5"]}, ("m.csv", "conc", "0,5", "1.5", "decimal")),
         ({"conc": ["-1"]}, ("m.csv", "row 2", "-1")),

@@ -91,6 +91,7 @@ def test_thousands_and_decimals_are_not_mistaken(tmp_path):
         ("m.csv", "", ("m.csv",)),
         ("m.csv", ",,\n,,\n", ("m.csv",)),
         ("m.csv", "well,compound\nB02,2-Sep\n", ("m.csv", "row 2", "compound", "2-Sep")),
+        ("m.csv", "well,compound,moa\nB02,a,#REF!\n", ("m.csv", "row 2", "moa", "#REF!")),
         ("m.csv", "well,compound\n", ("m.csv", "no rows")),
         ("m.csv", b"PK\x03\x04 and so on", ("Excel",)),
         ("m.xlsx", "no workbook", ("m.xlsx", "Excel", "CSV")),

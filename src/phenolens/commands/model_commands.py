@@ -121,7 +121,7 @@ def run(
         measure_cells(opened, at_once=parallel)
     for config in trainings:
         each = pipeline.run_name(config)
-        pipeline.train(opened, with_few_crops(config, n_crops=len(store)), name=each)
+        pipeline.train(opened, with_few_crops(config, n_crops=int((~store.cells["is_noise"]).sum())), name=each)
         embedding = EmbedConfig(device=config.device, threads=config.threads)
         pipeline.embed(opened, each, embedding, scheduler=parallel.scheduler)
         pipeline.profile(opened, each, profiling, scheduler=parallel.scheduler)

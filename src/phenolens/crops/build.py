@@ -35,7 +35,7 @@ from phenolens.crops.store import (
     whole_npy,
     write_npy,
 )
-from phenolens.screens.image_files import content_sha256, fields_sha256, part_name, sizes_and_newest
+from phenolens.screens.image_files import content_sha256, fields_sha256, part_name, states_and_newest
 from phenolens.screens.screen import COLUMNS, FIELD, CropReader, treatment_name
 
 CELL_COLUMNS = ["cell_id", "field", "object_number", "y", "x", *COLUMNS]  # and is_noise, known once the crop is read
@@ -89,10 +89,10 @@ def build_store(
     by_plate = {part_name(str(plate)): rows for plate, rows in source.cells.groupby("plate", sort=False)}
     due: list[PlateJob] = []
     for plate, rows in by_plate.items():
-        sizes, newest_ns = sizes_and_newest(read.files(rows))
+        states, newest_ns = states_and_newest(read.files(rows))
         at_border = int(n_at_border.get(plate, 0))
         fields = fields_sha256(rows, screen.folder)
-        fingerprint = _fingerprint(fields, sizes, at_border, screen.channels, config)
+        fingerprint = _fingerprint(fields, states, at_border, screen.channels, config)
         job = PlateJob(folder, plate, rows, read, screen.channels, config, fingerprint, at_border)
         if not _is_kept(job, newest_ns=newest_ns):
             due.append(job)
@@ -137,8 +137,10 @@ def begin(folder: Path) -> None:
         write_json(folder / ABOUT, UNFINISHED)
 
 
-def _fingerprint(fields: str, sizes: list[int], n_at_border: int, channels: tuple[str, ...], config: CropConfig) -> str:
-    """SHA-256 of everything that a plate's crops and table follow from; of the images, names and sizes."""
+def _fingerprint(
+    fields: str, states: list[str], n_at_border: int, channels: tuple[str, ...], config: CropConfig
+) -> str:
+    """SHA-256 of everything that a plate's crops and table follow from; of the images, names, sizes and samples."""
     settings = {
         "version": VERSION,
         "channels": channels,
@@ -147,7 +149,7 @@ def _fingerprint(fields: str, sizes: list[int], n_at_border: int, channels: tupl
         "leave_out": config.leave_out,
         "n_at_border": n_at_border,
     }
-    return sha256(settings, fields, ",".join(map(str, sizes)))
+    return sha256(settings, fields, ",".join(states))
 
 
 def _is_kept(job: PlateJob, *, newest_ns: int) -> bool:

@@ -27,7 +27,7 @@ from phenolens.crops.illumination import (
     save_illumination,
 )
 from phenolens.crops.nuclei import NucleiConfig, find_in_field
-from phenolens.screens.image_files import content_sha256, fields_sha256, part_name, sizes_and_newest
+from phenolens.screens.image_files import content_sha256, fields_sha256, part_name, states_and_newest
 from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import Screen, where_of
 
@@ -41,7 +41,7 @@ class PlateFile:
     screen: Screen  # its fields alone
     plate: str
     path: Path
-    made_from: str  # hash of everything it follows from; of the images, names and sizes
+    made_from: str  # hash of everything it follows from; of the images, names, sizes and samples
     newest_ns: int  # modification time of its newest image
 
 
@@ -50,10 +50,10 @@ def plate_files(screen: Screen, folder: Path, *, suffix: str, settings: dict[str
     plates = []
     for plate, rows in screen.table.groupby("plate", sort=False):
         own = replace(screen, table=rows.reset_index(drop=True))
-        sizes, newest_ns = sizes_and_newest(
+        states, newest_ns = states_and_newest(
             [path for _, field in rows.iterrows() for path in screen.files(field).values()]
         )
-        made_from = sha256(settings, fields_sha256(own.table, screen.folder), ",".join(map(str, sizes)))
+        made_from = sha256(settings, fields_sha256(own.table, screen.folder), ",".join(states))
         plates.append(PlateFile(own, str(plate), folder / f"{part_name(str(plate))}{suffix}", made_from, newest_ns))
     return plates
 

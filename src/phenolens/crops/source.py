@@ -5,6 +5,7 @@ n cells, C channels, S x S pixels. A cell's centre (y, x) is in pixels of its fi
 centre (599, 1173) takes rows 565 to 632 and columns 1139 to 1206.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from phenolens.screens.remote import is_remote
 from phenolens.screens.screen import FIELD, CropReader, Screen, Selection, UInt16Array, where_of
 
 OR_SKIP = ", or run with --skip-missing"
+OF_OTHER_SIZE = "fields of another size or pixel type"
 UNREADABLE = "fields with a file that cannot be read"
 
 
@@ -190,7 +192,8 @@ def with_whole_files(screen: Screen, headers: Headers, *, skip_missing: bool, at
                 headers.add(known)
     is_whole = np.ones(len(table), bool)
     problem = ""
-    seen: dict[str, tuple[object, str]] = {}  # "size" and each channel -> what the first image has, and its name
+    kinds: defaultdict[str, Counter[str]] = defaultdict(Counter)  # "size", and the pixel type of each channel
+    held: list[tuple[int, str, str, str]] = []  # row, what, its value, the image
     for row in track(range(len(table)), "Fields whose files were checked", total=len(table)):
         field = table.iloc[row]
         try:
@@ -200,22 +203,35 @@ def with_whole_files(screen: Screen, headers: Headers, *, skip_missing: bool, at
             problem = problem or str(error)
             continue
         for channel, header in found.items():
-            named = f'{where_of(field)}: channel "{channel}"'
             height_width = f"{header.shape[0]} x {header.shape[1]} px"
             of_channel = f'pixel type in channel "{channel}"'
             for what, value in (("size", height_width), (of_channel, str(header.pixel_type))):
-                expected, first = seen.setdefault(what, (value, named))
-                if value != expected:
-                    raise InputError(f"{named} is {value}, {first} is {expected}; all fields must have the same {what}")
+                kinds[what][value] += 1
+                held.append((row, what, value, f'{where_of(field)}: channel "{channel}"'))
+    usual = {what: counts.most_common(1)[0][0] for what, counts in kinds.items()}
+    odd = [each for each in held if each[2] != usual[each[1]]]
+    if odd and not skip_missing:
+        _, what, value, named = odd[0]
+        first = next(image for _, kind, of_it, image in held if (kind, of_it) == (what, usual[what]))
+        raise InputError(
+            f"{named} is {value}, {first} is {usual[what]}; all fields must have the same {what}: choose plates with "
+            f"--plates, or leave the {len({row for row, *_ in odd}):,} other fields out with --skip-missing"
+        )
+    n_unreadable = int((~is_whole).sum())
+    if odd:
+        is_whole[[row for row, *_ in odd]] = False
     n = int((~is_whole).sum())
     if not n:
         return screen
-    if skip_missing:
-        problem = problem.replace(OR_SKIP, "")
-    if not skip_missing or not is_whole.any():
-        raise InputError(f"{problem} ({n:,} of {len(table):,} fields have such a file)")
-    tell(f"left out, {n:,} of {len(table):,} fields with a file that cannot be read; the first: {problem}")
-    return screen.keeping(is_whole).leaving_out({UNREADABLE: n})
+    if n_unreadable:
+        if skip_missing:
+            problem = problem.replace(OR_SKIP, "")
+        if not skip_missing or not is_whole.any():
+            raise InputError(f"{problem} ({n_unreadable:,} of {len(table):,} fields have such a file)")
+        tell(
+            f"left out, {n_unreadable:,} of {len(table):,} fields with a file that cannot be read; the first: {problem}"
+        )
+    return screen.keeping(is_whole).leaving_out({UNREADABLE: n_unreadable, OF_OTHER_SIZE: n - n_unreadable})
 
 
 def of_address(screen: Screen) -> bool:

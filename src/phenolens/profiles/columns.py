@@ -14,8 +14,18 @@ import pandas as pd
 
 from phenolens.core.bounds import Bounded, Share
 from phenolens.core.errors import InputError
-from phenolens.core.names import clean_name, clean_names, emptied, found_names, known_mechanism, nearest
+from phenolens.core.names import (
+    NOT_OF_EXCEL,
+    OF_EXCEL,
+    clean_name,
+    clean_names,
+    emptied,
+    found_names,
+    known_mechanism,
+    nearest,
+)
 from phenolens.profiles.profiles import METADATA
+from phenolens.screens.csv_table import refuse_rows
 from phenolens.screens.doses import (
     GIVE_DOSES,
     SameDoses,
@@ -41,10 +51,11 @@ NO_FEATURES = (
 # Names, in lower case, that are mostly metadata, and words that make a short name so; such a feature is reported.
 METADATA_WORDS = frozenset(
     "batch week plate barcode well replicate compound drug concentration conc dose dilution treatment moa passage time "
-    "timepoint day date".split()
+    "timepoint timestamp day date acquisition centroid".split()
 )
 METADATA_NAMES = METADATA_WORDS | frozenset(
-    "row column col site field role control run index id cell cell_id object count level x y x_um y_um".split()
+    "row column col site field role control run index id cell cell_id object count level x y x_um y_um label "
+    "object_id field_id track_id track".split()
 )
 MOST_WORDS = 3  # of a name that a word makes metadata
 MEASURED = re.compile(r"(?:cells|nuclei|cytoplasm|image)_", re.IGNORECASE)  # features of CellProfiler
@@ -129,7 +140,8 @@ def resembles_metadata(name: str) -> bool:
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip()).casefold()
     parts = [part for part in re.split(r"[_.\s]+", words) if part]
     is_short = len(parts) <= MOST_WORDS and not MEASURED.match(name)
-    return name.strip().casefold() in METADATA_NAMES or (is_short and not METADATA_WORDS.isdisjoint(parts))
+    is_position = parts[:1] == ["position"] and len(parts) > 1
+    return "_".join(parts) in METADATA_NAMES or is_position or (is_short and not METADATA_WORDS.isdisjoint(parts))
 
 
 def feature_columns(names: Sequence[str], columns: Columns, *, source: Path, also: Sequence[str] = ()) -> list[str]:
@@ -219,6 +231,10 @@ def known_rows(
     for what in ("treatment", "compound"):
         if what in text:
             _refuse_empty(what, ((text[what] == "") & (role == "treated")).to_numpy(), places, source=source)
+    for what in {"treatment", "compound", "mechanism"} & set(text):
+        changed = text[what].str.fullmatch(OF_EXCEL)
+        named = text[what].rename(given[what])
+        refuse_rows(changed, named, expected=NOT_OF_EXCEL, source=str(source), places=places)
     amount = pd.Series(np.nan, index=obs.index)
     if of["concentration"] is not None:
         amount = micromolar(obs, of["concentration"], source=str(source), places=places)

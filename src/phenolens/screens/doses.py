@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from phenolens.core.errors import InputError
-from phenolens.core.names import clean_name
+from phenolens.core.names import clean_name, shortened
 from phenolens.screens.csv_table import refuse_rows
 
 MOLAR = re.compile(r"(?P<prefix>[pnum]?)_?(?:m|mol|molar|moles?_?(?:/|per)_?(?:l|lit(?:er|re)))(?:_?/_?l)?")
@@ -122,6 +122,9 @@ def micromolar(table: pd.DataFrame, column: str, *, source: str, places: np.ndar
     if units:
         without = table[units[0]].where(factor.isna() & is_used)
         refuse_rows(factor.isna() & is_used, without, expected="a molar unit", source=source, places=places)
+    elif behind[is_used].ne("").any():
+        expected = "a unit behind the number, as other rows have"
+        refuse_rows(factor.isna() & is_used, written, expected=expected, source=source, places=places)
     return (amount * factor.fillna(1.0)).map(lambda number: float(f"{number:.6g}"))  # as treatments are named
 
 
@@ -159,6 +162,15 @@ def _parsed(text: str, decimal: str) -> tuple[float, str]:
         return float(match["number"].replace(decimal, ".")), match["unit"] or ""
     except ValueError:
         return float("nan"), ""
+
+
+def several_controls_note(compounds: pd.Series, *, rows: str) -> set[str]:
+    """A note on controls of several compounds, with the number of each; else empty."""
+    counts = compounds.value_counts()
+    if len(counts) < 2:
+        return set()
+    held = [f"{compound} ({n:,})" for compound, n in counts.to_dict().items()]
+    return {f"{rows} of {len(counts)} compounds are all negative controls: {shortened(held)}; is that what is meant?"}
 
 
 def doses_of_controls_note(compounds: pd.Series, concentration_um: pd.Series, *, rows: str) -> set[str]:

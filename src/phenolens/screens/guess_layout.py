@@ -44,9 +44,22 @@ OF_NAMES = (
 LABELS = frozenset("CFLPSTWZ")  # letters before the number of a channel, field, plate, site, time point, plane
 # Folders that are no plates, by what they are.
 NOT_PLATES = {
-    "channel": re.compile(r"dapi|gfp|rfp|yfp|cfp|hoechst(?:[ _]?\d+)?|overlay|composite|merged?", re.IGNORECASE),
+    "channel": re.compile(
+        r"dapi|gfp|rfp|yfp|cfp|fitc|tritc|cy[357]|dna|actin|tubulin|hoechst(?:[ _]?\d+)?|blue|green|red|orange|yellow|"
+        r"cyan|magenta|far[ _-]?red|phase|dic|bf|bright[ _-]?field|overlay|composite|merged?",
+        re.IGNORECASE,
+    ),
     "site": re.compile(r"(?:f|fld|field|site|fov)[ _-]?\d+", re.IGNORECASE),
     "t": re.compile(r"(?:t|day|time(?:point)?)[ _-]?\d+h?|\d+ ?h(?:ours?)?", re.IGNORECASE),
+}
+# Texts that are no channels, by what they are; {plate} of what keeps images apart.
+NOT_CHANNELS = {
+    "t": re.compile(
+        r"(?:\d{1,3}d)?\d{1,3}h(?:\d{1,2}m)?|\d+ ?(?:hp[ti]|hrs?|hours?|min|sec|days?|d)|d(?:ay)?\d+|t(?:ime)?\d+",
+        re.IGNORECASE,
+    ),
+    "z": re.compile(r"mip|max(?:proj)?|slice\d*|z\d+|stack|plane\d*", re.IGNORECASE),
+    "plate": re.compile(r"pre|post|before|after|(?:donor|rep|replicate|run|plate)[ _-]?\d+|\d{1,3}x", re.IGNORECASE),
 }
 SEPARATORS = re.compile(r"([_\-. ()]+)")
 
@@ -196,7 +209,7 @@ def _pattern_of(images: Sequence[str], *, well_place: int) -> str:
     if not groups:
         return ""
     alike = max(groups.values(), key=len)
-    bare: dict[str, int] = {}  # places read from numbers without a label, and how many numbers each holds
+    bare: dict[str, set[str]] = {}  # what each place holds that is read from texts without a label
     taken = {name for parts in alike[:1] for part in parts for token in part for name, _ in PLACE.findall(token)}
     columns = list(zip(*(parts[-1] for parts in alike)))
     at = next((place for place, column in enumerate(columns) if "{well}" in column[0] or "{row}" in column[0]), 0)
@@ -227,7 +240,15 @@ def _pattern_of(images: Sequence[str], *, well_place: int) -> str:
     is_whole = "well" in places or {"row", "column"} <= set(places)
     if not is_whole or len(set(places)) < len(places):
         return ""
-    if bare.get("site", MOST_CHANNELS + 1) <= MOST_CHANNELS and ("channel" in bare or "channel" not in places):
+    of_channels = bare.get("channel", set())
+    for place, expression in NOT_CHANNELS.items():
+        if odd := sorted(text for text in of_channels if expression.fullmatch(text)):
+            other = pattern.replace("{channel}", "*" if place in places else f"{{{place}}}")
+            raise InputError(
+                f'{images[0]}: "{odd[0]}" may be a channel or not; give --pattern "{other}" or "{pattern}"'
+            )
+    is_clear = "channel" in places and not all(text.isdecimal() for text in of_channels or {""})
+    if "site" in bare and len(bare["site"]) <= MOST_CHANNELS and not is_clear:
         swapped = {"{site}": "{channel}", "{channel}": "{site}"}
         other = re.sub(r"\{(?:site|channel)\}", lambda match: swapped[match[0]], pattern)
         raise InputError(
@@ -259,19 +280,17 @@ def _marked(path: str, *, well_place: int) -> list[str]:
     return [*folders, name]
 
 
-def _token(values: Sequence[str], taken: set[str], bare: dict[str, int], *, before_well: bool = False) -> str:
+def _token(values: Sequence[str], taken: set[str], bare: dict[str, set[str]], *, before_well: bool = False) -> str:
     """What stands at one place of all names: itself, or a place of the pattern where it varies."""
     kinds = Counter(values)
     if len(kinds) == 1:
         return values[0]
     if any(PLACE.search(kind) for kind in kinds):
         return "*"
-    is_number = all(kind.isdecimal() for kind in kinds)
-    meanings = ("site", "channel") if is_number else ("channel",)
+    meanings = ("site", "channel") if all(kind.isdecimal() for kind in kinds) else ("channel",)
     for name in ("plate",) if before_well else meanings:
         if name not in taken and (name != "channel" or len(kinds) <= MOST_CHANNELS):
             taken.add(name)
-            if is_number:
-                bare[name] = len(kinds)
+            bare[name] = set(kinds)
             return f"{{{name}}}"
     return posixpath.commonprefix(list(kinds)).rstrip("0123456789") + "*"

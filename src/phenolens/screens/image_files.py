@@ -5,6 +5,7 @@ all planes of a stack, whose other planes may be files of their own (`with=a|b`,
 subtracted from the grey values. Folders are listed here; no image is opened.
 """
 
+import hashlib
 import os
 import re
 import unicodedata
@@ -12,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 import numpy.typing as npt
@@ -282,6 +284,7 @@ def chosen_number(text: str, n: int, *, what: str, named: str, path: Path, known
 
 
 FILE_NAME = re.compile(r"[^\s./\\:][^/\\:]*")
+COMPARED_BYTES = 4096
 MOST_BYTES = 200  # of a plate's name; file systems hold 255, and `.` and `.parquet.partial` stand around it
 
 
@@ -297,16 +300,33 @@ def part_name(plate: str) -> str:
     return plate
 
 
-def sizes_and_newest(files: Iterable[Path]) -> tuple[list[int], int]:
-    """Each file's bytes, and when the newest was changed (ns since 1970); InputError for one that is not there.
+def states_and_newest(files: Iterable[Path]) -> tuple[list[str], int]:
+    """Each file's bytes and a hash of those in its middle, and when the newest was changed (ns since 1970).
 
-    An image inside a file (`path#page=2`) counts as the file, an OME-Zarr image as its folder.
+    An image inside a file (`path#page=2`) counts as the file; of an OME-Zarr image, a folder, and of an image by
+    address the contents are not read. InputError for a file that is not there.
     """
+    known: dict[Path, tuple[str, int]] = {}
+
+    def state_of(file: Path) -> tuple[str, int]:
+        if file not in known:
+            state = file.stat()
+            middle = middle_sha256(file) if S_ISREG(state.st_mode) and not is_remote(file) else ""
+            known[file] = f"{state.st_size}{middle}", state.st_mtime_ns
+        return known[file]
+
     try:
-        states = [file.stat() for path in files for file in image_reference(path).files]
+        states = [state_of(file) for path in files for file in image_reference(path).files]
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: no such image; add it, or run with --skip-missing") from error
-    return [state.st_size for state in states], max((state.st_mtime_ns for state in states), default=0)
+    return [text for text, _ in states], max((newest for _, newest in states), default=0)
+
+
+def middle_sha256(path: Path) -> str:
+    """SHA-256 of COMPARED_BYTES in the middle of a file, where images differ whose headers are the same."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - COMPARED_BYTES) // 2)
+        return hashlib.sha256(file.read(COMPARED_BYTES)).hexdigest()
 
 
 def fields_sha256(table: pd.DataFrame, folder: Path) -> str:

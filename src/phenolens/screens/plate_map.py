@@ -12,7 +12,7 @@ import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256, write_whole
-from phenolens.core.names import MOST_NAMED, clean_name, clean_names, nearest, shortened
+from phenolens.core.names import MOST_NAMED, NOT_OF_EXCEL, OF_EXCEL, clean_name, clean_names, nearest, shortened
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.csv_table import column_names, numbers, read_csv, refuse_repeated, refuse_rows
 from phenolens.screens.doses import (
@@ -40,8 +40,6 @@ NAMES = {
 }
 FLAGS = {"concentration_um": "--concentration-column", "moa": "--mechanism-column"}  # others: their own name
 TREATMENT = ("compound", "concentration_um", "moa", "role", "batch")
-# What Excel makes of names such as SEPT2 and 2E5.
-DATE = r"\d{4}-\d\d-\d\d 00:00:00|\d{1,2}-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)|\d(?:\.\d+)?E\+\d\d"
 
 
 def read_as_text(path: Path, *, columns: Collection[str] = ()) -> pd.DataFrame:
@@ -96,8 +94,13 @@ def known_columns(
             names = clean_names(known[name])
             known[name] = names.where(names != "", None)
     for name in {"compound", "moa"} & set(known):
-        changed = clean_names(known[name]).str.fullmatch(DATE)
-        refuse_rows(changed, known[name], expected="a name, not what Excel makes of SEPT2 or 2E5", source=source)
+        changed = clean_names(known[name]).str.fullmatch(OF_EXCEL)
+        refuse_rows(
+            changed,
+            known[name],
+            expected=NOT_OF_EXCEL,
+            source=source,
+        )
     at = _row_and_column(raw)
     if "well" in known:
         known["well"] = known["well"].map(well_names(known["well"], source=source))

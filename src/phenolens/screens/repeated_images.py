@@ -9,12 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from phenolens.core.errors import InputError
-from phenolens.screens.image_files import image_reference
+from phenolens.screens.image_files import image_reference, middle_sha256
 from phenolens.screens.remote import is_remote
 from phenolens.screens.screen import FIELD, Screen, where_of
 from phenolens.screens.unread_columns import UNREAD
 
-COMPARED_BYTES = 4096  # in the middle of files of one size; files that agree there are compared whole
 COLOURS = {"red": "1", "green": "2", "blue": "3"}
 
 
@@ -88,8 +87,8 @@ def copied_images(screen: Screen) -> tuple[list[tuple[Path, Path]], int]:
     references = (image_reference(str(text)) for name in screen.channels for text in screen.table[f"file_{name}"])
     distinct = dict.fromkeys(one.file for one in references)
     files = [file for file in distinct if (path := screen.folder / file).is_file() and not is_remote(path)]
-    groups = [files]
-    for key in (_size, _middle, _whole):
+    groups = [files]  # files of one size that agree in the middle are compared whole
+    for key in (_size, middle_sha256, _whole):
         alike: defaultdict[tuple[int, object], list[Path]] = defaultdict(list)
         for place, group in enumerate(groups):
             for file in group:
@@ -100,12 +99,6 @@ def copied_images(screen: Screen) -> tuple[list[tuple[Path, Path]], int]:
 
 def _size(path: Path) -> int:
     return path.stat().st_size
-
-
-def _middle(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - COMPARED_BYTES) // 2)
-        return hashlib.sha256(file.read(COMPARED_BYTES)).digest()
 
 
 def _whole(path: Path) -> bytes:

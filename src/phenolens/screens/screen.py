@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.names import (
     alike,
@@ -25,7 +26,7 @@ from phenolens.core.names import (
     known_mechanism,
 )
 from phenolens.core.progress import tell
-from phenolens.screens.doses import SameDoses, doses_of_controls_note
+from phenolens.screens.doses import SameDoses, doses_of_controls_note, several_controls_note
 
 COLUMNS = {
     "plate": "plate name, as text",
@@ -146,7 +147,12 @@ class Selection:
         if self.treatments == "labelled" and not table["moa"].notna().any():
             tell(f"{screen.folder}: no treatment has a mechanism (column moa), so all treatments are taken")
         elif self.treatments == "labelled":
-            table = table[(table["role"] == "control") | table["moa"].notna()]
+            is_known = (table["role"] == "control") | table["moa"].notna()
+            unknown = replace(screen, table=table[~is_known])
+            if len(unknown.table):
+                n_wells = f"{counted(len(unknown.wells), 'well')} of {counted(len(unknown.treatments), 'treatment')}"
+                tell(f"left out: {n_wells} without a mechanism; --treatments all takes them too")
+            table = table[is_known]
         chosen = np.ones(len(table), dtype=bool)
         plates = tuple(clean_name(name) for name in self.plates)
         for name, wanted in (("plate", plates), ("well", self.wells), ("site", self.sites)):
@@ -360,6 +366,7 @@ def checked_screen(
     if unknown:
         found.add(emptied_note("moa", unknown, rows="wells"))
     controls = table[table["role"] == "control"].drop_duplicates(["plate", "well"])
+    found |= several_controls_note(controls["compound"], rows="wells")
     found |= doses_of_controls_note(controls["compound"], controls["concentration_um"], rows="wells")
     return Screen(
         table=table,
