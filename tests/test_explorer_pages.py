@@ -128,9 +128,9 @@ def test_a_channel_alone_leaves_the_other_channels_black(study, visitor):
 @pytest.mark.parametrize(
     ("channels", "named"),
     [
-        (["DNA"], "DNA red. Real"),
-        (["actin", "tubulin"], "tubulin green, actin blue. Real"),
-        ([""], "no channel is shown. Real"),
+        (["DNA"], "DNA red. Simulated"),
+        (["actin", "tubulin"], "tubulin green, actin blue. Simulated"),
+        ([""], "no channel is shown. Simulated"),
     ],
 )
 def test_a_travel_with_channels_switched_off_has_an_address_that_opens(visitor, channels, named):
@@ -166,7 +166,7 @@ def test_a_treatments_populations_are_those_that_a_travel_to_medoids_leads_to(st
     for number, (group, target) in enumerate(zip(groups, targets), start=1):
         assert f"{100 * target.population.share:.0f} % of the cells" in group
         html = visitor.got(re.search(r'href="(/travel[^"]+)"', group)[1].replace("&amp;", "&")).text
-        assert f"The real cell at the end: {traveller.real_cell(target.row).label}, {medoids[number - 1]}" in html
+        assert f"The simulated cell at the end: {traveller.real_cell(target.row).label}, {medoids[number - 1]}" in html
     lonely = visitor.got(address("treatments", traveller.catalogue.find_treatment(LONELY))).text
     assert "Too few cells to find populations: 1," in lonely
 

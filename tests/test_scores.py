@@ -47,8 +47,8 @@ def test_a_study_and_its_profiles_as_a_table_get_the_same_scores(study, tmp_path
 
 def test_distances_are_computed_once_for_all_protocols_and_draws(study, monkeypatch):
     calls = []
-    real = nsc.distances
-    monkeypatch.setattr(nsc, "distances", lambda *given: calls.append(1) or real(*given))
+    real = nsc.distance_blocks
+    monkeypatch.setattr(nsc, "distance_blocks", lambda *given: calls.append(1) or real(*given))
     pipeline.evaluate(study, [RUN], pipeline.EvaluateConfig(bootstraps=20, shuffles=20))
     assert len(calls) == len(pipeline.kinds_of(study, RUN))
 
