@@ -31,8 +31,17 @@ def score_against_realism(scores: pd.DataFrame, facts: pd.DataFrame, *, headline
             percent["realism"], percent["accuracy"], yerr=np.stack([below, above]), fmt="o", ecolor=QUIET, lw=1
         )
         columns = shown["title"], percent["realism"], percent["accuracy"]
-        for title, x, y in zip(*columns):
-            axes.annotate(title, (x, y), xytext=(5, 4), textcoords="offset points")
+        labels = sorted(zip(*columns), key=lambda label: label[2])
+        heights = np.linspace(0, 1, 2 * len(labels) + 1)[1::2]  # beside the axes, in the order of the scores
+        for (title, x, y), height in zip(labels, heights):
+            axes.annotate(
+                title,
+                (x, y),
+                xytext=(1.06, height),
+                textcoords="axes fraction",
+                va="center",
+                arrowprops={"arrowstyle": "-", "color": RULE, "lw": 0.7, "relpos": (0, 0.5)},
+            )
         axes.set_xlabel("decoded or drawn cells told from real ones, %")
         axes.set_ylabel(f"{protocol}, mean, {headline}, % right")
         caption = (
