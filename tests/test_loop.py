@@ -390,7 +390,9 @@ def test_a_device_that_cannot_train_is_refused():
 def test_compiled_models_train_one_after_the_other_in_one_process(store, compute, tmp_path, monkeypatch):
     """The graphs are taken as by `--compiled`; turning them into machine code is torch's."""
     compiled = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda network: compiled(network, backend="aot_eager"))
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda network, **how: compiled(network, backend="aot_eager", **how)
+    )
     for model in ("vae", "vaeplus"):  # one player, then two that share a forward pass
         settings = {"steps": 2, "batch_size": 4, "threads": 1, "watch_every": 1, "network": {"width": 4}}
         config = TrainConfig(model=model, compiled=True, **settings)

@@ -68,7 +68,7 @@ def train(
     if config.compiled:
         functorch.donated_buffer = False  # players share a forward pass, so a backward pass may not consume it
         for network in model.children():
-            network.compile()
+            network.compile(dynamic=False)  # sizes do not change, and batch_norm_update_stats has no symbolic ones
     players = model.players() if isinstance(model, Trained) else {}
     optimisers = {name: player.optimiser for name, player in players.items()}
     origin = Origin.of(store, config, model.source if isinstance(model, Drawing) else None)
