@@ -197,6 +197,16 @@ def test_an_image_of_another_size_is_named_beforehand_and_in_check(source, tmp_p
     assert (len(store), store.about["left_out"]) == (11, {OF_OTHER_SIZE: 1})
 
 
+def test_fields_that_are_all_of_another_size_or_type_than_most_are_refused(source, tmp_path):
+    for number, (plate, well, site) in enumerate(fields()):
+        for channel, odd in {"DNA": (3, 4, 5), "actin": (0, 1, 2, 6)}.items():
+            path = source / plate / f"{well}_s{site}_w{channel}.tif"
+            image = tifffile.imread(path)[: None if number < 7 else -1]
+            tifffile.imwrite(path, image.astype(np.uint8 if number in odd else np.uint16))
+    with pytest.raises(InputError, match=r'site 1: channel "actin" is uint8, .* is uint16; .*--plates$'):
+        crops(source, tmp_path / "crops")
+
+
 def test_who_skips_already_is_not_told_to_skip(source, tmp_path, capsys):
     halved(source / "007" / "B03_s1_wactin.tif")
     crops(source, tmp_path / "crops")

@@ -89,9 +89,9 @@ def make_crops(
         check_grey_values(opened.screen)
     if kind.has_fields and config.illumination in ("corrected", "foreground"):
         check_enough_fields(opened.screen, config.light())
-    if opened.field_px is not None and config.illumination == "given":
-        check_given(opened.screen, size=opened.field_px)  # before cells are searched
     if opened.cells is None:
+        if opened.field_px is not None and config.illumination == "given":
+            check_given(opened.screen, size=opened.field_px)  # before cells are searched, which takes long
         if config.cells == "auto":
             tell(f"no {shown(centres_path(source, reading))}: cells are found here (--cells found, --channels)")
         centres = _found(opened.screen, folder, config, pixel_um=kind.pixel_um, at_once=at_once)
@@ -162,6 +162,9 @@ def crops_of(
         n_at_border = {str(plate): int(n) for plate, n in cells["plate"][~fits].value_counts().items()}
         cells = cells[fits].reset_index(drop=True)
     screen = _without_cells(source.screen, cells, config)
+    if empty := screen.wells_without(cells):
+        tell(f"note: {counted(len(empty), 'well')} without a cell with a crop inside its field: {shortened([*empty])}")
+        origin = {**(origin or {}), EMPTY_WELLS: empty}
     if isinstance(read, FieldCutter) and config.illumination != "as it is":
         if config.illumination == "given":
             light = given_illuminations(screen, folder, size=read.size)
@@ -170,9 +173,7 @@ def crops_of(
             light = plate_illuminations(screen, folder, config.light(), at_once=at_once)
         read = replace(read, illuminations=light)
     source = replace(source, screen=screen, cells=cells, read=read)
-    empty = screen.wells_without(cells)
-    origin = {**(origin or {}), **({EMPTY_WELLS: empty} if empty else {})}
-    return build_store(folder, source, n_at_border=n_at_border, config=config, origin=origin, at_once=at_once)
+    return build_store(folder, source, n_at_border=n_at_border, config=config, origin=origin or {}, at_once=at_once)
 
 
 def _found(
@@ -220,10 +221,7 @@ def _with_fields(cells: pd.DataFrame, screen: Screen) -> pd.DataFrame:
 
 
 def _without_cells(screen: Screen, cells: pd.DataFrame, config: CropConfig) -> Screen:
-    """The screen with its plates and treatments that have no cell in `left_out`; InputError without skip_missing.
-
-    Other wells without a cell are named.
-    """
+    """The screen with its plates and treatments that have no cell in `left_out`; InputError without skip_missing."""
     plates = [plate for plate in screen.table["plate"].unique() if not (cells["plate"] == plate).any()]
     if plates and len(cells) and not config.skip_missing:
         raise InputError(
@@ -242,7 +240,5 @@ def _without_cells(screen: Screen, cells: pd.DataFrame, config: CropConfig) -> S
             f"treatment {without[0]} has no cell whose crop lies inside a field ({len(without)} of {len(wanted)} "
             "treatments have none). Give centres for it, or run with --skip-missing; no crop was written."
         )
-    if empty := screen.wells_without(cells):
-        tell(f"note: {counted(len(empty), 'well')} without a cell with a crop inside its field: {shortened([*empty])}")
     counts = {"plates without cells": len(plates), "treatments without cells": len(without)}
     return screen.leaving_out(counts)

@@ -5,7 +5,7 @@ n cells, C channels, S x S pixels. A cell's centre (y, x) is in pixels of its fi
 centre (599, 1173) takes rows 565 to 632 and columns 1139 to 1206.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -192,8 +192,8 @@ def with_whole_files(screen: Screen, headers: Headers, *, skip_missing: bool, at
                 headers.add(known)
     is_whole = np.ones(len(table), bool)
     problem = ""
-    kinds: defaultdict[str, Counter[str]] = defaultdict(Counter)  # "size", and the pixel type of each channel
-    held: list[tuple[int, str, str, str]] = []  # row, what, its value, the image
+    # "size" or a channel's pixel type, and its value -> the images (row, channel) that have it
+    images: defaultdict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
     for row in track(range(len(table)), "Fields whose files were checked", total=len(table)):
         field = table.iloc[row]
         try:
@@ -205,33 +205,35 @@ def with_whole_files(screen: Screen, headers: Headers, *, skip_missing: bool, at
         for channel, header in found.items():
             height_width = f"{header.shape[0]} x {header.shape[1]} px"
             of_channel = f'pixel type in channel "{channel}"'
-            for what, value in (("size", height_width), (of_channel, str(header.pixel_type))):
-                kinds[what][value] += 1
-                held.append((row, what, value, f'{where_of(field)}: channel "{channel}"'))
-    usual = {what: counts.most_common(1)[0][0] for what, counts in kinds.items()}
-    odd = [each for each in held if each[2] != usual[each[1]]]
-    if odd and not skip_missing:
-        _, what, value, named = odd[0]
-        first = next(image for _, kind, of_it, image in held if (kind, of_it) == (what, usual[what]))
-        raise InputError(
-            f"{named} is {value}, {first} is {usual[what]}; all fields must have the same {what}: choose plates with "
-            f"--plates, or leave the {len({row for row, *_ in odd}):,} other fields out with --skip-missing"
+            for kind in (("size", height_width), (of_channel, str(header.pixel_type))):
+                images[kind].append((row, channel))
+    usual: dict[str, str] = {}
+    for what, value in sorted(images, key=lambda kind: -len(images[kind])):
+        usual.setdefault(what, value)
+    odd = {kind: others for kind, others in images.items() if kind not in usual.items()}
+    n_unreadable, odd_rows = int((~is_whole).sum()), sorted({row for others in odd.values() for row, _ in others})
+    is_whole[odd_rows] = False
+    can_go_on = skip_missing and bool(is_whole.any())
+    if odd and not can_go_on:
+        (what, value), others = next(iter(odd.items()))
+        named, other = (
+            f'{where_of(table.iloc[row])}: channel "{channel}"'
+            for row, channel in (others[0], images[what, usual[what]][0])
         )
-    n_unreadable = int((~is_whole).sum())
-    if odd:
-        is_whole[[row for row, *_ in odd]] = False
-    n = int((~is_whole).sum())
-    if not n:
-        return screen
+        or_skip = "" if skip_missing else f", or leave the {len(odd_rows):,} other fields out with --skip-missing"
+        raise InputError(
+            f"{named} is {value}, {other} is {usual[what]}; all fields must have the same {what}: choose plates with "
+            f"--plates{or_skip}"
+        )
     if n_unreadable:
         if skip_missing:
             problem = problem.replace(OR_SKIP, "")
-        if not skip_missing or not is_whole.any():
+        if not can_go_on:
             raise InputError(f"{problem} ({n_unreadable:,} of {len(table):,} fields have such a file)")
         tell(
             f"left out, {n_unreadable:,} of {len(table):,} fields with a file that cannot be read; the first: {problem}"
         )
-    return screen.keeping(is_whole).leaving_out({UNREADABLE: n_unreadable, OF_OTHER_SIZE: n - n_unreadable})
+    return screen.keeping(is_whole).leaving_out({UNREADABLE: n_unreadable, OF_OTHER_SIZE: len(odd_rows)})
 
 
 def of_address(screen: Screen) -> bool:
