@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -25,6 +26,7 @@ from phenolens.reports.compounds import CompoundRow
 from phenolens.reports.crop_quality import CropQuality
 from phenolens.reports.page import ReportContents, report_html
 from phenolens.screens.screen import treatment_name
+from phenolens.study import Study
 
 VOID = {"meta", "link", "img", "br", "hr"}
 
@@ -423,3 +425,62 @@ def test_the_report_is_made_of_real_cells(real_data):
     (image,) = (one for one in images if "12 real cells" in one["alt"])
     assert "12 real cells" in image["alt"]
     assert "first; second" in image["alt"]
+
+
+CHANGES = {  # of what a report shows, each by itself
+    "a score": lambda study: edited(study.scores_path, "0.", "0.0"),
+    "a neighbour": lambda study: edited(next(study.scores_folder.rglob("neighbours_*.csv")), "taxol", "Taxol"),
+    "the warnings of a training": lambda study: (study.run_folder("pca-seed0") / "health.json").write_text("{}"),
+    "the model": lambda study: (study.run_folder("pca-seed0") / "checkpoint.pt").write_bytes(b"0"),
+    "a run that is not scored": lambda study: shutil.copytree(study.run_folder("pca-seed0"), study.run_folder("b")),
+    "realism": lambda study: made(study.realism_folder / "realism.csv"),
+    "the comparison of models": lambda study: made(study.comparison_folder / "about.json"),
+    "the crops": lambda study: edited(study.crops_folder / "about.json", '"crop_px"', ' "crop_px"'),
+}
+
+
+def edited(path, old, new):
+    path.write_text(path.read_text().replace(old, new) + "\n")
+
+
+def made(path):
+    path.parent.mkdir()
+    path.write_text("")
+
+
+@pytest.fixture
+def scored(explored, tmp_path) -> Study:
+    return Study.open(shutil.copytree(explored.folder, tmp_path / "study"))
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_whatever_the_report_shows_is_part_of_its_source(scored, change):
+    before = compute.report_source(scored, compute.ReportConfig())
+    assert compute.report_source(scored, compute.ReportConfig()) == before
+    change(scored)
+    assert compute.report_source(scored, compute.ReportConfig()) != before
+
+
+def test_settings_and_the_studys_name_are_part_of_a_reports_source(scored):
+    before = compute.report_source(scored, compute.ReportConfig())
+    assert compute.report_source(scored, compute.ReportConfig(shown_cells=3)) != before
+    moved = Study.open(scored.folder.rename(scored.folder.with_name("other")))
+    assert compute.report_source(moved, compute.ReportConfig()) != before
+
+
+def test_a_report_is_drawn_again_only_when_what_it_shows_or_the_page_has_changed(scored, monkeypatch, capsys):
+    drawn = []
+    monkeypatch.setattr(compute, "report_html", lambda contents: drawn.append(contents) or "<p>the page</p>\n")
+    for name in ("_map", "neighbour_pairs", "_decoded_pictures", "mechanism_sheet", "_confusion_matrices"):
+        monkeypatch.setattr(compute, name, lambda *_, **__: {})
+    compute.write_report(scored, compute.ReportConfig())
+    whole = scored.report_path.read_bytes()
+    compute.write_report(scored, compute.ReportConfig())
+    assert len(drawn) == 1
+    assert "report.html: up to date, nothing to draw" in capsys.readouterr().err
+    scored.report_path.write_bytes(whole.replace(b"the page", b"another"))
+    compute.write_report(scored, compute.ReportConfig())
+    assert (len(drawn), scored.report_path.read_bytes()) == (2, whole)
+    edited(scored.scores_path, "0.", "0.0")
+    compute.write_report(scored, compute.ReportConfig())
+    assert len(drawn) == 3

@@ -5,19 +5,21 @@ The scores are those of all runs. The pictures, the headline and the excluded da
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import anndata
 import numpy as np
 import pandas as pd
 
+from phenolens import __version__
 from phenolens.core.bounds import Bounded, Bounds, Count, Seed
 from phenolens.core.errors import InputError
-from phenolens.core.files import read_h5ad, read_json, write_text
+from phenolens.core.files import read_h5ad, read_json, sha256, write_text
 from phenolens.core.keywords import flags_of
-from phenolens.core.progress import track
+from phenolens.core.progress import tell, track
 from phenolens.crops.store import CropStore, normalised
 from phenolens.image_realism.saved import saved_realism
 from phenolens.model_comparison.claims import claims
@@ -44,7 +46,7 @@ from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.reproduce import commands
 from phenolens.runs.scores import activity_of, queries_of, verdict_of
 from phenolens.screens.screen import treatment_name
-from phenolens.study import Study
+from phenolens.study import Study, made_from
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.health import RECORDS
 from phenolens.travels.compute import PRECISION, Traveller
@@ -53,6 +55,7 @@ from phenolens.travels.trajectory import FEW_MOVED, TravelConfig
 
 # Settings that change no result
 NOT_SHOWN = ("model", "network", "record_every", "checkpoint_every", "watch_every", "tensorboard")
+RUN_FILES = ("config.json", "checkpoint.pt", "history.csv", "health.json", "reconstructions.png")
 PROFILE_AGAIN = "run `phenolens profile` again"
 MOST_ACTIVE = 20  # treatments in the table
 ACTIVITY_COLUMNS = {
@@ -87,7 +90,7 @@ class ReportConfig(Bounded):
 
 
 def write_report(study: Study, config: ReportConfig) -> None:
-    """Write `report.html` from a study's results.
+    """Write `report.html` from a study's results; a page that is up to date is kept.
 
     Args:
         study: A scored study.
@@ -97,7 +100,10 @@ def write_report(study: Study, config: ReportConfig) -> None:
         InputError: If a step is missing or out of date; the message names the command.
     """
     check_scores(study)
-    store = study.crops
+    store, source = study.crops, report_source(study, config)
+    if _is_made_from(study.report_path, source):
+        tell(f"{study.report_path}: up to date, nothing to draw")
+        return
     scored = list(scores_about(study)["profiles"])
     run = pictured_run(study, scored, config.run)
     cells = embedded_cells(study, run)
@@ -145,7 +151,43 @@ def write_report(study: Study, config: ReportConfig) -> None:
         study=shlex.quote(study.folder.resolve().name),
         is_simulated=store.is_simulated,
     )
-    write_text(study.report_path, report_html(contents))
+    write_text(study.report_path, _with_source(report_html(contents), source))
+
+
+def report_source(study: Study, config: ReportConfig) -> str:
+    """A checksum of everything that the report shows: crops, runs, profiles, scores, realism, comparison, settings."""
+    return made_from(
+        crops=study.crops.identity,
+        config=asdict(config),
+        title=study.folder.resolve().name,
+        steps={run: steps_done(study, run) for run in study.runs},
+        version=__version__,
+        **{path.relative_to(study.folder).as_posix(): path for path in _shown_files(study)},
+    )
+
+
+def _shown_files(study: Study) -> Iterator[Path]:
+    """The files of all steps but crops and embeddings, whose `about` and profiles hold checksums of these."""
+    yield study.scores_path
+    for folder in (study.scores_folder, study.realism_folder, study.comparison_folder):
+        yield from (path for path in folder.rglob("*") if path.suffix in (".csv", ".json", ".png"))
+    for run in study.runs:
+        paths = [*(study.run_folder(run) / name for name in RUN_FILES), study.profiles_folder(run) / "about.json"]
+        yield from filter(Path.is_file, paths)
+
+
+def _with_source(html: str, source: str) -> str:
+    """The page with a last line that says what it was made from, and the page's own checksum."""
+    return f"{html}<!-- made from {source}, page {sha256(html)} -->\n"
+
+
+def _is_made_from(path: Path, source: str) -> bool:
+    """Whether a page was made from this and has not changed since."""
+    try:
+        content = path.read_bytes().decode()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return False
+    return content == _with_source(content.rpartition("<!-- made from ")[0], source)
 
 
 def pictured_run(study: Study, scored: list[str], named: str | None) -> str:
