@@ -213,6 +213,52 @@ def test_folders_of_channels_fields_or_times_are_not_taken_as_plates(folders, pl
     assert [key for key in keys if key not in str(error.value)] == []
 
 
+@pytest.mark.parametrize(("texts", "place"), [(("DAPI", "GFP"), "channel"), (("24h", "48h"), "t")])
+def test_names_that_begin_with_channels_or_times_are_not_taken_as_plates(texts, place):
+    with pytest.raises(InputError) as error:
+        proposed_pattern([f"{text}_{well}.tif" for text in texts for well in ("A01", "B01")])
+    keys = ("--pattern", texts[0], f'"{{{place}}}_{{well}}.tif"', '"{plate}_{well}.tif"')
+    assert [key for key in keys if key not in str(error.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("plates", "pattern", "said"),
+    [
+        (("Exp-01", "Exp-02"), "{plate}_{well}_s{site}.tif", "plates Exp-01, Exp-02"),
+        (("2021-01_A", "2021-02_B"), "{plate}_{well}_s{site}.tif", "plates 2021-01_A, 2021-02_B"),
+        (("Exp_01", "Exp_02"), "Exp_{plate}_{well}_s{site}.tif", "plates 01, 02"),
+    ],
+)
+def test_the_plates_in_the_names_of_images_are_whole_and_said(tmp_path, plates, pattern, said):
+    names = [f"{plate}_{well}_s{site}.tif" for plate in plates for well in ("B02", "C03") for site in (1, 2)]
+    guess = guess_layout(touched(tmp_path, names), LayoutConfig())
+    assert guess.config.pattern == pattern
+    assert said in guess.why
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("P{n}/s{m}_w1.tif", "plate"),
+        ("P{n}/0202_s{m}_w1.tif", "plate"),
+        ("P{n}_s{m}_w1.tif", "plate"),
+        ("img_C{n}.tif", "channel"),
+    ],
+)
+def test_plates_and_channels_are_not_taken_as_wells_of_one_row(tmp_path, name, meant):
+    with pytest.raises(InputError) as error:
+        guess_layout(touched(tmp_path, {name.format(n=n, m=m) for n in (1, 2) for m in (1, 2)}), LayoutConfig())
+    keys = ("--pattern", "{well}", f"perhaps a {meant}", "--layout table")
+    assert [key for key in keys if key not in str(error.value)] == []
+
+
+def test_a_site_in_the_name_is_not_the_well_of_its_folder(tmp_path):
+    """s1 would be the well S01 of ImageXpress."""
+    names = [f"{well}/s{site}_w{c}.tif" for well in ("B02", "B03") for site in (1, 2) for c in (1, 2)]
+    guess = guess_layout(touched(tmp_path, names), LayoutConfig())
+    assert guess.config.pattern == "{well}/s{site}_w{channel}.tif"
+
+
 @pytest.mark.parametrize("names", [[], ["a.txt"], ["IMG_1.tif", "IMG_2.tif"]])
 def test_a_source_that_says_nothing_asks_for_the_layout(tmp_path, names):
     with pytest.raises(InputError) as error:

@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
+import pandas as pd
+
 from phenolens.core.errors import InputError
+from phenolens.core.names import shortened
 from phenolens.screens.bbbc021 import CROP_TABLE, CROPS_FOLDER, IMAGE_TABLE
 from phenolens.screens.config import LayoutConfig, given_path
 from phenolens.screens.csv_table import column_names
@@ -42,6 +45,8 @@ OF_NAMES = (
     (re.compile(r"(?<![A-Za-z])([Tt]_?)\d+"), r"\1{t}"),
 )
 LABELS = frozenset("CFLPSTWZ")  # letters before the number of a channel, field, plate, site, time point, plane
+# What names such as P1 may be, where all wells are in one row.
+LIKE_WELLS = {"C": "channel", "F": "site", "P": "plate", "S": "site", "T": "time point", "W": "channel", "Z": "plane"}
 # Folders that are no plates, by what they are.
 NOT_PLATES = {
     "channel": re.compile(
@@ -163,15 +168,38 @@ def _by_names(source: Path, images: Sequence[str], *, plate_wells: int | None) -
             ambiguous.append(name)
         else:
             matched[name] = len(found)
+    doubtful = ""  # why the first of them may have no wells at all
     for name in sorted(matched, key=lambda name: -matched[name]):
-        yield name, f"names are those of {INSTRUMENTS[name].title}"
+        found, _ = matching(source, images, pattern=name, plate_wells=plate_wells)
+        doubtful = doubtful or _labels_as_wells(found, pattern=name)
+        if not doubtful:
+            yield name, f"names are those of {INSTRUMENTS[name].title}"
     pattern = proposed_pattern(images)
     if pattern:
         found, _ = matching(source, images, pattern=pattern)
         if len(found) > LEAST_SHARE * len(images):
-            yield pattern, f"{len(found):,} of {len(images):,} images match"
+            doubtful = _labels_as_wells(found, pattern=pattern)
+            of_names = "{plate}" in pattern.rsplit("/", 1)[-1]
+            plates = f"; plates {shortened(sorted(found['plate'].unique()), 3)}" if of_names else ""
+            if not doubtful:
+                yield pattern, f"{len(found):,} of {len(images):,} images match{plates}"
+    if doubtful:
+        raise InputError(f"{images[0]}: {doubtful}")
     for name in ambiguous:
         yield name, f"names are those of {INSTRUMENTS[name].title}"
+
+
+def _labels_as_wells(found: pd.DataFrame, *, pattern: str) -> str:
+    """Why wells in one row such as P may be plates, or channels, sites ... where the names have none; empty else."""
+    rows, wells = set(found["well"].str[:-2]), sorted(found["well"].unique())
+    meant = LIKE_WELLS.get(min(rows), "") if len(rows) == 1 else ""
+    is_known = {"channel": "channel" in found, "site": found["site"].nunique() > 1, "time point": "t" in found}
+    if not meant or is_known.get(meant, meant == "plane" and "z" in found):
+        return ""
+    return (
+        f"its wells would be {shortened(wells, 3)}, each perhaps a {meant}; give --pattern "
+        f'"{pattern}" if they are wells, else a --pattern whose {{well}} is elsewhere, or --layout table'
+    )
 
 
 def proposed_pattern(images: Sequence[str]) -> str:
@@ -211,8 +239,8 @@ def _pattern_of(images: Sequence[str], *, well_place: int) -> str:
     alike = max(groups.values(), key=len)
     bare: dict[str, set[str]] = {}  # what each place holds that is read from texts without a label
     taken = {name for parts in alike[:1] for part in parts for token in part for name, _ in PLACE.findall(token)}
-    columns = list(zip(*(parts[-1] for parts in alike)))
-    at = next((place for place, column in enumerate(columns) if "{well}" in column[0] or "{row}" in column[0]), 0)
+    columns = _with_whole_plates(list(zip(*(parts[-1] for parts in alike))))
+    at = _place_of_well(columns)
     plates: Sequence[str] = ()  # the folders whose names are those of plates
     written = ["".join(_token(column, taken, bare, before_well=place < at) for place, column in enumerate(columns))]
     for depth in range(len(alike[0]) - 2, -1, -1):  # folders, from the file's own
@@ -230,12 +258,10 @@ def _pattern_of(images: Sequence[str], *, well_place: int) -> str:
     while "/" in pattern and "{" not in pattern.split("/")[0]:  # the end of a path is enough
         pattern = pattern.split("/", 1)[1]
     places = [name for name, _ in PLACE.findall(pattern)]
-    for place, folder in ((place, folder) for place in NOT_PLATES for folder in sorted(set(plates))):
-        if NOT_PLATES[place].fullmatch(folder):
+    for place, name in ((place, name) for place in NOT_PLATES for name in sorted({*plates, *bare.get("plate", ())})):
+        if NOT_PLATES[place].fullmatch(name):
             other = pattern.replace("{plate}", "*" if place in places else f"{{{place}}}")
-            raise InputError(
-                f'{images[0]}: folder "{folder}" may be a plate or not; give --pattern "{other}" or "{pattern}"'
-            )
+            raise InputError(f'{images[0]}: "{name}" may be a plate or not; give --pattern "{other}" or "{pattern}"')
     pattern = re.sub(r"\*+", "*", pattern)
     is_whole = "well" in places or {"row", "column"} <= set(places)
     if not is_whole or len(set(places)) < len(places):
@@ -255,6 +281,27 @@ def _pattern_of(images: Sequence[str], *, well_place: int) -> str:
             f'{images[0]}: a number may be the channel or the site; give --pattern "{pattern}" or "{other}"'
         )
     return pattern
+
+
+def _place_of_well(columns: Sequence[Sequence[str]]) -> int:
+    """Which part of the names has the well; 0 where none has."""
+    return next((place for place, column in enumerate(columns) if "{well}" in column[0] or "{row}" in column[0]), 0)
+
+
+def _with_whole_plates(columns: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The parts of the names with those that vary before the well as one, with the word that a dash joins to it.
+
+    So the plates of Exp-01_B02 and 2021-01_A_B02 are Exp-01 and 2021-01_A. Numbers that keep single images apart stay.
+    """
+    before = range(_place_of_well(columns))
+    varying = [place for place in before if len(set(columns[place])) > 1]
+    if not varying or any(PLACE.search(text) for place in before for text in columns[place]):
+        return columns
+    first, last = varying[0], varying[-1]
+    if first > 1 and set(columns[first - 1]) == {"-"} and set(columns[last + 1]) != {"-"}:
+        first -= 2
+    whole = tuple(map("".join, zip(*columns[first : last + 1])))
+    return columns if 2 * len(set(whole)) > len(whole) else [*columns[:first], whole, *columns[last + 1 :]]
 
 
 def _marked(path: str, *, well_place: int) -> list[str]:
