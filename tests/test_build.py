@@ -14,6 +14,7 @@ from phenolens.crops import build as build_module
 from phenolens.crops import source as source_module
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
+from phenolens.screens.image_files import middle_sha256
 
 SMALL = CropConfig(crop_px=8)
 N_RENAMES = 6  # about.json (unfinished), two plates of crops and table, about.json
@@ -159,6 +160,19 @@ def test_a_plate_is_cropped_again_when_an_older_image_takes_the_place_of_one(sou
     tifffile.imwrite(path, np.flip(tifffile.imread(path)))
     os.utime(path, (0, 0))
     assert make(source, tmp_path / "crops")["Week1_22123.npy"] != first["Week1_22123.npy"]
+
+
+def test_an_image_is_sampled_once_and_again_when_another_takes_its_place(tmp_path, monkeypatch):
+    path, other = tmp_path / "a.tif", tmp_path / "b.tif"
+    for file, letter in ((path, b"1"), (other, b"2")):
+        file.write_bytes(9000 * letter)
+        os.utime(file, (0, 0))
+    first = middle_sha256(path)
+    other.replace(path)
+    second = middle_sha256(path)
+    assert second != first
+    monkeypatch.setattr(Path, "open", None)
+    assert middle_sha256(path) == second
 
 
 def test_a_damaged_plate_is_made_anew(source, tmp_path):

@@ -19,6 +19,7 @@ from layout_sources import (
 )
 from phenolens.cli import main
 from phenolens.core.errors import InputError
+from phenolens.screens import guess_layout as guess_module
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.filename_pattern import matching
 from phenolens.screens.guess_layout import guess_layout, proposed_pattern
@@ -51,6 +52,13 @@ def test_the_layout_of_a_source_is_guessed(tmp_path, layout):
     guess = guess_layout(source, LayoutConfig())
     assert guess.layout == layout
     assert f"--layout {layout}" in str(guess)
+
+
+def test_a_folder_is_walked_once(tmp_path, monkeypatch):
+    walk, walked = guess_module.files_under, []
+    monkeypatch.setattr(guess_module, "files_under", lambda folder: walked.append(folder) or walk(folder))
+    guess_layout(write_images(tmp_path), LayoutConfig())
+    assert walked == [tmp_path]
 
 
 @pytest.mark.parametrize(("names", "layout"), [

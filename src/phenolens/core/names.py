@@ -29,12 +29,6 @@ PRIMES = re.compile("[\u2018\u2019\u201b\u2032\u00b4`]")
 # Greek letters as they are spelled out; `u` for the μ of micro.
 GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda u nu xi omicron pi rho . sigma tau upsilon"
 SPELLED_OUT = dict(enumerate([*GREEK.split(), "phi", "chi", "psi", "omega"], start=ord("α")))
-# What Excel makes of names such as SEPT2 and 2E5, and of formulas that fail.
-OF_EXCEL = (
-    r"#(?:REF!|VALUE!|DIV/0!|NAME\?|NUM!|NULL!|SPILL!)|\d{4}-\d\d-\d\d 00:00:00|"
-    r"\d{1,2}-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)|\d(?:\.\d+)?E\+\d\d"
-)
-NOT_OF_EXCEL = "a name, not what Excel makes of SEPT2, 2E5 or a failed formula"
 
 
 def clean_name(value: object) -> str:

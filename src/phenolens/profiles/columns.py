@@ -14,18 +14,9 @@ import pandas as pd
 
 from phenolens.core.bounds import Bounded, Share
 from phenolens.core.errors import InputError
-from phenolens.core.names import (
-    NOT_OF_EXCEL,
-    OF_EXCEL,
-    clean_name,
-    clean_names,
-    emptied,
-    found_names,
-    known_mechanism,
-    nearest,
-)
+from phenolens.core.names import clean_name, clean_names, emptied, found_names, known_mechanism, nearest
 from phenolens.profiles.profiles import METADATA
-from phenolens.screens.csv_table import refuse_rows
+from phenolens.screens.csv_table import refuse_made_by_excel
 from phenolens.screens.doses import (
     GIVE_DOSES,
     SameDoses,
@@ -231,10 +222,9 @@ def known_rows(
     for what in ("treatment", "compound"):
         if what in text:
             _refuse_empty(what, ((text[what] == "") & (role == "treated")).to_numpy(), places, source=source)
-    for what in {"treatment", "compound", "mechanism"} & set(text):
-        changed = text[what].str.fullmatch(OF_EXCEL)
-        named = text[what].rename(given[what])
-        refuse_rows(changed, named, expected=NOT_OF_EXCEL, source=str(source), places=places)
+    for what in ("treatment", "compound", "mechanism"):
+        if what in given:
+            refuse_made_by_excel(obs[given[what]], source=str(source), places=places)
     amount = pd.Series(np.nan, index=obs.index)
     if of["concentration"] is not None:
         amount = micromolar(obs, of["concentration"], source=str(source), places=places)

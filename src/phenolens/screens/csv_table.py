@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from phenolens.core.errors import InputError
+from phenolens.core.names import clean_names
 
 SEPARATORS = (",", "\t", ";", "|")
 EXCEL, OLD_EXCEL, PARQUET = (".xlsx", ".xlsm"), (".xls", ".xlsb", ".ods", ".numbers"), (".parquet",)
@@ -26,6 +27,11 @@ LINES_TO_GUESS = 20  # the separator gives them all the same number of cells
 HEAD_BYTES = 1 << 20
 DECIMAL_COMMA = re.compile(r"[-+]?\d+(?:,\d+)?(?:[eE][-+]?\d+)?")
 THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
+# What Excel makes of names such as SEPT2 and 2E5, and of formulas that fail.
+OF_EXCEL = (
+    r"#(?:REF!|VALUE!|DIV/0!|NAME\?|NUM!|NULL!|SPILL!)|\d{4}-\d\d-\d\d 00:00:00|"
+    r"\d{1,2}-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)|\d(?:\.\d+)?E\+\d\d"
+)
 
 
 def read_csv(
@@ -278,6 +284,12 @@ def refuse_rows(
             f'{source}, row {number}: {values.name} is "{values.iloc[row]}", expected {expected} '
             f"({int(is_bad.sum()):,} such rows); correct the table"
         )
+
+
+def refuse_made_by_excel(names: pd.Series, *, source: str, places: np.ndarray | None = None) -> None:
+    """InputError, as in refuse_rows, with the first name of a column that Excel made of SEPT2, 2E5 or a formula."""
+    expected = "a name, not what Excel makes of SEPT2, 2E5 or a failed formula"
+    refuse_rows(clean_names(names).str.fullmatch(OF_EXCEL), names, expected=expected, source=source, places=places)
 
 
 def refuse_repeated(table: pd.DataFrame, keys: Sequence[str], *, source: str, expected: str) -> None:

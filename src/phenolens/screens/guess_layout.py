@@ -3,8 +3,9 @@
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 
@@ -94,13 +95,18 @@ def guess_layout(source: Path, config: LayoutConfig) -> Guess:
         raise InputError(f"{source}: no such folder; give the folder that holds the images")
     if config.pattern:
         return Guess("pattern", config, "a pattern is given")
-    for layout, table, why in _by_tables(source, config):
+
+    @cache
+    def listed() -> list[str]:
+        return files_under(source)[0]
+
+    for layout, table, why in _by_tables(source, config, listed):
         return Guess(layout, replace(config, table=table), why)
     if source.suffix == ".zarr" or any(
         path.suffix == ".zarr" and not is_hidden(path.name) for path in source.iterdir()
     ):
         return Guess("ome-zarr", config, "folders are named *.zarr")
-    files, _ = files_under(source)
+    files = listed()
     indexes = index_files(files)
     if indexes:
         return Guess("index", config, f"there is {indexes[0]}")
@@ -116,8 +122,10 @@ def guess_layout(source: Path, config: LayoutConfig) -> Guess:
     )
 
 
-def _by_tables(source: Path, config: LayoutConfig) -> Iterator[tuple[str, Path | None, str]]:
-    """Layouts that a table or file in the source is of."""
+def _by_tables(
+    source: Path, config: LayoutConfig, listed: Callable[[], list[str]]
+) -> Iterator[tuple[str, Path | None, str]]:
+    """Layouts that a table or file in the source is of; `listed` gives all its files."""
     names = sorted(path.name for path in source.iterdir() if path.is_file() and not is_hidden(path.name))
     if {IMAGE_TABLE, f"{IMAGE_TABLE}.gz"} & set(names):
         yield "bbbc021", config.table, f"there is {IMAGE_TABLE}"
@@ -127,7 +135,7 @@ def _by_tables(source: Path, config: LayoutConfig) -> Iterator[tuple[str, Path |
         yield "h5sc", config.table, "a file is named *.h5sc"
     if (inputs_folder(source) / INDEX).is_file():
         yield "deepprofiler", config.table, f"there is {INDEX.as_posix()}"
-    if why := _of_jump(source, config):
+    if why := _of_jump(source, config, listed()):
         yield "jump", config.table, why
     tables = [given_path(config.table, source)] if config.table else [source / name for name in names]
     for path in sorted(tables, key=lambda path: path.name not in ("images.csv", "load_data.csv")):
@@ -144,9 +152,8 @@ def _by_tables(source: Path, config: LayoutConfig) -> Iterator[tuple[str, Path |
             yield "table", given if path.name != "load_data.csv" else path, f"{path.name} names files of images"
 
 
-def _of_jump(source: Path, config: LayoutConfig) -> str:
+def _of_jump(source: Path, config: LayoutConfig, files: Sequence[str]) -> str:
     """Why a source is of JUMP-CP, with the JCP2022 tables or as LoadData of plates without an image; else empty."""
-    files, _ = files_under(source)
     of_plates = [path for path in files if path.rsplit("/", 1)[-1].removesuffix(".gz") in LOAD_DATA]
     if not of_plates:
         return ""
@@ -167,11 +174,10 @@ def _by_names(source: Path, images: Sequence[str], *, plate_wells: int | None) -
         if found.drop(columns="path").duplicated().any():  # as of two plates in one folder
             ambiguous.append(name)
         else:
-            matched[name] = len(found)
+            matched[name] = found
     doubtful = ""  # why the first of them may have no wells at all
-    for name in sorted(matched, key=lambda name: -matched[name]):
-        found, _ = matching(source, images, pattern=name, plate_wells=plate_wells)
-        doubtful = doubtful or _labels_as_wells(found, pattern=name)
+    for name in sorted(matched, key=lambda name: -len(matched[name])):
+        doubtful = doubtful or _labels_as_wells(matched[name], pattern=name)
         if not doubtful:
             yield name, f"names are those of {INSTRUMENTS[name].title}"
     pattern = proposed_pattern(images)
@@ -258,29 +264,27 @@ def _pattern_of(images: Sequence[str], *, well_place: int) -> str:
     while "/" in pattern and "{" not in pattern.split("/")[0]:  # the end of a path is enough
         pattern = pattern.split("/", 1)[1]
     places = [name for name, _ in PLACE.findall(pattern)]
-    for place, name in ((place, name) for place in NOT_PLATES for name in sorted({*plates, *bare.get("plate", ())})):
-        if NOT_PLATES[place].fullmatch(name):
-            other = pattern.replace("{plate}", "*" if place in places else f"{{{place}}}")
-            raise InputError(f'{images[0]}: "{name}" may be a plate or not; give --pattern "{other}" or "{pattern}"')
     pattern = re.sub(r"\*+", "*", pattern)
     is_whole = "well" in places or {"row", "column"} <= set(places)
     if not is_whole or len(set(places)) < len(places):
         return ""
-    of_channels = bare.get("channel", set())
-    for place, expression in NOT_CHANNELS.items():
-        if odd := sorted(text for text in of_channels if expression.fullmatch(text)):
-            other = pattern.replace("{channel}", "*" if place in places else f"{{{place}}}")
-            raise InputError(
-                f'{images[0]}: "{odd[0]}" may be a channel or not; give --pattern "{other}" or "{pattern}"'
-            )
-    is_clear = "channel" in places and not all(text.isdecimal() for text in of_channels or {""})
-    if "site" in bare and len(bare["site"]) <= MOST_CHANNELS and not is_clear:
+    _refuse_unlikely(pattern, {**bare, "plate": {*plates, *bare.get("plate", ())}}, first=images[0])
+    return pattern
+
+
+def _refuse_unlikely(pattern: str, held: Mapping[str, set[str]], *, first: str) -> None:
+    """InputError, with both patterns, where the texts that a place holds may be something else, as its names say."""
+    places = [name for name, _ in PLACE.findall(pattern)]
+    for what, unlikely in (("plate", NOT_PLATES), ("channel", NOT_CHANNELS)):
+        for place, expression in unlikely.items():
+            if odd := sorted(filter(expression.fullmatch, held.get(what, ()))):
+                other = pattern.replace(f"{{{what}}}", "*" if place in places else f"{{{place}}}")
+                raise InputError(f'{first}: "{odd[0]}" may be a {what} or not; give --pattern "{other}" or "{pattern}"')
+    is_clear = "channel" in places and not ("channel" in held and all(map(str.isdecimal, held["channel"])))
+    if "site" in held and len(held["site"]) <= MOST_CHANNELS and not is_clear:
         swapped = {"{site}": "{channel}", "{channel}": "{site}"}
         other = re.sub(r"\{(?:site|channel)\}", lambda match: swapped[match[0]], pattern)
-        raise InputError(
-            f'{images[0]}: a number may be the channel or the site; give --pattern "{pattern}" or "{other}"'
-        )
-    return pattern
+        raise InputError(f'{first}: a number may be the channel or the site; give --pattern "{pattern}" or "{other}"')
 
 
 def _place_of_well(columns: Sequence[Sequence[str]]) -> int:

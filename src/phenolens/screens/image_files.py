@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from stat import S_ISREG
 
@@ -285,6 +285,7 @@ def chosen_number(text: str, n: int, *, what: str, named: str, path: Path, known
 
 FILE_NAME = re.compile(r"[^\s./\\:][^/\\:]*")
 COMPARED_BYTES = 4096
+MOST_KNOWN = 100_000  # files whose middle is remembered, in at most 50 MB
 MOST_BYTES = 200  # of a plate's name; file systems hold 255, and `.` and `.parquet.partial` stand around it
 
 
@@ -306,14 +307,12 @@ def states_and_newest(files: Iterable[Path]) -> tuple[list[str], int]:
     An image inside a file (`path#page=2`) counts as the file; of an OME-Zarr image, a folder, and of an image by
     address the contents are not read. InputError for a file that is not there.
     """
-    known: dict[Path, tuple[str, int]] = {}
 
+    @cache
     def state_of(file: Path) -> tuple[str, int]:
-        if file not in known:
-            state = file.stat()
-            middle = middle_sha256(file) if S_ISREG(state.st_mode) and not is_remote(file) else ""
-            known[file] = f"{state.st_size}{middle}", state.st_mtime_ns
-        return known[file]
+        state = file.stat()
+        middle = middle_sha256(file) if S_ISREG(state.st_mode) and not is_remote(file) else ""
+        return f"{state.st_size}{middle}", state.st_mtime_ns
 
     try:
         states = [state_of(file) for path in files for file in image_reference(path).files]
@@ -323,9 +322,18 @@ def states_and_newest(files: Iterable[Path]) -> tuple[list[str], int]:
 
 
 def middle_sha256(path: Path) -> str:
-    """SHA-256 of COMPARED_BYTES in the middle of a file, where images differ whose headers are the same."""
+    """SHA-256 of COMPARED_BYTES in the middle of a file, where images differ whose headers are the same.
+
+    A file that did not change is read once, although each step asks for it.
+    """
+    state = path.stat()
+    return _middle(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+@lru_cache(MOST_KNOWN)
+def _middle(path: Path, n_bytes: int, _changed_ns: int, _moved_ns: int) -> str:
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - COMPARED_BYTES) // 2)
+        file.seek(max(0, n_bytes - COMPARED_BYTES) // 2)
         return hashlib.sha256(file.read(COMPARED_BYTES)).hexdigest()
 
 

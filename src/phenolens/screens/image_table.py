@@ -162,7 +162,7 @@ def _screen(
             raise lacking_column(name, table)
     n_unnamed = count_unnamed(source, (str(text) for text in files.to_numpy().ravel() if pd.notna(text)))
     chosen = files[list(channels.values())].set_axis([f"{FILE}{ours}" for ours in channels], axis=1)
-    fields, repeats = each_field_once(pd.concat([fields, chosen], axis=1), rows_of(raw, table.name))
+    fields, repeats = each_field_once(pd.concat([fields, chosen], axis=1), {table.name: len(raw)})
     return with_treatments(
         fields,
         list(channels),
@@ -174,11 +174,6 @@ def _screen(
         columns=[*map(str, raw), *read],
         notes=[*notes, *repeats],
     )
-
-
-def rows_of(raw: pd.DataFrame, table: str) -> list[str]:
-    """The name of each row of a table, counted as in a spreadsheet, for messages."""
-    return [f"{table}, row {row}" for row in range(2, len(raw) + 2)]
 
 
 def _references(raw: pd.DataFrame, channel: str, column: str, folder_of: "FoldersHere", *, source: str) -> pd.Series:

@@ -15,7 +15,7 @@ from phenolens.core.names import clean_names
 from phenolens.screens.config import LayoutConfig, chosen_channels, given_path
 from phenolens.screens.csv_table import refuse_repeated
 from phenolens.screens.image_files import ILLUMINATION
-from phenolens.screens.image_table import FILE, OF_FILES, FoldersHere, load_data_files, rows_of
+from phenolens.screens.image_table import FILE, OF_FILES, FoldersHere, load_data_files
 from phenolens.screens.plate_map import known_columns, read_as_text, with_plate_map, with_treatments
 from phenolens.screens.repeated_images import each_field_once, refuse_repeated_images
 from phenolens.screens.screen import Screen, well_names
@@ -62,10 +62,8 @@ def read_jump(source: Path, *, config: LayoutConfig, skip_missing: bool = False)
     unread = [name for name in map(str, raw) if OF_FILES.match(name) or name.startswith("Metadata_Source")]
     known = known_columns(raw, source=paths[0].name, named=config.named_columns, read=unread)
     known = known.assign(plate=clean_names(known["plate"]))
-    rows = [
-        row for table, path in zip(tables_read, paths, strict=True) for row in rows_of(table, _within(path, source))
-    ]
-    fields, repeats = each_field_once(pd.concat([known, pd.DataFrame(chosen)], axis=1), rows)
+    n_rows = {_within(path, source): len(table) for path, table in zip(paths, tables_read, strict=True)}
+    fields, repeats = each_field_once(pd.concat([known, pd.DataFrame(chosen)], axis=1), n_rows)
     wells, tables, n_unknown = _wells(source, config, plates=set(fields["plate"]))
     wells = wells.drop(columns="batch" if "batch" in fields else [], errors="ignore")
     fields, counts = with_plate_map(fields, wells, source=tables[0].name, skip_missing=skip_missing)

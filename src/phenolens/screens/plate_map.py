@@ -12,9 +12,16 @@ import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256, write_whole
-from phenolens.core.names import MOST_NAMED, NOT_OF_EXCEL, OF_EXCEL, clean_name, clean_names, nearest, shortened
+from phenolens.core.names import MOST_NAMED, clean_name, clean_names, nearest, shortened
 from phenolens.screens.config import LayoutConfig
-from phenolens.screens.csv_table import column_names, numbers, read_csv, refuse_repeated, refuse_rows
+from phenolens.screens.csv_table import (
+    column_names,
+    numbers,
+    read_csv,
+    refuse_made_by_excel,
+    refuse_repeated,
+    refuse_rows,
+)
 from phenolens.screens.doses import (
     GIVE_DOSES,
     is_dose_column,
@@ -93,14 +100,9 @@ def known_columns(
         if name in known:
             names = clean_names(known[name])
             known[name] = names.where(names != "", None)
-    for name in {"compound", "moa"} & set(known):
-        changed = clean_names(known[name]).str.fullmatch(OF_EXCEL)
-        refuse_rows(
-            changed,
-            known[name],
-            expected=NOT_OF_EXCEL,
-            source=source,
-        )
+    for name in ("compound", "moa"):
+        if name in known:
+            refuse_made_by_excel(known[name], source=source)
     at = _row_and_column(raw)
     if "well" in known:
         known["well"] = known["well"].map(well_names(known["well"], source=source))

@@ -2,10 +2,12 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from phenolens.core.errors import InputError
@@ -17,11 +19,17 @@ from phenolens.screens.unread_columns import UNREAD
 COLOURS = {"red": "1", "green": "2", "blue": "3"}
 
 
-def each_field_once(fields: pd.DataFrame, rows: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
-    """The fields without rows that repeat an earlier one, and a note that counts them; `rows` names each row.
+def each_field_once(fields: pd.DataFrame, tables: Mapping[str, int]) -> tuple[pd.DataFrame, list[str]]:
+    """The fields without rows that repeat an earlier one, and a note that counts them.
 
-    Columns that are not read may differ. InputError for two rows of one field that differ, such as in their images.
+    `tables` are the names of the tables that the fields were read from, in order, and their numbers of rows. Columns
+    that are not read may differ. InputError for two rows of one field that differ, such as in their images.
     """
+
+    def named(place: int) -> str:
+        table, end = next(each for each in zip(tables, accumulate(tables.values())) if place < each[1])
+        return f"{table}, row {place - end + tables[table] + 2}"
+
     keys = [name for name in FIELD if name in fields]
     read = [name for name in map(str, fields) if not name.startswith(UNREAD)]
     is_named = fields[keys].notna().all(axis=1)
@@ -34,13 +42,13 @@ def each_field_once(fields: pd.DataFrame, rows: Sequence[str]) -> tuple[pd.DataF
         other = fields.iloc[earlier]
         name = next(name for name in read if row[name] != other[name] and pd.notna([row[name], other[name]]).any())
         raise InputError(
-            f"{rows[earlier]} and {rows[later]} are both {where_of({'site': 1, **row})}, with {name} "
+            f"{named(earlier)} and {named(later)} are both {where_of({'site': 1, **row})}, with {name} "
             f'"{other[name]}" and "{row[name]}" ({int(twice.sum()):,} such rows); correct the site (--site-column), '
             "or remove one of them"
         )
-    first = [row for row, is_repeat in zip(rows, repeats, strict=True) if is_repeat][:1]
-    notes = [f"{row}: repeats an earlier row ({int(repeats.sum()):,} such rows), and is left out" for row in first]
-    return fields[~repeats], notes
+    first = np.flatnonzero(repeats)[:1].tolist()
+    count = f"({int(repeats.sum()):,} such rows)"
+    return fields[~repeats], [f"{named(row)}: repeats an earlier row {count}, and is left out" for row in first]
 
 
 def refuse_repeated_images(screen: Screen) -> Screen:
