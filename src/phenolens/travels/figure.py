@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from phenolens.core.colours import Contrast, cell_image, checked_crops, colour_names, shared_contrast
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.morphology.features import describe
 from phenolens.plotting.cell_images import (
@@ -117,9 +118,8 @@ def travel_strip(trajectory: Trajectory, *, n_measures: int = 4, contrast: Contr
         _put_differences(sheet, trajectory)
         figure = sheet.cropped()
         channel_key(figure, contrast)
-        return add_caption(
-            figure, caption=_caption(trajectory, contrast), alt=f"{len(pictures)} decoded frames, {summary(trajectory)}"
-        )
+        alt = f"{counted(len(pictures), 'decoded frame')}, {summary(trajectory)}. {colour_names(contrast)}"
+        return add_caption(figure, caption=_caption(trajectory), alt=alt)
 
 
 def _number_rows(trajectory: Trajectory, n_measures: int) -> list[tuple[str, list[str]]]:
@@ -236,22 +236,19 @@ def destination(trajectory: Trajectory) -> str:
     return f"{trajectory.stops[-1]}, population {population.number} of {population.of} ({share} of cells)"
 
 
-def _caption(trajectory: Trajectory, contrast: Contrast) -> str:
+def _caption(trajectory: Trajectory) -> str:
     lines = text_lines(
         TEMPLATES,
         "strip.txt",
         trajectory=trajectory,
         destination=destination(trajectory),
+        frames=counted(len(trajectory.frames), "frame"),
+        cells=counted(trajectory.population.n_cells, "cell"),
         interpolation=INTERPOLATIONS[trajectory.way],
-        changes=_change_sentences(trajectory),
+        changes=[] if trajectory.change is None else trajectory.change.brief(origin=trajectory.origin),
         flag=FLAG,
-        colours=colour_names(contrast),
     )
     return " ".join(lines)
-
-
-def _change_sentences(trajectory: Trajectory) -> list[str]:
-    return [] if trajectory.change is None else trajectory.change.sentences(origin=trajectory.origin)
 
 
 def summary(trajectory: Trajectory) -> str:
@@ -268,7 +265,8 @@ def summary(trajectory: Trajectory) -> str:
         change, names = trajectory.measured.change.iloc[-1], trajectory.shown_measures(3)
         moved = [f"{describe(name).split(',')[0]} {change[name]:+.1f} s.d." for name in names]
         parts += [f"change of this cell: {', '.join(moved)}"] if moved else []
-    parts += [sentence[0].lower() + sentence[1:] for sentence in _change_sentences(trajectory)]
+    changes = [] if trajectory.change is None else trajectory.change.sentences(origin=trajectory.origin)
+    parts += [sentence[0].lower() + sentence[1:] for sentence in changes]
     if trajectory.batch_share is not None:
         parts.append(trajectory.batch_share.sentence())
     return "; ".join(parts)

@@ -116,7 +116,8 @@ def frame_lines(trajectory: Trajectory, number: int) -> list[str]:
     if trajectory.measured is not None:
         for name in trajectory.shown_measures(N_MEASURES):
             lines.append(f"{describe(name)}: {in_three_digits(trajectory.measured.frames[name].iloc[number])}")
-    return [*lines, f"{FLAG} out of distribution" if row["flag"] else ""]
+    times = max(row[["far", "moved"]].dropna(), default=0.0)
+    return [*lines, f"{FLAG} out of distribution, {times:.3g} times the limit" if row["flag"] else ""]
 
 
 def _put(axes: Axes, picture: np.ndarray, x: float, y: float, side: float) -> AxesImage:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.morphology.features import describe
 from phenolens.morphology.two_sample_test import (
     LEAST_COMPARED,
@@ -57,6 +58,17 @@ class PopulationTest:
             f"{moved}; other {origin} treated cells from the same ones with {real}"
         )
 
+    def brief(self, origin: str) -> str:
+        """The same in few words: accuracies alone."""
+        if not self.n_cells:
+            return f"No classifier compared them: {self.reason}"
+        moved, real = (
+            f"{test.accuracy:.2f} ({test.accuracy_interval[0]:.2f} to {test.accuracy_interval[1]:.2f})"
+            for test in (self.moved, self.real)
+        )
+        cells = f"moved from {origin} treated cells with accuracy {moved}"
+        return f"A classifier separates {cells}, {origin} from {origin} with {real}"
+
 
 @dataclass(frozen=True)
 class MeasuredChange:
@@ -100,6 +112,21 @@ class MeasuredChange:
         if len(denied := self.denied()[:MOST_DENIED]):
             sentences.append(f"The moved cells change as {origin} cells do not in {_listed(denied, origin)}")
         return [*sentences, self.test.sentence(origin)]
+
+    def brief(self, n: int = 5, *, origin: str = "real") -> list[str]:
+        """The same in few words, for a caption: how many changes agree, what is contradicted, and the classifier."""
+        largest, denied = self.largest()[:n], self.denied()[:MOST_DENIED]
+        cells = f"{origin} cells ({self.n_treated} treated, {counted(self.n_controls, 'control')})"
+        agreeing = int(largest["agrees"].fillna(False).astype(bool).sum())
+        moved = counted(self.n_moved, "moved control cell")
+        first = (
+            f"{agreeing} of the {counted(len(largest), 'largest change')} of {cells} have the same sign in {moved}"
+            if len(largest)
+            else f"In {cells} no measure changes beyond its 95 % interval: no change is confirmed in {moved}"
+        )
+        names = [describe(str(name)).split(",")[0] for name in denied.index]
+        contradicted = f"; contradicted: {', '.join(names)}" if names else ""
+        return [first + contradicted, self.test.brief(origin)]
 
     def _of_the_cell(self) -> pd.DataFrame:
         return self.table[~self.table.index.str.endswith(OF_SHARPNESS)]

@@ -172,6 +172,11 @@ class Trajectory:
         """The number of frames that are out of distribution."""
         return int((self.frames["flag"] != "").sum())
 
+    @property
+    def times_the_limit(self) -> float:
+        """The largest out-of-distribution score of any frame: 99 % of cells that were not decoded are below 1."""
+        return float(np.nanmax(self.frames[["far", "moved"]].to_numpy(float)))
+
     def shown_measures(self, n: int) -> list[str]:
         """The `n` measures shown beside frames: those that change most in real cells; without these, in the frames."""
         if self.measured is None:
