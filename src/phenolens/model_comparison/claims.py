@@ -4,12 +4,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from phenolens.profiles.score_table import TABLE_1
+from phenolens.profiles.score_table import KINDS, STATISTICS, TABLE_1
 
 CYTOGANS = ("dcgan", "lsgan", "wgan", "began")
 CYTOGAN = {"NSC": "LSGAN 68"}
 MODELS_OF_TABLE_1 = {"ae": "AE", "vae": "VAE", "vaeplus": "VAE+"}
-KINDS = (("mean", "none"), ("mean", "whitened"), ("mean+sd", "none"), ("mean+sd", "whitened"))  # of TABLE_1
 COLUMNS = ("claim", "protocol", "published", "here")
 
 
@@ -33,7 +32,7 @@ def _of_protocol(scores: pd.DataFrame, protocol: str) -> Iterator[tuple[str, str
         kind: scores[(scores[["statistics", "whitening"]] == kind).all(axis=1)].set_index("entry") for kind in KINDS
     }
     published = {kind: _published(protocol, place) for place, kind in enumerate(KINDS)}
-    best, theirs = entries[KINDS[-1]], published[KINDS[-1]]
+    best, theirs = entries["mean+sd", "whitened"], published["mean+sd", "whitened"]
     for other in ("vae", "ae"):
         if {"vaeplus", other} <= set(best.index):
             ours, others = 100 * best.loc[["vaeplus", other], "accuracy"].to_numpy(float)
@@ -41,7 +40,7 @@ def _of_protocol(scores: pd.DataFrame, protocol: str) -> Iterator[tuple[str, str
             claimed = f"{theirs['vaeplus']} against {theirs[other]}" if theirs else ""
             here = f"{ours:.1f} against {others:.1f}, p = {p_value:.2g}"
             yield f"VAE+ is above {MODELS_OF_TABLE_1[other]}", claimed, here
-    for statistics in ("mean", "mean+sd"):
+    for statistics in STATISTICS:
         before, after = (statistics, "none"), (statistics, "whitened")
         gains = 100 * (entries[after]["accuracy"] - entries[before]["accuracy"]).dropna()
         gains = gains[~gains.index.str.endswith("-untrained")]
@@ -60,7 +59,7 @@ def _of_protocol(scores: pd.DataFrame, protocol: str) -> Iterator[tuple[str, str
 
 
 def _published(protocol: str, place: int) -> dict[str, float]:
-    """Model -> what Table 1 of the paper has at this place of its four columns; empty for another protocol."""
+    """Model -> what Table 1 of the paper has at this place of KINDS; empty for another protocol."""
     rows = {row.method.split(" ")[0]: row for row in TABLE_1 if row.protocol == protocol and "Lafarge" in row.method}
     found = {key: rows[name].percent[place] for key, name in MODELS_OF_TABLE_1.items() if name in rows}
     return {key: cell[0] for key, cell in found.items() if cell is not None}

@@ -13,6 +13,7 @@ from phenolens.core.bounds import Bounded, Count, NotNegative, Seed
 from phenolens.profiles.cell_scaling import fit_cell_scaling, fit_cell_tvn
 from phenolens.profiles.populations import METHODS, Method, population_profiles
 from phenolens.profiles.profiles import treatment_profiles, well_profiles
+from phenolens.profiles.score_table import STATISTICS
 from phenolens.profiles.validate import refuse_repeated_rows
 from phenolens.profiles.whitening import UNTOUCHED, Recipe, apply_whitening, fit_whitening
 from phenolens.profiles.within_treatments import fit_within_treatments
@@ -20,8 +21,7 @@ from phenolens.profiles.within_treatments import fit_within_treatments
 if TYPE_CHECKING:
     from anndata import AnnData
 
-# The columns of the paper's table: statistics of a well's cells, and what is done to the profiles before scoring.
-STATISTICS = ("mean", "mean+sd")
+# What is done to the profiles before scoring.
 WHITENINGS = ("none", "whitened", "zscore")
 ALIGNED = "aligned"  # means alone: whitened by how cells vary within treatments, batches aligned
 

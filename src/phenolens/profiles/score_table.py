@@ -11,12 +11,19 @@ import pandas as pd
 from phenolens.core.errors import InputError
 from phenolens.models import MODELS, model_title, preferred_first
 
-COLUMN_TITLES = ("Mean", "Mean +Whitened", "Mean+S.D.", "Mean+S.D. +Whitened")
+# The columns of Table 1: the statistics and whitening of the profiles, and the title.
+KINDS = {
+    ("mean", "none"): "Mean",
+    ("mean", "whitened"): "Mean +Whitened",
+    ("mean+sd", "none"): "Mean+S.D.",
+    ("mean+sd", "whitened"): "Mean+S.D. +Whitened",
+}
+STATISTICS = tuple(dict.fromkeys(statistics for statistics, _ in KINDS))
 
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A row of the paper's Table 1: percent and deviation in the order of COLUMN_TITLES, None where not given."""
+    """A row of the paper's Table 1: percent and deviation in the order of KINDS, None where not given."""
 
     protocol: str
     method: str
@@ -69,7 +76,6 @@ def is_bbbc021(cells: pd.DataFrame) -> bool:
 
 SCORE_COLUMNS = "model seed statistics whitening protocol accuracy n_treatments n_correct ci_low ci_high".split()
 PROTOCOLS = ("NSC", "NSCB")
-STATISTICS = ("mean", "mean+sd")
 LEFT_OUT = {"NSC": "their own compound is left out", "NSCB": "their own compound and batch are left out"}
 
 

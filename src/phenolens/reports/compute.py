@@ -34,7 +34,7 @@ from phenolens.plotting.page import Picture, SavedPicture
 from phenolens.profiles.activity import activity_sentence
 from phenolens.profiles.nsc import nearest_treatments
 from phenolens.profiles.profiles import metadata
-from phenolens.profiles.score_table import is_bbbc021
+from phenolens.profiles.score_table import PROTOCOLS, is_bbbc021
 from phenolens.profiles.whitening_certificate import Certificate
 from phenolens.readiness import check_scores, default_run, scores_about, steps_done
 from phenolens.reports.compounds import compound_rows
@@ -107,12 +107,13 @@ def write_report(study: Study, config: ReportConfig) -> None:
     scored = list(scores_about(study)["profiles"])
     run = pictured_run(study, scored, config.run)
     cells = embedded_cells(study, run)
-    profiles = _headline_profiles(study, run)
-    wells = read_h5ad(study.wells_path(run, whitening=study.headline["whitening"]), remedy=PROFILE_AGAIN)
+    scores, headline = study.scores, study.headline
+    whitening = headline["whitening"]
+    profiles = _treatments(study, run, whitening)
+    wells = read_h5ad(study.wells_path(run, whitening=whitening), remedy=PROFILE_AGAIN)
     queries, active = queries_of(study, run), activity_of(study, run)
     neighbours = nearest_treatments(profiles) if queries is None else queries
     realism, compared = saved_realism(study), saved_comparison(study)
-    scores, headline = study.scores, study.headline["whitening"]
     history = _history(study, run)
     contents = ReportContents(
         title=f"{study.folder.resolve().name}: what the treatments do to the cells",
@@ -120,14 +121,16 @@ def write_report(study: Study, config: ReportConfig) -> None:
         facts=_facts(store, RunFolder(study.run_folder(run)).about() or {}, run, history),
         scores=scores,
         n_cells_of_bbbc021=len(store) if is_bbbc021(store.cells) else None,
-        confusion=_confusion_matrices(study, run),
+        confusion=_confusion_matrices(study, run, headline),
         treatment_map=_map(profiles, wells),
         activity=None if active is None else _activity(active),
         compounds=[] if active is None else compound_rows(active, store, cells.catalogue, seed=config.picture_seed),
         activity_sentence="" if active is None else activity_sentence(active),
         comparison=None if compared is None else shown_scores(compared.scores),
         claims=None if compared is None else claims(compared.scores),
-        scatter=None if compared is None else score_against_realism(compared.scores, compared.facts, headline=headline),
+        scatter=None
+        if compared is None
+        else score_against_realism(compared.scores, compared.facts, headline=whitening),
         absent=list(scores_about(study).get("absent", {}).values()),
         neighbours=neighbour_pairs(neighbours, cells, store),
         wrong=None if queries is None else _wrong(queries),
@@ -197,8 +200,8 @@ def pictured_run(study: Study, scored: list[str], named: str | None) -> str:
     return named or default_run(study, scored)
 
 
-def _headline_profiles(study: Study, run: str) -> anndata.AnnData:
-    path = study.treatments_path(run, statistics="mean", whitening=study.headline["whitening"])
+def _treatments(study: Study, run: str, whitening: str) -> anndata.AnnData:
+    path = study.treatments_path(run, statistics="mean", whitening=whitening)
     return read_h5ad(path, remedy=f"delete it and run `phenolens profile {study.quoted}` again")
 
 
@@ -245,12 +248,12 @@ def _activity(table: pd.DataFrame) -> pd.DataFrame:
     return table.head(MOST_ACTIVE)[shown].rename(columns=ACTIVITY_COLUMNS)
 
 
-def _confusion_matrices(study: Study, run: str) -> list[Picture]:
+def _confusion_matrices(study: Study, run: str, headline: dict[str, str]) -> list[Picture]:
     if not scores_about(study)["config"].get("confusion_figures", True):
         return []
     paths = {
-        protocol: study.score_table_path(run, "confusion", **study.headline | {"protocol": protocol})
-        for protocol in ("NSC", "NSCB")
+        protocol: study.score_table_path(run, "confusion", **headline | {"protocol": protocol})
+        for protocol in PROTOCOLS
     }
     return [
         confusion_matrix(pd.read_csv(path, index_col=0), title=protocol)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from phenolens.image_realism.saved import HEADINGS, SavedRealism, realism_rows
 from phenolens.plotting.page import Picture, SavedPicture, inline_pictures, render_page
-from phenolens.profiles.score_table import COLUMN_TITLES, OTHERS, first_whitening, outside_table, score_rows
+from phenolens.profiles.score_table import KINDS, OTHERS, first_whitening, outside_table, score_rows
 from phenolens.reports import compounds, crop_quality
 from phenolens.reports.compounds import CompoundRow
 
@@ -65,7 +65,7 @@ def report_html(contents: ReportContents) -> str:
         title=contents.title,
         contents=contents,
         rows=score_rows(scores, with_published=contents.n_cells_of_bbbc021 is not None),
-        column_titles=COLUMN_TITLES,
+        column_titles=[*KINDS.values()],
         whitening_name=first_whitening(scores),
         further_scores=outside_table(scores),
         others=OTHERS,

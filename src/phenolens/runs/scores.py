@@ -37,9 +37,10 @@ def chance_of(study: Study, run: str) -> dict[str, float]:
 def verdict_of(study: Study, run: str, scores: pd.DataFrame) -> str:
     """The headline of a run, from the study's `scores`: its score, or the activity of treatments where it has none."""
     config = run_config(study, run)
-    wanted = study.headline | {"model": score_name(run, config), "seed": config["seed"]}
+    kind = study.headline
+    wanted = kind | {"model": score_name(run, config), "seed": config["seed"]}
     headline = scores[np.logical_and.reduce([scores[key] == value for key, value in wanted.items()])]
-    profiles = PROFILES[study.headline["whitening"]]
+    profiles = PROFILES[kind["whitening"]]
     if headline.empty:
         activity = activity_of(study, run)
         return "" if activity is None else f"{activity_sentence(activity)} Profiles: {profiles}."
@@ -47,7 +48,7 @@ def verdict_of(study: Study, run: str, scores: pd.DataFrame) -> str:
     left_out = "" if queries is None or "reason" not in queries else not_counted_sentence(queries)
     sentences = (
         verdict_sentence(headline, **chance_of(study, run)),
-        _better(scores, headline, wanted=study.headline),
+        _better(scores, headline, wanted=kind),
         left_out and f"{left_out}.",
     )
     return f"{' '.join(filter(None, sentences))} Profiles: {profiles}."

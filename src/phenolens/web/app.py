@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell
-from phenolens.profiles.score_table import COLUMN_TITLES, score_rows
+from phenolens.profiles.score_table import KINDS, score_rows
 from phenolens.runs.scores import verdict_of
 from phenolens.study import Study
 from phenolens.web.base import HOSTS, NotFoundError, PageApp, StaticFolder, policy
@@ -97,7 +97,7 @@ def _add_home(app: PageApp, view: StudyView) -> None:
             models=view.models(),
             verdict=verdict_of(view.study, run, scores) if run and scores is not None else "",
             rows=None if scores is None else score_rows(scores, with_published=False),
-            column_titles=COLUMN_TITLES,
+            column_titles=[*KINDS.values()],
             wrong=view.wrong(run),
             fewest=cells.catalogue.wells.sort_values("n_cells", kind="stable").iloc[0],
             strongest=[

@@ -207,14 +207,8 @@ class Maps:
 
     def groups(self, asked: MapQuery, by: By) -> Groups:
         """The points of a map in groups."""
-        drawn, table = self.map(asked)
-        measures = self.measures(asked.of)
-        known(by, [*COLUMNS, *measures], what="colour")
-        if by in measures:
-            values = self._view.cells().measured.of(drawn.rows)[by]
-            return self._groups.get((self._key(asked), by), lambda: by_measure(values))
-        columns = ["role", COLUMNS[by]]
-        return self._groups.get((self._key(asked), by), lambda: grouped(table[columns].iloc[drawn.rows], by))
+        known(by, [*COLUMNS, *self.measures(asked.of)], what="colour")
+        return self._groups.get((self._key(asked), by), lambda: self._grouped(asked, by))
 
     def measures(self, of: Of) -> dict[str, str]:
         """The measures that a map can be coloured by, with their phrases: of cells, once `phenolens measure` ran."""
@@ -235,6 +229,12 @@ class Maps:
 
     def _key(self, asked: MapQuery) -> tuple[str, ...]:
         return *self._view.version(asked.run, asked.of), asked.projection
+
+    def _grouped(self, asked: MapQuery, by: By) -> Groups:
+        (drawn, table), stored = self.map(asked), self._view.cells().measured.stored
+        if stored is not None and by in stored:
+            return by_measure(stored[by].iloc[drawn.rows])
+        return grouped(table[["role", COLUMNS[by]]].iloc[drawn.rows], by)
 
     def _computed(self, asked: MapQuery) -> tuple[Map, pd.DataFrame]:
         study, cells = self._view.study, self._view.cells()
