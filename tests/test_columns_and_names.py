@@ -31,7 +31,7 @@ from phenolens.profiles.validate import refuse_repeated_rows
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.plate_map import read_plate_map
 from phenolens.screens.read_image import read_field
-from table_source import FEATURES, wells
+from table_source import FEATURES, NAMED, wells
 
 PATTERN = LayoutConfig(pattern="{plate}/{well}_s{site}_w{channel}.tif")
 
@@ -215,6 +215,54 @@ def test_a_column_of_a_plate_map_that_may_name_the_plate_is_refused_or_named_by_
 def test_a_plate_map_of_other_plates_is_refused_with_the_names(images):
     edit_csv(write_plate_map(images) / "plate_map.csv", lambda t: t.assign(plate="Plate1"))
     assert_named(refusal(images), "plate_map.csv", "Plate1", "007", "p-2", "{plate}", "--pattern")
+
+
+def plate_map_of_both(images, **more):
+    """A plate map of all wells, with these columns beside the usual ones (a value per plate, or per well)."""
+    rows = [(plate, *well) for plate in PLATES for well in (("B2", "DMSO", 0), ("B3", "one", 0.3), ("C11", "two", 5))]
+    table = pd.DataFrame(rows, columns=["plate", "well", "compound", "conc"])
+    for name, values in more.items():
+        table[name] = np.repeat(values, 3) if len(values) == len(PLATES) else values
+    table.to_csv(images / "plate_map.csv", index=False)
+
+
+def test_wells_without_a_batch_or_role_are_counted(images):
+    plate_map_of_both(images, batch=["week1", None], role=["", "treated", "treated", "control", None, None])
+    screen = screen_of(images)
+    assert screen.table.groupby("plate")["batch"].unique().str[0].to_dict() == {"007": "week1", "p-2": "p-2"}
+    assert set(screen.table.loc[screen.table["well"] == "B02", "role"]) == {"control"}
+    notes = "; ".join(screen.notes)
+    assert_named(notes, "3 wells without a batch, which is then the plate: p-2")
+    assert_named(notes, "3 wells without a role, which the compound decides: treated (2), control (1)")
+
+
+def test_a_batch_in_some_wells_of_a_plate_only_is_refused(images):
+    plate_map_of_both(images, batch=["w1", "w1", None, "w1", "w1", "w1"])
+    assert_named(refusal(images), "1 of 3 wells of plate 007 have no batch", "w1")
+
+
+def test_a_well_of_a_plate_map_without_a_plate_is_refused(images):
+    plate_map_of_both(images)
+    edit_csv(images / "plate_map.csv", lambda t: t.assign(plate=[*t["plate"][:5], ""]))
+    assert_named(refusal(images), 'row 7: plate is ""', "the name of the plate")
+
+
+def test_numbers_that_a_program_wrote_with_a_point_are_the_same_names(images):
+    plate_map_of_both(images, batch=["1", "1.0"])
+    assert set(screen_of(images).table["batch"]) == {"1"}
+    plate_map_of_both(images, batch=["01", "1"])
+    assert_named("; ".join(screen_of(images).notes), 'batch names "01" and "1" differ')
+
+
+@pytest.mark.parametrize("column", ["plate", "batch"])
+def test_a_barcode_that_excel_rounded_is_refused(images, tmp_path, column):
+    plate_map_of_both(images, batch=["w1", "w2"])
+    edit_csv(images / "plate_map.csv", lambda t: t.assign(**{column: "1.23457E+11"}))
+    assert_named(refusal(images), f'{column} is "1.23457E+11"', "Excel")
+    table = wells().assign(**{{"plate": "barcode", "batch": "week"}[column]: "1.23457E+11"})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(InputError, match="long number"):
+        list(ForeignTable(tmp_path / "t.csv", NAMED).parts())
 
 
 def test_a_well_that_its_row_and_column_contradict_is_refused(images):

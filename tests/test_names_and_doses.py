@@ -23,6 +23,8 @@ from phenolens.screens.unread_columns import resembles_plate
         ("\u03b2-lapachone\u200b\ufeff", "β-lapachone"),
         ("\uff22\uff10\uff12", "B02"),
         (7.0, "7"),
+        ("7.0", "7"),
+        ("7.10", "7.10"),
         ("007", "007"),
         (" N/A ", ""),
         ("NaN", ""),
@@ -52,6 +54,8 @@ def test_names_that_differ_by_case_spaces_or_dashes_only_are_reported():
         ("Beta-lapachone", "ß-lapachone"),
         ("5 uM blank", "5 μM blank"),
         ("interferon γ", "interferon-gamma"),
+        ("007", "7"),
+        ("cpd-01 B", "cpd-1 B"),
     ],
 )
 def test_names_that_differ_by_punctuation_or_a_greek_letter_are_reported(pair):
@@ -59,7 +63,9 @@ def test_names_that_differ_by_punctuation_or_a_greek_letter_are_reported(pair):
     assert all(f'"{name}"' in note for name in pair)
 
 
-@pytest.mark.parametrize("pair", [("JUMP 1-12", "JUMP 11-2"), ("x@-1", "x@1"), ("(+)-JQ1", "(-)-JQ1"), ("a1", "a2")])
+@pytest.mark.parametrize(
+    "pair", [("JUMP 1-12", "JUMP 11-2"), ("x@-1", "x@1"), ("(+)-JQ1", "(-)-JQ1"), ("a1", "a2"), ("0.05", "0.5")]
+)
 def test_other_names_are_not_reported(pair):
     assert case_note("compound", set(pair)) == set()
 

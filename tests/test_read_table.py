@@ -104,15 +104,32 @@ def test_an_anndata_file_without_numbers_is_refused(tmp_path):
 # no row vanishes
 
 
-def test_rows_whose_plate_is_nan_are_scored_as_all_others(tmp_path):
+def test_rows_without_a_plate_are_refused_beside_others_and_read_where_none_has_one(tmp_path):
     table = wells()
-    plates = table["barcode"].map({"w1a": np.nan, "w1b": 2.0, "w2a": 3.0, "w2b": 4.0})
     as_arrow = pa.Table.from_pandas(table.drop(columns="barcode"), preserve_index=False)
-    pq.write_table(as_arrow.append_column("barcode", pa.array(plates, from_pandas=False)), tmp_path / "t.parquet")
-    given = read(tmp_path / "t.parquet")
-    assert given.obs["Metadata_Plate"].value_counts().to_dict() == {"": 14, "2": 20, "3": 14, "4": 20}
-    assert len(given) == len(table)
+    for plates in (table["barcode"].map({"w1b": 2.0, "w2a": 3.0, "w2b": 4.0}), pd.Series(np.nan, table.index)):
+        as_column = pa.array(plates, from_pandas=False)
+        pq.write_table(as_arrow.append_column("barcode", as_column), tmp_path / f"{plates.nunique()}.parquet")
+    assert "row 1 has no plate (14 such rows)" in refusal(tmp_path / "3.parquet")
+    given = read(tmp_path / "0.parquet")
+    assert set(given.obs["Metadata_Plate"]) == {""}
     assert sorted(given.X[:, 0]) == sorted(table[FEATURES[0]])
+
+
+@pytest.mark.parametrize("column", ["barcode", "position", "week"])
+def test_a_cell_without_plate_well_or_batch_is_refused_in_every_part(tmp_path, column):
+    table = wells()
+    what = {"barcode": "plate", "position": "well", "week": "batch"}[column]
+    table[column] = table[column].mask(table["barcode"] == "w2a")
+    line = refusal(written(table, tmp_path / "t.h5ad"))
+    row = int(table[column].isna().to_numpy().argmax())
+    assert f"row {row + 1} has no {what} (14 such rows)" in line
+
+
+def test_plates_of_one_name_in_two_batches_are_counted(tmp_path):
+    table = wells().assign(barcode=lambda t: t["barcode"].str[2:])
+    _, notes = parts_and_notes(written(table, tmp_path / "t.csv"))
+    assert "2 of 2 plates are in several batches (the first: a in w1, w2)" in notes
 
 
 def test_rows_of_a_plate_are_found_in_every_row_group(tmp_path):

@@ -1,7 +1,8 @@
 """One rule for names of compounds, mechanisms, plates, batches, roles and wells, wherever they are read.
 
 A name is in Unicode's form NFKC, without invisible characters, and with single spaces inside and none around it. So
-`é` in one or two characters, `µ` as the micro sign or as the Greek letter, and a no-break space make no other name.
+`é` in one or two characters, `µ` as the micro sign or as the Greek letter, and a no-break space make no other name. A
+whole number has no point: 1.0 is 1, as programs write the numbers of a column in which some cells are empty.
 """
 
 import re
@@ -32,12 +33,12 @@ SPELLED_OUT = dict(enumerate([*GREEK.split(), "phi", "chi", "psi", "omega"], sta
 
 
 def clean_name(value: object) -> str:
-    """A name by the rule above; a whole number without a point, and "" for one of EMPTY_WORDS."""
+    """A name by the rule above; "" for one of EMPTY_WORDS."""
     if isinstance(value, float | np.floating) and float(value).is_integer():
         value = int(value)
     visible = "".join(letter for letter in str(value) if unicodedata.category(letter) != "Cf")
     name = " ".join(unicodedata.normalize("NFKC", INVISIBLE.sub("", visible)).split())
-    return "" if name.casefold() in EMPTY_WORDS else name
+    return "" if name.casefold() in EMPTY_WORDS else name[:-2] if re.fullmatch(r"\d+\.0", name) else name
 
 
 def clean_names(values: pd.Series) -> pd.Series:
@@ -72,13 +73,14 @@ def emptied_note(column: str, counts: Counter[str], *, rows: str = "rows") -> st
 
 
 def alike(name: str) -> str:
-    """What two names share that differ by capitals, spaces, dashes, closing punctuation or a Greek letter only.
+    """What two names share that differ by capitals, spaces, dashes, closing punctuation, a Greek letter or zeros only.
 
-    A space or dash between two digits counts (1-12 is not 11-2), and a dash after a sign or bracket. `ß` is β.
+    The zeros are those that a number begins with. A space or dash between two digits counts (1-12 is not 11-2), and a
+    dash after a sign or bracket. `ß` is β.
     """
     plain = PRIMES.sub("'", DASHES.sub("-", name.replace("ß", "β"))).casefold().translate(SPELLED_OUT)
     plain = re.sub(r"(?<=\d)[- ]+(?=\d)", "~", plain.rstrip(" .,;:!?*'\"")).replace(" ", "")
-    return re.sub(r"(?<=\w)-", "", plain)
+    return re.sub(r"(?<![\d.])0+(?=\d)", "", re.sub(r"(?<=\w)-", "", plain))
 
 
 def case_note(what: str, names: Collection[str], *, key: Callable[[str], str] = alike) -> set[str]:
@@ -94,7 +96,8 @@ def case_note(what: str, names: Collection[str], *, key: Callable[[str], str] = 
     more = f" (and {len(pairs) - 1:,} more)" if len(pairs) > 1 else ""
     return {
         f'{what} names "{pairs[0][0]}" and "{pairs[0][1]}"{more} differ by case, spaces, dashes, closing '
-        "punctuation or a Greek letter only and are treated as different; correct the table if they are the same"
+        "punctuation, a Greek letter or leading zeros only and are treated as different; correct the table if they "
+        "are the same"
     }
 
 

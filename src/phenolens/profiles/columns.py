@@ -222,9 +222,10 @@ def known_rows(
     for what in ("treatment", "compound"):
         if what in text:
             _refuse_empty(what, ((text[what] == "") & (role == "treated")).to_numpy(), places, source=source)
-    for what in ("treatment", "compound", "mechanism"):
+    for what in ("treatment", "compound", "mechanism", "plate", "batch"):
         if what in given:
-            refuse_made_by_excel(obs[given[what]], source=str(source), places=places)
+            may_be_date = what in ("plate", "batch")
+            refuse_made_by_excel(obs[given[what]], source=str(source), places=places, may_be_date=may_be_date)
     amount = pd.Series(np.nan, index=obs.index)
     if of["concentration"] is not None:
         amount = micromolar(obs, of["concentration"], source=str(source), places=places)

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
-from phenolens.core.names import alike, case_note, clean_name, clean_names, emptied_note, nearest
+from phenolens.core.names import alike, case_note, clean_name, clean_names, emptied_note, nearest, shortened
 from phenolens.core.provenance import KEY, provenance_text
 from phenolens.profiles.columns import (
     OWN_NAMES,
@@ -272,15 +273,15 @@ class ForeignTable:
     def parts(self) -> Iterator[AnnData]:
         """Each part in turn; `notes` are complete after the last one.
 
-        Features are in the order of the first part. InputError on a missing column, on a duplicated column, and on a
-        control that no row matches.
+        Features are in the order of the first part. InputError on a missing column, on a duplicated column, on a
+        control that no row matches, and on rows without a plate, well or batch beside others.
         """
         found = _Found(dict.fromkeys(self.columns.control, 0), SameDoses(self.columns.same_dose_within))
         for file in self.files:
             where = f"{file.name} " if len(self.files) > 1 else ""
             for raw in raw_parts(file, self.columns):
                 known = known_rows(raw.obs, self.columns, source=file, places=raw.places, doses=found.doses)
-                found.add(known, where=where)
+                found.add(known, where=where, places=raw.places)
                 self.of = self.of or known.of
                 self.notes |= known.notes
                 odd = [name for name in raw.features if resembles_metadata(name)]
@@ -296,6 +297,7 @@ class ForeignTable:
                     clean_name(control.rpartition("=")[2]), sorted(found.names["compound"] | found.names["treatment"])
                 )
                 raise InputError(f'{self.path}: no row has --control "{control}"; {near}')
+        found.refuse_unnamed(self.path)
         self.notes |= found.notes(self.columns)
 
     def _part(self, known: pd.DataFrame, raw: RawPart, found: _Found, *, where: str, source: Path) -> AnnData:
@@ -334,10 +336,18 @@ class _Found:
     emptied: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     row_names: set[str] = field(default_factory=set)
     features: list[str] = field(default_factory=list)  # of the first part
+    unnamed: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # rows without a plate ...
+    batches: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # of each plate
 
-    def add(self, known: KnownRows, *, where: str) -> None:
+    def add(self, known: KnownRows, *, where: str, places: np.ndarray) -> None:
         for what, names in known.names.items():
             self.names[what] |= names
+        for what in {"plate", "well", "batch"} & set(known.names):
+            is_empty = (known.table[METADATA[what]] == "").to_numpy()
+            self.unnamed[what] += [f"{where}row {place + 1}" for place in places[is_empty]]
+        if {"plate", "batch"} <= set(known.names):
+            for plate, of_plate in known.table.groupby(METADATA["plate"])[METADATA["batch"]]:
+                self.batches[str(plate)] |= set(of_plate) - {""}
         treated = known.table[METADATA["role"]] == "treated"
         is_control = known.table[METADATA["role"]] == "control"
         self.controls.append(known.table.loc[is_control, [METADATA["compound"], METADATA["concentration_um"]]])
@@ -350,12 +360,28 @@ class _Found:
         for column, counts in known.emptied.items():
             self.emptied[column] += counts
 
+    def refuse_unnamed(self, path: Path) -> None:
+        """InputError for rows without a plate, well or batch where others have one."""
+        for what, rows in self.unnamed.items():
+            if rows and self.names[what] - {""}:
+                raise InputError(
+                    f"{path}: {rows[0]} has no {what} ({len(rows):,} such rows), others have one; fill it in, "
+                    "or remove these rows"
+                )
+
     def notes(self, columns: Columns) -> set[str]:
         """Notes that need the whole table, one sentence each."""
         notes = {*self.not_read.notes("the table"), *self.doses.notes()}
         controls = pd.concat(self.controls)
         notes |= several_controls_note(controls[METADATA["compound"]], rows="rows")
         notes |= doses_of_controls_note(*(controls[name] for name in controls), rows="rows")
+        of_two = {plate: sorted(batches) for plate, batches in self.batches.items() if len(batches) > 1}
+        if of_two:
+            plate, batches = next(iter(of_two.items()))
+            notes.add(
+                f"{len(of_two):,} of {counted(len(self.batches), 'plate')} are in several batches (the first: {plate} "
+                f"in {shortened(batches, 3)}); if these are different plates, give each a name of its own"
+            )
         for column, counts in self.emptied.items():
             if counts:
                 notes.add(emptied_note(column, counts))

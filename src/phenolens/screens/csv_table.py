@@ -27,11 +27,9 @@ LINES_TO_GUESS = 20  # the separator gives them all the same number of cells
 HEAD_BYTES = 1 << 20
 DECIMAL_COMMA = re.compile(r"[-+]?\d+(?:,\d+)?(?:[eE][-+]?\d+)?")
 THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
-# What Excel makes of names such as SEPT2 and 2E5, and of formulas that fail.
-OF_EXCEL = (
-    r"#(?:REF!|VALUE!|DIV/0!|NAME\?|NUM!|NULL!|SPILL!)|\d{4}-\d\d-\d\d 00:00:00|"
-    r"\d{1,2}-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)|\d(?:\.\d+)?E\+\d\d"
-)
+# What Excel makes of formulas that fail, of long numbers such as barcodes and names such as 2E5; and of SEPT2.
+FAILED_OR_LONG = r"#(?:REF!|VALUE!|DIV/0!|NAME\?|NUM!|NULL!|SPILL!)|\d(?:[.,]\d+)?E\+\d\d"
+DATES = r"\d{4}-\d\d-\d\d 00:00:00|\d{1,2}-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 
 
 def read_csv(
@@ -286,10 +284,16 @@ def refuse_rows(
         )
 
 
-def refuse_made_by_excel(names: pd.Series, *, source: str, places: np.ndarray | None = None) -> None:
-    """InputError, as in refuse_rows, with the first name of a column that Excel made of SEPT2, 2E5 or a formula."""
-    expected = "a name, not what Excel makes of SEPT2, 2E5 or a failed formula"
-    refuse_rows(clean_names(names).str.fullmatch(OF_EXCEL), names, expected=expected, source=source, places=places)
+def refuse_made_by_excel(
+    names: pd.Series, *, source: str, places: np.ndarray | None = None, may_be_date: bool = False
+) -> None:
+    """InputError, as in refuse_rows, with the first name of a column that Excel made of SEPT2, 2E5 or a formula.
+
+    Dates are names where that `may_be_date`, as that of a batch.
+    """
+    by_excel = FAILED_OR_LONG if may_be_date else f"{FAILED_OR_LONG}|{DATES}"
+    expected = "a name, not what Excel makes of SEPT2, 2E5, a long number or a failed formula"
+    refuse_rows(clean_names(names).str.fullmatch(by_excel), names, expected=expected, source=source, places=places)
 
 
 def refuse_repeated(table: pd.DataFrame, keys: Sequence[str], *, source: str, expected: str) -> None:

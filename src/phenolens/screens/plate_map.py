@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256, write_whole
 from phenolens.core.names import MOST_NAMED, clean_name, clean_names, nearest, shortened
@@ -100,9 +101,9 @@ def known_columns(
         if name in known:
             names = clean_names(known[name])
             known[name] = names.where(names != "", None)
-    for name in ("compound", "moa"):
+    for name in ("compound", "moa", "plate", "batch"):
         if name in known:
-            refuse_made_by_excel(known[name], source=source)
+            refuse_made_by_excel(known[name], source=source, may_be_date=name in ("plate", "batch"))
     at = _row_and_column(raw)
     if "well" in known:
         known["well"] = known["well"].map(well_names(known["well"], source=source))
@@ -192,6 +193,9 @@ def read_plate_map(path: Path, *, named: Mapping[str, str] | None = None) -> pd.
     if "plate" not in known:
         remedy = f"name it with {_flag('plate')}, or call it {', '.join(NAMES['plate'])}"
         refuse_unread(map(str, known), resembles_plate, may_hold="the plate", remedy=remedy)
+    else:
+        unnamed = known["plate"].isna() & known["compound"].notna()
+        refuse_rows(unnamed, known["plate"].fillna(""), expected="the name of the plate", source=path.name)
     keys = ["plate", "well"] if "plate" in known else ["well"]
     refuse_repeated(known, keys, source=path.name, expected="one row per well")
     if "site" in known:
@@ -307,7 +311,9 @@ def with_treatments(
         remedy = f"name it with {_flag('concentration_um')}, {names}"
         refuse_unread(unread, resembles_dose, may_hold="concentrations", remedy=remedy)
         notes = (*notes, f"{tables[-1].name}: no column for the concentration: a compound is one treatment")
+    of_wells = fields.drop_duplicates(["plate", "well"])
     fields = with_defaults(fields, controls=config.control, source=tables[-1].name)
+    notes = (*notes, *_defaults_notes(of_wells, fields, source=tables[-1].name))
     undosed = (fields["concentration_um"] == 0) & (fields["role"] == "treated")
     if undosed.any() and (fields["concentration_um"] > 0).any():
         names = shortened(list(dict.fromkeys(fields.loc[undosed, "compound"])))
@@ -407,6 +413,32 @@ def with_defaults(fields: pd.DataFrame, *, controls: Collection[str], source: st
             "give a column role with control in it"
         )
     return fields
+
+
+def _defaults_notes(wells: pd.DataFrame, fields: pd.DataFrame, *, source: str) -> list[str]:
+    """Notes on the empty cells of batch and role, and what they count as (in `fields`), with the number of wells.
+
+    InputError for a plate with a batch in some wells only.
+    """
+    notes = []
+    if "batch" in wells and (empty := wells["batch"].isna()).any():
+        for plate, batches in wells.groupby("plate")["batch"]:
+            if 0 < (n := int(batches.isna().sum())) < len(batches):
+                raise InputError(
+                    f"{source}: {n} of {len(batches)} wells of plate {plate} have no batch, others have "
+                    f"{batches.dropna().iloc[0]}; fill it in"
+                )
+        plates = shortened(list(dict.fromkeys(wells.loc[empty, "plate"])))
+        notes.append(
+            f"{source}: {counted(int(empty.sum()), 'well')} without a batch, which is then the plate: {plates}"
+        )
+    if "role" in wells and (empty := wells["role"].isna()).any():
+        roles = fields.loc[wells.index[empty], "role"].value_counts()
+        held = ", ".join(f"{role} ({n:,})" for role, n in roles.to_dict().items())
+        notes.append(
+            f"{source}: {counted(int(empty.sum()), 'well')} without a role, which the compound decides: {held}"
+        )
+    return notes
 
 
 def _or(fields: pd.DataFrame, name: str, default: pd.Series) -> pd.Series:
