@@ -194,6 +194,9 @@ def test_a_column_gives_the_unit_of_each_row():
         ({"conc": ["0,5", "1.5"]}, ("m.csv", "conc", "0,5", "1.5", "decimal")),
         ({"conc": ["-1"]}, ("m.csv", "row 2", "-1")),
         ({"conc": ["many"]}, ("m.csv", "row 2", "many")),
+        ({"conc": ["3", "1/3"]}, ("m.csv", "row 3", '"1/3"', "one number")),
+        ({"conc": ["3 uM", "1-3 uM"]}, ("m.csv", "row 3", '"1-3 uM"', "one number")),
+        ({"conc": ["10 000"]}, ("m.csv", "row 2", '"10 000"', "one number")),
     ],
 )
 def test_what_is_no_concentration_in_a_molar_unit_is_refused(table, names):

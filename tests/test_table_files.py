@@ -109,6 +109,37 @@ def test_what_is_no_table_of_wells_is_refused_by_name(tmp_path, name, content, n
     assert "\n" not in str(error.value)
 
 
+HARMONY = "Database Name\tx\nEvaluation Signature\t12\nPlate Name\tP1\n\n[Data]\n"
+
+
+@pytest.mark.parametrize(
+    ("above", "sep", "names"),
+    [
+        (HARMONY, "\t", "line 6 has 4 cells, more than the 2 column names in line 1"),
+        (8 * HARMONY, "\t", "line 41 has 4 cells"),
+        ("My plate\n", ",", "the first line has 1 of 4 column names"),
+        ("My plate,,,\nby me,,,\n", ",", "the first line has 1 of 4 column names"),
+    ],
+)
+def test_lines_above_the_column_names_are_to_be_removed(tmp_path, above, sep, names):
+    path = written(tmp_path / "m.txt", sep=sep)
+    path.write_text(above + path.read_text())
+    with pytest.raises(InputError) as refused:
+        plate_map(path)
+    assert f"{path}: {names}" in str(refused.value)
+    assert "remove the lines above the column names" in str(refused.value)
+
+
+def test_a_title_above_the_column_names_of_a_workbook_is_to_be_removed(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    ROWS.to_excel(tmp_path / "m.xlsx", index=False, startrow=2)
+    book = openpyxl.load_workbook(tmp_path / "m.xlsx")
+    book.active["A1"] = "My plate"
+    book.save(tmp_path / "m.xlsx")
+    with pytest.raises(InputError, match="the first line has 1 of 4 column names; remove the lines above"):
+        plate_map(tmp_path / "m.xlsx")
+
+
 def test_a_workbook_of_several_sheets_is_refused_by_their_names(tmp_path):
     with pd.ExcelWriter(tmp_path / "m.xlsx") as book:
         ROWS.to_excel(book, sheet_name="plate 1", index=False)

@@ -25,6 +25,7 @@ EXCEL, OLD_EXCEL, PARQUET = (".xlsx", ".xlsm"), (".xls", ".xlsb", ".ods", ".numb
 BINARY = {b"PK\x03\x04": "an Excel workbook", b"\xd0\xcf\x11\xe0": "an old Excel workbook", b"PAR1": "a Parquet file"}
 LINES_TO_GUESS = 20  # the separator gives them all the same number of cells
 HEAD_BYTES = 1 << 20
+NAMES_COME_FIRST = "remove the lines above the column names, if there are any"
 DECIMAL_COMMA = re.compile(r"[-+]?\d+(?:,\d+)?(?:[eE][-+]?\d+)?")
 THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
 # What Excel makes of formulas that fail, of long numbers such as barcodes and names such as 2E5; and of SEPT2.
@@ -116,8 +117,8 @@ def _delimited(
             )
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
-    except pd.errors.ParserWarning:
-        raise InputError(f"{path}: rows have more cells than the {len(names)} column names; correct it") from None
+    except (pd.errors.ParserWarning, pd.errors.ParserError) as error:
+        raise InputError(f"{path}: {_longer_line(path, form) or ' '.join(str(error).split())}") from None
     except pd.errors.EmptyDataError:
         return pd.DataFrame(columns=names)
     except (ValueError, EOFError, OSError, zlib.error) as error:
@@ -154,12 +155,35 @@ def _format(path: Path) -> _Format:
     stated = re.fullmatch(r'"?sep=(.)"?', lines[n_before].strip(), re.IGNORECASE)  # a first line of Excel's
     n_before += bool(stated)
     separator = stated[1] if stated else _separator(lines[n_before:])
-    rows = list(islice(csv.reader(lines[n_before:], delimiter=separator, skipinitialspace=True), 2))
-    names = [name.strip() for name in rows[0]]
+    rows = list(islice(csv.reader(lines[n_before:], delimiter=separator, skipinitialspace=True), LINES_TO_GUESS))
+    _refuse_title([sum(bool(cell.strip()) for cell in row) for row in rows], path)
+    rows, names = rows[:2], [name.strip() for name in rows[0]]
     if len(rows) == 2 and len(set(names)) < len(names) == len(rows[1]) and "ImageNumber" in rows[1]:
         joined = [f"{of}_{name}" for of, name in zip(names, rows[1])]  # CellProfiler's combined objects
         return _Format(encoding, separator, joined, n_before + 2)
     return _Format(encoding, separator, names, n_before + 1)
+
+
+def _longer_line(path: Path, form: _Format) -> str:
+    """Which line has more cells than there are column names, and what to do; empty where none has."""
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    with opened(path, "rt", encoding=form.encoding, newline="") as file:
+        reader = csv.reader(file, delimiter=form.separator, skipinitialspace=True)
+        for row in reader:
+            if len(row) > len(form.names) and reader.line_num > form.n_header:
+                return (
+                    f"line {reader.line_num:,} has {len(row)} cells, more than the {len(form.names)} column names in "
+                    f"line {form.n_header}; {NAMES_COME_FIRST}, or correct that line"
+                )
+    return ""
+
+
+def _refuse_title(n_filled: Sequence[int], path: Path) -> None:
+    """InputError where the first of some lines, by their numbers of filled cells, is a title above a table."""
+    if 2 * n_filled[0] < max(n_filled):
+        raise InputError(
+            f"{path}: the first line has {n_filled[0]} of {max(n_filled)} column names; {NAMES_COME_FIRST}"
+        )
 
 
 def _encoding(head: bytes) -> str:
@@ -220,6 +244,7 @@ def _excel(path: Path) -> pd.DataFrame:
             "one: save the sheet that is meant as CSV, or alone"
         )
     (sheet,) = filled.values()
+    _refuse_title(list(sheet.iloc[:LINES_TO_GUESS].notna().sum(axis=1)), path)
     names = ["" if pd.isna(name) else _written(name).strip() for name in sheet.iloc[0]]
     _refuse_repeated_names(names, path)
     names = [name or f"Unnamed: {place}" for place, name in enumerate(names)]

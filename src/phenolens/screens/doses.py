@@ -108,14 +108,17 @@ def micromolar(table: pd.DataFrame, column: str, *, source: str, places: np.ndar
     amount = written.map({text: number for text, (number, _) in parsed.items()}).astype(float)
     bad = (amount.isna() & (written != "")) | (amount < 0) | np.isinf(amount)
     refuse_rows(bad, written, expected="micromolar, a number of at least 0", source=source, places=places)
-    behind = written.map({text: unit for text, (_, unit) in parsed.items()})
+    behind = written.map({text: unit for text, (_, unit) in parsed.items()}).rename(column)
     is_used = (written != "") & (amount != 0)
     factor = pd.Series(np.nan if of_name is None else of_name, index=table.index)
-    for unit in (behind.rename(column), *(table[name].map(_text) for name in units)):
+    for unit in (behind, *(table[name].map(_text) for name in units)):
         for kind in filter(None, unit[is_used].unique()):
             rows, size = is_used & (unit == kind), micromolar_per(kind)
             if size is None:
-                refuse_rows(rows, unit, expected="a molar unit (nM, uM, mM ...)", source=source, places=places)
+                expected = "a molar unit (nM, uM, mM ...)"
+                if unit is behind:
+                    unit, expected = written, f"one number, such as 0.3, alone or with {expected} behind it"
+                refuse_rows(rows, unit, expected=expected, source=source, places=places)
             other = rows & factor.notna() & (factor != size)
             refuse_rows(other, unit, expected=f"the unit that {column} has otherwise", source=source, places=places)
             factor = factor.mask(rows, size)
