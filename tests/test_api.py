@@ -40,6 +40,7 @@ def test_a_study_goes_from_images_to_a_report_in_python(screen, tmp_path):
     cells = study.cells
     assert len(cells) == len(study.crops) > 50
     assert "crops" in repr(study)
+    assert str(study) == str(study.folder)
 
     folder = ph.train(study, model="vae", beta=0.5, watch_every=0, **QUICK)
     assert study.runs == [folder.name] == ["vae-seed0"]
@@ -116,7 +117,7 @@ def test_a_wrong_setting_is_an_input_error_that_names_it(tiny_study, keywords, n
 
 
 def test_what_is_missing_is_an_input_error_that_names_the_command(tiny_study, tmp_path):
-    with pytest.raises(ph.InputError, match="phenolens evaluate"):
+    with pytest.raises(ph.InputError, match="phenolens train"):
         _ = tiny_study.scores
     with pytest.raises(ph.InputError, match="no study here"):
         ph.embed(tmp_path)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 
@@ -14,6 +15,7 @@ from phenolens.crops import build as build_module
 from phenolens.crops import source as source_module
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
+from phenolens.crops.store import CropStore
 from phenolens.screens.image_files import middle_sha256
 
 SMALL = CropConfig(crop_px=8)
@@ -112,6 +114,22 @@ def test_another_side_makes_all_plates_anew_and_back_again(source, tmp_path):
     first = make(source, tmp_path / "crops")
     assert make(source, tmp_path / "crops", CropConfig(crop_px=6)) != first
     assert make(source, tmp_path / "crops") == first
+
+
+def test_a_corrected_mechanism_rewrites_tables_and_reads_no_image(source, tmp_path, fields_read):
+    first = make(source, tmp_path / "crops")
+    before = CropStore.open(tmp_path / "crops")
+    fields_read.clear()
+    moa = pd.read_csv(source / "BBBC021_v1_moa.csv")["moa"].iloc[0]
+    edit_csv(source / "BBBC021_v1_moa.csv", lambda table: table.assign(moa=table["moa"].replace(moa, "corrected")))
+    corrected = make(source, tmp_path / "crops")
+    after = CropStore.open(tmp_path / "crops")
+    assert fields_read == []
+    assert "corrected" in set(after.cells["moa"])
+    assert moa not in set(after.cells["moa"])
+    assert after.identity != before.identity
+    assert after.identity_without_mechanisms == before.identity_without_mechanisms
+    assert make(source, tmp_path / "anew") == corrected != first
 
 
 def test_a_plate_is_made_anew_when_its_centres_change(source, tmp_path, fields_read):

@@ -2,11 +2,15 @@
 
 import importlib.util
 import os
+import shutil
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from phenolens import cli
+from phenolens.core.errors import InputError
 from phenolens.runs.decoder import find_decoding_run
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder
@@ -87,3 +91,32 @@ def test_another_model_has_its_own_schedule_except_for_what_was_given():
     assert flow.of_model("vae").steps == TrainConfig().steps
     assert (flow.of_model("vae").batch_size, flow.of_model("vae").seed) == (8, 3)
     assert RecommendedTraining(steps=100).of_model("vae").steps == 100
+
+
+@pytest.mark.slow
+def test_a_corrected_mechanism_changes_profiles_and_scores_and_keeps_crops_and_trainings(tiny_screen, tmp_path, capsys):
+    source = Path(shutil.copytree(tiny_screen, tmp_path / "screen"))
+    flags = (*FLOW, "--of", "pca", "--also")
+    assert run(tmp_path / "study", source, *flags) == 0
+    study = Study.open(tmp_path / "study")
+    kept = [*study.folder.glob("runs/*/checkpoint.pt"), *study.crops_folder.glob("*.npy")]
+    before = [path.stat().st_mtime_ns for path in kept]
+    values = study.embeddings("flow-seed0").X
+    mechanisms = source / "BBBC021_v1_moa.csv"
+    corrected = mechanisms.read_text().replace("Actin disruptors", "Microtubule stabilizers")
+    assert corrected != mechanisms.read_text()
+    mechanisms.write_text(corrected)
+    assert cli.main(["crop", str(study.folder), "--source", str(source), "--layout", "bbbc021", "--crop-px", "36"]) == 0
+    for stale in (lambda: study.scores, lambda: study.profiles("flow-seed0"), lambda: study.embeddings("flow-seed0")):
+        with pytest.raises(InputError, match="out of date"):
+            stale()
+    assert "out of date" in study._repr_html_()
+    assert run(study.folder, source, *flags) == 0
+    assert [path.stat().st_mtime_ns for path in kept] == before
+    np.testing.assert_array_equal(study.embeddings("flow-seed0").X, values)
+    for obs in (study.embeddings("flow-seed0").obs, study.profiles("flow-seed0").obs):
+        assert "Actin disruptors" not in set(obs["Metadata_MoA"])
+    confusion = study.score_table_path(
+        "flow-seed0", "confusion", protocol="NSC", statistics="mean", whitening="aligned"
+    )
+    assert "Actin disruptors" not in confusion.read_text()

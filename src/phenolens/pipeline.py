@@ -10,7 +10,7 @@ from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from phenolens.crops.config import CropConfig
 from phenolens.crops.store import CropStore
 from phenolens.profiles.evaluate import EvaluateConfig
 from phenolens.profiles.kinds import ProfileConfig, cell_scaling_of, kinds, profiles_of_statistic
-from phenolens.readiness import about_of, embedding_sources, profile_source, run_config, score_name
+from phenolens.readiness import VALUES_FROM, about_of, embedding_sources, profile_source, run_config, score_name
 from phenolens.screens.config import LayoutConfig
 from phenolens.study import Study, made_from
 
@@ -147,7 +147,7 @@ def _decoded_identity(study: Study, of: str) -> str:
     if of not in study.runs and Path(of).is_file():
         return sha256(Path(of))
     study.chosen_runs((of,))
-    return made_from(embeddings=embedding_sources(study, of))
+    return made_from(embeddings=embedding_sources(study, of, values=True))
 
 
 def foreign_embeddings(path: Path, cell_ids: "pd.Series") -> tuple[np.ndarray, list[str]]:
@@ -194,7 +194,7 @@ def embeddable(study: Study, name: str, config: EmbedConfig) -> "tuple[Represent
 
     run = RunFolder(study.run_folder(name))
     model, trained = trained_model(run)
-    if (run.about() or {})["crops"] != study.crops.identity:
+    if (run.about() or {})["crops"] != study.crops.identity_without_mechanisms:
         raise InputError(f"{run.folder}: trained on other crops than those in {study.crops_folder} now; train it again")
     if config.layer == "stages" and not isinstance(model, HasStages | Drawing):
         raise InputError(f"--layer stages: the model of {name}, {trained.model}, has no earlier layers; leave it out")
@@ -226,15 +226,12 @@ def embed(study: Study, name: str, config: EmbedConfig, *, scheduler: str | None
     by_controls = config.norm_from == "controls"
     summary |= {"norm_from": config.norm_from} if by_controls else {}
     plain = summary == PLAIN  # as in versions without these settings
-    source = made_from(
-        weights=weights_sha256(model),
-        crops=store.identity,
-        precision=str(compute.precision),
-        version=__version__,
-        **({} if plain else summary),
-    )
+    computed: dict[str, Any] = {"weights": weights_sha256(model), "precision": str(compute.precision)}
+    computed |= {"version": __version__, **({} if plain else summary)}
+    source = made_from(crops=store.identity, **computed)
     about = {
         "made_from": source,
+        VALUES_FROM: made_from(crops=store.identity_without_mechanisms, **computed),
         "crops": store.identity,
         "run": name,
         "config": asdict(trained),
@@ -267,7 +264,14 @@ def _copy_embeddings(study: Study, name: str, trained: "TrainConfig") -> None:
             f"({before}), or train the decoder again under another --name"
         )
     store = study.crops
-    about = {"made_from": source.identity, "crops": store.identity, "run": name, "config": asdict(trained)}
+    made = made_from(crops=store.identity, decoded=source.identity)
+    about = {
+        "made_from": made,
+        VALUES_FROM: source.identity,
+        "crops": store.identity,
+        "run": name,
+        "config": asdict(trained),
+    }
     about |= {"summary": {"turns": source.turns, "layer": "latent"}, "phenolens": __version__}
     paths = {plate: study.embeddings_folder(name) / f"{plate}.h5ad" for plate in store.plates}
     todo = [plate for plate, path in paths.items() if about_of(path) != json.loads(json.dumps(about))]

@@ -17,6 +17,7 @@ from phenolens.crops.store import identity_of, read_about
 from phenolens.models import preferred_first
 from phenolens.study import Study
 
+VALUES_FROM = "values_made_from"  # in an embedding file, beside `made_from`
 Step = Literal["trained", "embedded", "profiled", "scored"]
 # The command of each step, in their order.
 COMMAND_OF: dict[Step, str] = {"trained": "train", "embedded": "embed", "profiled": "profile", "scored": "evaluate"}
@@ -70,8 +71,8 @@ def check_trained(study: Study, run: str) -> None:
         raise InputError(f"{study.run_folder(run)}: training is not finished; run its `phenolens train` command again")
 
 
-def embedding_sources(study: Study, run: str) -> list[str]:
-    """What each plate's embeddings are made from.
+def embedding_sources(study: Study, run: str, *, values: bool = False) -> list[str]:
+    """What each plate's embeddings are made from, or what their `values` are: a corrected mechanism leaves these.
 
     Raises:
         InputError: embeddings are missing, damaged, or out of date: crops or checkpoint changed.
@@ -89,7 +90,7 @@ def embedding_sources(study: Study, run: str) -> list[str]:
             raise InputError(f"{path}: missing; {again}")
         if about["crops"] != crops["identity"] or about["config"]["steps"] != steps:
             raise InputError(f"{path}: out of date (crops or checkpoint changed); {again}")
-        sources.append(about["made_from"])
+        sources.append(about.get(VALUES_FROM, about["made_from"]) if values else about["made_from"])
     return sources
 
 
@@ -105,7 +106,10 @@ def profile_source(study: Study, run: str) -> str:
 
 def check_scored(study: Study, run: str) -> None:
     """InputError where a run has no scores, or they are out of date."""
-    source, again = profile_source(study, run), f"run `phenolens evaluate {study.quoted}`"
+    again = f"run `phenolens evaluate {study.quoted}`"
+    if run not in study.runs:
+        raise InputError(f'{study.scores_path}: out of date (there is no run "{run}" any more); {again}')
+    source = profile_source(study, run)
     made_from = scores_about(study)["profiles"].get(run)
     if made_from is None:
         raise InputError(f'{study.scores_path}: no scores of run "{run}"; {again}')

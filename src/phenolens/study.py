@@ -31,7 +31,7 @@ from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import alone, read_h5ad, read_json, read_parquet_about, sha256, write_json
 from phenolens.core.keywords import checked
-from phenolens.crops.store import CropStore
+from phenolens.crops.store import CropStore, read_about
 from phenolens.screens.screen import METADATA, treatment_name
 
 if TYPE_CHECKING:
@@ -64,6 +64,9 @@ class Study(os.PathLike[str]):
     def __fspath__(self) -> str:
         return str(self.folder)
 
+    def __str__(self) -> str:
+        return str(self.folder)
+
     def __repr__(self) -> str:
         """The folder and what is in it, a line each."""
         return "\n".join([f"Study {self.folder}", *(f"  {name}: {text}" for name, text in self._contents())])
@@ -74,10 +77,14 @@ class Study(os.PathLike[str]):
         shown = f"<p><b>Study</b> {html.escape(str(self.folder))}</p><table>{rows}</table>"
         if not self.scores_path.exists():
             return shown
+        try:
+            scores = self.scores
+        except InputError as error:
+            return shown + f"<p>{html.escape(str(error))}</p>"
         chosen = {name: self.headline[name] for name in ("statistics", "whitening")}
-        rows_of_headline = (self.scores[[*chosen]] == pd.Series(chosen)).all(axis=1)
+        rows_of_headline = (scores[[*chosen]] == pd.Series(chosen)).all(axis=1)
         columns = ["model", "seed", "protocol", "accuracy", "n_treatments"]
-        return shown + self.scores.loc[rows_of_headline, columns].to_html(index=False)
+        return shown + scores.loc[rows_of_headline, columns].to_html(index=False)
 
     def _contents(self) -> list[tuple[str, str]]:
         """What is there, and what it holds."""
@@ -201,14 +208,16 @@ class Study(os.PathLike[str]):
             measures: Add the columns of `measures` to `obs`.
 
         Raises:
-            InputError: The run is not embedded, or the cells are not measured.
+            InputError: The run is not embedded, crops or training changed since, or the cells are not measured.
         """
         import anndata
 
+        from phenolens.readiness import embedding_sources
+
         remedy = f"run `phenolens embed {self.quoted}`"
+        self.chosen_runs((run,))
+        embedding_sources(self, run)
         paths = [self.embeddings_folder(run) / f"{plate}.h5ad" for plate in self.crops.plates]
-        if not self.embeddings_folder(run).exists():
-            self.chosen_runs((run,))
         table = anndata.concat([read_h5ad(path, remedy=remedy) for path in paths], uns_merge="same")
         if measures:
             measured = self.measures()
@@ -236,8 +245,10 @@ class Study(os.PathLike[str]):
             measures: Add the mean of each column of `Study.measures` over the counted cells of the row to `obs`.
 
         Raises:
-            InputError: The run is not profiled, or the cells are not measured.
+            InputError: The run is not profiled, its embeddings changed since, or the cells are not measured.
         """
+        from phenolens.readiness import profile_source
+
         path = self.treatments_path(run, statistics=statistics, whitening=whitening or self.headline["whitening"])
         if level == "well":
             path = self.wells_path(run, statistics=statistics)
@@ -246,6 +257,8 @@ class Study(os.PathLike[str]):
             kinds = sorted(found.stem.split("_")[-1] for found in path.parent.glob(f"treatments_{statistics}_*.h5ad"))
             if kinds and level == "treatment":
                 raise InputError(f"{path}: no such profiles; whitenings of {statistics}: {', '.join(kinds)}")
+        if self._has_crops:
+            profile_source(self, run)
         table = read_h5ad(path, remedy=f"run `phenolens profile {self.quoted}`")
         of_a_row = ["plate", "well"] if level == "well" else ["treatment"]
         return self._with_mean_measures(table, of_a_row=of_a_row) if measures else table
@@ -277,8 +290,12 @@ class Study(os.PathLike[str]):
         """A row per score of all runs: model, seed, statistics, whitening, protocol, accuracy, interval.
 
         Raises:
-            InputError: Nothing is scored, or the table is damaged.
+            InputError: Nothing is scored, profiles changed since, or the table is damaged.
         """
+        from phenolens.readiness import check_scores
+
+        if self._has_crops:
+            check_scores(self)
         again = f"run `phenolens evaluate {self.quoted}`"
         try:
             return pd.read_csv(self.scores_path, keep_default_na=False, na_values=["", "nan"])
@@ -286,6 +303,11 @@ class Study(os.PathLike[str]):
             raise InputError(f"{self.scores_path}: not there yet; {again} first") from None
         except ValueError as error:  # no columns, not text, or rows of different lengths
             raise InputError(f"{self.scores_path}: damaged; {again}") from error
+
+    @property
+    def _has_crops(self) -> bool:
+        """Whether there is something that results can be older than; a copy of results alone is read as it is."""
+        return read_about(self.crops_folder) is not None
 
     @property
     def crops_lock(self) -> Path:

@@ -1,7 +1,7 @@
 """Build a CropStore plate by plate; an interrupted build resumes at its first unfinished plate.
 
 A plate's table is written after its crops and has a fingerprint of what they were made from. A plate whose fingerprint
-still matches, and whose images are no newer than its crops, is kept.
+still matches, and whose images are no newer than its crops, is kept; of other mechanisms its table alone is written.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -29,6 +29,7 @@ from phenolens.crops.store import (
     FORMAT,
     QUALITY_FOLDER,
     VERSION,
+    WITHOUT_MECHANISMS,
     CropStore,
     UInt16Array,
     read_about,
@@ -53,8 +54,13 @@ class PlateJob:
     read: CropReader
     channels: tuple[str, ...]
     config: CropConfig
-    fingerprint: str  # of all that the crops and table follow from
+    fingerprint: str  # of all that the crops and table follow from, but for the mechanisms
     n_at_border: int
+
+    @property
+    def table_path(self) -> Path:
+        """The table of the plate's cells."""
+        return self.folder / f"{self.plate}.parquet"
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -88,17 +94,20 @@ def build_store(
     refuse_other_folder(folder)
     by_plate = {part_name(str(plate)): rows for plate, rows in source.cells.groupby("plate", sort=False)}
     due: list[PlateJob] = []
+    renamed: list[PlateJob] = []  # kept, but for the mechanisms in their tables
     for plate, rows in by_plate.items():
         states, newest_ns = states_and_newest(read.files(rows))
         at_border = int(n_at_border.get(plate, 0))
-        fields = fields_sha256(rows, screen.folder)
+        fields = fields_sha256(rows.drop(columns="moa"), screen.folder)
         fingerprint = _fingerprint(fields, states, at_border, screen.channels, config)
         job = PlateJob(folder, plate, rows, read, screen.channels, config, fingerprint, at_border)
         if not _is_kept(job, newest_ns=newest_ns):
             due.append(job)
+        elif (read_parquet_about(job.table_path) or {}).get("mechanisms") != _mechanisms_sha256(rows):
+            renamed.append(job)
     unused = _unused_folders(folder, config, origin)
     leftovers = _leftovers(folder, keep=set(by_plate), unused=unused)
-    if due or leftovers:
+    if due or renamed or leftovers:
         write_json(folder / ABOUT, UNFINISHED)
     for path in leftovers:
         path.unlink(missing_ok=True)  # writing about.json has removed its own
@@ -112,6 +121,9 @@ def build_store(
         with closing(written):
             for _ in track(written, "Plates cropped", total=len(due)):
                 pass
+    for job in renamed:
+        table = pd.read_parquet(job.table_path).assign(moa=job.cells["moa"].to_numpy())
+        _write_table(job, table, read_parquet_about(job.table_path) or {})
     without = _only_noise(folder, list(by_plate), config)
     left_out = screen.leaving_out({"treatments with only noise crops": without}).left_out
     about = _about(folder, source, list(by_plate), left_out=left_out, config=config, origin=origin)
@@ -153,7 +165,7 @@ def _fingerprint(
 
 
 def _is_kept(job: PlateJob, *, newest_ns: int) -> bool:
-    crops, table = job.folder / f"{job.plate}.npy", job.folder / f"{job.plate}.parquet"
+    crops, table = job.folder / f"{job.plate}.npy", job.table_path
     quality = job.folder / QUALITY_FOLDER / f"{job.plate}.parquet"
     if not table.is_file() or not quality.is_file() or not whole_npy(crops, job.shape):
         return False
@@ -211,7 +223,7 @@ def write_plate(job: PlateJob, fields: Iterable[pd.DataFrame] | None = None) -> 
                 "replace its images, or leave the plate out with --plates"
             )
 
-    (folder / f"{plate}.parquet").unlink(missing_ok=True)
+    job.table_path.unlink(missing_ok=True)
     npy_sha256 = write_npy(folder / f"{plate}.npy", batches(), shape)
     crops = np.load(folder / f"{plate}.npy", mmap_mode="r")
     config = job.config.quality()
@@ -225,11 +237,21 @@ def write_plate(job: PlateJob, fields: Iterable[pd.DataFrame] | None = None) -> 
         is_noise=np.logical_or.reduce([has[kind] for kind in job.config.leave_out] or [np.zeros(len(flags), bool)]),
         flags=flags.to_numpy(),
     )
-    about = {"fingerprint": job.fingerprint, "n_at_border": job.n_at_border}
-    counts = {"n_crops": len(table), "n_noise": int(table["is_noise"].sum())}
-    flagged = {"n_flagged": {kind: int(of_kind.sum()) for kind, of_kind in has.items()}}
-    hashes = {"npy_sha256": npy_sha256, "cells_sha256": content_sha256(table)}
-    write_parquet(folder / f"{plate}.parquet", table, about={**about, **counts, **flagged, **hashes})
+    flagged = {kind: int(of_kind.sum()) for kind, of_kind in has.items()}
+    about = {"fingerprint": job.fingerprint, "n_at_border": job.n_at_border, "n_crops": len(table)}
+    about |= {"n_noise": int(table["is_noise"].sum()), "n_flagged": flagged, "npy_sha256": npy_sha256}
+    _write_table(job, table, about)
+
+
+def _write_table(job: PlateJob, table: pd.DataFrame, about: dict[str, Any]) -> None:
+    """Write a plate's cells, and in `about` the checksums of them."""
+    about |= {"mechanisms": _mechanisms_sha256(table), "cells_sha256": content_sha256(table)}
+    about |= {WITHOUT_MECHANISMS: content_sha256(table.drop(columns="moa"))}
+    write_parquet(job.table_path, table, about=about)
+
+
+def _mechanisms_sha256(cells: pd.DataFrame) -> str:
+    return content_sha256(cells[["moa"]])
 
 
 def _is_same(about: dict[str, Any], before: dict[str, Any] | None) -> bool:
@@ -265,7 +287,7 @@ def _about(
     assert source.cells is not None
     parts = {plate: read_parquet_about(folder / f"{plate}.parquet") or {} for plate in plates}
     for part in parts.values():
-        part.pop("fingerprint")
+        del part["fingerprint"], part["mechanisms"]
     return {
         "format": FORMAT,
         "version": VERSION,

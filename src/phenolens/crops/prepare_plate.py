@@ -41,7 +41,9 @@ class PlateFile:
     screen: Screen  # its fields alone
     plate: str
     path: Path
-    made_from: str  # hash of everything it follows from; of the images, names, sizes and samples
+    made_from: (
+        str  # hash of everything it follows from and the wells' treatments; of the images, names, sizes and samples
+    )
     newest_ns: int  # modification time of its newest image
 
 
@@ -53,7 +55,7 @@ def plate_files(screen: Screen, folder: Path, *, suffix: str, settings: dict[str
         states, newest_ns = states_and_newest(
             [path for _, field in rows.iterrows() for path in screen.files(field).values()]
         )
-        made_from = sha256(settings, fields_sha256(own.table, screen.folder), ",".join(states))
+        made_from = sha256(settings, fields_sha256(own.table.drop(columns="moa"), screen.folder), ",".join(states))
         plates.append(PlateFile(own, str(plate), folder / f"{part_name(str(plate))}{suffix}", made_from, newest_ns))
     return plates
 

@@ -28,6 +28,7 @@ FORMAT = "phenolens crops"
 VERSION = 2
 ABOUT = "about.json"
 EMPTY_WELLS = "wells_without_cells"  # in the `source` of about.json
+WITHOUT_MECHANISMS = "cells_without_mechanisms_sha256"  # of a plate in about.json
 QUALITY_FOLDER = "quality"  # a table per plate: cell_id, and what crop_quality measures
 PIXEL_TYPE = np.dtype("<u2")
 
@@ -78,6 +79,19 @@ class CropStore:
         if not about["complete"]:
             raise InputError(f"{folder}: the crops were not finished; run the same `phenolens crop` again to resume")
         return cls(folder, about, identity=identity_of(folder))
+
+    @property
+    def identity_without_mechanisms(self) -> str:
+        """SHA-256 of all that a model learns from: crops, wells, treatments; it outlives a corrected mechanism.
+
+        `identity` where the store was written before such a checksum was.
+        """
+        plates = self.about["plates"]
+        parts = [(name, plate["npy_sha256"], plate.get(WITHOUT_MECHANISMS)) for name, plate in plates.items()]
+        if any(own is None for *_, own in parts):
+            return self.identity
+        made_of = {"channels": self.channels, "crop_px": self.crop_px, "plates": parts}
+        return sha256(json.dumps(made_of).encode()).hexdigest()
 
     @property
     def is_simulated(self) -> bool:

@@ -110,7 +110,7 @@ def runs_of_current_crops(study: Study, names: Sequence[str]) -> list[DecodingRu
     Raises:
         InputError: If a named run does neither, one was trained on other crops, or there is no run.
     """
-    crops = study.crops.identity
+    crops = study.crops.identity_without_mechanisms
     runs = find_decoding_runs(study, names, or_draw=True)
     for run in runs:
         if (run.run.about() or {}).get("crops") != crops:
@@ -120,7 +120,7 @@ def runs_of_current_crops(study: Study, names: Sequence[str]) -> list[DecodingRu
 
 def _source(study: Study, runs: Sequence[DecodingRun], config: dict[str, Any]) -> str:
     weights = {run.name: weights_sha256(run.model) for run in runs}
-    return made_from(crops=study.crops.identity, weights=weights, config=config, version=__version__)
+    return made_from(crops=study.crops.identity_without_mechanisms, weights=weights, config=config, version=__version__)
 
 
 def _about(study: Study) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Origin:
     """What a run is made from: crops and settings. It is part of the run's config and of every checkpoint."""
 
     config: TrainConfig
-    crops: str  # the CropStore's identity
+    crops: str  # the CropStore's identity without mechanisms
     channels: tuple[str, ...]
     crop_px: int
     n_crops: int
@@ -44,7 +44,7 @@ class Origin:
     @classmethod
     def of(cls, store: CropStore, config: TrainConfig, source: Source | None = None) -> Self:
         """What a run with these settings on these crops, and embeddings for a decoder, is made from."""
-        made_of = (config, store.identity, store.channels, store.crop_px, len(store), source)
+        made_of = (config, store.identity_without_mechanisms, store.channels, store.crop_px, len(store), source)
         labels = getattr(MODELS[config.model].load(), "labels", ())
         codes = dict(zip(LABELS, label_codes(store.cells))) if labels else {}
         return cls(*made_of, {name: int(codes[name].max()) + 1 for name in labels} or None)
@@ -239,7 +239,7 @@ def begin(
     origin = Origin.of(store, config, source)
     about = run.about()
     before = run.origin()
-    instead = "give another --name, or delete that folder to train it again"
+    instead = "delete that folder to train it again, or give `phenolens train` another --name"
     if before is not None and run.checkpoint.exists():  # without a checkpoint nothing was trained
         if not before.same_crops(origin):
             raise InputError(f"{run.folder}: trained on other crops than those in {store.folder} now; {instead}")

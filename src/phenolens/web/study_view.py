@@ -254,8 +254,10 @@ class StudyView:
         return self.cells().store.identity, of, run, repr(times)
 
     def scores(self) -> pd.DataFrame | None:
-        """scores.csv; None while nothing is scored."""
-        return self.study.scores if self.study.scores_path.is_file() else None
+        """scores.csv; None while nothing is scored, or profiles changed since."""
+        with suppress(InputError):
+            return self.study.scores
+        return None
 
     def strongest_by_mechanism(self, run: str) -> dict[str, str]:
         """By mechanism, controls first: its treatment that differs most from them, or the first where none is scored.
