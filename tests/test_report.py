@@ -224,7 +224,7 @@ def test_a_compound_has_its_cells_counts_changes_and_doses_and_leads_to_its_inte
 
 def test_a_simulated_screen_is_called_so():
     assert "simulate" not in Page(report_html(contents())).text
-    assert "phenolens simulate" in Page(report_html(contents(is_simulated=True))).text
+    assert "phenolens simulate" in Page(report_html(contents(origin="simulated"))).text
 
 
 def test_realism_has_a_row_for_each_set_of_images_and_its_notes(full):

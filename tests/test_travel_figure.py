@@ -125,7 +125,7 @@ def test_a_frame_that_leaves_the_data_is_marked_without_colour_and_counted_in_th
 
 
 def test_cells_of_a_simulated_screen_are_called_simulated(trajectory):
-    simulated = replace(trajectory, is_simulated=True)
+    simulated = replace(trajectory, origin="simulated")
     shown = " ".join(words_in(travel_strip(simulated)))
     assert (shown.count("simulated") >= 4, "DMSO, real" in shown) == (True, False)
     changed = with_change(simulated, nucleus_area_px=(1.0, 1.0, 0.1))

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 FORMAT = "phenolens study 1"
 MARKER = "study.json"
-# In an embedding file with summarised features: the embeddings of the crops as they are, which decode.
-LATENT = "latent"
 # The score that headlines report, fixed on simulated screens (docs/scoring.md); `evaluate --headline` names another.
 HEADLINE = {"statistics": "mean", "whitening": "aligned", "protocol": "NSC"}
 BEFORE = "whitened"  # the headline's profiles in studies of versions without that flag
@@ -266,13 +264,12 @@ class Study(os.PathLike[str]):
     def _with_mean_measures(self, profiles: "AnnData", *, of_a_row: list[str]) -> "AnnData":
         """The profiles with the mean measures of the counted cells of each row (columns of `cells`) in `obs`."""
         cells = self.cells
-        cells["treatment"] = treatment_name(cells["compound"], cells["concentration_um"])
-        counted = ~cells["is_noise"].to_numpy(bool)
-        keys = ["\n".join(row) for row in cells.loc[counted, of_a_row].astype(str).itertuples(index=False)]
-        means = self.measures()[counted].groupby(keys).mean()
-        named = profiles.obs[[METADATA[name] for name in of_a_row]].astype(str)
-        rows = ["\n".join(row) for row in named.itertuples(index=False)]
-        profiles.obs[means.columns] = means.reindex(rows).to_numpy()
+        cells = cells[~cells["is_noise"].to_numpy(bool)]
+        cells = cells.assign(treatment=treatment_name(cells["compound"], cells["concentration_um"]))
+        keys = [cells[name].astype(str).rename(METADATA[name]) for name in of_a_row]
+        means = self.measures().loc[cells.index].groupby(keys).mean()
+        rows = profiles.obs[means.index.names].astype(str)
+        profiles.obs[means.columns] = rows.join(means, on=means.index.names)[means.columns].to_numpy()
         return profiles
 
     @property

@@ -5,7 +5,7 @@ crop); `about.json` describes them, and is complete only when every plate is.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from hashlib import sha256
 from io import BytesIO
@@ -94,19 +94,14 @@ class CropStore:
         return sha256(json.dumps(made_of).encode()).hexdigest()
 
     @property
-    def is_simulated(self) -> bool:
-        """Whether the cells were drawn by `phenolens simulate` and not imaged."""
-        return bool(self.about.get("source", {}).get("simulated"))
-
-    @property
     def empty_wells(self) -> dict[str, str]:
         """The plate and well of each well without a crop, and its treatment."""
         return dict(self.about["source"].get(EMPTY_WELLS, {}))
 
     @property
     def origin(self) -> str:
-        """What cells of the store are called, in contrast to decoded ones: real, or simulated."""
-        return "simulated" if self.is_simulated else "real"
+        """As `origin_of`."""
+        return origin_of(self.about)
 
     def __len__(self) -> int:
         return int(self._first_row[-1])
@@ -205,6 +200,11 @@ def read_about(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return about if isinstance(about, dict) and about.get("format") == FORMAT else None
+
+
+def origin_of(about: Mapping[str, Any]) -> str:
+    """What the cells of a store's about.json are called, beside decoded ones: simulated by phenolens, or real."""
+    return "simulated" if about.get("source", {}).get("simulated") else "real"
 
 
 def write_npy(path: Path, batches: Iterable[UInt16Array], shape: tuple[int, int, int, int]) -> str:

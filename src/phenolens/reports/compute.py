@@ -152,7 +152,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
             report=flags_of(asdict(config), asdict(ReportConfig())),
         ),
         study=shlex.quote(study.folder.resolve().name),
-        is_simulated=store.is_simulated,
+        origin=store.origin,
     )
     write_text(study.report_path, _with_source(report_html(contents), source))
 

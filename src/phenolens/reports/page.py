@@ -34,7 +34,7 @@ class ReportContents:
     excluded: pd.DataFrame  # a row per kind: what, how many, why
     commands: Sequence[str]  # that repeat all this, in order
     study: str  # the study's folder, as in the commands
-    is_simulated: bool = False  # whether the cells were drawn by `phenolens simulate`
+    origin: str = "real"  # what cells are called: real, or simulated
     activity: pd.DataFrame | None = None  # a row per treatment, the most different from the controls first
     compounds: Sequence[CompoundRow] = ()  # the strongest first
     activity_sentence: str = ""

@@ -14,7 +14,8 @@ from phenolens.crops.store import CropStore
 from phenolens.readiness import embedding_sources
 from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.latent_path import target_cell
-from phenolens.study import LATENT, Study
+from phenolens.screens.screen import LATENT
+from phenolens.study import Study
 
 PICKED = 200  # rows of a plate up to which they are read one by one; beyond, reading the whole plate is faster
 

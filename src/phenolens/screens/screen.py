@@ -55,6 +55,7 @@ METADATA = {
     "x": "Metadata_X",
     "is_noise": "Metadata_Is_Noise",
 }
+LATENT = "latent"  # in AnnData of summarised embeddings, in obsm: embeddings of the crops as they are, which decode
 FIELD = ["plate", "well", "site"]  # what identifies a field
 ROLES = ("treated", "control", "other")
 WELL = re.compile(r"^[A-Z]{1,2}\d{2}$")

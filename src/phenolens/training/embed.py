@@ -32,7 +32,7 @@ from phenolens.models.interface import (
     stage_names,
 )
 from phenolens.models.layers import BatchNorm
-from phenolens.screens.screen import cell_metadata
+from phenolens.screens.screen import LATENT, cell_metadata
 from phenolens.training.checkpoint import RunFolder, trained_model
 from phenolens.training.device import Compute
 
@@ -237,7 +237,7 @@ class PlateEmbedder:
         if not (z == z).all():
             raise InputError(f'{self.run}: the model outputs NaN for cells of plate "{plate}"; train it again')
         decoding = summary != PLAIN and isinstance(model, Decodes)
-        also = {"latent": embed_crops(model, crops, compute=compute)} if decoding else {}
+        also = {LATENT: embed_crops(model, crops, compute=compute)} if decoding else {}
         features = model.feature_names() if summary["layer"] == "latent" else stage_names(z.shape[1])
         cells = store.cells[(store.cells["plate"] == plate).to_numpy()]
         table = embedding_table(z, cells, features=features, about=self.about, also=also)

@@ -179,7 +179,7 @@ class Traveller:
         )
         return Trajectory(
             run=self.run.name,
-            is_simulated=self.run.store.is_simulated,
+            origin=self.run.store.origin,
             model=self.run.title,
             way=config.way,
             beyond=config.beyond,

@@ -153,12 +153,7 @@ class Trajectory:
     # how the first frame is the real cell: by inversion only what embeddings determine changes, as a residual the
     # decoded change is added to the real cell; none: it is decoded
     kept: Literal["none", "inversion", "residual"] = "none"
-    is_simulated: bool = False  # whether the cells were drawn by `phenolens simulate`
-
-    @property
-    def origin(self) -> str:
-        """What cells that were not decoded are called: real, or simulated."""
-        return "simulated" if self.is_simulated else "real"
+    origin: str = "real"  # what cells that were not decoded are called: real, or simulated
 
     def _repr_png_(self) -> bytes:
         """In a notebook: the strip of frames."""

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from phenolens.core.errors import InputError
-from phenolens.crops.store import read_about
+from phenolens.crops.store import origin_of, read_about
 from phenolens.screens.screen import dose_label
 from phenolens.study import Study
 
@@ -90,7 +90,7 @@ class PageApp(FastAPI):
             "address": address,
             "study": study.folder.resolve().name,
             "study_folder": str(study.folder),
-            "is_simulated": lambda: bool((read_about(study.crops_folder) or {}).get("source", {}).get("simulated")),
+            "origin": lambda: origin_of(read_about(study.crops_folder) or {}),
         }
         self.templates.filters |= {"count": lambda number: f"{int(number):,}", "dose": dose_label}
         self._add_error_pages()
