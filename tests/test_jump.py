@@ -131,6 +131,39 @@ def test_a_well_of_two_numbers_is_refused_and_a_row_of_wells_that_repeats_is_not
         screen_of(source)
 
 
+@pytest.mark.parametrize(
+    ("name", "column"), [("compound.csv.gz", "Metadata_target"), ("plate.parquet", "Metadata_Batch")]
+)
+def test_a_second_row_that_says_something_else_is_refused(source, name, column):
+    path, whole = source / "metadata" / name, screen_of(source)
+    edit(path, lambda table: pd.concat([table, table[:1]], ignore_index=True))
+    assert screen_of(source).table.equals(whole.table)
+    edit(path, lambda table: table.assign(**{column: [*table[column][:-1], "another"]}))
+    with pytest.raises(InputError, match=rf"{name}: .* occurs twice .*one {column}"):
+        screen_of(source)
+
+
+def test_a_number_in_two_tables_of_perturbations_is_refused(source):
+    table = pd.read_csv(source / "metadata" / "compound.csv.gz")[["Metadata_JCP2022"]][-1:]
+    table.assign(Metadata_Symbol="TP53").to_csv(source / "metadata" / "crispr.csv", index=False)
+    with pytest.raises(InputError, match=table["Metadata_JCP2022"].iloc[0]):
+        screen_of(source)
+
+
+def test_batches_of_one_name_in_two_sources_stay_two_and_a_plate_of_two_sources_is_refused(source):
+    first, last = (sorted(source.rglob("load_data_with_illum.parquet"))[place] for place in (0, -1))
+    for path in source.rglob("load_data_with_illum.parquet"):
+        edit(path, lambda table: table.assign(Metadata_Batch="Batch1"))
+    assert set(screen_of(source).table["batch"]) == {"Batch1"}
+    edit(last, lambda table: table.assign(Metadata_Source="source_9"))
+    screen = screen_of(source)
+    assert set(screen.table["batch"]) == {"source_4 Batch1", "source_9 Batch1"}
+    assert any("sources" in note and "Batch1" in note for note in screen.notes)
+    edit(first, lambda table: table.assign(Metadata_Source=["source_1", *table["Metadata_Source"][1:]]))
+    with pytest.raises(InputError, match="one Metadata_Source for each"):
+        screen_of(source)
+
+
 def test_numbers_that_no_table_explains_are_noted(source):
     edit(source / "metadata" / "compound.csv.gz", lambda table: table.iloc[:-1])
     assert any("JCP2022" in note and note.startswith(("1 ", "2 ")) for note in screen_of(source).notes)

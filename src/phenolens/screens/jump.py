@@ -4,6 +4,7 @@ Chandrasekaran et al. 2023, bioRxiv 2023.03.23.534023. The tables are `well` (pl
 `compound`, `orf` and `crispr` (JCP2022, names, genes) and `perturbation_control` (controls), as CSV or Parquet.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
-from phenolens.core.names import clean_names
+from phenolens.core.names import clean_names, shortened
 from phenolens.screens.config import LayoutConfig, chosen_channels, given_path
 from phenolens.screens.csv_table import refuse_repeated
 from phenolens.screens.image_files import ILLUMINATION
@@ -22,7 +23,8 @@ from phenolens.screens.screen import Screen, well_names
 
 LOAD_DATA = ("load_data_with_illum.parquet", "load_data_with_illum.csv", "load_data.parquet", "load_data.csv")
 METADATA = "metadata"  # the folder of the JCP2022 tables, in the source
-JCP, PLATE, WELL, BATCH = (f"Metadata_{name}" for name in ("JCP2022", "Plate", "Well", "Batch"))
+JCP, PLATE, WELL, BATCH, SOURCE = (f"Metadata_{name}" for name in ("JCP2022", "Plate", "Well", "Batch", "Source"))
+KIND, NAME = "Metadata_pert_type", "Metadata_Name"  # of a perturbation
 PERTURBATIONS = ("compound", "orf", "crispr")
 # Controls of the compound plates, where no table perturbation_control says which: DMSO, and the eight positive ones.
 NEGATIVE = "JCP2022_033924"
@@ -43,7 +45,8 @@ def read_jump(source: Path, *, config: LayoutConfig, skip_missing: bool = False)
         skip_missing: Leave out, and count, wells that only the images or only the metadata have.
 
     Raises:
-        InputError: As in read_loaddata and with_plate_map; a table or its column is missing.
+        InputError: As in read_loaddata and with_plate_map; a table or its column is missing; a perturbation has two
+            mechanisms, kinds or names, or a plate two batches or sources.
     """
     source = Path(source)
     paths = _load_data(source, config)
@@ -67,6 +70,10 @@ def read_jump(source: Path, *, config: LayoutConfig, skip_missing: bool = False)
     wells, tables, n_unknown = _wells(source, config, plates=set(fields["plate"]))
     wells = wells.drop(columns="batch" if "batch" in fields else [], errors="ignore")
     fields, counts = with_plate_map(fields, wells, source=tables[0].name, skip_missing=skip_missing)
+    if SOURCE in raw:
+        of_plate = _once(raw.assign(**{PLATE: known["plate"]}), PLATE, (SOURCE,), source=paths[0].name)
+        fields["source"] = fields["plate"].map(of_plate[SOURCE])
+    fields, shared = _batches_of_sources(fields)
     screen = with_treatments(
         fields,
         list(channels),
@@ -76,7 +83,11 @@ def read_jump(source: Path, *, config: LayoutConfig, skip_missing: bool = False)
         table=paths[0],
         left_out=counts,
         columns=[*map(str, raw)],
-        notes=[*repeats, *([f"{n_unknown:,} wells have a JCP2022 number that no table explains"] if n_unknown else [])],
+        notes=[
+            *repeats,
+            *shared,
+            *([f"{n_unknown:,} wells have a JCP2022 number that no table explains"] if n_unknown else []),
+        ],
     )
     refuse_repeated_images(screen)
     folders.refuse_shared(paths[0].name)
@@ -107,7 +118,7 @@ def _metadata(source: Path, config: LayoutConfig) -> Path:
 
 
 def _wells(source: Path, config: LayoutConfig, *, plates: set[str]) -> tuple[pd.DataFrame, list[Path], int]:
-    """A row per well of these plates (compound, moa, role, batch), the tables, and how many wells are unknown."""
+    """A row per well of these plates (compound, moa, role, batch, source), the tables, how many wells are unknown."""
     folder = _metadata(source, config)
     names = ("well", "plate", *PERTURBATIONS, "perturbation_control")
     found = {name: path for name in names if (path := _table(folder, name)) is not None}
@@ -133,19 +144,46 @@ def _wells(source: Path, config: LayoutConfig, *, plates: set[str]) -> tuple[pd.
     wells = wells.drop_duplicates(ignore_index=True)
     refuse_repeated(wells, ["plate", "well"], source=found["well"].name, expected="one JCP2022 number a well")
     if "plate" in found:
-        plates_known = read_as_text(found["plate"], columns=(PLATE, BATCH)).drop_duplicates(PLATE)
-        of_plate = plates_known.set_index(clean_names(plates_known[PLATE]))[BATCH]
-        wells["batch"] = wells["plate"].map(of_plate)
+        of_plate = read_as_text(found["plate"], columns=(PLATE, BATCH))
+        of_plate = of_plate[clean_names(of_plate[PLATE]).isin(plates)]
+        of_plate = _once(of_plate, PLATE, (BATCH, SOURCE), source=found["plate"].name)
+        wells["batch"] = wells["plate"].map(of_plate[BATCH])
+        if SOURCE in of_plate:
+            wells["source"] = wells["plate"].map(of_plate[SOURCE])
     return wells, list(found.values()), int((~is_known & raw[JCP].notna()).sum())
+
+
+def _batches_of_sources(fields: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The fields, with batches of one name in several sources named after their source too, and a note on these."""
+    if not {"source", "batch"} <= set(fields):
+        return fields.drop(columns="source", errors="ignore"), []
+    batch, source = clean_names(fields["batch"]), clean_names(fields["source"])
+    n_sources = source.groupby(batch).nunique()
+    shared = [name for name in n_sources[n_sources > 1].index if name]
+    named = batch.where(~batch.isin(shared), source + " " + batch)
+    fields = fields.drop(columns="source").assign(batch=named.where(named != "", None))
+    notes = [f"batches of one name in several sources count as one of each source: {shortened(shared)}"]
+    return fields, notes if shared else []
+
+
+def _once(table: pd.DataFrame, key: str, columns: Sequence[str], *, source: str) -> pd.DataFrame:
+    """Those of these columns that there are, a row per `key`; InputError for two rows of one that differ in them."""
+    held = [name for name in columns if name in table]
+    rows = table[held].assign(**{key: clean_names(table[key])}).drop_duplicates()
+    refuse_repeated(rows, [key], source=source, expected=f"one {' and '.join(held)} for each")
+    return rows.set_index(key)
 
 
 def _perturbations(found: dict[str, Path], config: LayoutConfig) -> pd.DataFrame:
     """Compound, moa and role by JCP2022."""
     parts = []
     for name in (name for name in PERTURBATIONS if name in found):
-        raw = read_as_text(found[name], columns=(JCP,)).drop_duplicates(JCP).set_index(JCP)
+        raw = read_as_text(found[name], columns=(JCP,))
         moa = config.mechanism_column if config.mechanism_column in raw else GENE if GENE in raw else None
-        kinds = raw.get("Metadata_pert_type", pd.Series("", index=raw.index)).fillna("")
+        raw = _once(
+            raw, JCP, [name for name in {moa: 0, GENE: 0, KIND: 0} if name is not None], source=found[name].name
+        )
+        kinds = raw.get(KIND, pd.Series("", index=raw.index)).fillna("")
         if GENE in raw:
             kinds = kinds.where(~raw[GENE].isin(NO_GENE), "negcon")
         parts.append(pd.DataFrame({"moa": None if moa is None else raw[moa], "kind": kinds, "name": None}, raw.index))
@@ -155,10 +193,12 @@ def _perturbations(found: dict[str, Path], config: LayoutConfig) -> pd.DataFrame
     controls = pd.DataFrame({"kind": "poscon", "name": None}, index=[*POSITIVE])
     controls.loc[NEGATIVE] = ["negcon", "DMSO"]
     if "perturbation_control" in found:
-        table = read_as_text(found["perturbation_control"], columns=(JCP, "Metadata_pert_type"))
-        table = table.drop_duplicates(JCP).set_index(JCP)
-        controls = pd.DataFrame({"kind": table["Metadata_pert_type"], "name": table.get("Metadata_Name")})
-    known = known[~known.index.duplicated()].reindex(known.index.union(controls.index))
+        path = found["perturbation_control"]
+        table = _once(read_as_text(path, columns=(JCP, KIND)), JCP, (KIND, NAME), source=path.name)
+        controls = pd.DataFrame({"kind": table[KIND], "name": table.get(NAME)})
+    if twice := list(known.index[known.index.duplicated()]):
+        raise InputError(f"JCP2022 tables: {shortened(twice)} in more than one of {', '.join(PERTURBATIONS)}; keep one")
+    known = known.reindex(known.index.union(controls.index))
     known.update(controls)
     is_negative = known["kind"] == "negcon"
     is_positive = known["kind"].astype(str).str.startswith("poscon")
