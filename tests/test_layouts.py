@@ -112,6 +112,19 @@ def test_images_that_a_table_does_not_name_are_counted_and_not_refused(images):
     assert screen.left_out == {"images that the table does not name": len(fields()) // 2 * len(CHANNELS)}
 
 
+@pytest.mark.parametrize("layout", ["table", "loaddata"])
+def test_a_folder_of_images_that_a_table_does_not_name_is_counted_and_named(images, layout):
+    (write_table if layout == "table" else write_loaddata)(images)
+    name, column = {"table": ("images.csv", "plate"), "loaddata": ("load_data.csv", "Metadata_Plate")}[layout]
+    if layout == "loaddata":
+        write_plate_map(images)
+    edit_csv(images / name, lambda table: table[table[column] == PLATES[0]])
+    screen = read_screen(images, layout=layout, treatments="all")
+    n = len(fields()) // 2 * len(CHANNELS)
+    assert screen.left_out["images that the table does not name"] == n
+    assert f"folders with images that the table does not name: {PLATES[1]} ({n})" in screen.notes
+
+
 @pytest.mark.parametrize("layout", ["loaddata", "pattern", "ome-zarr"])
 def test_a_plate_map_and_images_that_do_not_match_are_refused_or_counted(tmp_path, layout):
     write, config = LAYOUTS[layout]

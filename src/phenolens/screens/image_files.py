@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
@@ -21,9 +22,10 @@ import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
+from phenolens.core.names import shortened
 from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig
-from phenolens.screens.file_listing import is_hidden, is_thumbnail
+from phenolens.screens.file_listing import files_under, is_hidden, is_thumbnail
 from phenolens.screens.remote import is_address, is_remote, shown
 from phenolens.screens.screen import Screen, where_of
 
@@ -164,16 +166,30 @@ def choosing(screen: Screen, config: LayoutConfig, *, axes: Collection[str] = ("
     return replace(screen, table=table)
 
 
-def count_unnamed(folder: Path, references: Iterable[str]) -> int:
-    """How many images lie next to those that a table names without being named; hidden files do not count.
+def unnamed_images(
+    folder: Path, references: Iterable[str], *, what: str, within: Path | None = None
+) -> tuple[dict[str, int], list[str]]:
+    """How many images a table does not name, under `what`, and a note on the folders of which it names none.
 
-    They are counted and not refused: tables of a part of a screen are common.
+    Counted are images next to the named ones, and in any other folder `within` (the folder of the references by
+    default); not hidden files. They are not refused: tables of a part of a screen are common.
     """
+    within = Path(within or folder)
     named: dict[Path, set[str]] = {}
     for text in references:
         file = file_on_disk(text)
         named.setdefault(Path(folder) / file.parent, set()).add(_plain(file.name))
-    return sum(1 for at, names in named.items() for name in _listing(at) if _is_image(name) and name not in names)
+    n_beside = sum(1 for at, names in named.items() for name in _listing(at) if _is_image(name) and name not in names)
+    try:
+        images = [Path(path) for path in files_under(within)[0] if _is_image(path.rsplit("/", 1)[-1])]
+    except InputError as error:  # of a folder that no field needs
+        return {what: n_beside}, [f"{error}; its images are not counted"]
+    by_folder = Counter(image.parent for image in images)
+    real = {at.resolve() for at in named}
+    others = {at: n for at, n in by_folder.items() if (within / at).resolve() not in real}
+    held = [f"{'.' if at == Path() else at.as_posix()} ({n:,})" for at, n in sorted(others.items())]
+    notes = [f"folders with {what}: {shortened(held)}"] if held else []
+    return {what: n_beside + sum(others.values())}, notes
 
 
 def _listing(folder: Path) -> dict[str, tuple[str, int]]:

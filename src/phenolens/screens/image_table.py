@@ -14,7 +14,7 @@ import pandas as pd
 from phenolens.core.errors import InputError
 from phenolens.core.names import shortened
 from phenolens.screens.config import TABLES, LayoutConfig, chosen_channels
-from phenolens.screens.image_files import IMAGE_SUFFIXES, ImageReference, count_unnamed, file_on_disk
+from phenolens.screens.image_files import IMAGE_SUFFIXES, ImageReference, file_on_disk, unnamed_images
 from phenolens.screens.plate_map import known_columns, lacking_column, read_as_text, with_treatments
 from phenolens.screens.remote import is_address, listed
 from phenolens.screens.repeated_images import each_field_once, refuse_repeated_images
@@ -28,6 +28,7 @@ ILLUMINATION = re.compile(r"^Illum", re.IGNORECASE)  # correction functions next
 INPUTS, INDEX, IMAGES, LOCATIONS = "inputs", Path("metadata", "index.csv"), "images", "locations"  # of DeepProfiler
 OUTLINES = "Outlines"  # masks of the cells, not a channel
 OTHER_PICTURES = (".jpg", ".jpeg", ".jp2", ".bmp", ".gif", ".webp")  # kinds that are not read, most of them lossy
+UNNAMED = "images that the table does not name"
 WITH_DOSE = "treatment"  # beside a column for the compound it is the compound with its dose
 
 
@@ -117,6 +118,7 @@ def read_deepprofiler(source: Path, *, config: LayoutConfig, skip_missing: bool 
         others,
         files,
         read=[OUTLINES],
+        within=source / within,
         expected=f"whose values are images within {inputs / IMAGES} ({', '.join(IMAGE_SUFFIXES)}), such as DNA",
         source=source,
         table=path,
@@ -148,10 +150,12 @@ def _screen(
     config: LayoutConfig,
     skip_missing: bool,
     notes: Sequence[str] = (),
+    within: Path | None = None,
 ) -> Screen:
     """The screen of a table's rows and the files of all its channels, made of the columns `read`.
 
-    Without any file, `expected` is in the InputError.
+    Without any file, `expected` is in the InputError. Images `within` a folder (the source) that are not named are
+    counted.
     """
     if files.columns.empty:
         raise InputError(f"{table}: no column {expected} (found: {', '.join(map(str, raw.columns[:20]))})")
@@ -160,7 +164,7 @@ def _screen(
     for name in ("plate", "well"):
         if name not in fields:
             raise lacking_column(name, table)
-    n_unnamed = count_unnamed(source, (str(text) for text in files.to_numpy().ravel() if pd.notna(text)))
+    left_out, of_folders = unnamed_images(source, named_files(files), what=UNNAMED, within=within)
     chosen = files[list(channels.values())].set_axis([f"{FILE}{ours}" for ours in channels], axis=1)
     fields, repeats = each_field_once(pd.concat([fields, chosen], axis=1), {table.name: len(raw)})
     return with_treatments(
@@ -170,10 +174,15 @@ def _screen(
         config=config,
         skip_missing=skip_missing,
         table=table,
-        left_out={"images that the table does not name": n_unnamed},
+        left_out=left_out,
         columns=[*map(str, raw), *read],
-        notes=[*notes, *repeats],
+        notes=[*notes, *repeats, *of_folders],
     )
+
+
+def named_files(files: pd.DataFrame) -> list[str]:
+    """Every image that the columns of files name."""
+    return [str(text) for text in files.to_numpy().ravel() if pd.notna(text)]
 
 
 def _references(raw: pd.DataFrame, channel: str, column: str, folder_of: "FoldersHere", *, source: str) -> pd.Series:

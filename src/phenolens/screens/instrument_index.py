@@ -18,7 +18,7 @@ from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.file_listing import files_under
 from phenolens.screens.filename_pattern import matching
-from phenolens.screens.image_files import ImageReference, count_unnamed
+from phenolens.screens.image_files import ImageReference, unnamed_images
 from phenolens.screens.planes import screen_of_images
 from phenolens.screens.screen import Screen, well_at
 
@@ -76,13 +76,11 @@ def read_index(source: Path, *, config: LayoutConfig, skip_missing: bool = False
         for row in rows
         if row["path"] is not None
     )
-    left_out = {
-        **passed_over,
-        **counts,
-        ABSENT: len(absent),
-        "images that no index names": count_unnamed(source, images["path"]),
-    }
-    return screen_of_images(images, source=source, config=config, skip_missing=skip_missing, left_out=left_out)
+    unnamed, notes = unnamed_images(source, images["path"], what="images that no index names")
+    left_out = {**passed_over, **counts, ABSENT: len(absent), **unnamed}
+    return screen_of_images(
+        images, source=source, config=config, skip_missing=skip_missing, left_out=left_out, notes=notes
+    )
 
 
 def _folder_name(source: Path, index: str) -> str:

@@ -15,8 +15,8 @@ from phenolens.core.files import sha256
 from phenolens.core.names import clean_names, shortened
 from phenolens.screens.config import LayoutConfig, chosen_channels, given_path
 from phenolens.screens.csv_table import refuse_repeated
-from phenolens.screens.image_files import ILLUMINATION
-from phenolens.screens.image_table import FILE, OF_FILES, FoldersHere, load_data_files
+from phenolens.screens.image_files import ILLUMINATION, unnamed_images
+from phenolens.screens.image_table import FILE, OF_FILES, UNNAMED, FoldersHere, load_data_files, named_files
 from phenolens.screens.plate_map import known_columns, read_as_text, with_plate_map, with_treatments
 from phenolens.screens.repeated_images import each_field_once, refuse_repeated_images
 from phenolens.screens.screen import Screen, well_names
@@ -66,6 +66,7 @@ def read_jump(source: Path, *, config: LayoutConfig, skip_missing: bool = False)
     known = known_columns(raw, source=paths[0].name, named=config.named_columns, read=unread)
     known = known.assign(plate=clean_names(known["plate"]))
     n_rows = {_within(path, source): len(table) for path, table in zip(paths, tables_read, strict=True)}
+    unnamed, of_folders = unnamed_images(source, named_files(files), what=UNNAMED)
     fields, repeats = each_field_once(pd.concat([known, pd.DataFrame(chosen)], axis=1), n_rows)
     wells, tables, n_unknown = _wells(source, config, plates=set(fields["plate"]))
     wells = wells.drop(columns="batch" if "batch" in fields else [], errors="ignore")
@@ -81,11 +82,12 @@ def read_jump(source: Path, *, config: LayoutConfig, skip_missing: bool = False)
         config=replace(config, plate_map=None, mechanism_column=None),
         skip_missing=skip_missing,
         table=paths[0],
-        left_out=counts,
+        left_out=counts | unnamed,
         columns=[*map(str, raw)],
         notes=[
             *repeats,
             *shared,
+            *of_folders,
             *([f"{n_unknown:,} wells have a JCP2022 number that no table explains"] if n_unknown else []),
         ],
     )
