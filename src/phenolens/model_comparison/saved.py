@@ -78,6 +78,7 @@ def shown_scores(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def as_text(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, published: bool) -> str:
     """The comparison as Markdown: a table per protocol, tests against others, and what each entry is and costs."""
+    main = scores[(scores["statistics"] == "mean") & (scores["whitening"] == headline)]
     parts = ["# Every encoder on the same cells", ""]
     for protocol, of_protocol in scores.groupby("protocol", sort=False):
         n = int(of_protocol["n_treatments"].max())
@@ -101,9 +102,7 @@ def as_text(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, publish
         "p-values of paired sign-flip tests over compounds, of the mean over seeds.",
         "",
     ]
-    parts += _markdown(
-        ["", "protocol", "against VAE+", "against PCA", "against itself untrained"], _tests(scores, headline)
-    )
+    parts += _markdown(["", "protocol", "against VAE+", "against PCA", "against itself untrained"], _tests(main))
     claimed = claims(scores)
     if len(claimed):
         parts += ["## What the papers claim, and what holds here", ""]
@@ -115,7 +114,7 @@ def as_text(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, publish
         "sees: a bound, not a rival.",
         "",
     ]
-    parts += _by_other_rules(scores, facts, headline)
+    parts += _by_other_rules(main, facts)
     parts += ["## What each is, and what it costs", ""]
     titles = ["", "labels", "outside data", "parameters", "features", "turns", "decodes", "told from real cells", "mAP"]
     parts += _markdown([*titles, "fit, s", "embed a cell, ms"], [_fact_row(row) for _, row in facts.iterrows()])
@@ -154,8 +153,7 @@ def _score(row: pd.Series) -> str:
     return f"{100 * row['accuracy']:.1f}{deviation} ({100 * row['ci_low']:.0f}–{100 * row['ci_high']:.0f})"
 
 
-def _tests(scores: pd.DataFrame, headline: str) -> list[list[str]]:
-    main = scores[(scores["statistics"] == "mean") & (scores["whitening"] == headline)]
+def _tests(main: pd.DataFrame) -> list[list[str]]:
     names = ("p_vaeplus", "p_pca", "p_untrained")
     return [
         [row["title"], row["protocol"], *(_number(row.get(name), "{:.4f}") for name in names)]
@@ -163,8 +161,7 @@ def _tests(scores: pd.DataFrame, headline: str) -> list[list[str]]:
     ]
 
 
-def _by_other_rules(scores: pd.DataFrame, facts: pd.DataFrame, headline: str) -> list[str]:
-    main = scores[(scores["statistics"] == "mean") & (scores["whitening"] == headline)]
+def _by_other_rules(main: pd.DataFrame, facts: pd.DataFrame) -> list[str]:
     over_compounds = main.pivot_table("over_compounds", "entry", "protocol", sort=False)
     columns = {f"{protocol} over compounds": over_compounds[protocol] for protocol in over_compounds}
     classified = facts.set_index("entry").filter(like=CLASSIFIED)

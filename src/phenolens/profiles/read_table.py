@@ -33,7 +33,7 @@ from phenolens.profiles.columns import (
 )
 from phenolens.profiles.profiles import METADATA
 from phenolens.screens.csv_table import column_names, read_csv
-from phenolens.screens.doses import SameDoses, doses_of_controls_note, several_controls_note
+from phenolens.screens.doses import SameDoses, controls_notes
 from phenolens.screens.screen import well_key
 from phenolens.screens.unread_columns import ColumnsNotRead
 
@@ -373,8 +373,7 @@ class _Found:
         """Notes that need the whole table, one sentence each."""
         notes = {*self.not_read.notes("the table"), *self.doses.notes()}
         controls = pd.concat(self.controls)
-        notes |= several_controls_note(controls[METADATA["compound"]], rows="rows")
-        notes |= doses_of_controls_note(*(controls[name] for name in controls), rows="rows")
+        notes |= controls_notes(*(controls[name] for name in controls), rows="rows")
         of_two = {plate: sorted(batches) for plate, batches in self.batches.items() if len(batches) > 1}
         if of_two:
             plate, batches = next(iter(of_two.items()))

@@ -24,7 +24,7 @@ from phenolens.crops.store import CropStore, normalised
 from phenolens.image_realism.saved import saved_realism
 from phenolens.model_comparison.claims import claims
 from phenolens.model_comparison.figure import score_against_realism
-from phenolens.model_comparison.saved import saved_comparison, shown_scores
+from phenolens.model_comparison.saved import ModelComparison, saved_comparison, shown_scores
 from phenolens.paper_figures.config import FigureConfig
 from phenolens.paper_figures.figure2_reconstructions import draw_reconstructions
 from phenolens.plotting.cell_images import contact_sheet
@@ -104,7 +104,8 @@ def write_report(study: Study, config: ReportConfig) -> None:
     if _is_made_from(study.report_path, source):
         tell(f"{study.report_path}: up to date, nothing to draw")
         return
-    scored = list(scores_about(study)["profiles"])
+    about = scores_about(study)
+    scored = list(about["profiles"])
     run = pictured_run(study, scored, config.run)
     cells = embedded_cells(study, run)
     scores, headline = study.scores, study.headline
@@ -121,17 +122,13 @@ def write_report(study: Study, config: ReportConfig) -> None:
         facts=_facts(store, RunFolder(study.run_folder(run)).about() or {}, run, history),
         scores=scores,
         n_cells_of_bbbc021=len(store) if is_bbbc021(store.cells) else None,
-        confusion=_confusion_matrices(study, run, headline),
+        confusion=_confusion_matrices(study, run, headline) if about["config"].get("confusion_figures", True) else [],
         treatment_map=_map(profiles, wells),
         activity=None if active is None else _activity(active),
         compounds=[] if active is None else compound_rows(active, store, cells.catalogue, seed=config.picture_seed),
         activity_sentence="" if active is None else activity_sentence(active),
-        comparison=None if compared is None else shown_scores(compared.scores),
-        claims=None if compared is None else claims(compared.scores),
-        scatter=None
-        if compared is None
-        else score_against_realism(compared.scores, compared.facts, headline=whitening),
-        absent=list(scores_about(study).get("absent", {}).values()),
+        **({} if compared is None else _comparison(compared, whitening)),
+        absent=list(about.get("absent", {}).values()),
         neighbours=neighbour_pairs(neighbours, cells, store),
         wrong=None if queries is None else _wrong(queries),
         **_decoded_pictures(study, store, run, scored, cells, config),
@@ -249,8 +246,6 @@ def _activity(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _confusion_matrices(study: Study, run: str, headline: dict[str, str]) -> list[Picture]:
-    if not scores_about(study)["config"].get("confusion_figures", True):
-        return []
     paths = {
         protocol: study.score_table_path(run, "confusion", **headline | {"protocol": protocol})
         for protocol in PROTOCOLS
@@ -260,6 +255,14 @@ def _confusion_matrices(study: Study, run: str, headline: dict[str, str]) -> lis
         for protocol, path in paths.items()
         if path.exists()
     ]
+
+
+def _comparison(compared: ModelComparison, whitening: str) -> dict[str, Any]:
+    return {
+        "comparison": shown_scores(compared.scores),
+        "claims": claims(compared.scores),
+        "scatter": score_against_realism(compared.scores, compared.facts, headline=whitening),
+    }
 
 
 def _decoded_pictures(

@@ -167,26 +167,22 @@ def _parsed(text: str, decimal: str) -> tuple[float, str]:
         return float("nan"), ""
 
 
-def several_controls_note(compounds: pd.Series, *, rows: str) -> set[str]:
-    """A note on controls of several compounds, with the number of each; else empty."""
-    counts = compounds.value_counts()
-    if len(counts) < 2:
-        return set()
-    held = [f"{compound} ({n:,})" for compound, n in counts.to_dict().items()]
-    return {f"{rows} of {len(counts)} compounds are all negative controls: {shortened(held)}; is that what is meant?"}
-
-
-def doses_of_controls_note(compounds: pd.Series, concentration_um: pd.Series, *, rows: str) -> set[str]:
-    """A note on the first control compound of several concentrations, with the number of each; else empty."""
+def controls_notes(compounds: pd.Series, concentration_um: pd.Series, *, rows: str) -> set[str]:
+    """Notes on controls of several compounds, and on the first of several concentrations, with the number of each."""
+    notes, counts = set[str](), compounds.value_counts()
+    if len(counts) > 1:
+        held = shortened([f"{compound} ({n:,})" for compound, n in counts.to_dict().items()])
+        notes.add(f"{rows} of {len(counts)} compounds are all negative controls: {held}; is that what is meant?")
     for compound, doses in concentration_um.groupby(compounds):
         n_rows = doses.value_counts().sort_index()
         if len(n_rows) > 1:
             held = ", ".join(f"{dose:g} µM ({n:,})" for dose, n in n_rows.to_dict().items())
-            return {
+            notes.add(
                 f"{rows} of {compound} at {len(n_rows)} concentrations are all controls: {held}; where only some are "
                 "meant, say so in a column role"
-            }
-    return set()
+            )
+            break
+    return notes
 
 
 class SameDoses:

@@ -26,7 +26,7 @@ from phenolens.core.names import (
     known_mechanism,
 )
 from phenolens.core.progress import tell
-from phenolens.screens.doses import SameDoses, doses_of_controls_note, several_controls_note
+from phenolens.screens.doses import SameDoses, controls_notes
 
 COLUMNS = {
     "plate": "plate name, as text",
@@ -367,8 +367,7 @@ def checked_screen(
     if unknown:
         found.add(emptied_note("moa", unknown, rows="wells"))
     controls = table[table["role"] == "control"].drop_duplicates(["plate", "well"])
-    found |= several_controls_note(controls["compound"], rows="wells")
-    found |= doses_of_controls_note(controls["compound"], controls["concentration_um"], rows="wells")
+    found |= controls_notes(controls["compound"], controls["concentration_um"], rows="wells")
     return Screen(
         table=table,
         channels=tuple(channels),
