@@ -50,6 +50,22 @@ def test_it_counts_what_is_there_and_what_is_missing(source):
     }
 
 
+@pytest.mark.parametrize("with_treatments", [True, False])
+def test_the_plates_of_one_size_are_checked_alone_as_the_error_advises(tmp_path, capsys, with_treatments):
+    source = write_images(tmp_path / "a screen")
+    if with_treatments:
+        write_plate_map(source)
+    for path in source.glob("p-2/*.tif"):
+        tifffile.imwrite(path, tifffile.imread(path)[:30])
+    arguments = ["check", str(source), "--layout", "pattern", "--pattern", PATTERN]
+    assert main(arguments) == 2
+    assert "choose plates with --plates" in capsys.readouterr().err
+    assert main([*arguments, "--plates", "007"]) == 0
+    said = capsys.readouterr()
+    assert "--plates 007" in said.err.strip().splitlines()[-1]
+    assert "40 x 50 px" in said.out
+
+
 def test_the_next_command_is_whole(tmp_path, capsys):
     source = write_plate_map(write_images(tmp_path / "a screen"))
     before = sorted(tmp_path.rglob("*"))

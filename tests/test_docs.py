@@ -1,5 +1,6 @@
 """What the documents say exists: flags, files, links; and their Python compiles."""
 
+import ast
 import importlib.util
 import inspect
 import re
@@ -39,6 +40,39 @@ def flags_of_benchmarks() -> set[str]:
         spec.loader.exec_module(module)
         found |= {f"--{name.replace('_', '-')}" for name in setting_types(module.Flags)}
     return found
+
+
+SOURCE_FLAGS_OF_CROPS_ALONE = {"--crop-px"}  # of finished crops, whose side `check` accepts as it is
+
+
+def flags_in_messages(path: Path) -> set[str]:
+    """Every flag in the texts of a module, but for its docstrings."""
+    tree = ast.parse(path.read_text())
+    bodies = [node.body for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
+    documents = {id(body[0].value) for body in bodies if body and isinstance(body[0], ast.Expr)}
+    texts = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    return {
+        name for node in texts if id(node) not in documents for name in re.findall(r"(?<![\w-])--[a-z-]+", node.value)
+    }
+
+
+def test_messages_on_a_source_advise_flags_of_each_command_that_reads_one():
+    package = ROOT / "src" / "phenolens"
+    paths = [path for path in (package / "screens").glob("*.py") if path.name != "download.py"]
+    paths += [package / "crops" / f"{name}.py" for name in "check source grey_values nuclei config".split()]
+    advised = set().union(*map(flags_in_messages, paths))
+    assert {"--plates", "--skip-missing", "--layout"} <= advised
+    for verb in ("check", "crop", "run"):
+        known = {f"--{name.replace('_', '-')}" for name in inspect.signature(cli.VERBS[verb].function(verb)).parameters}
+        assert advised - known - (SOURCE_FLAGS_OF_CROPS_ALONE if verb == "check" else set()) == set()
+
+
+def test_a_message_that_advises_a_flag_of_another_command_names_that_command():
+    assert (
+        cli.flags_of_others("check", "give a smaller --crop-px") == " (--crop-px is a flag of phenolens run and crop)"
+    )
+    assert cli.flags_of_others("crop", "give a smaller --crop-px, or run with --no-quiet") == ""
+    assert cli.flags_of_others("check", "run `phenolens crop STUDY --crop-px 40`") == ""
 
 
 def test_every_flag_that_a_page_names_is_there():

@@ -4,6 +4,7 @@ import errno
 import inspect
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -133,8 +134,29 @@ def outcome(verb: str, arguments: list[str], *, verbose: bool = False) -> tuple[
             traceback.print_exc()
         if isinstance(error, OSError):
             return 2, _system_message(error)
-        return (130 if isinstance(error, Interrupted) else 1 if isinstance(error, RunError) else 2), str(error)
+        status = 130 if isinstance(error, Interrupted) else 1 if isinstance(error, RunError) else 2
+        return status, f"{error}{flags_of_others(verb, str(error))}"
     return 0, ""
+
+
+def flags_of_others(verb: str, message: str) -> str:
+    """Which commands have the flags that a message advises and the command itself lacks; empty where it has all."""
+    advised = dict.fromkeys(re.findall(r"(?<![\w-])--[a-z][a-z-]+", message))
+    if verb not in VERBS or not advised:
+        return ""
+    own = _flags(verb)
+    able = {name: [other for other in VERBS if name in _flags(other)] for name in advised if name not in own}
+    return "".join(
+        f" ({name} is a flag of phenolens {' and '.join(others)})"
+        for name, others in able.items()
+        if others and not any(f"phenolens {other}" in message for other in others)
+    )
+
+
+def _flags(verb: str) -> set[str]:
+    """The flags of a command."""
+    names = map(flag, setting_types(inspect.unwrap(VERBS[verb].function(verb))))
+    return {form for name in names for form in (name, name.replace("--", "--no-", 1))}
 
 
 def run_verb(verb: str, arguments: list[str], *, verbose: bool = False) -> None:

@@ -111,6 +111,7 @@ class CheckConfig(Bounded):
     """What is checked in a source, and how nuclei are found."""
 
     treatments: Treatments = "all"  # controls and treatments of known mechanism only, or all
+    plates: tuple[str, ...] = ()  # plates to check; all when none is named
     skip_missing: bool = False  # count fields without an image or a label instead of stopping at the first
     sample: Count = SAMPLE  # fields whose pixels are checked for size, type and quality, and in which nuclei are found
     template: Path | None = None  # CSV to write: a plate map of the wells that are found, to fill in
@@ -175,6 +176,7 @@ def check(
             layout=layout,
             config=reading,
             treatments=checking.treatments,
+            plates=checking.plates,
             skip_missing=checking.skip_missing,
             sample=checking.sample,
             at_once=parallel,
@@ -271,6 +273,7 @@ def _next_command(
     command = ["phenolens", "run" if scored else "crop", "STUDY", "--source", shown(source), "--layout", layout]
     settings = {name: shown(value) if isinstance(value, Path) else value for name, value in asdict(reading).items()}
     command += flags_of(settings, asdict(LayoutConfig()))
+    command += ["--plates", *checking.plates] if checking.plates else []
     if not checked.has_treatments:
         again = ["phenolens", "check", *command[4:]]
         if checking.template is None:

@@ -5,7 +5,8 @@ image of another field is found when it is read.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -52,22 +53,23 @@ def check_source(
     layout: str,
     config: LayoutConfig | None = None,
     treatments: Treatments = "all",
+    plates: Sequence[str] = (),
     skip_missing: bool = False,
     sample: int = SAMPLE,
     at_once: AtOnce = ONE,
 ) -> Checked:
-    """Check every table, file name and image header of a source, and the pixels of `sample` fields.
+    """Check every table, file name and image header of a source (or of `plates`), and the pixels of `sample` fields.
 
     Raises InputError, as `open_source` does, where it cannot be used; with `skip_missing` what is missing is counted.
     """
     source, config = Path(source), config or LayoutConfig()
-    selection = Selection(treatments, skip_missing=skip_missing)
+    selection = Selection(treatments, plates=tuple(plates), skip_missing=skip_missing)
     try:
         opened = open_source(source, layout=layout, config=config, selection=selection, at_once=at_once)
     except NoTreatments as error:
         if not layout_named(layout).has_fields:
             raise
-        return _without_treatments(error, layout=layout, config=config, skip_missing=skip_missing, sample=sample)
+        return _without_treatments(error, layout=layout, config=config, selection=selection, sample=sample)
     if opened.field_px is None:
         assert opened.cells is not None
         crops, _ = opened.read(opened.cells.iloc[:1], None)
@@ -95,11 +97,12 @@ def check_source(
 
 
 def _without_treatments(
-    error: NoTreatments, *, layout: str, config: LayoutConfig, skip_missing: bool, sample: int
+    error: NoTreatments, *, layout: str, config: LayoutConfig, selection: Selection, sample: int
 ) -> Checked:
     """The images of a source whose treatments are not known, and what is missing."""
     headers = Headers()
-    screen = with_whole_files(error.screen, headers, skip_missing=skip_missing)
+    chosen = replace(selection, treatments="all").of(error.screen)
+    screen = with_whole_files(chosen, headers, skip_missing=selection.skip_missing)
     opened = source_of_fields(screen, None, headers=headers)
     table, wells = screen.table, screen.wells
     there = [
