@@ -163,7 +163,7 @@ def test_a_lost_chunk_is_said_and_the_rest_is_taken(plates, tmp_path, capsys):
     assert said in dict(check_source(plates, layout="ome-zarr").missing)["chunks"]
     store = crops(plates, tmp_path / "crops", "ome-zarr")
     assert len(store) == 12
-    assert f"note: 1 chunks in 1 fields are not on disk and are read as empty: {said}" in capsys.readouterr().err
+    assert f"note: not on disk and read as empty: 1 chunk in 1 field: {said}" in capsys.readouterr().err
     assert store.about["source"]["chunks_not_on_disk"] == 1
 
 

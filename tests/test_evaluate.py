@@ -432,7 +432,7 @@ def test_scores_are_compared_query_by_query(here, capsys):
     changed = pd.read_csv(here / "changed.csv")
     assert set(changed["moa"]) == {"dna"}
     assert (changed["right_a"] & ~changed["right_b"]).all()
-    assert f"18 queries are counted in both: {len(changed)} right in a alone, 0 in b alone" in capsys.readouterr().out
+    assert f"counted in both: 18 queries; {len(changed)} right in a alone, 0 in b alone" in capsys.readouterr().out
     assert run("compare", "out", "nowhere") == 2
     assert run("compare", "out", "b_scores", "--protocol", "NSCB") == 2
     assert "neighbours_NSC.csv" in capsys.readouterr().err

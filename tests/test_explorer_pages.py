@@ -494,6 +494,17 @@ def test_measures_of_real_cells_stand_on_plates_treatments_and_in_a_table(study,
     assert (table["treatment"] == f"{SERIES}@10").all()
 
 
+def test_one_of_a_kind_stands_in_the_singular_on_every_page(study, visitor):
+    lonely = study.crops.cells.query("compound == @LONELY").iloc[0]
+    treatment = f"{LONELY}@{lonely['concentration_um']:g}"
+    pages = ["/", "/plates", address("plates", lonely["plate"]), address("wells", lonely["plate"], lonely["well"])]
+    pages += [address("treatments", treatment), address("treatments", f"{SERIES}@10"), address("travel", to=LONELY)]
+    for page in pages:
+        text = re.sub(r"<[^>]+>", " ", visitor.got(page).text)
+        assert re.findall(r"(?<![\w.,–-])1 (?:\w+ )?(?:cells|wells|plates|treatments|measures|frames)\b", text) == []
+    assert "1 cell in 1 well" in visitor.got(address("treatments", treatment)).text
+
+
 def test_a_selection_is_saved_and_compared_with_other_points(study, visitor):
     saved = visitor.got(f"/map/selection.csv?{ASKED}&numbers=0,3")
     assert len(pd.read_csv(io.StringIO(saved.text))) == 2

@@ -200,9 +200,9 @@ def test_the_embeddings_of_a_foreign_table_are_decoded_whatever_the_order_of_its
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda table: table[1:], "1 cells have no row"),
-        (lambda table: pd.concat([table, table[:2]]), "2 are repeated"),
-        (lambda table: table.assign(Metadata_Cell=table["Metadata_Cell"] + "x"), "rows are of other cells"),
+        (lambda table: table[1:], "1 cell without a row"),
+        (lambda table: pd.concat([table, table[:2]]), "2 repeated"),
+        (lambda table: table.assign(Metadata_Cell=table["Metadata_Cell"] + "x"), "of other cells"),
         (lambda table: table.drop(columns="Metadata_Cell"), "Metadata_Cell"),
         (lambda table: table.assign(a="high"), "finite numbers"),
     ],

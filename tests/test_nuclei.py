@@ -197,7 +197,7 @@ def test_an_overlay_says_how_many_nuclei_it_shows(rng):
     labels = label_nuclei(picture)
     assert caption_of(nuclei_overlay(picture, labels, name="B02")).startswith("B02: n = 2 nuclei found")
     window = nuclei_overlay(picture, labels, name="B02", rows=slice(0, 100), columns=slice(10, 100))
-    assert "n = 1 nuclei found" in caption_of(window)
+    assert "n = 1 nucleus found" in caption_of(window)
     assert "rows 0 to 99, columns 10 to 99" in caption_of(window)
 
 
@@ -214,7 +214,7 @@ def test_a_line_of_pixels_at_the_edge_of_a_window_has_no_outline_and_is_counted(
     labels = np.zeros((40, 50), int)
     labels[0, :] = 1
     figure = nuclei_overlay(labels * 100.0, labels, name="B02", rows=slice(0, 1))
-    assert "n = 1 nuclei found" in caption_of(figure)
+    assert "n = 1 nucleus found" in caption_of(figure)
 
 
 def test_an_overlay_of_two_sizes_is_refused():

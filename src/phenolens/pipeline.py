@@ -173,8 +173,9 @@ def foreign_embeddings(path: Path, cell_ids: "pd.Series") -> tuple[np.ndarray, l
     if len(missing) or len(other) or ids.duplicated().any():
         example = next(iter([*missing, *other, *ids[ids.duplicated()]]))
         raise InputError(
-            f"{path}: its rows are not the study's {len(cell_ids):,} cells: {len(missing):,} cells have no row, "
-            f'{len(other):,} rows are of other cells, {int(ids.duplicated().sum()):,} are repeated ("{example}")'
+            f"{path}: its rows are not the study's {counted(len(cell_ids), 'cell')}: "
+            f"{counted(len(missing), 'cell')} without a row, {counted(len(other), 'row')} of other cells, "
+            f'{int(ids.duplicated().sum()):,} repeated ("{example}")'
         )
     z = rows.set_index(ids.to_numpy())[names].loc[cell_ids].to_numpy()
     if not np.issubdtype(z.dtype, np.number) or not np.isfinite(z).all():
@@ -376,8 +377,8 @@ def check_design(cells: "pd.DataFrame", config: EvaluateConfig, *, where: object
     controls = cells.loc[cells["role"] == "control", ["plate", "well"]].drop_duplicates()
     if len(controls) < LEAST_CONTROLS:
         raise InputError(
-            f"{where}: {len(controls)} control wells; profiles are scaled by how the controls vary, which takes at "
-            f"least {LEAST_CONTROLS}: name the controls (--control), or add wells of them to the plate map"
+            f"{where}: {counted(len(controls), 'control well')}; profiles are scaled by how the controls vary, which "
+            f"takes at least {LEAST_CONTROLS}: name the controls (--control), or add wells of them to the plate map"
         )
     treatments = treated_treatments(cells)
     impossible = impossible_scores(treatments, separator=config.several_mechanisms)

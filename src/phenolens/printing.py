@@ -107,8 +107,9 @@ def after_compare(compared: Comparison, given: dict[str, Any]) -> None:
     ]
     if rows:
         _print_table(("query", "mechanism", "a", "b", "right"), rows)
+    queries = counted(compared.n_treatments, "query", plural="queries")
     print(
-        f"{compared.n_treatments} queries are counted in both: {compared.only_a_right} right in a alone, "
+        f"counted in both: {queries}; {compared.only_a_right} right in a alone, "
         f"{compared.only_b_right} in b alone; p = {compared.p_value:.3g} (signs of whole compounds flipped, "
         f"{given['draws']:,} times), {compared.p_value_mcnemar:.3g} (McNemar's exact test, as if queries were "
         "independent)"

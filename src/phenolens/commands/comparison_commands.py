@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 from phenolens.commands.paths import AnyPath
 from phenolens.core.bounds import Seed
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.keywords import keyword_settings
 from phenolens.core.progress import tell
@@ -79,7 +80,7 @@ def benchmark(
         foreign_embeddings(table, opened.crops.cells["cell_id"])  # raises InputError where it is not of these cells
     rows = entries(models, seeds, training, untrained=untrained, tables=tables, turns=embed_turns)
     n_runs = sum(len(row.runs) for row in rows)
-    tell(f"{len(rows)} rows from {n_runs} runs: {', '.join(row.name for row in rows)}")
+    tell(f"{counted(len(rows), 'row')} from {counted(n_runs, 'run')}: {', '.join(row.name for row in rows)}")
     take_runs(opened, rows, profiling, scoring)
     scores, about = compared(opened, rows, scoring), facts(opened, rows, scoring)
     realism = realism_of(opened, rows) if pictures else None

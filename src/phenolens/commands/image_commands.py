@@ -383,5 +383,5 @@ def export(study: Positional[AnyPath], *, out: AnyPath) -> Path:
         raise InputError(f"--out {path}: already exists; name a new file, or move the existing one")
     store = Study.open(study).crops
     write_h5sc(store, path)
-    tell(f"{len(store):,} crops in {path} (float16: 11 bits per pixel)")
+    tell(f"{counted(len(store), 'crop')} in {path} (float16: 11 bits per pixel)")
     return path

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from phenolens.core.bounds import Bounded, Bounds, Count
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import write_whole
 
@@ -151,8 +152,9 @@ def illumination_of(sums: FieldSums, *, config: IlluminationConfig | None = None
     config = config or IlluminationConfig()
     if sums.n_fields < config.least_fields:
         raise InputError(
-            f"{sums.where}: {sums.n_fields} fields, expected at least {config.least_fields} (--least-fields) to "
-            "separate the illumination from the cells; leave its fields uncorrected, or give more fields"
+            f"{sums.where}: {counted(sums.n_fields, 'field')}, expected at least {config.least_fields} "
+            "(--least-fields) to separate the illumination from the cells; leave its fields uncorrected, or give "
+            "more fields"
         )
     offset = _offset(sums, config) if config.offset == "subtract" else np.zeros(len(sums.channels))
     functions = np.empty(sums.total.shape, np.float32)
@@ -161,8 +163,8 @@ def illumination_of(sums: FieldSums, *, config: IlluminationConfig | None = None
         named = f'{sums.where}: channel "{name}"'
         if mean.min() == mean.max():
             raise InputError(
-                f"{named} is {mean.max():g} on average in every pixel of {sums.n_fields} fields; replace its images, "
-                "or leave the plate out with --plates"
+                f"{named} is {mean.max():g} on average in every pixel of {counted(sums.n_fields, 'field')}; replace "
+                "its images, or leave the plate out with --plates"
             )
         if config.average == "foreground":
             counts = sums.spots[channel]

@@ -225,7 +225,7 @@ def _without_cells(screen: Screen, cells: pd.DataFrame, config: CropConfig) -> S
     plates = [plate for plate in screen.table["plate"].unique() if not (cells["plate"] == plate).any()]
     if plates and len(cells) and not config.skip_missing:
         raise InputError(
-            f'plate "{plates[0]}" has no cell whose crop lies inside a field ({len(plates)} plates have none). '
+            f'plate "{plates[0]}" has no cell whose crop lies inside a field ({counted(len(plates), "such plate")}). '
             "Give centres for it, choose other plates with --plates, or run with --skip-missing; no crop was written."
         )
     wells = screen.wells[screen.wells["role"] != "other"]

@@ -22,6 +22,7 @@ from skimage.morphology import reconstruction
 from skimage.segmentation import watershed
 
 from phenolens.core.bounds import Bounded, Bounds, NotNegative, Positive
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.screens.bbbc021 import PIXEL_UM
 from phenolens.screens.read_image import read_field
@@ -99,7 +100,8 @@ def label_nuclei(dna: npt.NDArray[Any], *, config: NucleiConfig | None = None) -
     if not np.isfinite(image).all():
         n = int((~np.isfinite(image)).sum())
         raise InputError(
-            f"the DNA channel has {n:,} pixels that are not finite; expected camera counts: replace the image"
+            f"the DNA channel has {counted(n, 'pixel')} without a finite value; expected camera counts: replace the "
+            "image"
         )
     if image.min() == image.max():
         return np.zeros(image.shape, np.int32)

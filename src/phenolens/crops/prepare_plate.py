@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_parquet_about, sha256, write_parquet
 from phenolens.core.progress import track
@@ -82,8 +83,9 @@ def check_enough_fields(screen: Screen, config: IlluminationConfig) -> None:
     if (counts < config.least_fields).any():
         plate = counts.index[counts < config.least_fields][0]
         raise InputError(
-            f'plate "{plate}": {counts[plate]} fields, expected at least {config.least_fields} (--least-fields) to '
-            "separate the illumination from the cells; leave its fields uncorrected, or take more (--treatments all)"
+            f'plate "{plate}": {counted(counts[plate], "field")}, expected at least {config.least_fields} '
+            "(--least-fields) to separate the illumination from the cells; leave its fields uncorrected, or take "
+            "more (--treatments all)"
         )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell, track
 from phenolens.core.workers import ONE, AtOnce, done_by_workers
@@ -44,7 +45,8 @@ class MissingChunks:
     def __str__(self) -> str:
         """One line for a person."""
         return (
-            f"{self.n:,} chunks in {self.n_fields:,} fields are not on disk and are read as empty: {self.first}. This "
+            f"not on disk and read as empty: {counted(self.n, 'chunk')} in {counted(self.n_fields, 'field')}: "
+            f"{self.first}. This "
             "is right if the writer leaves out chunks of zeros, as zarr does; otherwise the copy is not complete"
         )
 
@@ -220,7 +222,7 @@ def with_whole_files(screen: Screen, headers: Headers, *, skip_missing: bool, at
             f'{where_of(table.iloc[row])}: channel "{channel}"'
             for row, channel in (others[0], images[what, usual[what]][0])
         )
-        or_skip = "" if skip_missing else f", or leave the {len(odd_rows):,} other fields out with --skip-missing"
+        or_skip = "" if skip_missing else f", or leave {counted(len(odd_rows), 'other field')} out with --skip-missing"
         raise InputError(
             f"{named} is {value}, {other} is {usual[what]}; all fields must have the same {what}: choose plates with "
             f"--plates{or_skip}"

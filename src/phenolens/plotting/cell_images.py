@@ -14,6 +14,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 
 from phenolens.core.colours import Contrast, cell_image, checked_crops, colour_names, shared_contrast
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.plotting.style import INK, add_caption, bare, figure_style, new_figure
 
@@ -151,9 +152,10 @@ def reconstructions(
         models = listed(list(by_model))
         return add_caption(
             figure,
-            caption=f"n = {n} cells; the originals above their reconstructions by {models}. "
+            caption=f"n = {counted(n, 'cell')}; the originals above their reconstructions by {models}. "
             f"{note + ' ' if note else ''}{contrast_words(contrast, originals)}",
-            alt=f"{n} original cells ({', '.join(dict.fromkeys(labels))}) above their reconstructions by {models}",
+            alt=f"{counted(n, 'original cell')} ({', '.join(dict.fromkeys(labels))}) above their reconstructions by "
+            f"{models}",
         )
 
 
@@ -205,7 +207,7 @@ def contact_sheet(
                 bare(axes)
             label_row(axes_row[0], title, characters=characters)
         channel_key(figure, contrast)
-        what = what or f"n = {n_cells} {origin} cells, {len(titles)} groups"
+        what = what or f"n = {counted(n_cells, f'{origin} cell')}, {counted(len(titles), 'group')}"
         rows = "; ".join(title.replace("\n", ", ") for title in titles)
         caption = f"{what}. {contrast_words(contrast, crops[0])}"
         return add_caption(figure, caption=caption, alt=f"Contact sheet, {what}. Rows: {rows}")

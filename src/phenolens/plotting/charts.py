@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.plotting.style import QUIET, RULE, add_caption, figure_style, new_figure
 
@@ -98,7 +99,7 @@ def learning_curves(history: pd.DataFrame, *, title: str = "") -> Figure:
         smooth = f" Pale: records; dark: running mean over {window}." if window > 1 else ""
         return add_caption(
             figure,
-            caption=f"n = {len(history)} records up to step {steps:,}.{smooth} These are "
+            caption=f"n = {counted(len(history), 'record')} up to step {steps:,}.{smooth} These are "
             "training losses, with noise and batch normalisation as in training.",
             alt=f"Learning curves up to step {steps:,}: {', '.join(name for name, *_ in panels)}",
         )
@@ -168,7 +169,7 @@ def _principal_map(numbers: np.ndarray, names: pd.Series, *, what: str, title: s
     ]
     if n_others:
         others = ~names.isin([*coloured, *grey]).to_numpy()
-        groups.append((f"{n_others} others", others, {"color": RULE, "edgecolor": QUIET}))
+        groups.append((counted(n_others, "other"), others, {"color": RULE, "edgecolor": QUIET}))
     for index, name in enumerate(coloured):
         marker = "osD^vP"[index // len(LINES) % 6]
         style: dict[str, Any] = {"color": LINES[index % len(LINES)], "marker": marker, "edgecolor": "white"}

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.plotting.style import alt_of, caption_of, png
 
@@ -86,7 +87,12 @@ def _environment(folder: Path) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"value": _value, "signed": signed, "label": lambda name: str(name).replace("_", " ")}
+    environment.filters |= {
+        "counted": counted,
+        "value": _value,
+        "signed": signed,
+        "label": lambda name: str(name).replace("_", " "),
+    }
     return environment
 
 

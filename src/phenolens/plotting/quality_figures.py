@@ -12,6 +12,7 @@ from matplotlib.image import AxesImage
 from scipy import ndimage
 
 from phenolens.core.colours import checked_crops
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.plotting.style import QUIET, add_caption, bare, figure_style, new_figure
 
@@ -82,7 +83,7 @@ def flagged_crops(
         named = ", with a frame around each channel that the flag names" if framed else ""
         return add_caption(
             figure,
-            caption=f"n = {n_crops:,} crops, {n_flagged:,} flagged; a crop can have several flags. "
+            caption=f"n = {counted(n_crops, 'crop')}, {n_flagged:,} flagged; a crop can have several flags. "
             f"Shown are at most {n_columns} of each{named}. "
             f"Crops are {next(iter(shown.values())).shape[-1]} px wide; each "
             f"channel ({', '.join(channels)} from left to right) is scaled from its own darkest to its brightest "
@@ -146,7 +147,8 @@ def nuclei_overlay(
         window = f"rows {top} to {top + height - 1}, columns {left} to {left + width - 1}"
         return add_caption(
             figure,
-            caption=f"{name}: n = {len(numbers)} nuclei found, outlined over the DNA channel; {window} (px). "
+            caption=f"{name}: n = {counted(len(numbers), 'nucleus', plural='nuclei')} found, outlined over the DNA "
+            f"channel; {window} (px). "
             "Nuclei at the edge are included. Grey is the square root of the intensity.",
             alt=f"Outlines of {len(numbers)} nuclei over a field's DNA channel",
         )
@@ -219,7 +221,8 @@ def illumination(
         ratio = "" if planted is None else " The true illumination is known because the screen is simulated."
         return add_caption(
             figure,
-            caption=f"n = {n_fields} fields{of_plate} averaged{how and ', '}{how}; fields of {width} x {height} px. "
+            caption=f"n = {counted(n_fields, 'field')}{of_plate} averaged{how and ', '}{how}; fields of {width} x "
+            f"{height} px. "
             f"Illumination as a share of its mean over the field.{ratio} Right: one field before and after division by "
             f"the estimate, in one contrast ({DARKEST:g}st to {BRIGHTEST:g}th percentile before).",
             alt=f"Illumination of {', '.join(channels)}, and a field before and after correction",

@@ -325,9 +325,10 @@ def _weakness(designs: pd.DataFrame) -> str:
         return ""
     worst = weak.iloc[int(weak["smallest_p_value"].to_numpy().argmax())]
     wells = counted(int(worst["n_wells"]), "well")
+    controls = counted(int(worst["n_control_wells"]), "control well")
     return (
         f"For {len(weak)} of {len(designs)} no p-value below {worst['smallest_p_value']:.2g} is possible, because "
-        f"{wells} and {worst['n_control_wells']:.0f} control wells are compared: add replicates or control wells"
+        f"{wells} and {controls} are compared: add replicates or control wells"
     )
 
 

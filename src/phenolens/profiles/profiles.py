@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from phenolens.core.bounds import NotNegativeCount
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.provenance import KEY, provenance, provenance_text
 from phenolens.profiles.validate import feature_matrix, first_bad_place, number_matrix, refuse_too_large
@@ -187,7 +188,7 @@ class Wells:
 
         if not rows:
             few = (
-                f"{len(self.left_out)} wells have fewer than {min_cells} cells"
+                f"fewer than {counted(min_cells, 'cell')} in {counted(len(self.left_out), 'well')}"
                 if self.left_out
                 else "there are no cells"
             )

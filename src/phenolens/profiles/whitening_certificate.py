@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from phenolens.core.counted import counted
+
 if TYPE_CHECKING:
     from phenolens.profiles.whitening import Recipe
 
@@ -35,7 +37,8 @@ class Certificate:
     def __str__(self) -> str:
         """The certificate as one line."""
         whitened = NOT_WHITENED not in self.remarks
-        line = f"{self.group}: fitted on {self.n_rows} rows, {self.n_features} features, rank {self.rank}"
+        shape = f"{counted(self.n_rows, 'row')}, {counted(self.n_features, 'feature')}"
+        line = f"{self.group}: fitted on {shape}, rank {self.rank}"
         if whitened:
             line += f", ridge {self.ridge:g}, condition number {self.condition_number:.3g}, "
         else:

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from phenolens.core.colours import colour_names, shared_contrast
+from phenolens.core.counted import counted
 from phenolens.crops.store import CropStore, normalised
 from phenolens.plotting.cell_images import PAD_IN, WIDTH_IN, cell_grid, draw_cell
 from phenolens.plotting.style import INK, QUIET, add_caption, bare, figure_style, new_figure
@@ -117,8 +118,8 @@ def nearest_neighbour_pairs(pairs: Sequence[Pair], *, channels: Sequence[str]) -
         )
         return add_caption(
             figure,
-            caption=f"n = {len(pairs)} treatments{kinds if compared else ''}. The cells are those closest to the "
-            "treatment's mean, which hides how mixed it is. Distance: cosine, between profiles. "
+            caption=f"n = {counted(len(pairs), 'treatment')}{kinds if compared else ''}. The cells are those closest "
+            "to the treatment's mean, which hides how mixed it is. Distance: cosine, between profiles. "
             f"{colour_names(contrast)}; one contrast for all; each channel is divided by its maximum in the cell.",
             alt=". ".join(
                 f"{pair.treatment} ({pair.moa}) next to {pair.neighbour} ({pair.predicted}), "

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.names import clean_name, shortened
 from phenolens.screens.csv_table import refuse_rows
@@ -219,7 +220,8 @@ class SameDoses:
         if self.changed:
             (compound, dose), kept = next(iter(self.changed.items()))
             notes.add(
-                f"{len(self.changed):,} doses count as another of their compound (--same-dose-within {self.within:g}); "
+                f"{counted(len(self.changed), 'dose')} joined with another of the same compound (--same-dose-within "
+                f"{self.within:g}); "
                 f"the first: {compound} {dose:g} as {kept:g} µM"
             )
         highest = [max(doses) for doses in self.doses.values() if max(doses, default=0) > 0]
@@ -232,7 +234,8 @@ class SameDoses:
         if too_high:
             compound, dose = too_high[0]
             notes.add(
-                f"{len(too_high):,} doses are above {MOST:,.0f} µM; the first: {compound} {dose:g} µM; are they in "
+                f"{counted(len(too_high), 'dose')} above {MOST:,.0f} µM; the first: {compound} {dose:g} µM; are they "
+                "in "
                 "this unit, and not of a stock? Name the column conc_uM or conc_nM (plate maps with mmoles_per_liter "
                 "may hold micromolar), or give a column unit"
             )
@@ -240,7 +243,7 @@ class SameDoses:
         if near:
             compound, low, high = near[0]
             notes.add(
-                f"{len(near):,} pairs of doses of one compound are within {NEAR:.0%} of each other and count as "
+                f"{counted(len(near), 'pair')} of doses of one compound within {NEAR:.0%} of each other, counted as "
                 f"different treatments; the first: {compound} {low:.6g} and {high:.6g} µM; --same-dose-within {NEAR} "
                 "makes them one"
             )

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
 from phenolens.core.names import shortened
@@ -135,8 +136,8 @@ def with_files(screen: Screen, *, skip_missing: bool) -> Screen:
             missing.append(f'{where_of(field)}: channel "{channel}" {what} (expected {place})')
     if missing and not skip_missing:
         raise InputError(
-            f"{missing[0]}; {len(missing):,} such files in {int((~complete).sum()):,} fields. Add them, or run with "
-            "--skip-missing; no crop was written."
+            f"{missing[0]}; {counted(len(missing), 'such file')} in {counted(int((~complete).sum()), 'field')}. Add "
+            "what is missing, or run with --skip-missing; no crop was written."
         )
     if not complete.any():
         raise InputError(f"{missing[0]}; none of the {len(table):,} fields has an image of each channel")

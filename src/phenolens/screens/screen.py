@@ -292,7 +292,7 @@ def well_names(wells: pd.Series, *, source: str) -> dict[str, str]:
         if is_other[0] and not is_other[is_other.sum() :].any():
             remedy = "remove the row if it holds units or a second line of column names"
         elif not is_other[:row].any() and is_other[row:].all():
-            remedy = f"remove the last {is_other.sum():,} rows if they are a footer, no wells"
+            remedy = f"if it is a footer, no wells, remove the last {counted(int(is_other.sum()), 'row')}"
         raise InputError(f"{source}, row {row + 2}: {what}; {remedy}")
     return names
 

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import write_h5ad
 from phenolens.core.progress import tell
@@ -111,7 +112,8 @@ def controls_to_norm_by(cells: pd.DataFrame, *, seed: int = 0) -> dict[str, np.n
     everywhere = np.flatnonzero(usable)
     if len(everywhere) < LEAST_CONTROLS:
         raise InputError(
-            f"--norm-from controls: the study has {len(everywhere)} control cells; expected {LEAST_CONTROLS} or more: "
+            f"--norm-from controls: the study has {counted(len(everywhere), 'control cell')}; expected "
+            f"{LEAST_CONTROLS} or more: "
             "leave it out"
         )
     pooled = np.sort(random.permutation(everywhere)[:BATCH])

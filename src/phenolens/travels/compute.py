@@ -10,6 +10,7 @@ from threading import Lock
 import numpy as np
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.crops.store import normalised
 from phenolens.morphology.features import measures
@@ -278,7 +279,7 @@ class Traveller:
         rows = self.catalogue.rows_of(treatment)
         if len(rows) < config.medoids:
             raise InputError(
-                f"{treatment}: has {len(rows)} cell{'s' if len(rows) > 1 else ''}, fewer than --medoids "
+                f"{treatment}: has {counted(len(rows), 'cell')}, fewer than --medoids "
                 f"{config.medoids}; use fewer, or --targets mean"
             )
         if config.medoids_by == "embedding":

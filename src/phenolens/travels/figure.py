@@ -159,7 +159,7 @@ def _changes(trajectory: Trajectory, name: str) -> str:
     if trajectory.change is None:
         return f"last minus first {this} s.d."
     moved, real = _texts(trajectory.change.table[["decoded", "real"]].T[name], "{:+.1f}")
-    others = f"{trajectory.change.n_moved} moved cells {moved}, {trajectory.origin} cells {real}"
+    others = f"{counted(trajectory.change.n_moved, 'moved cell')} {moved}, {trajectory.origin} cells {real}"
     return f"last minus first {this} s.d., {others}"
 
 
@@ -257,7 +257,7 @@ def summary(trajectory: Trajectory) -> str:
     parts = [
         f"{start.label} ({start.cell_id}) to {trajectory.stops[-1]} ({target.cell_id}): cosine "
         f"{frames['cosine'].iloc[0]:.2f} to {frames['cosine'].iloc[-1]:.2f}",
-        f"{trajectory.n_flagged} of {len(frames)} frames out of distribution",
+        f"{trajectory.n_flagged} of {counted(len(frames), 'frame')} out of distribution",
     ]
     if trajectory.population.of > 1:
         parts.insert(0, population_label(trajectory).replace("\n", ", "))
@@ -319,7 +319,8 @@ def populations(trajectories: Sequence[Trajectory], *, contrast: Contrast | None
         channels=first.channels,
         contrast=contrast,
         characters=40,
-        what=f"n = {first.population.n_cells} cells of {first.stops[-1]} in {len(cells)} populations ({shares}); the "
+        what=f"n = {counted(first.population.n_cells, 'cell')} of {first.stops[-1]} in "
+        f"{counted(len(cells), 'population')} ({shares}); the "
         f"medoid (left) and random cells of its population, all {first.origin}. Labels: means of the measures that "
         "differ most from the other cells",
     )
@@ -328,9 +329,8 @@ def populations(trajectories: Sequence[Trajectory], *, contrast: Contrast | None
 def population_label(trajectory: Trajectory) -> str:
     """`population 2 of 3, 28 % of 39 cells`, and a line for each of its marks: `nucleus area 410, others 702`."""
     population = trajectory.population
-    name = (
-        f"population {population.number} of {population.of}, {percent(population.share)} of {population.n_cells} cells"
-    )
+    cells = counted(population.n_cells, "cell")
+    name = f"population {population.number} of {population.of}, {percent(population.share)} of {cells}"
     marks = [
         f"{describe(measure).split(',')[0]} {in_three_digits(ours)}, others {in_three_digits(others)}"
         for measure, ours, others in population.marks

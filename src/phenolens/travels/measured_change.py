@@ -99,13 +99,13 @@ class MeasuredChange:
         Ranked by the cells that were not decoded (`origin`: real or simulated), so that nothing is claimed that they do
         not show.
         """
-        cells = f"{self.n_treated} treated minus {self.n_controls} control cells of their plates"
+        cells = f"{self.n_treated} treated minus {counted(self.n_controls, 'control cell')} of their plates"
         largest = self.largest()[:n]
         agree = largest["agrees"].fillna(False).astype(bool)
         parts = [_listed(largest[agree], origin), f"not {_listed(largest[~agree], origin)}" if not agree.all() else ""]
         sentences = [
             f"{agree.sum()} of the {len(agree)} largest changes of {origin} cells ({cells}) have the same sign in "
-            f"{self.n_moved} control cells moved alike: {'; '.join(filter(None, parts))}"
+            f"{counted(self.n_moved, 'control cell')} moved alike: {'; '.join(filter(None, parts))}"
             if len(largest)
             else f"In {origin} cells ({cells}) no measure changes beyond its 95 % interval: no change is confirmed"
         ]

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.crops.store import origin_of, read_about
 from phenolens.screens.screen import dose_label
@@ -92,7 +93,7 @@ class PageApp(FastAPI):
             "study_folder": str(study.folder),
             "origin": lambda: origin_of(read_about(study.crops_folder) or {}),
         }
-        self.templates.filters |= {"count": lambda number: f"{int(number):,}", "dose": dose_label}
+        self.templates.filters |= {"count": lambda number: f"{int(number):,}", "dose": dose_label, "counted": counted}
         self._add_error_pages()
 
         @self.get("/static/page.css", include_in_schema=False)

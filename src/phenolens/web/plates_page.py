@@ -11,6 +11,7 @@ import pandas as pd
 from fastapi import Query, Response
 from fastapi.responses import HTMLResponse
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_json
 from phenolens.morphology.features import describe, measure_names, nuclei_channel
@@ -203,7 +204,7 @@ def add_plates(app: PageApp, view: StudyView) -> None:
         rows = cells.rows_of_well(plate, well)
         first, n_pages = (number - 1) * WELL_CELLS, -(-len(rows) // WELL_CELLS)
         if number > n_pages:
-            raise NotFoundError(f"Well {well} has {n_pages} pages of cells, not {number}. Go to page 1.")
+            raise NotFoundError(f"Well {well} has {counted(n_pages, 'page')} of cells, not {number}. Go to page 1.")
         return app.page(
             "well.html",
             plate=plate,

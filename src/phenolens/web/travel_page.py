@@ -118,7 +118,7 @@ class Travels:
             raise NotFoundError(f"{error}.") from error
         if query.population > len(trajectories):
             raise NotFoundError(
-                f"There are {len(trajectories)} populations, not {query.population}. Take it out of the address."
+                f"Population {query.population} of {len(trajectories)}: there is none. Take it out of the address."
             )
         return trajectories[query.population - 1]
 

@@ -16,6 +16,7 @@ from fastapi import Depends, Query, Response
 from fastapi.responses import HTMLResponse
 from sklearn.decomposition import PCA
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_h5ad
 from phenolens.crops.store import CropStore
@@ -125,20 +126,21 @@ def map_of_cells(study: Study, run: str, store: CropStore, *, projection: Projec
     Raises:
         InputError: the cells are not embedded; the message names the command.
     """
-    counted = np.flatnonzero(~store.cells["is_noise"].to_numpy(bool))
-    left_out = f" {len(store) - len(counted):,} flagged cells are left out." if len(counted) < len(store) else ""
-    sample = evenly(counted, PCA_CELLS if projection == "pca" else UMAP_CELLS)
-    sampled = f"{len(sample):,} of {len(counted):,} cells, evenly over the wells"
+    kept = np.flatnonzero(~store.cells["is_noise"].to_numpy(bool))
+    n_flagged = len(store) - len(kept)
+    left_out = f" Left out: {counted(n_flagged, 'flagged cell')}." if n_flagged else ""
+    sample = evenly(kept, PCA_CELLS if projection == "pca" else UMAP_CELLS)
+    sampled = f"{len(sample):,} of {len(kept):,} cells, evenly over the wells"
     z = np.concatenate(list(embedding_rows(study, run, store, sample)))
     if projection == "umap":
         rows = sample
-        caption = f"UMAP of {sampled if len(sample) < len(counted) else f'{len(sample):,} cells'}.{left_out}"
+        caption = f"UMAP of {sampled if len(sample) < len(kept) else f'{len(sample):,} cells'}.{left_out}"
         places = umap_places(z, metric="euclidean", seed=seed)
     else:
-        pca, rows = fit_pca(z), counted
-        places = np.concatenate([pca_places(pca, part) for part in embedding_rows(study, run, store, counted)])
-        fitted = f", fitted on {sampled}" if len(sample) < len(counted) else ""
-        caption = f"{len(counted):,} cells by the first two principal components of their embeddings"
+        pca, rows = fit_pca(z), kept
+        places = np.concatenate([pca_places(pca, part) for part in embedding_rows(study, run, store, kept)])
+        fitted = f", fitted on {sampled}" if len(sample) < len(kept) else ""
+        caption = f"{len(kept):,} cells by the first two principal components of their embeddings"
         caption += f"{_explained(pca)}{fitted}.{left_out}"
     order = np.random.default_rng(seed).permutation(len(rows))
     return Map(places[order], rows[order], (), None, caption)
@@ -372,9 +374,10 @@ def _treatment_point(view: StudyView, run: str, row: pd.Series) -> dict[str, str
     cells, name = view.cells(), str(row["treatment"])
     known = name in cells.catalogue.treatments.index
     typical = view.typical_cell(run, name) if known else None
+    wells = counted(int(row["n_wells"]), "well")
     return {
         **_point(row),
-        "where": f"{row['n_wells']} wells of batch {row['batch']}; the cell is the one nearest to its mean",
+        "where": f"{wells} of batch {row['batch']}; the cell is the one nearest to its mean",
         "picture": "" if typical is None else cells.picture_address(cells.row_of[typical]),
         "link": address("treatments", name, run=run) if known else "",
     }
