@@ -448,11 +448,23 @@ def test_given_centres_are_held_against_the_pixels(images):
     assert (few.n_cells, few.problem) == (10, "")
 
 
-def test_centres_that_do_not_fit_are_refused_by_check(images):
+def test_centres_that_do_not_fit_are_refused_by_check_and_crop_unless_they_are_trusted(images, tmp_path, capsys):
     write_plate_map(images)
     nuclei_of(images, edit=lambda t: t.assign(site=3 - t["site"]))
-    with pytest.raises(InputError, match=r"Nuclei\.csv.*do not fit the images"):
-        check_source(images, layout="pattern", config=PATTERN)
+    crops = CropConfig(crop_px=4, treatments="all")
+
+    def crop(config):
+        return make_crops(images, tmp_path / "crops", layout="pattern", config=crops, reading=config)
+
+    for command in (lambda: check_source(images, layout="pattern", config=PATTERN), lambda: crop(PATTERN)):
+        with pytest.raises(InputError, match=r"Nuclei\.csv.*do not fit the images.*--trust-centres"):
+            command()
+    trusted = replace(PATTERN, trust_centres=True)
+    notes = [text for what, text in check_source(images, layout="pattern", config=trusted).there if what == "note"]
+    assert any("may not fit the images" in note for note in notes)
+    assert len(crop(trusted)) > 0
+    assert "may not fit the images" in capsys.readouterr().err
+    assert "trust_centres" not in (tmp_path / "crops" / "about.json").read_text()
 
 
 # Tables to score

@@ -44,6 +44,14 @@ class CentresOnPixels:
             f"{self.rank:.0%} of its pixels, at the mirrored places {self.mirrored:.0%}{few}"
         )
 
+    def refusal(self, source: str) -> str:
+        """The line in which centres from `source` that do not fit are refused."""
+        return (
+            f"{source}: the centres do not fit the images: {self.problem}; {self.n_cells:,} in "
+            f"{counted(self.n_fields, 'field')} compared. Correct the columns of y (row) and x (column), or the sites; "
+            "--trust-centres takes them as they are"
+        )
+
 
 class CentresHeld:
     """Given centres of cells, held against the pixels of one field after the other.

@@ -204,11 +204,9 @@ def _sampled_images(source: Source, *, sample: int, config: LayoutConfig, of_cel
     ]
     centres = None if held is None else held.result()
     if centres is not None and centres.problem:
-        raise InputError(
-            f"{of_cells}: the centres do not fit the images: {centres.problem}; {centres.n_cells:,} in "
-            f"{counted(centres.n_fields, 'field')} compared. Correct the columns of y (row) and x (column), or the "
-            "sites"
-        )
+        if not config.trust_centres:
+            raise InputError(centres.refusal(of_cells))
+        found.append(("note", f"the centres may not fit the images: {centres.problem}"))
     return found if centres is None else [*found, ("centres", str(centres))]
 
 

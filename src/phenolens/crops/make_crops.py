@@ -23,7 +23,7 @@ from phenolens.crops.prepare_plate import NUCLEI_FOLDER, check_enough_fields, fo
 from phenolens.crops.source import FieldCutter, Source, fits_inside, open_source
 from phenolens.crops.store import EMPTY_WELLS, CropStore, read_about
 from phenolens.screens.bbbc021 import SIMULATION_FILE
-from phenolens.screens.config import OF_DOWNLOADS, LayoutConfig
+from phenolens.screens.config import SAME_CONTENT, LayoutConfig
 from phenolens.screens.image_files import ILLUMINATION
 from phenolens.screens.layouts import centres_path, layout_named
 from phenolens.screens.remote import shown
@@ -76,7 +76,9 @@ def make_crops(
         tell("note: the source has illumination functions, which are not used; --illumination given divides by them")
     held = hold_centres(opened.screen, opened.cells) if kind.has_fields and opened.cells is not None else None
     if held is not None and held.problem:
-        tell(f"note: the centres may not fit the images: {held.problem}; see phenolens check")
+        if not reading.trust_centres:
+            raise InputError(held.refusal(shown(centres_path(source, reading))))
+        tell(f"note: the centres may not fit the images: {held.problem}")
     if not opened.screen.table["moa"].notna().any():
         config = replace(config, treatments="all")  # which gives the same crops
     origin: dict[str, Any] = {"layout": layout, "reading": _changed(reading)}
@@ -198,7 +200,7 @@ def _changed(reading: LayoutConfig) -> dict[str, Any]:
     return {
         name: value.name if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
         for name, value in given.items()
-        if name not in OF_DOWNLOADS and value != getattr(default, name)
+        if name not in SAME_CONTENT and value != getattr(default, name)
     }
 
 

@@ -9,7 +9,7 @@ from phenolens.core.bounds import Bounded, Bounds, NotNegativeCount, Positive, S
 from phenolens.core.errors import InputError
 
 PLATE_MAP = "plate_map"  # in a source folder, as one of the kinds of tables
-OF_DOWNLOADS = ("anonymous", "cache", "cache_gb")  # settings that do not change what is read
+SAME_CONTENT = ("anonymous", "cache", "cache_gb", "trust_centres")  # settings that do not change what is read
 TABLES = (".csv", ".csv.gz", ".tsv", ".txt", ".xlsx", ".parquet")
 
 
@@ -45,6 +45,7 @@ class LayoutConfig(Bounded):
     # centres of cells: table, folder or SQLite (default: Nuclei.csv in the source, if it exists)
     centres: Path | None = None
     objects: str = "Nuclei"  # CellProfiler's name of the objects in tables of centres, such as FilteredNuclei
+    trust_centres: bool = False  # take given centres, with a note, where the images do not seem to fit them
     anonymous: bool = False  # read a source by address (s3://, gs://) without credentials, as public buckets allow
     cache: Path | None = None  # folder for what is downloaded of a source by address (default: ~/.cache/phenolens)
     cache_gb: Positive = 50.0  # most of its images that the cache keeps, in 10^9 bytes

@@ -75,7 +75,7 @@ OF_PLATE_MAPS = OF_NAMES + tuple(
     "table plate_map channels control plate_column well_column site_column batch_column compound_column "
     "concentration_column mechanism_column role_column only same_dose_within".split()
 )
-OF_IMAGES = ("z", "t", "black_level", "centres", "objects")
+OF_IMAGES = ("z", "t", "black_level", "centres", "objects", "trust_centres")
 LAYOUTS = {
     "bbbc021": Layout("a BBBC021 download, or a simulated screen", _bbbc021, pixel_um=PIXEL_UM, unused=OF_PLATE_MAPS),
     "cropset": Layout(
