@@ -256,7 +256,7 @@ def test_a_field_of_another_size_and_broken_functions_are_refused(fields, light)
         functions = light.functions.copy()
         functions[0, 0, 0] = value
         with pytest.raises(InputError, match="not above 0 or not finite"):
-            correct(fields[0], Illumination(functions, light.offset, 60))
+            Illumination(functions, light.offset, 60)
 
 
 @pytest.mark.parametrize(

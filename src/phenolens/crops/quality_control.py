@@ -9,6 +9,7 @@ to saturate a detector or to leave the plane of focus.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -148,6 +149,7 @@ def smoothed(crops: UInt16Array) -> Float:
     return sums * np.float32(1 / 9)
 
 
+@cache
 def _rings(side: int) -> tuple[Float, Float]:
     """Frequencies of the rings up to FOCUS_BAND's end (K,), and weights that make means of half a spectrum's power.
 
@@ -196,7 +198,7 @@ def _slope(ring_power: Float, *, side: int) -> Float:
 
 
 SAMPLED = 512  # crops by which the detector is judged
-AT_ONCE = 64  # crops measured at once: their intermediate results fit the cache of a processor
+AT_ONCE = 16  # crops measured at once: their intermediate results fit the cache of a processor
 TILE_PX = 64  # side of the tiles of a field, about that of a crop, so that its thresholds hold
 MEASURES = ("neighbour_correlation", "power_slope", "saturated_share", "spot_height", "spot_contrast", "spot_px")
 VERDICTS = ("noise", "saturated", "bright_spot")  # on each channel

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell, track
 from phenolens.core.workers import ONE, AtOnce, done_by_workers
-from phenolens.crops.illumination import Illumination, correct, load_illumination
+from phenolens.crops.illumination import Illumination, as_pixels, check_fits, divided, load_illumination
 from phenolens.screens.centres import nuclei_listed_twice, read_centres
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.image_files import file_on_disk, is_zarr, part_name
@@ -29,6 +30,7 @@ from phenolens.screens.read_image import Headers, read_field, readable_headers
 from phenolens.screens.remote import is_remote
 from phenolens.screens.screen import FIELD, CropReader, Screen, Selection, UInt16Array, where_of
 
+Pixel = TypeVar("Pixel", np.uint16, np.float32)
 OR_SKIP = ", or run with --skip-missing"
 OF_OTHER_SIZE = "fields of another size or pixel type"
 UNREADABLE = "fields with a file that cannot be read"
@@ -76,7 +78,10 @@ class FieldCutter:
         if not self.illuminations:
             return as_given, as_given
         path = self.illuminations[str(rows["plate"].iloc[0])]
-        return cut(correct(pixels, _loaded(path, path.stat().st_mtime_ns)), y, x, crop_px), as_given
+        light = _loaded(path, path.stat().st_mtime_ns)
+        check_fits(pixels, light)
+        functions = cut(light.functions, y, x, crop_px)  # crops have fewer pixels than the field
+        return as_pixels(divided(as_given, functions, offset=light.offset)), as_given
 
     def files(self, rows: pd.DataFrame) -> list[Path]:
         """The images of these rows' fields, and the illumination that they are corrected with."""
@@ -276,7 +281,9 @@ def _refuse_without_roles(screen: Screen, path: Path) -> None:
         )
 
 
-def cut(field: UInt16Array, y: npt.NDArray[np.floating], x: npt.NDArray[np.floating], crop_px: int) -> UInt16Array:
+def cut(
+    field: npt.NDArray[Pixel], y: npt.NDArray[np.floating], x: npt.NDArray[np.floating], crop_px: int
+) -> npt.NDArray[Pixel]:
     """The windows of (C, H, W) around n centres: (n, C, S, S). The windows must lie inside the field."""
     top, left = first_pixel(y, crop_px), first_pixel(x, crop_px)
     windows = np.lib.stride_tricks.sliding_window_view(field, (crop_px, crop_px), axis=(1, 2))

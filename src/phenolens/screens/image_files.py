@@ -367,6 +367,7 @@ def fields_sha256(table: pd.DataFrame, folder: Path) -> str:
         text = shown(parent)
         return text if is_address(text) else Path(os.path.relpath(parent.resolve(), folder)).as_posix()
 
+    @cache
     def movable(text: str) -> str:
         path = Path(text)  # with the choice, which has no slash
         return f"{named(path.parent)}/{path.name}" if path.is_absolute() else text
