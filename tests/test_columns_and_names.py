@@ -236,6 +236,18 @@ def test_wells_without_a_batch_or_role_are_counted(images):
     assert_named(notes, "3 wells without a role, which the compound decides: treated (2), control (1)")
 
 
+def test_a_compound_with_another_mechanism_at_another_dose_is_noted(images, tmp_path):
+    compounds, moa = ["DMSO", "one", "one"] * 2, [None, "actin", "tubulin"] * 2
+    plate_map_of_both(images, compound=compounds, moa=moa)
+    said = "1 compound with several mechanisms, each at some concentrations (the first: one, actin, tubulin)"
+    assert any(said in note for note in screen_of(images).notes)
+    plate_map_of_both(images, compound=compounds, moa=[None, "actin", None] * 2)
+    assert not any("several mechanisms" in note for note in screen_of(images).notes)
+    table = wells()
+    table.loc[(table["drug"] == "dna1") & (table["uM"] == 1), "target"] = "actin"
+    assert any("(the first: dna1, actin, dna)" in note for note in notes_of(table, tmp_path, NAMED))
+
+
 def test_a_batch_in_some_wells_of_a_plate_only_is_refused(images):
     plate_map_of_both(images, batch=["w1", "w1", None, "w1", "w1", "w1"])
     assert_named(refusal(images), "1 of 3 wells of plate 007 have no batch", "w1")

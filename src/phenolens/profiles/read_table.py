@@ -33,7 +33,7 @@ from phenolens.profiles.columns import (
 )
 from phenolens.profiles.profiles import METADATA
 from phenolens.screens.csv_table import column_names, read_csv
-from phenolens.screens.doses import SameDoses, controls_notes
+from phenolens.screens.doses import SameDoses, controls_notes, mechanisms_of_compounds_note
 from phenolens.screens.screen import well_key
 from phenolens.screens.unread_columns import ColumnsNotRead
 
@@ -332,6 +332,7 @@ class _Found:
     not_read: ColumnsNotRead = field(default_factory=ColumnsNotRead)
     names: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # of compounds, batches ...
     only_by_case: defaultdict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    mechanisms: list[pd.DataFrame] = field(default_factory=list)  # compound and moa of treated rows
     controls: list[pd.DataFrame] = field(default_factory=list)  # compound and concentration of control rows
     emptied: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     row_names: set[str] = field(default_factory=set)
@@ -351,6 +352,8 @@ class _Found:
         treated = known.table[METADATA["role"]] == "treated"
         is_control = known.table[METADATA["role"]] == "control"
         self.controls.append(known.table.loc[is_control, [METADATA["compound"], METADATA["concentration_um"]]])
+        named = {METADATA[name]: name for name in ("compound", "moa")}
+        self.mechanisms.append(known.table.loc[treated, [*named]].rename(columns=named).drop_duplicates())
         for column, values in known.unread[treated].items():
             self.not_read.add(str(column), values, known.table.loc[treated, METADATA["treatment"]])
         for control, n_rows in known.control_rows.items():
@@ -372,6 +375,7 @@ class _Found:
     def notes(self, columns: Columns) -> set[str]:
         """Notes that need the whole table, one sentence each."""
         notes = {*self.not_read.notes("the table"), *self.doses.notes()}
+        notes |= mechanisms_of_compounds_note(pd.concat(self.mechanisms))
         controls = pd.concat(self.controls)
         notes |= controls_notes(*(controls[name] for name in controls), rows="rows")
         of_two = {plate: sorted(batches) for plate, batches in self.batches.items() if len(batches) > 1}

@@ -168,6 +168,22 @@ def _parsed(text: str, decimal: str) -> tuple[float, str]:
         return float("nan"), ""
 
 
+def mechanisms_of_compounds_note(treated: pd.DataFrame) -> set[str]:
+    """A note that counts the compounds with another mechanism at another concentration; else empty.
+
+    `treated` has the columns compound and moa (empty where it is not known).
+    """
+    known = treated[treated["moa"].notna() & (treated["moa"] != "")]
+    by_compound = known[["compound", "moa"]].drop_duplicates().groupby("compound")["moa"].agg(list)
+    several = by_compound[by_compound.map(len) > 1]
+    if several.empty:
+        return set()
+    return {
+        f"{counted(len(several), 'compound')} with several mechanisms, each at some concentrations (the first: "
+        f"{several.index[0]}, {shortened(sorted(several.iloc[0]), 3)}); is that what is meant?"
+    }
+
+
 def controls_notes(compounds: pd.Series, concentration_um: pd.Series, *, rows: str) -> set[str]:
     """Notes on controls of several compounds, and on the first of several concentrations, with the number of each."""
     notes, counts = set[str](), compounds.value_counts()

@@ -26,7 +26,7 @@ from phenolens.core.names import (
     known_mechanism,
 )
 from phenolens.core.progress import tell
-from phenolens.screens.doses import SameDoses, controls_notes
+from phenolens.screens.doses import SameDoses, controls_notes, mechanisms_of_compounds_note
 
 COLUMNS = {
     "plate": "plate name, as text",
@@ -367,6 +367,7 @@ def checked_screen(
     if unknown:
         found.add(emptied_note("moa", unknown, rows="wells"))
     controls = table[table["role"] == "control"].drop_duplicates(["plate", "well"])
+    found |= mechanisms_of_compounds_note(table[table["role"] != "control"])
     found |= controls_notes(controls["compound"], controls["concentration_um"], rows="wells")
     return Screen(
         table=table,
