@@ -483,6 +483,58 @@ def test_a_cell_has_a_page_with_its_channels_outline_scale_bar_and_measures(stud
     assert visitor.get(address("cells", "nobody")).status_code == 404
 
 
+@pytest.fixture(scope="module")
+def beside(study, tiny_screen):
+    """A visitor of the explorer with the images of the study at hand."""
+    return PageClient(create_app(study, source=tiny_screen))
+
+
+def test_a_cells_page_shows_its_field_with_a_frame_around_the_crop_where_the_images_are_at_hand(study, beside):
+    cell, side = study.crops.cells.iloc[0], study.crops.crop_px
+    html = beside.got(address("cells", cell["cell_id"])).text
+    link = re.search(r'<figure class="field"><a href="([^"]+)"', html)[1].replace("&amp;", "&")
+    assert (html.count("Scale bar: "), "As imaged" in html or "Simulated field" in html) == (2, True)
+    shown = matplotlib.image.imread(io.BytesIO(beside.got(link).content))[..., :3]
+    assert shown.shape[:2] == (140, 150)
+    top, left = (int(np.floor(cell[axis] + 0.5)) - side // 2 for axis in ("y", "x"))
+    assert (shown[top - 1, left : left + side] == 1).all()
+    assert (shown[top : top + side, left - 1] == 1).all()
+    assert not (shown[top - 3, left : left + side] == 1).all()
+
+
+def test_without_the_images_a_cells_page_says_how_to_show_its_field(study, visitor):
+    cell_id = study.crops.cells["cell_id"].iloc[0]
+    assert "phenolens explore" in visitor.got(address("cells", cell_id)).text.partition('id="field"')[2]
+    assert "--source" in visitor.got(address("fields", f"{cell_id}.png"), 404).text
+
+
+def test_other_images_than_those_the_crops_were_cut_from_are_no_field_of_a_cell(study, tiny_screen, tmp_path):
+    other = shutil.copytree(tiny_screen, tmp_path / "screen")
+    first = next(path for path in sorted(other.rglob("*.tif")) if "B02" in path.name)
+    second = next(path for path in sorted(other.rglob("*.tif")) if "B03" in path.name)
+    first.write_bytes(second.read_bytes())
+    cell = study.crops.cells.query("well == 'B02'").iloc[0]
+    client = PageClient(create_app(study, source=other))
+    assert "does not hold the pixels" in client.got(address("cells", cell["cell_id"])).text
+
+
+def test_the_contrast_of_each_channel_is_set_by_hand_and_kept_in_the_address(study, visitor):
+    cell_id, n = study.crops.cells["cell_id"].iloc[0], len(study.crops.channels)
+    levels = {"black": [0] * n, "white": [50, *[100] * (n - 1)]}
+    html = visitor.got(address("cells", cell_id, **levels)).text
+    picture = re.search(r'<figure class="large"><img src="([^"]+)"', html)[1].replace("&amp;", "&")
+    assert "white=50&white=100" in picture
+    plain = matplotlib.image.imread(io.BytesIO(visitor.got(address("cells", f"{cell_id}.png")).content))
+    brighter = matplotlib.image.imread(io.BytesIO(visitor.got(picture).content))
+    changed = (plain != brighter).any(axis=(0, 1))
+    assert changed[:3].sum() == 1  # the colour of the first channel
+    assert (brighter >= plain).all()
+    assert html.count('type="range"') == 2 * n
+    assert 'name="white" min="5" max="400" step="5" value="50"' in html
+    assert visitor.get(address("cells", cell_id, white=[50])).status_code == (404 if n > 1 else 200)
+    assert visitor.get(address("cells", cell_id, white=[500] * n)).status_code == 422
+
+
 def test_measures_of_real_cells_stand_on_plates_treatments_and_in_a_table(study, visitor):
     cell = study.crops.cells.iloc[0]
     html = visitor.got(address("plates", cell["plate"], measure="nucleus_area_px")).text

@@ -1,11 +1,13 @@
 """Commands that serve pages: explore, assess."""
 
 import secrets
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from tyro.conf import Positional
 
+from phenolens import pipeline
 from phenolens.blinded_test.compute import AssessmentConfig, assessments, set_up, summary, write_results
 from phenolens.blinded_test.database import MAX_ASSESSORS, AssessmentFile, shown_code
 from phenolens.blinded_test.statistics import power
@@ -21,11 +23,12 @@ MIN_TOKEN_CHARACTERS = 16
 
 
 @keyword_settings
-def explore(study: Positional[AnyPath], *, port: int = 8000, open: bool = False) -> None:
+def explore(study: Positional[AnyPath], *, source: AnyPath | None = None, port: int = 8000, open: bool = False) -> None:
     """Show a study in the browser, on this machine, until Ctrl+C (in a notebook: until the kernel is interrupted).
 
     Args:
         study: The study, or its folder; nothing in it is changed.
+        source: Folder with the images that its crops were cut from, to show cells in their fields.
         port: Port on this machine, 0 to 65535; 0: any free port. The address is printed.
         open: Open the browser at that address.
 
@@ -33,11 +36,14 @@ def explore(study: Positional[AnyPath], *, port: int = 8000, open: bool = False)
         InputError: There is no study, the port cannot be used, or the extra `web` is not installed.
     """
     opened = Study.open(study)
+    images = None if source is None else Path(source)
+    if images is not None:
+        pipeline.check_source(images)
 
     def app() -> Any:
         from phenolens.web.app import create_app, prepare
 
-        created = create_app(opened)
+        created = create_app(opened, source=images)
         prepare(created)
         return created
 

@@ -100,8 +100,13 @@ def cell_image(crop: np.ndarray, contrast: Contrast) -> np.ndarray:
     colours are added up.
     """
     checked_crops(crop[None], contrast.channels, what="crop")
+    return coloured(crop, contrast)
+
+
+def coloured(pixels: np.ndarray, contrast: Contrast) -> np.ndarray:
+    """Pixels (C, H, W) of any width as an RGB picture (H, W, 3), as `cell_image`."""
     black, white = contrast.black[:, None, None], contrast.white[:, None, None]
-    brightness = np.clip((crop - black) / (white - black), 0.0, 1.0)
+    brightness = np.clip((pixels - black) / (white - black), 0.0, 1.0)
     return np.clip(np.einsum("cyx,cr->yxr", brightness, contrast.colours), 0.0, 1.0)
 
 

@@ -4,9 +4,11 @@ import base64
 import hashlib
 import re
 from importlib.resources import files
+from pathlib import Path
 from threading import Thread
+from typing import Annotated
 
-from fastapi import Request, Response
+from fastapi import Depends, Request, Response
 from fastapi.responses import HTMLResponse
 
 from phenolens.core.counted import counted
@@ -16,7 +18,8 @@ from phenolens.profiles.score_table import KINDS, score_rows
 from phenolens.runs.scores import verdict_of
 from phenolens.study import Study
 from phenolens.web.base import HOSTS, NotFoundError, PageApp, StaticFolder, policy
-from phenolens.web.cell_page import add_cells
+from phenolens.web.cell_page import Levels, add_cells
+from phenolens.web.fields import Fields
 from phenolens.web.plates_page import add_plates
 from phenolens.web.study_view import NoCellsError, StudyView
 from phenolens.web.travel_page import add_travel
@@ -29,8 +32,14 @@ SECTIONS = ("plates", "map", "travel")  # linked from every page, besides home
 IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable"}  # for addresses that hold a hash of the content
 
 
-def create_app(study: Study, *, hosts: tuple[str, ...] = HOSTS) -> PageApp:
-    """The explorer of one study; `hosts` are the host names that are answered."""
+def create_app(study: Study, *, source: Path | None = None, hosts: tuple[str, ...] = HOSTS) -> PageApp:
+    """The explorer of one study.
+
+    Args:
+        study: Its folder; nothing in it is changed.
+        source: Folder with its images, to show cells in their fields.
+        hosts: Host names that are answered.
+    """
     app = PageApp(study, error_page="problem.html")
     app.templates.globals["sections"] = SECTIONS
     app.mount("/plotly", StaticFolder(directory=str(files("plotly") / "package_data")))
@@ -42,7 +51,7 @@ def create_app(study: Study, *, hosts: tuple[str, ...] = HOSTS) -> PageApp:
     app.state.maps = add_map(app, view)
     app.state.travels = add_travel(app, view)
     _add_files(app, view)
-    add_cells(app, view)
+    add_cells(app, view, Fields(study, source))
 
     @app.exception_handler(NoCellsError)
     def no_cells(request: Request, error: NoCellsError) -> Response:
@@ -113,10 +122,13 @@ def _add_home(app: PageApp, view: StudyView) -> None:
 
 def _add_files(app: PageApp, view: StudyView) -> None:
     @app.get("/cells/{cell_id:path}.png")
-    def cell(cell_id: str, channel: str = "", outline: bool = False, v: str = "") -> Response:
+    def cell(
+        cell_id: str, levels: Annotated[Levels, Depends()], channel: str = "", outline: bool = False, v: str = ""
+    ) -> Response:
         cells = view.cells()
+        picture = cells.png(cell_id, channel=channel, outline=outline, contrast=levels.of(cells.contrast))
         headers = IMMUTABLE if v == cells.store.identity[:12] else {}
-        return Response(cells.png(cell_id, channel=channel, outline=outline), media_type="image/png", headers=headers)
+        return Response(picture, media_type="image/png", headers=headers)
 
     @app.get("/report", response_class=HTMLResponse)
     def report() -> Response:

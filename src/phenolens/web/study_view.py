@@ -127,9 +127,9 @@ class StudyCells:
         rng = np.random.default_rng([draw, crc32(treatment.encode())])
         return np.sort(rng.choice(rows, min(n, len(rows)), replace=False))
 
-    def picture_address(self, cell_id: str, *, channel: str = "", outline: bool = False) -> str:
-        """The address of a cell's picture, which browsers may cache."""
-        shown = {"channel": channel, "outline": "true" if outline else ""}
+    def picture_address(self, cell_id: str, *, channel: str = "", outline: bool = False, **levels: object) -> str:
+        """The address of a cell's picture, which browsers may cache; `levels` are those of a contrast set by hand."""
+        shown = {"channel": channel, "outline": "true" if outline else "", **levels}
         return address("cells", f"{cell_id}.png", **shown, v=self.store.identity[:12])
 
     def png(self, cell_id: str, *, channel: str = "", outline: bool = False, contrast: Contrast | None = None) -> bytes:
@@ -159,8 +159,17 @@ class StudyCells:
 def outlined_png(picture: np.ndarray, crop: np.ndarray, channels: Sequence[str]) -> bytes:
     """A picture (S, S, 3) at OUTLINED times its size, with the outlines of the crop's (C, S, S) cell and nucleus."""
     import imagecodecs
-    from scipy.ndimage import binary_erosion
 
+    large = np.kron(picture, np.ones((OUTLINED, OUTLINED, 1)))
+    for edge, colour in cell_outlines(crop, channels, times=OUTLINED):
+        large[edge] = colour
+    return bytes(imagecodecs.png_encode(np.round(255 * large).astype(np.uint8), level=1))
+
+
+def cell_outlines(
+    crop: np.ndarray, channels: Sequence[str], *, times: int = 1
+) -> list[tuple[np.ndarray, tuple[float, float, float]]]:
+    """The outlines of a crop's (C, S, S) cell and nucleus, one pixel wide: masks (times S, times S), and colours."""
     from phenolens.morphology.features import nuclei_channel
     from phenolens.morphology.segment import outlines
 
@@ -168,11 +177,13 @@ def outlined_png(picture: np.ndarray, crop: np.ndarray, channels: Sequence[str])
     at = None if nuclei is None else channels.index(nuclei)
     others = np.delete(crop, [] if at is None else [at], axis=0)
     found = outlines(None if at is None else crop[None, at].astype(float), others[None].astype(float))
-    large = np.kron(picture, np.ones((OUTLINED, OUTLINED, 1)))
+    edges = []
     for mask, colour in ((found.body[0], (1.0, 1.0, 1.0)), (found.nucleus[0], (1.0, 0.9, 0.2))):
-        inside = np.kron(mask, np.ones((OUTLINED, OUTLINED))).astype(bool)
-        large[inside & ~binary_erosion(inside)] = colour
-    return bytes(imagecodecs.png_encode(np.round(255 * large).astype(np.uint8), level=1))
+        inside = np.kron(mask, np.ones((times, times))).astype(bool)
+        padded = np.pad(inside, 1)
+        core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        edges.append((inside & ~core, colour))
+    return edges
 
 
 class StudyView:
