@@ -170,6 +170,8 @@ def cell_outlines(
     crop: np.ndarray, channels: Sequence[str], *, times: int = 1
 ) -> list[tuple[np.ndarray, tuple[float, float, float]]]:
     """The outlines of a crop's (C, S, S) cell and nucleus, one pixel wide: masks (times S, times S), and colours."""
+    from scipy.ndimage import binary_erosion
+
     from phenolens.morphology.features import nuclei_channel
     from phenolens.morphology.segment import outlines
 
@@ -180,9 +182,7 @@ def cell_outlines(
     edges = []
     for mask, colour in ((found.body[0], (1.0, 1.0, 1.0)), (found.nucleus[0], (1.0, 0.9, 0.2))):
         inside = np.kron(mask, np.ones((times, times))).astype(bool)
-        padded = np.pad(inside, 1)
-        core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-        edges.append((inside & ~core, colour))
+        edges.append((inside & ~binary_erosion(inside), colour))
     return edges
 
 
@@ -333,5 +333,5 @@ class StudyView:
 
     def _treatment_profiles(self, run: str) -> "AnnData | None":
         kind = {"statistics": "mean", "whitening": self.study.headline["whitening"]}
-        exists = bool(run) and self.study.treatments_path(run, **kind).is_file()
+        exists = self.is_done(run, "profiled") and self.study.treatments_path(run, **kind).is_file()
         return self.study.profiles(run) if exists else None
