@@ -93,6 +93,8 @@ def test_pictures_are_measured_where_there_are_any_and_costs_are_named(finished)
         assert (comparison.folder / name).stat().st_size
     text = (comparison.folder / "table.md").read_text()
     assert all(title in text for title in facts["title"])
+    assert "told from simulated cells" in text
+    assert "real" not in text
     assert "Lafarge" not in text  # published rows stand beside BBBC021 alone
 
 

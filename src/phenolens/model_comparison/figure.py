@@ -7,13 +7,14 @@ from matplotlib.figure import Figure
 from phenolens.plotting.style import QUIET, RULE, add_caption, figure_style, new_figure
 
 
-def score_against_realism(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str) -> Figure | None:
-    """Accuracy of the first protocol (mean, headline) against the share of pictures told from real; None without any.
+def score_against_realism(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, origin: str) -> Figure | None:
+    """Accuracy of the first protocol (mean, headline) against the share of pictures told from cells; None without any.
 
     Args:
         scores: As `compute.compared` returns them.
         facts: As `compute.facts` returns them, with `realism`.
         headline: The whitening of the shown score.
+        origin: Of the study's cells: real or simulated.
     """
     protocol = scores["protocol"].iloc[0]
     shown = scores[(scores["statistics"] == "mean") & (scores["whitening"] == headline)]
@@ -42,12 +43,12 @@ def score_against_realism(scores: pd.DataFrame, facts: pd.DataFrame, *, headline
                 va="center",
                 arrowprops={"arrowstyle": "-", "color": RULE, "lw": 0.7, "relpos": (0, 0.5)},
             )
-        axes.set_xlabel("decoded or drawn cells told from real ones, %")
+        axes.set_xlabel(f"decoded or drawn cells told from {origin} ones, %")
         axes.set_ylabel(f"{protocol}, mean, {headline}, % right")
         caption = (
             "Each model that decodes or draws: its score, with the 95 % interval over compounds, against the share of "
-            "its reconstructed cells (samples where it does not reconstruct) and real ones that a classifier calls "
-            "correctly; at the line it guesses."
+            f"its reconstructed cells (samples where it does not reconstruct) and {origin} ones that a classifier "
+            "calls correctly; at the line it guesses."
         )
         points = [f"{title} {y:.0f} % at {x:.0f} %" for title, x, y in zip(*columns)]
         return add_caption(figure, caption=caption, alt=f"{protocol} against realism: {', '.join(points)}.")

@@ -39,12 +39,12 @@ def save(
     published: bool,
 ) -> ModelComparison:
     """Write `scores.csv`, `models.csv`, `table.md`, `about.json` and, where something decodes, `realism.png`."""
-    folder = study.comparison_folder
+    folder, origin = study.comparison_folder, study.crops.origin
     (folder / "about.json").unlink(missing_ok=True)  # written last: without it the folder is not complete
     write_text(folder / "scores.csv", scores.to_csv(index=False))
     write_text(folder / "models.csv", facts.to_csv(index=False))
-    write_text(folder / "table.md", as_text(scores, facts, headline=headline, published=published))
-    figure = score_against_realism(scores, facts, headline=headline)
+    write_text(folder / "table.md", as_text(scores, facts, headline=headline, published=published, origin=origin))
+    figure = score_against_realism(scores, facts, headline=headline, origin=origin)
     if figure is None:
         (folder / "realism.png").unlink(missing_ok=True)
     else:
@@ -76,7 +76,7 @@ def shown_scores(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def as_text(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, published: bool) -> str:
+def as_text(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, published: bool, origin: str) -> str:
     """The comparison as Markdown: a table per protocol, tests against others, and what each entry is and costs."""
     main = scores[(scores["statistics"] == "mean") & (scores["whitening"] == headline)]
     parts = ["# Every encoder on the same cells", ""]
@@ -116,13 +116,14 @@ def as_text(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, publish
     ]
     parts += _by_other_rules(main, facts)
     parts += ["## What each is, and what it costs", ""]
-    titles = ["", "labels", "outside data", "parameters", "features", "turns", "decodes", "told from real cells", "mAP"]
+    titles = ["", "labels", "outside data", "parameters", "features", "turns", "decodes"]
+    titles += [f"told from {origin} cells", "mAP"]
     parts += _markdown([*titles, "fit, s", "embed a cell, ms"], [_fact_row(row) for _, row in facts.iterrows()])
     parts += [
-        "Labels: those of cells that it learns from, never a mechanism. Told from real cells: share of reconstructed",
-        "cells (samples: drawn ones, of models that do not reconstruct) and real ones that a classifier calls",
-        "correctly; 0.5 is a guess. Turns: orientations of a crop that its embedding is the mean of. Seconds are of",
-        "this machine.",
+        f"Labels: those of cells that it learns from, never a mechanism. Told from {origin} cells: share of",
+        f"reconstructed cells (samples: drawn ones, of models that do not reconstruct) and {origin} ones that a",
+        "classifier calls correctly; 0.5 is a guess. Turns: orientations of a crop that its embedding is the mean of.",
+        "Seconds are of this machine.",
         "",
     ]
     if published:

@@ -127,7 +127,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
         activity=None if active is None else _activity(active),
         compounds=[] if active is None else compound_rows(active, store, cells.catalogue, seed=config.picture_seed),
         activity_sentence="" if active is None else activity_sentence(active),
-        **({} if compared is None else _comparison(compared, whitening)),
+        **({} if compared is None else _comparison(compared, whitening, store.origin)),
         absent=list(about.get("absent", {}).values()),
         neighbours=neighbour_pairs(neighbours, cells, store),
         wrong=None if queries is None else _wrong(queries),
@@ -257,11 +257,11 @@ def _confusion_matrices(study: Study, run: str, headline: dict[str, str]) -> lis
     ]
 
 
-def _comparison(compared: ModelComparison, whitening: str) -> dict[str, Any]:
+def _comparison(compared: ModelComparison, whitening: str, origin: str) -> dict[str, Any]:
     return {
         "comparison": shown_scores(compared.scores),
         "claims": claims(compared.scores),
-        "scatter": score_against_realism(compared.scores, compared.facts, headline=whitening),
+        "scatter": score_against_realism(compared.scores, compared.facts, headline=whitening, origin=origin),
     }
 
 
