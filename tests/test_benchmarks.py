@@ -205,3 +205,15 @@ def test_the_gpu_script_trains_on_a_processor_too_and_packs_the_run(cropped_stud
     with tarfile.open(tmp_path / "run-ae-seed0.tar.gz") as archive:
         assert "runs/ae-seed0/checkpoint.pt" in archive.getnames()
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.slow
+def test_shuffled_labels_are_learned_beside_true_ones_and_none(tiny_study):
+    printed = told("shuffled_labels", tiny_study.folder, "--seeds", 0, "--steps", 2, "--batch-size", 4, "--threads", 1)
+    assert [line.split()[:2] for line in printed.splitlines() if line.startswith(("weak", "wssimclr"))] == [
+        ["weak", "NSC"],
+        ["wssimclr", "NSC"],
+    ]
+    assert len(tiny_study.runs) == 6
+    of = {run: (tiny_study.run_folder(run) / "history.csv").read_text() for run in tiny_study.runs if "weak" in run}
+    assert of["weak-seed0"] != of["weak-shuffled-seed0"]
