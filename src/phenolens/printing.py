@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from phenolens.model_comparison.saved import ModelComparison
 
 BROWSE = "open the report above in a browser; to browse the plates and cells: phenolens explore {} --open"
-# What comes next; `study` and `out` are the folders that were given.
+# What comes next; `study` and `out` are the folders that were given, `images` the flag that shows cells in fields.
 NEXT = {verb: f"phenolens {after} {{study}}" for verb, after in pairwise(("crop", *COMMAND_OF.values()))} | {
     "simulate": "phenolens run STUDY --source {out} --layout bbbc021 (its true parameters: {out}/truth.parquet)",
     "measure": "phenolens explore {study} --open (maps and plates in the colours of a measure)",
-    "run": BROWSE.format("{study}"),
-    "demo": BROWSE.format("{out}/study"),
+    "run": BROWSE.format("{study}{images}"),
+    "demo": BROWSE.format("{out}/study --source {out}/screen"),
     "report": BROWSE.format("{study}"),
     "features": "open the page in a browser; the table in the same folder has its numbers",
     "realism": "open that figure, or phenolens report {study}, which shows it; docs/training.md says how to improve it",
@@ -55,7 +55,9 @@ def print_result(verb: str, result: Any, given: dict[str, Any]) -> None:
         print(result.resolve())
     if verb in NEXT:
         folders = {name: shlex.quote(str(given[name])) for name in ("study", "out") if name in given}
-        tell(f"next: {NEXT[verb].format(**folders)}")
+        source = given.get("source")
+        images = f" --source {shlex.quote(str(source))}" if source and Path(source).is_dir() else ""
+        tell(f"next: {NEXT[verb].format(**folders, images=images)}")
 
 
 def after_fetch(folder: Path, given: dict[str, Any]) -> None:
