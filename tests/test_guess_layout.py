@@ -1,5 +1,6 @@
 """The layout and the pattern of names are guessed and said; `check` works without a plate map and writes a template."""
 
+import re
 import shlex
 
 import pandas as pd
@@ -32,6 +33,14 @@ def touched(folder, names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     return folder
+
+
+def of_wells(names):
+    """Names with four wells (w; row r and column k) and two channels (c, d)."""
+    each = [(r, k, c) for r in (2, 3) for k in (2, 3) for c in (1, 2)]
+    return sorted(
+        {name.format(w=f"{chr(64 + r)}{k:02d}", r=r, k=k, c=c, d=" DG"[c]) for name in names for r, k, c in each}
+    )
 
 
 LAYOUTS = {
@@ -165,10 +174,13 @@ def test_a_number_beside_a_channel_or_a_site_with_a_label_is_clear(tmp_path, nam
 @pytest.mark.parametrize(
     ("texts", "place"),
     [
-        (("00d00h00m", "00d04h00m"), "{t}"),
-        (("24h", "48h"), "{t}"),
-        (("D1", "D3"), "{t}"),
-        (("MIP", "slice"), "{z}"),
+        (("00d00h00m", "00d04h00m"), "00d{t}h00m"),
+        (("24h", "48h"), "{t}h"),
+        (("D1", "D3"), "D{t}"),
+        (("slice1", "slice2"), "slice{z}"),
+        (("MIP", "slice"), "MIP"),
+        (("20240101", "20240102"), "{plate}"),
+        (("24", "48", "72"), "{t}"),
         (("donor1", "donor2"), "{plate}"),
         (("10x", "20x"), "{plate}"),
     ],
@@ -212,21 +224,113 @@ def test_wells_of_several_rows_tell_the_well_from_a_channel_or_field(name, patte
 
 @pytest.mark.parametrize(
     ("folders", "place"),
-    [(("DAPI", "GFP"), "channel"), (("field1", "field2"), "site"), (("T00", "t24"), "t"), (("24h", "48h"), "t")],
+    [
+        (("DAPI", "GFP"), "{channel}"),
+        (("field1", "field2"), "field{site}"),
+        (("T00", "t24"), "*{t}"),
+        (("24h", "48h"), "{t}h"),
+        (("MIP", "raw"), "MIP"),
+    ],
 )
 def test_folders_of_channels_fields_or_times_are_not_taken_as_plates(folders, place):
     with pytest.raises(InputError) as error:
         proposed_pattern([f"{folder}/{well}.tif" for folder in folders for well in ("A01", "B01")])
-    keys = ("--pattern", folders[0], f'"{{{place}}}/{{well}}.tif"', '"{plate}/{well}.tif"')
+    keys = ("--pattern", folders[0], f'"{place}/{{well}}.tif"', '"{plate}/{well}.tif"')
     assert [key for key in keys if key not in str(error.value)] == []
 
 
-@pytest.mark.parametrize(("texts", "place"), [(("DAPI", "GFP"), "channel"), (("24h", "48h"), "t")])
+@pytest.mark.parametrize(("texts", "place"), [(("DAPI", "GFP"), "{channel}"), (("24h", "48h"), "{t}h")])
 def test_names_that_begin_with_channels_or_times_are_not_taken_as_plates(texts, place):
     with pytest.raises(InputError) as error:
         proposed_pattern([f"{text}_{well}.tif" for text in texts for well in ("A01", "B01")])
-    keys = ("--pattern", texts[0], f'"{{{place}}}_{{well}}.tif"', '"{plate}_{well}.tif"')
+    keys = ("--pattern", texts[0], f'"{place}_{{well}}.tif"', '"{plate}_{well}.tif"')
     assert [key for key in keys if key not in str(error.value)] == []
+
+
+PHENIX = "r{r:02d}c{k:02d}f01p01-ch{c}sk1fk1fl1.tiff"
+OF_PHENIX = "r{row}c{column}f{site}p01-ch{channel}sk1fk1fl1.tiff"
+
+
+@pytest.mark.parametrize(
+    ("folders", "name", "advised"),
+    [
+        (("DAPI", "GFP"), "P1_{w}_s{c}.tif", "{channel}/P1_{well}_s{site}.tif"),
+        (("DAPI", "GFP"), "AP_{w}_T0001F001L01A01Z01C01.tif", "{channel}/AP_{well}_T{t}F{site}L01A01Z{z}C*.tif"),
+        (("P1/24h", "P1/48h"), "scr_{w}_s1_w{c}.tif", "{t}h/scr_{well}_s{site}_w{channel}.tif"),
+        (("P1/24h",), "scr_{w}_s1_w{c}.tif", "{plate}/24h/scr_{well}_s{site}_w{channel}.tif"),
+        (("T24/Images", "T48/Images"), PHENIX, f"T{{t}}/Images/{OF_PHENIX}"),
+        (("field1", "field2"), "scr_{w}_w{c}.tif", "field{site}/scr_{well}_w{channel}.tif"),
+        (("MIP", "raw"), "scr_{w}_s1_w{c}.tif", "raw/scr_{well}_s{site}_w{channel}.tif"),
+        (("Maximum Projection", "Best Focus"), "scr_{w}_s1_w{c}.tif", "Best Focus/scr_{well}_s{site}_w{channel}.tif"),
+        (("P1/raw",), "scr_{w}_s1_w{c}.tif", "{plate}/raw/scr_{well}_s{site}_w{channel}.tif"),
+        (("P1/Images",), "scr_{w}_s1_w{c}.tif", "{plate}/Images/scr_{well}_s{site}_w{channel}.tif"),
+    ],
+)
+def test_names_of_instruments_in_folders_that_are_hardly_plates_ask_too(tmp_path, folders, name, advised):
+    names = of_wells([f"{folder}/{name}" for folder in folders])
+    with pytest.raises(InputError, match="may be a plate or not") as error:
+        guess_layout(touched(tmp_path, names), LayoutConfig())
+    assert f'"{advised}"' in str(error.value)
+
+
+@pytest.mark.parametrize("folders", [("24h", "48h"), ("24h",)])
+def test_names_of_instruments_that_make_no_pattern_ask_too(tmp_path, folders):
+    name = "r{r:02d}c{k:02d}f0{c}p0{c}-ch1sk1fk1fl1.tiff"
+    with pytest.raises(InputError, match=r'"24h" may be a plate or not; give --pattern "\w+" if it is one, else'):
+        guess_layout(touched(tmp_path, of_wells([f"{folder}/{name}" for folder in folders])), LayoutConfig())
+
+
+def test_the_folder_that_an_instrument_makes_is_not_the_plate(tmp_path):
+    source = touched(tmp_path, of_wells([f"P1/Images/{PHENIX}"]))
+    assert guess_layout(source, LayoutConfig()).config.pattern in ("phenix", "operetta")
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern"),
+    [
+        (["P1/{w}/{w}_s1_{d}.tif"], "{plate}/*/{well}_s{site}_{channel}.tif"),
+        (["P1/{w}/{w}_s1_{d}.tif", "P2/{w}/{w}_s1_{d}.tif"], "{plate}/*/{well}_s{site}_{channel}.tif"),
+        (["{w}/{w}_s1_{d}.tif"], "{well}_s{site}_{channel}.tif"),
+        (["Plate 1/Well {w}/Image {w} {d} Field {c}.tif"], "{plate}/*/Image {well} {channel} Field {site}.tif"),
+        (["P1/{w}/scr_{w}_s1_w{c}.tif"], "{plate}/*/scr_{well}_s{site}_w{channel}.tif"),
+        (["P1/P1_{w}_{d}.tif", "P2/P2_{w}_{d}.tif"], "{plate}_{well}_{channel}.tif"),
+    ],
+)
+def test_the_folder_of_a_well_is_not_its_plate(tmp_path, names, pattern):
+    assert guess_layout(touched(tmp_path, of_wells(names)), LayoutConfig()).config.pattern == pattern
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["P1/24h/{w}_{d}.tif", "P2/24h/{w}_{d}.tif", "P1/48h/{w}_{d}.tif", "P2/48h/{w}_{d}.tif"],
+        ["P1/DAPI/{w}_s{c}.tif", "P1/GFP/{w}_s{c}.tif", "P2/DAPI/{w}_s{c}.tif", "P2/GFP/{w}_s{c}.tif"],
+        ["{w}_donor1_{d}.tif", "{w}_donor2_{d}.tif"],
+        ["{w}_20240101_{d}.tif", "{w}_20240102_{d}.tif"],
+        ["{w}_s1_20240101_{d}.tif", "{w}_s1_20240102_{d}.tif"],
+        ["{w}_0012_{d}.tif", "{w}_0013_{d}.tif"],
+        ["P1/{r:03d}{k:03d}-1-{d}.tif", "P1/{r:03d}{k:03d}-2-{d}.tif"],
+        ["P1/row{r}_col{k}_field1_{d}.tif", "P1/row{r}_col{k}_field2_{d}.tif"],
+        ["P1/U{r:02d}--J00--E00--C00.tif", "P1/U{r:02d}--J00--E00--C01.tif"],
+    ],
+)
+def test_each_pattern_that_is_advised_reads_all_the_names_and_none_twice(tmp_path, names):
+    names = of_wells(names)
+    with pytest.raises(InputError, match=r"give (a )?--pattern") as error:
+        guess_layout(touched(tmp_path, names), LayoutConfig())
+    for pattern in re.findall(r'"([^"]*\{[^"]*)"', str(error.value)):
+        found, others = matching(tmp_path, names, pattern=pattern)
+        assert (pattern, others) == (pattern, [])
+        assert not found.drop(columns="path").duplicated().any(), pattern
+    if len(names) == 32:  # of two plates
+        assert '"{plate}/' in str(error.value)
+
+
+def test_two_files_of_one_field_may_differ_in_the_channel_though_it_was_guessed_elsewhere(tmp_path, capsys):
+    touched(tmp_path, [f"{w}_{drug}_{c}.tif" for w, drug in (("B02", "DMSO"), ("C03", "x")) for c in ("DAPI", "GFP")])
+    assert main(["check", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert 'differ in "DAPI" and "GFP": name that place in --pattern, {plate} or {channel} (now at another' in said
 
 
 @pytest.mark.parametrize(

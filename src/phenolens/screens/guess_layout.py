@@ -3,7 +3,7 @@
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import zip_longest
@@ -23,8 +23,17 @@ from phenolens.screens.image_table import FILE, FILE_COLUMN, INDEX, URL_COLUMN, 
 from phenolens.screens.instrument_index import index_files
 from phenolens.screens.instruments import INSTRUMENTS
 from phenolens.screens.jump import LOAD_DATA, has_wells
+from phenolens.screens.pattern_readings import (
+    FOLDER_OF_WELL,
+    MOST_CHANNELS,
+    NOT_PLATES,
+    fitting,
+    is_of_one_well,
+    question,
+    refuse_unlikely,
+    trimmed,
+)
 
-MOST_CHANNELS = 12  # different texts at one place of the names that may be channels
 MOST_FILES = 5_000  # whose names are compared, evenly over all of them
 LEAST_SHARE = 0.5  # of the images that a pattern must match
 WELL = re.compile(r"(?<![A-Za-z0-9{])[A-P]\d{1,2}(?![A-Za-z0-9])")
@@ -48,25 +57,6 @@ OF_NAMES = (
 LABELS = frozenset("CFLPSTWZ")  # letters before the number of a channel, field, plate, site, time point, plane
 # What names such as P1 may be, where all wells are in one row.
 LIKE_WELLS = {"C": "channel", "F": "site", "P": "plate", "S": "site", "T": "time point", "W": "channel", "Z": "plane"}
-# Folders that are no plates, by what they are.
-NOT_PLATES = {
-    "channel": re.compile(
-        r"dapi|gfp|rfp|yfp|cfp|fitc|tritc|cy[357]|dna|actin|tubulin|hoechst(?:[ _]?\d+)?|blue|green|red|orange|yellow|"
-        r"cyan|magenta|far[ _-]?red|phase|dic|bf|bright[ _-]?field|overlay|composite|merged?",
-        re.IGNORECASE,
-    ),
-    "site": re.compile(r"(?:f|fld|field|site|fov)[ _-]?\d+", re.IGNORECASE),
-    "t": re.compile(r"(?:t|day|time(?:point)?)[ _-]?\d+h?|\d+ ?h(?:ours?)?", re.IGNORECASE),
-}
-# Texts that are no channels, by what they are; {plate} of what keeps images apart.
-NOT_CHANNELS = {
-    "t": re.compile(
-        r"(?:\d{1,3}d)?\d{1,3}h(?:\d{1,2}m)?|\d+ ?(?:hp[ti]|hrs?|hours?|min|sec|days?|d)|d(?:ay)?\d+|t(?:ime)?\d+",
-        re.IGNORECASE,
-    ),
-    "z": re.compile(r"mip|max(?:proj)?|slice\d*|z\d+|stack|plane\d*", re.IGNORECASE),
-    "plate": re.compile(r"pre|post|before|after|(?:donor|rep|replicate|run|plate)[ _-]?\d+|\d{1,3}x", re.IGNORECASE),
-}
 SEPARATORS = re.compile(r"([_\-. ()]+)")
 
 
@@ -167,6 +157,7 @@ def _of_jump(source: Path, config: LayoutConfig, files: Sequence[str]) -> str:
 def _by_names(source: Path, images: Sequence[str], *, plate_wells: int | None) -> Iterator[tuple[str, str]]:
     """Patterns of an instrument, or made from the names, that most images have; the best first."""
     matched, ambiguous = {}, []
+    unlikely: dict[str, str] = {}  # of an instrument, a folder that would be a plate
     for name in INSTRUMENTS:
         found, _ = matching(source, images, pattern=name, plate_wells=plate_wells)
         if len(found) <= LEAST_SHARE * len(images):
@@ -178,9 +169,16 @@ def _by_names(source: Path, images: Sequence[str], *, plate_wells: int | None) -
     doubtful = ""  # why the first of them may have no wells at all
     for name in sorted(matched, key=lambda name: -len(matched[name])):
         doubtful = doubtful or _labels_as_wells(matched[name], pattern=name)
-        if not doubtful:
+        wells = matched[name].groupby("plate")["well"].unique().drop(source.resolve().name, errors="ignore")
+        odd = [plate for plate in wells.index if any(one.fullmatch(plate) for one in NOT_PLATES.values())]
+        if odd:
+            unlikely[name] = odd[0]
+        elif not odd and not doubtful and not (len(wells) and all(map(is_of_one_well, wells.index, wells))):
             yield name, f"names are those of {INSTRUMENTS[name].title}"
     pattern = proposed_pattern(images)
+    if unlikely and "{plate}" not in pattern:
+        name, folder = unlikely.popitem()
+        _refuse_folder(name, folder, pattern, matched[name]["path"].tolist())
     if pattern:
         found, _ = matching(source, images, pattern=pattern)
         if len(found) > LEAST_SHARE * len(images):
@@ -195,6 +193,14 @@ def _by_names(source: Path, images: Sequence[str], *, plate_wells: int | None) -
         yield name, f"names are those of {INSTRUMENTS[name].title}"
 
 
+def _refuse_folder(instrument: str, folder: str, pattern: str, images: Sequence[str]) -> None:
+    """InputError where the only plate of an instrument would be a folder such as raw; the pattern is of the names."""
+    if pattern:
+        first = [f"{{plate}}/{folder}/{pattern}"]
+        refuse_unlikely(f"{{plate}}/{pattern}", {"plate": {folder}}, images, first=first)
+    raise question(f'"{folder}" may be a plate or not', [], images=images, last=instrument)
+
+
 def _labels_as_wells(found: pd.DataFrame, *, pattern: str) -> str:
     """Why wells in one row such as P may be plates, or channels, sites ... where the names have none; empty else."""
     rows, wells = set(found["well"].str[:-2]), sorted(found["well"].unique())
@@ -202,9 +208,11 @@ def _labels_as_wells(found: pd.DataFrame, *, pattern: str) -> str:
     is_known = {"channel": "channel" in found, "site": found["site"].nunique() > 1, "time point": "t" in found}
     if not meant or is_known.get(meant, meant == "plane" and "z" in found):
         return ""
+    is_apart = not found.drop(columns="path").duplicated().any()
     return (
-        f"its wells would be {shortened(wells, 3)}, each perhaps a {meant}; give --pattern "
-        f'"{pattern}" if they are wells, else a --pattern whose {{well}} is elsewhere, or --layout table'
+        f"its wells would be {shortened(wells, 3)}, each perhaps a {meant}; give "
+        + (f'--pattern "{pattern}" if they are wells, else ' if is_apart else "")
+        + "a --pattern whose {well} is elsewhere, or --layout table"
     )
 
 
@@ -217,11 +225,13 @@ def proposed_pattern(images: Sequence[str]) -> str:
     readings = {place: _pattern_of(images, well_place=place) for place in _well_places(wells)}
     if len(readings) > 1:
         well = {place: next(found[place] for found in wells if len(found) > place) for place in readings}
-        named = [f'"{pattern}" (well {well[place]})' for place, pattern in readings.items() if pattern]
+        fits = {place: fitting(pattern, images, least=LEAST_SHARE) for place, pattern in readings.items() if pattern}
+        named = [f'"{pattern}" (well {well[place]})' for place, pattern in fits.items() if pattern]
         raise InputError(
-            f"{images[0]}: more than one part of the name may be the well; give --pattern {' or '.join(named)}"
+            f"{images[0]}: more than one part of the name may be the well; give "
+            + (f"--pattern {' or '.join(named)}" if named else "a --pattern with {well}, or --layout table")
         )
-    return readings.popitem()[1]
+    return trimmed(readings.popitem()[1])
 
 
 def _well_places(wells: Sequence[Sequence[str]]) -> list[int]:
@@ -236,55 +246,60 @@ def _well_places(wells: Sequence[Sequence[str]]) -> list[int]:
 
 def _pattern_of(images: Sequence[str], *, well_place: int) -> str:
     """The pattern of names whose well is the text like A01 at a place of them (0 for the first)."""
-    groups: defaultdict[tuple[int, ...], list[list[list[str]]]] = defaultdict(list)
+    groups: defaultdict[tuple[int, ...], list[tuple[str, list[list[str]]]]] = defaultdict(list)
     for path in images:
         parts = [SEPARATORS.split(part) for part in _marked(path, well_place=well_place)]
-        groups[tuple(len(part) for part in parts)].append(parts)
+        groups[tuple(len(part) for part in parts)].append((path, parts))
     if not groups:
         return ""
-    alike = max(groups.values(), key=len)
+    paths, alike = zip(*max(groups.values(), key=len))
+    names = [path.rsplit("/", 1)[-1] for path in paths]
     bare: dict[str, set[str]] = {}  # what each place holds that is read from texts without a label
     taken = {name for parts in alike[:1] for part in parts for token in part for name, _ in PLACE.findall(token)}
     columns = _with_whole_plates(list(zip(*(parts[-1] for parts in alike))))
     at = _place_of_well(columns)
     plates: Sequence[str] = ()  # the folders whose names are those of plates
+    of_wells = False  # whether the folders below are those of wells
     written = ["".join(_token(column, taken, bare, before_well=place < at) for place, column in enumerate(columns))]
     for depth in range(len(alike[0]) - 2, -1, -1):  # folders, from the file's own
         folders = ["".join(parts[depth]) for parts in alike]
         above = "".join("".join(part) for part in alike[0][:depth])
-        if len(set(folders)) == 1:
+        if of_wells and "plate" not in taken and not any(one.fullmatch(folders[0]) for one in NOT_PLATES.values()):
+            written.append("{plate}")  # the folder above those of wells
+            taken.add("plate")
+            plates = folders
+        elif len(set(folders)) == 1:
             written.append(folders[0])
         elif "{well}" in above or "{row}" in above:
             written.append(_token(folders, taken, bare))
+        elif of_wells := _are_of_wells(folders, names, pattern=written[0]):
+            written.append("*")
+            continue
+        elif "plate" in taken:
+            written.append("*")
         else:
-            plates = () if "plate" in taken else folders
-            written.append("{plate}" if plates else "*")
+            written.append("{plate}")
             taken.add("plate")
-    pattern = "/".join(reversed(written))
-    while "/" in pattern and "{" not in pattern.split("/")[0]:  # the end of a path is enough
-        pattern = pattern.split("/", 1)[1]
+            plates = folders
+        of_wells = False
+    pattern = re.sub(r"\*+", "*", "/".join(reversed(written)))
     places = [name for name, _ in PLACE.findall(pattern)]
-    pattern = re.sub(r"\*+", "*", pattern)
     is_whole = "well" in places or {"row", "column"} <= set(places)
     if not is_whole or len(set(places)) < len(places):
         return ""
-    _refuse_unlikely(pattern, {**bare, "plate": {*plates, *bare.get("plate", ())}}, first=images[0])
+    refuse_unlikely(pattern, {**bare, "plate": {*plates, *bare.get("plate", ())}}, paths)
     return pattern
 
 
-def _refuse_unlikely(pattern: str, held: Mapping[str, set[str]], *, first: str) -> None:
-    """InputError, with both patterns, where the texts that a place holds may be something else, as its names say."""
-    places = [name for name, _ in PLACE.findall(pattern)]
-    for what, unlikely in (("plate", NOT_PLATES), ("channel", NOT_CHANNELS)):
-        for place, expression in unlikely.items():
-            if odd := sorted(filter(expression.fullmatch, held.get(what, ()))):
-                other = pattern.replace(f"{{{what}}}", "*" if place in places else f"{{{place}}}")
-                raise InputError(f'{first}: "{odd[0]}" may be a {what} or not; give --pattern "{other}" or "{pattern}"')
-    is_clear = "channel" in places and not ("channel" in held and all(map(str.isdecimal, held["channel"])))
-    if "site" in held and len(held["site"]) <= MOST_CHANNELS and not is_clear:
-        swapped = {"{site}": "{channel}", "{channel}": "{site}"}
-        other = re.sub(r"\{(?:site|channel)\}", lambda match: swapped[match[0]], pattern)
-        raise InputError(f'{first}: a number may be the channel or the site; give --pattern "{pattern}" or "{other}"')
+def _are_of_wells(folders: Sequence[str], names: Sequence[str], *, pattern: str) -> bool:
+    """Whether each folder is named after the one well of the files in it, whose names have the pattern."""
+    if not all(map(FOLDER_OF_WELL.fullmatch, folders)):
+        return False
+    try:
+        found, others = matching(Path(), names, pattern=pattern)
+    except InputError:
+        return False
+    return not others and all(is_of_one_well(folder, {well}) for folder, well in zip(folders, found["well"]))
 
 
 def _place_of_well(columns: Sequence[Sequence[str]]) -> int:

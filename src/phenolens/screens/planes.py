@@ -80,9 +80,12 @@ def _differing(first: str, again: str, pattern: str) -> str:
     """What two files of one field say about the pattern: the place where their names differ, and what it may be."""
     parts = [re.split(r"[/_\-. ()]+", image_reference(path).file.as_posix()) for path in (first, again)]
     other = next(((one, two) for one, two in zip(*parts) if one != two), None)
-    free = [place for place in ("{plate}", "{site}", "{channel}", "{z}", "{t}") if place not in pattern]
-    if not pattern or other is None or not free:
+    if not pattern or other is None:
         return "make the pattern narrower"
+    is_number = all(any(map(str.isdecimal, text)) for text in other)
+    places = ("{plate}", "{channel}", "{site}", "{z}", "{t}") if is_number else ("{plate}", "{channel}")
+    free = [place for place in places if place not in pattern]
+    free += [f"{place} (now at another place)" for place in places if place in pattern]
     return f'their names differ in "{other[0]}" and "{other[1]}": name that place in --pattern, {" or ".join(free)}'
 
 

@@ -1,0 +1,160 @@
+"""What places in the names of images may be: the questions about them, with patterns that were tried on the names."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from phenolens.core.errors import InputError
+from phenolens.screens.filename_pattern import PLACE, matching
+
+MOST_CHANNELS = 12  # different texts at one place of the names that may be channels
+MOST_ALONE = 3  # folders or texts named each with a pattern of its own
+# Folders that are no plates, by what they are; empty where that is no place of a pattern.
+NOT_PLATES = {
+    "channel": re.compile(
+        r"dapi|gfp|rfp|yfp|cfp|fitc|tritc|cy[357]|dna|actin|tubulin|hoechst(?:[ _]?\d+)?|blue|green|red|orange|yellow|"
+        r"cyan|magenta|far[ _-]?red|phase|dic|bf|bright[ _-]?field|overlay|composite|merged?",
+        re.IGNORECASE,
+    ),
+    "site": re.compile(r"(?:f|fld|field|site|fov)[ _-]?\d+", re.IGNORECASE),
+    "t": re.compile(r"(?:t|day|time(?:point)?)[ _-]?\d+h?|\d+ ?h(?:ours?)?", re.IGNORECASE),
+    "": re.compile(
+        r"raw|images?|tiffs?|mip|(?:max(?:imum)?[ _-]?)?(?:intensity[ _-]?)?proj(?:ection)?s?|best[ _-]?focus|"
+        r"(?:illum(?:ination)?[ _-]?)?corrected|processed|stitched|masks?|backup",
+        re.IGNORECASE,
+    ),
+}
+# Texts that are no channels, by what they are; {plate} of what keeps images apart.
+NOT_CHANNELS = {
+    "t": re.compile(
+        r"(?:\d{1,3}d)?\d{1,3}h(?:\d{1,2}m)?|\d+ ?(?:hp[ti]|hrs?|hours?|min|sec|days?|d)|d(?:ay)?\d+|t(?:ime)?\d+",
+        re.IGNORECASE,
+    ),
+    "z": re.compile(r"mip|max(?:proj)?|slice\d*|z\d+|stack|plane\d*", re.IGNORECASE),
+    "plate": re.compile(r"pre|post|before|after|(?:donor|rep|replicate|run|plate)[ _-]?\d+|\d{1,3}x", re.IGNORECASE),
+}
+NO_SITE = re.compile(r"\d{6,}|0\d{3,}")  # a date, barcode or running number
+HOURS, WEEK = 6, 168  # fields are hardly numbered by multiples of 6, but hours are
+FOLDER_OF_WELL = re.compile(r"(?:well[ _-]?)?([A-P])[ _-]?(\d{1,2})", re.IGNORECASE)
+
+
+def refuse_unlikely(
+    pattern: str, held: Mapping[str, Collection[str]], images: Sequence[str], *, first: Sequence[str] = ()
+) -> None:
+    """InputError, with the patterns that fit, where the texts that a place holds may be something else.
+
+    `held` are the texts of {plate}, {channel} and {site} where no label says what they are; `first` are patterns to
+    give before the others.
+    """
+    asked = partial(question, images=images)
+    for what in ("site", "channel"):
+        numbers = set(filter(str.isdecimal, held.get(what, ())))
+        odd = sorted(filter(NO_SITE.fullmatch, numbers))
+        is_hours = len(numbers) > 1 and all(int(one) % HOURS == 0 and int(one) <= WEEK for one in numbers)
+        if odd or (is_hours and numbers == set(held[what])):
+            texts = ("{t}", "{plate}", "{site}", "{channel}", "*")
+            others = [pattern.replace(f"{{{what}}}", text) for text in texts]
+            text = odd[0] if odd else min(numbers, key=int)
+            raise asked(f'"{text}" may be a {what} or not', [one for one in others if _is_clear(one)])
+    for what, unlikely in (("plate", NOT_PLATES), ("channel", NOT_CHANNELS)):
+        for place, expression in unlikely.items():
+            if odd := sorted(filter(expression.fullmatch, held.get(what, ()))):
+                others = [pattern.replace(f"{{{what}}}", text) for text in _written(place, held[what], pattern)]
+                if f"{{{place}}}" in pattern:  # else of one text, as C01 of each channel's folder
+                    bare = pattern.replace(f"{{{place}}}", "*")
+                    others += [bare.replace(f"{{{what}}}", text) for text in _written(place, held[what], bare)]
+                alone = [pattern.replace(f"{{{what}}}", text) for text in sorted(held[what])[:MOST_ALONE]]
+                raise asked(f'"{odd[0]}" may be a {what} or not', [*first, *others], alone=alone, last=pattern)
+    is_clear = "{channel}" in pattern and not ("channel" in held and all(map(str.isdecimal, held["channel"])))
+    if "site" in held and len(held["site"]) <= MOST_CHANNELS and not is_clear:
+        swapped = {"{site}": "{channel}", "{channel}": "{site}"}
+        other = re.sub(r"\{(?:site|channel)\}", lambda match: swapped[match[0]], pattern)
+        raise asked("a number may be the channel or the site", [pattern, other])
+
+
+def question(
+    why: str, patterns: Sequence[str], *, images: Sequence[str], alone: Sequence[str] = (), last: str = ""
+) -> InputError:
+    """What is unclear, and the patterns, of those given, that fit the names; `alone` where no other pattern does.
+
+    Those read part of the images. `last` is the pattern that would be taken if nothing were unclear.
+    """
+    fits = [fitting(pattern, images) for pattern in patterns]
+    if not any(fits):
+        fits = [fitting(pattern, images, least=0) for pattern in alone]
+    plain = fitting(last, images) if last else ""
+    quoted = [f'"{one}"' for one in dict.fromkeys([*fits, plain]) if one]
+    advice = [f"--pattern {' or '.join(quoted)}"] if quoted else []
+    if not any(fits):
+        advice = [f"{one} if it is one" for one in advice]
+        advice.append("a --pattern such as {plate}/{well}_s{site}_w{channel}.tif, or --layout table")
+    return InputError(f"{images[0]}: {why}; give {', else '.join(advice)}")
+
+
+def fitting(pattern: str, images: Sequence[str], *, least: float = 1) -> str:
+    """The pattern, if need be with a place for one of its *, by which no two images are one; empty where none is.
+
+    It matches `least` of the images, a share; of 0 it matches some, and has the folders that are not places.
+    """
+    for one in (pattern, *_with_a_place(pattern)):
+        short = trimmed(one) if least else one.lstrip("*/")
+        try:
+            found, _ = matching(Path(), images, pattern=short)
+        except InputError:
+            continue
+        if len(found) and len(found) >= least * len(images) and not found.drop(columns="path").duplicated().any():
+            return short
+    return ""
+
+
+def _with_a_place(pattern: str) -> Iterator[str]:
+    """The pattern with {plate} for a folder *, with {channel} or {site} for a * in the name."""
+    *folders, name = pattern.split("/")
+    for at, folder in enumerate(folders):
+        if folder == "*" and "{plate}" not in pattern:
+            yield "/".join([*folders[:at], "{plate}", *folders[at + 1 :], name])
+    if "*" in folders and "{plate}" in name:
+        for text in ("*", "{channel}"):
+            if text not in name:
+                at = folders.index("*")
+                yield "/".join([*folders[:at], "{plate}", *folders[at + 1 :], name.replace("{plate}", text)])
+    for place in ("{channel}", "{site}"):
+        for match in re.finditer(r"\*", name):
+            if place not in pattern:
+                yield "/".join([*folders, name[: match.start()] + place + name[match.end() :]])
+
+
+def trimmed(pattern: str) -> str:
+    """The pattern without its first folders that are no places; the end of a path is enough."""
+    while "/" in pattern and "{" not in pattern.split("/")[0]:
+        pattern = pattern.split("/", 1)[1]
+    return pattern
+
+
+def _is_clear(pattern: str) -> bool:
+    names = PLACE.findall(pattern)
+    return len(names) == len(set(names))
+
+
+def _written(place: str, texts: Collection[str], pattern: str) -> list[str]:
+    """What may stand for the texts at one place of the names if they are a `place`: h{t} for h24 and h48."""
+    if not place or f"{{{place}}}" in pattern:
+        return ["*"] if place else []
+    if place in ("plate", "channel"):
+        return [f"{{{place}}}"]
+    parts = [re.split(r"(\d+)", text) for text in texts]
+    if len({len(part) for part in parts}) > 1:
+        return []
+    columns = [set(column) for column in zip(*parts)]
+    varying = [at for at, column in enumerate(columns) if len(column) > 1] or [1]
+    written = ["*" if len(column) > 1 else min(column) for column in columns]
+    return [
+        "".join([*written[:at], f"{{{place}}}", *written[at + 1 :]]) for at in varying if at % 2 and at < len(parts[0])
+    ]
+
+
+def is_of_one_well(folder: str, wells: Collection[str]) -> bool:
+    """Whether a folder with images of these wells is named after the only one."""
+    match = FOLDER_OF_WELL.fullmatch(folder)
+    return match is not None and {f"{match[1].upper()}{int(match[2]):02d}"} == set(wells)
