@@ -309,6 +309,7 @@ def test_the_folder_of_a_well_is_not_its_plate(tmp_path, names, pattern):
         ["{w}_20240101_{d}.tif", "{w}_20240102_{d}.tif"],
         ["{w}_s1_20240101_{d}.tif", "{w}_s1_20240102_{d}.tif"],
         ["{w}_0012_{d}.tif", "{w}_0013_{d}.tif"],
+        ["{w}_2024-01-01_{d}.tif", "{w}_2024-01-02_{d}.tif"],
         ["P1/{r:03d}{k:03d}-1-{d}.tif", "P1/{r:03d}{k:03d}-2-{d}.tif"],
         ["P1/row{r}_col{k}_field1_{d}.tif", "P1/row{r}_col{k}_field2_{d}.tif"],
         ["P1/U{r:02d}--J00--E00--C00.tif", "P1/U{r:02d}--J00--E00--C01.tif"],

@@ -52,7 +52,8 @@ def refuse_unlikely(
         numbers = set(filter(str.isdecimal, held.get(what, ())))
         odd = sorted(filter(NO_SITE.fullmatch, numbers))
         is_hours = len(numbers) > 1 and all(int(one) % HOURS == 0 and int(one) <= WEEK for one in numbers)
-        if odd or (is_hours and numbers == set(held[what])):
+        is_day = bool(numbers) and re.search(rf"(?<!\d)20\d\d([-_.])\d\d\1\{{{what}\}}", pattern)
+        if odd or is_day or (is_hours and numbers == set(held[what])):
             texts = ("{t}", "{plate}", "{site}", "{channel}", "*")
             others = [pattern.replace(f"{{{what}}}", text) for text in texts]
             text = odd[0] if odd else min(numbers, key=int)
