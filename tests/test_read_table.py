@@ -116,6 +116,20 @@ def test_rows_without_a_plate_are_refused_beside_others_and_read_where_none_has_
     assert sorted(given.X[:, 0]) == sorted(table[FEATURES[0]])
 
 
+def test_wells_of_one_name_are_not_merged_where_no_plate_is_named(tmp_path):
+    path = written(wells().drop(columns="barcode"), tmp_path / "t.csv")
+    columns = replace(NAMED, plate=None)
+    line = refusal(path, columns)
+    assert "20 of 20 wells have several rows (A02 has 4)" in line
+    assert "--plate" in line
+    assert "--rows cells" in line
+    one = wells().query("barcode == 'w1a'")
+    path = written(cells_of(one).drop(columns="barcode"), tmp_path / "cells.csv")
+    assert "--plate" in refusal(path, columns)
+    given = profiles_of(ForeignTable(path, columns).parts(), TableConfig(rows="cells"), Recipe())
+    assert given.whitened.n_obs == len(one)
+
+
 @pytest.mark.parametrize("column", ["barcode", "position", "week"])
 def test_a_cell_without_plate_well_or_batch_is_refused_in_every_part(tmp_path, column):
     table = wells()

@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 
 from phenolens.core.bounds import Bounded, Count
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.provenance import provenance
+from phenolens.profiles.columns import ALL_PLATES
 from phenolens.profiles.feature_selection import Rule, dominant, excluded_features, scaled_by_one_control
 from phenolens.profiles.profiles import metadata, named_summaries, treatment_profiles, well_profiles
 from phenolens.profiles.validate import feature_matrix, repeated_rows, without_non_finite
@@ -111,7 +113,8 @@ def profiles_of(parts: Iterable[AnnData], config: TableConfig, recipe: Recipe) -
 def kind_of_rows(parts: Iterator[AnnData], asked: str) -> tuple[Rows, Iterator[AnnData]]:
     """What a row is, and all parts again: cells where most wells of the first part have several rows, else wells.
 
-    Rows are treatments where there is no well column and every treatment is in one row.
+    Rows are treatments where there is no well column and every treatment is in one row. InputError where wells have
+    several rows and no plate is named: they may be wells of several plates.
     """
     first = next(parts, None)
     if first is None:
@@ -122,6 +125,13 @@ def kind_of_rows(parts: Iterator[AnnData], asked: str) -> tuple[Rows, Iterator[A
     obs = metadata(first, ("plate", "well", "treatment", "role"), what="table")
     counts = obs.groupby(["plate", "well"]).size()
     if counts.median() > 1:
+        if (obs["plate"] == ALL_PLATES).all():
+            (_, well), n_rows = counts.idxmax(), int(counts.max())
+            raise InputError(
+                f"table: {int((counts > 1).sum()):,} of {counted(len(counts), 'well')} have several rows ({well} has "
+                f"{n_rows:,}) and no plate is named; name its column with --plate, or, of cells of one plate, "
+                "say --rows cells"
+            )
         return "cells", again
     if (obs["well"] != obs.index).any():
         return "wells", again
