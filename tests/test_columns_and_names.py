@@ -316,6 +316,19 @@ def test_mechanisms_that_are_not_known_are_counted(images):
     assert_named(" ".join(screen.notes), "moa", '"unknown" (2)', '"?" (2)')
 
 
+def test_a_plate_map_without_any_concentration_or_compound_says_what_to_do(images):
+    edit_csv(write_plate_map(images) / "plate_map.csv", lambda t: t.assign(concentration=["", "", ""]))
+    assert_named(refusal(images), "plate_map.csv", "no treated well has a concentration", "delete the column", "0")
+    edit_csv(images / "plate_map.csv", lambda t: t.assign(Compound=["", "", ""]))
+    assert_named(refusal(images), "plate_map.csv", "fill in the column compound")
+
+
+def test_controls_that_only_leaves_out_are_said(images):
+    edit_csv(write_plate_map(images) / "plate_map.csv", lambda t: t.assign(time=["", "24h", "24h"]))
+    text = refusal(images, config=replace(PATTERN, only=("time=24h",)))
+    assert_named(text, "--only time=24h", "2 control wells", "plate_map.csv")
+
+
 def test_an_empty_compound_of_a_control_is_to_be_filled_in(images):
     edit_csv(
         write_plate_map(images) / "plate_map.csv",
@@ -534,6 +547,14 @@ def test_concentrations_of_a_table_to_score_are_read_or_refused(tmp_path):
     with pytest.raises(InputError) as error:
         notes_of(table.rename(columns={"uM": "dose"}), tmp_path, Columns(compound="drug"))
     assert_named(str(error.value), "dose", "--concentration")
+
+
+@pytest.mark.parametrize("name", ["uM", "molarity", "ug_per_ml", "volume_nl", "Transfer Volume"])
+def test_a_dose_column_that_is_called_by_its_unit_is_no_feature(tmp_path, name):
+    table = wells().drop(columns="drug_dose").rename(columns={"uM": name})
+    with pytest.raises(InputError, match="may hold concentrations") as error:
+        notes_of(table, tmp_path, Columns(compound="drug"))
+    assert_named(str(error.value), name, "--concentration", "--metadata")
 
 
 def test_a_plate_map_without_a_well_names_the_flag(tmp_path):

@@ -89,6 +89,13 @@ def test_other_names_are_not_reported(pair):
         "TBD",
         "NaN",
         "unclassified",
+        "0",
+        "novel",
+        "no target",
+        "uncharacterized",
+        "Various",
+        "misc",
+        "multiple",
     ],
 )
 def test_a_mechanism_that_is_not_known_is_empty(written):
@@ -97,7 +104,16 @@ def test_a_mechanism_that_is_not_known_is_empty(written):
 
 
 @pytest.mark.parametrize(
-    "written", ["unknown kinase inhibitor", "other kinases", "NAD synthesis", "nonexistent", "5-HT"]
+    "written",
+    [
+        "multiple kinase inhibitor",
+        "10",
+        "unknown kinase inhibitor",
+        "other kinases",
+        "NAD synthesis",
+        "nonexistent",
+        "5-HT",
+    ],
 )
 def test_other_mechanisms_are_known(written):
     assert known_mechanism(written) == written
@@ -203,6 +219,22 @@ def test_what_is_no_concentration_in_a_molar_unit_is_refused(table, names):
     with pytest.raises(InputError) as refused:
         micromolar(pd.DataFrame(table), next(iter(table)), source="m.csv")
     assert all(name in str(refused.value) for name in names)
+
+
+OTHER_UNITS = "ug_per_ml mg_per_ml ug/mL conc_ugml ng_ml g_per_L ppm volume_nl Dose_(Gy) conc_vv MOI Transfer_Volume"
+
+
+@pytest.mark.parametrize("column", OTHER_UNITS.split())
+def test_a_column_whose_name_is_another_unit_is_not_micromolar(column):
+    with pytest.raises(InputError, match="not molar"):
+        micromolar(pd.DataFrame({column: ["1"]}), column, source="m.csv")
+
+
+@pytest.mark.parametrize(
+    "column", ["uM", "amount_nM", "mmoles_per_liter", "umol/L", "level", "concentration", "signal"]
+)
+def test_a_column_without_another_unit_is_read(column):
+    micromolar(pd.DataFrame({column: ["1"]}), column, source="m.csv")
 
 
 def test_doses_within_a_per_cent_are_reported_or_joined():

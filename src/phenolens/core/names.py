@@ -16,10 +16,13 @@ import pandas as pd
 
 # How programs write a missing value, in lower case; pandas reads most of them so in CSV.
 EMPTY_WORDS = frozenset({"", "nan", "-nan", "none", "null", "na", "n/a", "<na>", "#na", "#n/a", "nat"})
-# How people write that a mechanism is not known, besides texts without a letter or digit: `-`, `?`.
+# How people write that a mechanism is not known, besides texts without a letter or digit: `-`, `?`; 0 is what a
+# spreadsheet's look-up makes of an empty cell.
 UNKNOWN = re.compile(
     r"(?:(?:moa|mechanism)[ _]?)?(?:is )?(?:unknown|unclear|uncertain|others?|to be determined|"
-    r"(?:not[ _]|un)(?:known|annotated|available|determined|applicable|assigned|classified|defined|specified)|"
+    r"novel|various|misc(?:ellaneous)?\.?|multiple|no (?:known )?target|0|"
+    r"(?:not[ _]|un)(?:known|annotated|available|determined|applicable|assigned|classified|defined|specified|"
+    r"characteri[sz]ed)|"
     r"undetermined|tb[ad]|n[./]? ?[ad]\.?)(?:[ _](?:moa|mechanism)(?: of action)?)?",
     re.IGNORECASE,
 )
@@ -61,8 +64,8 @@ def emptied(values: pd.Series, rule: Callable[[object], str] = clean_name) -> Co
     """How many rows hold which text that is empty by the rule (of EMPTY_WORDS); blank cells are not counted."""
     counts: Counter[str] = Counter()
     for held, n in values.value_counts().items():
-        if n and isinstance(held, str) and held.strip() and not rule(held):
-            counts[held.strip()] += int(n)
+        if n and str(held).strip() and not rule(held):
+            counts[str(held).strip()] += int(n)
     return counts
 
 

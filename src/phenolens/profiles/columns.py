@@ -22,6 +22,7 @@ from phenolens.screens.doses import (
     SameDoses,
     is_dose_column,
     is_logarithm,
+    is_unit,
     is_unit_column,
     micromolar,
     resembles_dose,
@@ -112,7 +113,7 @@ def _dose_column(names: Sequence[str], columns: Columns, *, source: Path) -> str
         return doses[0]
     unclear = doses or [name for name in of_metadata if resembles_dose(name)]
     if not columns.features:
-        unclear += [name for name in free if name not in of_metadata and is_dose_column(name)]
+        unclear += [name for name in free if name not in of_metadata and (is_dose_column(name) or is_unit(name))]
     if unclear:
         if is_logarithm(unclear[0]):
             raise InputError(

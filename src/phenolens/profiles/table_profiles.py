@@ -126,7 +126,7 @@ def kind_of_rows(parts: Iterator[AnnData], asked: str) -> tuple[Rows, Iterator[A
     counts = obs.groupby(["plate", "well"]).size()
     if counts.median() > 1:
         if (obs["plate"] == ALL_PLATES).all():
-            (_, well), n_rows = counts.idxmax(), int(counts.max())
+            well, n_rows = counts.index[int(counts.to_numpy().argmax())][1], int(counts.max())
             raise InputError(
                 f"table: {int((counts > 1).sum()):,} of {counted(len(counts), 'well')} have several rows ({well} has "
                 f"{n_rows:,}) and no plate is named; name its column with --plate, or, of cells of one plate, "

@@ -20,6 +20,11 @@ DOSE_COLUMN = re.compile(rf"{DOSE}(?:_(?:in_)?(?P<unit>.+))?")
 UNIT_COLUMN = re.compile(rf"(?:{DOSE}_)?units?")
 LIKE_A_DOSE = re.compile(r"(?:^|_)(?:conc(?:n|s|entr\w*)?|kon[cz]\w*|dos(?:e|es|is|age|ages|ing)|molar\w*)(?:_|\d|$)")
 WITH_A_UNIT = re.compile(r"(?:^|_)(?:[pnum]m|[pnum]?mol/l)$")
+VOLUME = r"(?:transfer(?:red)?_)?vol(?:ume)?s?_(?:in_)?[pnum]l|transfer(?:red)?_vol(?:ume)?s?"
+NOT_MOLAR = re.compile(
+    rf"(?:^|_)(?P<unit>(?:iu|[pnum]?g|u)(?:/|_per_|_|per)?[pnumd]?l|[pnum]?g(?:(?:/|_per_|_)k?g)?|[pnum]l|{VOLUME}|"
+    r"%|percent|pct|pp[mbt]|[cm]?gy|grays?|moi|vv|wv|ww|[vw]/[vw])$"
+)
 OF_LOGARITHMS = re.compile(r"(?:^|_)(?:(?:log(?:10|2)?|ln)(?:_|$)|(?:log(?:10|2)?|ln|p)_?(?:conc|dos|molar|[iegx]c50))")
 OF_LOGARITHMS_OF_DOSES = re.compile(r"(?:^|_)(?:log(?:10|2)?|ln|p)_?(?:conc|dos|molar)")
 OF_LENGTHS = re.compile(
@@ -59,6 +64,13 @@ def is_unit_column(column: str) -> bool:
     return UNIT_COLUMN.fullmatch(plain_name(column)) is not None
 
 
+def is_unit(column: str) -> bool:
+    """Whether a column's whole name is a unit or `molarity`, or says that it holds transferred volumes, so of doses."""
+    plain = plain_name(column)
+    match = NOT_MOLAR.fullmatch(plain)
+    return len(plain) > 1 and (bool(match) or micromolar_per(plain) is not None or plain in ("molar", "molarity"))
+
+
 def is_logarithm(column: str) -> bool:
     """Whether a column's name says that it holds logarithms of concentrations."""
     return OF_LOGARITHMS.search(plain_name(column)) is not None
@@ -96,7 +108,9 @@ def micromolar(table: pd.DataFrame, column: str, *, source: str, places: np.ndar
     of_name = micromolar_per(ends)
     if not match and of_name is None:  # a column that a flag names, such as amount_nM
         of_name = micromolar_per(plain.rpartition("_")[2]) if re.search(r"_[pnum]m$", plain) else None
-    if match and of_name is None and re.search(r"(?:[mnu]?[gl]/|%|percent|pct|_per_|^[mnu]?g$|mg|ml)", ends):
+    other = None if of_name is not None else NOT_MOLAR.search(plain)
+    if other or (match and of_name is None and re.search(r"[mnu]?[gl]/|%|percent|pct|_per_|mg|ml", ends)):
+        ends = ends if match else other["unit"] if other else plain
         raise InputError(
             f'{source}: column "{column}" is in {ends}, which is not molar; convert it to micromolar, or rename the '
             "column to concentration to use its numbers as they are"
@@ -130,6 +144,15 @@ def micromolar(table: pd.DataFrame, column: str, *, source: str, places: np.ndar
         expected = "a unit behind the number, as other rows have"
         refuse_rows(factor.isna() & is_used, written, expected=expected, source=source, places=places)
     return (amount * factor.fillna(1.0)).map(lambda number: float(f"{number:.6g}"))  # as treatments are named
+
+
+def refuse_no_doses(concentration_um: pd.Series, *, source: str) -> None:
+    """InputError where every one of these concentrations, of treated wells, is missing."""
+    if len(concentration_um) and concentration_um.isna().all():
+        raise InputError(
+            f"{source}: no treated well has a concentration: where treatments have none (a gene screen), delete the "
+            "column of the concentration, or write 0; else fill it in"
+        )
 
 
 def _text(value: object) -> str:

@@ -30,6 +30,7 @@ from phenolens.screens.doses import (
     is_unit_column,
     micromolar,
     plain_name,
+    refuse_no_doses,
     resembles_dose,
 )
 from phenolens.screens.image_files import missing_line
@@ -348,6 +349,9 @@ def with_plate_map(
         raise InputError(f"{source}: the table of images gives the {both[0]} too; leave it out of one of them")
     keys = ["plate", "well"] if "plate" in plate_map else ["well"]
     used = plate_map[plate_map["compound"].notna()]
+    if used.empty:
+        n_rows = counted(len(plate_map), "row")
+        raise InputError(f"{source}: no well has a compound ({n_rows}); fill in the column compound (of controls DMSO)")
     if "plate" in keys and set(fields["plate"]).isdisjoint(used["plate"]):
         theirs, ours = (shortened(sorted(table["plate"].dropna().unique())) for table in (used, fields))
         raise InputError(
@@ -406,6 +410,7 @@ def with_defaults(fields: pd.DataFrame, *, controls: Collection[str], source: st
         fields["concentration_um"] = 0.0
     empty = fields["concentration_um"].isna() & (fields["role"] == "control")
     fields["concentration_um"] = fields["concentration_um"].mask(empty, 0.0)
+    refuse_no_doses(fields.loc[fields["role"] == "treated", "concentration_um"], source=source)
     fields["moa"] = fields["moa"].astype(object).where(fields["role"] != "control", None)
     if not is_control.any() and not (fields["role"] != "treated").any():
         raise InputError(

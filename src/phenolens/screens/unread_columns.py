@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.names import clean_name, clean_names, nearest, shortened
 from phenolens.screens.doses import plain_name
@@ -42,7 +43,7 @@ def refuse_unread(columns: Iterable[str], resembles: Callable[[str], bool], *, m
 def chosen_wells(fields: pd.DataFrame, only: Sequence[str], *, source: str) -> tuple[pd.Series, set[str]]:
     """Which fields have, in each column that `only` names, one of its values (`time=24h`); and those columns.
 
-    InputError for a column or value that there is not.
+    InputError for a column or value that there is not, and where no control well is left.
     """
     columns = {str(name).removeprefix(UNREAD).rpartition(": ")[2]: str(name) for name in fields}
     wanted: dict[str, set[str]] = {}
@@ -60,6 +61,13 @@ def chosen_wells(fields: pd.DataFrame, only: Sequence[str], *, source: str) -> t
         is_chosen &= clean_names(fields[column]).isin(values)
     if not is_chosen.any():
         raise InputError(f"--only {' '.join(only)}: no well of {source} has all of them; name fewer")
+    is_control = fields["role"] == "control"
+    if is_control.any() and not (is_control & is_chosen).any():
+        n_wells = len(fields[is_control].drop_duplicates(["plate", "well"]))
+        raise InputError(
+            f"--only {' '.join(only)}: leaves out all of the {counted(n_wells, 'control well')} of {source}; fill in "
+            "the columns that it names for the controls too, or leave it out"
+        )
     return is_chosen, set(wanted)
 
 
