@@ -277,7 +277,7 @@ def test_whole_numbers_repeat_as_others_do(tmp_path):
 def test_the_same_columns_are_features_in_anndata_as_in_other_files(tmp_path):
     table = wells().assign(Image_Count=3.5, Metadata_Site=1.0, Cells_Odd=2.0)
     table_of(table, features=[*FEATURES, "Image_Count", "Metadata_Site", "Cells_Odd"]).write_h5ad(tmp_path / "t.h5ad")
-    columns = Columns(compound="drug", plate="barcode", metadata=("Cells_Odd", "position", "drug_dose"))
+    columns = Columns(compound="drug", plate="barcode", metadata=("Cells_Odd", "position", "drug_dose", "uM"))
     assert list(read(tmp_path / "t.h5ad", columns).var_names) == FEATURES
 
 
