@@ -101,7 +101,7 @@ def test_one_control_well_is_refused_before_any_crop_is_cut(tmp_path, capsys):
     assert command("check", tmp_path / "screen", *FLAGS) == 0
     assert "--control" in capsys.readouterr().out
     assert command("run", tmp_path / "st", "--source", tmp_path / "screen", *FLAGS, *SMALL, "--model", "pca") == 2
-    assert "1 control wells" in capsys.readouterr().err
+    assert "1 control well;" in capsys.readouterr().err
     assert not (tmp_path / "st").exists()
 
 

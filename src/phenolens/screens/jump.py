@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
 from phenolens.core.names import clean_names, shortened
@@ -88,7 +89,7 @@ def read_jump(source: Path, *, config: LayoutConfig, skip_missing: bool = False)
             *repeats,
             *shared,
             *of_folders,
-            *([f"{n_unknown:,} wells have a JCP2022 number that no table explains"] if n_unknown else []),
+            *([f"{counted(n_unknown, 'well')} with a JCP2022 number that no table explains"] if n_unknown else []),
         ],
     )
     refuse_repeated_images(screen)
