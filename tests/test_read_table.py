@@ -311,6 +311,14 @@ def test_a_feature_with_a_name_of_metadata_is_reported(tmp_path, kind):
     assert parts[0].n_vars == 8
 
 
+@pytest.mark.parametrize("kind", ["bool", "boolean"])
+def test_booleans_are_no_features_and_are_named(tmp_path, kind):
+    wells().assign(edge=pd.Series([0, 1] * 34).astype(kind)).to_parquet(tmp_path / "t.parquet")
+    parts, notes = parts_and_notes(tmp_path / "t.parquet")
+    assert list(parts[0].var_names) == FEATURES
+    assert "not read: edge" in notes
+
+
 def test_a_column_that_stands_twice_is_refused(tmp_path):
     header, rows = written(wells(), tmp_path / "t.csv").read_text().split("\n", 1)
     (tmp_path / "t.csv").write_text(header.replace("Cells_Perimeter", "Cells_Area") + "\n" + rows)

@@ -98,7 +98,9 @@ def _split(raw: pd.DataFrame, columns: Columns, *, source: Path, places: np.ndar
     _refuse_repeated(names, "column", source=source)
     raw = raw.set_axis(names, axis=1)
     of_columns(names, columns, source=source)
-    features = feature_columns(names, columns, source=source)
+    booleans = [] if columns.features else [name for name in names if pd.api.types.is_bool_dtype(raw[name].dtype)]
+    others = [name for name in names if name not in booleans]
+    features = feature_columns(others, columns, source=source, also=booleans)
     chosen = raw[features]
     plain = [_numbers(chosen[name]) for name in features]
     numeric = all(values.dtype.kind in "fiub" for values in plain)
