@@ -165,7 +165,7 @@ def test_a_plate_map_with_plates_holds_for_each_plate_alone(images):
         (lambda t: t.assign(Metadata_Well="B02"), "the columns well and Metadata_Well both give the well"),
         (lambda t: t.assign(compound="x"), "no control well: no compound is DMSO"),
         (lambda t: t.assign(concentration_um="much"), 'row 2: concentration_um is "much", expected micromolar'),
-        (lambda t: t.assign(concentration_um=[None] * len(t)), "the concentration is not a number of at least 0"),
+        (lambda t: t.assign(concentration_um=[None] * len(t)), "no treated well has a concentration"),
         (lambda t: t.assign(role="blank"), "the role is not one of treated, control, other"),
         (
             lambda t: t.assign(file_DNA=[None, *t["file_DNA"][1:]]),

@@ -102,7 +102,7 @@ def test_a_nucleus_cut_by_the_border_says_so(rng):
 def test_values_that_are_not_finite_are_refused(rng):
     picture = field(rng, []).astype(float)
     picture[3, 4] = np.nan
-    with pytest.raises(InputError, match="the DNA channel has 1 pixels that are not finite"):
+    with pytest.raises(InputError, match="the DNA channel has 1 pixel without a finite value"):
         find_nuclei(picture)
 
 

@@ -597,7 +597,7 @@ def test_other_flags_that_decide_what_is_computed_are_refused_in_one_line(tiny_s
     }.items():
         line = refused_by(train, folder, *flags, *given, verb="train")
         assert f"trained with other settings ({changed_to}" in line
-        assert line.endswith("give another --name, or delete that folder to train it again")
+        assert line.endswith("delete that folder to train it again, or give `phenolens train` another --name")
 
 
 def test_a_stop_after_the_last_step_is_a_stop_too(tiny_study, train, monkeypatch):

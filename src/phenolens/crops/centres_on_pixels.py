@@ -99,7 +99,7 @@ class CentresHeld:
         if len(own) >= LEAST_CELLS:
             better = {name: _z(_off_centre(at[name]) - _off_centre(own)) for name in at if name != GIVEN}
             misread = max(better, key=lambda name: better[name].max())
-            if better[misread].max() >= LEAST_Z:
+            if better[misread].max() >= max(LEAST_Z, np.abs(z).max()):  # else they fit as they are
                 most = int(better[misread].argmax())
                 there = np.nanmean(at[misread][:, most])
                 problem = f"{misread}, it seems: {self._compared(own, most)}, then {there:.0%}"
