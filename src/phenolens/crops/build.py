@@ -94,17 +94,18 @@ def build_store(
     refuse_other_folder(folder)
     by_plate = {part_name(str(plate)): rows for plate, rows in source.cells.groupby("plate", sort=False)}
     due: list[PlateJob] = []
-    renamed: list[PlateJob] = []  # kept, but for the mechanisms in their tables
+    renamed: list[tuple[PlateJob, dict[str, Any]]] = []  # kept, but for the mechanisms in their tables
     for plate, rows in by_plate.items():
         states, newest_ns = states_and_newest(read.files(rows))
         at_border = int(n_at_border.get(plate, 0))
         fields = fields_sha256(rows.drop(columns="moa"), screen.folder)
         fingerprint = _fingerprint(fields, states, at_border, screen.channels, config)
         job = PlateJob(folder, plate, rows, read, screen.channels, config, fingerprint, at_border)
-        if not _is_kept(job, newest_ns=newest_ns):
+        kept = _kept(job, newest_ns=newest_ns)
+        if kept is None:
             due.append(job)
-        elif (read_parquet_about(job.table_path) or {}).get("mechanisms") != _mechanisms_sha256(rows):
-            renamed.append(job)
+        elif kept["mechanisms"] != _mechanisms_sha256(rows):
+            renamed.append((job, kept))
     unused = _unused_folders(folder, config, origin)
     leftovers = _leftovers(folder, keep=set(by_plate), unused=unused)
     if due or renamed or leftovers:
@@ -121,9 +122,8 @@ def build_store(
         with closing(written):
             for _ in track(written, "Plates cropped", total=len(due)):
                 pass
-    for job in renamed:
-        table = pd.read_parquet(job.table_path).assign(moa=job.cells["moa"].to_numpy())
-        _write_table(job, table, read_parquet_about(job.table_path) or {})
+    for job, kept in renamed:
+        _write_table(job, pd.read_parquet(job.table_path).assign(moa=job.cells["moa"].to_numpy()), kept)
     without = _only_noise(folder, list(by_plate), config)
     left_out = screen.leaving_out({"treatments with only noise crops": without}).left_out
     about = _about(folder, source, list(by_plate), left_out=left_out, config=config, origin=origin)
@@ -164,18 +164,19 @@ def _fingerprint(
     return sha256(settings, fields, ",".join(states))
 
 
-def _is_kept(job: PlateJob, *, newest_ns: int) -> bool:
+def _kept(job: PlateJob, *, newest_ns: int) -> dict[str, Any] | None:
+    """What the plate's table says of itself, where its crops are kept; None where they are to be made."""
     crops, table = job.folder / f"{job.plate}.npy", job.table_path
     quality = job.folder / QUALITY_FOLDER / f"{job.plate}.parquet"
     if not table.is_file() or not quality.is_file() or not whole_npy(crops, job.shape):
-        return False
+        return None
     try:
         written = read_parquet_about(table)
     except (OSError, pa.ArrowException):
-        return False
-    return (
-        written is not None and written.get("fingerprint") == job.fingerprint and newest_ns <= crops.stat().st_mtime_ns
-    )
+        return None
+    if written is None or written.get("fingerprint") != job.fingerprint or newest_ns > crops.stat().st_mtime_ns:
+        return None
+    return written
 
 
 def _unused_folders(folder: Path, config: CropConfig, origin: Mapping[str, Any]) -> list[Path]:

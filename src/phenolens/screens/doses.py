@@ -260,8 +260,7 @@ class SameDoses:
             (compound, dose), kept = next(iter(self.changed.items()))
             notes.add(
                 f"{counted(len(self.changed), 'dose')} joined with another of the same compound (--same-dose-within "
-                f"{self.within:g}); "
-                f"the first: {compound} {dose:g} as {kept:g} µM"
+                f"{self.within:g}); the first: {compound} {dose:g} as {kept:g} µM"
             )
         highest = [max(doses) for doses in self.doses.values() if max(doses, default=0) > 0]
         if highest and np.median(highest) < LEAST_HIGHEST:
@@ -274,9 +273,8 @@ class SameDoses:
             compound, dose = too_high[0]
             notes.add(
                 f"{counted(len(too_high), 'dose')} above {MOST:,.0f} µM; the first: {compound} {dose:g} µM; are they "
-                "in "
-                "this unit, and not of a stock? Name the column conc_uM or conc_nM (plate maps with mmoles_per_liter "
-                "may hold micromolar), or give a column unit"
+                "in this unit, and not of a stock? Name the column conc_uM or conc_nM (plate maps with "
+                "mmoles_per_liter may hold micromolar), or give a column unit"
             )
         near = list(self._near())
         if near:

@@ -173,7 +173,7 @@ def _by_names(source: Path, images: Sequence[str], *, plate_wells: int | None) -
         odd = [plate for plate in wells.index if any(one.fullmatch(plate) for one in NOT_PLATES.values())]
         if odd:
             unlikely[name] = odd[0]
-        elif not odd and not doubtful and not (len(wells) and all(map(is_of_one_well, wells.index, wells))):
+        elif not doubtful and not (len(wells) and all(map(is_of_one_well, wells.index, wells))):
             yield name, f"names are those of {INSTRUMENTS[name].title}"
     pattern = proposed_pattern(images)
     if unlikely and "{plate}" not in pattern:

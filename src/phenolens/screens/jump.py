@@ -183,9 +183,7 @@ def _perturbations(found: dict[str, Path], config: LayoutConfig) -> pd.DataFrame
     for name in (name for name in PERTURBATIONS if name in found):
         raw = read_as_text(found[name], columns=(JCP,))
         moa = config.mechanism_column if config.mechanism_column in raw else GENE if GENE in raw else None
-        raw = _once(
-            raw, JCP, [name for name in {moa: 0, GENE: 0, KIND: 0} if name is not None], source=found[name].name
-        )
+        raw = _once(raw, JCP, list(filter(None, dict.fromkeys((moa, GENE, KIND)))), source=found[name].name)
         kinds = raw.get(KIND, pd.Series("", index=raw.index)).fillna("")
         if GENE in raw:
             kinds = kinds.where(~raw[GENE].isin(NO_GENE), "negcon")
