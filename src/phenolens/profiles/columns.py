@@ -29,9 +29,9 @@ from phenolens.screens.doses import (
 )
 from phenolens.screens.screen import ROLES, treatment_name
 
-# Columns of other programs that are never features.
+# Columns of other programs that are never features, besides those of metadata.
 NO_FEATURES = (
-    *("Metadata_*", "*_Metadata_*", "Image_*", "ImageNumber", "*_ImageNumber", "TableNumber"),
+    *("Image_*", "ImageNumber", "*_ImageNumber", "TableNumber"),
     # CellProfiler's numbers of the object, of its parents, children and neighbours
     *("*ObjectNumber", "*Number_Object_Number", "*_*ClosestObjectNumber_*"),
     *("Parent_*", "*_Parent_*", "Children_*", "*_Children_*"),
@@ -88,9 +88,32 @@ OWN_NAMES = {
 }
 
 
+def named_columns(names: Sequence[str], columns: Columns, *, source: Path) -> dict[str, str | None]:
+    """Which column holds what: the one that a flag names, or phenolens's own name in any capitals.
+
+    An own name that `--metadata` names, without *, is passed over. InputError where two columns differ from an own name
+    by capitals alone.
+    """
+    plain = {name: _plain(name) for name in names if name not in columns.metadata}
+    of = {}
+    for what, own in OWN_NAMES.items():
+        alike = [name for name in plain if plain[name] == _plain(own)]
+        of[what] = getattr(columns, what) or (own if own in alike else alike[0] if alike else None)
+        if of[what] not in (getattr(columns, what), own, None) and len(alike) > 1:
+            raise InputError(
+                f"{source}: columns {alike[0]} and {alike[1]} both may hold the {what}; name one with --{what}"
+            )
+    return of
+
+
+def _plain(name: str) -> str:
+    """A name without capitals: `Metadata_plate`, `Metadata.Plate` and `metadata_plate` are one."""
+    return re.sub(r"[\W_]+", "_", name.strip()).casefold()
+
+
 def of_columns(names: Sequence[str], columns: Columns, *, source: Path) -> dict[str, str | None]:
     """Which of a file's columns holds what; InputError on a missing column, and without treatment and compound."""
-    of = {what: getattr(columns, what) or (own if own in names else None) for what, own in OWN_NAMES.items()}
+    of = named_columns(names, columns, source=source)
     for what, name in of.items():
         if name is not None and name not in names:
             raise InputError(f'{source}: no column "{name}" (--{what}); {nearest(name, names)}')
@@ -107,7 +130,7 @@ def of_columns(names: Sequence[str], columns: Columns, *, source: Path) -> dict[
 def _dose_column(names: Sequence[str], columns: Columns, *, source: Path) -> str | None:
     """The one metadata column that holds concentrations by its name; InputError where another column may hold them."""
     free = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in columns.metadata)]
-    of_metadata = [name for name in free if name.startswith("Metadata_")]
+    of_metadata = [name for name in free if _plain(name).startswith("metadata_")]
     doses = [name for name in of_metadata if is_dose_column(name)]
     if len(doses) == 1:
         return doses[0]
@@ -125,6 +148,11 @@ def _dose_column(names: Sequence[str], columns: Columns, *, source: Path) -> str
             "to count all rows of a compound as one treatment"
         )
     return None
+
+
+def is_metadata(name: str) -> bool:
+    """Whether a column's name says that it is metadata, as CellProfiler writes it, in any capitals."""
+    return "_metadata_" in f"_{_plain(name)}"
 
 
 def resembles_metadata(name: str) -> bool:
@@ -161,7 +189,7 @@ def feature_columns(names: Sequence[str], columns: Columns, *, source: Path, als
         if not any(name == wanted or fnmatchcase(name, wanted) for name in (*names, *also)):
             raise InputError(f'{source}: no column "{wanted}" (--metadata); correct it or leave it out')
     without = (*NO_FEATURES, *columns.metadata)
-    no_features = {name for name in names if any(fnmatchcase(name, pattern) for pattern in without)}
+    no_features = {name for name in names if is_metadata(name) or any(fnmatchcase(name, one) for one in without)}
     kept = [n for n in names if n not in taken | no_features and not is_unit_column(n)]
     if not kept:
         raise InputError(f"{source}: no column is left as a feature ({found_names(names)}); see --features")
@@ -233,8 +261,9 @@ def known_rows(
         empty_dose = amount.isna() & (role == "treated") & ("treatment" not in text)
         _refuse_empty(of["concentration"], empty_dose.to_numpy(), places, source=source)
         amount = (doses or SameDoses(columns.same_dose_within)).joined(compound, amount)
-        if of["concentration"] not in (columns.concentration, OWN_NAMES["concentration"]):
-            notes.add(f"concentrations are read from column {of['concentration']} (--concentration)")
+    by_name = [what for what, name in of.items() if name not in (None, getattr(columns, what), OWN_NAMES[what])]
+    if by_name:
+        notes.add(f"read without a flag: {', '.join(f'--{what} {of[what]}' for what in by_name)}")
     if "compound" not in text:
         notes.add(
             "no compound column (--compound): each treatment counts as a compound of its own, so another dose of the "

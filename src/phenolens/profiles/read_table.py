@@ -23,14 +23,14 @@ from phenolens.core.files import sha256
 from phenolens.core.names import alike, case_note, clean_name, clean_names, emptied_note, nearest, shortened
 from phenolens.core.provenance import KEY, provenance_text
 from phenolens.profiles.columns import (
-    OWN_NAMES,
     Columns,
     KnownRows,
     feature_columns,
     known_rows,
+    named_columns,
     of_columns,
-    resembles_metadata,
 )
+from phenolens.profiles.metadata_features import MetadataFeatures
 from phenolens.profiles.profiles import METADATA
 from phenolens.screens.csv_table import column_names, read_csv
 from phenolens.screens.doses import SameDoses, controls_notes, mechanisms_of_compounds_note
@@ -82,7 +82,8 @@ def raw_parts(file: Path, columns: Columns) -> Iterator[RawPart]:
 
 def _whole_table(file: Path, columns: Columns) -> pd.DataFrame:
     names = column_names(file)
-    text = {getattr(columns, what) or own for what, own in OWN_NAMES.items() if what != "concentration"}
+    of = named_columns(names, columns, source=file)
+    text = {name for what, name in of.items() if name is not None and what != "concentration"}
     return read_csv(file, text=text & set(names), as_written=True)
 
 
@@ -286,12 +287,8 @@ class ForeignTable:
                 found.add(known, where=where, places=raw.places)
                 self.of = self.of or known.of
                 self.notes |= known.notes
-                odd = [name for name in raw.features if resembles_metadata(name)]
-                if odd and not self.columns.features:
-                    self.notes.add(
-                        f"features with names that are usually metadata: {', '.join(odd)}; name them with --metadata "
-                        "if they are not features"
-                    )
+                if not self.columns.features:
+                    found.metadata_features.add(raw.features, raw.numbers, known.table, raw.places)
                 yield self._part(known.table, raw, found, where=where, source=file)
         for control, n_rows in found.control_rows.items():
             if not n_rows:
@@ -332,6 +329,7 @@ class _Found:
     control_rows: dict[str, int]  # rows that each --control matched
     doses: SameDoses
     not_read: ColumnsNotRead = field(default_factory=ColumnsNotRead)
+    metadata_features: MetadataFeatures = field(default_factory=MetadataFeatures)
     names: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # of compounds, batches ...
     only_by_case: defaultdict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     mechanisms: list[pd.DataFrame] = field(default_factory=list)  # compound and moa of treated rows
@@ -376,7 +374,7 @@ class _Found:
 
     def notes(self, columns: Columns) -> set[str]:
         """Notes that need the whole table, one sentence each."""
-        notes = {*self.not_read.notes("the table"), *self.doses.notes()}
+        notes = {*self.not_read.notes("the table"), *self.doses.notes(), *self.metadata_features.notes()}
         notes |= mechanisms_of_compounds_note(pd.concat(self.mechanisms))
         controls = pd.concat(self.controls)
         notes |= controls_notes(*(controls[name] for name in controls), rows="rows")

@@ -5,7 +5,7 @@ N rows, Z features. Nothing is left out unless it is asked for, and what is left
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Literal, cast
@@ -20,7 +20,7 @@ from phenolens.core.provenance import provenance
 from phenolens.profiles.columns import ALL_PLATES
 from phenolens.profiles.feature_selection import Rule, dominant, excluded_features, scaled_by_one_control
 from phenolens.profiles.profiles import metadata, named_summaries, treatment_profiles, well_profiles
-from phenolens.profiles.validate import feature_matrix, repeated_rows, without_non_finite
+from phenolens.profiles.validate import feature_matrix, number_matrix, repeated_rows, without_non_finite
 from phenolens.profiles.whitening import Recipe, Whitening, apply_whitening, fit_whitening
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def profiles_of(parts: Iterable[AnnData], config: TableConfig, recipe: Recipe) -
 
     InputError on anything that cannot be computed with, naming the row and feature; nothing is left out unasked.
     """
-    rows, parts = kind_of_rows(iter(parts), config.rows)
+    missing: list[str] = []
+    rows, parts = kind_of_rows(_with_numbers(parts, config, missing), config.rows)
     left_out: dict[str, list[str]] = {}
     parts = _without_repeated_rows(parts, config, left_out)
     if rows == "cells":
@@ -105,7 +106,8 @@ def profiles_of(parts: Iterable[AnnData], config: TableConfig, recipe: Recipe) -
         )
     wells = None if rows == "treatments" else given
     left_out = {why: names for why, names in left_out.items() if names}
-    notes = dominant(scaled, remedy="check it, set a --largest-deviation, or leave it out of the table")
+    notes = _missing_note(missing, config)
+    notes += dominant(scaled, remedy="check it, set a --largest-deviation, or leave it out of the table")
     notes += scaled_by_one_control(given, remedy="check the well, leave it out of the table, or use --scaling robust")
     return Profiles(rows, wells, whitened, treatments, whitening, left_out, tuple(notes))
 
@@ -139,6 +141,25 @@ def kind_of_rows(parts: Iterator[AnnData], asked: str) -> tuple[Rows, Iterator[A
     known = pd.concat([metadata(part, ("treatment", "role"), what="table") for part in whole])
     unique = known.loc[known["role"] == "treated", "treatment"].is_unique
     return ("treatments" if unique else "wells"), iter(whole)
+
+
+def _with_numbers(parts: Iterable[AnnData], config: TableConfig, missing: list[str]) -> Iterator[AnnData]:
+    """Each part with numbers; text among them is NaN, and added to `missing`, where what is not finite is left out."""
+    for part in parts:
+        if (written := np.asarray(part.X)).dtype.kind not in "fiub":
+            part.X = number_matrix(part, what="table", text_is_missing=config.non_finite != "refused")
+            for row, column in np.argwhere(np.isnan(part.X) & pd.notna(written)):
+                missing.append(f'"{written[row, column]}" of {part.obs_names[row]}, {part.var_names[column]}')
+        yield part
+
+
+def _missing_note(missing: Sequence[str], config: TableConfig) -> list[str]:
+    if not missing:
+        return []
+    return [
+        f"{counted(len(missing), 'cell')} of the table with text instead of a number (the first: {missing[0]}); its "
+        f"{config.non_finite} are left out (--non-finite)"
+    ]
 
 
 def _without_repeated_rows(

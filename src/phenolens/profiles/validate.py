@@ -6,6 +6,7 @@ N rows (cells, wells or treatments), Z features.
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Sequence
 from decimal import Decimal
 from numbers import Real
@@ -14,7 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
+from phenolens.core.names import shortened
+from phenolens.profiles.column_flags import flag_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -38,8 +42,11 @@ def feature_matrix(table: AnnData, *, what: str = "profiles") -> np.ndarray:
     return numbers.astype(np.float64)
 
 
-def number_matrix(table: AnnData, *, what: str) -> np.ndarray:
-    """The features of `table` (N, Z) as numbers, NaN and infinity included; not copied where they are numbers."""
+def number_matrix(table: AnnData, *, what: str, text_is_missing: bool = False) -> np.ndarray:
+    """The features of `table` (N, Z) as numbers, NaN and infinity included; not copied where they are numbers.
+
+    InputError for text; with `text_is_missing` it is NaN in a feature that holds more numbers than text.
+    """
     if table.n_obs == 0 or table.n_vars == 0:
         raise InputError(f"{what}: {table.n_obs} rows and {table.n_vars} features; expected at least one of each")
     if table.isbacked:
@@ -50,32 +57,55 @@ def number_matrix(table: AnnData, *, what: str) -> np.ndarray:
     dense = np.asarray(stored if isinstance(stored, np.ndarray) else stored.toarray())  # no view into the table
     if dense.dtype.kind in "fiub":
         return dense
-    columns = [pd.Series(column, dtype=object) for column in dense.T]
-    readable = [column.where(column.map(_is_number)) for column in columns]  # a date would be a number of nanoseconds
-    numbers = np.stack([pd.to_numeric(column, errors="coerce").to_numpy(np.float64) for column in readable], axis=1)
-    text = np.isnan(numbers) & np.stack([column.notna().to_numpy() for column in columns], axis=1)
-    if text.any():
-        column = int(text.any(axis=0).argmax())
-        row, more = int(text[:, column].argmax()), int(text.any(axis=0).sum()) - 1
+    numbers = np.stack([as_numbers(column) for column in dense.T], axis=1)
+    text = np.isnan(numbers) & pd.notna(dense)
+    of_text = text.sum(axis=0) * 2 > pd.notna(dense).sum(axis=0)
+    if of_text.any() or (text.any() and not text_is_missing):
+        features = of_text if of_text.any() else text.any(axis=0)
+        column = int(features.argmax())
+        row = int(text[:, column].argmax())
+        remedy = _set_aside(table.var_names[features]) if of_text.any() else _left_out(text)
         raise InputError(
             f'{what}: row "{table.obs_names[row]}", feature "{table.var_names[column]}" holds "{dense[row, column]}", '
-            f"which is not a number{_and_more(table.var_names[text.any(axis=0)])}; name "
-            f"{'such columns' if more else 'that column'} as metadata (--metadata), or remove "
-            f"{'them' if more else 'it'}"
+            f"which is not a number{remedy}"
         )
     return numbers
+
+
+def _set_aside(names: Sequence[str]) -> str:
+    """What to do with features that hold text, and how many there are."""
+    several = len(names) > 1
+    count = f" ({len(names):,} columns hold text or dates: {shortened(names, 4)})" if several else ""
+    to_read = [f"{flag} {shlex.quote(name)}" for name in names if (flag := flag_of(name))]
+    read = f"read {'them' if several else 'it'} ({shortened(to_read)}), " if to_read else ""
+    return (
+        f"{count}; {read}name {'such columns' if several else 'that column'} as metadata (--metadata), or remove "
+        f"{'them' if several else 'it'}"
+    )
+
+
+def _left_out(text: np.ndarray) -> str:
+    """What to do with text (N, Z) in some rows of features that hold numbers, and how much of it there is."""
+    n_rows, n_features = (int(text.any(axis=axis).sum()) for axis in (1, 0))
+    return (
+        f" ({counted(int(text.sum()), 'such value')} in {counted(n_rows, 'row')} and "
+        f"{counted(n_features, 'feature')}); correct it, or have the rows left out (--non-finite rows) or the features "
+        "(--non-finite features)"
+    )
+
+
+def as_numbers(column: np.ndarray) -> np.ndarray:
+    """A feature (N,) as numbers, NaN for what is none."""
+    if column.dtype.kind in "fiub":
+        return column.astype(np.float64)
+    values = pd.Series(column, dtype=object)
+    readable = values.where(values.map(_is_number))  # a date would be a number of nanoseconds
+    return pd.to_numeric(readable, errors="coerce").to_numpy(np.float64)
 
 
 def _is_number(value: object) -> bool:
     """Whether a value is a number, or text that may be one; dates, durations and complex numbers are not."""
     return isinstance(value, Real | Decimal | str) and not isinstance(value, np.timedelta64)
-
-
-def _and_more(names: Sequence[str]) -> str:
-    """How many such names there are, and the first of them; empty for one."""
-    if len(names) < 2:
-        return ""
-    return f" ({len(names):,} columns hold text or dates: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''})"
 
 
 def refuse_too_large(numbers: np.ndarray, names: Sequence[str] | np.ndarray, *, what: str, after: str = "") -> None:
