@@ -55,6 +55,9 @@ NAMES = {
     "imagexpress": lambda r, c, k: f"P1/TimePoint_1/Exp_a_{chr(64 + r)}{c:02d}_s1_w{k + 1}{GUID.format(k)}.TIF",
     "cytation": lambda r, c, k: f"P1/{chr(64 + r)}{c}_02_{k + 1}_1_{('DAPI 377,447', 'GFP')[k]}_001.tif",
     "scanr": lambda r, c, k: f"P1/data/{chr(64 + r)}{c}--W{12 * r + c:05d}--P00001--Z00000--T00000--{'DG'[k]}.tif",
+    "evos": lambda r, c, k: f"P1/scan_Plate_R_p00_0_{chr(64 + r)}{c:02d}f01d{k}.TIF",
+    "arrayscan": lambda r, c, k: f"P1/AS_09047_050428030001_{chr(64 + r)}{c:02d}f01d{k}.TIF",
+    "micromanager": lambda r, c, k: f"P1/{chr(64 + r)}{c:02d}-Site_1/img_000000000_{('DAPI', 'FITC')[k]}_000.tif",
 }
 CHANNELS = {
     "incell": ("Blue - FITC", "UV - DAPI"),
@@ -62,6 +65,9 @@ CHANNELS = {
     "operetta": ("001", "002"),
     "cytation": ("DAPI 377,447", "GFP"),
     "scanr": ("D", "G"),
+    "evos": ("0", "1"),
+    "arrayscan": ("0", "1"),
+    "micromanager": ("DAPI", "FITC"),
 }
 
 
@@ -99,6 +105,9 @@ def test_the_plate_is_the_folder_also_where_it_is_the_source_itself(tmp_path, in
         ("imagexpress", "P1/TimePoint_2/ZStep_3/x_B02_w1.tif", "3", 2),
         ("cytation", "P1/B2_02_1_1Z3_DAPI_002.tif", "3", 2),
         ("scanr", "P1/B2--W00014--P00001--Z00003--T00002--DAPI.tif", "3", 2),
+        ("evos", "P1/scan_Plate_R_p02_z03_0_B02f00d0.TIF", "3", 2),
+        ("micromanager", "P1/B02-Site_0/img_000000002_DAPI_003.tif", "3", 2),
+        ("micromanager", "P1/B02-Site_0/img_channel000_position007_time000000002_z003.tif", "3", 2),
     ],
 )
 def test_planes_and_time_points_of_instruments_are_read(tmp_path, instrument, name, z, t):
@@ -267,6 +276,21 @@ def test_wells_by_a_running_number_need_the_number_of_wells_of_a_plate(tmp_path)
     assert screen.table[["plate", "well"]].to_numpy().tolist() == [["P1", well] for well in WELLS]
     assert screen.channels == ("1", "2")
     assert "well 14" in refusal(tmp_path, "cq1", plate_wells=12)
+
+
+def test_names_of_scanr_without_a_well_number_the_wells(tmp_path):
+    write_all(tmp_path, [f"--W{index:05d}--P00001--Z00000--T00000--dapi.tif" for index in (14, 15, 16)])
+    assert "--plate-wells" in refusal(tmp_path, "scanr")
+    assert read(tmp_path, "scanr", plate_wells=96).table["well"].tolist() == list(WELLS)
+
+
+@pytest.mark.parametrize("pattern", ["{plate}/{well}_w{channel}.tif", "imagexpress"])
+def test_a_plate_in_two_folders_is_refused_unless_the_pattern_says_what_is_above(tmp_path, pattern):
+    write_all(tmp_path, [f"batch{k}/plate1/{well}_w1.tif" for k, well in ((1, "B02"), (1, "B03"), (2, "B04"))])
+    line = refusal(tmp_path, pattern)
+    keys = ("batch1/plate1", "batch2/plate1", str(tmp_path / "batch2"), "*/{plate}/")
+    assert [key for key in keys if key not in line] == []
+    assert set(read(tmp_path, "*/{plate}/{well}_w{channel}.tif").table["plate"]) == {"plate1"}
 
 
 @pytest.mark.parametrize(

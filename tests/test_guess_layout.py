@@ -21,9 +21,11 @@ from layout_sources import (
 from phenolens.cli import main
 from phenolens.core.errors import InputError
 from phenolens.screens import guess_layout as guess_module
+from phenolens.screens import proposed_pattern as proposed_pattern_module
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.filename_pattern import matching
-from phenolens.screens.guess_layout import guess_layout, proposed_pattern
+from phenolens.screens.guess_layout import guess_layout
+from phenolens.screens.proposed_pattern import proposed_pattern
 from test_filename_patterns import NAMES as INSTRUMENT_NAMES
 from test_instrument_index import WRITERS
 
@@ -327,11 +329,138 @@ def test_each_pattern_that_is_advised_reads_all_the_names_and_none_twice(tmp_pat
         assert '"{plate}/' in str(error.value)
 
 
-def test_two_files_of_one_field_may_differ_in_the_channel_though_it_was_guessed_elsewhere(tmp_path, capsys):
+def test_two_files_of_one_field_may_differ_in_the_channel_though_the_pattern_has_it_elsewhere(tmp_path, capsys):
     touched(tmp_path, [f"{w}_{drug}_{c}.tif" for w, drug in (("B02", "DMSO"), ("C03", "x")) for c in ("DAPI", "GFP")])
-    assert main(["check", str(tmp_path)]) == 2
+    assert main(["check", str(tmp_path), "--pattern", "{well}_{channel}_*.tif"]) == 2
     said = capsys.readouterr().err
     assert 'differ in "DAPI" and "GFP": name that place in --pattern, {plate} or {channel} (now at another' in said
+
+
+DRUGS = {"B02": "taxol", "B03": "DMSO", "C02": "nocodazole", "C03": "DMSO"}
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "said"),
+    [
+        ("{w}_{drug}.tif", "{well}_*.tif", "not read: DMSO, nocodazole, taxol"),
+        ("{w}_{drug}_{c}.tif", "{well}_*_{channel}.tif", "channels DAPI, GFP; not read: DMSO, nocodazole, taxol"),
+        ("{w}_{c}_{drug}.tif", "{well}_{channel}_*.tif", "not read: DMSO, nocodazole, taxol"),
+        ("{w}_{drug}_s1_w1.tif", "{well}_*_s{site}_w{channel}.tif", "not read: DMSO, nocodazole, taxol"),
+        ("{w}_p{n}_{c}.tif", "{well}_p*_{channel}.tif", "not read: 12, 13"),
+        ("{w}_HeLa_{c}.tif", "{well}_HeLa_{channel}.tif", "channels DAPI, GFP"),
+        ("{w}_{n}.tif", "{well}_*.tif", "not read: 12, 13"),
+    ],
+)
+def test_what_each_well_has_one_of_is_no_channel_or_field_and_is_said(tmp_path, name, pattern, said):
+    names = {
+        name.format(w=well, drug=drug, n=12 + (drug == "DMSO"), c=c)
+        for well, drug in DRUGS.items()
+        for c in ("DAPI", "GFP")
+    }
+    guess = guess_layout(touched(tmp_path, names), LayoutConfig())
+    assert guess.config.pattern == pattern
+    assert said in guess.why
+
+
+@pytest.mark.parametrize(
+    ("name", "patterns"),
+    [
+        ("{w}_{p}.tif", ('"{well}_{plate}.tif"', '"{well}_{channel}.tif"')),
+        ("{w}_{cell}.tif", ('"{well}_{plate}.tif"', '"{well}_{channel}.tif"')),
+        ("{w}_{dose}.tif", ('"{well}_{plate}.tif"', '"{well}_{channel}.tif"')),
+        ("{w}_{p}_{c}.tif", ('"{well}_{plate}_{channel}.tif"',)),
+        ("{w}_{cell}_w{k}.tif", ('"{well}_{plate}_w{channel}.tif"',)),
+        ("P1/{w}_{cell}_w{k}.tif", ('"{well}_{plate}_w{channel}.tif"',)),
+        ("P{k}/{w}_{cell}_{c}.tif", ('"{plate}/{well}_HeLa_{channel}.tif"', '"{plate}/{well}_U2OS_{channel}.tif"')),
+    ],
+)
+def test_passages_cell_lines_and_doses_of_the_same_wells_are_asked_for(tmp_path, name, patterns):
+    each = [(w, i, j) for w in ("B02", "C03") for i in (0, 1) for j in (0, 1)]
+    names = {
+        name.format(w=w, p=f"p1{i}", cell=("HeLa", "U2OS")[i], dose=("1uM", "10uM")[i], c=("DAPI", "GFP")[j], k=j + 1)
+        for w, i, j in each
+    }
+    with pytest.raises(InputError) as error:
+        guess_layout(touched(tmp_path, names), LayoutConfig())
+    assert [pattern for pattern in patterns if pattern not in str(error.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "patterns"),
+    [
+        ("{drug}_{w}_{c}.tif", ('"{plate}_{well}_{channel}.tif"', '"*_{well}_{channel}.tif"')),
+        ("{drug}_{w}_s1_w{k}.tif", ('"{plate}_{well}_s{site}_w{channel}.tif"', '"*_{well}_s{site}_w{channel}.tif"')),
+        ("{drug}/{w}_{c}.tif", ('"{plate}/{well}_{channel}.tif"', '"{well}_{channel}.tif"')),
+    ],
+)
+def test_plates_without_a_well_in_common_may_be_drugs(tmp_path, name, patterns):
+    names = [
+        name.format(w=well, drug=drug, c=("DAPI", "GFP")[k], k=k + 1) for well, drug in DRUGS.items() for k in (0, 1)
+    ]
+    with pytest.raises(InputError, match='"DMSO" and "nocodazole"') as error:
+        guess_layout(touched(tmp_path, names), LayoutConfig())
+    assert [pattern for pattern in patterns if pattern not in str(error.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("wells", "found"),
+    [
+        (("A01", "P24", "Q01", "AA01", "AF48"), ["A01", "AA01", "AF48", "P24", "Q01"]),
+        (("a01", "q02", "aa01"), ["A01", "AA01", "Q02"]),
+        (("a01", "b02", "h12"), ["A01", "B02", "H12"]),
+        (("A001", "B002"), ["A01", "B02"]),
+    ],
+)
+@pytest.mark.parametrize("folder", ["", "P1/"])
+def test_wells_of_1536_small_letters_and_three_digits_are_found(tmp_path, wells, found, folder):
+    names = [f"{folder}{well}_{c}.tif" for well in wells for c in ("DAPI", "GFP")]
+    guess = guess_layout(touched(tmp_path, names), LayoutConfig())
+    assert guess.config.pattern == "{well}_{channel}.tif"
+    assert sorted(matching(tmp_path, names, pattern=guess.config.pattern)[0]["well"].unique()) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Pos{n}/img_channel000_position00{n}_time000000000_z000.tif", "Micro-Manager"),
+        ("Pos{n}/img_000000000_DAPI_000.tif", "Micro-Manager"),
+        ("image--L0000--S00--U0{n}--V00--J14--E00--O00--X00--Y00--T0000--Z00--C00.ome.tif", "Matrix Screener"),
+    ],
+)
+def test_names_of_instruments_without_wells_are_refused_with_the_table_to_write(tmp_path, name, said):
+    with pytest.raises(InputError, match=r"images.csv \(--layout table\)") as error:
+        guess_layout(touched(tmp_path, [name.format(n=n) for n in range(4)]), LayoutConfig())
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern", "said"),
+    [
+        (["b1/P1/{w}_{d}.tif", "b2/P2/{w}_{d}.tif"], "{plate}/{well}_{channel}.tif", "not read: b1, b2"),
+        (["{d}/P1/{w}.tif", "{d}/P2/{w}.tif"], None, "plates P1, P2"),
+        (["24h/P1/{w}_{d}.tif", "48h/P1/{w}_{d}.tif", "48h/P2/{w}_{d}.tif"], "{t}h/{plate}/{well}_{channel}.tif", "P2"),
+    ],
+)
+def test_folders_above_those_of_plates_are_read_or_said(tmp_path, names, pattern, said):
+    names = [name.replace("{d}/", "{q}/").replace("{q}", q) for name in names for q in ("DAPI", "GFP")]
+    guess = guess_layout(touched(tmp_path, of_wells(names)), LayoutConfig())
+    assert guess.config.pattern == (pattern or "{channel}/{plate}/{well}.tif")
+    assert said in guess.why
+
+
+def test_plates_of_one_name_in_two_folders_are_not_one(tmp_path):
+    names = of_wells(["b1/P1/{w}_{d}.tif", "b1/P2/{w}_{d}.tif", "b2/P1/{w}_{d}.tif", "b2/P2/{w}_{d}.tif"])
+    with pytest.raises(InputError, match='plate "P1" is in two folders, b1/P1 and b2/P1'):
+        guess_layout(touched(tmp_path, names), LayoutConfig())
+
+
+def test_of_many_images_those_of_some_wells_are_compared(tmp_path, monkeypatch):
+    """Every fourth name would be of one channel."""
+    monkeypatch.setattr(proposed_pattern_module, "MOST_FILES", 96)
+    names = [f"{r}{k:02d}_s{s}_{d}.tif" for r in "ABCDEFGH" for k in range(1, 7) for s in (1, 2) for d in "wxyz"]
+    guess = guess_layout(touched(tmp_path, names), LayoutConfig())
+    assert guess.config.pattern == "{well}_s{site}_{channel}.tif"
+    assert "384 are there" in guess.why
 
 
 @pytest.mark.parametrize(

@@ -83,15 +83,15 @@ def write_cellvoyager(folder, *, names=True) -> None:
     plate_map(folder)
 
 
-def write_metaxpress(folder) -> None:
+def write_metaxpress(folder, *, named=WELLS, n_waves=2) -> None:
     for k, (well, site, channel) in enumerate(FIELDS):
         save(folder / "P1" / "TimePoint_1" / f"Exp_{well}_s{site}_w{channel}1A2B3C4D-0000-4000-8000-{k:012X}.TIF", k)
         (folder / "P1" / "TimePoint_1" / f"Exp_{well}_s{site}_w{channel}_thumb1A2B.tif").touch()
     lines = ['"HTSInfoFile", Version 1.0', '"Description", "a, b"', '"TimePoints", 1', '"XWells", 12', '"YWells", 8']
     for row in range(1, 9):
-        chosen = [str((row, column) in WELLS.values()).upper() for column in range(1, 13)]
+        chosen = [str((row, column) in named.values()).upper() for column in range(1, 13)]
         lines.append(f'"WellsSelection{row}", {", ".join(chosen)}')
-    lines += ['"XSites", 2', '"YSites", 1', '"SiteSelection1", TRUE, TRUE', '"NWavelengths", 2']
+    lines += ['"XSites", 2', '"YSites", 1', '"SiteSelection1", TRUE, TRUE', f'"NWavelengths", {n_waves}']
     lines += [f'"WaveName{k}", "{name}"' for k, name in enumerate(NAMES, start=1)] + ['"EndFile"']
     (folder / "P1" / "Exp.HTD").write_text("\r\n".join(lines))
     plate_map(folder)
@@ -139,6 +139,28 @@ def test_an_image_that_the_index_names_and_that_is_not_there_is_named_or_counted
     screen = read(tmp_path, skip_missing=True)
     assert len(screen.table) == 5
     assert sum(screen.left_out.values()) >= 1
+
+
+def test_wells_of_metaxpress_that_differ_from_the_images_are_counted_and_named(tmp_path):
+    write_metaxpress(tmp_path, named={"B02": (2, 2), "C11": (3, 11), "D01": (4, 1), "D02": (4, 2)}, n_waves=3)
+    line = refusal(tmp_path)
+    assert [key for key in ("P1/Exp.HTD", "4 such fields", "D01, D02", "--skip-missing") if key not in line] == []
+    screen = read(tmp_path, skip_missing=True)
+    assert set(screen.table["well"]) == set(WELLS)
+    notes = "\n".join(screen.notes)
+    keys = (
+        "4 fields without an image, in D01, D02",
+        "does not name 1 well with images, taken too: B03",
+        "3 wavelengths",
+    )
+    assert [key for key in keys if key not in notes] == []
+
+
+def test_an_index_without_images_beside_another_is_named(tmp_path):
+    write_metaxpress(tmp_path)
+    (tmp_path / "P2").mkdir()
+    (tmp_path / "P2" / "Other.HTD").write_text((tmp_path / "P1" / "Exp.HTD").read_text())
+    assert any(note.startswith("P2/Other.HTD: none of the images") for note in read(tmp_path).notes)
 
 
 def test_two_measurements_of_one_plate_name_have_the_names_of_their_folders(tmp_path):

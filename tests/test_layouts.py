@@ -139,6 +139,28 @@ def test_a_plate_map_and_images_that_do_not_match_are_refused_or_counted(tmp_pat
     }
 
 
+@pytest.mark.parametrize("name", ["Plate_Map.CSV", "PLATEMAP.csv", "plate map.TSV", "Plate-map.txt"])
+def test_a_plate_map_is_found_in_any_capitals(images, name):
+    write_plate_map(images)
+    (images / "plate_map.csv").rename(images / name)
+    assert len(read_screen(images, layout="pattern", config=PATTERN, treatments="all").wells) == len(PLATES) * len(
+        WELLS
+    )
+    (images / "plate_map.tsv").write_text("well\n")
+    assert all(key in refusal(images, "pattern", PATTERN) for key in (name, "plate_map.tsv", "--plate-map"))
+
+
+@pytest.mark.parametrize("name", ["Plate_Map_v2.csv", "Layout of June.XLSX", "P1_platemap.xls", "compounds.csv"])
+def test_tables_that_may_be_plate_maps_and_are_not_read_are_named(images, name):
+    (images / name).write_text("well,compound\n")
+    assert f"({name})" in refusal(images, "pattern", PATTERN).replace("there: ", "")
+    write_plate_map(images)
+    (images / PLATES[0] / "plate_map.csv").write_text("well,compound\n")
+    notes = read_screen(images, layout="pattern", config=PATTERN, treatments="all").notes
+    unread = next(note for note in notes if "not read" in note)
+    assert [key for key in (name, f"{PLATES[0]}/plate_map.csv", "--plate-map") if key not in unread] == []
+
+
 def test_a_plate_map_with_plates_holds_for_each_plate_alone(images):
     rows = [(plate, well, "DMSO" if well == "B02" else f"drug of {plate}") for plate in PLATES for well in WELLS]
     pd.DataFrame(rows, columns=["plate", "well", "compound"]).to_csv(images / "plate_map.csv", index=False)

@@ -1,5 +1,6 @@
 """Settings of a source folder: its table, plate map, pattern, channels, controls, centres."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,10 +8,15 @@ from typing import Annotated, Literal
 
 from phenolens.core.bounds import Bounded, Bounds, NotNegativeCount, Positive, Share
 from phenolens.core.errors import InputError
+from phenolens.core.names import shortened
 
-PLATE_MAP = "plate_map"  # in a source folder, as one of the kinds of tables
 SAME_CONTENT = ("anonymous", "cache", "cache_gb", "trust_centres")  # settings that do not change what is read
 TABLES = (".csv", ".csv.gz", ".tsv", ".txt", ".xlsx", ".parquet")
+KINDS = "|".join(map(re.escape, TABLES))
+IS_PLATE_MAP = re.compile(rf"plate[ _-]?map(?:{KINDS})", re.IGNORECASE)  # in a source folder
+LIKE_PLATE_MAP = re.compile(
+    rf"(?!\.).*(?:plate[ _-]?map|layout|treatments?|compounds?).*(?:{KINDS}|\.xls)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class LayoutConfig(Bounded):
         """The plate map, given or in the source; None where there is none."""
         if self.plate_map is not None:
             return given_path(self.plate_map, source)
-        found = [path for path in (Path(source) / f"{PLATE_MAP}{kind}" for kind in TABLES) if path.is_file()]
+        found = sorted(path for path in Path(source).glob("*") if IS_PLATE_MAP.fullmatch(path.name))
         if len(found) > 1:
             raise InputError(f"{source}: {' and '.join(path.name for path in found)}; name one with --plate-map")
         return found[0] if found else None
@@ -77,6 +83,21 @@ class LayoutConfig(Bounded):
     def table_path(self, source: Path, default: str | Path) -> Path:
         """The table, given or the source's `default`."""
         return Path(source) / default if self.table is None else given_path(self.table, source)
+
+
+def like_plate_maps(source: Path) -> str:
+    """Tables in a source folder that may be plate maps, by their names, in brackets; empty for none."""
+    names = sorted(path.name for path in Path(source).glob("*") if LIKE_PLATE_MAP.fullmatch(path.name))
+    return f" (there: {shortened(names)})" if names else ""
+
+
+def unread_plate_maps(files: Sequence[str], source: Path, config: LayoutConfig) -> list[str]:
+    """A note on the files of a source that may be plate maps, by their names, and that are not read; none for none."""
+    chosen = config.plate_map_path(source)
+    read = [path.resolve() for path in (chosen, config.table) if path is not None]
+    others = [path for path in files if LIKE_PLATE_MAP.fullmatch(path.rsplit("/", 1)[-1])]
+    unread = [path for path in others if (Path(source) / path).resolve() not in read]
+    return [f"tables that may be plate maps and are not read (--plate-map): {shortened(unread)}"] if unread else []
 
 
 def given_path(path: Path, source: Path) -> Path:

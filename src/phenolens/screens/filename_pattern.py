@@ -2,14 +2,14 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
-from phenolens.screens.config import LayoutConfig
+from phenolens.screens.config import LayoutConfig, unread_plate_maps
 from phenolens.screens.file_listing import files_under
 from phenolens.screens.instruments import INSTRUMENTS
 from phenolens.screens.planes import screen_of_images
@@ -30,6 +30,7 @@ PLACES = {
 }
 NUMBERS = ("row", "column", "index", "site", "z", "t")  # places whose digits would run together
 SIDE_BY_SIDE = r"(?P<row>[A-Za-z]{1,2}|\d{2}(?=\d{2}(?!\d))|\d{3}(?=\d{3}(?!\d)))(?P<column>\d{1,3})"  # B02, 0203
+STAR = "[^/]*?"
 PLACE = re.compile(r"\{(\w+)(?::(\d))?\}")
 UNMATCHED = "files that do not match the pattern"
 
@@ -52,7 +53,12 @@ def read_pattern(source: Path, *, config: LayoutConfig, skip_missing: bool = Fal
             f'{source}: no file has the pattern "{config.pattern}" ({seen or "the folder is empty"}); correct --pattern'
         )
     return screen_of_images(
-        images, source=source, config=config, skip_missing=skip_missing, left_out={**left_out, UNMATCHED: n_other}
+        images,
+        source=source,
+        config=config,
+        skip_missing=skip_missing,
+        left_out={**left_out, UNMATCHED: n_other},
+        notes=unread_plate_maps(files, source, config),
     )
 
 
@@ -61,7 +67,7 @@ def matching(
 ) -> tuple[pd.DataFrame, list[str]]:
     """The files that match: plate, well, site, path, and channel, z and t where the pattern has them; and the others.
 
-    CSV files are neither. InputError as pattern_expression and well_of_index.
+    CSV files are neither. InputError as pattern_expression and well_of_index, and for a plate in two folders.
     """
     instrument = INSTRUMENTS.get(pattern.strip().lower())
     patterns = instrument.patterns if instrument else (pattern,)
@@ -70,10 +76,20 @@ def matching(
     rows: list[dict[str, str | int]] = []
     others: list[str] = []
     kinds: Counter[frozenset[str]] = Counter()
+    folder_of: dict[str, str] = {}  # of plates that are named by a folder
     for path in track(files, "Names of files read", total=len(files)):
         whole = f"{plate}/{path}" if instrument else path
         match = next((found for one in expressions if (found := one.fullmatch(whole))), None)
         if match is not None:
+            if folder := _plate_folder(match):
+                other = folder_of.setdefault(match["plate"], folder)
+                if other != folder:
+                    first, second = (text.removeprefix(f"{plate}/") if instrument else text for text in (other, folder))
+                    raise InputError(
+                        f'{source}: plate "{match["plate"]}" is in two folders, {first} and {second}; rename one of '
+                        f"them, or read one folder alone ({source / second.split('/')[0]}); if they are one plate, say "
+                        "in --pattern what the folders above it are, such as */{plate}/{well}_s{site}_w{channel}.tif"
+                    )
             rows.append({**_row(match.groupdict(), plate=plate, plate_wells=plate_wells), "path": path})
             kinds[frozenset(match.groupdict())] += 1
         elif not path.lower().endswith(".csv"):  # a plate map or the cells' centres
@@ -85,6 +101,13 @@ def matching(
         if axis in images:
             images[axis] = images[axis].fillna(1).astype(int)
     return images, others
+
+
+def _plate_folder(match: re.Match[str]) -> str:
+    """The folder that is named after the plate, with those above it; empty where none is."""
+    if "plate" not in match.groupdict() or "/" not in match.string[match.end("plate") :]:
+        return ""
+    return match.string[: match.end("plate")] if match.start("plate") == len(match["above"] or "") else ""
 
 
 def _row(place: dict[str, str | None], *, plate: str, plate_wells: int | None) -> dict[str, str | int]:
@@ -124,10 +147,20 @@ def pattern_expression(pattern: str, *, of_instrument: bool = False) -> re.Patte
         elif match:
             written += f"(?P<{match[1]}>{_of_width(match[1], match[2])})"
         else:
-            written += "[^/]*?".join(re.escape(literal) for literal in part.split("*"))
+            written += STAR.join(re.escape(literal) for literal in part.split("*"))
     if of_instrument:
         written = written.replace(r"\.tif", r"\.tiff?")
-    return re.compile(rf"(?:.*/)?{written}", re.IGNORECASE if of_instrument else 0)
+    return re.compile(rf"(?P<above>.*/)?{written}", re.IGNORECASE if of_instrument else 0)
+
+
+def unread_texts(pattern: str, images: Iterable[str]) -> list[list[str]]:
+    """What each * in a pattern stands for, and the folders above it, where these are several texts."""
+    stars = re.compile(pattern_expression(pattern).pattern.replace(STAR, f"({STAR})"))
+    named = [number for name, number in stars.groupindex.items() if name != "above"]
+    unread = [number for number in range(1, stars.groups + 1) if number not in named]
+    matches = [match for path in images if (match := stars.fullmatch(path))]
+    held = ({(match[number] or "").rstrip("/") for match in matches} for number in unread)
+    return [sorted(texts) for texts in held if len(texts) > 1]
 
 
 def _of_width(name: str, width: str | None) -> str:

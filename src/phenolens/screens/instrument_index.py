@@ -13,9 +13,11 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
+from phenolens.core.names import shortened
 from phenolens.core.progress import track
-from phenolens.screens.config import LayoutConfig
+from phenolens.screens.config import LayoutConfig, unread_plate_maps
 from phenolens.screens.file_listing import files_under
 from phenolens.screens.filename_pattern import matching
 from phenolens.screens.image_files import ImageReference, unnamed_images
@@ -51,24 +53,30 @@ def read_index(source: Path, *, config: LayoutConfig, skip_missing: bool = False
     found = index_files(files)
     counts: Counter[str] = Counter()
     tables: list[tuple[str, str, Rows]] = []  # index, plate, images
+    notes = unread_plate_maps(files, source, config)
     for path in track(found, "Indexes read", total=len(found)):
         name = path.rsplit("/", 1)[-1].lower()
         read = _harmony if name in HARMONY else _cellvoyager if name == CELLVOYAGER else _metaxpress
-        plate, rows = read(source / path, source, counts)
+        plate, rows = read(source / path, source, counts, notes)
         if rows:
             tables.append((path, plate, rows))
+        else:
+            notes.append(f"{path}: none of the images that it is the index of is there")
     if not tables:
         raise InputError(
             f"{source}: no index of an instrument with images ({', '.join(found) if found else 'no file is named'} "
             "Index.idx.xml, MeasurementData.mlf or *.HTD); read the names of the files with --pattern"
         )
-    absent = [row for _, _, rows in tables for row in rows if row["path"] is None]
-    if absent and not skip_missing:
-        first = absent[0]
-        raise InputError(
-            f'{tables[0][0]}: well "{first["well"]}" has no image of site {first["site"]}, which the index names '
-            f"({len(absent):,} such fields). Add them, or run with --skip-missing; no crop was written."
-        )
+    absent = [(path, row) for path, _, rows in tables for row in rows if row["path"] is None]
+    if absent:
+        path, first = absent[0]
+        wells = shortened(sorted({row["well"] for _, row in absent}))
+        if not skip_missing:
+            raise InputError(
+                f'{path}: well "{first["well"]}" has no image of site {first["site"]}, which the index names '
+                f"({len(absent):,} such fields, in {wells}). Add them, or run with --skip-missing; no crop was written."
+            )
+        notes.append(f"{path}: {counted(len(absent), 'field')} without an image, in {wells}")
     n_of_plate = Counter(plate for _, plate, _ in tables)
     images = pd.DataFrame(
         {"plate": plate if plate and n_of_plate[plate] == 1 else _folder_name(source, path), **row}
@@ -76,10 +84,10 @@ def read_index(source: Path, *, config: LayoutConfig, skip_missing: bool = False
         for row in rows
         if row["path"] is not None
     )
-    unnamed, notes = unnamed_images(source, images["path"], what="images that no index names")
+    unnamed, of_folders = unnamed_images(source, images["path"], what="images that no index names")
     left_out = {**passed_over, **counts, ABSENT: len(absent), **unnamed}
     return screen_of_images(
-        images, source=source, config=config, skip_missing=skip_missing, left_out=left_out, notes=notes
+        images, source=source, config=config, skip_missing=skip_missing, left_out=left_out, notes=(*notes, *of_folders)
     )
 
 
@@ -129,7 +137,7 @@ def _found(folder: Path, url: str, source: Path) -> str:
     return (folder / parts[-1]).relative_to(source).as_posix()
 
 
-def _harmony(path: Path, source: Path, counts: Counter[str]) -> tuple[str, Rows]:
+def _harmony(path: Path, source: Path, counts: Counter[str], notes: list[str]) -> tuple[str, Rows]:
     """The plate's name and the images of Index.idx.xml; none where it is the index of something else."""
     plate = ""
     rows: Rows = []
@@ -171,7 +179,7 @@ def _harmony(path: Path, source: Path, counts: Counter[str]) -> tuple[str, Rows]
     return plate, _with_channel_names(rows, names)
 
 
-def _cellvoyager(path: Path, source: Path, counts: Counter[str]) -> tuple[str, Rows]:
+def _cellvoyager(path: Path, source: Path, counts: Counter[str], notes: list[str]) -> tuple[str, Rows]:
     """The plate's name and the images of MeasurementData.mlf."""
     rows: Rows = []
     for _, element in _elements(path, ("MeasurementRecord",)):
@@ -202,7 +210,7 @@ def _cellvoyager(path: Path, source: Path, counts: Counter[str]) -> tuple[str, R
     return plate, _with_channel_names(rows, names)
 
 
-def _metaxpress(path: Path, source: Path, counts: Counter[str]) -> tuple[str, Rows]:
+def _metaxpress(path: Path, source: Path, counts: Counter[str], notes: list[str]) -> tuple[str, Rows]:
     """The images that belong to a .HTD file, by their names; fields that it selects and that have none lack a path."""
     texts: dict[str, list[str]] = {}
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
@@ -240,6 +248,17 @@ def _metaxpress(path: Path, source: Path, counts: Counter[str]) -> tuple[str, Ro
         rows += [{"well": well, "site": site, "path": None} for site in every if site not in there[well]]
         if n_sites > len(every):
             rows.append({"well": well, "site": n_sites, "path": None})
+    others = sorted(set(there) - set(selected))
+    if others:
+        notes.append(
+            f"{path.name} does not name {counted(len(others), 'well')} with images, taken too: {shortened(others)}"
+        )
+    channels = sorted({row["channel"] for row in rows if "channel" in row})
+    n_waves = texts.get("NWavelengths", [""])[0]
+    if channels and n_waves.isdecimal() and int(n_waves) != len(channels):
+        notes.append(f"{path.name} names {counted(int(n_waves), 'wavelength')}, the images have {', '.join(channels)}")
+    if 0 < n_sites < len(every):
+        notes.append(f"{path.name} names {counted(n_sites, 'site')} a well, the images have {len(every)}")
     return "", _with_channel_names(rows, names)
 
 

@@ -4,6 +4,7 @@ The parts that vary between versions (planes, time points, identifiers) are patt
 plate is the folder that the instrument names after it.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -72,8 +73,37 @@ INSTRUMENTS = {
         "CellVoyager CQ1",
         _in(("{plate}/Image/", "{plate}/Projection/", "{plate}/"), ("W{index:4}F{site:4}T{t:4}Z{z}C{channel}.tif",)),
     ),
-    # B4--W00016--P00003--Z00000--T00000--DAPI.tif
+    # B4--W00016--P00003--Z00000--T00000--DAPI.tif; without a well in front the W numbers the wells
     "scanr": Instrument(
-        "ScanR", _in(("{plate}/data/", "{plate}/"), ("{well}--W*--P{site}--Z{z}--T{t}--{channel}.tif",))
+        "ScanR",
+        _in(
+            ("{plate}/data/", "{plate}/"),
+            ("{well}--W*--P{site}--Z{z}--T{t}--{channel}.tif", "*--W{index}--P{site}--Z{z}--T{t}--{channel}.tif"),
+        ),
     ),
+    # Exp_Plate_R_p00_z00_0_A01f00d0.TIF: time point, plane, well, field, dye; the plane is missing where there is one
+    "evos": Instrument(
+        "EVOS",
+        _in(
+            ("{plate}/",),
+            ("*_Plate_R_p{t}_z{z}_*_{well}f{site}d{channel}.tif", "*_Plate_R_p{t}_*_{well}f{site}d{channel}.tif"),
+        ),
+    ),
+    # AS_09047_050428030001_A01f00d0.TIF: scan, well, field, dye
+    "arrayscan": Instrument("ArrayScan, CellInsight", _in(("{plate}/",), ("*_{well}f{site}d{channel}.tif",))),
+    # A01-Site_0/img_000000000_DAPI_000.tif: well, field, time point, channel, plane
+    "micromanager": Instrument(
+        "Micro-Manager",
+        _in(
+            ("{plate}/{well}-Site_{site}/",),
+            ("img_channel{channel}_position*_time{t}_z{z}.tif", "img_{t}_{channel}_{z}.tif"),
+        ),
+    ),
+}
+# Names from which no pattern can tell the well, and what they are.
+WITHOUT_WELLS = {
+    re.compile(r"--U\d+--V\d+--.*--X\d+--Y\d+--"): "Leica's Matrix Screener counts wells (U, V) and fields (X, Y) "
+    "along two axes from 0, which no pattern reads",
+    re.compile(r"img_(?:channel\d+_position\d+_time)?\d+_(?:z|.*_)\d+\.tif"): "Micro-Manager numbers positions and "
+    "names no wells, unless they are in folders such as A01-Site_0",
 }

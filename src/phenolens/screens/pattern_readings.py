@@ -10,33 +10,48 @@ from phenolens.screens.filename_pattern import PLACE, matching
 
 MOST_CHANNELS = 12  # different texts at one place of the names that may be channels
 MOST_ALONE = 3  # folders or texts named each with a pattern of its own
-# Folders that are no plates, by what they are; empty where that is no place of a pattern.
-NOT_PLATES = {
-    "channel": re.compile(
-        r"dapi|gfp|rfp|yfp|cfp|fitc|tritc|cy[357]|dna|actin|tubulin|hoechst(?:[ _]?\d+)?|blue|green|red|orange|yellow|"
-        r"cyan|magenta|far[ _-]?red|phase|dic|bf|bright[ _-]?field|overlay|composite|merged?",
-        re.IGNORECASE,
-    ),
-    "site": re.compile(r"(?:f|fld|field|site|fov)[ _-]?\d+", re.IGNORECASE),
-    "t": re.compile(r"(?:t|day|time(?:point)?)[ _-]?\d+h?|\d+ ?h(?:ours?)?", re.IGNORECASE),
-    "": re.compile(
-        r"raw|images?|tiffs?|mip|(?:max(?:imum)?[ _-]?)?(?:intensity[ _-]?)?proj(?:ection)?s?|best[ _-]?focus|"
-        r"(?:illum(?:ination)?[ _-]?)?corrected|processed|stitched|masks?|backup",
-        re.IGNORECASE,
-    ),
-}
-# Texts that are no channels, by what they are; {plate} of what keeps images apart.
-NOT_CHANNELS = {
-    "t": re.compile(
-        r"(?:\d{1,3}d)?\d{1,3}h(?:\d{1,2}m)?|\d+ ?(?:hp[ti]|hrs?|hours?|min|sec|days?|d)|d(?:ay)?\d+|t(?:ime)?\d+",
-        re.IGNORECASE,
-    ),
-    "z": re.compile(r"mip|max(?:proj)?|slice\d*|z\d+|stack|plane\d*", re.IGNORECASE),
-    "plate": re.compile(r"pre|post|before|after|(?:donor|rep|replicate|run|plate)[ _-]?\d+|\d{1,3}x", re.IGNORECASE),
+CHANNEL = re.compile(
+    r"dapi|gfp|rfp|yfp|cfp|fitc|tritc|cy[357]|dna|actin|tubulin|hoechst(?:[ _]?\d+)?|blue|green|red|orange|yellow|"
+    r"cyan|magenta|far[ _-]?red|phase|dic|bf|bright[ _-]?field|overlay|composite|merged?",
+    re.IGNORECASE,
+)
+TIME = re.compile(
+    r"(?:t|d|day|time(?:point)?)[ _-]?\d+h?|(?:\d{1,3}d)?\d{1,3} ?h(?:\d{1,2}m)?|"
+    r"\d+ ?(?:hp[ti]|hrs?|hours?|min|sec|days?|d)",
+    re.IGNORECASE,
+)
+CONDITION = re.compile(
+    r"dmso|(?:un)?treated|vehicle|mock|controls?|ctrl|scrambled?|\d+ ?(?:[npumµμ]?m|[un]g)", re.IGNORECASE
+)
+# What was done to cells, or which they are.
+SAMPLE = re.compile(
+    rf"{CONDITION.pattern}|pre|post|before|after|(?:donor|rep|replicate|run|plate|p|passage)[ _-]?\d+|\d{{1,3}}x|"
+    r"wt|ko|wild[ -]?type|mutant|hela|u-?2[ -]?os|a-?549|hek(?:-?293t?)?|hep-?g2|mcf-?(?:7|10a)|hct-?116|"
+    r"(?:htert-?)?rpe-?1|cho|cos-?7|(?:nih-?)?3t3|jurkat|k-?562|thp-?1|sh-?sy5y|caco-?2|huvec|i?psc|fibroblasts?|"
+    r"hap-?1|mef",
+    re.IGNORECASE,
+)
+# Texts that are hardly a plate (of folders) or a channel, by what they are; empty where that is no place of a pattern.
+UNLIKELY = {
+    "plate": {
+        "channel": CHANNEL,
+        "site": re.compile(r"(?:f|fld|field|site|fov)[ _-]?\d+", re.IGNORECASE),
+        "t": TIME,
+        "": re.compile(
+            r"raw|images?|tiffs?|mip|(?:max(?:imum)?[ _-]?)?(?:intensity[ _-]?)?proj(?:ection)?s?|best[ _-]?focus|"
+            r"(?:illum(?:ination)?[ _-]?)?corrected|processed|stitched|masks?|backup",
+            re.IGNORECASE,
+        ),
+    },
+    "channel": {
+        "t": TIME,
+        "z": re.compile(r"mip|max(?:proj)?|slice\d*|z\d+|stack|plane\d*", re.IGNORECASE),
+        "plate": SAMPLE,
+    },
 }
 NO_SITE = re.compile(r"\d{6,}|0\d{3,}")  # a date, barcode or running number
 HOURS, WEEK = 6, 168  # fields are hardly numbered by multiples of 6, but hours are
-FOLDER_OF_WELL = re.compile(r"(?:well[ _-]?)?([A-P])[ _-]?(\d{1,2})", re.IGNORECASE)
+FOLDER_OF_WELL = re.compile(r"(?:well[ _-]?)?(A[A-F]|[A-Z])[ _-]?(\d{1,2})", re.IGNORECASE)
 
 
 def refuse_unlikely(
@@ -58,13 +73,13 @@ def refuse_unlikely(
             others = [pattern.replace(f"{{{what}}}", text) for text in texts]
             text = odd[0] if odd else min(numbers, key=int)
             raise asked(f'"{text}" may be a {what} or not', [one for one in others if _is_clear(one)])
-    for what, unlikely in (("plate", NOT_PLATES), ("channel", NOT_CHANNELS)):
+    for what, unlikely in UNLIKELY.items():
         for place, expression in unlikely.items():
             if odd := sorted(filter(expression.fullmatch, held.get(what, ()))):
-                others = [pattern.replace(f"{{{what}}}", text) for text in _written(place, held[what], pattern)]
+                others = [pattern.replace(f"{{{what}}}", text) for text in written_as(place, held[what], pattern)]
                 if f"{{{place}}}" in pattern:  # else of one text, as C01 of each channel's folder
                     bare = pattern.replace(f"{{{place}}}", "*")
-                    others += [bare.replace(f"{{{what}}}", text) for text in _written(place, held[what], bare)]
+                    others += [bare.replace(f"{{{what}}}", text) for text in written_as(place, held[what], bare)]
                 alone = [pattern.replace(f"{{{what}}}", text) for text in sorted(held[what])[:MOST_ALONE]]
                 raise asked(f'"{odd[0]}" may be a {what} or not', [*first, *others], alone=alone, last=pattern)
     is_clear = "{channel}" in pattern and not ("channel" in held and all(map(str.isdecimal, held["channel"])))
@@ -110,20 +125,13 @@ def fitting(pattern: str, images: Sequence[str], *, least: float = 1) -> str:
 
 
 def _with_a_place(pattern: str) -> Iterator[str]:
-    """The pattern with {plate} for a folder *, with {channel} or {site} for a * in the name."""
-    *folders, name = pattern.split("/")
-    for at, folder in enumerate(folders):
-        if folder == "*" and "{plate}" not in pattern:
-            yield "/".join([*folders[:at], "{plate}", *folders[at + 1 :], name])
-    if "*" in folders and "{plate}" in name:
-        for text in ("*", "{channel}"):
-            if text not in name:
-                at = folders.index("*")
-                yield "/".join([*folders[:at], "{plate}", *folders[at + 1 :], name.replace("{plate}", text)])
-    for place in ("{channel}", "{site}"):
-        for match in re.finditer(r"\*", name):
-            if place not in pattern:
-                yield "/".join([*folders, name[: match.start()] + place + name[match.end() :]])
+    """The pattern with {plate} for a folder *, also moved there from the name; with {channel} or {site} for another."""
+    for place in ("{plate}", "{channel}", "{site}"):
+        for star in re.finditer(r"\*", pattern):
+            before, after = pattern[: star.start()], pattern[star.end() :]
+            is_folder = f"{before[-1:]}{after[:1]}" in ("/", "//")
+            if is_folder if place == "{plate}" else "/" not in after and place not in pattern:
+                yield from filter(_is_clear, (before + place + after.replace(place, one) for one in ("*", "{channel}")))
 
 
 def trimmed(pattern: str) -> str:
@@ -138,7 +146,7 @@ def _is_clear(pattern: str) -> bool:
     return len(names) == len(set(names))
 
 
-def _written(place: str, texts: Collection[str], pattern: str) -> list[str]:
+def written_as(place: str, texts: Collection[str], pattern: str) -> list[str]:
     """What may stand for the texts at one place of the names if they are a `place`: h{t} for h24 and h48."""
     if not place or f"{{{place}}}" in pattern:
         return ["*"] if place else []
@@ -153,6 +161,11 @@ def _written(place: str, texts: Collection[str], pattern: str) -> list[str]:
     return [
         "".join([*written[:at], f"{{{place}}}", *written[at + 1 :]]) for at in varying if at % 2 and at < len(parts[0])
     ]
+
+
+def is_hardly_plate(folder: str) -> bool:
+    """Whether a folder's name is that of a channel, field, time or processing."""
+    return any(one.fullmatch(folder) for one in UNLIKELY["plate"].values())
 
 
 def is_of_one_well(folder: str, wells: Collection[str]) -> bool:

@@ -14,7 +14,7 @@ from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256, write_whole
 from phenolens.core.names import MOST_NAMED, clean_name, clean_names, nearest, shortened
-from phenolens.screens.config import LayoutConfig
+from phenolens.screens.config import LayoutConfig, like_plate_maps
 from phenolens.screens.csv_table import (
     column_names,
     numbers,
@@ -288,8 +288,8 @@ def with_treatments(
     fields = fields.assign(plate=clean_names(fields["plate"]))
     unlabelled = without_treatments(fields, channels, folder=folder or source, notes=notes).leaving_out(counts)
     if not tables:
-        message = f"{source}: these files do not give the treatment of a well; give a CSV with --plate-map"
-        raise NoTreatments(message, unlabelled)
+        needed = f"give a CSV with --plate-map{like_plate_maps(source)}"
+        raise NoTreatments(f"{source}: these files do not give the treatment of a well; {needed}", unlabelled)
     if map_path is not None:
         plate_map = read_plate_map(map_path, named=config.named_columns)
         columns = (*columns, *column_names(map_path))
