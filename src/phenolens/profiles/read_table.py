@@ -34,6 +34,7 @@ from phenolens.profiles.metadata_features import MetadataFeatures
 from phenolens.profiles.profiles import METADATA
 from phenolens.screens.csv_table import column_names, read_csv
 from phenolens.screens.doses import SameDoses, controls_notes, mechanisms_of_compounds_note
+from phenolens.screens.doses_in_names import doses_in_names
 from phenolens.screens.screen import well_key
 from phenolens.screens.unread_columns import ColumnsNotRead
 
@@ -238,6 +239,7 @@ def _matrix_rows(matrix: Any, places: np.ndarray) -> np.ndarray:
     return np.concatenate(found)
 
 
+IN_COLUMNS = "write the compound and its dose in columns of their own (--compound, --concentration)"
 NAMED = 3  # rows that a note names
 
 
@@ -297,6 +299,10 @@ class ForeignTable:
                 )
                 raise InputError(f'{self.path}: no row has --control "{control}"; {near}')
         found.refuse_unnamed(self.path)
+        if self.of["compound"]:
+            in_names = doses_in_names(found.treated_compounds)
+            in_names.refuse(str(self.path), remedy=IN_COLUMNS)
+            self.notes |= in_names.notes(remedy=IN_COLUMNS)
         self.notes |= found.notes(self.columns)
 
     def _part(self, known: pd.DataFrame, raw: RawPart, found: _Found, *, where: str, source: Path) -> AnnData:
@@ -362,6 +368,10 @@ class _Found:
             self.only_by_case[control] += [(f"{where}row {row}", name) for row, name in rows.items()]
         for column, counts in known.emptied.items():
             self.emptied[column] += counts
+
+    @property
+    def treated_compounds(self) -> set[str]:
+        return set(pd.concat(self.mechanisms)["compound"])
 
     def refuse_unnamed(self, path: Path) -> None:
         """InputError for rows without a plate, well or batch where others have one."""

@@ -33,6 +33,7 @@ from phenolens.screens.doses import (
     refuse_no_doses,
     resembles_dose,
 )
+from phenolens.screens.doses_in_names import doses_in_names
 from phenolens.screens.image_files import missing_line
 from phenolens.screens.screen import Screen, checked_screen, well_at, well_names, where_of
 from phenolens.screens.unread_columns import UNREAD, chosen_wells, refuse_unread, resembles_plate, unread_notes
@@ -48,6 +49,7 @@ NAMES = {
     "role": ("role",),
 }
 FLAGS = {"concentration_um": "--concentration-column", "moa": "--mechanism-column"}  # others: their own name
+IN_COLUMNS = "write the compound and its dose in columns of their own (compound, concentration_um)"
 TREATMENT = ("compound", "concentration_um", "moa", "role", "batch")
 
 
@@ -314,7 +316,9 @@ def with_treatments(
         notes = (*notes, f"{tables[-1].name}: no column for the concentration: a compound is one treatment")
     of_wells = fields.drop_duplicates(["plate", "well"])
     fields = with_defaults(fields, controls=config.control, source=tables[-1].name)
-    notes = (*notes, *_defaults_notes(of_wells, fields, source=tables[-1].name))
+    in_names = doses_in_names(set(fields.loc[fields["role"] == "treated", "compound"]))
+    in_names.refuse(tables[-1].name, remedy=IN_COLUMNS)
+    notes = (*notes, *_defaults_notes(of_wells, fields, source=tables[-1].name), *in_names.notes(remedy=IN_COLUMNS))
     undosed = (fields["concentration_um"] == 0) & (fields["role"] == "treated")
     if undosed.any() and (fields["concentration_um"] > 0).any():
         names = shortened(list(dict.fromkeys(fields.loc[undosed, "compound"])))
