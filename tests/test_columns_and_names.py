@@ -99,6 +99,33 @@ def test_folders_that_end_alike_are_never_one(images):
     assert_named(refusal(images, "loaddata", None), "load_data.csv", "/data/007/Images", "/data/p-2/Images")
 
 
+def moved(source, to: str, *, rename=str):
+    """The images of each plate in another folder, and under other names."""
+    write_loaddata(write_plate_map(source), path_name="/elsewhere")
+    for plate in PLATES:
+        (source / to).mkdir(parents=True, exist_ok=True)
+        (source / plate).rename(source / to / f"{plate}_images")
+    for path in list(source.glob(f"{to}/*/*.tif")):
+        path.rename(path.with_name(rename(path.name)))
+    return source
+
+
+@pytest.mark.parametrize(
+    ("rename", "there"),
+    [(str, "B02_s1_wDNA.tif"), (str.upper, "B02_S1_WDNA.TIF"), (lambda name: f"{name}f", "B02_s1_wDNA.tiff")],
+)
+def test_images_of_loaddata_that_are_elsewhere_are_named_where_they_are(images, rename, there):
+    line = refusal(moved(images, "raw", rename=rename), "loaddata", None)
+    assert_named(line, "expected B02_s1_wDNA.tif under", f"There is raw/007_images/{there} and 1 more", "24 such files")
+
+
+def test_an_image_of_loaddata_that_is_nowhere_is_said_to_be(images):
+    source = moved(images, "raw", rename=lambda name: f"x{name}")
+    assert "No image B02_s1_wDNA.tif is anywhere in" in refusal(source, "loaddata", None)
+    with pytest.raises(InputError, match=r"none of the 12 fields has an image of each channel. No image B02"):
+        read_screen(source, layout="loaddata", treatments="all", skip_missing=True)
+
+
 def test_images_of_several_folders_in_one_are_reported(images):
     write_loaddata(write_plate_map(images))
     for path in list(images.glob("*/*.tif")):
@@ -111,6 +138,11 @@ def test_images_of_several_folders_in_one_are_reported(images):
     )
     (note,) = [note for note in screen_of(images, "loaddata", None).notes if "source itself" in note]
     assert_named(note, "load_data.csv", "/mnt/nas/screen/007", "/mnt/nas/screen/p-2")
+    edit_csv(images / "load_data.csv", lambda t: t[t["Metadata_Plate"] == "007"])
+    (note,) = [note for note in screen_of(images, "loaddata", None).notes if "source itself" in note]
+    assert_named(note, "images of 1 folder are", "/mnt/nas/screen/007")
+    edit_csv(images / "load_data.csv", lambda t: t.assign(**{f"PathName_{c}": str(images) for c in CHANNELS}))
+    assert not any("source itself" in note for note in screen_of(images, "loaddata", None).notes)
 
 
 def test_wells_with_the_same_profile_are_refused():
@@ -295,6 +327,27 @@ def test_the_place_of_a_field_does_not_contradict_the_well(images, place):
     write_table(images)
     edit_csv(images / "images.csv", lambda t: t.assign(row=t.get(place[0], place[0]), column=t.get(place[1], place[1])))
     assert any("not read: row, column" in note for note in screen_of(images, "table", None).notes)
+
+
+@pytest.mark.parametrize(
+    "names", ["Metadata_Row Metadata_Col", "Metadata_WellRow Metadata_WellColumn", "Row_Nr Col_Nr"]
+)
+@pytest.mark.parametrize("kind", ["shifted", "swapped", "shuffled", "one row"])
+def test_a_well_of_loaddata_that_its_row_and_column_contradict_is_refused(images, names, kind):
+    write_loaddata(write_plate_map(images))
+    path, (row, column) = images / "load_data.csv", names.split()
+
+    def edit(table):
+        rows, columns = table["Metadata_Well"].str[0].map({"B": 2, "C": 3}), table["Metadata_Well"].str[1:].astype(int)
+        if kind == "shuffled":  # each column sorted by itself
+            rows, columns = np.tile([2, 2, 3], 4), np.tile([2, 3, 11], 4)
+        places = {"shifted": (rows + 1, columns), "swapped": (columns, rows), "one row": (columns * 0 + 1, columns)}
+        rows, columns = places.get(kind, (rows, columns))
+        return table.assign(**{row: rows, column: columns})
+
+    edit_csv(path, edit)
+    line = refusal(images, "loaddata", None)
+    assert_named(line, "load_data.csv, row ", f"{row} and {column} say ", "correct the table, or rename")
 
 
 def test_columns_of_another_meaning_do_not_contradict_the_well(images):

@@ -118,6 +118,7 @@ def with_files(screen: Screen, *, skip_missing: bool) -> Screen:
 
     complete = pd.Series(True, index=table.index)
     missing: list[str] = []
+    absent: list[tuple[Path, str]] = []  # files that are not there, and their plates
     for row in track(range(len(table)), "Fields whose images were looked for", total=len(table)):
         field = table.iloc[row]
         for channel, column in zip(screen.channels, columns):
@@ -134,16 +135,43 @@ def with_files(screen: Screen, *, skip_missing: bool) -> Screen:
             path = screen.folder / file
             place = shown(path) if is_remote(path) else f"{file} under {screen.folder}"
             missing.append(f'{where_of(field)}: channel "{channel}" {what} (expected {place})')
+            absent += [(file, str(field["plate"]))] if n_bytes < 0 else []
+    elsewhere = _elsewhere(screen.folder, *absent[0]) if absent and (not skip_missing or not complete.any()) else ""
     if missing and not skip_missing:
         raise InputError(
-            f"{missing[0]}; {counted(len(missing), 'such file')} in {counted(int((~complete).sum()), 'field')}. Add "
-            "what is missing, or run with --skip-missing; no crop was written."
+            f"{missing[0]}; {counted(len(missing), 'such file')} in {counted(int((~complete).sum()), 'field')}. "
+            f"{elsewhere}Add what is missing, or run with --skip-missing; no crop was written."
         )
     if not complete.any():
-        raise InputError(f"{missing[0]}; none of the {len(table):,} fields has an image of each channel")
+        raise InputError(
+            f"{missing[0]}; none of the {len(table):,} fields has an image of each channel. "
+            f"{elsewhere or 'Add what is missing. '}".strip()
+        )
     what = "fields without an image of each channel"
     n_left_out = screen.left_out.get(what, 0) + int((~complete).sum())
     return replace(screen, table=table).keeping(complete).leaving_out({what: n_left_out})
+
+
+def _elsewhere(folder: Path, file: Path, plate: str) -> str:
+    """Where else below `folder` a file of this name is, in other capitals, or with another ending; empty where none is.
+
+    Of several, the one whose path has the plate's name comes first.
+    """
+    try:
+        images = [path for path in files_under(folder)[0] if _is_image(path.rsplit("/", 1)[-1])]
+    except InputError:
+        return ""
+    wanted = _plain(file.name)
+    for key in (str, str.casefold, lambda name: Path(name).stem.casefold()):
+        found = [path for path in images if key(_plain(path.rsplit("/", 1)[-1])) == key(wanted)]
+        if found:
+            found.sort(key=lambda path: plate not in Path(path).parts)
+            more = f" and {len(found) - 1:,} more" if len(found) > 1 else ""
+            return (
+                f"There is {found[0]}{more}: if that is it, correct the name and folder in the table, or move and "
+                "rename the files. "
+            )
+    return f"No image {file.name} is anywhere in {shown(folder)}. "
 
 
 def choosing(screen: Screen, config: LayoutConfig, *, axes: Collection[str] = ("z", "t")) -> Screen:

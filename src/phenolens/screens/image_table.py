@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.names import shortened
 from phenolens.screens.config import TABLES, LayoutConfig, chosen_channels
@@ -250,11 +251,10 @@ class FoldersHere:
                 )
 
     def notes(self, source: str) -> list[str]:
-        """A note where the images of several PathNames are searched in the source itself."""
-        flat = self._names()[Path()]
-        if len(flat) < 2:
-            return []
-        return [f"{source}: images of {len(flat)} folders are searched in the source itself: {shortened(flat)}"]
+        """A note where images of folders that are not here are searched in the source itself."""
+        flat = [name for name in self._names()[Path()] if (self.source / name).resolve() != self.source.resolve()]
+        folders = counted(len(flat), "folder")
+        return [f"{source}: images of {folders} are searched in the source itself: {shortened(flat)}"] if flat else []
 
     def _names(self) -> defaultdict[Path, list[str]]:
         """The different PathNames of each folder."""

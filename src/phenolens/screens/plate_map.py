@@ -35,7 +35,8 @@ from phenolens.screens.doses import (
 )
 from phenolens.screens.doses_in_names import doses_in_names
 from phenolens.screens.image_files import missing_line
-from phenolens.screens.screen import Screen, checked_screen, well_at, well_names, where_of
+from phenolens.screens.row_and_column import places_of, row_and_column
+from phenolens.screens.screen import Screen, checked_screen, well_names, where_of
 from phenolens.screens.unread_columns import UNREAD, chosen_wells, refuse_unread, resembles_plate, unread_notes
 
 NAMES = {
@@ -107,12 +108,10 @@ def known_columns(
     for name in ("compound", "moa", "plate", "batch"):
         if name in known:
             refuse_made_by_excel(known[name], source=source, may_be_date=name in ("plate", "batch"))
-    at = _row_and_column(raw)
     if "well" in known:
         known["well"] = known["well"].map(well_names(known["well"], source=source))
-        if at is not None and _are_places(raw, at, known["well"], source=source):
-            read = (*read, *at)
-    elif at is not None:
+        read = (*read, *places_of(raw, known, source=source))
+    elif at := row_and_column(raw):
         pairs = clean_names(raw[at[0]]) + " " + clean_names(raw[at[1]])
         known["well"] = pairs.map(well_names(pairs, source=source))
         read = (*read, *at)
@@ -127,41 +126,6 @@ def known_columns(
         if name not in found.values() and name not in read and raw[name].notna().any()
     }
     return pd.concat([known, pd.DataFrame(unread, index=known.index)], axis=1) if unread else known
-
-
-def _row_and_column(raw: pd.DataFrame) -> tuple[str, str] | None:
-    """The columns that give a well by its row (letter or number) and column; None where there are no such two."""
-    by_name = {plain_name(str(name)): str(name) for name in raw.columns}
-    row = next((by_name[name] for name in ("row", "well_row") if name in by_name), None)
-    column = next((by_name[name] for name in ("column", "col", "well_column", "well_col") if name in by_name), None)
-    return None if row is None or column is None else (row, column)
-
-
-def _are_places(raw: pd.DataFrame, at: tuple[str, str], wells: pd.Series, *, source: str) -> bool:
-    """Whether two columns give the wells too, as row and column from 1 or from 0; False where they give none.
-
-    InputError where they contradict the wells. Columns that differ within most wells, or are the same in most, are the
-    place of a field.
-    """
-
-    def well_of(pair: str, first: int) -> str | None:
-        try:
-            return well_at(*(str(int(name) + 1 - first) if name.isdecimal() else name for name in pair.split(" ", 1)))
-        except InputError:
-            return None
-
-    pairs = clean_names(raw[at[0]]) + " " + clean_names(raw[at[1]])
-    if (pairs.groupby(wells).nunique() > 1).mean() > 0.5 or pairs.nunique() < wells.nunique() / 2:
-        return False
-    for first in (0, 1):
-        by_place = pairs.map({pair: well_of(pair, first) for pair in pairs.unique()})
-        other = by_place.notna() & (by_place != wells)
-        if by_place.notna().any() and not other.any():
-            return True
-    if other.any():
-        expected = f"{by_place[other].iloc[0]} of the columns {at[0]} and {at[1]}"
-        refuse_rows(other, wells.rename("well"), expected=expected, source=source)
-    return False
 
 
 def _meaning(column: str) -> str | None:

@@ -54,7 +54,8 @@ def each_field_once(fields: pd.DataFrame, tables: Mapping[str, int]) -> tuple[pd
 def refuse_repeated_images(screen: Screen) -> Screen:
     """The screen; InputError where two fields, or two channels of a field, name one image.
 
-    Links are followed, and a choice of the first (`#page=1`) is the file without one.
+    Links are followed, and a choice of the first (`#page=1`) is the file without one. Files that are not there are no
+    images: `with_files` names them.
     """
 
     @cache
@@ -74,7 +75,7 @@ def refuse_repeated_images(screen: Screen) -> Screen:
     for channel in screen.channels:
         for row, text in enumerate(screen.table[f"file_{channel}"].astype(str)):
             earlier = first.setdefault(identity(text), (row, channel))
-            if earlier != (row, channel):
+            if earlier != (row, channel) and (screen.folder / image_reference(text).file).exists():
                 repeated.append(((row, channel), earlier, text))
     if repeated:
         (row, channel), (other, its_channel), text = repeated[0]
