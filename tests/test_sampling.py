@@ -47,6 +47,14 @@ def test_the_same_step_draws_the_same_cells_and_the_next_step_others(treatments)
     assert (one != two).any()
 
 
+def test_paired_batches_hold_other_cells_of_the_same_treatments(treatments):
+    sampler = TreatmentSampler(treatments, batch_size=2, seed=5, paired=True)
+    drawn = [sampler.draw(step, batches=2) for step in range(50)]
+    assert all(list(treatments[one]) == list(treatments[two]) for one, two in drawn)
+    assert any((one != two).all() for one, two in drawn)
+    assert len({tuple(treatments[one]) for one, _ in drawn}) > 3
+
+
 def test_cells_within_a_treatment_are_drawn_evenly(treatments):
     sampler = TreatmentSampler(treatments, batch_size=None, seed=2)
     rows = np.concatenate([sampler.draw(step, batches=1)[0] for step in range(3000)])

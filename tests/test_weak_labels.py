@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from phenolens.models import MODELS, model_config
 from phenolens.models.interface import Batch
 from phenolens.models.resnet import MultiScale, ResNet18
-from phenolens.models.simclr import contrastive_loss
+from phenolens.models.simclr import WeakSimCLR, contrastive_loss
 from phenolens.models.views import shifted, view
 from phenolens.models.weak import Weak
 from phenolens.training import loop
-from phenolens.training.checkpoint import Origin
+from phenolens.training.checkpoint import Origin, RunFolder
 from phenolens.training.config import TrainConfig
 
 
@@ -103,6 +103,18 @@ def test_views_of_one_well_are_neither_positives_nor_negatives():
     assert seen["left_out"].nonzero().tolist() == [[i, i] for i in range(6)][:1] + [[0, 3], [1, 1], [2, 2], [3, 0]] + [
         [i, i] for i in range(3, 6)
     ]
+
+
+def test_both_batches_of_weak_simclr_hold_the_same_treatments_however_small(store, compute, tmp_path, monkeypatch):
+    seen = []
+    losses = WeakSimCLR.losses
+    monkeypatch.setattr(WeakSimCLR, "losses", lambda self, batch: seen.append(batch.treatment) or losses(self, batch))
+    config = TrainConfig(
+        model="wssimclr", steps=5, batch_size=2, watch_every=0, threads=1, cooldown_steps=0, network={"net_width": 2}
+    )
+    model = MODELS["wssimclr"].build(len(store.channels), store.crop_px, config.network)
+    loop.train(model, store, config, compute=compute, run=RunFolder(tmp_path / "run"))
+    assert [one.tolist() == two.tolist() for one, two in seen] == [True] * 5
 
 
 def test_blended_crops_have_the_labels_of_both_by_their_shares(monkeypatch):

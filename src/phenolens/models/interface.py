@@ -176,7 +176,8 @@ class Frozen(Representation):
 class Trained(Representation):
     """A representation trained step by step. Randomness comes from torch's global generator, seeded at every step."""
 
-    draws: ClassVar[int] = 1  # independent batches that one step needs
+    draws: ClassVar[int] = 1  # batches that one step needs
+    paired: ClassVar[bool] = False  # the batches of a step hold cells of the same treatments; else they are independent
     labels: ClassVar[tuple[str, ...]] = ()  # those of LABELS that it learns from: weak labels, which tables name
     recordable: ClassVar[bool] = (
         False  # losses use no number of a step but its `weights`, and never wait for the device

@@ -65,6 +65,7 @@ class WeakSimCLR(SimCLR):
 
     labels: ClassVar[tuple[str, ...]] = ("treatment", "well")
     draws = 2
+    paired = True  # in batches of less than all treatments, independent draws would rarely share one
 
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """Cross-entropy of finding cells of the same treatment from another well; those of one well do not count."""

@@ -22,8 +22,11 @@ SHARE_OF_FREE_MEMORY = 0.8  # of the device, for crops; a step needs the rest
 class TreatmentSampler:
     """Draws store rows for one step: independent batches, treatments evenly, cells at random within a treatment."""
 
-    def __init__(self, treatments: pd.Series, *, batch_size: int | None, seed: int) -> None:
-        """`treatments`: the treatment of each store row, missing where a row must not be drawn (noise crops)."""
+    def __init__(self, treatments: pd.Series, *, batch_size: int | None, seed: int, paired: bool = False) -> None:
+        """`treatments`: the treatment of each store row, missing where a row must not be drawn (noise crops).
+
+        `paired`: all batches of a step hold the same treatments, in the same order.
+        """
         rows = np.flatnonzero(treatments.notna().to_numpy())
         codes, self.names = pd.factorize(treatments.to_numpy()[rows], sort=True)
         order = np.argsort(codes, kind="stable")
@@ -32,6 +35,7 @@ class TreatmentSampler:
         self.starts = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
         self.batch_size = batch_size or len(self.names)
         self.seed = seed
+        self.paired = paired
 
     def draw(self, step: int, *, batches: int) -> np.ndarray:
         """Store rows (batches, B) of one step.
@@ -44,9 +48,10 @@ class TreatmentSampler:
         treatments = np.stack(
             [
                 np.concatenate([random.permutation(len(self.names)) for _ in range(rounds)])[: self.batch_size]
-                for _ in range(batches)
+                for _ in range(1 if self.paired else batches)
             ]
         )
+        treatments = np.broadcast_to(treatments, (batches, self.batch_size))
         within = random.integers(self.counts[treatments])
         return self.rows[self.starts[treatments] + within]
 

@@ -81,7 +81,8 @@ def train(
     progress.history = [record for record in progress.history if record["step"] % config.record_every == 0]
     held_out = held_out_cells(store.cells, share=config.held_out_wells, seed=config.seed)
     treatments = sampled_treatments(store.cells, held_out=held_out)
-    sampler = TreatmentSampler(treatments, batch_size=config.batch_size, seed=config.seed)
+    paired = isinstance(model, Trained) and model.paired
+    sampler = TreatmentSampler(treatments, batch_size=config.batch_size, seed=config.seed, paired=paired)
     (run.folder / FAILED_BATCH).unlink(missing_ok=True)  # of an earlier attempt
     watched = watched_cells(store.cells, held_out=held_out, seed=config.seed)
     if isinstance(model, Drawing) and z is not None and not progress.step:
