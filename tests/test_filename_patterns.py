@@ -262,6 +262,35 @@ def test_folders_behind_links_are_read_once_and_loops_end(tmp_path):
     }
 
 
+def test_folders_of_thumbnails_are_no_plates(tmp_path):
+    write_all(tmp_path, [f"P1{folder}/{well}_w1.tif" for well in WELLS for folder in ("", "/Thumbs", "/thumbnails")])
+    screen = read(tmp_path, "imagexpress")
+    assert set(screen.table["plate"]) == {"P1"}
+    assert screen.left_out == {"folders of thumbnails": 2}
+
+
+def test_endings_of_tiff_and_png_are_alike_in_any_case(tmp_path):
+    write_all(tmp_path, ["B02_a.tif", "B03_a.TIF", "B04_a.TIFF"])
+    assert read(tmp_path, "{well}_{channel}.tiff").table["well"].tolist() == list(WELLS)
+    (tmp_path / "B02_a.tiff").write_bytes((tmp_path / "B02_a.tif").read_bytes())
+    assert all(key in refusal(tmp_path, "{well}_{channel}.tif") for key in (".tif and .tiff", "move one of them"))
+
+
+@pytest.mark.parametrize(
+    ("more", "keys"),
+    [
+        ("P1/B2_a.tif", ('"B02" and "B2" are one well', "rename it")),
+        ("P1/stitched/B02_a.tif", ('folder below, "stitched"', 'begin --pattern with "P1/"')),
+    ],
+)
+def test_two_files_of_a_field_by_another_spelling_or_a_folder_below_say_what_to_do(tmp_path, more, keys):
+    write_all(tmp_path, [f"P1/{well}_a.tif" for well in WELLS] + [more])
+    line = refusal(tmp_path, "{well}_{channel}.tif")
+    assert [key for key in keys if key not in line] == []
+    if "stitched" in more:
+        assert len(read(tmp_path, "P1/{well}_{channel}.tif").table) == len(WELLS)
+
+
 def test_a_part_of_the_names_that_the_pattern_lacks_is_named(tmp_path):
     write_all(tmp_path, [f"{plate}_{well}_s1_w1.tif" for plate in ("PlA", "PlB") for well in WELLS])
     line = refusal(tmp_path, "*_{well}_s{site}_w{channel}.tif")

@@ -454,6 +454,38 @@ def test_plates_of_one_name_in_two_folders_are_not_one(tmp_path):
         guess_layout(touched(tmp_path, names), LayoutConfig())
 
 
+@pytest.mark.parametrize(
+    ("other", "n"),
+    [("{w}_montage_{d}.tif", 8), ("{w}_outlines.png", 4), ("montage_{d}.tif", 2), ("FocusMap_A0{c}.tif", 2)],
+)
+def test_names_of_another_form_are_left_out_and_counted(tmp_path, other, n):
+    names = of_wells(["{w}_s1_{d}.tif", "{w}_s2_{d}.tif"])
+    guess = guess_layout(touched(tmp_path, [*names, *of_wells([other])]), LayoutConfig())
+    assert guess.config.pattern == "{well}_s{site}_{channel}.tif"
+    assert f"16 of {16 + n} images match" in guess.why
+
+
+def test_names_of_two_instruments_are_counted_or_both_shown(tmp_path):
+    images = of_wells(["A/scr_{w}_s1_w{c}.tif", "A/scr_{w}_s2_w{c}.tif"])
+    guess = guess_layout(touched(tmp_path, [*images, *of_wells([f"B/{PHENIX}"])]), LayoutConfig())
+    assert "16 of 24 names are those of ImageXpress" in guess.why
+    with pytest.raises(InputError, match=r"scr_B02_s1_w1.tif and B/r03c03"):
+        guess_layout(touched(tmp_path / "A" / "..", of_wells([f"B/{PHENIX.replace('f01', 'f02')}"])), LayoutConfig())
+
+
+def test_endings_in_capitals_are_no_part_of_the_names(tmp_path):
+    names = [f"{w}_{d}.{e}" for w, e in (("B02", "tif"), ("B03", "TIF"), ("C02", "tiff")) for d in ("DAPI", "GFP")]
+    guess = guess_layout(touched(tmp_path, names), LayoutConfig())
+    assert guess.config.pattern == "{well}_{channel}.tif"
+    assert "6 of 6 images" in guess.why
+
+
+def test_hours_of_the_same_wells_may_be_times(tmp_path):
+    names = [f"{w}_{t}_{d}.tif" for w in ("B02", "C03") for t in ("24h", "48h") for d in ("DAPI", "GFP")]
+    with pytest.raises(InputError, match=re.escape('"{well}_{t}h_{channel}.tif"')):
+        guess_layout(touched(tmp_path, names), LayoutConfig())
+
+
 def test_of_many_images_those_of_some_wells_are_compared(tmp_path, monkeypatch):
     """Every fourth name would be of one channel."""
     monkeypatch.setattr(proposed_pattern_module, "MOST_FILES", 96)

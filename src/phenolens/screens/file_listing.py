@@ -9,11 +9,13 @@ from pathlib import Path
 from phenolens.core.errors import InputError
 
 THUMBNAIL = re.compile(r"_thumb|^thumbnail", re.IGNORECASE)
+THUMBNAIL_FOLDER = re.compile(r"thumb(?:nail)?s?", re.IGNORECASE)
 # Of Synology, macOS, Windows, QNAP, NetApp and of file systems. Names that begin with a dot are hidden too.
 OF_THE_SYSTEM = frozenset(
     "@eadir @recycle #recycle #snapshot __macosx thumbs.db ehthumbs.db desktop.ini $recycle.bin icon\r".split(" ")
 )
 HIDDEN, THUMBNAILS = "hidden files and folders (._x, Thumbs.db, @eaDir)", "thumbnails"
+THUMBNAIL_FOLDERS = "folders of thumbnails"
 LINKED = "folders behind links that are read already"
 
 
@@ -40,7 +42,8 @@ def without_hidden(paths: Iterable[Path]) -> list[Path]:
 def files_under(source: Path) -> tuple[list[str], dict[str, int]]:
     """Every file under `source` as its path with forward slashes, in order, and how many of what were passed over.
 
-    Folders behind links are followed, each folder once; hidden files, thumbnails and zarr folders are passed over.
+    Folders behind links are followed, each folder once; hidden files, thumbnails, their folders and zarr folders are
+    passed over.
     Raises InputError for a folder that cannot be listed.
     """
     counts: Counter[str] = Counter()
@@ -68,6 +71,8 @@ def files_under(source: Path) -> tuple[list[str], dict[str, int]]:
             elif _is_folder(entry):
                 if entry.name.lower().endswith(".zarr"):
                     counts["zarr folders"] += 1
+                elif THUMBNAIL_FOLDER.fullmatch(entry.name):
+                    counts[THUMBNAIL_FOLDERS] += 1
                 elif entry.is_symlink():
                     behind_links.append(path)
                 else:

@@ -126,9 +126,9 @@ def _row(place: dict[str, str | None], *, plate: str, plate_wells: int | None) -
 def pattern_expression(pattern: str, *, of_instrument: bool = False) -> re.Pattern[str]:
     """The pattern as a regular expression over a path with forward slashes; `*` is anything but a slash.
 
-    `{z:3}` has three digits. Names of instruments match in any case, and with .tif or .tiff. Raises InputError for a
-    pattern without `{well}`, or `{row}` and `{column}`; for a place that is not known, named twice, or whose digits
-    run into those of the next.
+    `{z:3}` has three digits. An ending .tif or .tiff matches both, in any case; names of instruments match in any case.
+    Raises InputError for a pattern without `{well}`, or `{row}` and `{column}`; for a place that is not known, named
+    twice, or whose digits run into those of the next.
     """
     text = pattern.strip().lstrip("/")
     names = [name for name, _ in PLACE.findall(text)]
@@ -148,8 +148,7 @@ def pattern_expression(pattern: str, *, of_instrument: bool = False) -> re.Patte
             written += f"(?P<{match[1]}>{_of_width(match[1], match[2])})"
         else:
             written += STAR.join(re.escape(literal) for literal in part.split("*"))
-    if of_instrument:
-        written = written.replace(r"\.tif", r"\.tiff?")
+    written = re.sub(r"\\\.(tif|png)f?$", lambda ending: rf"(?i:\.{ending[1]}f?)", written, flags=re.IGNORECASE)
     return re.compile(rf"(?P<above>.*/)?{written}", re.IGNORECASE if of_instrument else 0)
 
 

@@ -79,7 +79,9 @@ def guess_layout(source: Path, config: LayoutConfig) -> Guess:
     part = f"; {len(images):,} are there" if len(compared) < len(images) else ""
     for pattern, why in _by_names(source, compared, plate_wells=config.plate_wells):
         return Guess("pattern", replace(config, pattern=pattern), f"{why}{part}")
-    found = f"its files are such as {images[0] if images else files[0]}" if files else "the folder is empty"
+    others = images or files
+    such = " and ".join(dict.fromkeys((others[0], others[-1]))) if others else ""
+    found = f"its files are such as {such}" if others else "the folder is empty"
     raise InputError(
         f"{source}: the layout cannot be guessed ({found}; TIFF, PNG and OME-Zarr are read); name it with --layout, or "
         "the names of the images with --pattern, such as {plate}/{well}_s{site}_w{channel}.tif or "
@@ -156,7 +158,9 @@ def _by_names(source: Path, images: Sequence[str], *, plate_wells: int | None) -
         elif not doubtful and not (len(wells) and all(map(is_of_one_well, wells.index, wells))):
             if any("/*_{well}" in one for one in INSTRUMENTS[name].patterns):
                 _refuse_beginnings(matched[name], pattern=name)
-            yield name, f"names are those of {INSTRUMENTS[name].title}"
+            n_found = len(matched[name])
+            part = f"{n_found:,} of {len(images):,} " if n_found < len(images) else ""
+            yield name, f"{part}names are those of {INSTRUMENTS[name].title}"
     why = next((why for one, why in WITHOUT_WELLS.items() if images and one.search(images[0])), "")
     if why and not has_well_folders(images):
         raise InputError(f"{images[0]}: {why}; list the images with their wells in images.csv (--layout table)")

@@ -39,7 +39,8 @@ UNLIKELY = {
         "t": TIME,
         "": re.compile(
             r"raw|images?|tiffs?|mip|(?:max(?:imum)?[ _-]?)?(?:intensity[ _-]?)?proj(?:ection)?s?|best[ _-]?focus|"
-            r"(?:illum(?:ination)?[ _-]?)?corrected|processed|stitched|masks?|backup",
+            r"(?:illum(?:ination)?[ _-]?)?corrected|processed|stitched|masks?|backup|montages?|overviews?|previews?|"
+            r"outlines?|labels?|segment(?:ation|ed)s?|cellprofiler|analysis|results?|outputs?",
             re.IGNORECASE,
         ),
     },

@@ -12,7 +12,9 @@ from phenolens.screens.config import LayoutConfig, chosen_channels
 from phenolens.screens.image_files import PROJECTIONS, ImageReference, image_reference
 from phenolens.screens.plate_map import with_treatments
 from phenolens.screens.read_image import channels_in
-from phenolens.screens.screen import FIELD, Screen, where_of
+from phenolens.screens.screen import FIELD, Screen, well_key, where_of
+
+WELL_TEXT = re.compile(r"[A-Za-z]{1,2}\d{1,3}")
 
 
 def screen_of_images(
@@ -78,10 +80,20 @@ def screen_of_images(
 
 def _differing(first: str, again: str, pattern: str) -> str:
     """What two files of one field say about the pattern: the place where their names differ, and what it may be."""
-    parts = [re.split(r"[/_\-. ()]+", image_reference(path).file.as_posix()) for path in (first, again)]
-    other = next(((one, two) for one, two in zip(*parts) if one != two), None)
+    one, two = sorted((image_reference(path).file for path in (first, again)), key=lambda file: len(file.parts))
+    if pattern and one.name == two.name and len(one.parts) < len(two.parts):
+        return (
+            f'the second is in a folder below, "{two.parent.relative_to(one.parent).as_posix()}": move that out of the '
+            f'source, or begin --pattern with "{one.parent.name or "{plate}"}/"'
+        )
+    if one.with_suffix("") == two.with_suffix(""):
+        return f"one name with the endings {one.suffix} and {two.suffix}: move one of them out of the source"
+    parts = [re.split(r"[/_\-. ()]+", file.as_posix()) for file in (one, two)]
+    other = next((texts for texts in zip(*parts) if texts[0] != texts[1]), None)
     if not pattern or other is None:
         return "make the pattern narrower"
+    if all(map(WELL_TEXT.fullmatch, other)) and well_key(other[0]) == well_key(other[1]):
+        return f'"{other[0]}" and "{other[1]}" are one well: move one of them out of the source, or rename it'
     is_number = all(any(map(str.isdecimal, text)) for text in other)
     places = ("{plate}", "{channel}", "{site}", "{z}", "{t}") if is_number else ("{plate}", "{channel}")
     free = [place for place in places if place not in pattern]

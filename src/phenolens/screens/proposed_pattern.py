@@ -15,6 +15,7 @@ from phenolens.screens.pattern_readings import (
     FOLDER_OF_WELL,
     MOST_ALONE,
     MOST_CHANNELS,
+    TIME,
     UNLIKELY,
     fitting,
     is_hardly_plate,
@@ -143,18 +144,21 @@ def _pattern_of(images: Sequence[str], *, well: Written | None, well_place: int)
 
     InputError, with the patterns that fit, where a text may be a plate, a channel or neither.
     """
-    groups: defaultdict[tuple[int, ...], list[tuple[str, list[list[str]], str]]] = defaultdict(list)
+    groups: defaultdict[tuple[str, ...], list[tuple[str, list[list[str]], str]]] = defaultdict(list)
     for path in images:
         marked, text = _marked(path, well=well, well_place=well_place)
         parts = [SEPARATORS.split(part) for part in marked]
-        groups[tuple(len(part) for part in parts)].append((path, parts, text))
+        at = _place_of_well([(token,) for token in parts[-1]])
+        groups[(*(str(len(part)) for part in parts), str(at), parts[-1][-1].lower()[:3])].append((path, parts, text))
     if not groups:
         return ""
-    paths, alike, wells = zip(*max(groups.values(), key=len))
+    paths, alike, wells = zip(*_of_labels(max(groups.values(), key=len)))
     names = [path.rsplit("/", 1)[-1] for path in paths]
     bare: dict[str, set[str]] = {}  # what each place holds that is read from texts without a label
     taken = {name for parts in alike[:1] for part in parts for token in part for name, _ in PLACE.findall(token)}
     columns = _with_whole_plates(list(zip(*(parts[-1] for parts in alike))))
+    if len(set(columns[-1])) > 1:  # tif, TIF and tiff, which a pattern does not tell apart
+        columns[-1] = (columns[-1][0].lower(),) * len(paths)
     of_wells = [f"{posixpath.dirname(path)}/{text}" for path, text in zip(paths, wells)]
     tokens = _name_tokens(columns, of_wells, taken, bare)
     plates: Sequence[str] = ()  # the folders whose names are those of plates
@@ -193,6 +197,17 @@ def _pattern_of(images: Sequence[str], *, well: Written | None, well_place: int)
         raise question(not_shared(plates), [pattern, pattern.replace("{plate}", "*")], images=paths)
     refuse_unlikely(pattern, {**bare, "plate": {*plates, *bare.get("plate", ())}}, paths)
     return pattern
+
+
+def _of_labels(images: Sequence[tuple[str, list[list[str]], str]]) -> Sequence[tuple[str, list[list[str]], str]]:
+    """The images whose names have a label, as s1, where most have it and other texts are of the same wells: montage."""
+    for place in range(len(images[0][1][-1])):
+        tokens = [parts[-1][place] for _, parts, _ in images]
+        labelled = [PLACE.search(token) is not None for token in tokens]
+        wells = [f"{posixpath.dirname(path)}/{well}" for path, _, well in images]
+        if LEAST_SHARE < sum(labelled) / len(images) < 1 and not _is_one_a_well(tokens, wells):
+            return _of_labels([image for image, is_labelled in zip(images, labelled) if is_labelled])
+    return images
 
 
 def _above_plates(folders: Sequence[str], taken: set[str]) -> str:
@@ -242,9 +257,9 @@ def _refuse_unclear(
             raise question(not_shared(kinds), [instead("{plate}"), instead("*")], images=paths)
         if place > at and token.endswith("*") and _vary_in_wells(column, of_wells):
             why = f'"{kinds[0]}" and "{kinds[1]}" are of the same wells, and no channels beside those in the names'
-            raise question(
-                why, [instead("{plate}")], images=paths, alone=[instead(text) for text in kinds[:MOST_ALONE]]
-            )
+            written = [*(written_as("t", kinds, "") if all(map(TIME.fullmatch, kinds)) else []), "{plate}"]
+            alone = [instead(text) for text in kinds[:MOST_ALONE]]
+            raise question(why, [instead(text) for text in written], images=paths, alone=alone)
 
 
 def not_shared(texts: Collection[str]) -> str:
