@@ -11,6 +11,7 @@ from made_up_model import MadeUp
 from phenolens import pipeline
 from phenolens.cli import main
 from phenolens.core.errors import InputError
+from phenolens.core.keywords import setting_types
 from phenolens.core.provenance import provenance
 from phenolens.image_realism.saved import saved_realism
 from phenolens.model_comparison.claims import claims
@@ -23,7 +24,7 @@ from phenolens.profiles.scores_folder import read_queries
 from phenolens.runs.decoder import find_decoding_run
 from phenolens.study import Study
 from phenolens.tl import compare_queries, mean_average_precision
-from phenolens.training.config import TrainConfig
+from phenolens.training.config import ComparedTraining, TrainConfig
 
 QUICK = {"steps": 2, "batch_size": 6, "bootstraps": 50, "shuffles": 10, "threads": 1, "pictures": False}
 MEASURED = ["fit_seconds", "embed_ms"]
@@ -206,7 +207,7 @@ def test_all_means_every_encoder_that_is_installed_and_decoders_are_none(monkeyp
         MODELS, "missing", Spec("no.such:Model", title="Missing", order=9, extra="x", needs="no_such_one")
     )
     monkeypatch.setattr(Spec, "load", lambda spec: MadeUp if spec.title == "Missing" else load(spec))
-    rows = entries(("all",), (0,), TrainConfig(), untrained=True, tables=())
+    rows = entries(("all",), (0,), ComparedTraining(), untrained=True, tables=())
     trained = [row.name for row in rows if not row.untrained_of]
     assert set(trained) == set(MODELS) - {"flow", "missing"}
     assert "no_such_one" in capsys.readouterr().err
@@ -216,12 +217,44 @@ def test_all_means_every_encoder_that_is_installed_and_decoders_are_none(monkeyp
     (imagenet,) = [row for row in rows if row.name == "imagenet-untrained"]
     assert imagenet.configs[0].network.weights == "random"
     with pytest.raises(InputError, match="flow"):
-        entries(("flow",), (0,), TrainConfig(), untrained=True, tables=())
+        entries(("flow",), (0,), ComparedTraining(), untrained=True, tables=())
     with pytest.raises(InputError, match="no_such_one"):
-        entries(("missing",), (0,), TrainConfig(), untrained=True, tables=())
+        entries(("missing",), (0,), ComparedTraining(), untrained=True, tables=())
 
 
 load = Spec.load
+
+
+def configs(models: tuple[str, ...], training: ComparedTraining) -> dict[str, TrainConfig]:
+    """The settings of each trained entry."""
+    return {row.name: row.configs[0] for row in entries(models, (0,), training, untrained=False, tables=())}
+
+
+def test_a_setting_goes_to_every_chosen_model_that_has_it_and_the_rest_is_each_models_own():
+    given = {"width": 32, "learning_rate": 1e-3, "beta": 3.0, "latent_size": 16, "backbone": "multiscale"}
+    training = ComparedTraining(steps=40_000, cooldown_steps=0, network=given)
+    of = configs(("pca", "vae", "betavae", "began", "weak", "vaeplus"), training)
+    assert {of[name].network.latent_size for name in ("pca", "vae", "betavae", "began", "vaeplus")} == {16}
+    assert {of[name].network.beta for name in ("vae", "betavae", "vaeplus")} == {3.0}
+    assert (of["began"].network.width, of["began"].network.learning_rate) == (32, 1e-3)
+    assert (of["weak"].steps, of["weak"].cooldown_steps, of["weak"].network.backbone) == (40_000, 0, "multiscale")
+    assert of["weak"].batch_size == TrainConfig(model="weak").batch_size
+    own = configs(("began", "weak", "vaeplus"), ComparedTraining())
+    assert own == {name: TrainConfig(model=name) for name in own}
+
+
+def test_steps_say_nothing_about_a_fitted_model_and_its_run_is_kept(tiny_study, capsys):
+    ph.train(tiny_study, model="pca", threads=1, steps=9)
+    before = (tiny_study.run_folder("pca-seed0") / "config.json").read_bytes()
+    ph.benchmark(tiny_study, models=("pca",), seeds=(0,), **QUICK)
+    ph.train(tiny_study, model="pca", threads=1)
+    assert (tiny_study.run_folder("pca-seed0") / "config.json").read_bytes() == before
+
+
+def test_help_lists_the_settings_of_encoders_alone():
+    assert "backbone" in setting_types(ph.benchmark)
+    assert "flow_width" in setting_types(ph.train)
+    assert not {"flow_width", "of"} & setting_types(ph.benchmark).keys()
 
 
 @pytest.mark.parametrize(
@@ -229,7 +262,10 @@ load = Spec.load
     [
         (["--models", "transformer"], "transformer"),
         (["--models", "flow"], "flow"),
+        (["--models"], "--models"),
         (["--seeds", "1", "1"], "--seeds"),
+        (["--backbone", "multiscale"], "--backbone: not a setting of pca (it is a setting of weak)"),
+        (["--models", "pca", "weak", "--mixup", "-1"], "--mixup"),
         (["--tables", "none.csv"], "none.csv"),
     ],
 )

@@ -66,7 +66,12 @@ def test_reproduce(tmp_path):
 
 @pytest.mark.slow
 def test_own_encoder():
-    assert set(ran("own-encoder")["scores"]["model"]) == {"quantiles", "pca"}
+    names = ran("own-encoder")
+    assert set(names["scores"]["model"]) == {"quantiles", "pca"}
+    comparison = names["comparison"]
+    assert dict(zip(comparison.facts["entry"], comparison.facts["features"]))["pca"] == 8
+    line = re.search(r"`phenolens (benchmark STUDY [^`]*)`", (DOCS / "own-encoder.md").read_text())
+    assert main(shlex.split(line[1])) == 0
 
 
 @pytest.mark.slow

@@ -87,18 +87,19 @@ def train(study: Study, config: "TrainConfig", *, name: str) -> None:
     from phenolens.models import processes
     from phenolens.models.interface import Trained
     from phenolens.training import loop
-    from phenolens.training.checkpoint import RunFolder, begin, built_model
+    from phenolens.training.checkpoint import RunFolder, as_begun, begin, built_model
     from phenolens.training.data import sampled_treatments
     from phenolens.training.device import Compute
     from phenolens.training.distributed import check_batch_size, is_first, together
     from phenolens.training.health import Health
     from phenolens.training.monitor import check_can_watch
 
+    run = RunFolder(study.run_folder(name))
+    config = as_begun(run, config)
     check_can_watch(config)
     store = study.crops
     check_batch_size(config.batch_size or sampled_treatments(store.cells).nunique())
     compute = Compute.chosen(device=config.device, precision=config.precision, threads=config.threads)
-    run = RunFolder(study.run_folder(name))
     z, _, source = _decoded(study, config)
     model = built_model(store, config, source)
     held = alone(run.folder / ".lock", doing="training") if is_first() else nullcontext()

@@ -1,9 +1,7 @@
 """The command that compares models."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from tyro.conf import Positional
 
 from phenolens.commands.paths import AnyPath
@@ -18,18 +16,10 @@ from phenolens.models.interface import Turns
 from phenolens.pipeline import EvaluateConfig, ProfileConfig, check_design, foreign_embeddings
 from phenolens.profiles.score_table import is_bbbc021
 from phenolens.study import Study
-from phenolens.training.config import ModelName, TrainConfig
+from phenolens.training.config import ComparedTraining
 
 # columns of what a classifier tells from real cells, and their names in the table of realism
 PICTURES = {"realism": "accuracy", "realism_low": "accuracy_low", "realism_high": "accuracy_high", "pictures": "kind"}
-
-
-@dataclass(frozen=True)
-class ComparedTraining(TrainConfig):
-    """How every model is trained; what is left out is each model's own."""
-
-    model: tyro.conf.Suppress[ModelName] = "vaeplus"  # `models` says which
-    seed: tyro.conf.Suppress[Seed] = 0  # `seeds` says which
 
 
 @keyword_settings
@@ -70,6 +60,8 @@ def benchmark(
         InputError: There is no such model, a setting that no chosen model has, or a score is impossible.
     """
     opened = Study.open(study)
+    if not models:
+        raise InputError("--models: expected one or more encoders, or all")
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError("--seeds: expected one or more different seeds")
     if (training.model, training.seed) != (ComparedTraining.model, ComparedTraining.seed):

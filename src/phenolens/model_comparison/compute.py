@@ -19,7 +19,7 @@ from phenolens.core.progress import tell
 from phenolens.crops.store import CropStore
 from phenolens.image_realism.compute import RealismConfig
 from phenolens.image_realism.saved import write_realism
-from phenolens.models import MODELS, model_title, plainest_first
+from phenolens.models import MODELS, encoders, model_title, plainest_first
 from phenolens.models.interface import Decodes, Drawing, Fitted, Frozen, Representation, Trained, Turns
 from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig, kinds_of
 from phenolens.profiles.average_precision import mean_average_precision
@@ -31,7 +31,7 @@ from phenolens.readiness import ready_runs
 from phenolens.runs.decoder import open_decoding_runs
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder, trained_model
-from phenolens.training.config import TrainConfig
+from phenolens.training.config import ComparedTraining, TrainConfig
 from phenolens.training.device import Compute
 from phenolens.training.embed import embed_crops
 
@@ -59,7 +59,7 @@ class Entry:
 def entries(
     models: Sequence[str],
     seeds: Sequence[int],
-    training: TrainConfig,
+    training: ComparedTraining,
     *,
     untrained: bool,
     tables: Sequence[Path],
@@ -68,19 +68,22 @@ def entries(
     """The rows to make: the plainest model first, each beside itself untrained, then tables of embeddings.
 
     Raises:
-        InputError: no such model, one that is no encoder, or one whose optional dependency is missing.
+        InputError: no such model, one that is no encoder, one whose optional dependency is missing, or a setting that
+            no chosen model has.
     """
     found = []
-    for model in _chosen(models):
+    chosen = _chosen(models)
+    training.check_used(chosen)
+    for model in chosen:
         kind = MODELS[model].load()
-        config = training.of_model(model)
+        config = training.config_of(model)
         of_seeds = [replace(config, seed=seed) for seed in (seeds[:1] if issubclass(kind, Frozen) else seeds)]
         found.append(Entry(model, model_title(model), tuple(of_seeds), turns))
         if untrained and issubclass(kind, Trained):
             initial = [replace(each, steps=0, cooldown_steps=0) for each in of_seeds]
             found.append(_untrained(model, initial, turns))
         elif untrained and kind.Config.untrained:
-            found.append(_untrained(model, [training.of_model(model, **kind.Config.untrained)], turns))
+            found.append(_untrained(model, [training.config_of(model, **kind.Config.untrained)], turns))
     for table in tables:
         settings = {"device": training.device, "threads": training.threads, "network": {"of": str(table)}}
         config = TrainConfig(model="flow", steps=0, cooldown_steps=0, **settings)  # type: ignore[arg-type]
@@ -93,14 +96,14 @@ def _untrained(model: str, configs: Sequence[TrainConfig], turns: Turns | None) 
 
 
 def _chosen(models: Sequence[str]) -> list[str]:
-    encoders = [name for name, spec in MODELS.items() if not issubclass(spec.load(), Drawing)]
+    known = encoders()
     chosen = list(dict.fromkeys(models))
     for name in chosen:
-        if name != ALL and name not in encoders:
-            raise InputError(f"--models {name}: expected {ALL}, or some of the encoders {', '.join(encoders)}")
+        if name != ALL and name not in known:
+            raise InputError(f"--models {name}: expected {ALL}, or some of the encoders {', '.join(known)}")
     if ALL in chosen:
         chosen = []
-        for name in encoders:
+        for name in known:
             try:
                 MODELS[name].check_installed()
                 chosen.append(name)

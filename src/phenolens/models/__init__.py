@@ -104,6 +104,13 @@ def preferred_first(name: str) -> int:
     return -MODELS[name].order if name in MODELS else 1
 
 
+def encoders() -> list[str]:
+    """The models that embed cells by themselves; a decoder of other embeddings is none."""
+    from phenolens.models.interface import Drawing
+
+    return [name for name, spec in MODELS.items() if not issubclass(spec.load(), Drawing)]
+
+
 def decodes(name: str) -> bool:
     """Whether the embeddings of a model decode into crops; False for a name that is not in MODELS."""
     return name in MODELS and hasattr(MODELS[name].load(), "decode")

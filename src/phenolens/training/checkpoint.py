@@ -21,7 +21,7 @@ from phenolens.core.progress import tell
 from phenolens.crops.store import CropStore
 from phenolens.models import MODELS
 from phenolens.models.interface import LABELS, Drawing, Frozen, KnowsChannels, Representation, Source, Trained
-from phenolens.training.config import HOW, TrainConfig
+from phenolens.training.config import HOW, OF_STEPS, TrainConfig
 from phenolens.training.data import label_codes
 from phenolens.training.device import Compute
 
@@ -230,6 +230,14 @@ class RunFolder:
             model.load_state_dict(state["model"])
         for player, optimiser in optimisers.items():
             optimiser.load_state_dict(fitting[player])
+
+
+def as_begun(run: RunFolder, config: TrainConfig) -> TrainConfig:
+    """The settings; those that decide nothing about a fitted or frozen model are as its run already has them."""
+    before = run.origin()
+    if before is None or before.config.model != config.model or issubclass(MODELS[config.model].load(), Trained):
+        return config
+    return dataclasses.replace(config, **{name: getattr(before.config, name) for name in OF_STEPS})
 
 
 def begin(

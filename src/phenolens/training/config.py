@@ -1,6 +1,6 @@
 """Settings of a training run, and the flags of the models' own settings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, make_dataclass, replace
 from functools import reduce
 from operator import or_
@@ -8,22 +8,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import tyro
 
-from phenolens.core.bounds import Bounded, Bounds, Count, NotNegativeCount, OneOf, Positive, Seed
+from phenolens.core.bounds import Bounded, Bounds, Count, NotNegativeCount, OneOf, Positive, Seed, flag
 from phenolens.core.errors import InputError
-from phenolens.models import MODELS, model_config
-from phenolens.models.interface import ModelConfig
+from phenolens.models import MODELS, encoders, model_config, plainest_first
+from phenolens.models.interface import ModelConfig, Trained
 
 # Settings that say how a run is computed and watched, not what it computes: they may change when a run is resumed. So
 # may `steps`, unless learning rates fall towards the last one.
 HOW = ("checkpoint_every", "threads", "device", "crops_kept", "compiled", "recorded", "watch_every", "tensorboard")
+# Settings that decide nothing where a model is fitted or frozen, not trained step by step.
+OF_STEPS = ("steps", "batch_size", "cooldown_steps", "turns", "clip_norm", "record_every")
 OF_EACH_MODEL = ("beta", "latent_size")  # not taken over when another model is trained with the same settings
 
 
-def model_flags() -> type:
-    """A dataclass of the settings of all models, each with the models it is for; None where it is not given."""
+def model_flags(models: Iterable[str]) -> type:
+    """A dataclass of the settings of these models, each with those it is for; None where it is not given."""
     found: dict[str, dict[str, Field[Any]]] = {}
-    for name, spec in sorted(MODELS.items(), key=lambda item: item[1].order):
-        for each in fields(spec.load().Config):
+    for name in sorted(models, key=plainest_first):
+        for each in fields(MODELS[name].load().Config):
             found.setdefault(each.name, {})[name] = each
     return make_dataclass("ModelFlags", [_flag(name, of) for name, of in found.items()], frozen=True)
 
@@ -49,10 +51,11 @@ def _flag(name: str, of: Mapping[str, Field[Any]]) -> tuple[str, Any, Any]:
 if TYPE_CHECKING:
     ModelName = str
     ModelFlags = ModelConfig
+    EncoderFlags = ModelConfig
     Steps = Any
 else:
     ModelName = Annotated[Literal[tuple(MODELS)], OneOf(MODELS)]
-    ModelFlags = model_flags()
+    ModelFlags, EncoderFlags = model_flags(MODELS), model_flags(encoders())
     Steps = NotNegativeCount | None  # None only until the model's own number takes its place
 
 
@@ -123,6 +126,40 @@ class RecommendedTraining(TrainConfig):
     """How the models of `phenolens run` are trained."""
 
     model: ModelName = "flow"  # flow: the recommended recipe, pictures for the embeddings --of; vaeplus: the paper's
+
+
+@dataclass(frozen=True)
+class ComparedTraining(TrainConfig):
+    """How several encoders are trained: what is given is that of all that have it, the rest is each model's own."""
+
+    model: tyro.conf.Suppress[ModelName] = "vaeplus"  # `models` says which
+    seed: tyro.conf.Suppress[Seed] = 0  # `seeds` says which
+    network: EncoderFlags = field(default_factory=EncoderFlags)
+
+    def __post_init__(self) -> None:
+        """Validates the settings; each model's own take their places in `config_of`."""
+        Bounded.__post_init__(self)
+
+    def check_used(self, models: Iterable[str]) -> None:
+        """InputError on a setting that none of these models has."""
+        having = {name for model in models for name in MODELS[model].load().Config.names()}
+        for name in _given(self.network):
+            if name not in having:
+                owners = ", ".join(model for model in MODELS if name in MODELS[model].load().Config.names())
+                where = f"it is a setting of {owners}" if owners else "no model has it"
+                raise InputError(f"{flag(name)}: not a setting of {', '.join(models)} ({where}); leave it out")
+
+    def config_of(self, model: str, **settings: Any) -> TrainConfig:
+        """The training of one model, with those settings that it has; `settings` come before what is given.
+
+        Raises:
+            InputError: a value is out of the model's range.
+        """
+        kind = MODELS[model].load()
+        own = {name: value for name, value in _given(self.network).items() if name in kind.Config.names()}
+        unused = ("model", "network", *(() if issubclass(kind, Trained) else OF_STEPS))
+        shared = {each.name: getattr(self, each.name) for each in fields(TrainConfig) if each.name not in unused}
+        return TrainConfig(model=model, network=own | settings, **shared)  # type: ignore[arg-type]
 
 
 def _given(network: Any) -> dict[str, Any]:
