@@ -54,14 +54,12 @@ def power_slope(crops: UInt16Array) -> Float:
     It finds blur of 3 px and more in cells, and may miss a dim glow of cells far out of focus before others. NaN too
     for crops of fewer than LEAST_SIDE_PX.
     """
-    if crops.shape[-1] < LEAST_SIDE_PX:
-        return np.full(crops.shape[:2], np.nan, dtype=np.float32)
-    return _slope(_ring_power(crops), side=crops.shape[-1])
+    return _power_slope(_centred(crops))
 
 
 def power_slope_of_field(tiles: UInt16Array) -> Float:
     """One slope for each channel of a field from its tiles (N, C, S, S), by the tiles' mean power: (C,)."""
-    return _slope(_ring_power(tiles).mean(axis=0), side=tiles.shape[-1])
+    return _slope(_ring_power(_centred(tiles)).mean(axis=0), side=tiles.shape[-1])
 
 
 def detector_maximum(images: Iterable[UInt16Array], *, bits: int | None = None) -> int:
@@ -118,7 +116,8 @@ def brightest_spots(crops: UInt16Array) -> Spots:
     ranks = [round(flat.shape[2] * percentile / 100) for percentile in (BACKGROUND_PERCENTILE, CELL_PERCENTILE)]
     # one rank at a time: numpy has a much faster way for one than for two
     background, cell = (np.partition(flat, rank, axis=2)[..., rank].astype(np.float32) for rank in ranks)
-    above = smoothed(crops) - background[..., None, None]
+    above = smoothed(crops)
+    above -= background[..., None, None]
     height = above.max(axis=(2, 3))
     contrast = np.divide(height, cell - background, out=np.zeros_like(height), where=cell > background)
     return Spots(height, contrast, (above >= height[..., None, None] / 2).sum(axis=(2, 3)))
@@ -141,12 +140,19 @@ def count_spots(field: UInt16Array, *, times: float, at_most_px: int) -> npt.NDA
 
 def smoothed(crops: UInt16Array) -> Float:
     """Each pixel's mean with its eight neighbours, so that a hot pixel is not a spot."""
-    padded = np.pad(crops, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="symmetric").astype(np.float32)
-    rows = padded[..., :-2, :] + padded[..., 1:-1, :]
-    rows += padded[..., 2:, :]
-    sums = rows[..., :-2] + rows[..., 1:-1]
-    sums += rows[..., 2:]
-    return sums * np.float32(1 / 9)
+    pixels = crops.astype(np.float32)
+    rows = pixels.copy()
+    rows[..., 1:, :] += pixels[..., :-1, :]
+    rows[..., :-1, :] += pixels[..., 1:, :]
+    rows[..., (0, -1), :] += pixels[..., (0, -1), :]  # beyond the border, its pixels again
+    sums = rows.copy()
+    of_image = (*crops.shape[:-2], -1)  # one axis for all pixels is far faster; the first and last column come after
+    sums.reshape(of_image)[..., 1:] += rows.reshape(of_image)[..., :-1]
+    sums.reshape(of_image)[..., :-1] += rows.reshape(of_image)[..., 1:]
+    sums[..., 0] = 2 * rows[..., 0] + rows[..., 1]
+    sums[..., -1] = 2 * rows[..., -1] + rows[..., -2]
+    sums *= np.float32(1 / 9)
+    return sums
 
 
 @cache
@@ -165,15 +171,28 @@ def _rings(side: int) -> tuple[Float, Float]:
     return (numbers / side).astype(np.float32), (weights / weights.sum(1, keepdims=True)).T
 
 
-def _ring_power(crops: UInt16Array) -> Float:
-    """Mean power in each ring up to FOCUS_BAND's end, and of the noise as the last: (N, C, S, S) -> (N, C, K + 1)."""
-    side = crops.shape[-1]
-    window = np.hanning(side + 2)[1:-1].astype(np.float32)  # tapers the crop at its border
+def _centred(crops: UInt16Array) -> Float:
+    """The pixels minus the mean of their channel of their crop."""
     pixels = crops.astype(np.float32)
     pixels -= pixels.mean(axis=(2, 3), keepdims=True)
+    return pixels
+
+
+def _power_slope(pixels: Float) -> Float:
+    """`power_slope` of crops of a mean of 0."""
+    side = pixels.shape[-1]
+    if side < LEAST_SIDE_PX:
+        return np.full(pixels.shape[:2], np.nan, dtype=np.float32)
+    return _slope(_ring_power(pixels), side=side)
+
+
+def _ring_power(pixels: Float) -> Float:
+    """Mean power in each ring up to FOCUS_BAND's end, and of the noise as the last: (N, C, S, S) -> (N, C, K + 1)."""
+    side = pixels.shape[-1]
+    window = np.hanning(side + 2)[1:-1].astype(np.float32)  # tapers the crop at its border
     spectrum = fft.rfft2(pixels * (window[:, None] * window))
     power = np.square(spectrum.real) + np.square(spectrum.imag)
-    return power.reshape(*crops.shape[:2], -1) @ _rings(side)[1]
+    return power.reshape(*pixels.shape[:2], -1) @ _rings(side)[1]
 
 
 def _slope(ring_power: Float, *, side: int) -> Float:
@@ -210,9 +229,7 @@ def neighbour_correlation(crops: npt.NDArray[np.uint16]) -> npt.NDArray[np.float
     Pearson's correlation over all pairs of adjacent pixels, the mean of the pairs along rows and along columns; 0 in a
     constant channel.
     """
-    pixels = crops.astype(np.float32)
-    pixels -= pixels.mean(axis=(2, 3), keepdims=True)
-    return ((_correlation(pixels) + _correlation(pixels.swapaxes(2, 3))) / 2).astype(np.float32)
+    return _neighbour_correlation(_centred(crops))
 
 
 def is_constant(crops: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
@@ -280,22 +297,26 @@ def crop_quality(
     For each channel `<measure>_<channel>`: the MEASURES, and whether it is `noise`, `saturated`, `bright_spot` (judged
     against the channel's median over these crops). For the crop `focus`, the mean slope of its channels that are not
     noise, and `out_of_focus`, where none is noise: the threshold is of three channels, with one or two the mean varies
-    more, and crops of fewer than 24 px are not judged. `saturated` (N, C) are the shares of Saturation, of crops whose
-    light was corrected. AT_ONCE crops are in memory at a time, so `crops` may be a memory map of any length. InputError
-    for another shape or pixel type.
+    more, and crops of fewer than 24 px are not judged. `saturated` (N, C) are the shares of Saturation of these
+    crops, or of the same before their light was corrected. AT_ONCE crops are in memory at a time, so `crops` may be a
+    memory map of any length. InputError for another shape or pixel type.
     """
     config = config or QualityConfig()
     _refuse_shape(crops.shape, crops.dtype, channels, axes="N C S S")
-    sample = crops[:: max(1, len(crops) // SAMPLED)]
-    maximum = detector_maxima([np.asarray(sample)], given=config.detector_maximum)
     starts = range(0, len(crops), AT_ONCE)
+    if saturated is None:
+        saturation = Saturation(len(crops))
+        for start in starts:
+            saturation.add(np.asarray(crops[start : start + AT_ONCE]))
+        saturated = saturation.shares(maximum=config.detector_maximum)
     parts = [
-        _measured(np.asarray(crops[start : start + AT_ONCE]), maximum=maximum)
+        _measured(np.asarray(crops[start : start + AT_ONCE]))
         for start in track(starts, f"Crops measured, in {AT_ONCE}s", total=len(starts))
     ]
-    measured = {name: np.concatenate([part[name] for part in parts]) for name in MEASURES}
-    if saturated is not None:
-        measured["saturated_share"] = saturated
+    measured = {
+        name: saturated if name == "saturated_share" else np.concatenate([part[name] for part in parts])
+        for name in MEASURES
+    }
     noise = measured["neighbour_correlation"] < config.noise_correlation
     typical = [_median(column[~empty]) for column, empty in zip(measured["spot_height"].T, noise.T)]
     verdicts = {
@@ -375,18 +396,16 @@ def quality_flags(table: pd.DataFrame, *, channels: Sequence[str]) -> pd.Series:
     return pd.Series(flags, index=table.index, name="quality", dtype=object)
 
 
-def _measured(crops: npt.NDArray[np.uint16], *, maximum: npt.NDArray[np.int64]) -> dict[str, np.ndarray]:
-    """The MEASURES of crops, arrays (n, C)."""
-    spots = brightest_spots(crops)
-    values = (
-        neighbour_correlation(crops),
-        power_slope(crops),
-        saturated_share(crops, maximum=maximum),
-        spots.height,
-        spots.contrast,
-        spots.px,
-    )
-    return dict(zip(MEASURES, values, strict=True))
+def _measured(crops: npt.NDArray[np.uint16]) -> dict[str, np.ndarray]:
+    """The MEASURES of crops, arrays (n, C), without the saturated share."""
+    spots, pixels = brightest_spots(crops), _centred(crops)
+    return {
+        "neighbour_correlation": _neighbour_correlation(pixels),
+        "power_slope": _power_slope(pixels),
+        "spot_height": spots.height,
+        "spot_contrast": spots.contrast,
+        "spot_px": spots.px,
+    }
 
 
 def _mean_slope(slopes: npt.NDArray[np.float32], noise: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
@@ -418,14 +437,29 @@ def _refuse_shape(shape: tuple[int, ...], dtype: np.dtype, channels: Sequence[st
         )
 
 
-def _correlation(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Of pixels (N, C, H, W) with a mean of 0 with those below: by sums, so that no shifted copy is made."""
-    n = pixels[0, 0, 1:].size
-    first, last = pixels[..., 0, :].astype(np.float64), pixels[..., -1, :].astype(np.float64)
-    total, squares = pixels.sum(axis=(2, 3), dtype=np.float64), np.einsum("ncyx,ncyx->nc", pixels, pixels)
-    upper, lower = total - last.sum(-1), total - first.sum(-1)
-    shared = np.einsum("ncyx,ncyx->nc", pixels[..., :-1, :], pixels[..., 1:, :]) - upper * lower / n
-    of_upper = squares - np.square(last).sum(-1) - upper * upper / n
-    of_lower = squares - np.square(first).sum(-1) - lower * lower / n
+def _neighbour_correlation(pixels: Float) -> Float:
+    """`neighbour_correlation` of crops of a mean of 0: by sums, so that no shifted copy is made."""
+    side = pixels.shape[-1]
+    flat = pixels.reshape(*pixels.shape[:2], -1)
+    squares = np.vecdot(flat, flat)
+    # a row's last pixel comes before the next row's first, and is no neighbour
+    along = np.vecdot(flat[..., :-1], flat[..., 1:]) - np.vecdot(pixels[..., :-1, -1], pixels[..., 1:, 0])
+    down = np.vecdot(flat[..., :-side], flat[..., side:])
+    return (
+        _correlation(along, squares, first=pixels[..., 0], last=pixels[..., -1])
+        + _correlation(down, squares, first=pixels[..., 0, :], last=pixels[..., -1, :])
+    ) / np.float32(2)
+
+
+def _correlation(products: Float, squares: Float, *, first: Float, last: Float) -> Float:
+    """Of neighbours along one axis, from the sums of their products and of all squares, (N, C).
+
+    `first` and `last` (N, C, S) are the border's pixels, which have one neighbour; the mean of all pixels is 0.
+    """
+    n = first.shape[-1] * (first.shape[-1] - 1)
+    upper, lower = -last.sum(axis=-1), -first.sum(axis=-1)
+    shared = products - upper * lower / n
+    of_upper = squares - np.vecdot(last, last) - upper * upper / n
+    of_lower = squares - np.vecdot(first, first) - lower * lower / n
     spread = np.sqrt(np.maximum(of_upper, 0) * np.maximum(of_lower, 0))
     return np.divide(shared, spread, out=np.zeros_like(shared), where=spread > 1e-6 * squares)

@@ -416,9 +416,9 @@ def read_field(
     Raises:
         InputError: As in `open_plane`; or a channel has another size than the first, or another pixel type.
     """
-    images: dict[str, Pixels] = {}
+    field: UInt16Array | None = None
     local_copies((file for text in paths.values() for file in image_reference(text).files), named=where)
-    for channel, path in paths.items():
+    for place, (channel, path) in enumerate(paths.items()):
         named = f'{where}: channel "{channel}"'
         with open_plane(path, named=named) as plane:
             pixel_type = str(plane.header.pixel_type)
@@ -428,14 +428,17 @@ def read_field(
                     f"{named} has pixels of type {pixel_type}, in other fields {expected} ({path}); all images "
                     "of a channel must have the same type"
                 )
-            images[channel] = plane.pixels()
-        first, size = next((name, image.shape) for name, image in images.items())
-        if images[channel].shape != size:
+            image = plane.pixels()
+        if field is None:
+            field = np.empty((len(paths), *image.shape), np.uint16)
+        if image.shape != field.shape[1:]:
             raise InputError(
-                f'{named} is {_size(images[channel].shape)} but channel "{first}" is {_size(size)} ({path}); '
-                "all channels of a field must have the same size"
+                f'{named} is {_size(image.shape)} but channel "{next(iter(paths))}" is {_size(field.shape[1:])} '
+                f"({path}); all channels of a field must have the same size"
             )
-    return np.stack(list(images.values()), dtype=np.uint16)
+        field[place] = image  # one image at a time beside the field: more is freed and asked for again each time
+    assert field is not None, "no channel"
+    return field
 
 
 def _size(shape: tuple[int, ...]) -> str:
