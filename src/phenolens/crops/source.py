@@ -287,7 +287,7 @@ def cut(
     """The windows of (C, H, W) around n centres: (n, C, S, S). The windows must lie inside the field."""
     top, left = first_pixel(y, crop_px), first_pixel(x, crop_px)
     windows = np.lib.stride_tricks.sliding_window_view(field, (crop_px, crop_px), axis=(1, 2))
-    return np.ascontiguousarray(windows[:, top, left].swapaxes(0, 1))
+    return np.moveaxis(windows, 0, 2)[top, left]
 
 
 def first_pixel(centre: npt.NDArray[np.floating], crop_px: int) -> npt.NDArray[np.int64]:

@@ -428,15 +428,16 @@ def read_field(
                     f"{named} has pixels of type {pixel_type}, in other fields {expected} ({path}); all images "
                     "of a channel must have the same type"
                 )
-            image = plane.pixels()
-        if field is None:
-            field = np.empty((len(paths), *image.shape), np.uint16)
-        if image.shape != field.shape[1:]:
-            raise InputError(
-                f'{named} is {_size(image.shape)} but channel "{next(iter(paths))}" is {_size(field.shape[1:])} '
-                f"({path}); all channels of a field must have the same size"
-            )
-        field[place] = image  # one image at a time beside the field: more is freed and asked for again each time
+            size = plane.header.shape
+            if field is None:
+                field = np.empty((len(paths), *size), np.uint16)
+            if size != field.shape[1:]:
+                raise InputError(
+                    f'{named} is {_size(size)} but channel "{next(iter(paths))}" is {_size(field.shape[1:])} ({path}); '
+                    "all channels of a field must have the same size"
+                )
+            # only one image beside the field: the memory of several would be given back and asked for again each time
+            field[place] = plane.pixels()
     assert field is not None, "no channel"
     return field
 
