@@ -94,8 +94,10 @@ class FieldSums:
 
     channels: tuple[str, ...]  # names, for messages
     where: str = "this plate"  # for messages
+    counts_spots: bool = True  # fills the counts below, from which an offset and the foreground mean follow
     n_fields: int = 0
-    total: Floats = field(default_factory=lambda: np.zeros((0, 0, 0)))  # (C, H, W)
+    # (C, H, W); exact, for no plate has 65,537 fields
+    total: npt.NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.uint32))
     # (C, 65536) how many 8 x 8 block means, rounded, have each value
     block_counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, N_VALUES), np.int64))
     # (C, places down, places across, bins) how many spots at each place have each brightness
@@ -106,7 +108,7 @@ class FieldSums:
         named = f"{self.where}: field {self.n_fields + 1} of those averaged"
         _check_field(pixels, self.channels, named=named)
         if self.n_fields == 0:
-            self.total = np.zeros(pixels.shape)
+            self.total = np.zeros(pixels.shape, np.uint32)
             self.block_counts = np.zeros((len(self.channels), N_VALUES), np.int64)
             places = (-(-side // PLACE_PX) for side in pixels.shape[1:])
             self.spots = np.zeros((len(self.channels), *places, N_BINS), np.int32)
@@ -116,7 +118,7 @@ class FieldSums:
                 "must have the same size"
             )
         self.total += pixels
-        for channel, image in enumerate(pixels):
+        for channel, image in enumerate(pixels if self.counts_spots else ()):
             means = block_means(image, block_px=SPOT_PX)
             values = np.rint(means).astype(np.int64)
             self.block_counts[channel] += np.bincount(values.ravel(), minlength=N_VALUES)
@@ -142,7 +144,8 @@ def estimate_illumination(
     Raises:
         InputError: A field is not uint16 or has another size; or as in `illumination_of`.
     """
-    sums = FieldSums(tuple(channels), where)
+    config = config or IlluminationConfig()
+    sums = FieldSums(tuple(channels), where, counts_spots=config.offset == "subtract")
     for pixels in fields:
         sums.add(pixels)
     return illumination_of(sums, config=config)
