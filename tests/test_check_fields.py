@@ -18,7 +18,7 @@ from phenolens.core.workers import ONE
 from phenolens.crops.check import check_source, count_nuclei, found_nuclei, median_field, sampled_fields
 from phenolens.crops.config import CropConfig
 from phenolens.crops.prepare_plate import found_centres
-from phenolens.crops.quality_control import detector_maximum
+from phenolens.crops.quality_measures import detector_maximum
 from phenolens.plotting.quality_figures import nuclei_overlay
 from phenolens.plotting.style import png
 

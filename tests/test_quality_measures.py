@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from phenolens.crops.quality_control import (
+from phenolens.crops.quality_control import crop_quality, field_quality
+from phenolens.crops.quality_measures import (
     Saturation,
     brightest_spots,
     count_spots,
-    crop_quality,
     detector_maxima,
     detector_maximum,
-    field_quality,
     is_constant,
     neighbour_correlation,
     power_slope,

@@ -9,7 +9,7 @@ import tifffile
 import zarr
 
 from phenolens.core.errors import InputError
-from phenolens.crops.quality_control import detector_maximum
+from phenolens.crops.quality_measures import detector_maximum
 from phenolens.screens.image_files import ImageReference, file_on_disk, image_reference
 from phenolens.screens.read_image import open_plane, read_field
 

@@ -22,7 +22,8 @@ from phenolens.core.progress import track
 from phenolens.core.workers import ONE, AtOnce, done_by_workers
 from phenolens.crops.config import FLAGS, CropConfig
 from phenolens.crops.prepare_plate import ILLUMINATION_FOLDER, NUCLEI_FOLDER
-from phenolens.crops.quality_control import Saturation, crop_quality, is_constant, quality_flags
+from phenolens.crops.quality_control import crop_quality, quality_flags
+from phenolens.crops.quality_measures import Saturation, is_constant
 from phenolens.crops.source import Source
 from phenolens.crops.store import (
     ABOUT,
