@@ -362,6 +362,11 @@ def test_controls_of_several_doses_are_named_with_their_numbers(images):
     assert_named(note, "0.1 µM (2)", "0.5 µM (2)", "role")
 
 
+def test_roles_of_a_plate_map_may_have_capitals(images):
+    edit_csv(write_plate_map(images) / "plate_map.csv", lambda t: t.assign(role=["Control", "TREATED", "other"]))
+    assert set(screen_of(images).table["role"]) == {"control", "treated", "other"}
+
+
 def test_mechanisms_that_are_not_known_are_counted(images):
     edit_csv(write_plate_map(images) / "plate_map.csv", lambda t: t.assign(MoA=["-", "unknown", "?"]))
     screen = screen_of(images)

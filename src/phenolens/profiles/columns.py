@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -27,6 +27,7 @@ from phenolens.screens.doses import (
     micromolar,
     resembles_dose,
 )
+from phenolens.screens.row_and_column import row_and_column, wells_at
 from phenolens.screens.screen import ROLES, treatment_name
 
 # Columns of other programs that are never features, besides those of metadata.
@@ -38,7 +39,8 @@ NO_FEATURES = (
     # positions in the field
     *("Location_*", "*_Location_*", "AreaShape_Center_*", "*_AreaShape_Center_*"),
     *("AreaShape_BoundingBoxM*imum_*", "*_AreaShape_BoundingBoxM*imum_*"),
-    *("Unnamed: *", "__index_level_*__", ""),  # the index of a table that pandas wrote
+    *("Unnamed: 0", "__index_level_*__"),  # the index of a table that pandas wrote
+    *("Unnamed: *", ""),
 )
 # Names, in lower case, that are mostly metadata, and words that make a short name so; such a feature is reported.
 METADATA_WORDS = frozenset(
@@ -49,6 +51,7 @@ METADATA_NAMES = METADATA_WORDS | frozenset(
     "row column col site field role control run index id cell cell_id object count level x y x_um y_um label "
     "object_id field_id track_id track".split()
 )
+OF_LONG_TABLES = ("value", "values", "measurement", "measured_value")  # the column of the numbers
 MOST_WORDS = 3  # of a name that a word makes metadata
 MEASURED = re.compile(r"(?:cells|nuclei|cytoplasm|image)_", re.IGNORECASE)  # features of CellProfiler
 ALL_PLATES = "all"  # the plate's name where there is no plate column
@@ -89,13 +92,12 @@ OWN_NAMES = {
 
 
 def named_columns(names: Sequence[str], columns: Columns, *, source: Path) -> dict[str, str | None]:
-    """Which column holds what: the one that a flag names, or phenolens's own name in any capitals.
+    """Which column holds what: the one that a flag names, or phenolens's own name in any capitals, perhaps with Image_.
 
-    An own name that `--metadata` names, without *, is passed over. InputError where two columns differ from an own name
-    by capitals alone.
+    An own name that `--metadata` names, without *, is passed over. InputError where two columns are called so.
     """
     plain = {name: _plain(name) for name in names if name not in columns.metadata}
-    of = {}
+    of: dict[str, str | None] = {}
     for what, own in OWN_NAMES.items():
         alike = [name for name in plain if plain[name] == _plain(own)]
         of[what] = getattr(columns, what) or (own if own in alike else alike[0] if alike else None)
@@ -103,12 +105,14 @@ def named_columns(names: Sequence[str], columns: Columns, *, source: Path) -> di
             raise InputError(
                 f"{source}: columns {alike[0]} and {alike[1]} both may hold the {what}; name one with --{what}"
             )
+    if of["treatment"] not in (columns.treatment, OWN_NAMES["treatment"]) and of["compound"] is not None:
+        of["treatment"] = None  # what other programs call a treatment may be its kind, as drug or vehicle
     return of
 
 
 def _plain(name: str) -> str:
-    """A name without capitals: `Metadata_plate`, `Metadata.Plate` and `metadata_plate` are one."""
-    return re.sub(r"[\W_]+", "_", name.strip()).casefold()
+    """A name without capitals: `Metadata_Plate`, `metadata.plate` and `Image_Metadata_Plate` are one."""
+    return re.sub(r"[\W_]+", "_", name.strip()).casefold().removeprefix("image_")
 
 
 def of_columns(names: Sequence[str], columns: Columns, *, source: Path) -> dict[str, str | None]:
@@ -191,6 +195,11 @@ def feature_columns(names: Sequence[str], columns: Columns, *, source: Path, als
     without = (*NO_FEATURES, *columns.metadata)
     no_features = {name for name in names if is_metadata(name) or any(fnmatchcase(name, one) for one in without)}
     kept = [n for n in names if n not in taken | no_features and not is_unit_column(n)]
+    if len(kept) == 1 and kept[0].strip().casefold() in OF_LONG_TABLES:
+        raise InputError(
+            f'{source}: the only feature is "{kept[0]}", as in a long table with a row a measurement; expected a '
+            "column a feature: reshape it (pandas pivot, R pivot_wider)"
+        )
     if not kept:
         raise InputError(f"{source}: no column is left as a feature ({found_names(names)}); see --features")
     return kept
@@ -255,6 +264,11 @@ def known_rows(
         if what in given:
             may_be_date = what in ("plate", "batch")
             refuse_made_by_excel(obs[given[what]], source=str(source), places=places, may_be_date=may_be_date)
+    at = None if "well" in text else row_and_column(obs.drop(columns=[*set(columns.metadata) & set(obs)]))
+    by_place = None if at is None else wells_at(obs, at)
+    if at is not None and by_place is not None:
+        text["well"] = by_place
+        notes.add(f"wells are read from {at[0]} and {at[1]} (--well)")
     amount = pd.Series(np.nan, index=obs.index)
     if of["concentration"] is not None:
         amount = micromolar(obs, of["concentration"], source=str(source), places=places)
@@ -300,20 +314,20 @@ def known_rows(
             name: emptied(obs[name], known_mechanism if what == "mechanism" else clean_name)
             for what, name in given.items()
         },
-        unread=obs[_unread(obs, of)].apply(clean_names),
+        unread=obs[_unread(obs, [*of.values(), *((at or ()) if by_place is not None else ())], of)].apply(clean_names),
         notes=notes,
     )
 
 
-def _unread(obs: pd.DataFrame, of: dict[str, str | None]) -> list[str]:
+def _unread(obs: pd.DataFrame, read: Collection[str | None], of: dict[str, str | None]) -> list[str]:
     """The columns that nothing is read from, but for the numbers of objects and images and for their places."""
-    read = {*of.values(), *METADATA.values()}
-    left = [name for name in map(str, obs.columns) if name not in read]
-    known = NO_FEATURES[NO_FEATURES.index("ImageNumber") :]
+    left = [name for name in map(str, obs.columns) if name not in read and name not in METADATA.values()]
+    known = NO_FEATURES[NO_FEATURES.index("ImageNumber") : NO_FEATURES.index("Unnamed: *")]
     return [
         name
         for name in left
-        if not any(fnmatchcase(name, pattern) for pattern in known)
+        if not (name.startswith("Unnamed: ") and obs[name].isna().all())  # lines may end in a separator
+        and not any(fnmatchcase(name, pattern) for pattern in known)
         and not (of["concentration"] and is_unit_column(name))
     ]
 
@@ -328,14 +342,14 @@ def _refuse_empty(what: str, is_empty: np.ndarray, places: np.ndarray, *, source
 
 def _role(obs: pd.DataFrame, text: dict[str, pd.Series], controls: Sequence[np.ndarray], *, source: Path) -> pd.Series:
     """Each row's role; rows of `controls` (each (N,) bool) are controls whatever their role column holds."""
-    role = text.get("role", pd.Series("treated", index=obs.index))
+    role = text.get("role", pd.Series("treated", index=obs.index)).str.casefold()
     for rows in controls:
         role = role.mask(rows, "control")
     unknown = sorted(set(role) - set(ROLES))
     if unknown:
         raise InputError(
-            f'{source}: role "{unknown[0]}" in a row; expected {", ".join(ROLES)}: correct the column, or name the '
-            "controls with --control"
+            f'{source}: role "{unknown[0]}" in a row; expected {", ".join(ROLES)}: correct the column, set it '
+            "aside with --metadata, or name the controls with --control"
         )
     return role
 

@@ -200,7 +200,10 @@ def _h5ad_parts(file: Path, columns: Columns) -> Iterator[RawPart]:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"{file}: not readable as an AnnData file ({reason}); replace it") from error
         if not len(obs) or not len(var):
-            raise InputError(f"{file}: {len(obs)} rows and {len(var)} features; expected at least one of each")
+            elsewhere = f"; obsm has {shortened(list(stored['obsm']))}: write it as X" if stored.get("obsm") else ""
+            raise InputError(
+                f"{file}: {len(obs)} rows and {len(var)} features; expected at least one of each{elsewhere}"
+            )
         if matrix is None:
             raise InputError(f"{file}: the table has no features (X is empty); expected rows x features")
         names = [str(name) for name in var.index]
@@ -286,6 +289,8 @@ class ForeignTable:
             where = f"{file.name} " if len(self.files) > 1 else ""
             for raw in raw_parts(file, self.columns):
                 known = known_rows(raw.obs, self.columns, source=file, places=raw.places, doses=found.doses)
+                if len(self.files) > 1 and "plate" not in known.names:
+                    found.refuse_repeated_wells(file, set(known.table[METADATA["well"]]) - {""})
                 found.add(known, where=where, places=raw.places)
                 self.of = self.of or known.of
                 self.notes |= known.notes
@@ -344,6 +349,7 @@ class _Found:
     row_names: set[str] = field(default_factory=set)
     features: list[str] = field(default_factory=list)  # of the first part
     unnamed: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # rows without a plate ...
+    well_files: dict[str, str] = field(default_factory=dict)  # the file of each well, where no plate is named
     batches: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # of each plate
 
     def add(self, known: KnownRows, *, where: str, places: np.ndarray) -> None:
@@ -368,6 +374,16 @@ class _Found:
             self.only_by_case[control] += [(f"{where}row {row}", name) for row, name in rows.items()]
         for column, counts in known.emptied.items():
             self.emptied[column] += counts
+
+    def refuse_repeated_wells(self, file: Path, wells: set[str]) -> None:
+        """InputError for a well that another file has too, as files of a plate each do."""
+        for well in sorted(wells):
+            other = self.well_files.setdefault(well, file.name)
+            if other != file.name:
+                raise InputError(
+                    f"{file}: well {well} is in {other} too, and no plate is named; give each file a column "
+                    "Metadata_Plate, or name it with --plate"
+                )
 
     @property
     def treated_compounds(self) -> set[str]:

@@ -19,7 +19,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.provenance import provenance
 from phenolens.profiles.columns import ALL_PLATES
 from phenolens.profiles.feature_selection import Rule, dominant, excluded_features, scaled_by_one_control
-from phenolens.profiles.profiles import metadata, named_summaries, treatment_profiles, well_profiles
+from phenolens.profiles.profiles import METADATA, metadata, named_summaries, treatment_profiles, well_profiles
 from phenolens.profiles.validate import feature_matrix, number_matrix, repeated_rows, without_non_finite
 from phenolens.profiles.whitening import Recipe, Whitening, apply_whitening, fit_whitening
 
@@ -107,6 +107,14 @@ def profiles_of(parts: Iterable[AnnData], config: TableConfig, recipe: Recipe) -
     wells = None if rows == "treatments" else given
     left_out = {why: names for why, names in left_out.items() if names}
     notes = _missing_note(missing, config)
+    if rows == "cells" and config.rows == "auto":
+        n_cells = given.obs[METADATA["cell_count"]]
+        notes.append(
+            f"each row counts as a cell: {int(n_cells.sum()):,} rows in {counted(len(n_cells), 'well')}, most often "
+            f"{int(n_cells.mode()[0]):,} (--rows)"
+        )
+    if rows == "wells" and (given.obs[METADATA["well"]] == given.obs_names).all():
+        notes.append("no well is named (--well): each row counts as a well of its own (--rows)")
     notes += dominant(scaled, remedy="check it, set a --largest-deviation, or leave it out of the table")
     notes += scaled_by_one_control(given, remedy="check the well, leave it out of the table, or use --scaling robust")
     return Profiles(rows, wells, whitened, treatments, whitening, left_out, tuple(notes))

@@ -6,6 +6,7 @@ N rows (cells, wells or treatments), Z features.
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 from collections.abc import Sequence
 from decimal import Decimal
@@ -19,12 +20,14 @@ from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.names import shortened
 from phenolens.profiles.column_flags import flag_of
+from phenolens.screens.csv_table import NO_VALUE
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 # Squares of larger numbers overflow in float64, whose largest is 1.8e308; squares of smaller spreads are lost in it.
 LARGEST, SMALLEST_SPREAD = 1e150, 1e-150
+WITH_MORE = re.compile(r"[-+<>~]*\s*\d[\d., ]*(?:[eE][-+]?\d+)?\s*[^\d\s:/-]{0,6}")  # a number with a unit, or 1,234.5
 ROWS_AT_A_TIME = 4096  # of which a copy is made
 
 
@@ -45,7 +48,8 @@ def feature_matrix(table: AnnData, *, what: str = "profiles") -> np.ndarray:
 def number_matrix(table: AnnData, *, what: str, text_is_missing: bool = False) -> np.ndarray:
     """The features of `table` (N, Z) as numbers, NaN and infinity included; not copied where they are numbers.
 
-    InputError for text; with `text_is_missing` it is NaN in a feature that holds more numbers than text.
+    InputError for text; with `text_is_missing` it is NaN in a feature that does not hold more text than numbers. Words
+    that stand for no value (`n.d.`, `#DIV/0!`, `?`) make no feature one of text.
     """
     if table.n_obs == 0 or table.n_vars == 0:
         raise InputError(f"{what}: {table.n_obs} rows and {table.n_vars} features; expected at least one of each")
@@ -59,12 +63,14 @@ def number_matrix(table: AnnData, *, what: str, text_is_missing: bool = False) -
         return dense
     numbers = np.stack([as_numbers(column) for column in dense.T], axis=1)
     text = np.isnan(numbers) & pd.notna(dense)
-    of_text = text.sum(axis=0) * 2 > pd.notna(dense).sum(axis=0)
+    others = text.copy()
+    others[text] = [NO_VALUE.fullmatch(str(value)) is None for value in dense[text]]
+    of_text = others.sum(axis=0) > (pd.notna(dense) & ~text).sum(axis=0)
     if of_text.any() or (text.any() and not text_is_missing):
         features = of_text if of_text.any() else text.any(axis=0)
         column = int(features.argmax())
         row = int(text[:, column].argmax())
-        remedy = _set_aside(table.var_names[features]) if of_text.any() else _left_out(text)
+        remedy = _set_aside(table.var_names[features], dense[row, column]) if of_text.any() else _left_out(text)
         raise InputError(
             f'{what}: row "{table.obs_names[row]}", feature "{table.var_names[column]}" holds "{dense[row, column]}", '
             f"which is not a number{remedy}"
@@ -72,12 +78,14 @@ def number_matrix(table: AnnData, *, what: str, text_is_missing: bool = False) -
     return numbers
 
 
-def _set_aside(names: Sequence[str]) -> str:
-    """What to do with features that hold text, and how many there are."""
+def _set_aside(names: Sequence[str], first: object) -> str:
+    """What to do with features that hold text, the first of which is given, and how many there are."""
     several = len(names) > 1
     count = f" ({len(names):,} columns hold text or dates: {shortened(names, 4)})" if several else ""
     to_read = [f"{flag} {shlex.quote(name)}" for name in names if (flag := flag_of(name))]
     read = f"read {'them' if several else 'it'} ({shortened(to_read)}), " if to_read else ""
+    if WITH_MORE.fullmatch(str(first)):
+        read += "write numbers alone, without units or signs for thousands, "
     return (
         f"{count}; {read}name {'such columns' if several else 'that column'} as metadata (--metadata), or remove "
         f"{'them' if several else 'it'}"

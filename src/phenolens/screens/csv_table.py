@@ -27,6 +27,7 @@ LINES_TO_GUESS = 20  # the separator gives them all the same number of cells
 HEAD_BYTES = 1 << 20
 NAMES_COME_FIRST = "remove the lines above the column names, if there are any"
 DECIMAL_COMMA = re.compile(r"[-+]?\d+(?:,\d+)?(?:[eE][-+]?\d+)?")
+NO_VALUE = re.compile(r"\W*|#[A-Z/0!?]+|n\.?[ ./]?[ad]\.?|nan|null|none", re.IGNORECASE)  # in a column of numbers
 THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
 # What Excel makes of formulas that fail, of long numbers such as barcodes and names such as 2E5; and of SEPT2.
 FAILED_OR_LONG = r"#(?:REF!|VALUE!|DIV/0!|NAME\?|NUM!|NULL!|SPILL!)|\d(?:[.,]\d+)?E\+\d\d"
@@ -171,6 +172,11 @@ def _longer_line(path: Path, form: _Format) -> str:
         reader = csv.reader(file, delimiter=form.separator, skipinitialspace=True)
         for row in reader:
             if len(row) > len(form.names) and reader.line_num > form.n_header:
+                if len(row) == len(form.names) + 1 and reader.line_num == form.n_header + 1:
+                    return (
+                        f"line {reader.line_num:,} has {len(row)} cells, one more than line {form.n_header} has column "
+                        "names; if rows begin with a name, as R writes them, write the table with row.names=FALSE"
+                    )
                 return (
                     f"line {reader.line_num:,} has {len(row)} cells, more than the {len(form.names)} column names in "
                     f"line {form.n_header}; {NAMES_COME_FIRST}, or correct that line"
@@ -214,12 +220,13 @@ def _decimal_points(values: pd.Series, *, are_decimal: bool, as_text: bool) -> p
     Commas that may separate thousands (1,500) are decimal signs only where the separator of cells says so.
     """
     given = values.dropna().astype(str).str.strip()
+    given = given[given.map(lambda text: NO_VALUE.fullmatch(text) is None)]
     with_comma = given[given.str.contains(",", regex=False)]
     is_number = not with_comma.empty and given.map(lambda text: DECIMAL_COMMA.fullmatch(text) is not None).all()
     if not is_number or not (are_decimal or not with_comma.map(lambda text: bool(THOUSANDS.fullmatch(text))).all()):
         return values
     points = values.str.replace(",", ".", regex=False)
-    return points if as_text else pd.to_numeric(points)
+    return points if as_text or len(given) < values.notna().sum() else pd.to_numeric(points)
 
 
 def _excel(path: Path) -> pd.DataFrame:

@@ -63,7 +63,8 @@ class DosesInNames:
             first, second = next(iter(self.perhaps.values()))[:2]
             notes.add(
                 f'"{first}" and "{second}" differ by a number in their names ({len(self.perhaps):,} such groups of '
-                f"compounds); if it is a dose, a time or a repeat, they find each other as matches: {remedy}"
+                "compounds); if it is a dose, a time or a repeat, they find each other as matches: "
+                f"{remedy}, without repeats"
             )
         return notes
 

@@ -104,7 +104,7 @@ def known_columns(
     for name in ("plate", "batch", "compound", "role"):  # checked_screen counts the mechanisms that are not known
         if name in known:
             names = clean_names(known[name])
-            known[name] = names.where(names != "", None)
+            known[name] = (names.str.casefold() if name == "role" else names).where(names != "", None)
     for name in ("compound", "moa", "plate", "batch"):
         if name in known:
             refuse_made_by_excel(known[name], source=source, may_be_date=name in ("plate", "batch"))

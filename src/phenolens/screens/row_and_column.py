@@ -26,6 +26,15 @@ def row_and_column(
     return None if None in found else (str(found[0]), str(found[1]))
 
 
+def wells_at(table: pd.DataFrame, at: tuple[str, str]) -> pd.Series | None:
+    """The well of each row by two columns, its row and column; None where these name none."""
+    pairs = clean_names(table[at[0]]) + " " + clean_names(table[at[1]])
+    try:
+        return pairs.map({pair: well_at(*pair.split(" ", 1)) for pair in pairs.unique()})
+    except InputError:
+        return None
+
+
 def places_of(raw: pd.DataFrame, known: pd.DataFrame, *, source: str) -> tuple[str, ...]:
     """The two columns that give the wells of `known` too, as row and column from 1 or from 0; empty without such two.
 
