@@ -313,7 +313,8 @@ def test_the_folder_of_a_well_is_not_its_plate(tmp_path, names, pattern):
         ["{w}_0012_{d}.tif", "{w}_0013_{d}.tif"],
         ["{w}_2024-01-01_{d}.tif", "{w}_2024-01-02_{d}.tif"],
         ["P1/{r:03d}{k:03d}-1-{d}.tif", "P1/{r:03d}{k:03d}-2-{d}.tif"],
-        ["P1/row{r}_col{k}_field1_{d}.tif", "P1/row{r}_col{k}_field2_{d}.tif"],
+        ["1_{w}_{d}.tif", "2_{w}_{d}.tif"],
+        ["P1/z1/{w}_{d}.tif", "P1/z2/{w}_{d}.tif"],
         ["P1/U{r:02d}--J00--E00--C00.tif", "P1/U{r:02d}--J00--E00--C01.tif"],
     ],
 )
@@ -360,6 +361,44 @@ def test_what_each_well_has_one_of_is_no_channel_or_field_and_is_said(tmp_path, 
     guess = guess_layout(touched(tmp_path, names), LayoutConfig())
     assert guess.config.pattern == pattern
     assert said in guess.why
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "said"),
+    [
+        ("{w}_ch{k}_{c}.tif", "{well}_ch{channel}_*.tif", "channels 1, 2; not read: DAPI, GFP"),
+        ("{w}_{c}_{k}00ms.tif", "{well}_{channel}_*.tif", "channels DAPI, GFP; not read: 100ms, 200ms"),
+        ("{w}_{k}00ms_{c}.tif", "{well}_*_{channel}.tif", "channels DAPI, GFP; not read: 100ms, 200ms"),
+        ("{w}_{k}05nm.tif", "{well}_{channel}.tif", "channels 405nm, 505nm"),
+        ("img_{i:03d}_{w}_{c}.tif", "img_*_{well}_{channel}.tif", "not read: 000, 001, 002"),
+    ],
+)
+def test_texts_that_go_with_the_channel_or_the_image_are_said(tmp_path, name, pattern, said):
+    each = [(w, k) for w in DRUGS for k in ((4, 5) if "nm" in name else (1, 2))]
+    names = [name.format(w=w, k=k, c=("DAPI", "GFP")[k % 2 == 0], i=i) for i, (w, k) in enumerate(each)]
+    guess = guess_layout(touched(tmp_path, names), LayoutConfig())
+    assert guess.config.pattern == pattern
+    assert said in guess.why
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        ("Row{r}_Col{k}_{d}.tif", "Row{row}_Col{column}_{channel}.tif"),
+        ("r{r:02d}_c{k:02d}_f01_ch{c}.tif", "r{row}_c{column}_f{site}_ch{channel}.tif"),
+        ("{w} [{d}].tif", "{well} [{channel}].tif"),
+    ],
+)
+def test_rows_and_columns_in_words_and_brackets_are_found(tmp_path, name, pattern):
+    assert guess_layout(touched(tmp_path, of_wells([name])), LayoutConfig()).config.pattern == pattern
+
+
+@pytest.mark.parametrize(("label", "pattern"), [("S", '"{well}_S*_{channel}.tif"'), ("T", '"{well}_T*_{channel}.tif"')])
+def test_numbers_of_compounds_may_be_no_sites_or_times(tmp_path, label, pattern):
+    names = [f"{w}_{label}{1000 + ord(drug[0])}_{c}.tif" for w, drug in DRUGS.items() for c in ("DAPI", "GFP")]
+    with pytest.raises(InputError, match="each well has one number") as error:
+        guess_layout(touched(tmp_path, names), LayoutConfig())
+    assert pattern in str(error.value)
 
 
 @pytest.mark.parametrize(

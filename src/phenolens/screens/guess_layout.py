@@ -173,6 +173,7 @@ def _by_names(source: Path, images: Sequence[str], *, plate_wells: int | None) -
         if len(found) > LEAST_SHARE * len(images):
             doubtful = _labels_as_wells(found, pattern=pattern)
             if not doubtful:
+                _refuse_one_a_well(found, pattern=pattern)
                 held = {
                     place: sorted(found[place].unique()) for place in ("plate", "channel") if f"{{{place}}}" in pattern
                 }
@@ -185,6 +186,17 @@ def _by_names(source: Path, images: Sequence[str], *, plate_wells: int | None) -
         raise errors[0]
     for name in ambiguous:
         yield name, f"names are those of {INSTRUMENTS[name].title}"
+
+
+def _refuse_one_a_well(found: pd.DataFrame, *, pattern: str) -> None:
+    """InputError for sites or time points of which each well has another one, as S1025 of a compound."""
+    for place, what in {"site": "site", "t": "time point"}.items():
+        if f"{{{place}}}" not in pattern or found[place].nunique() == 1:
+            continue
+        if (found.groupby(["plate", "well"])[place].nunique() == 1).all():
+            why = f"each well has one number, such as {found[place].iloc[0]}, a {what} or the well's own"
+            without = pattern.replace(f"{{{place}}}", "*")
+            raise question(why, [pattern, without], images=found["path"].tolist())
 
 
 def _refuse_beginnings(found: pd.DataFrame, *, pattern: str) -> None:

@@ -11,7 +11,8 @@ from phenolens.screens.filename_pattern import PLACE, matching
 MOST_CHANNELS = 12  # different texts at one place of the names that may be channels
 MOST_ALONE = 3  # folders or texts named each with a pattern of its own
 CHANNEL = re.compile(
-    r"dapi|gfp|rfp|yfp|cfp|fitc|tritc|cy[357]|dna|actin|tubulin|hoechst(?:[ _]?\d+)?|blue|green|red|orange|yellow|"
+    r"dapi|gfp|rfp|yfp|cfp|fitc|tritc|cy[357]|[3-8]\d\d ?nm|dna|actin|tubulin|"
+    r"hoechst(?:[ _]?\d+)?|blue|green|red|orange|yellow|"
     r"cyan|magenta|far[ _-]?red|phase|dic|bf|bright[ _-]?field|overlay|composite|merged?",
     re.IGNORECASE,
 )
@@ -21,7 +22,7 @@ TIME = re.compile(
     re.IGNORECASE,
 )
 CONDITION = re.compile(
-    r"dmso|(?:un)?treated|vehicle|mock|controls?|ctrl|scrambled?|\d+ ?(?:[npumµμ]?m|[un]g)", re.IGNORECASE
+    r"dmso|(?:un)?treated|vehicle|mock|controls?|ctrl|scrambled?|\d+ ?(?:(?-i:[npumµμ]?M)|[un]g)", re.IGNORECASE
 )
 # What was done to cells, or which they are.
 SAMPLE = re.compile(
@@ -37,6 +38,9 @@ UNLIKELY = {
         "channel": CHANNEL,
         "site": re.compile(r"(?:f|fld|field|site|fov)[ _-]?\d+", re.IGNORECASE),
         "t": TIME,
+        "z": re.compile(
+            r"z(?:[ _-]?(?:stack|step|plane|slice))?[ _-]?\d+|(?:plane|slice|stack)[ _-]?\d+", re.IGNORECASE
+        ),
         "": re.compile(
             r"raw|images?|tiffs?|mip|(?:max(?:imum)?[ _-]?)?(?:intensity[ _-]?)?proj(?:ection)?s?|best[ _-]?focus|"
             r"(?:illum(?:ination)?[ _-]?)?corrected|processed|stitched|masks?|backup|montages?|overviews?|previews?|"
@@ -116,13 +120,18 @@ def fitting(pattern: str, images: Sequence[str], *, least: float = 1) -> str:
     """
     for one in (pattern, *_with_a_place(pattern)):
         short = trimmed(one) if least else one.lstrip("*/")
-        try:
-            found, _ = matching(Path(), images, pattern=short)
-        except InputError:
-            continue
-        if len(found) and len(found) >= least * len(images) and not found.drop(columns="path").duplicated().any():
+        if tells_apart(short, images, least=least):
             return short
     return ""
+
+
+def tells_apart(pattern: str, images: Sequence[str], *, least: float = 1) -> bool:
+    """Whether a pattern matches this share of the images, and no two as one."""
+    try:
+        found, _ = matching(Path(), images, pattern=pattern)
+    except InputError:
+        return False
+    return 0 < len(found) >= least * len(images) and not found.drop(columns="path").duplicated().any()
 
 
 def _with_a_place(pattern: str) -> Iterator[str]:

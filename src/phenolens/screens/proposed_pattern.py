@@ -22,6 +22,7 @@ from phenolens.screens.pattern_readings import (
     is_of_one_well,
     question,
     refuse_unlikely,
+    tells_apart,
     trimmed,
     written_as,
 )
@@ -39,6 +40,8 @@ OF_WELLS = tuple(
         (ALONE.format(r"A[A-F]\d\d"), ALONE.format(r"(?:A[A-F]|[A-Z])\d\d"), "{well}"),  # of 1,536
         ("", ALONE.format(r"[A-P](?:\d{1,2}|0\d\d)"), "{well}"),
         ("", r"(?<![A-Za-z0-9{])[A-P]([ _-]{1,3})\d{1,2}(?!\d)", r"{row}\1{column}"),
+        ("", r"(?<![A-Za-z0-9])([Rr])\d{2,3}([_-][Cc])\d{2,3}(?!\d)", r"\1{row}\2{column}"),
+        ("", r"(?<![A-Za-z0-9])([Rr]ow[ _-]?)\d{1,3}([ _-]?[Cc]ol(?:umn)?[ _-]?)\d{1,3}(?!\d)", r"\1{row}\2{column}"),
     )
 )
 OF_SMALL_LETTERS = tuple(
@@ -70,7 +73,7 @@ LIKE_WELLS = {
     "W": "channel",
     "Z": "plane",
 }
-SEPARATORS = re.compile(r"([_\-. ()]+)")
+SEPARATORS = re.compile(r"([_\-. ()\[\]]+)")
 
 
 def of_some_wells(images: Sequence[str]) -> Sequence[str]:
@@ -212,7 +215,7 @@ def _of_labels(images: Sequence[tuple[str, list[list[str]], str]]) -> Sequence[t
 
 def _above_plates(folders: Sequence[str], taken: set[str]) -> str:
     """What stands for folders above those of plates: {channel} for DAPI and GFP, {t}h for 24h and 48h, else *."""
-    for place in ("channel", "site", "t"):
+    for place in ("channel", "site", "t", "z"):
         is_place = place not in taken and all(map(UNLIKELY["plate"][place].fullmatch, folders))
         for written in written_as(place, set(folders), "") if is_place else []:
             taken.add(place)
@@ -253,9 +256,18 @@ def _refuse_unclear(
             return folder + "".join([*tokens[:place], text, *tokens[place + 1 :]])
 
         kinds = sorted(set(column))
+        may_be_site = token == "{plate}" and place < at and not any("{site}" in one for one in tokens)
+        if may_be_site and all(kind.isdecimal() and len(kind) < 3 for kind in kinds):
+            why = f'"{kinds[0]}" and "{kinds[1]}" may be plates or sites'
+            raise question(why, [instead("{plate}"), instead("{site}")], images=paths)
         if token == "{plate}" and _is_one_a_well(column, of_wells) and vary_in_folders(column, paths):
             raise question(not_shared(kinds), [instead("{plate}"), instead("*")], images=paths)
-        if place > at and token.endswith("*") and _vary_in_wells(column, of_wells):
+        if (
+            place > at
+            and token.endswith("*")
+            and _vary_in_wells(column, of_wells)
+            and not tells_apart(instead(token), paths)
+        ):
             why = f'"{kinds[0]}" and "{kinds[1]}" are of the same wells, and no channels beside those in the names'
             written = [*(written_as("t", kinds, "") if all(map(TIME.fullmatch, kinds)) else []), "{plate}"]
             alone = [instead(text) for text in kinds[:MOST_ALONE]]
@@ -358,7 +370,8 @@ def _token(
         return "*"
     meanings: tuple[str, ...] = ()
     if before_well:
-        meanings = ("plate",)
+        is_running = len(kinds) == len(values) > len(set(of_wells)) and all(map(str.isdecimal, kinds))
+        meanings = () if is_running else ("plate",)
     elif all(map(str.isdecimal, kinds)):
         meanings = () if _is_one_a_well(values, of_wells) else ("site", "channel")
     elif _vary_in_wells(values, of_wells):
