@@ -64,14 +64,14 @@ class MetadataFeatures:
         for at, name in enumerate(features):
             if MEASURED.search(name) or not (is_first or name in self.held or name in self.running):
                 continue
+            held, beyond = self.held.pop(name, []), self.running.pop(name, None)
+            if not _may_be_metadata(as_numbers(numbers[:SAMPLE, at])):
+                continue
             column = as_numbers(numbers[:, at])
-            beyond = column - places
-            if (beyond == (beyond[0] if is_first else self.running.get(name))).all():
-                self.running[name] = float(beyond[0])
-            else:
-                self.running.pop(name, None)
-            held = self.held.pop(name, [])
-            if _may_be_metadata(column[:SAMPLE]) and (is_first or held):
+            by_place = column - places
+            if (is_first or beyond is not None) and (by_place == (by_place[0] if is_first else beyond)).all():
+                self.running[name] = float(by_place[0])
+            if is_first or held:
                 counts = pd.DataFrame({"place": place, "value": column}).value_counts(dropna=False).rename("n")
                 if len(counts) <= MOST_VALUES * len(groups):
                     of_part = counts.reset_index().join(groups, on="place").drop(columns="place")
