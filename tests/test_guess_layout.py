@@ -364,6 +364,23 @@ def test_what_each_well_has_one_of_is_no_channel_or_field_and_is_said(tmp_path, 
 
 
 @pytest.mark.parametrize(
+    ("end", "pattern"),
+    [("{c}.tif", "{well}_*_{channel}.tif"), ("s1_w{k}.tif", "{well}_*_s{site}_w{channel}.tif")],
+)
+@pytest.mark.parametrize("texts", [("taxol_1uM", "DMSO", "noc_2.5uM"), ("0.1uM", "1uM", "DMSO")])
+def test_drugs_and_doses_of_several_parts_are_one_text(tmp_path, end, pattern, texts):
+    names = [
+        f"{w}_{text}_{end.format(c=c, k=k)}"
+        for w, text in zip(DRUGS, (*texts, texts[1]))
+        for k, c in enumerate(("DAPI", "GFP"), start=1)
+    ]
+    guess = guess_layout(touched(tmp_path, names), LayoutConfig())
+    assert guess.config.pattern == pattern
+    assert "8 of 8 images" in guess.why
+    assert f"not read: {', '.join(sorted(texts))}" in guess.why
+
+
+@pytest.mark.parametrize(
     ("name", "pattern", "said"),
     [
         ("{w}_ch{k}_{c}.tif", "{well}_ch{channel}_*.tif", "channels 1, 2; not read: DAPI, GFP"),

@@ -147,15 +147,15 @@ def _pattern_of(images: Sequence[str], *, well: Written | None, well_place: int)
 
     InputError, with the patterns that fit, where a text may be a plate, a channel or neither.
     """
-    groups: defaultdict[tuple[str, ...], list[tuple[str, list[list[str]], str]]] = defaultdict(list)
-    for path in images:
-        marked, text = _marked(path, well=well, well_place=well_place)
-        parts = [SEPARATORS.split(part) for part in marked]
-        at = _place_of_well([(token,) for token in parts[-1]])
-        groups[(*(str(len(part)) for part in parts), str(at), parts[-1][-1].lower()[:3])].append((path, parts, text))
-    if not groups:
+    if not images:
         return ""
-    paths, alike, wells = zip(*_of_labels(max(groups.values(), key=len)))
+    marked = [_marked(path, well=well, well_place=well_place) for path in images]
+    split = [[SEPARATORS.split(part) for part in parts] for parts, _ in marked]
+    kept = _of_one_form(split)
+    if len(kept) <= LEAST_SHARE * len(images):
+        split = [[*folders, _with_one_middle(name)] for *folders, name in split]
+        kept = _of_one_form(split)
+    paths, alike, wells = zip(*_of_labels([(images[one], split[one], marked[one][1]) for one in kept]))
     names = [path.rsplit("/", 1)[-1] for path in paths]
     bare: dict[str, set[str]] = {}  # what each place holds that is read from texts without a label
     taken = {name for parts in alike[:1] for part in parts for token in part for name, _ in PLACE.findall(token)}
@@ -200,6 +200,23 @@ def _pattern_of(images: Sequence[str], *, well: Written | None, well_place: int)
         raise question(not_shared(plates), [pattern, pattern.replace("{plate}", "*")], images=paths)
     refuse_unlikely(pattern, {**bare, "plate": {*plates, *bare.get("plate", ())}}, paths)
     return pattern
+
+
+def _of_one_form(split: Sequence[list[list[str]]]) -> list[int]:
+    """The largest group of paths with as many parts, the well at the same place and the same ending."""
+    groups: defaultdict[tuple[int | str, ...], list[int]] = defaultdict(list)
+    for number, parts in enumerate(split):
+        at = _place_of_well([(token,) for token in parts[-1]])
+        groups[(*map(len, parts), at, parts[-1][-1].lower()[:3])].append(number)
+    return max(groups.values(), key=len)
+
+
+def _with_one_middle(name: Sequence[str]) -> list[str]:
+    """The parts of a name with those between the well and the next place or the last part as one: taxol_1uM of DMSO."""
+    at = _place_of_well([(token,) for token in name])
+    after = (place for place in range(at + 2, len(name) - 3) if PLACE.search(name[place]))
+    end = next(after, len(name) - 3) - 1
+    return [*name[: at + 2], "".join(name[at + 2 : end]), *name[end:]] if end > at + 2 else list(name)
 
 
 def _of_labels(images: Sequence[tuple[str, list[list[str]], str]]) -> Sequence[tuple[str, list[list[str]], str]]:
