@@ -31,7 +31,7 @@ def test_two_keys_judge_every_cell_and_the_whole_turn_is_seen_without_scrolling(
         page.goto(f"{at}begin/{file.assessors()[0].code}")
         assert fits(page)
         page.get_by_role("link", name="Begin").click()
-        for place, key in enumerate(("r", "s", "ArrowLeft", "ArrowRight"), start=1):
+        for place, key in enumerate(("ArrowLeft", "ArrowRight", "ArrowLeft", "ArrowRight"), start=1):
             assert page.get_by_role("heading").inner_text() == f"Cell {place} of 4"
             image, button = page.locator("#cell"), page.locator("#synthetic")
             expect(image).to_have_js_property("naturalWidth", 12)  # it may come after the page
@@ -71,19 +71,31 @@ def test_a_key_held_down_or_pressed_before_the_cell_is_seen_answers_nothing(stud
         page.route("**/pictures/*", lambda route: route.abort())
         page.goto(f"{at}begin/{file.assessors()[0].code}")
         page.goto(f"{at}cell")
-        page.keyboard.press("r")
+        page.keyboard.press("ArrowLeft")
         assert "did not load" in page.locator("#status").inner_text()
         assert len(file.answers()) == 0
         page.unroute("**/pictures/*")
         page.goto(f"{at}cell")
-        page.keyboard.press("Control+s")
+        page.keyboard.press("Control+ArrowRight")
         with page.expect_navigation():
-            page.keyboard.down("r")
-            page.keyboard.down("r")  # the same key, still down: a repeat
+            page.keyboard.down("ArrowLeft")
+            page.keyboard.down("ArrowLeft")  # the same key, still down: a repeat
         page.wait_for_load_state("load")
-        page.keyboard.down("r")
+        page.keyboard.down("ArrowLeft")
         page.wait_for_timeout(300)
         assert len(file.answers()) == 1
+
+
+def test_no_letter_answers_because_who_dictates_text_presses_letters_by_accident(study, browser):
+    file = made_up(study, "anna", n=3)
+    with served(study) as at, page_of(browser, viewport=WIDE) as (page, _):
+        page.goto(f"{at}begin/{file.assessors()[0].code}")
+        page.goto(f"{at}cell")
+        expect(page.locator("#cell")).to_have_js_property("naturalWidth", 12)
+        page.keyboard.type("Yes or real synthetic")
+        page.wait_for_timeout(300)
+        assert len(file.answers()) == 0
+        assert page.locator("kbd").all_inner_texts() == ["←", "→"]
 
 
 def test_going_back_shows_no_cell_that_is_answered(study, browser):
@@ -92,14 +104,14 @@ def test_going_back_shows_no_cell_that_is_answered(study, browser):
         page.goto(f"{at}begin/{file.assessors()[0].code}")
         page.goto(f"{at}cell")
         with page.expect_navigation():
-            page.keyboard.press("r")
+            page.keyboard.press("ArrowLeft")
         page.wait_for_load_state("load")
         page.go_back()
         page.wait_for_load_state("load")
         page.goto(f"{at}cell")
         assert page.get_by_role("heading").inner_text() == "Cell 2 of 6"
         with page.expect_navigation():
-            page.keyboard.press("s")
+            page.keyboard.press("ArrowRight")
     assert file.answers()["said_synthetic"].tolist() == [False, True]
 
 

@@ -1,14 +1,13 @@
-// Keys that answer: R or left arrow for "real", S or right arrow for "synthetic". The buttons work without this script.
+// Keys that answer: left arrow for "real", right arrow for "synthetic"; no letters, which people who dictate would
+// press by accident (WCAG 2.1.4). The buttons work without this script.
 "use strict";
 
 const picture = document.getElementById("cell");
 const message = document.getElementById("status");
 const answers = document.getElementById("answers");
 const buttons = {
-  r: document.getElementById("real"),
-  arrowleft: document.getElementById("real"),
-  s: document.getElementById("synthetic"),
-  arrowright: document.getElementById("synthetic"),
+  ArrowLeft: document.getElementById("real"),
+  ArrowRight: document.getElementById("synthetic"),
 };
 let sent = false;
 
@@ -32,7 +31,7 @@ answers.addEventListener("submit", (event) => {
 });
 
 document.addEventListener("keydown", (event) => {
-  const button = buttons[event.key.toLowerCase()];
+  const button = buttons[event.key];
   if (!button || event.repeat || event.ctrlKey || event.metaKey || event.altKey) {
     return;
   }
