@@ -1,5 +1,6 @@
 """One command trains every encoder on the same cells: its rows, its tests, resuming, strangers' models and tables."""
 
+import re
 import shutil
 
 import numpy as np
@@ -10,14 +11,16 @@ import phenolens as ph
 from made_up_model import MadeUp
 from phenolens import pipeline
 from phenolens.cli import main
+from phenolens.commands import comparison_commands
 from phenolens.core.errors import InputError
 from phenolens.core.keywords import setting_types
 from phenolens.core.provenance import provenance
 from phenolens.image_realism.saved import saved_realism
 from phenolens.model_comparison.claims import claims
-from phenolens.model_comparison.compute import entries
+from phenolens.model_comparison.compute import entries, possible
 from phenolens.model_comparison.saved import saved_comparison
 from phenolens.models import MODELS, Spec
+from phenolens.pipeline import ProfileConfig
 from phenolens.profiles.mechanism_classifier import classified_right
 from phenolens.profiles.nsc import nsc
 from phenolens.profiles.scores_folder import read_queries
@@ -27,6 +30,8 @@ from phenolens.tl import compare_queries, mean_average_precision
 from phenolens.training.config import ComparedTraining, TrainConfig
 
 QUICK = {"steps": 2, "batch_size": 6, "bootstraps": 50, "shuffles": 10, "threads": 1, "pictures": False}
+SMALL_SCREEN = {"mechanisms": 3, "compounds": 2, "doses": 1, "active_doses": 1, "cells": 10}
+SMALL_SCREEN |= {"field_width_px": 150, "field_height_px": 140}
 MEASURED = ["fit_seconds", "embed_ms"]
 
 
@@ -105,6 +110,7 @@ def test_claims_of_papers_stand_beside_what_holds():
     rows = [
         {"entry": entry, "title": entry.upper(), "statistics": statistics, "whitening": whitening, "protocol": protocol}
         | {"accuracy": accuracy + (more if entry != "pca" else 0), "p_vaeplus": 0.034}
+        | {"over_compounds": accuracy - 0.01}
         for entry, accuracy in accuracies.items()
         for statistics, whitening, more in kinds
         for protocol in ("NSC", "compound+plate")
@@ -119,7 +125,8 @@ def test_claims_of_papers_stand_beside_what_holds():
         "3 of 4 models gain, median +10.0",
     ]
     assert found.loc[("whitening helps (mean+sd)", "compound+plate"), "here"] == "0 of 4 models gain, median -10.0"
-    assert found.loc[("GANs score low (mean, whitened)", "NSC")].tolist() == ["LSGAN 68", "LSGAN 60.0, VAEPLUS 50.0"]
+    low = found.loc[("GANs score low (mean, whitened, over compounds)", "NSC")]
+    assert low.tolist() == ["LSGAN 76", "LSGAN 59.0, VAEPLUS 49.0"]
     assert "VAE+ is above AE" not in found.index.get_level_values("claim")
 
 
@@ -131,6 +138,7 @@ def test_the_report_shows_the_comparison_until_profiles_change(finished, tmp_pat
     page = study.report_path.read_text()
     assert "phenolens benchmark; comparison/table.md" in page
     assert "AE, untrained" in page
+    assert all(f">{count:,}<" in page for count in finished[1].facts["parameters"])
     ph.profile(study, runs=("ae-seed0",), min_cells=2)
     assert saved_comparison(study) is None
 
@@ -196,6 +204,91 @@ def test_a_table_of_embeddings_joins_by_one_flag_with_the_scores_of_its_numbers(
         index=["statistics", "whitening", "protocol"], columns="entry", values="accuracy"
     )
     np.testing.assert_array_equal(accuracy["pca"], accuracy["theirs"])
+
+
+def given_table(study, path):
+    """A table of embeddings of the study's cells."""
+    numbers = np.random.default_rng(0).normal(size=(len(study.cells), 3))
+    table = pd.DataFrame(numbers, columns=["a", "b", "c"]).assign(Metadata_Cell=study.cells["cell_id"].to_numpy())
+    path.parent.mkdir(exist_ok=True)
+    table.to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        (("my table (v2).csv",), "rename the file"),
+        (("pca.csv",), '"pca"; rename the file'),
+        (("pca.csv", "theirs.csv"), '"pca"; rename the file'),
+        (("one/theirs.csv", "two/theirs.csv"), '"theirs"; rename the file'),
+    ],
+)
+def test_a_table_whose_name_is_anothers_or_no_runs_is_refused_before_any_training(tiny_study, tmp_path, names, named):
+    tables = [given_table(tiny_study, tmp_path / name) for name in names]
+    with pytest.raises(InputError, match=re.escape(named)):
+        ph.benchmark(tiny_study, models=("pca",), tables=tables, **QUICK)
+    assert tiny_study.runs == []
+
+
+def test_a_moved_table_is_the_same_and_another_of_its_name_is_refused_at_once(tiny_study, tmp_path, capsys):
+    table = given_table(tiny_study, tmp_path / "one" / "theirs.csv")
+    asked = {"untrained": False, "seeds": (0,), "models": ("pca",), **QUICK}
+    ph.benchmark(tiny_study, tables=(table,), **(asked | {"pictures": True}))  # none of the table's are measured
+    (tmp_path / "two").mkdir()
+    moved = table.rename(tmp_path / "two" / "theirs.csv")
+    assert list(ph.benchmark(tiny_study, tables=(moved,), **asked).facts["entry"]) == ["pca", "theirs"]
+    moved.write_text(moved.read_text().replace("0.", "1."))
+    with pytest.raises(InputError, match=r"theirs-seed0.*the embeddings that it decodes.*rename the file"):
+        ph.benchmark(tiny_study, tables=(moved,), **asked)
+
+
+def test_what_was_made_otherwise_is_named_and_realism_of_other_runs_is_kept(finished, tmp_path, capsys):
+    study = Study.open(shutil.copytree(finished[0].folder, tmp_path / "study"))
+    asked = {"models": ("pca",), "seeds": (0,), **QUICK}
+    ph.embed(study, runs=("pca-seed0",), turns=8)
+    ph.profile(study, runs=("pca-seed0",), methods=("ks",))
+    measured = set(saved_realism(study).table["run"].dropna())
+    capsys.readouterr()
+    ph.benchmark(study, **(asked | {"pictures": True}))
+    said = capsys.readouterr().err
+    assert "pca-seed0: its embeddings are replaced by those of the comparison (turns 8 -> 1)" in said
+    assert "pca-seed0: its profiles are replaced by those of the comparison (methods ['ks'] -> [])" in said
+    assert "ae-seed0" in measured
+    assert set(saved_realism(study).table["run"].dropna()) == measured
+
+
+def test_other_steps_are_named_with_a_way_out(tiny_study, capsys):
+    asked = {"models": ("ae",), "seeds": (0,), "untrained": False, **QUICK}
+    ph.train(tiny_study, model="ae", steps=2, batch_size=6, threads=1)
+    with pytest.raises(InputError, match=r"ae-seed0: has 2 steps already, more than 1; .*delete that folder"):
+        ph.benchmark(tiny_study, **(asked | {"steps": 1}))
+    with pytest.raises(InputError, match=r"batch_size 6 -> 4\); give the comparison the same, or delete"):
+        ph.benchmark(tiny_study, **(asked | {"batch_size": 4}))
+    capsys.readouterr()
+    ph.benchmark(tiny_study, **(asked | {"steps": 3}))
+    assert "ae-seed0: has 2 steps and is trained on to 3" in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_take_the_crops_is_refused_or_left_out_of_all_and_a_table_is_not(tmp_path, capsys):
+    study = Study.create(tmp_path / "study")
+    ph.simulate(tmp_path / "screen", **SMALL_SCREEN)
+    ph.crop(study, source=tmp_path / "screen", crop_px=38)
+    rows = entries(("ae", "pca"), (0,), ComparedTraining(threads=1), untrained=True, tables=())
+    with pytest.raises(InputError, match="38"):
+        possible(study, rows, ProfileConfig(), leave_out=False)
+    assert [row.name for row in possible(study, rows, ProfileConfig(), leave_out=True)] == ["pca"]
+    assert "left out: AE: " in capsys.readouterr().err
+    table = given_table(study, tmp_path / "theirs.csv")
+    comparison = ph.benchmark(study, models=("pca",), seeds=(0,), tables=(table,), latent_size=4, **QUICK)
+    assert list(comparison.facts["entry"]) == ["pca", "theirs"]
+
+
+def test_pictures_without_a_channel_of_nuclei_are_refused_before_any_training(tiny_study, monkeypatch):
+    monkeypatch.setattr(comparison_commands, "nuclei_channel", lambda channels: None)
+    with pytest.raises(InputError, match="--no-pictures"):
+        ph.benchmark(tiny_study, models=("pca",), **(QUICK | {"pictures": True}))
+    assert tiny_study.runs == []
 
 
 def embedded(study, run):

@@ -100,7 +100,7 @@ def train(study: Study, config: "TrainConfig", *, name: str) -> None:
     store = study.crops
     check_batch_size(config.batch_size or sampled_treatments(store.cells).nunique())
     compute = Compute.chosen(device=config.device, precision=config.precision, threads=config.threads)
-    z, _, source = _decoded(study, config)
+    z, _, source = decoded(study, config)
     model = built_model(store, config, source)
     held = alone(run.folder / ".lock", doing="training") if is_first() else nullcontext()
     with together(compute.device), held:
@@ -117,7 +117,7 @@ def train(study: Study, config: "TrainConfig", *, name: str) -> None:
             write_json(run.folder / "health.json", health | {"latest": _without_timing(progress.history)})
 
 
-def _decoded(study: Study, config: "TrainConfig") -> "tuple[np.ndarray | None, list[str], Source | None]":
+def decoded(study: Study, config: "TrainConfig") -> "tuple[np.ndarray | None, list[str], Source | None]":
     """The embeddings (N, Z) that a decoder draws from, the features' names, and their source; None of other models."""
     from phenolens.models.interface import Source
 
@@ -279,7 +279,7 @@ def _copy_embeddings(study: Study, name: str, trained: "TrainConfig") -> None:
     todo = [plate for plate, path in paths.items() if about_of(path) != json.loads(json.dumps(about))]
     if not todo:
         return
-    z, features, _ = _decoded(study, trained)
+    z, features, _ = decoded(study, trained)
     assert z is not None  # only decoders come here
     for plate in todo:
         own = (store.cells["plate"] == plate).to_numpy()

@@ -10,10 +10,12 @@ from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.keywords import keyword_settings
 from phenolens.core.progress import tell
-from phenolens.model_comparison.compute import compared, entries, facts, realism_of, take_runs
+from phenolens.image_realism.saved import saved_realism
+from phenolens.model_comparison.compute import ALL, compared, entries, facts, possible, realism_of, take_runs
 from phenolens.model_comparison.saved import ModelComparison, save
 from phenolens.models.interface import Turns
-from phenolens.pipeline import EvaluateConfig, ProfileConfig, check_design, foreign_embeddings
+from phenolens.morphology.features import nuclei_channel
+from phenolens.pipeline import EvaluateConfig, ProfileConfig, check_design
 from phenolens.profiles.score_table import is_bbbc021
 from phenolens.study import Study
 from phenolens.training.config import ComparedTraining
@@ -43,13 +45,14 @@ def benchmark(
 
     Args:
         study: The study, or its folder; its crops are made.
-        models: Encoders to compare; all: each that is installed.
-        seeds: Each model is trained once per seed; models without randomness once.
+        models: Encoders to compare; all: each that is installed and takes these crops.
+        seeds: Each model is trained once per seed; imagenet, whose weights are fixed, is taken once.
         untrained: Add each network with its initial weights: only the difference comes from training.
         pictures: Measure how realistic decoded or drawn cells are.
         tables: Tables of embeddings from elsewhere, with a row per cell of the study (Metadata_Cell), to compare too.
         embed_turns: 8: every embedding is the mean over each crop's turns and flips; left out: of imagenet alone.
-        training: How models are trained: `steps=5000, batch_size=32`; default: each model's own schedule.
+        training: How models are trained: `steps=5000, latent_size=32`; each setting is that of all chosen models that
+            have it; default: each model's own.
         profiling: How cells become profiles.
         scoring: How treatments are matched.
 
@@ -68,9 +71,13 @@ def benchmark(
         raise InputError("model, seed: the comparison takes `models` and `seeds`")
     if "NSC" in (absent := check_design(opened.crops.cells, scoring, where=opened.folder)):
         raise InputError(f"{opened.folder}: {absent['NSC']}, and models are compared by NSC")
-    for table in tables:
-        foreign_embeddings(table, opened.crops.cells["cell_id"])  # raises InputError where it is not of these cells
+    channels = opened.crops.channels
+    if pictures and nuclei_channel(channels) is None and not saved_realism(opened):
+        raise InputError(
+            f"channels {', '.join(channels)}: no name says which shows nuclei, as realism needs; give --no-pictures"
+        )
     rows = entries(models, seeds, training, untrained=untrained, tables=tables, turns=embed_turns)
+    rows = possible(opened, rows, profiling, leave_out=ALL in models)
     n_runs = sum(len(row.runs) for row in rows)
     tell(f"{counted(len(rows), 'row')} from {counted(n_runs, 'run')}: {', '.join(row.name for row in rows)}")
     take_runs(opened, rows, profiling, scoring)

@@ -1,6 +1,7 @@
 """A study's `realism/` folder: two tables, a figure, what they were made from, and the sentences that explain them."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,17 @@ def write_realism(study: Study, names: Sequence[str], config: RealismConfig) -> 
             file.write(png(figure))
         write_json(folder / "about.json", about)
     return _read(study, about)
+
+
+def add_realism(study: Study, names: Sequence[str]) -> SavedRealism:
+    """Measure the realism of runs beside those that were measured already, with the settings that these had."""
+    before = _about(study)
+    kept = []
+    for run in before.get("runs", []):
+        with suppress(InputError):  # it was removed, or trained on other crops
+            kept += [one.name for one in runs_of_current_crops(study, [run])]
+    config = RealismConfig(**before["config"]) if before else RealismConfig()
+    return write_realism(study, [*dict.fromkeys([*kept, *names])], config)
 
 
 def runs_of_current_crops(study: Study, names: Sequence[str]) -> list[DecodingRun]:

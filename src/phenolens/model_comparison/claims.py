@@ -7,7 +7,7 @@ import pandas as pd
 from phenolens.profiles.score_table import KINDS, STATISTICS, TABLE_1
 
 CYTOGANS = ("dcgan", "lsgan", "wgan", "began")
-CYTOGAN = {"NSC": "LSGAN 68"}
+CYTOGAN = {"NSC": "LSGAN 76"}  # their poster: whitened on controls, each compound counted once
 MODELS_OF_TABLE_1 = {"ae": "AE", "vae": "VAE", "vaeplus": "VAE+"}
 COLUMNS = ("claim", "protocol", "published", "here")
 
@@ -51,11 +51,11 @@ def _of_protocol(scores: pd.DataFrame, protocol: str) -> Iterator[tuple[str, str
             )
             here = f"{(gains > 0).sum()} of {len(gains)} models gain, median {gains.median():+.1f}"
             yield f"whitening helps ({statistics})", claimed, here
-    whitened = entries["mean", "whitened"].sort_values("accuracy", ascending=False)
+    whitened = entries["mean", "whitened"].sort_values("over_compounds", ascending=False)
     if "vaeplus" in whitened.index and whitened.index.isin(CYTOGANS).any():
         ranked = whitened[whitened.index.isin([*CYTOGANS, "vaeplus"])]
-        here = ", ".join(f"{row['title']} {100 * row['accuracy']:.1f}" for _, row in ranked.iterrows())
-        yield "GANs score low (mean, whitened)", CYTOGAN.get(protocol, ""), here
+        here = ", ".join(f"{row['title']} {100 * row['over_compounds']:.1f}" for _, row in ranked.iterrows())
+        yield "GANs score low (mean, whitened, over compounds)", CYTOGAN.get(protocol, ""), here
 
 
 def _published(protocol: str, place: int) -> dict[str, float]:

@@ -4,10 +4,12 @@ An entry is a row of the table: a model for all its seeds, the same model untrai
 elsewhere. Everything that an entry takes is a run of the study, so a killed comparison resumes with finished runs.
 """
 
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,10 +17,10 @@ from anndata import AnnData
 
 from phenolens import pipeline
 from phenolens.core.errors import InputError
+from phenolens.core.files import read_json
 from phenolens.core.progress import tell
 from phenolens.crops.store import CropStore
-from phenolens.image_realism.compute import RealismConfig
-from phenolens.image_realism.saved import write_realism
+from phenolens.image_realism.saved import add_realism
 from phenolens.models import MODELS, encoders, model_title, plainest_first
 from phenolens.models.interface import Decodes, Drawing, Fitted, Frozen, Representation, Trained, Turns
 from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig, kinds_of
@@ -27,13 +29,13 @@ from phenolens.profiles.evaluate import held_out
 from phenolens.profiles.mechanism_classifier import CLASSIFIED, classified_right
 from phenolens.profiles.scores_folder import read_queries
 from phenolens.profiles.uncertainty import bootstrap_interval, sign_flip_p
-from phenolens.readiness import ready_runs
+from phenolens.readiness import about_of, ready_runs
 from phenolens.runs.decoder import open_decoding_runs
 from phenolens.study import Study
-from phenolens.training.checkpoint import RunFolder, trained_model
+from phenolens.training.checkpoint import Origin, RunFolder, as_begun, check_same, trained_model
 from phenolens.training.config import ComparedTraining, TrainConfig
 from phenolens.training.device import Compute
-from phenolens.training.embed import embed_crops
+from phenolens.training.embed import PLAIN, embed_crops
 
 ALL = "all"
 MEASURED_CELLS = 256  # on which the time of an embedding is measured
@@ -54,6 +56,11 @@ class Entry:
     def runs(self) -> list[str]:
         """The name of each run."""
         return [f"{self.name}-seed{config.seed}" for config in self.configs]
+
+    @property
+    def table(self) -> str:
+        """The file of a table of embeddings from elsewhere; empty of a model."""
+        return getattr(self.configs[0].network, "of", "")
 
 
 def entries(
@@ -113,6 +120,86 @@ def _chosen(models: Sequence[str]) -> list[str]:
         for name in chosen:
             MODELS[name].check_installed()
     return sorted(chosen, key=plainest_first)
+
+
+def possible(study: Study, rows: Sequence[Entry], profiling: ProfileConfig, *, leave_out: bool) -> list[Entry]:
+    """The rows that can be made of this study; what will replace something there is printed. Nothing is trained yet.
+
+    Args:
+        study: The study.
+        rows: As `entries` returns them.
+        profiling: How cells become profiles.
+        leave_out: Print which models cannot take the study's crops and leave them out, instead of refusing them.
+
+    Raises:
+        InputError: two rows of one name, a name that no run can have, a table that is not of these cells, a model that
+            cannot take the crops, or a run that was trained otherwise.
+    """
+    unfit = set()
+    for entry in rows:
+        if not entry.untrained_of and not entry.table:
+            try:
+                Origin.of(study.crops, entry.configs[0]).build()
+            except InputError as error:
+                if not leave_out:
+                    raise
+                tell(f"left out: {entry.title}: {error}")
+                unfit.add(entry.name)
+    left = [entry for entry in rows if not unfit & {entry.name, entry.untrained_of}]
+    for entry in left:
+        _check_name(study, entry, left)
+    for entry in left:
+        for run, config in zip(entry.runs, entry.configs):
+            _check_run(study, RunFolder(study.run_folder(run)), config)
+            _tell_replaced(study, entry, run, profiling)
+    return left
+
+
+def _check_name(study: Study, entry: Entry, rows: Sequence[Entry]) -> None:
+    """InputError where a table's name is another row's, or cannot be a run's."""
+    if not entry.table:
+        return
+    if [other.name for other in rows].count(entry.name) > 1:
+        raise InputError(
+            f'--tables {entry.table}: another row of the comparison is named "{entry.name}"; rename the file'
+        )
+    try:
+        study.run_folder(entry.name)
+    except InputError as error:
+        raise InputError(f"--tables {entry.table}: {error}; rename the file") from error
+
+
+def _check_run(study: Study, run: RunFolder, config: TrainConfig) -> None:
+    """InputError where the run is there and is another one; a finished run that trains on is named."""
+    config = as_begun(run, config)
+    _, _, source = pipeline.decoded(study, config)
+    again = "give the comparison the same, or delete that folder to train it again"
+    if getattr(config.network, "of", ""):
+        again = "rename the file, or delete that folder"
+    check_same(run, study.crops, Origin.of(study.crops, config, source), instead=again)
+    before = run.origin()
+    if before is None or not (run.folder / "health.json").exists():  # no run, or one that is not finished
+        return
+    if before.config.steps > config.steps:
+        raise InputError(f"{run.folder}: has {before.config.steps} steps already, more than {config.steps}; {again}")
+    if before.config.steps < config.steps:
+        tell(f"{run.name}: has {before.config.steps} steps and is trained on to {config.steps}")
+
+
+def _tell_replaced(study: Study, entry: Entry, run: str, profiling: ProfileConfig) -> None:
+    """Name the embeddings and profiles of a run that were made with other settings, which the comparison replaces."""
+    asked: dict[str, Any] = {"turns": entry.turns or MODELS[entry.configs[0].model].load().turns, "layer": "latent"}
+    plates = (about_of(study.embeddings_folder(run) / f"{plate}.h5ad") for plate in study.crops.plates)
+    embedded: dict[str, Any] = next((about.get("summary", PLAIN) for about in plates if about), {})
+    profiles = study.profiles_folder(run) / "about.json"
+    profiled = read_json(profiles, remedy="delete it")["config"] if profiles.exists() else {}
+    for what, before, now in (
+        ("embeddings", {} if entry.table else embedded, asked),
+        ("profiles", profiled, json.loads(json.dumps(asdict(profiling)))),
+    ):
+        changed = [f"{name} {value} -> {now.get(name)}" for name, value in before.items() if value != now.get(name)]
+        if changed:
+            tell(f"{run}: its {what} are replaced by those of the comparison ({', '.join(changed)})")
 
 
 def take_runs(study: Study, rows: Sequence[Entry], profiling: ProfileConfig, scoring: EvaluateConfig) -> None:
@@ -257,10 +344,10 @@ def realism_of(study: Study, rows: Sequence[Entry]) -> pd.DataFrame:
 
     Of reconstructions; of samples where a model draws cells but does not decode. `kind` says which.
     """
-    first = {entry.runs[0]: entry.name for entry in rows if not entry.untrained_of}
+    first = {entry.runs[0]: entry.name for entry in rows if not entry.untrained_of and not entry.table}
     pictured = [run.name for run in open_decoding_runs(study, list(first), or_draw=True)]
     if not pictured:
         return pd.DataFrame(columns=["accuracy", "accuracy_low", "accuracy_high", "kind"])
-    table = write_realism(study, pictured, RealismConfig()).table
+    table = add_realism(study, pictured).table
     table = table[table["run"].isin(pictured)].sort_values("kind", kind="stable").drop_duplicates("run")
     return table.assign(entry=table["run"].map(first)).set_index("entry")

@@ -76,6 +76,13 @@ def shown_scores(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
+def shown_facts(facts: pd.DataFrame, *, origin: str) -> pd.DataFrame:
+    """What each entry is and costs, as text: a row per entry."""
+    titles = ["", "labels", "outside data", "parameters", "features", "turns", "decodes"]
+    titles += [f"told from {origin} cells", "mAP", "fit, s", "embed a cell, ms"]
+    return pd.DataFrame([_fact_row(row) for _, row in facts.iterrows()], columns=titles)
+
+
 def as_text(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, published: bool, origin: str) -> str:
     """The comparison as Markdown: a table per protocol, tests against others, and what each entry is and costs."""
     main = scores[(scores["statistics"] == "mean") & (scores["whitening"] == headline)]
@@ -95,7 +102,8 @@ def as_text(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, publish
             parts += ["Published on BBBC021, on other cells:", ""]
             parts += _markdown(["", *SHOWN.values()], rows)
     parts += [
-        "Mean ± standard deviation over seeds; of one seed, and in brackets, the 95 % interval over compounds.",
+        "Each score is the mean over seeds, ± their standard deviation where there are several. In brackets: the 95 %",
+        "interval over compounds.",
         "",
         f"## Tests (mean, {headline})",
         "",
@@ -116,13 +124,13 @@ def as_text(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, publish
     ]
     parts += _by_other_rules(main, facts)
     parts += ["## What each is, and what it costs", ""]
-    titles = ["", "labels", "outside data", "parameters", "features", "turns", "decodes"]
-    titles += [f"told from {origin} cells", "mAP"]
-    parts += _markdown([*titles, "fit, s", "embed a cell, ms"], [_fact_row(row) for _, row in facts.iterrows()])
+    shown = shown_facts(facts, origin=origin)
+    parts += _markdown([*shown.columns], shown.to_numpy().tolist())
     parts += [
-        f"Labels: those of cells that it learns from, never a mechanism. Told from {origin} cells: share of",
-        f"reconstructed cells (samples: drawn ones, of models that do not reconstruct) and {origin} ones that a",
-        "classifier calls correctly; 0.5 is a guess. Turns: orientations of a crop that its embedding is the mean of.",
+        "Labels: those of cells that it learns from, never a mechanism. Turns: orientations of a crop that its",
+        "embedding is the mean of. Decodes: whether it turns embeddings into pictures of cells.",
+        f"Told from {origin} cells: share of reconstructed cells (samples: drawn ones, of models that do not",
+        f"reconstruct) and {origin} ones that a classifier calls correctly; 0.5 is a guess.",
         "Seconds are of this machine.",
         "",
     ]

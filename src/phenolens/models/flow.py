@@ -77,8 +77,6 @@ class Flow(Drawing):
 
     def __init__(self, channels: int, crop_px: int, config: FlowConfig) -> None:
         super().__init__()
-        if crop_px % 4:
-            raise InputError(f"crops are {crop_px} px wide; --model flow needs a multiple of 4")
         self.config, self.shape = config, (channels, crop_px, crop_px)
         values = channels * crop_px**2
         self.network = Velocity(channels, config.code_size, config.flow_width)
@@ -248,14 +246,16 @@ class Velocity(nn.Module):
         frequencies = torch.exp(torch.arange(EMBEDDED_TIME // 2, device=t.device) * (-math.log(1000) / 31))
         angles = 100 * t[:, None] * frequencies
         given = F.silu(self.time(torch.cat([angles.sin(), angles.cos()], dim=1)) + self.code(code))
-        blocks = F.pixel_unshuffle(torch.cat([y, layout], dim=1), 2)
+        side, more = y.shape[-1], -y.shape[-1] % 4  # blocks come in pairs
+        pictures = F.pad(torch.cat([y, layout], dim=1), (0, more, 0, more)) if more else torch.cat([y, layout], dim=1)
+        blocks = F.pixel_unshuffle(pictures, 2)
         kept = self.down(self.first(blocks.contiguous(memory_format=torch.channels_last)), given)
         h = self.coarser(kept)
         for block in self.middle:
             h = block(h, given)
         h = F.interpolate(self.finer(h), size=kept.shape[-2:], mode="nearest")
         h = self.up(torch.cat([h, kept], dim=1), given)
-        return F.pixel_shuffle(self.last(h), 2)
+        return F.pixel_shuffle(self.last(h), 2)[..., :side, :side]
 
 
 class Residual(nn.Module):

@@ -53,7 +53,7 @@ OTHERS = (
     ("CytoGAN (Goldsborough 2017)", "68", "–", "no"),
     ("Factor analysis (Ljosa 2013)", "94", "77", "no"),
     ("Pretrained network + TVN (Ando 2017)", "96", "95", "no"),
-    ("Weak labels (Caicedo 2018)", "97.1", "87.0", "no"),
+    ("Weak labels (Caicedo 2018, a run of their notebook)", "97.1", "87.0", "no"),
     ("Compound labels, WS-DINO (2022)", "98", "96", "no"),
 )
 

@@ -24,7 +24,7 @@ from phenolens.crops.store import CropStore, normalised
 from phenolens.image_realism.saved import saved_realism
 from phenolens.model_comparison.claims import claims
 from phenolens.model_comparison.figure import score_against_realism
-from phenolens.model_comparison.saved import ModelComparison, saved_comparison, shown_scores
+from phenolens.model_comparison.saved import ModelComparison, saved_comparison, shown_facts, shown_scores
 from phenolens.paper_figures.config import FigureConfig
 from phenolens.paper_figures.figure2_reconstructions import draw_reconstructions
 from phenolens.plotting.cell_images import contact_sheet
@@ -260,6 +260,7 @@ def _confusion_matrices(study: Study, run: str, headline: dict[str, str]) -> lis
 def _comparison(compared: ModelComparison, whitening: str, origin: str) -> dict[str, Any]:
     return {
         "comparison": shown_scores(compared.scores),
+        "model_facts": shown_facts(compared.facts, origin=origin),
         "claims": claims(compared.scores),
         "scatter": score_against_realism(compared.scores, compared.facts, headline=whitening, origin=origin),
     }

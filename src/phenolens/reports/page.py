@@ -40,6 +40,7 @@ class ReportContents:
     activity_sentence: str = ""
     absent: Sequence[str] = ()  # why a score is not there
     comparison: Mapping[str, pd.DataFrame] | None = None  # of models: protocol -> a row per model
+    model_facts: pd.DataFrame | None = None  # what each model is and costs
     claims: pd.DataFrame | None = None  # of papers, a row per claim, beside what holds here
     scatter: Picture | None = None  # score against realism, a point per model
     verdict: str = ""  # the headline in one sentence; empty where it was not scored

@@ -27,6 +27,7 @@ from phenolens.training.device import Compute
 
 CHECKPOINT_FORMAT = "phenolens checkpoint 2"
 RUN_FORMAT = "phenolens run 1"
+INSTEAD = "delete that folder to train it again, or give `phenolens train` another --name"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class Origin:
     def changed_settings(self, now: Self) -> list[str]:
         """The settings that decide what is computed and differ from `now`, each as `name before -> now`."""
         before, after = (_deciding(origin.config) for origin in (self, now))
+        if self.source and now.source:
+            after.pop("of")  # a table may be moved: what is in it is compared below
         changed = [f"{name} {before.get(name)} -> {after[name]}" for name in after if before.get(name) != after[name]]
         return changed + (["the embeddings that it decodes"] if self.source != now.source else [])
 
@@ -240,22 +243,30 @@ def as_begun(run: RunFolder, config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, **{name: getattr(before.config, name) for name in OF_STEPS})
 
 
+def check_same(run: RunFolder, store: CropStore, now: Origin, *, instead: str) -> None:
+    """InputError that ends with `instead`, what to do, when the run is trained on other crops or otherwise."""
+    before = run.origin()
+    if before is None or not run.checkpoint.exists():  # without a checkpoint nothing was trained
+        return
+    if not before.same_crops(now):
+        raise InputError(f"{run.folder}: trained on other crops than those in {store.folder} now; {instead}")
+    if changed := before.changed_settings(now):
+        raise InputError(f"{run.folder}: trained with other settings ({', '.join(changed)}); {instead}")
+
+
 def begin(
     run: RunFolder, store: CropStore, config: TrainConfig, compute: Compute, source: Source | None = None
 ) -> None:
     """Write what the run is made from; InputError when the run exists already and is made from something else."""
     origin = Origin.of(store, config, source)
     about = run.about()
-    before = run.origin()
-    instead = "delete that folder to train it again, or give `phenolens train` another --name"
-    if before is not None and run.checkpoint.exists():  # without a checkpoint nothing was trained
-        if not before.same_crops(origin):
-            raise InputError(f"{run.folder}: trained on other crops than those in {store.folder} now; {instead}")
-        if changed := before.changed_settings(origin):
-            raise InputError(f"{run.folder}: trained with other settings ({', '.join(changed)}); {instead}")
+    check_same(run, store, origin, instead=INSTEAD)
     state = run.load(origin)
     if state is not None and state["step"] > config.steps:
-        raise InputError(f"{run.folder}: has {state['step']} steps already, more than --steps {config.steps}")
+        raise InputError(
+            f"{run.folder}: has {state['step']} steps already, more than --steps {config.steps}; give at least as "
+            f"many, or {INSTEAD}"
+        )
     now = {"computed_with": compute.described(), "phenolens": __version__}
     if about is not None and state is not None and 0 < state["step"] < config.steps:
         _tell_what_changed(run, about, now, step=state["step"])
