@@ -40,6 +40,9 @@ def test_a_study_goes_from_images_to_a_report_in_python(screen, tmp_path):
     cells = study.cells
     assert len(cells) == len(study.crops) > 50
     assert "crops" in repr(study)
+    assert repr(study.crops).startswith(f"CropStore {study.crops.folder}: {len(study.crops)} crops of ")
+    assert "which is not there yet" in repr(ph.Study(tmp_path / "nope"))
+    assert all(dir(module) == sorted(module.__all__) for module in (ph.pp, ph.tl, ph.pl))
     assert str(study) == str(study.folder)
 
     folder = ph.train(study, model="vae", beta=0.5, watch_every=0, **QUICK)

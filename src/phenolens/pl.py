@@ -130,3 +130,7 @@ def cells(crops: np.ndarray, *, channels: tuple[str, ...], title: str = "") -> F
     crops = checked_crops(crops, channels, what="crops")
     peaks = np.maximum(np.asarray(crops, float).max(axis=(-2, -1), keepdims=True), 1e-12)
     return cell_images.contact_sheet([crops / peaks], [title], channels=channels)
+
+
+def __dir__() -> list[str]:
+    return __all__

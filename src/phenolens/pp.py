@@ -10,3 +10,7 @@ scale_cells = checked(cell_scaling.scale_cells)
 treatment_profiles = checked(profiles.treatment_profiles)
 well_profiles = checked(profiles.well_profiles)
 whiten = checked(whitening.whiten)
+
+
+def __dir__() -> list[str]:
+    return __all__

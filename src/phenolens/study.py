@@ -67,7 +67,8 @@ class Study(os.PathLike[str]):
 
     def __repr__(self) -> str:
         """The folder and what is in it, a line each."""
-        return "\n".join([f"Study {self.folder}", *(f"  {name}: {text}" for name, text in self._contents())])
+        missing = "" if self.folder.is_dir() else ", which is not there yet"
+        return "\n".join([f"Study {self.folder}{missing}", *(f"  {name}: {text}" for name, text in self._contents())])
 
     def _repr_html_(self) -> str:
         """In a notebook: what is in the folder, and the scores of the headline."""
@@ -154,7 +155,7 @@ class Study(os.PathLike[str]):
         """
         folder = Path(folder)
         if not (folder / MARKER).exists():
-            raise InputError(f"{folder}: no study here (no {MARKER}); make one with `phenolens crop`")
+            raise InputError(f"{folder}: no study here (no {MARKER}); make one with `phenolens run`")
         about = read_json(folder / MARKER, remedy="is this a study of phenolens?")
         if not isinstance(about, dict) or about.get("format") != FORMAT:
             raise InputError(

@@ -75,3 +75,7 @@ def realism(study: Study | Path | str) -> pd.DataFrame:
     if saved is None:
         raise InputError(f"{opened.realism_folder}: missing or out of date; run `phenolens realism {opened.quoted}`")
     return saved.table
+
+
+def __dir__() -> list[str]:
+    return __all__

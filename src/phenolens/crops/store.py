@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from phenolens.core.bounds import OneOf, check
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import write_whole
 from phenolens.core.keywords import checked
@@ -105,6 +106,11 @@ class CropStore:
 
     def __len__(self) -> int:
         return int(self._first_row[-1])
+
+    def __repr__(self) -> str:
+        """How many crops there are, and of what."""
+        what = f"{counted(len(self), 'crop')} of {self.crop_px} px on {counted(len(self.plates), 'plate')}"
+        return f"CropStore {self.folder}: {what}, channels {', '.join(self.channels)}"
 
     @cached_property
     def cells(self) -> pd.DataFrame:
