@@ -153,6 +153,9 @@ def test_the_travels_page_shows_every_frame_its_nearest_real_cell_and_what_was_m
     for change in (journey.measured.change[name].iloc[-1], journey.change.table["real"][name]):
         assert f'<td class="number">{change:+.1f}</td>' in html
     assert str(journey.change.n_treated) + " treated" in html
+    assert "same direction" in html
+    assert "✓ yes" not in html  # a change in the same direction may be much too small
+    assert "The same direction is not the same size" in html
 
 
 def test_a_treatments_populations_are_those_that_a_travel_to_medoids_leads_to(study, visitor):
@@ -256,6 +259,7 @@ def test_a_travel_is_taken_along_as_film_strip_and_numbers(visitor):
 
 def test_plates_stand_side_by_side_and_each_wells_shade_is_the_same_on_its_own_page(study, visitor):
     all_of_them = visitor.got("/plates?measure=distance").text
+    assert "often an artefact: check the layout before you call it biology" in all_of_them
     plate = study.crops.plates[0]
     own = visitor.got(address("plates", plate, measure="distance")).text
     small = re.findall(
@@ -565,6 +569,26 @@ def test_a_selection_is_saved_and_compared_with_other_points(study, visitor):
     )
     assert all(set(one) == {"measure", "change"} for one in found.json())
     assert visitor.get(f"/map/selection.csv?{ASKED}&numbers=99999999").status_code == 404
+
+
+def test_the_home_page_asks_of_a_control_with_few_cells_only_whether_a_field_failed(study):
+    app = create_app(study)
+    wells = app.state.view.cells().catalogue.wells
+    wells.loc[wells["role"] == "control", "n_cells"] = 0
+    assert re.search(r"0 of \w+, a control\. Did a field fail\?", PageClient(app).got("/").text)
+    wells["n_cells"] = 1 + (wells["role"] == "control")
+    assert "A toxic dose, or a field that failed?" in PageClient(app).got("/").text
+
+
+def test_the_score_of_the_headline_is_the_first_of_the_home_page_and_its_profiles_have_one_name(study, visitor):
+    home = visitor.got("/").text
+    assert re.search(r'<th scope="col">Mean \+Aligned<small>the headline</small></th><th scope="col">Mean</th>', home)
+    right = study.scores.query("statistics == 'mean' and whitening == 'aligned' and protocol == 'NSC'")["accuracy"]
+    assert f"<strong>{100 * right.iloc[0]:.1f}</strong>" in home
+    aligned = "means of cells, whitened within treatments, batches aligned"
+    for page in ("/", address("treatments", f"{SERIES}@10")):
+        assert aligned in visitor.got(page).text
+    assert aligned in umap_map.map_of_treatments(study, RUN, projection="pca").caption
 
 
 def test_the_home_page_begins_with_cells_and_umap_is_offered_where_it_is_installed(study, visitor, monkeypatch):

@@ -20,7 +20,14 @@ from phenolens.plotting.confusion_matrix import confusion_matrix
 from phenolens.plotting.page import SavedPicture
 from phenolens.plotting.quality_figures import flagged_crops
 from phenolens.plotting.style import caption_of, png
-from phenolens.profiles.score_table import SCORE_COLUMNS, TABLE_1, outside_table, score_rows, verdict_sentence
+from phenolens.profiles.score_table import (
+    SCORE_COLUMNS,
+    TABLE_1,
+    outside_table,
+    score_columns,
+    score_rows,
+    verdict_sentence,
+)
 from phenolens.reports import compute
 from phenolens.reports.compounds import CompoundRow
 from phenolens.reports.crop_quality import CropQuality
@@ -361,6 +368,21 @@ def test_published_rows_are_below_ours_and_are_marked():
 def test_published_numbers_are_not_shown_for_another_screen(full):
     assert "Lafarge" not in report_html(contents(scores=full.scores))
     assert "Lafarge" in report_html(full)
+
+
+def test_the_score_of_the_headline_is_first_in_the_table_and_bold():
+    table = scores(score(), score(whitening="whitened", n_correct=54), score(whitening="aligned", n_correct=36))
+    assert list(score_columns(table, "aligned").values())[:3] == ["Mean +Aligned", "Mean", "Mean +Whitened"]
+    row, published = score_rows(table, with_published=True, headline="aligned")[:2]
+    assert [cell.value for cell in row.cells] == ["50.0", "84.7", "75.0", "–", "–"]
+    assert [cell.is_headline for cell in row.cells] == [True, False, False, False, False]
+    assert [cell.value for cell in published.cells][:2] == ["–", "90.6 ± 1.5"]
+    assert outside_table(table, "aligned").empty
+    page = report_html(contents(scores=table, headline="aligned", profile="means of cells, whitened within treatments"))
+    assert "<strong>50.0</strong>" in page
+    assert "is the headline&#39;s: means of cells" in page or "is the headline's: means of cells" in page
+    assert next(iter(score_columns(table, "whitened").values())) == "Mean +Whitened"
+    assert len(score_columns(table, "whitened")) == 4
 
 
 def test_a_second_whitening_is_listed_below_the_table():

@@ -4,7 +4,7 @@ Lafarge et al. 2019, Table 1: mean ± standard deviation of 3 runs; the rows of 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -85,6 +85,7 @@ class ScoreCell:
 
     value: str  # percent, with ± over seeds where there are several
     detail: str = ""  # interval, counts
+    is_headline: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,34 +98,54 @@ class ScoreRow:
     published: bool
 
 
-def score_rows(scores: pd.DataFrame, *, with_published: bool) -> list[ScoreRow]:
+def score_columns(scores: pd.DataFrame, headline: str = "") -> dict[tuple[str, str], str]:
+    """The table's columns: the statistics and whitening of the profiles, and the title.
+
+    The profiles that the headline scores come first, then those of Table 1. The whitened columns hold the first
+    whitening that the scores name.
+
+    Args:
+        scores: In the layout of scores.csv.
+        headline: The whitening of the headline's profiles; empty for the columns of Table 1 alone.
+    """
+    whitening = first_whitening(scores)
+    columns = {
+        (statistics, whitening if named == "whitened" else named): title for (statistics, named), title in KINDS.items()
+    }
+    first = ("mean", headline)
+    if _of_kind(scores, first).empty:
+        return columns
+    return {first: KINDS.get(first, f"Mean +{headline.capitalize()}")} | {
+        kind: title for kind, title in columns.items() if kind != first
+    }
+
+
+def score_rows(scores: pd.DataFrame, *, with_published: bool, headline: str = "") -> list[ScoreRow]:
     """The rows of Table 1 from scores in the layout of scores.csv: by protocol, ours first, then published ones.
 
-    The whitened columns hold the first whitening that the scores name. Several seeds become mean ± standard deviation.
+    Several seeds become mean ± standard deviation. Columns and `headline` are those of `score_columns`.
     """
     if scores.empty:
         return []
     _check(scores)
-    whitening = first_whitening(scores)
+    columns = score_columns(scores, headline)
     rows = []
     for protocol in _in_order(scores["protocol"], PROTOCOLS):
         ours = scores[scores["protocol"] == protocol]
         for model in _in_order(ours["model"], sorted(MODELS, key=preferred_first)):
             of_model = ours[ours["model"] == model]
             cells = tuple(
-                _cell(of_model[(of_model["statistics"] == statistics) & (of_model["whitening"] == name)])
-                for statistics in STATISTICS
-                for name in ("none", whitening)
+                replace(_cell(_of_kind(of_model, kind)), is_headline=kind == ("mean", headline)) for kind in columns
             )
             rows.append(ScoreRow(protocol, model_title(model), cells, published=False))
         if with_published:
-            rows += [_published(row) for row in TABLE_1 if row.protocol == protocol]
+            rows += [_published(row, columns.values()) for row in TABLE_1 if row.protocol == protocol]
     return rows
 
 
-def outside_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """The scores that have no place in Table 1, another whitening or another statistic, a row per kind of score."""
-    inside = scores["statistics"].isin(STATISTICS) & scores["whitening"].isin(["none", first_whitening(scores)])
+def outside_table(scores: pd.DataFrame, headline: str = "") -> pd.DataFrame:
+    """The scores that have no column of `score_columns`, another whitening or statistic, a row per kind of score."""
+    inside = pd.MultiIndex.from_frame(scores[["statistics", "whitening"]]).isin(list(score_columns(scores, headline)))
     rows = []
     for (protocol, model, statistics, whitening), group in (
         scores[~inside]
@@ -210,8 +231,14 @@ def _cell(scores: pd.DataFrame) -> ScoreCell:
     )
 
 
-def _published(row: PublishedRow) -> ScoreRow:
-    return ScoreRow(row.protocol, row.method, tuple(map(ScoreCell, row.texts)), published=True)
+def _of_kind(scores: pd.DataFrame, kind: tuple[str, str]) -> pd.DataFrame:
+    return scores[(scores[["statistics", "whitening"]] == kind).all(axis=1)]
+
+
+def _published(row: PublishedRow, titles: Iterable[str]) -> ScoreRow:
+    """The row under these columns; a dash where Table 1 lacks one."""
+    texts = dict(zip(KINDS.values(), row.texts))
+    return ScoreRow(row.protocol, row.method, tuple(ScoreCell(texts.get(title, "–")) for title in titles), True)
 
 
 def _mean_sd(scores: pd.DataFrame) -> str:

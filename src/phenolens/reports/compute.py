@@ -44,7 +44,7 @@ from phenolens.reports.page import ReportContents, report_html
 from phenolens.runs.decoder import DecodingRun, open_decoding_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.reproduce import commands
-from phenolens.runs.scores import activity_of, queries_of, verdict_of
+from phenolens.runs.scores import PROFILES, activity_of, queries_of, verdict_of
 from phenolens.screens.screen import treatment_name
 from phenolens.study import Study, made_from
 from phenolens.training.checkpoint import RunFolder
@@ -121,6 +121,8 @@ def write_report(study: Study, config: ReportConfig) -> None:
         verdict=verdict_of(study, run, scores),
         facts=_facts(store, RunFolder(study.run_folder(run)).about() or {}, run, history),
         scores=scores,
+        headline=whitening,
+        profile=PROFILES[whitening],
         n_cells_of_bbbc021=len(store) if is_bbbc021(store.cells) else None,
         confusion=_confusion_matrices(study, run, headline) if about["config"].get("confusion_figures", True) else [],
         treatment_map=_map(profiles, wells),

@@ -11,7 +11,7 @@ import pandas as pd
 
 from phenolens.image_realism.saved import HEADINGS, SavedRealism, realism_rows
 from phenolens.plotting.page import Picture, SavedPicture, inline_pictures, render_page
-from phenolens.profiles.score_table import KINDS, OTHERS, first_whitening, outside_table, score_rows
+from phenolens.profiles.score_table import OTHERS, first_whitening, outside_table, score_columns, score_rows
 from phenolens.reports import compounds, crop_quality
 from phenolens.reports.compounds import CompoundRow
 
@@ -34,6 +34,8 @@ class ReportContents:
     excluded: pd.DataFrame  # a row per kind: what, how many, why
     commands: Sequence[str]  # that repeat all this, in order
     study: str  # the study's folder, as in the commands
+    headline: str = ""  # the whitening of the profiles that the headline scores
+    profile: str = ""  # how these profiles are made
     origin: str = "real"  # what cells are called: real, or simulated
     activity: pd.DataFrame | None = None  # a row per treatment, the most different from the controls first
     compounds: Sequence[CompoundRow] = ()  # the strongest first
@@ -65,10 +67,10 @@ def report_html(contents: ReportContents) -> str:
         "report.html",
         title=contents.title,
         contents=contents,
-        rows=score_rows(scores, with_published=contents.n_cells_of_bbbc021 is not None),
-        column_titles=[*KINDS.values()],
+        rows=score_rows(scores, with_published=contents.n_cells_of_bbbc021 is not None, headline=contents.headline),
+        column_titles=[*score_columns(scores, contents.headline).values()],
         whitening_name=first_whitening(scores),
-        further_scores=outside_table(scores),
+        further_scores=outside_table(scores, contents.headline),
         others=OTHERS,
         full_bbbc021=FULL_BBBC021_CROPS,
         realism_rows=realism_rows(realism.table) if realism else [],

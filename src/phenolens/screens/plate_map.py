@@ -254,7 +254,7 @@ def with_treatments(
     fields = fields.assign(plate=clean_names(fields["plate"]))
     unlabelled = without_treatments(fields, channels, folder=folder or source, notes=notes).leaving_out(counts)
     if not tables:
-        needed = f"give a CSV with --plate-map{like_plate_maps(source)}"
+        needed = f"give a table (CSV, Excel or Parquet) with --plate-map{like_plate_maps(source)}"
         raise NoTreatments(f"{source}: these files do not give the treatment of a well; {needed}", unlabelled)
     if map_path is not None:
         plate_map = read_plate_map(map_path, named=config.named_columns)

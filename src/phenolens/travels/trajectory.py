@@ -70,7 +70,7 @@ class BatchShare:
         """`12 % of this direction is a difference between batches (chance 3 %)`, and what that means above MOST."""
         share, chance = f"{100 * self.share:.0f} %", f"{100 * self.chance:.0f} %"
         return f"{share} of this direction is a difference between batches (chance {chance})" + (
-            ": a batch effect, not an effect of the treatment" if self.is_batch else ""
+            ": mostly a batch effect; do not read it as the treatment's" if self.is_batch else ""
         )
 
 

@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell
-from phenolens.profiles.score_table import KINDS, score_rows
+from phenolens.profiles.score_table import score_columns, score_rows
 from phenolens.runs.scores import verdict_of
 from phenolens.study import Study
 from phenolens.web.base import HOSTS, NotFoundError, PageApp, StaticFolder, policy
@@ -96,7 +96,7 @@ def _add_home(app: PageApp, view: StudyView) -> None:
             cells = view.cells()
         except InputError as reason:
             return app.page("empty.html", reason=reason)
-        chosen, run, scores = run, view.run(run), view.scores()
+        chosen, run, scores, headline = run, view.run(run), view.scores(), view.study.headline["whitening"]
         return app.page(
             "home.html",
             run=run,
@@ -105,8 +105,8 @@ def _add_home(app: PageApp, view: StudyView) -> None:
             treated=cells.catalogue.treatments.query("role == 'treated'"),
             models=view.models(),
             verdict=verdict_of(view.study, run, scores) if run and scores is not None else "",
-            rows=None if scores is None else score_rows(scores, with_published=False),
-            column_titles=[*KINDS.values()],
+            rows=None if scores is None else score_rows(scores, with_published=False, headline=headline),
+            column_titles=[] if scores is None else [*score_columns(scores, headline).values()],
             wrong=view.wrong(run),
             fewest=cells.catalogue.wells.sort_values("n_cells", kind="stable").iloc[0],
             strongest=[

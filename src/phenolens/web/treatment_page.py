@@ -10,6 +10,7 @@ from phenolens.core.errors import InputError
 from phenolens.crops.store import normalised
 from phenolens.morphology.features import describe
 from phenolens.morphology.medoids import MEASURED_CELLS, sampled
+from phenolens.runs.scores import PROFILES
 from phenolens.web.base import Cached, NotFoundError, PageApp, csv, download
 from phenolens.web.study_view import StudyCells, StudyView
 
@@ -98,6 +99,7 @@ def add_treatments(app: PageApp, view: StudyView) -> None:
             matches={name: table.loc[treatment] for name, table in matches.items() if treatment in table.index},
             neighbours=view.neighbours(run, treatment).head(NEIGHBOURS).to_dict("records"),
             listed=catalogue.treatments,
+            profile=PROFILES[view.study.headline["whitening"]],
             doses=[
                 (name, row, cells.records(cells.random(str(name), DOSE_CELLS)))
                 for name, row in cells.doses_of(treatment).iterrows()

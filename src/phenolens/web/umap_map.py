@@ -24,6 +24,7 @@ from phenolens.morphology.features import describe
 from phenolens.runs.catalogue import Catalogue, evenly
 from phenolens.runs.embeddings import embedding_rows
 from phenolens.runs.real_change import clear_changes
+from phenolens.runs.scores import PROFILES
 from phenolens.screens.screen import treatment_label
 from phenolens.study import Study
 from phenolens.web.base import EMPTY_STYLE, Cached, NotFoundError, PageApp, address, csv, policy
@@ -149,16 +150,16 @@ def map_of_cells(study: Study, run: str, store: CropStore, *, projection: Projec
 def map_of_treatments(study: Study, run: str, *, projection: Projection, seed: int = 0) -> Map:
     """The treatments of a run by the headline's profiles; InputError when there are no profiles."""
     profiles = study.profiles(run)
-    x, control = np.asarray(profiles.X, float), None
+    x, control, how = np.asarray(profiles.X, float), None, PROFILES[study.headline["whitening"]]
     if projection == "umap":
         places = umap_places(x, metric="cosine", seed=seed)
-        caption = f"UMAP of {len(x)} treatments by their whitened profiles, cosine distance."
+        caption = f"UMAP of {len(x)} treatments by their profiles ({how}), cosine distance."
     else:
         pca = fit_pca(x)
         places = pca_places(pca, x)
         if (mean := _mean_of_controls(study, run)) is not None:
             control = tuple(pca_places(pca, mean[None])[0].tolist())
-        caption = f"{len(x)} treatments by the first two principal components of their whitened profiles"
+        caption = f"{len(x)} treatments by the first two principal components of their profiles ({how})"
         caption += f"{_explained(pca)}."
     order = np.random.default_rng(seed).permutation(len(x))
     return Map(places[order], order, tuple(profiles.obs["Metadata_Treatment"].astype(str)), control, caption)
