@@ -73,9 +73,9 @@ def test_the_next_command_is_whole(tmp_path, capsys):
     assert main(["check", str(source), *arguments]) == 0
     said = capsys.readouterr()
     line = said.err.strip().splitlines()[-1]
-    assert line.endswith(" (cells will be found in the first channel)")
-    words = shlex.split(line.removeprefix("next: phenolens ").split(" (cells")[0])
-    assert words == ["run", "STUDY", "--source", str(source), *arguments, "--nucleus-px", "PIXELS"]
+    words = shlex.split(line.removeprefix("next: phenolens "))
+    assert words == ["check", str(source), *arguments, "--nucleus-px", "30", "--overlay", "nuclei.png"]
+    assert "note: nuclei of 30 px are a guess, the next command measures them" in said.err
     assert "give them with --centres, or crop finds the cells" in said.out
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -1,6 +1,7 @@
 """`phenolens check` judges the fields it looks at, counts nuclei in them and draws those of one field."""
 
 import io
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from scipy import ndimage
 
 from layout_sources import read_screen
 from phenolens.cli import main
+from phenolens.core.errors import InputError
 from phenolens.core.workers import ONE
 from phenolens.crops.check import check_source, count_nuclei, found_nuclei, median_field, sampled_fields
 from phenolens.crops.config import CropConfig
@@ -139,16 +141,56 @@ def test_the_overlay_shows_the_median_field_and_is_the_only_file_written(source,
     assert check(source, "--overlay", tmp_path / "nuclei.png", *SIZE) == 0
     assert set(tmp_path.rglob("*")) - before == {tmp_path / "nuclei.png"}
     said = capsys.readouterr()
-    assert row(said.out, "nuclei") == (
-        "17 found in channel DNA of 5 fields, 1 to 6 per field (median 3), for nuclei of typically 20 px"
-    )
+    nuclei = row(said.out, "nuclei")
+    assert nuclei.startswith("17 found in channel DNA of 5 fields, 1 to 6 per field (median 3); median diameter 2")
+    assert nuclei.endswith(" px, searched as 20 px")
     assert row(said.out, "overlay").startswith("plate p, well B05, site 1, channel DNA: 3 nuclei outlined in ")
     screen = read_screen(source, layout="table", treatments="all")
     found = found_nuclei(screen, screen.table.iloc[3], config=CropConfig(nucleus_px=20).nuclei(usual_pixel_um=None))
     expected = nuclei_overlay(found.dna, found.labels, name="plate p, well B05, site 1, channel DNA")
     assert (tmp_path / "nuclei.png").read_bytes() == png(expected)
     assert Image.open(io.BytesIO((tmp_path / "nuclei.png").read_bytes())).size[0] == 1440
-    assert said.err.strip().splitlines()[-1].endswith(" --nucleus-px 20 (cells will be found in the first channel)")
+    remark, line = said.err.strip().splitlines()[-2:]
+    assert remark == "note: cells will be found in the first channel, DNA"
+    assert " STUDY --source " in line
+    assert line.endswith(" --nucleus-px 22 --crop-px 68")
+
+
+@pytest.mark.parametrize("told", [12, 36])
+def test_the_nuclei_are_measured_and_a_wrong_size_leads_to_another_check(source, tmp_path, monkeypatch, capsys, told):
+    monkeypatch.chdir(tmp_path)
+    assert check(source, "--nucleus-px", told) == 0
+    said = capsys.readouterr()
+    assert row(said.out, "note").startswith(f"nuclei were searched as {told} px wide, the median one found is ")
+    line = said.err.strip().splitlines()[-1]
+    _, _, verb, *words = shlex.split(line)
+    assert (verb, words[-4:]) == ("check", ["--nucleus-px", "22", "--overlay", "nuclei.png"])
+    assert main([verb, *words]) == 0  # as it is pasted
+    assert capsys.readouterr().err.strip().splitlines()[-1].endswith(" --nucleus-px 22 --crop-px 68")
+    assert (tmp_path / "nuclei.png").is_file()
+
+
+def test_a_size_that_is_no_number_is_refused_by_what_can_be_given(source, capsys):
+    assert refused(capsys, source, "--nucleus-px", "PIXELS").endswith("--nucleus-px PIXELS: expected a number")
+    with pytest.raises(InputError, match=r"expected a number above 0$"):
+        CropConfig(nucleus_px="wide")
+
+
+@pytest.mark.parametrize("told", [10, 20, 40])
+def test_crops_smaller_than_two_nuclei_as_measured_and_cells_lost_at_the_border_are_said(
+    source, tmp_path, capsys, told
+):
+    more = ["--source", str(source), "--layout", "table", "--nucleus-px", str(told), "--crop-px", "36"]
+    assert main(["crop", str(tmp_path / "small"), *more]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "crops of 36 px are less than 2 nuclei wide (their median diameter: 2" in said
+    assert "three nuclei are --crop-px 68" in said
+    assert ("nuclei were searched as" in said) == (told != 20)
+    assert "are left out, because" not in said
+    assert main(["crop", str(tmp_path / "large"), *more[:-1], "84", "--treatments", "all", "--skip-missing"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "nuclei wide" not in said
+    assert "note: 15 of 17 cells (88%) are left out, because their crop of 84 px would leave the field" in said
 
 
 def test_a_field_can_be_named_for_the_overlay(source, tmp_path, capsys):
@@ -169,7 +211,7 @@ def test_a_field_that_is_not_there_is_refused_by_its_name(source, tmp_path, caps
 def test_a_nucleus_size_alone_counts_nuclei_and_writes_nothing(source, tmp_path, capsys):
     before = set(tmp_path.rglob("*"))
     assert check(source, "--pixel-size-um", 0.75) == 0  # 15 um are 20 px
-    assert row(capsys.readouterr().out, "nuclei").endswith("for nuclei of typically 20 px")
+    assert row(capsys.readouterr().out, "nuclei").endswith(" px, searched as 20 px")
     assert set(tmp_path.rglob("*")) == before
 
 
@@ -181,7 +223,7 @@ def test_an_overlay_needs_the_size_of_a_nucleus_where_the_layout_has_none(source
 def test_a_bbbc021_download_has_its_pixel_size(tiny_screen, tmp_path, capsys):
     more = ["--layout", "bbbc021", "--overlay", str(tmp_path / "nuclei.png"), "--sample", "2"]
     assert main(["check", str(tiny_screen), *more]) == 0
-    assert row(capsys.readouterr().out, "nuclei").endswith("for nuclei of typically 30.2 px")
+    assert row(capsys.readouterr().out, "nuclei").endswith(", searched as 30.2 px")
 
 
 @pytest.mark.parametrize(

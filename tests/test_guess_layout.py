@@ -611,7 +611,7 @@ def test_check_says_what_it_guessed_and_what_is_there_without_a_plate_map(tmp_pa
     ):
         assert key in shown
     line = said.err.strip().splitlines()[-1]
-    words = shlex.split(line.removeprefix("next: phenolens ").split(" (")[0])
+    words = shlex.split(line.removeprefix("next: phenolens "))
     assert words == [
         *("check", str(source), "--layout", "pattern", "--pattern", "imagexpress", "--template", "PLATE_MAP.csv")
     ]

@@ -170,7 +170,8 @@ def test_simulated_nuclei_are_found_within_ten_pixels_one_to_one(screen, cells, 
 
 
 def test_the_cells_of_a_screen_can_be_cut(screen, cells, tmp_path):
-    assert list(cells.columns) == CENTRES
+    assert list(cells.columns) == [*CENTRES, "diameter_px"]
+    assert 30 < cells["diameter_px"].median() < 38
     store = cut_crops(screen, cells, tmp_path / "crops", config=CropConfig(crop_px=36))
     assert 0 < len(store.cells) < len(cells)
 

@@ -76,6 +76,8 @@ def after_check(found: pd.DataFrame, given: dict[str, Any]) -> None:
         for what, text in zip(part["what"], part["found"]):
             table.add_row(what, text)
     _console().print(table)
+    if found.attrs["remark"]:
+        tell(f"note: {found.attrs['remark']}")
     tell(f"next: {found.attrs['next']}")
 
 

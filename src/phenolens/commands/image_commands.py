@@ -1,11 +1,13 @@
 """Commands from images to crops: simulate, fetch, check, crop, export."""
 
+import math
 import os
 import shlex
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 import pandas as pd
 import tyro
 from tyro.conf import Positional
@@ -20,9 +22,9 @@ from phenolens.core.keywords import flags_of, keyword_settings
 from phenolens.core.progress import tell
 from phenolens.core.workers import AtOnce
 from phenolens.crops.check import Checked, check_source, count_nuclei, field_of, found_nuclei, median_field
-from phenolens.crops.config import FLAGS, CropConfig
+from phenolens.crops.config import FLAGS, CropConfig, suggested_crop_px
 from phenolens.crops.grey_values import SAMPLE
-from phenolens.crops.nuclei import NucleiConfig
+from phenolens.crops.nuclei import NucleiConfig, size_note
 from phenolens.crops.store import CropStore
 from phenolens.profiles.activity import weak_designs
 from phenolens.profiles.candidates import NAMED
@@ -39,6 +41,8 @@ from phenolens.screens.screen import Treatments
 from phenolens.simulation.simulate import SimulateConfig
 from phenolens.simulation.simulate import simulate as simulate_screen
 from phenolens.study import Study
+
+FIRST_NUCLEUS_PX = 30  # a usual nucleus of 15 um at 20 times; the diameter that `check` begins with
 
 if TYPE_CHECKING:
     LayoutName = str
@@ -161,7 +165,7 @@ def check(
 
     Returns:
         A row per finding: `what`, `found`, and `missing`, whether something is missing. `attrs["next"]` is the command
-        that comes next.
+        that comes next, `attrs["remark"]` what to know before.
 
     Raises:
         InputError: The source cannot be used.
@@ -183,7 +187,7 @@ def check(
         )
     except InputError as error:
         raise InputError(f"{error}; read with {guess}" if guess.why else str(error)) from error
-    nuclei = _nuclei(checked, layout, checking) if checking.finds_nuclei else []
+    nuclei, found_px = _nuclei(checked, layout, checking) if checking.finds_nuclei else ([], math.nan)
     if checking.template is not None:
         write_template(checked.screen, checking.template, has_treatments=checked.has_treatments)
         nuclei.append(("template", f"{checking.template}: a row per well, to fill in and give as --plate-map"))
@@ -192,7 +196,9 @@ def check(
     found = [(*row, False) for row in (*guessed, *checked.there, *possible, *nuclei)]
     found += [(*row, True) for row in (*checked.missing, *impossible)]
     table = pd.DataFrame(found, columns=["what", "found", "missing"])
-    table.attrs["next"] = _next_command(folder, layout, reading, checking, checked, scored=bool(possible))
+    table.attrs["next"], table.attrs["remark"] = _next_command(
+        folder, layout, reading, checking, checked, scored=bool(possible), found_px=found_px
+    )
     return table
 
 
@@ -241,19 +247,24 @@ def _check_new_file(flag: str, path: Path, ending: str, source: Path) -> None:
         raise InputError(f"--{flag} {path}: is inside the source, which is never written to; name a file elsewhere")
 
 
-def _nuclei(checked: Checked, layout: LayoutName, checking: CheckConfig) -> list[tuple[str, str]]:
-    """How many nuclei are found in the sample; the picture of one field is written where it is asked for."""
+def _nuclei(checked: Checked, layout: LayoutName, checking: CheckConfig) -> tuple[list[tuple[str, str]], float]:
+    """How many nuclei are found in the sample, and their median diameter in pixels (NaN where none is whole).
+
+    The picture of one field is written where it is asked for.
+    """
     config, screen = checking.nuclei(layout), checked.screen
     shown = None if checking.overlay_field is None else field_of(screen, *checking.overlay_field)
     nuclei = count_nuclei(screen, sample=checking.sample, config=config)
     n = nuclei["n_nuclei"]
     by = " by Cellpose" if config.by == "cellpose" else ""
     found_in = f"channel {screen.channels[0]} of {counted(len(n), 'field')}"
-    count = (
-        f"{n.sum():,} found{by} in {found_in}, {n.min()} to {n.max()} per field (median "
-        f"{n.median():g}), for nuclei of typically {config.diameter_px:.3g} px"
-    )
-    rows = [("nuclei", count)]
+    count = f"{n.sum():,} found{by} in {found_in}, {n.min()} to {n.max()} per field (median {n.median():g})"
+    diameters = [diameter for of_field in nuclei["diameters_px"] for diameter in of_field]
+    found_px = float(np.median(diameters)) if diameters else math.nan
+    of = f"; median diameter {found_px:.3g} px, searched as {config.diameter_px:.3g} px" if diameters else ""
+    rows = [("nuclei", count + of)]
+    if off := size_note(found_px, config):
+        rows.append(("note", off))
     if checking.overlay is not None:
         from phenolens.plotting.quality_figures import nuclei_overlay
         from phenolens.plotting.style import png
@@ -263,35 +274,56 @@ def _nuclei(checked: Checked, layout: LayoutName, checking: CheckConfig) -> list
         with write_whole(checking.overlay) as file:
             file.write(picture)
         rows.append(("overlay", f"{found.name}: {found.n_nuclei} nuclei outlined in {checking.overlay}"))
-    return rows
+    return rows, found_px
 
 
 def _next_command(
-    source: Path, layout: LayoutName, reading: LayoutConfig, checking: CheckConfig, checked: Checked, *, scored: bool
-) -> str:
-    """The whole line of the command that comes next; only settings that are not the defaults are in it."""
+    source: Path,
+    layout: LayoutName,
+    reading: LayoutConfig,
+    checking: CheckConfig,
+    checked: Checked,
+    *,
+    scored: bool,
+    found_px: float,
+) -> tuple[str, str]:
+    """The command that comes next, to paste, and a remark on it; only settings that are not the defaults are in it.
+
+    `found_px` is the median diameter of the nuclei found, NaN where it is not known.
+    """
     command = ["phenolens", "run" if scored else "crop", "STUDY", "--source", shown(source), "--layout", layout]
     settings = {name: shown(value) if isinstance(value, Path) else value for name, value in asdict(reading).items()}
     command += flags_of(settings, asdict(LayoutConfig()))
     command += ["--plates", *checking.plates] if checking.plates else []
+    again = ["phenolens", "check", *command[4:]]
     if not checked.has_treatments:
-        again = ["phenolens", "check", *command[4:]]
         if checking.template is None:
-            return f"{shlex.join([*again, '--template', 'PLATE_MAP.csv'])} (writes a plate map to fill in)"
-        return f"{shlex.join([*again, '--plate-map', str(checking.template)])} (fill it in first)"
+            return shlex.join([*again, "--template", "PLATE_MAP.csv"]), "the next command writes a plate map to fill in"
+        return shlex.join([*again, "--plate-map", str(checking.template)]), f"fill in {checking.template} first"
     if checking.skip_missing:
         command.append("--skip-missing")
+        again.append("--skip-missing")
     if any(name.startswith(ILLUMINATION) for name in map(str, checked.screen.table)):
         command += ["--illumination", "given"]
     if checking.cells != "auto":
         command += ["--cells", checking.cells]
     if checked.has_cells and checking.cells == "auto":
-        return shlex.join(command)
-    for name, number in checking.nucleus_settings.items():
-        command += [f"--{name.replace('_', '-')}", f"{number:g}"]
-    if not checking.nucleus_settings and LAYOUTS[layout].pixel_um is None:
-        command += ["--nucleus-px", "PIXELS"]
-    return f"{shlex.join(command)} (cells will be found in the first channel)"
+        return shlex.join(command), ""
+    contrast = flags_of({"least_contrast": checking.least_contrast}, asdict(CheckConfig()))
+    is_known = LAYOUTS[layout].pixel_um is not None or checking.finds_nuclei
+    is_off = checking.finds_nuclei and size_note(found_px, checking.nuclei(layout)) is not None
+    if is_off or not is_known:
+        size = f"{found_px:.0f}" if is_off else f"{FIRST_NUCLEUS_PX}"
+        guess = "" if is_off else f"nuclei of {size} px are a guess, the next command measures them; "
+        cells = flags_of({"cells": checking.cells}, asdict(CheckConfig()))
+        again += [*cells, "--nucleus-px", size, *contrast, "--overlay", str(checking.overlay or "nuclei.png")]
+        return shlex.join(again), f"{guess}look at their outlines in the picture before cells are cropped"
+    if math.isnan(found_px):
+        for name, number in checking.nucleus_settings.items():
+            command += [f"--{name.replace('_', '-')}", f"{number:g}"]
+    else:
+        command += ["--nucleus-px", f"{found_px:.0f}", *contrast, "--crop-px", f"{suggested_crop_px(found_px)}"]
+    return shlex.join(command), f"cells will be found in the first channel, {checked.screen.channels[0]}"
 
 
 @keyword_settings

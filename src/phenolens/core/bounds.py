@@ -129,7 +129,7 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def expected(kind: Any) -> str:
-    """An annotation in words: `an integer of at least 1 or None`."""
+    """An annotation in words: `an integer of at least 1`; None, which a setting left out is, is not named."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if choices := _choices(kind):
         return f"one of {', '.join(choices)}"
@@ -137,14 +137,15 @@ def expected(kind: Any) -> str:
         bounds = [str(rule) for rule in kind.__metadata__ if isinstance(rule, Bounds)]
         return " ".join([expected(inner[0]), *filter(None, bounds)])
     if origin in (Union, UnionType):
-        members = [expected(member) for member in inner if not (member is str and Path in inner)]
+        given = [member for member in inner if member is not NoneType]
+        members = [expected(member) for member in given if not (member is str and Path in inner)]
         return " or ".join(dict.fromkeys(members))
     if origin is tuple:
         return (
             f"a list, each {expected(inner[0])}" if inner[1:] == (Ellipsis,) else f"({', '.join(map(expected, inner))})"
         )
     names = {int: "an integer", float: "a number", bool: "True or False", str: "text", Path: "a path"}
-    names |= {NoneType: "None", np.ndarray: "an array", Sequence: "a list", Iterable: "a list", Mapping: "a dict"}
+    names |= {np.ndarray: "an array", Sequence: "a list", Iterable: "a list", Mapping: "a dict"}
     return names.get(origin or kind, getattr(origin or kind, "__name__", str(kind)))
 
 

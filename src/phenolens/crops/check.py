@@ -21,7 +21,7 @@ from phenolens.core.progress import track
 from phenolens.core.workers import ONE, AtOnce
 from phenolens.crops.centres_on_pixels import CentresHeld
 from phenolens.crops.grey_values import SAMPLE, grey_range, refuse_raised, sampled_fields
-from phenolens.crops.nuclei import NucleiConfig, label_nuclei
+from phenolens.crops.nuclei import NucleiConfig, diameters_px, label_nuclei
 from phenolens.crops.quality_control import TILE_PX, field_quality, quality_flags
 from phenolens.crops.quality_measures import detector_maximum
 from phenolens.crops.source import Source, open_source, source_of_fields, with_whole_files
@@ -254,6 +254,11 @@ class FieldWithNuclei:
         """How many nuclei are found, those cut by the border too."""
         return int(self.labels.max(initial=0))
 
+    @property
+    def diameters_px(self) -> list[float]:
+        """The diameter of each nucleus that no border cuts, in pixels."""
+        return [float(diameter) for diameter in diameters_px(self.labels) if diameter > 0]
+
 
 def found_nuclei(screen: Screen, field: pd.Series, *, config: NucleiConfig) -> FieldWithNuclei:
     """The nuclei found in a field's first channel, as `phenolens crop` finds them."""
@@ -264,10 +269,12 @@ def found_nuclei(screen: Screen, field: pd.Series, *, config: NucleiConfig) -> F
 
 
 def count_nuclei(screen: Screen, *, sample: int, config: NucleiConfig) -> pd.DataFrame:
-    """`sampled_fields` with `n_nuclei`, those cut by the border too."""
+    """`sampled_fields` with `n_nuclei`, those cut by the border too, and a list of `diameters_px` of the others."""
     fields = sampled_fields(screen, sample)
     tracked = track(fields.iterrows(), "Fields searched for nuclei", total=len(fields))
-    return fields.assign(n_nuclei=[found_nuclei(screen, row, config=config).n_nuclei for _, row in tracked])
+    found = [found_nuclei(screen, row, config=config) for _, row in tracked]
+    diameters = pd.Series([each.diameters_px for each in found], index=fields.index)
+    return fields.assign(n_nuclei=[each.n_nuclei for each in found], diameters_px=diameters)
 
 
 def median_field(counted: pd.DataFrame) -> pd.Series:

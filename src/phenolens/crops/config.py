@@ -14,6 +14,14 @@ Flag = Literal["noise", "saturated", "bright spot", "out of focus"]
 FLAGS: tuple[Flag, ...] = ("noise", "saturated", "bright spot", "out of focus")  # as in quality_flags
 
 
+LEAST_NUCLEI = 2  # sides of crops below so many diameters of a nucleus cut cells
+
+
+def suggested_crop_px(nucleus_px: float) -> int:
+    """The side of a crop, three nuclei wide, that every model takes: 36, 44, 52 ... px."""
+    return 28 + 8 * max(1, round((3 * nucleus_px - 28) / 8))
+
+
 @dataclass(frozen=True)
 class CropConfig(Bounded):
     """How single-cell crops are made from a screen."""

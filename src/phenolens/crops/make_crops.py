@@ -1,5 +1,6 @@
 """From a source in any layout to a CropStore: crops cut from fields of view, or finished crops of a set."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,10 +16,10 @@ from phenolens.core.progress import tell
 from phenolens.core.workers import ONE, AtOnce
 from phenolens.crops.build import begin, build_store, refuse_other_folder
 from phenolens.crops.centres_on_pixels import hold_centres
-from phenolens.crops.config import CropConfig
+from phenolens.crops.config import LEAST_NUCLEI, CropConfig, suggested_crop_px
 from phenolens.crops.given_illumination import check_given, given_illuminations
 from phenolens.crops.grey_values import check_grey_values
-from phenolens.crops.nuclei import load_cellpose
+from phenolens.crops.nuclei import DIAMETER, load_cellpose, size_note
 from phenolens.crops.prepare_plate import NUCLEI_FOLDER, check_enough_fields, found_centres, plate_illuminations
 from phenolens.crops.source import FieldCutter, Source, fits_inside, open_source
 from phenolens.crops.store import EMPTY_WELLS, CropStore, read_about
@@ -29,6 +30,7 @@ from phenolens.screens.layouts import centres_path, layout_named
 from phenolens.screens.remote import shown
 from phenolens.screens.screen import COLUMNS, FIELD, Screen, treatment_name, where_of
 
+MOST_AT_BORDER = 0.25  # share of cells left out at a border from which there is a note
 MOST_DARK = 0.1  # share of all crops from which noise in a stain, beside a nucleus, is worth a note
 
 
@@ -100,9 +102,21 @@ def make_crops(
         opened = replace(opened, cells=centres)
         origin["cells"] = "cellpose" if config.cells == "cellpose" else "found"
     store = crops_of(opened, folder, config=config, at_once=at_once, origin=origin)
+    _report_border(store)
     _report_repeated(store)
     _report_dark_stain(store)
     return store
+
+
+def _report_border(store: CropStore) -> None:
+    """A note where many cells are left out because their crop would leave the field."""
+    n = sum(plate["n_at_border"] for plate in store.about["plates"].values())
+    share = n / (n + len(store))
+    if share > MOST_AT_BORDER:
+        tell(
+            f"note: {n:,} of {n + len(store):,} cells ({share:.0%}) are left out, because their crop of "
+            f"{store.crop_px} px would leave the field; fewer are with a smaller --crop-px"
+        )
 
 
 def _report_repeated(store: CropStore) -> None:
@@ -187,10 +201,17 @@ def _found(
         load_cellpose()  # reports what is missing before anything is written
     by = " by Cellpose" if nuclei.by == "cellpose" else ""
     tell(f'cells are found in channel "{screen.channels[0]}"{by}, nuclei of about {nuclei.diameter_px:.0f} px')
-    if 1.5 * nuclei.diameter_px > config.crop_px:
-        tell(f"note: crops of {config.crop_px} px hold little more than such a nucleus; see --crop-px")
     begin(folder)
-    return found_centres(screen, folder, nuclei, at_once=at_once)
+    centres = found_centres(screen, folder, nuclei, at_once=at_once)
+    found_px = float(centres[DIAMETER].median()) if DIAMETER in centres else math.nan
+    if off := size_note(found_px, nuclei):
+        tell(f"note: {off}")
+    if config.crop_px < LEAST_NUCLEI * found_px:
+        tell(
+            f"note: crops of {config.crop_px} px are less than {LEAST_NUCLEI} nuclei wide (their median diameter: "
+            f"{found_px:.3g} px), so cells may be cut; three nuclei are --crop-px {suggested_crop_px(found_px)}"
+        )
+    return centres
 
 
 def _changed(reading: LayoutConfig) -> dict[str, Any]:

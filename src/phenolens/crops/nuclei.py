@@ -32,6 +32,9 @@ Labels = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating]
 CENTRES = [*FIELD, "object_number", "y", "x"]
+LEAST_PX = 4  # diameter of the smallest nucleus that can be searched for, pixels
+DIAMETER = "diameter_px"  # of the disk of a nucleus's area; NaN where the border cuts it
+MOST_OFF = 1.3  # ratio of the diameter found to the one searched by, or its inverse, from which there is a note
 MOST_NESTED = 3  # how often the rest of a blob around its bright nuclei is searched again
 NUCLEUS_COLUMNS = {
     "area_px": "area",
@@ -64,7 +67,7 @@ class NucleiConfig(Bounded):
         super().__post_init__()
         if not self.least_area < self.most_area:
             raise InputError(f"least_area is {self.least_area}, most_area {self.most_area}; expected least < most")
-        if not 4 <= self.diameter_px <= 1000:
+        if not LEAST_PX <= self.diameter_px <= 1000:
             raise InputError(
                 f"a typical nucleus is {self.diameter_px:g} px wide; expected 4 to 1,000: give nucleus_px, or "
                 "nucleus_um and pixel_size_um of this microscope"
@@ -131,6 +134,23 @@ def nucleus_table(labels: npt.NDArray[np.integer], dna: npt.NDArray[Any]) -> pd.
     return pd.DataFrame({**table, "at_border": np.isin(table["object_number"], border)})
 
 
+def diameters_px(labels: npt.NDArray[np.integer]) -> Floats:
+    """Diameters of disks of the nuclei's areas, in the order of a label image (H, W); NaN where the border cuts one."""
+    area = np.bincount(labels.ravel(), minlength=1).astype(float)
+    area[np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])] = np.nan
+    return 2 * np.sqrt(area[1:][area[1:] != 0] / math.pi)
+
+
+def size_note(found_px: float, config: NucleiConfig) -> str | None:
+    """A note where the median diameter of the nuclei found (NaN: none) is far from the one they were searched by."""
+    if not found_px >= LEAST_PX or max(found_px / config.diameter_px, config.diameter_px / found_px) <= MOST_OFF:
+        return None
+    return (
+        f"nuclei were searched as {config.diameter_px:.3g} px wide, the median one found is {found_px:.3g} px; if an "
+        f"overlay shows that they are found well, give --nucleus-px {found_px:.0f}"
+    )
+
+
 def pixel_noise(image: Floats) -> float:
     """Robust standard deviation of the noise that is independent in every pixel, from 2 x 2 diagonal differences."""
     height, width = (length // 2 * 2 for length in image.shape)
@@ -142,10 +162,11 @@ def pixel_noise(image: Floats) -> float:
 def find_in_field(
     screen: Screen, field: pd.Series, *, channel: str, config: NucleiConfig | None = None
 ) -> pd.DataFrame:
-    """The centres of one field (a row of the screen's table); it depends on no other field."""
+    """The centres and diameters of one field (a row of the screen's table); it depends on no other field."""
     dna = read_field({channel: screen.files(field)[channel]}, where=where_of(field))[0]
-    nuclei = find_nuclei(dna, config=config)
-    return nuclei.assign(**{name: field[name] for name in FIELD})[CENTRES]
+    labels = label_nuclei(dna, config=config)
+    own = {name: field[name] for name in FIELD} | {DIAMETER: diameters_px(labels)}
+    return nucleus_table(labels, dna).assign(**own)[[*CENTRES, DIAMETER]]
 
 
 def _background(light: Floats, config: NucleiConfig) -> Floats:

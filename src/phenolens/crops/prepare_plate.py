@@ -105,7 +105,10 @@ def _illumination_is_kept(plate: PlateFile) -> bool:
 
 
 def found_centres(screen: Screen, folder: Path, config: NucleiConfig, *, at_once: AtOnce) -> pd.DataFrame:
-    """The nuclei found in the screen's first channel, in the columns of `read_centres`; InputError when none is."""
+    """The nuclei found in the screen's first channel, as by `find_in_field`; InputError when none is.
+
+    Those found by an earlier version have no diameter.
+    """
     plates = plate_files(screen, folder / NUCLEI_FOLDER, suffix=".parquet", settings={"nuclei": asdict(config)})
     kept = {plate.plate: _kept_centres(plate) for plate in plates}
     due = [plate for plate in plates if kept[plate.plate] is None]
