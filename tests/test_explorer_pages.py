@@ -21,7 +21,10 @@ from described import try_every_operation
 from page_client import PageClient
 from phenolens.core.colours import cell_image
 from phenolens.core.files import write_parquet
+from phenolens.core.number_text import signed
+from phenolens.printing import print_result
 from phenolens.runs.embeddings import embedding_rows
+from phenolens.runs.scores import headline_lines
 from phenolens.study import Study
 from phenolens.travels.compute import TravelConfig, Traveller
 from phenolens.web import treatment_page, umap_map
@@ -151,7 +154,7 @@ def test_the_travels_page_shows_every_frame_its_nearest_real_cell_and_what_was_m
         assert f"cell_id={cell.cell_id}" in html
     name = journey.shown_measures(1)[0]
     for change in (journey.measured.change[name].iloc[-1], journey.change.table["real"][name]):
-        assert f'<td class="number">{change:+.1f}</td>' in html
+        assert f'<td class="number">{signed(change, 1)}</td>' in html
     assert str(journey.change.n_treated) + " treated" in html
     assert "same direction" in html
     assert "✓ yes" not in html  # a change in the same direction may be much too small
@@ -422,7 +425,9 @@ def test_a_map_that_takes_long_keeps_no_other_map_waiting(study, monkeypatch):
 def test_a_process_that_ends_lets_the_opening_of_travels_come_to_its_end(study):
     ends_meanwhile = f"""
 import pathlib, time
+from phenolens.printing import print_result
 from phenolens.runs.embeddings import embedding_rows
+from phenolens.runs.scores import headline_lines
 from phenolens.study import Study
 from phenolens.web.app import create_app, prepare
 app = create_app(Study.open(pathlib.Path({str(study.folder)!r})))
@@ -569,6 +574,29 @@ def test_a_selection_is_saved_and_compared_with_other_points(study, visitor):
     )
     assert all(set(one) == {"measure", "change"} for one in found.json())
     assert visitor.get(f"/map/selection.csv?{ASKED}&numbers=99999999").status_code == 404
+
+
+def test_numbers_below_zero_have_a_minus_sign_and_none_is_minus_zero(study, visitor):
+    cell_id = study.crops.cells["cell_id"].iloc[0]
+    for page in (address("treatments", f"{SERIES}@10"), address("cells", cell_id)):
+        numbers = re.findall(r'<td class="number">([^<]*)</td>', visitor.got(page).text)
+        assert any("−" in number for number in numbers)
+        assert [number for number in numbers if "-" in number or number in ("−0.0", "−0.00")] == []
+    treatment = visitor.got(address("treatments", f"{SERIES}@10")).text
+    assert "the\ndistance in the embedding, which has no unit" in treatment
+
+
+def test_the_headlines_scores_are_the_first_lines_in_the_terminal(study, capsys):
+    (line,) = headline_lines(study, [RUN])  # NSC alone was scored
+    row = study.scores.query("statistics == 'mean' and whitening == 'aligned'").iloc[0]
+    chance = pd.read_csv(study.chance_path).query("statistics == 'mean' and whitening == 'aligned'")["chance"].iloc[0]
+    right = f"NSC: {row['n_correct']} of {row['n_treatments']} right ({100 * row['accuracy']:.0f} %, "
+    assert line == f"{right}{100 * row['ci_low']:.0f} to {100 * row['ci_high']:.0f}; chance {100 * chance:.0f} %)"
+    print_result("run", study, {"study": study.folder})
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0] == line
+    assert "zscore" not in printed.out
+    assert f"other profiles' scores: {study.scores_path}" in printed.err
 
 
 def test_the_home_page_asks_of_a_control_with_few_cells_only_whether_a_field_failed(study):

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from phenolens.core.errors import InputError
+from phenolens.core.number_text import signed
 from phenolens.image_realism.saved import SavedRealism
 from phenolens.plotting.cell_images import contact_sheet, reconstructions
 from phenolens.plotting.charts import learning_curves
@@ -271,6 +272,32 @@ def test_nothing_wrong_and_nothing_excluded_are_not_missing():
     assert [name for name in ("wrong", "left-out") if 'class="missing"' in sections[name]] == []
     assert 'class="warnings"' not in sections["learning"]
     assert "7 records" in Page(report_html(contents(warnings=[], too_few_records=7))).text
+
+
+def test_a_model_without_steps_has_no_section_of_training():
+    page = report_html(contents(has_steps=False))
+    assert 'id="learning"' not in page
+    assert "#learning" not in page
+    assert 'id="learning"' in report_html(contents(has_steps=False, warnings=["the embeddings are all alike"]))
+
+
+def test_the_glossary_has_this_studys_size_and_profiles():
+    text = Page(report_html(contents(facts={"Model": {"latent_size": 8}}, profile="means of cells, whitened"))).text
+    assert "the 8 numbers into which a model encodes" in text
+    assert "The headline's profiles are means of cells, whitened." in text
+    assert "256" not in text
+    glossary = report_html(contents()).partition('id="glossary"')[2]
+    for word in ("Aligned", "Chance", "Shuffled labels", "Cosine", "Distance", "Medoid"):
+        assert f"<dt>{word}</dt>" in glossary
+
+
+def test_numbers_have_a_minus_sign_no_negative_zero_and_their_percent_sign_beside_them():
+    numbers = pd.DataFrame({"change": [-1.62, -0.0, 0.5], "n": [1, 2, 3]})
+    page = report_html(contents(excluded=numbers, verdict="VAE+ is right (NSC 50.0 %)."))
+    assert "(NSC 50.0\N{NO-BREAK SPACE}%)" in page
+    assert '<td class="number">−1.62</td>' in page
+    assert '<td class="number">0</td>' in page
+    assert [signed(value, 1) for value in (-0.04, 0.04, -1.62, np.nan)] == ["+0.0", "+0.0", "−1.6", "–"]
 
 
 def test_the_same_contents_give_the_same_bytes(full):

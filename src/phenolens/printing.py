@@ -21,7 +21,7 @@ from phenolens.profiles.score_table import not_counted_sentence
 from phenolens.profiles.uncertainty import Comparison
 from phenolens.profiles.whitening import Whitening
 from phenolens.readiness import COMMAND_OF, default_run, scores_about
-from phenolens.runs.scores import PROFILES, activity_of, queries_of
+from phenolens.runs.scores import PROFILES, activity_of, headline_lines, queries_of
 from phenolens.study import HEADLINE, Study
 
 if TYPE_CHECKING:
@@ -82,8 +82,10 @@ def after_check(found: pd.DataFrame, given: dict[str, Any]) -> None:
 
 
 def after_run(study: Study, given: dict[str, Any]) -> None:
-    """The scores, and the report's path."""
+    """The headline's scores, where all are, and the report's path."""
     _print_study(study)
+    if not study.scores.empty:
+        tell(f"other profiles' scores: {study.scores_path}, and the appendix of the report")
     print(study.report_path.resolve())
 
 
@@ -93,7 +95,10 @@ after_demo = after_run
 def after_evaluate(found: pd.DataFrame | Evaluation, given: dict[str, Any]) -> None:
     """The scores as a table; of a table of profiles also what the whitening achieved, and its folder."""
     if isinstance(found, pd.DataFrame):
-        _print_study(Study.open(given["source"]))
+        study = Study.open(given["source"])
+        _print_study(study)
+        if not study.scores.empty:
+            print_scores(study.scores)
         tell(f"next: phenolens report {shlex.quote(str(given['source']))}")
         return
     print_evaluation(found)
@@ -175,14 +180,14 @@ def print_scores(scores: pd.DataFrame) -> None:
 
 
 def _print_study(study: Study) -> None:
-    """A study's scores, what is not counted in them, the activity of treatments, and which profiles are the headline's.
+    """The headline's scores, what is not counted in them, the activity of treatments, and how its profiles are made.
 
     Of activity the run is shown that the report shows.
     """
-    scores, runs = study.scores, list(scores_about(study)["profiles"])
+    runs = list(scores_about(study)["profiles"])
     run = default_run(study, runs)
-    if not scores.empty:
-        print_scores(scores)
+    for line in headline_lines(study, runs):
+        print(line)
     queries = queries_of(study, run)
     if queries is not None and (left_out := not_counted_sentence(queries)):
         print(f"NSC: {left_out}")

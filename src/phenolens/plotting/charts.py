@@ -182,15 +182,15 @@ def _principal_map(numbers: np.ndarray, names: pd.Series, *, what: str, title: s
             axes.scatter(
                 points[rows, 0], points[rows, 1], s=34, linewidth=width, label=f"{label} ({rows.sum()})", **style
             )
-        axes.set_xlabel(f"first principal component ({explained[0]:.0%} of the variance)")
-        axes.set_ylabel(f"second ({explained[1]:.0%})")
+        axes.set_xlabel(f"first principal component ({100 * explained[0]:.0f} % of the variance)")
+        axes.set_ylabel(f"second ({100 * explained[1]:.0f} %)")
         figure.legend(loc="outside right upper", frameon=False, fontsize=8)
         if title:
             figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
         return add_caption(
             figure,
             caption=f"n = {len(names)} {what}. Two of "
-            f"{numbers.shape[1]} dimensions are shown ({explained.sum():.0%} of the variance); scores use all.",
+            f"{numbers.shape[1]} dimensions are shown ({100 * explained.sum():.0f} % of the variance); scores use all.",
             alt=f"Map of {len(names)} {what}, on two principal components",
         )
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
+from phenolens.core.number_text import number_text, signed, unbroken
 from phenolens.plotting.style import alt_of, caption_of, png
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -91,14 +92,10 @@ def _environment(folder: Path) -> Environment:
         "counted": counted,
         "value": _value,
         "signed": signed,
+        "unbroken": unbroken,
         "label": lambda name: str(name).replace("_", " "),
     }
     return environment
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """`+0.31`, with a proper minus sign."""
-    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def _inline(picture: Picture) -> InlinePicture:
@@ -119,7 +116,7 @@ def _value(value: object) -> str:
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:,.0f}" if value.is_integer() or abs(value) >= 1000 else f"{value:.3g}"
+        return number_text(value, "z,.0f" if value.is_integer() or abs(value) >= 1000 else "z.3g")
     if hasattr(value, "__index__"):
         return f"{value:,}"
     return str(value)

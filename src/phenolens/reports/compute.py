@@ -48,6 +48,7 @@ from phenolens.runs.scores import PROFILES, activity_of, queries_of, verdict_of
 from phenolens.screens.screen import treatment_name
 from phenolens.study import Study, made_from
 from phenolens.training.checkpoint import RunFolder
+from phenolens.training.config import OF_STEPS
 from phenolens.training.health import RECORDS
 from phenolens.travels.compute import PRECISION, Traveller
 from phenolens.travels.figure import travel_strip
@@ -139,6 +140,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
             store, n=config.shown_cells, seed=config.picture_seed, strongest=cells.strongest_treatments()
         ),
         learning_curves=_learning_curves(study, run, history),
+        has_steps=not history.empty,
         **_health(study, run, history),
         quality=crop_quality(store),
         whitening=[str(Certificate(**one)) for one in _certificates(json.loads(profiles.uns["phenolens"]))],
@@ -220,7 +222,8 @@ def _facts(store: CropStore, about: Mapping[str, Any], run: str, history: pd.Dat
         "crop": f"{store.crop_px} x {store.crop_px} px",
     }
     config = about["config"]
-    settings = {key: value for key, value in config.items() if key not in NOT_SHOWN} | config["network"]
+    left_out = NOT_SHOWN + ((*OF_STEPS, "recorded", "compiled") if history.empty else ())
+    settings = {key: value for key, value in config.items() if key not in left_out} | config["network"]
     model = {"run": run} | {key: value for key, value in settings.items() if value is not None}
     machine = dict(about["computed_with"]) | {"phenolens": about["phenolens"]}
     if not history.empty:
@@ -345,16 +348,17 @@ def _wrong(queries: pd.DataFrame) -> pd.DataFrame:
 
 
 def _learning_curves(study: Study, run: str, history: pd.DataFrame) -> list[Picture] | None:
-    pictures: list[Picture] = []
-    if not history.empty:  # the speed of training tells nothing about what was learned
-        pictures.append(learning_curves(history.drop(columns=["seconds", "cells_per_second"]), title=run))
+    if history.empty:  # fitted or frozen: it took no steps
+        return None
+    # the speed of training tells nothing about what was learned
+    pictures: list[Picture] = [learning_curves(history.drop(columns=["seconds", "cells_per_second"]), title=run)]
     during = study.run_folder(run) / "reconstructions.png"
     if during.exists():
         caption = (
             f"{run} during training: a row per cell, first the original, then its reconstruction after more steps."
         )
         pictures.append(SavedPicture(during.read_bytes(), caption, alt="Reconstructions of the same cells over steps"))
-    return pictures or None
+    return pictures
 
 
 def _health(study: Study, run: str, history: pd.DataFrame) -> dict[str, Any]:

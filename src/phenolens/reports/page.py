@@ -54,6 +54,7 @@ class ReportContents:
     reconstructions: Picture | None = None
     realism: SavedRealism | None = None
     learning_curves: Sequence[Picture] | None = None
+    has_steps: bool = True  # whether the model was trained step by step, neither fitted nor frozen
     warnings: Sequence[str] = ()  # of the training, in sentences
     too_few_records: int | None = None  # records of a training that is too short to judge
 

@@ -1,12 +1,15 @@
 """The scores of a study's runs, read from the files that `phenolens evaluate` wrote."""
 
+from collections.abc import Sequence
+from itertools import product
+
 import numpy as np
 import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.models import model_title
 from phenolens.profiles.activity import activity_sentence
-from phenolens.profiles.score_table import not_counted_sentence, verdict_sentence
+from phenolens.profiles.score_table import PROTOCOLS, not_counted_sentence, verdict_sentence
 from phenolens.profiles.scores_folder import read_queries
 from phenolens.readiness import run_config, score_name
 from phenolens.study import Study
@@ -24,12 +27,12 @@ def scored_runs(study: Study) -> list[str]:
     return list(_chance(study)["run"].unique())
 
 
-def chance_of(study: Study, run: str) -> dict[str, float]:
+def chance_of(study: Study, run: str, protocol: str = "NSC") -> dict[str, float]:
     """The `chance` level of a run's headline score and its accuracy with `shuffled` labels; empty where unknown."""
     if not study.chance_path.is_file():
         return {}
     table = _chance(study)
-    for column, value in {"run": run, **study.headline}.items():
+    for column, value in {"run": run, **study.headline, "protocol": protocol}.items():
         table = table[table[column] == value]
     return {} if table.empty else {name: float(table[name].iloc[0]) for name in ("chance", "shuffled")}
 
@@ -52,6 +55,26 @@ def verdict_of(study: Study, run: str, scores: pd.DataFrame) -> str:
         left_out and f"{left_out}.",
     )
     return f"{' '.join(filter(None, sentences))} Profiles: {profiles}."
+
+
+def headline_lines(study: Study, runs: Sequence[str]) -> list[str]:
+    """`NSC: 3 of 6 right (50 %, 17 to 83; chance 20 %)` of the headline's profiles, a line per run and protocol.
+
+    The run is named where there are several.
+    """
+    scores, lines = study.scores, []
+    for run, protocol in product(runs, PROTOCOLS):
+        config = run_config(study, run)
+        wanted = study.headline | {"protocol": protocol, "model": score_name(run, config), "seed": config["seed"]}
+        found = scores[np.logical_and.reduce([scores[key] == value for key, value in wanted.items()])]
+        chance = chance_of(study, run, protocol).get("chance")
+        beside = "" if chance is None else f"; chance {100 * chance:.0f} %"
+        for row in found[found["accuracy"].notna()].to_dict("records"):
+            percent, low, high = (f"{100 * row[name]:.0f}" for name in ("accuracy", "ci_low", "ci_high"))
+            named = f"{run}, " if len(runs) > 1 else ""
+            right = f"{row['n_correct']} of {row['n_treatments']} right"
+            lines.append(f"{named}{protocol}: {right} ({percent} %, {low} to {high}{beside})")
+    return lines
 
 
 def _better(scores: pd.DataFrame, headline: pd.DataFrame, *, wanted: dict[str, str]) -> str:

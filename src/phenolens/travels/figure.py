@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from phenolens.core.colours import Contrast, cell_image, checked_crops, colour_names, shared_contrast
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
+from phenolens.core.number_text import signed
 from phenolens.morphology.features import describe
 from phenolens.plotting.cell_images import (
     PAD_IN,
@@ -263,7 +264,7 @@ def summary(trajectory: Trajectory) -> str:
         parts.insert(0, population_label(trajectory).replace("\n", ", "))
     if trajectory.measured is not None:
         change, names = trajectory.measured.change.iloc[-1], trajectory.shown_measures(3)
-        moved = [f"{describe(name).split(',')[0]} {change[name]:+.1f} s.d." for name in names]
+        moved = [f"{describe(name).split(',')[0]} {signed(change[name], 1)} s.d." for name in names]
         parts += [f"change of this cell: {', '.join(moved)}"] if moved else []
     changes = [] if trajectory.change is None else trajectory.change.sentences(origin=trajectory.origin)
     parts += [sentence[0].lower() + sentence[1:] for sentence in changes]

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from phenolens.core.counted import counted
+from phenolens.core.number_text import signed
 from phenolens.morphology.features import describe
 from phenolens.morphology.two_sample_test import (
     LEAST_COMPARED,
@@ -206,11 +207,7 @@ def population_test(
 
 def _listed(changes: pd.DataFrame, origin: str) -> str:
     """`nucleus area (real +1.2 s.d., moved +0.8)` for each row of a MeasuredChange's table."""
-    rows = zip(changes.index, changes["real"].map(_sd), changes["decoded"].map(_sd))
+    rows = zip(changes.index, *([signed(value, 1) for value in changes[name]] for name in ("real", "decoded")))
     return ", ".join(
         f"{describe(str(name)).split(',')[0]} ({origin} {real} s.d., moved {moved})" for name, real, moved in rows
     )
-
-
-def _sd(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:+.1f}".replace("-", "−")

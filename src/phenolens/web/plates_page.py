@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_json
+from phenolens.core.number_text import signed
 from phenolens.morphology.features import describe, measure_names, nuclei_channel
 from phenolens.morphology.medoids import sampled
 from phenolens.profiles.whitening import Recipe, whiten
@@ -145,7 +146,7 @@ class Heat:
         """A value as it is shown in a well."""
         if self.measure == CELLS:
             return f"{value:,.0f}"
-        return f"{value:+.1f}" if self.signed else f"{value:.3g}"
+        return signed(value, 1) if self.signed else f"{value:.3g}"
 
 
 def add_plates(app: PageApp, view: StudyView) -> None:

@@ -183,7 +183,7 @@ def _mean_of_controls(study: Study, run: str) -> np.ndarray | None:
 
 
 def _explained(pca: PCA) -> str:
-    shares = " and ".join(f"{share:.0%}" for share in pca.explained_variance_ratio_)
+    shares = " and ".join(f"{100 * share:.0f} %" for share in pca.explained_variance_ratio_)
     return f" ({shares} of the variance)"
 
 
