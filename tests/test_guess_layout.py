@@ -629,12 +629,16 @@ def test_a_template_of_the_plate_map_is_written_filled_in_and_used(tmp_path, cap
     source, template = write_images(tmp_path / "a screen"), tmp_path / "map.csv"
     assert main(["check", str(source), "--template", str(template)]) == 0
     table = pd.read_csv(template, dtype=str)
-    assert table.columns.tolist() == ["plate", "well", "compound", "concentration_um", "moa"]
+    assert table.columns.tolist() == ["plate", "well", "compound", "concentration_um", "moa", "batch"]
     assert table[["plate", "well"]].to_numpy().tolist() == [[plate, well] for plate in ("007", "p-2") for well in WELLS]
     assert table["compound"].isna().all()
     table.assign(compound=["DMSO", "x", "y"] * 2, concentration_um=["0", "1", "2"] * 2).to_csv(template, index=False)
-    assert main(["check", str(source), "--plate-map", str(template)]) == 0
     capsys.readouterr()
+    assert main(["check", str(source), "--plate-map", str(template)]) == 0
+    assert "no batch given: each plate counts as a batch" in " ".join(capsys.readouterr().out.replace("│", "").split())
+    pd.read_csv(template, dtype=str).assign(batch="w1").to_csv(template, index=False)
+    assert main(["check", str(source), "--plate-map", str(template)]) == 0
+    assert "no batch" not in capsys.readouterr().out
     assert main(["check", str(source), "--template", str(template)]) == 2
     assert str(template) in capsys.readouterr().err
     assert main(["check", str(source), "--template", str(source / "new.csv")]) == 2

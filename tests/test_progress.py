@@ -1,5 +1,8 @@
 """Times that people read."""
 
+import io
+import time
+
 import pytest
 
 from phenolens.core import progress
@@ -34,3 +37,24 @@ def test_a_log_has_what_is_done_of_all_and_how_many_a_minute(monkeypatch, capsys
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     assert list(track("abc", "Plates", total=3)) == ["a", "b", "c"]
     assert "Plates: 1 of 3, 2 a minute, about 60 s left" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("before_s", "is_shown"), [(30, False), (0, True)])
+def test_a_bar_is_shown_only_for_work_that_lasts(monkeypatch, before_s, is_shown):
+    written = io.StringIO()
+    monkeypatch.setattr(written, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", written)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(progress, "SECONDS_BEFORE_BAR", before_s)
+    for item in track("ab", "Names of files read", total=2):
+        time.sleep(0.3)
+        assert item in "ab"
+    assert ("Names of files read" in written.getvalue()) == is_shown
+
+
+def test_a_rate_is_written_in_full():
+    assert [progress._a_minute(n) for n in (1.234, 999, 5_012_345)] == [
+        "1.23 a minute",
+        "999 a minute",
+        "5,010,000 a minute",
+    ]

@@ -1,5 +1,7 @@
 """Whitening within treatments: the literal definition, in one table or many, in a study and for a table."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from phenolens import cli
 from phenolens.core.errors import InputError
 from phenolens.pipeline import EmbedConfig, ProfileConfig, embed, profile, train
 from phenolens.profiles.whitening import Recipe, apply_whitening, fit_whitening, whiten
-from phenolens.profiles.within_treatments import fit_within_treatments
+from phenolens.profiles.within_treatments import _aligned_by, fit_within_treatments
 from phenolens.training.config import TrainConfig
 
 
@@ -154,3 +156,12 @@ def test_a_studys_profiles_are_means_of_cells_whitened_within_their_treatments(t
     np.testing.assert_allclose(np.asarray(ours.X) @ np.asarray(ours.X).T, theirs @ theirs.T, rtol=1e-3, atol=1e-3)
     assert cli.main(["evaluate", str(tiny_study.folder), "--shuffles", "5", "--bootstraps", "5"]) == 0
     assert "aligned" in set(tiny_study.scores["whitening"])
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [("aa", "the 1 treatment that is in"), ("ab", "the 2 treatments that are in")]
+)
+def test_treatments_in_several_batches_are_counted_in_words(names, said):
+    parts = pd.DataFrame({"treatment": list(names), "batch": [0, 1], "rows": [3, 4]})
+    moments = SimpleNamespace(parts=parts, repeated=np.array([True, True]), batches=["w1", "w2"])
+    assert said in _aligned_by(moments, "batch")

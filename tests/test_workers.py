@@ -1,5 +1,7 @@
 """The same work by processes and by a cluster: same bytes, and a worker that is killed loses nothing."""
 
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -123,3 +125,19 @@ def test_without_dask_the_install_line_is_said(monkeypatch):
 def test_no_fewer_than_one_process():
     with pytest.raises(InputError, match="--processes 0"):
         AtOnce(processes=0)
+
+
+@pytest.mark.parametrize("is_guarded", [True, False])
+def test_a_script_without_the_guard_of_main_is_told_so_in_one_line(tmp_path, is_guarded):
+    call = (
+        'ph.simulate("SCREEN", mechanisms=1, compounds=1, doses=1, active_doses=1, cells=2, replicates=1, processes=2)'
+    )
+    guard = 'if __name__ == "__main__":\n    ' if is_guarded else ""
+    (tmp_path / "script.py").write_text(f"import phenolens as ph\n{guard}{call}\n")
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == is_guarded
+    assert done.stderr.count("freeze_support") == 0
+    if not is_guarded:
+        assert done.stderr.count("runs your script again") == 1
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.endswith('put what the script does under `if __name__ == "__main__":`, or set processes=1')

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from phenolens.core.bounds import check, flag
 from phenolens.core.errors import InputError
+from phenolens.core.workers import end_while_importing
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -45,6 +46,7 @@ def checked(function: Function) -> Function:
 
     @functools.wraps(function)
     def called(*positional: Any, **given: Any) -> Any:
+        end_while_importing()
         return function(**_arguments(function, positional, given))
 
     return typing.cast(Function, called)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,13 +22,15 @@ from rich.progress import (
 Item = TypeVar("Item")
 
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BEFORE_BAR = 2.0
 SILENT = "PHENOLENS_QUIET"
 
 
 def track(items: Iterable[Item], label: str | Callable[[], str], *, total: int, done: int = 0) -> Iterator[Item]:
     """Yield the items; show on stderr how many of `total` are done, how many a minute, and the time left.
 
-    A `label` that is a function is called for every update. `done` items of the total were finished earlier.
+    A `label` that is a function is called for every update. `done` items of the total were finished earlier. Work that
+    ends within two seconds shows nothing.
     """
     description = label if callable(label) else lambda: label
     if is_silent():
@@ -36,8 +39,9 @@ def track(items: Iterable[Item], label: str | Callable[[], str], *, total: int, 
     if sys.stderr.isatty():
         rate = _PerMinute()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task(description(), total=total, completed=done)
+        progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        task = progress.add_task(description(), total=total, completed=done)
+        with _shown_later(progress):
             for item in items:
                 yield item
                 progress.update(task, advance=1, description=description())
@@ -49,7 +53,7 @@ def track(items: Iterable[Item], label: str | Callable[[], str], *, total: int, 
             last = now
             each = (now - began) / count
             left = duration(each * (total - done - count))
-            tell(f"{description()}: {done + count} of {total}, {60 / each:.3g} a minute, about {left} left")
+            tell(f"{description()}: {done + count} of {total}, {_a_minute(60 / each)}, about {left} left")
         yield item
 
 
@@ -57,7 +61,27 @@ class _PerMinute(ProgressColumn):
     """How many items a minute are done."""
 
     def render(self, task: Task) -> str:
-        return f"{60 * task.speed:.3g} a minute" if task.speed else ""
+        return _a_minute(60 * task.speed) if task.speed else ""
+
+
+def _a_minute(n: float) -> str:
+    """A rate: `1.23 a minute`, `52,300 a minute`."""
+    return f"{n:.3g} a minute" if n < 1000 else f"{float(f'{n:.3g}'):,.0f} a minute"
+
+
+@contextmanager
+def _shown_later(progress: Progress) -> Iterator[None]:
+    """Show a bar from two seconds on, if it is open so long; on a thread, since one item may take longer."""
+    timer = threading.Timer(SECONDS_BEFORE_BAR, progress.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        if progress.live.is_started:
+            progress.stop()
 
 
 def duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
@@ -52,10 +53,17 @@ def done_by_workers(
         yield from _on_cluster(function, jobs, at_once.scheduler)
     elif at_once.processes > 1 and len(jobs) > 1:
         spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
-        n = min(at_once.processes, len(jobs))
-        with ProcessPoolExecutor(n, mp_context=spawn, initializer=_end_with_parent) as pool:
+        n, began = min(at_once.processes, len(jobs)), spawn.Event()
+        with ProcessPoolExecutor(n, mp_context=spawn, initializer=_begin, initargs=(began,)) as pool:
             try:
                 yield from pool.map(function, jobs)
+            except BrokenProcessPool as error:
+                if began.is_set():
+                    raise
+                raise InputError(
+                    "no parallel process could begin, since each runs your script again from its top; put what the "
+                    'script does under `if __name__ == "__main__":`, or set processes=1'
+                ) from error
             finally:
                 pool.shutdown(cancel_futures=True)
     else:
@@ -121,6 +129,17 @@ def _result(future: Any) -> Any:
 def _announce(scheduler: str, dashboard: str | None) -> None:
     """Print once where the cluster's dashboard is."""
     tell(f"Dask cluster at {scheduler}" + (f", dashboard {dashboard}" if dashboard else ""))
+
+
+def end_while_importing() -> None:
+    """End a parallel process that is still importing the user's script, which has no `if __name__ == "__main__":`."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing asks before it refuses
+        os._exit(1)
+
+
+def _begin(began: Any) -> None:
+    began.set()
+    _end_with_parent()
 
 
 def _end_with_parent() -> None:

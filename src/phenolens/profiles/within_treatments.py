@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.profiles.profiles import METADATA, metadata, noise_flags
 from phenolens.profiles.validate import SMALLEST_SPREAD, feature_matrix
@@ -184,8 +185,9 @@ def _aligned_by(moments: Moments, extent: Extent) -> str:
     if repeated.empty:
         return f"no treatment is in more than one {extent}, so none is aligned"
     rows = repeated.groupby("batch")["rows"].sum().reindex(range(len(moments.batches)), fill_value=0)
+    n = repeated["treatment"].nunique()
     return (
-        f"every {extent} is aligned by the {repeated['treatment'].nunique()} treatments that are in several: "
+        f"every {extent} is aligned by the {counted(n, 'treatment')} that {'is' if n == 1 else 'are'} in several: "
         f"{rows.min():,} to {rows.max():,} rows in each"
     )
 

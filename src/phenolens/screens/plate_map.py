@@ -51,6 +51,7 @@ NAMES = {
 }
 FLAGS = {"concentration_um": "--concentration-column", "moa": "--mechanism-column"}  # others: their own name
 IN_COLUMNS = "write the compound and its dose in columns of their own (compound, concentration_um)"
+NO_BATCH = "no batch given: each plate counts as a batch of its own; fill in `batch` where plates were imaged together"
 TREATMENT = ("compound", "concentration_um", "moa", "role", "batch")
 
 
@@ -172,9 +173,11 @@ def read_plate_map(path: Path, *, named: Mapping[str, str] | None = None) -> pd.
 
 def write_template(screen: Screen, path: Path, *, has_treatments: bool) -> None:
     """Write a plate map with a row per well of the screen; treatments that are not known are empty, to be filled in."""
-    wells = screen.wells[["plate", "well", "compound", "concentration_um", "moa"]]
+    wells = screen.wells[["plate", "well", "compound", "concentration_um", "moa", "batch"]]
     if not has_treatments:
-        wells = wells.assign(compound="", concentration_um="", moa="")
+        wells = wells.assign(compound="", concentration_um="", moa="", batch="")
+    elif (wells["batch"] == wells["plate"]).all():  # as where none is given
+        wells = wells.assign(batch="")
     with write_whole(path) as file:
         file.write(wells.to_csv(index=False).encode())
 
@@ -394,7 +397,10 @@ def _defaults_notes(wells: pd.DataFrame, fields: pd.DataFrame, *, source: str) -
     InputError for a plate with a batch in some wells only.
     """
     notes = []
-    if "batch" in wells and (empty := wells["batch"].isna()).any():
+    if "batch" not in wells or wells["batch"].isna().all():
+        if wells["plate"].nunique() > 1:
+            notes.append(NO_BATCH)
+    elif (empty := wells["batch"].isna()).any():
         for plate, batches in wells.groupby("plate")["batch"]:
             if 0 < (n := int(batches.isna().sum())) < len(batches):
                 raise InputError(
