@@ -169,6 +169,15 @@ def test_plates_and_treatments_fit_a_phone(browser, at, study):
         assert wrong(said) == []
 
 
+def test_a_phone_is_told_to_swipe_the_table_of_scores_and_a_wide_screen_is_not(browser, at):
+    hint = "getComputedStyle(document.querySelector('.scroll:has(table.scores)'), '::before').content"
+    for viewport, expected in ((PHONE, '"↔ Swipe the table sideways."'), (WIDE, "none")):
+        with page_of(browser, viewport=viewport) as (page, _):
+            page.goto(at)
+            assert page.evaluate(hint) == expected
+            assert fits(page)
+
+
 def test_the_list_of_groups_can_be_used_as_soon_as_it_is_there_and_while_the_rest_is_drawn(browser, at):
     def in_two_parts(route):
         script = httpx.get(f"{at}static/map.js").text.replace("AT_ONCE = 100000,", "AT_ONCE = 2,")

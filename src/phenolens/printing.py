@@ -85,7 +85,7 @@ def after_run(study: Study, given: dict[str, Any]) -> None:
     """The headline's scores, where all are, and the report's path."""
     _print_study(study)
     if not study.scores.empty:
-        tell(f"other profiles' scores: {study.scores_path}, and the appendix of the report")
+        tell(f"other profiles' scores: {study.scores_path}, and the report")
     print(study.report_path.resolve())
 
 
