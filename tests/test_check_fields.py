@@ -177,13 +177,13 @@ def test_a_size_that_is_no_number_is_refused_by_what_can_be_given(source, capsys
 
 
 @pytest.mark.parametrize("told", [10, 20, 40])
-def test_crops_smaller_than_two_nuclei_as_measured_and_cells_lost_at_the_border_are_said(
+def test_crops_smaller_than_one_and_a_half_nuclei_as_measured_and_cells_lost_at_the_border_are_said(
     source, tmp_path, capsys, told
 ):
-    more = ["--source", str(source), "--layout", "table", "--nucleus-px", str(told), "--crop-px", "36"]
+    more = ["--source", str(source), "--layout", "table", "--nucleus-px", str(told), "--crop-px", "30"]
     assert main(["crop", str(tmp_path / "small"), *more]) == 0
     said = " ".join(capsys.readouterr().err.split())
-    assert "crops of 36 px are less than 2 nuclei wide (their median diameter: 2" in said
+    assert "crops of 30 px are less than 1.5 nuclei wide (their median diameter: 2" in said
     assert "three nuclei are --crop-px 68" in said
     assert ("nuclei were searched as" in said) == (told != 20)
     assert "are left out, because" not in said

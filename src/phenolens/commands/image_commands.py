@@ -322,7 +322,9 @@ def _next_command(
         for name, number in checking.nucleus_settings.items():
             command += [f"--{name.replace('_', '-')}", f"{number:g}"]
     else:
-        command += ["--nucleus-px", f"{found_px:.0f}", *contrast, "--crop-px", f"{suggested_crop_px(found_px)}"]
+        command += ["--nucleus-px", f"{found_px:.0f}", *contrast]
+        if LAYOUTS[layout].pixel_um is None:  # else the default is the side that this source was published with
+            command += ["--crop-px", f"{suggested_crop_px(found_px)}"]
     return shlex.join(command), f"cells will be found in the first channel, {checked.screen.channels[0]}"
 
 

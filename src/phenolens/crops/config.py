@@ -14,7 +14,7 @@ Flag = Literal["noise", "saturated", "bright spot", "out of focus"]
 FLAGS: tuple[Flag, ...] = ("noise", "saturated", "bright spot", "out of focus")  # as in quality_flags
 
 
-LEAST_NUCLEI = 2  # sides of crops below so many diameters of a nucleus cut cells
+LEAST_NUCLEI = 1.5  # sides of crops below so many diameters of a nucleus cut cells; the paper's are of about two
 
 
 def suggested_crop_px(nucleus_px: float) -> int:
