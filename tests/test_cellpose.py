@@ -85,7 +85,7 @@ def test_check_outlines_what_cellpose_sees_and_says_the_command(source, tmp_path
     out, err = capsys.readouterr()
     assert "8 found by Cellpose in channel DNA of 8 fields" in out
     assert picture.stat().st_size > 1000
-    assert "--cells cellpose --nucleus-px 9" in err
+    assert "--cells cellpose --nucleus-px 6 " in err  # as measured: 9 is more than 1.3 times off
 
 
 @pytest.mark.parametrize("model", [None, HasNoWeights])

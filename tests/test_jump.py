@@ -232,7 +232,8 @@ def test_from_address_to_report_by_one_command(bucket, drawn, tmp_path):
     bucket.upload(drawn[0], "cpg/source_4")
     address = f"s3://{BUCKET}/cpg/source_4"
     settings = {"layout": "jump", "anonymous": True, "cache": tmp_path / "cache", **TARGET}
-    checked = ph.check(f"{address}/workspace/load_data_csv", plate_map=f"{address}/metadata", sample=1, **settings)
+    given = {"plate_map": f"{address}/metadata", "sample": 1, "nucleus_px": 36, **settings}
+    checked = ph.check(f"{address}/workspace/load_data_csv", **given)
     assert "--layout jump" in checked.attrs["next"]
     assert "--illumination given" in checked.attrs["next"]
     study = ph.run(

@@ -217,7 +217,7 @@ def test_sigterm_means_to_others_what_it_meant_before(tiny_study, train):
 def test_global_random_generators_decide_nothing(tiny_study, train, model):
     flags = ["--model", model, *UNSEEN, *of_model(model), *ONE]
     trained(train, "--name", "whole", "--steps", 8, *flags)
-    for steps_done in (4, 8):
+    for steps_done in (4, 8) if model != "pca" else (8,):  # a fitted model has no steps
         random.seed(steps_done)
         np.random.seed(steps_done)  # noqa: NPY002
         torch.manual_seed(steps_done)
