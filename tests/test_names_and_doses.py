@@ -113,6 +113,8 @@ def test_a_mechanism_that_is_not_known_is_empty(written):
         "NAD synthesis",
         "nonexistent",
         "5-HT",
+        "moa0",
+        "mechanism 0",
     ],
 )
 def test_other_mechanisms_are_known(written):

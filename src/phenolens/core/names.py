@@ -19,8 +19,8 @@ EMPTY_WORDS = frozenset({"", "nan", "-nan", "none", "null", "na", "n/a", "<na>",
 # How people write that a mechanism is not known, besides texts without a letter or digit: `-`, `?`; 0 is what a
 # spreadsheet's look-up makes of an empty cell.
 UNKNOWN = re.compile(
-    r"(?:(?:moa|mechanism)[ _]?)?(?:is )?(?:unknown|unclear|uncertain|others?|to be determined|"
-    r"novel|various|misc(?:ellaneous)?\.?|multiple|no (?:known )?target|0|"
+    r"0|(?:(?:moa|mechanism)[ _]?)?(?:is )?(?:unknown|unclear|uncertain|others?|to be determined|"
+    r"novel|various|misc(?:ellaneous)?\.?|multiple|no (?:known )?target|"
     r"(?:not[ _]|un)(?:known|annotated|available|determined|applicable|assigned|classified|defined|specified|"
     r"characteri[sz]ed)|"
     r"undetermined|tb[ad]|n[./]? ?[ad]\.?)(?:[ _](?:moa|mechanism)(?: of action)?)?",
