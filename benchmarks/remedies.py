@@ -31,6 +31,7 @@ from phenolens.core.files import write_text
 from phenolens.core.progress import tell, track
 from phenolens.crops.config import CropConfig
 from phenolens.crops.store import CropStore
+from phenolens.model_comparison.compute import answers
 from phenolens.models import MODELS, Spec
 from phenolens.models.interface import Batch, Loss
 from phenolens.models.layers import full_precision
@@ -38,7 +39,6 @@ from phenolens.models.pca import principal_components
 from phenolens.models.vaeplus import KERNEL_PX, LEAK, VAEPlus, VAEPlusConfig, last_side_px
 from phenolens.morphology.reconstruction_metrics import fidelity
 from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig
-from phenolens.profiles.scores_folder import read_queries
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder, trained_model
 from phenolens.training.config import TrainConfig
@@ -345,8 +345,7 @@ def scores(study: Study, run: str) -> dict[str, float]:
     found = {}
     for protocol in ("NSC", "NSCB"):
         where = {"protocol": protocol, "statistics": "mean", "whitening": study.headline["whitening"]}
-        queries = read_queries(study.score_table_path(run, "neighbours", **where))
-        found[protocol] = 100 * queries.loc[queries["counted"], "right"].mean()
+        found[protocol] = 100 * answers(study, [run], **where)[run].mean()
     return found
 
 

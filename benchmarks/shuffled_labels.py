@@ -21,10 +21,9 @@ from tyro.conf import Positional
 from phenolens import pipeline
 from phenolens.core.bounds import Bounded, Count
 from phenolens.core.errors import InputError
+from phenolens.model_comparison.compute import answers, p_value
 from phenolens.models import MODELS
 from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig
-from phenolens.profiles.scores_folder import read_queries
-from phenolens.profiles.uncertainty import sign_flip_p
 from phenolens.readiness import ready_runs
 from phenolens.study import Study
 from phenolens.training import data
@@ -73,28 +72,16 @@ def main(flags: Flags) -> None:
             config = TrainConfig(model=model, seed=seed, **{name: getattr(flags, name) for name in HOW})
             of |= {trained(study, config, kind): (model, kind) for kind in KINDS}
     pipeline.evaluate(study, ready_runs(study, "profiled"), EvaluateConfig())
-    of_protocol = {protocol: answers(study, of, protocol) for protocol in ("NSC", "NSCB")}
     rows = []
-    for protocol, right in of_protocol.items():
+    for protocol in ("NSC", "NSCB"):
+        where = {"protocol": protocol, "statistics": "mean", "whitening": study.headline["whitening"]}
         for model in dict.fromkeys(model for model, _ in of.values()):
-            scores = {kind: 100 * right[model, kind].mean() for kind in KINDS}
+            right = {kind: answers(study, [run for run in of if of[run] == (model, kind)], **where) for kind in KINDS}
+            scores = {kind: 100 * of_kind.mean() for kind, of_kind in right.items()}
             row = {kind: f"{score.mean():.1f} ± {score.std():.1f}" for kind, score in scores.items()}
-            gained = right[model, "true"].mean(axis=1) - right[model, "shuffled"].mean(axis=1)
-            by_compound = gained.groupby(level="compound").sum().to_numpy()
-            p = sign_flip_p(by_compound, n_draws=10_000, seed=0)
+            p = p_value(right["true"], right["shuffled"])
             rows.append({"model": model, "protocol": protocol} | row | {"p, true against shuffled": f"{p:.2g}"})
     print(pd.DataFrame(rows).to_string(index=False))
-
-
-def answers(study: Study, runs: dict[str, tuple[str, str]], protocol: str) -> pd.DataFrame:
-    """Whether each treatment (rows: treatment, compound) is matched right; columns: model, kind of labels, run."""
-    where = {"protocol": protocol, "statistics": "mean", "whitening": study.headline["whitening"]}
-    columns = {}
-    for run, (model, kind) in runs.items():
-        queries = read_queries(study.score_table_path(run, "neighbours", **where))
-        right = queries[queries["counted"]].set_index("compound", append=True)["right"]
-        columns[model, kind, run] = right.astype(float)
-    return pd.DataFrame(columns).sort_index(axis=1)
 
 
 if __name__ == "__main__":

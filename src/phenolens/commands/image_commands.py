@@ -305,8 +305,8 @@ def _next_command(
         again.append("--skip-missing")
     if any(name.startswith(ILLUMINATION) for name in map(str, checked.screen.table)):
         command += ["--illumination", "given"]
-    if checking.cells != "auto":
-        command += ["--cells", checking.cells]
+    cells = flags_of({"cells": checking.cells}, asdict(CheckConfig()))
+    command += cells
     if checked.has_cells and checking.cells == "auto":
         return shlex.join(command), ""
     contrast = flags_of({"least_contrast": checking.least_contrast}, asdict(CheckConfig()))
@@ -315,7 +315,6 @@ def _next_command(
     if is_off or not is_known:
         size = f"{found_px:.0f}" if is_off else f"{FIRST_NUCLEUS_PX}"
         guess = "" if is_off else f"nuclei of {size} px are a guess, the next command measures them; "
-        cells = flags_of({"cells": checking.cells}, asdict(CheckConfig()))
         again += [*cells, "--nucleus-px", size, *contrast, "--overlay", str(checking.overlay or "nuclei.png")]
         return shlex.join(again), f"{guess}look at their outlines in the picture before cells are cropped"
     if math.isnan(found_px):

@@ -229,12 +229,12 @@ def compared(study: Study, rows: Sequence[Entry], scoring: EvaluateConfig) -> pd
     of_runs = [kinds_of(study, run) for entry in rows for run in entry.runs]
     for statistics, whitening in (kind for kind in of_runs[0] if all(kind in of_run for of_run in of_runs)):
         for protocol in protocols:
-            answers = {
-                entry.name: _answers(study, entry, statistics=statistics, whitening=whitening, protocol=protocol)
+            right_of = {
+                entry.name: answers(study, entry.runs, statistics=statistics, whitening=whitening, protocol=protocol)
                 for entry in rows
             }
             for entry in rows:
-                right = answers[entry.name]
+                right = right_of[entry.name]
                 of_seeds = right.mean()
                 accuracy, low, high = bootstrap_interval(
                     right.mean(axis=1).to_numpy(),
@@ -245,9 +245,9 @@ def compared(study: Study, rows: Sequence[Entry], scoring: EvaluateConfig) -> pd
                 )
                 others = {f"p_{name}": name for name in REFERENCES} | {"p_untrained": f"{entry.name}-untrained"}
                 tests = {
-                    column: _p_value(right, answers[other])
+                    column: p_value(right, right_of[other])
                     for column, other in others.items()
-                    if other in answers and other != entry.name
+                    if other in right_of and other != entry.name
                 }
                 found.append(
                     {"entry": entry.name, "title": entry.title, "statistics": statistics, "whitening": whitening}
@@ -260,10 +260,10 @@ def compared(study: Study, rows: Sequence[Entry], scoring: EvaluateConfig) -> pd
     return pd.DataFrame(found)
 
 
-def _answers(study: Study, entry: Entry, **kind: str) -> pd.DataFrame:
+def answers(study: Study, runs: Sequence[str], **kind: str) -> pd.DataFrame:
     """Whether each counted treatment (rows: treatment, compound) is matched right, a column per run."""
     columns = {}
-    for run in entry.runs:
+    for run in runs:
         queries = read_queries(study.score_table_path(run, "neighbours", **kind))
         counted = queries[queries["counted"]]
         columns[run] = counted.set_index("compound", append=True)["right"].astype(float)
@@ -272,8 +272,8 @@ def _answers(study: Study, entry: Entry, **kind: str) -> pd.DataFrame:
     return table
 
 
-def _p_value(a: pd.DataFrame, b: pd.DataFrame) -> float:
-    """Sign-flip test over compounds of the difference of two entries, each the mean over its seeds."""
+def p_value(a: pd.DataFrame, b: pd.DataFrame) -> float:
+    """Sign-flip test over compounds of the difference of two tables of answers, each the mean over its runs."""
     difference = (a.mean(axis=1) - b.mean(axis=1)).dropna()
     return sign_flip_p(difference.groupby(level="compound").sum().to_numpy(), n_draws=10_000, seed=0)
 
