@@ -11,10 +11,10 @@ import phenolens as ph
 from made_up_model import MadeUp
 from phenolens import pipeline
 from phenolens.cli import main
-from phenolens.commands import comparison_commands
 from phenolens.core.errors import InputError
 from phenolens.core.keywords import setting_types
 from phenolens.core.provenance import provenance
+from phenolens.image_realism import compute as image_realism
 from phenolens.image_realism.saved import saved_realism
 from phenolens.model_comparison.claims import claims
 from phenolens.model_comparison.compute import entries, possible
@@ -285,8 +285,16 @@ def test_a_model_that_cannot_take_the_crops_is_refused_or_left_out_of_all_and_a_
 
 
 def test_pictures_without_a_channel_of_nuclei_are_refused_before_any_training(tiny_study, monkeypatch):
-    monkeypatch.setattr(comparison_commands, "nuclei_channel", lambda channels: None)
+    monkeypatch.setattr(image_realism, "nuclei_channel", lambda channels: None)
     with pytest.raises(InputError, match="--no-pictures"):
+        ph.benchmark(tiny_study, models=("pca",), **(QUICK | {"pictures": True}))
+    assert tiny_study.runs == []
+
+
+def test_pictures_of_too_few_cells_are_refused_before_any_training(tiny_study, monkeypatch):
+    n = len(tiny_study.crops)
+    monkeypatch.setattr(image_realism, "LEAST_COMPARED", n + 1)
+    with pytest.raises(InputError, match=rf"expected at least {n + 1}, .*; or give --no-pictures"):
         ph.benchmark(tiny_study, models=("pca",), **(QUICK | {"pictures": True}))
     assert tiny_study.runs == []
 

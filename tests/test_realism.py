@@ -17,6 +17,7 @@ from phenolens.image_realism.compute import (
     REAL,
     MeasuredCells,
     RealismConfig,
+    check_measurable,
     image_sets,
     measure_realism,
     measured_cells,
@@ -332,7 +333,7 @@ def test_noise_is_never_measured_and_too_few_cells_are_refused(tiny_study):
     assert not store.cells["is_noise"].to_numpy()[rows].any()
     flag_all_but(LEAST_COMPARED // 2 - 1)
     with pytest.raises(InputError, match=r"58 cells .* at least 60"):
-        measured_cells(tiny_study.crops, [], RealismConfig())
+        check_measurable(tiny_study.crops, RealismConfig())
 
 
 def test_chunks_hold_every_place_once():

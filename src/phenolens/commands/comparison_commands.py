@@ -10,11 +10,11 @@ from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.keywords import keyword_settings
 from phenolens.core.progress import tell
+from phenolens.image_realism.compute import RealismConfig, check_measurable
 from phenolens.image_realism.saved import saved_realism
 from phenolens.model_comparison.compute import ALL, compared, entries, facts, possible, realism_of, take_runs
 from phenolens.model_comparison.saved import ModelComparison, save
 from phenolens.models.interface import Turns
-from phenolens.morphology.features import nuclei_channel
 from phenolens.pipeline import EvaluateConfig, ProfileConfig, check_design
 from phenolens.profiles.score_table import is_bbbc021
 from phenolens.study import Study
@@ -71,11 +71,11 @@ def benchmark(
         raise InputError("model, seed: the comparison takes `models` and `seeds`")
     if "NSC" in (absent := check_design(opened.crops.cells, scoring, where=opened.folder)):
         raise InputError(f"{opened.folder}: {absent['NSC']}, and models are compared by NSC")
-    channels = opened.crops.channels
-    if pictures and nuclei_channel(channels) is None and not saved_realism(opened):
-        raise InputError(
-            f"channels {', '.join(channels)}: no name says which shows nuclei, as realism needs; give --no-pictures"
-        )
+    if pictures and not saved_realism(opened):
+        try:
+            check_measurable(opened.crops, RealismConfig())
+        except InputError as error:
+            raise InputError(f"{error}; or give --no-pictures") from error
     rows = entries(models, seeds, training, untrained=untrained, tables=tables, turns=embed_turns)
     rows = possible(opened, rows, profiling, leave_out=ALL in models)
     n_runs = sum(len(row.runs) for row in rows)

@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter
 
 from phenolens.core.bounds import Bounded, Bounds, Seed
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 from phenolens.crops.store import CropStore, normalised
@@ -95,10 +96,7 @@ def measure_realism(store: CropStore, runs: Sequence[DecodingRun], config: Reali
     Raises:
         InputError: If there are too few cells, or no channel is known to show the nuclei.
     """
-    if config.nuclei is None and nuclei_channel(store.channels) is None:
-        raise InputError(
-            f"channels {', '.join(store.channels)}: no name says which one shows the nuclei; name it with --nuclei"
-        )
+    check_measurable(store, config)
     rows, about = measured_cells(store, runs, config)
     cells = store.cells.iloc[rows]
     plates = cells["plate"].astype(str).to_numpy()
@@ -117,6 +115,19 @@ def measure_realism(store: CropStore, runs: Sequence[DecodingRun], config: Reali
     shown = _shown(cells, config.seed)
     examples = {one.name: one.images(shown) for one in sets}
     return Realism(pd.DataFrame(table), pd.concat(differences, ignore_index=True), examples, about)
+
+
+def check_measurable(store: CropStore, config: RealismConfig) -> None:
+    """InputError where the crops alone tell that no picture of a model can be measured."""
+    if config.nuclei is None and nuclei_channel(store.channels) is None:
+        raise InputError(
+            f"channels {', '.join(store.channels)}: no name says which one shows the nuclei; name it with --nuclei"
+        )
+    if (n := int((~store.cells["is_noise"].to_numpy(bool)).sum())) < LEAST_COMPARED:
+        raise InputError(
+            f"{store.folder}: {counted(n, 'cell')} that are not noise; expected at least {LEAST_COMPARED}, because "
+            "real cells of one half are compared with decoded cells of the other"
+        )
 
 
 def image_sets(store: CropStore, runs: Sequence[DecodingRun], rows: np.ndarray, *, seed: int) -> list[ImageSet]:
@@ -153,24 +164,16 @@ def measured_cells(
 
     Cells of wells that no run used in training, if there are at least LEAST_HELD_OUT; otherwise of all wells. Crops
     flagged as noise are left out.
-
-    Raises:
-        InputError: If fewer than LEAST_COMPARED cells are left.
     """
-    counted = ~store.cells["is_noise"].to_numpy(bool)
-    unseen = counted & unseen_cells(store, runs)
+    is_cell = ~store.cells["is_noise"].to_numpy(bool)
+    unseen = is_cell & unseen_cells(store, runs)
     n_unseen = int(unseen.sum())
     held_out = n_unseen >= LEAST_HELD_OUT
-    eligible = np.flatnonzero(unseen if held_out else counted)
-    if len(eligible) < LEAST_COMPARED:
-        raise InputError(
-            f"{store.folder}: {len(eligible)} cells that are not noise; expected at least {LEAST_COMPARED}, because "
-            "real cells of one half are compared with decoded cells of the other"
-        )
+    eligible = np.flatnonzero(unseen if held_out else is_cell)
     n = min(config.cells, len(eligible))
     rows = np.sort(np.random.default_rng([config.seed, 0]).choice(eligible, n, replace=False))
     n_plates = store.cells["plate"].iloc[rows].nunique()
-    return rows, MeasuredCells(n, held_out, n_unseen, int((~counted).sum()), n_plates)
+    return rows, MeasuredCells(n, held_out, n_unseen, int((~is_cell).sum()), n_plates)
 
 
 def measured_images(
@@ -207,8 +210,8 @@ def _measured_sets(
     total = len(sets) * len(chunks)
     steps = iter(track(range(total), "decoding and measuring cells", total=total))
     for images in sets:
-        counted = (chunk for chunk, _ in zip(chunks, steps))
-        yield measured_images(images, counted, channels=store.channels, nuclei=config.nuclei)
+        shown = (chunk for chunk, _ in zip(chunks, steps))
+        yield measured_images(images, shown, channels=store.channels, nuclei=config.nuclei)
     next(steps, None)  # closes the progress bar
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from phenolens.models.gan import GAN, LEAK, Encoder, GANConfig, Generator, adam, to_peak, to_signed
+from phenolens.models.gan import GAN, LEAK, Encoder, GANConfig, Generator, adam, share_right, to_peak, to_signed
 from phenolens.models.interface import Batch, Loss, ModelConfig, Player, Schedule, setting
 from phenolens.models.layers import full_precision
 
@@ -83,8 +83,7 @@ def judging(logits: Tensor) -> Loss:
     """The sum of a discriminator's cross-entropies for logits (sets, B): 1 for the first set, 0 for the others."""
     real, fakes = logits[0], logits[1:]
     loss = F.softplus(-real).mean() + F.softplus(fakes).mean(1).sum()
-    accuracy = ((real > 0).float().mean() + (fakes < 0).float().mean()) / 2
-    return Loss(loss, {"error": loss.detach(), "accuracy": accuracy})
+    return Loss(loss, {"error": loss.detach(), "accuracy": share_right(real, fakes)})
 
 
 def fooling(logits: Tensor) -> Tensor:

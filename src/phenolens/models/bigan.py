@@ -27,6 +27,7 @@ from phenolens.models.gan import (
     latent_size,
     learning_rate,
     real_labels,
+    share_right,
     to_peak,
     to_signed,
     width,
@@ -94,9 +95,10 @@ class BiGAN(GAN):
         labels = torch.cat([self.real_labels(real), torch.zeros_like(fake)])
         discriminator = F.binary_cross_entropy_with_logits(torch.cat([real, fake]), labels)
         generator, encoder = F.softplus(-fake).mean(), F.softplus(real).mean()
-        right = torch.cat([real > 0, fake < 0]).float().mean()
         return {
-            "discriminator": Loss(discriminator, {"error": discriminator.detach(), "accuracy": right}),
+            "discriminator": Loss(
+                discriminator, {"error": discriminator.detach(), "accuracy": share_right(real, fake)}
+            ),
             "generator": Loss(generator, {"error": generator.detach()}),
             "encoder": Loss(encoder, {"error": encoder.detach()}),
         }

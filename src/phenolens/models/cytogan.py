@@ -24,6 +24,7 @@ from phenolens.models.gan import (
     discriminator_learning_rate,
     learning_rate,
     real_labels,
+    share_right,
     to_signed,
 )
 from phenolens.models.interface import Batch, Loss, ModelConfig, Player, Schedule
@@ -117,7 +118,7 @@ class LabelledGAN(CytoGAN):
     def discriminator_loss(self, x: Tensor, drawn: Tensor, *, real: Tensor, fake: Tensor) -> Loss:
         """The mean error over both, real cells with smoothed labels."""
         loss = self.error(torch.cat([real, fake]), torch.cat([real_labels(real), torch.zeros_like(fake)]))
-        right = torch.cat([real > self.threshold, fake < self.threshold]).float().mean()
+        right = share_right(real, fake, threshold=self.threshold)
         return Loss(loss, {"error": loss.detach(), "accuracy": right})
 
     def generator_loss(self, fake: Tensor) -> Loss:

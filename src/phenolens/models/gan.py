@@ -76,6 +76,11 @@ def real_labels(logits: Tensor) -> Tensor:
     return SMOOTHED + (1 - SMOOTHED) * noise_like(logits, torch.rand)
 
 
+def share_right(real: Tensor, drawn: Tensor, *, threshold: float = 0.0) -> Tensor:
+    """How often a discriminator's outputs, above the threshold for "real", are right; both kinds count alike."""
+    return ((real > threshold).float().mean() + (drawn < threshold).float().mean()) / 2
+
+
 def adam(module: nn.Module, rate: float, *, betas: tuple[float, float] = (0.5, 0.999), every: int = 1) -> Player:
     """A player that learns by Adam."""
     parameters = list(module.parameters())

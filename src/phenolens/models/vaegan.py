@@ -21,6 +21,7 @@ from phenolens.models.gan import (
     SameConvolution,
     latent_size,
     learning_rate,
+    share_right,
     to_peak,
     to_signed,
 )
@@ -85,8 +86,8 @@ class VAEGAN(GAN):
         real, fakes = F.softplus(-logits[0]).mean(), F.softplus(logits[1:]).mean(1)
         share = self.config.feature_share
         steps = stepping(*processes.averaged(torch.stack([real, fakes.mean()]).detach()).tolist())
-        accuracy = ((logits[0] > 0).float().mean() + (logits[1:] < 0).float().mean()) / 2
-        judged = {"real": real.detach(), "fake": fakes.detach().mean(), "accuracy": accuracy}
+        judged = {"real": real.detach(), "fake": fakes.detach().mean()}
+        judged["accuracy"] = share_right(logits[0], logits[1:])
         return {
             "encoder": Loss(kl + features, {"kl": kl.detach(), "features": features.detach()}),
             "generator": Loss(share * features - (1 - share) * fakes.sum(), {}, steps=steps["generator"]),
