@@ -281,9 +281,10 @@ def test_endings_of_tiff_and_png_are_alike_in_any_case(tmp_path):
     [
         ("P1/B2_a.tif", ('"B02" and "B2" are one well', "rename it")),
         ("P1/stitched/B02_a.tif", ('folder below, "stitched"', 'begin --pattern with "P1/"')),
+        ("masks/P1/B02_a.tif", ('the folders "P1" and "masks/P1"', "move one of them")),
     ],
 )
-def test_two_files_of_a_field_by_another_spelling_or_a_folder_below_say_what_to_do(tmp_path, more, keys):
+def test_two_files_of_a_field_by_another_spelling_or_folder_say_what_to_do(tmp_path, more, keys):
     write_all(tmp_path, [f"P1/{well}_a.tif" for well in WELLS] + [more])
     line = refusal(tmp_path, "{well}_{channel}.tif")
     assert [key for key in keys if key not in line] == []
@@ -294,7 +295,7 @@ def test_two_files_of_a_field_by_another_spelling_or_a_folder_below_say_what_to_
 def test_a_part_of_the_names_that_the_pattern_lacks_is_named(tmp_path):
     write_all(tmp_path, [f"{plate}_{well}_s1_w1.tif" for plate in ("PlA", "PlB") for well in WELLS])
     line = refusal(tmp_path, "*_{well}_s{site}_w{channel}.tif")
-    assert [key for key in ('"PlA"', '"PlB"', "{plate}", "--pattern") if key not in line] == []
+    assert [key for key in ('"PlA"', '"PlB"', "{plate}", "--pattern", "move copies") if key not in line] == []
     assert set(read(tmp_path, "{plate}_{well}_s{site}_w{channel}.tif").table["plate"]) == {"PlA", "PlB"}
 
 

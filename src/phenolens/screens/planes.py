@@ -82,6 +82,8 @@ def _differing(first: str, again: str, pattern: str) -> str:
     """What two files of one field say about the pattern: the place where their names differ, and what it may be."""
     one, two = sorted((image_reference(path).file for path in (first, again)), key=lambda file: len(file.parts))
     if pattern and one.name == two.name and len(one.parts) < len(two.parts):
+        if not two.is_relative_to(one.parent):
+            return f'one name in the folders "{one.parent}" and "{two.parent}": move one of them out of the source'
         return (
             f'the second is in a folder below, "{two.parent.relative_to(one.parent).as_posix()}": move that out of the '
             f'source, or begin --pattern with "{one.parent.name or "{plate}"}/"'
@@ -98,7 +100,10 @@ def _differing(first: str, again: str, pattern: str) -> str:
     places = ("{plate}", "{channel}", "{site}", "{z}", "{t}") if is_number else ("{plate}", "{channel}")
     free = [place for place in places if place not in pattern]
     free += [f"{place} (now at another place)" for place in places if place in pattern]
-    return f'their names differ in "{other[0]}" and "{other[1]}": name that place in --pattern, {" or ".join(free)}'
+    return (
+        f'their names differ in "{other[0]}" and "{other[1]}": name that place in --pattern, {" or ".join(free)}; or '
+        "move copies out of the source"
+    )
 
 
 def _within_files(images: pd.DataFrame, config: LayoutConfig) -> pd.DataFrame:
