@@ -125,6 +125,8 @@ def test_names_with_running_numbers_of_wells_ask_for_the_plate(tmp_path):
     [
         ("{p}/{w}_s{s}_w{c}.tif", "{plate}/{well}_s{site}_w{channel}.tif"),
         ("{p}/{w}_{s}_{d}.tif", "{plate}/{well}_{site}_{channel}.tif"),
+        ("{p}/{w}_XY0{s}_CH{c}.tif", "{plate}/{well}_XY{site}_CH{channel}.tif"),
+        ("{p}/{w}_{d}_tile{s}.tif", "{plate}/{well}_{channel}_tile{site}.tif"),
         ("{w}-{d}.png", "{well}-{channel}.png"),
         ("{w}.tif", "{well}.tif"),
         ("screen/{p}/{w}/{s}/{d}.tiff", "{plate}/{well}/{site}/{channel}.tiff"),
@@ -185,6 +187,7 @@ def test_a_number_beside_a_channel_or_a_site_with_a_label_is_clear(tmp_path, nam
         (("24", "48", "72"), "{t}"),
         (("donor1", "donor2"), "{plate}"),
         (("10x", "20x"), "{plate}"),
+        (("Seq0000", "Seq0001"), "Seq{site}"),
     ],
 )
 def test_a_text_that_is_hardly_a_channel_makes_the_names_ambiguous(tmp_path, texts, place):
@@ -557,6 +560,7 @@ def test_of_many_images_those_of_some_wells_are_compared(tmp_path, monkeypatch):
         (("Exp-01", "Exp-02"), "{plate}_{well}_s{site}.tif", "plates Exp-01, Exp-02"),
         (("2021-01_A", "2021-02_B"), "{plate}_{well}_s{site}.tif", "plates 2021-01_A, 2021-02_B"),
         (("Exp_01", "Exp_02"), "Exp_{plate}_{well}_s{site}.tif", "plates 01, 02"),
+        (("2023-05-01_A", "2023-05-02_B"), "{plate}_{well}_s{site}.tif", "plates 2023-05-01_A, 2023-05-02_B"),
     ],
 )
 def test_the_plates_in_the_names_of_images_are_whole_and_said(tmp_path, plates, pattern, said):
@@ -564,6 +568,26 @@ def test_the_plates_in_the_names_of_images_are_whole_and_said(tmp_path, plates, 
     guess = guess_layout(touched(tmp_path, names), LayoutConfig())
     assert guess.config.pattern == pattern
     assert said in guess.why
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        ("{date}_{dye}_{w}.tif", "{plate}_{channel}_{well}.tif"),
+        ("{dye}_{date}_{w}.tif", "{channel}_{plate}_{well}.tif"),
+    ],
+)
+def test_a_channel_beside_the_plate_in_front_of_the_well_is_no_part_of_it(tmp_path, name, pattern):
+    each = [(date, dye, w) for date in ("240101", "240108") for dye in ("DAPI", "GFP") for w in ("B02", "C03")]
+    names = [name.format(date=date, dye=dye, w=w) for date, dye, w in each]
+    assert guess_layout(touched(tmp_path, names), LayoutConfig()).config.pattern == pattern
+
+
+def test_plates_of_one_well_each_may_be_fields(tmp_path):
+    names = {f"img-Scene-{n + 1}-P{n % 2 + 1}-{'BC'[n // 2]}2_c{c}.tif" for n in range(4) for c in (1, 2)}
+    with pytest.raises(InputError, match='"1-P1" and "2-P2" may be plates or not, each has one well') as error:
+        guess_layout(touched(tmp_path, names), LayoutConfig())
+    assert '"img-Scene-*-P{site}-{well}_c{channel}.tif"' in str(error.value)
 
 
 @pytest.mark.parametrize(

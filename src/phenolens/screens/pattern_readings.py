@@ -24,6 +24,10 @@ TIME = re.compile(
 CONDITION = re.compile(
     r"dmso|(?:un)?treated|vehicle|mock|controls?|ctrl|scrambled?|\d+ ?(?:(?-i:[npumµμ]?M)|[un]g)", re.IGNORECASE
 )
+SITE = re.compile(
+    r"(?:f|fld|field|site|fov|xy|tile|pos(?:ition)?|point|scene|series|seq|region|roi|view|frame|image|img)[ _-]?\d+",
+    re.IGNORECASE,
+)
 # What was done to cells, or which they are.
 SAMPLE = re.compile(
     rf"{CONDITION.pattern}|pre|post|before|after|(?:donor|rep|replicate|run|plate|p|passage)[ _-]?\d+|\d{{1,3}}x|"
@@ -36,7 +40,7 @@ SAMPLE = re.compile(
 UNLIKELY = {
     "plate": {
         "channel": CHANNEL,
-        "site": re.compile(r"(?:f|fld|field|site|fov)[ _-]?\d+", re.IGNORECASE),
+        "site": SITE,
         "t": TIME,
         "z": re.compile(
             r"z(?:[ _-]?(?:stack|step|plane|slice))?[ _-]?\d+|(?:plane|slice|stack)[ _-]?\d+", re.IGNORECASE
@@ -49,6 +53,7 @@ UNLIKELY = {
         ),
     },
     "channel": {
+        "site": SITE,
         "t": TIME,
         "z": re.compile(r"mip|max(?:proj)?|slice\d*|z\d+|stack|plane\d*", re.IGNORECASE),
         "plate": SAMPLE,

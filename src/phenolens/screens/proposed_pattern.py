@@ -3,7 +3,7 @@
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from phenolens.screens.pattern_readings import (
     FOLDER_OF_WELL,
     MOST_ALONE,
     MOST_CHANNELS,
+    SITE,
     TIME,
     UNLIKELY,
     fitting,
@@ -52,10 +53,7 @@ WELL_FOLDER = re.compile(r"(?:A[A-F]|[A-P])\d{1,2}")
 Written = tuple[re.Pattern[str], str]  # what a well looks like, and its places in a pattern
 OF_NAMES = (
     (re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"), "{guid}"),
-    (
-        re.compile(r"(?<![A-Za-z])(s|S|f|F|fld ?|[Ff]ield[_ ]?|[Ss]ite[_ ]?|fov_?|FOV_?|[Pp]os_?|[Pp]oint_?)\d+"),
-        r"\1{site}",
-    ),
+    (re.compile(r"(?<![A-Za-z])((?i:s|f|fld ?|(?:field|site|tile)[_ ]?|(?:fov|pos|point|xy)_?))\d+"), r"\1{site}"),
     (re.compile(r"(?<![A-Za-z])(w|W|ch|Ch|CH|c|C|[Cc]hannel[_ ]?)\d+"), r"\1{channel}"),
     (re.compile(r"(?<![A-Za-z])([Zz]_?)\d+"), r"\1{z}"),
     (re.compile(r"(?<![A-Za-z])([Tt]_?)\d+"), r"\1{t}"),
@@ -245,8 +243,12 @@ def _name_tokens(
 ) -> list[str]:
     """What stands at each place of the names in a pattern; known names of channels are the channel."""
     at = _place_of_well(columns)
-    after = [place for place, column in enumerate(columns) if place > at and _vary_in_wells(column, of_wells)]
-    known = [place for place in after if any(map(CHANNEL.fullmatch, columns[place]))]
+    has_plates = sum(len(set(column)) > 1 for column in columns[:at]) > 1  # beside channels before the well
+    known = [
+        place
+        for place, column in enumerate(columns)
+        if (place > at or has_plates) and len(set(column)) > 1 and _are_channels(column)
+    ]
     first = known[0] if known and "channel" not in taken else -1
     if first >= 0:
         taken.add("channel")
@@ -277,8 +279,13 @@ def _refuse_unclear(
         if may_be_site and all(kind.isdecimal() and len(kind) < 3 for kind in kinds):
             why = f'"{kinds[0]}" and "{kinds[1]}" may be plates or sites'
             raise question(why, [instead("{plate}"), instead("{site}")], images=paths)
-        if token == "{plate}" and _is_one_a_well(column, of_wells) and vary_in_folders(column, paths):
-            raise question(not_shared(kinds), [instead("{plate}"), instead("*")], images=paths)
+        if token == "{plate}" and vary_in_folders(column, paths):
+            if _is_one_a_well(column, of_wells):
+                raise question(not_shared(kinds), [instead("{plate}"), instead("*")], images=paths)
+            if _is_one_a_well(of_wells, column) and len(set(of_wells)) > 1:
+                why = f'"{kinds[0]}" and "{kinds[1]}" may be plates or not, each has one well'
+                written = [text for one in ("plate", "site") for text in written_as(one, kinds, "")]
+                raise question(why, [instead(text) for text in written], images=paths)
         if (
             place > at
             and token.endswith("*")
@@ -286,7 +293,8 @@ def _refuse_unclear(
             and not tells_apart(instead(token), paths)
         ):
             why = f'"{kinds[0]}" and "{kinds[1]}" are of the same wells, and no channels beside those in the names'
-            written = [*(written_as("t", kinds, "") if all(map(TIME.fullmatch, kinds)) else []), "{plate}"]
+            may_be = [place for place, one in (("t", TIME), ("site", SITE)) if all(map(one.fullmatch, kinds))]
+            written = [text for place in (*may_be, "plate") for text in written_as(place, kinds, "")]
             alone = [instead(text) for text in kinds[:MOST_ALONE]]
             raise question(why, [instead(text) for text in written], images=paths, alone=alone)
 
@@ -313,11 +321,16 @@ def _vary_in_wells(texts: Sequence[str], of_wells: Sequence[str]) -> bool:
     kinds = set(texts)
     if not 1 < len(kinds) <= MOST_CHANNELS or all(map(str.isdecimal, kinds)) or any(map(PLACE.search, kinds)):
         return False
-    if all(map(CHANNEL.fullmatch, kinds)):
+    if _are_channels(kinds):
         return True
     pairs = set(zip(of_wells, texts))
     n_wells = len(set(of_wells))
     return len(pairs) > n_wells and (n_wells == 1 or len(pairs) > len(kinds))
+
+
+def _are_channels(texts: Iterable[str]) -> bool:
+    """Whether each text is the name of a channel, such as DAPI."""
+    return all(map(CHANNEL.fullmatch, texts))
 
 
 def _are_of_wells(folders: Sequence[str], names: Sequence[str], *, pattern: str) -> bool:
@@ -342,11 +355,11 @@ def _with_whole_plates(columns: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     So the plates of Exp-01_B02 and 2021-01_A_B02 are Exp-01 and 2021-01_A. Numbers that keep single images apart stay.
     """
     before = range(_place_of_well(columns))
-    varying = [place for place in before if len(set(columns[place])) > 1]
+    varying = [place for place in before if len(set(columns[place])) > 1 and not _are_channels(columns[place])]
     if not varying or any(PLACE.search(text) for place in before for text in columns[place]):
         return columns
     first, last = varying[0], varying[-1]
-    if first > 1 and set(columns[first - 1]) == {"-"} and set(columns[last + 1]) != {"-"}:
+    while first > 1 and set(columns[first - 1]) == {"-"} and set(columns[last + 1]) != {"-"}:
         first -= 2
     whole = tuple(map("".join, zip(*columns[first : last + 1])))
     return columns if 2 * len(set(whole)) > len(whole) else [*columns[:first], whole, *columns[last + 1 :]]
