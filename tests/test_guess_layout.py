@@ -99,6 +99,18 @@ def test_a_table_of_another_name_is_found(tmp_path):
     assert (guess.layout, guess.config.table) == ("loaddata", source / "MyExpt_Image.csv")
 
 
+def test_several_tables_of_images_are_refused_or_named(tmp_path):
+    source = write_loaddata(write_plate_map(write_images(tmp_path)))
+    table = (source / "load_data.csv").read_text()
+    (source / "P1_Image.csv").write_text(table)
+    (source / "Cells.csv").write_text("ImageNumber,ObjectNumber,FileName_DNA\n1,1,a.tif\n")
+    assert "; not read: P1_Image.csv" in guess_layout(source, LayoutConfig()).why
+    (source / "load_data.csv").rename(source / "P2_Image.csv")
+    with pytest.raises(InputError, match=r"P1_Image.csv, P2_Image.csv all name files of images; name one with --table"):
+        guess_layout(source, LayoutConfig())
+    assert guess_layout(source, LayoutConfig(table=source / "P2_Image.csv")).why == "P2_Image.csv names files of images"
+
+
 @pytest.mark.parametrize("instrument", INSTRUMENT_NAMES)
 def test_instruments_are_known_by_the_names_of_their_files(tmp_path, instrument):
     names = [INSTRUMENT_NAMES[instrument](2, column, k) for column in (2, 3, 4) for k in (0, 1)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import unicodedata
 
 import pandas as pd
@@ -25,6 +26,7 @@ from layout_sources import (
 from phenolens.core.errors import InputError
 from phenolens.screens.bbbc021 import read_bbbc021
 from phenolens.screens.config import LayoutConfig
+from phenolens.screens.guess_layout import guess_layout
 from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import COLUMNS
 
@@ -233,6 +235,15 @@ def test_a_page_of_a_file_is_named_in_the_table(images):
     edit_csv(images / "images.csv", both)
     screen = read_screen(images, layout="table", treatments="all")
     assert screen.table["file_DNA"][0] == "007/B02_s1_wDNA.tif#page=1"
+
+
+def test_a_table_may_have_capitals_and_paths_of_windows(images):
+    expected = read_screen(write_table(images), layout="table", treatments="all").table
+    text = re.sub("(007|p-2)/", r"\1\\", (images / "images.csv").read_text())
+    (images / "images.csv").write_text(text.replace("file_", "File_").replace("plate,", "Plate,"))
+    assert "007\\B02_s1_wDNA.tif" in text
+    assert guess_layout(images, LayoutConfig()).layout == "table"
+    pd.testing.assert_frame_equal(read_screen(images, layout="table", treatments="all").table, expected)
 
 
 def test_names_in_the_other_unicode_form_are_found(images):

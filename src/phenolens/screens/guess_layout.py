@@ -12,12 +12,12 @@ import pandas as pd
 from phenolens.core.errors import InputError
 from phenolens.core.names import shortened
 from phenolens.screens.bbbc021 import CROP_TABLE, CROPS_FOLDER, IMAGE_TABLE
-from phenolens.screens.config import LayoutConfig, given_path
+from phenolens.screens.config import IS_PLATE_MAP, LayoutConfig, given_path
 from phenolens.screens.csv_table import column_names
 from phenolens.screens.file_listing import files_under, is_hidden
 from phenolens.screens.filename_pattern import matching, unread_texts
 from phenolens.screens.image_files import IMAGE_SUFFIXES
-from phenolens.screens.image_table import FILE, FILE_COLUMN, INDEX, URL_COLUMN, inputs_folder
+from phenolens.screens.image_table import FILE_COLUMN, INDEX, URL_COLUMN, inputs_folder, is_file_column
 from phenolens.screens.instrument_index import index_files
 from phenolens.screens.instruments import INSTRUMENTS, WITHOUT_WELLS
 from phenolens.screens.jump import LOAD_DATA, has_wells
@@ -32,6 +32,8 @@ from phenolens.screens.proposed_pattern import (
     vary_in_folders,
 )
 from phenolens.screens.screen import well_key
+
+DEFAULT_TABLES = {"table": "images.csv", "loaddata": "load_data.csv"}  # the table of images of a layout
 
 
 @dataclass(frozen=True)
@@ -104,19 +106,32 @@ def _by_tables(
         yield "deepprofiler", config.table, f"there is {INDEX.as_posix()}"
     if why := _of_jump(source, config, listed()):
         yield "jump", config.table, why
-    tables = [given_path(config.table, source)] if config.table else [source / name for name in names]
-    for path in sorted(tables, key=lambda path: path.name not in ("images.csv", "load_data.csv")):
+    others = [source / name for name in names if not IS_PLATE_MAP.fullmatch(name)]
+    tables = [given_path(config.table, source)] if config.table else others
+    found: list[tuple[str, Path]] = []
+    for path in sorted(tables, key=lambda path: path.name not in DEFAULT_TABLES.values()):
         if path.suffix.lower() not in (".csv", ".tsv", ".txt", ".xlsx", ".parquet") or not path.is_file():
             continue
         try:
             columns = column_names(path)
         except InputError:
             continue
-        given = config.table if path.name in ("images.csv", "load_data.csv") else config.table or path
+        if any(column.endswith("ObjectNumber") for column in columns):  # a row a nucleus
+            continue
         if any(FILE_COLUMN.match(column) or URL_COLUMN.match(column) for column in columns):
-            yield "loaddata", given if path.name != "images.csv" else path, f"{path.name} names files of images"
-        if any(column.startswith(FILE) for column in columns):
-            yield "table", given if path.name != "load_data.csv" else path, f"{path.name} names files of images"
+            found.append(("loaddata", path))
+        elif any(is_file_column(column) for column in columns):
+            found.append(("table", path))
+    if found:
+        layout, path = found[0]
+        names = [other.name for _, other in found[1:]]
+        if names and path.name not in DEFAULT_TABLES.values():
+            raise InputError(
+                f"{source}: {shortened([path.name, *names])} all name files of images; name one with --table, or join "
+                "them in one table"
+            )
+        why = f"{path.name} names files of images" + (f"; not read: {shortened(names)}" if names else "")
+        yield layout, config.table if path.name == DEFAULT_TABLES[layout] else config.table or path, why
 
 
 def _of_jump(source: Path, config: LayoutConfig, files: Sequence[str]) -> str:

@@ -33,6 +33,11 @@ UNNAMED = "images that the table does not name"
 WITH_DOSE = "treatment"  # beside a column for the compound it is the compound with its dose
 
 
+def is_file_column(name: str) -> bool:
+    """Whether a column of a plain table, in any capitals, has the files of a channel."""
+    return name.lower().startswith(FILE)
+
+
 def read_table(source: Path, *, config: LayoutConfig, skip_missing: bool = False) -> Screen:
     """The screen of a CSV with a row per field: `plate`, `well`, `file_<channel>` at least (paths within `source`).
 
@@ -41,11 +46,12 @@ def read_table(source: Path, *, config: LayoutConfig, skip_missing: bool = False
     """
     path = config.table_path(source, "images.csv")
     raw = read_as_text(path)
-    files = raw[[name for name in raw if str(name).startswith(FILE)]].rename(columns=lambda name: name[len(FILE) :])
+    named = [name for name in map(str, raw) if is_file_column(name)]
+    files = raw[named].rename(columns=lambda name: name[len(FILE) :])
     return _screen(
         raw,
-        files,
-        read=[name for name in map(str, raw) if name.startswith(FILE)],
+        files.map(lambda path: path.replace("\\", "/"), na_action="ignore"),
+        read=named,
         expected=f"{FILE}<channel>, such as {FILE}DNA",
         source=source,
         table=path,
