@@ -12,9 +12,9 @@ import tyro
 from PIL import Image, ImageDraw, ImageFont
 
 import phenolens as ph
-from phenolens.core.colours import cell_image, shared_contrast
+from phenolens.core.colours import cell_image, colour_names, shared_contrast
 
-SIDE_PX, TEXT_PX, GAP_PX = 204, 40, 8  # of a cell's picture, of the lines below it, between two pictures
+SIDE_PX, TEXT_PX, LINE_PX, GAP_PX = 204, 40, 22, 8  # of a picture, lines below it, last line, between two pictures
 END_MS, FRAME_MS = 1200, 130
 
 
@@ -35,8 +35,9 @@ def main(flags: Flags) -> None:
     for travel in travels:
         contrast = shared_contrast(np.stack([travel.start.crop, travel.target.crop]), travel.channels)
         films.append([np.uint8(255 * cell_image(picture, contrast)) for picture in travel.pictures])
-    labels = [f"simulated cell\n-> {to.rsplit('-', 1)[0].replace('-', ' ')}" for to in flags.to]
-    pictures = [beside(cells, labels) for cells in zip(*films, strict=True)]
+    labels = [label(to) for to in flags.to]
+    key = f"Simulated cells. {colour_names(contrast)}."
+    pictures = [beside(cells, labels, key) for cells in zip(*films, strict=True)]
     there_and_back = [*pictures, *pictures[-2:0:-1]]
     times = [END_MS if n in (0, len(pictures) - 1) else FRAME_MS for n in range(len(there_and_back))]
     first, *rest = there_and_back
@@ -44,16 +45,24 @@ def main(flags: Flags) -> None:
     print(f"{flags.out}: {flags.out.stat().st_size / 1000:.0f} kB")
 
 
-def beside(cells: tuple[np.ndarray, ...], labels: list[str]) -> Image.Image:
-    """One frame: the cells (H, W, 3), each above its label."""
+def label(treatment: str) -> str:
+    """`eg5-inhibitors-1@30` as two lines: towards Eg5 inhibitors at 30 µM."""
+    compound, dose = treatment.split("@")
+    mechanism = compound.rsplit("-", 1)[0].replace("-", " ").replace("dna", "DNA").replace("eg5", "Eg5")
+    return f"towards {mechanism},\n{dose} µM"
+
+
+def beside(cells: tuple[np.ndarray, ...], labels: list[str], key: str) -> Image.Image:
+    """One frame: the cells (H, W, 3), each above its label, and a key of all below."""
     width = len(cells) * (SIDE_PX + GAP_PX) - GAP_PX
-    frame = Image.new("RGB", (width, SIDE_PX + TEXT_PX), "white")
+    frame = Image.new("RGB", (width, SIDE_PX + TEXT_PX + LINE_PX), "white")
     draw = ImageDraw.Draw(frame)
     for number, (cell, label) in enumerate(zip(cells, labels, strict=True)):
         left = number * (SIDE_PX + GAP_PX)
         frame.paste(Image.fromarray(cell).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC), (left, 0))
         at = (left + SIDE_PX / 2, SIDE_PX + 4)
         draw.multiline_text(at, label, "black", font=ImageFont.load_default(13), anchor="ma", align="center")
+    draw.text((width / 2, SIDE_PX + TEXT_PX + 2), key, "black", font=ImageFont.load_default(13), anchor="ma")
     return frame
 
 
