@@ -73,6 +73,38 @@ def test_a_first_line_that_says_the_separator_is_none_of_the_table(tmp_path):
     assert len(plate_map(path)) == 3
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("dose;x\n1.000;a\n10.000;b\n", "1.000"),  # beside semicolons
+        ("dose;x\n1.000;0,5\n500;1,5\n", "1.000"),
+        ("dose\tx\n1.000\t0,5\n-500\t1,5\n", "1.000"),
+        ("dose;x\n1,000;0.5\n10,000;1.5\n", "1,000"),
+        ("dose|x\n1,000,000|0.5\n10|\n", "1,000,000"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_csv, read_as_text])
+def test_thousands_are_refused_where_the_decimal_sign_is_the_other(tmp_path, text, number, read):
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(InputError, match=f'dose has "{number}", which may mean thousands'):
+        read(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "doses"),
+    [
+        ("dose;x\n1.000;a\n0.100;b\n", [1.0, 0.1]),
+        ("dose;x\n1.234;0.5\n2.345;1.5\n", [1.234, 2.345]),
+        ("dose;x\n1,234;0,5\n2,345;1,5\n", [1.234, 2.345]),
+        ("dose\tx\n1.234\t1\n2.345\t2\n", [1.234, 2.345]),
+        ("dose;day\n1,5;12.02.2023\n2,5;13.02.2023\n", [1.5, 2.5]),
+    ],
+)
+def test_decimals_of_three_places_are_read_where_nothing_contradicts(tmp_path, text, doses):
+    (tmp_path / "m.csv").write_text(text)
+    assert read_csv(tmp_path / "m.csv")["dose"].tolist() == doses
+
+
 def test_thousands_and_decimals_are_not_mistaken(tmp_path):
     (tmp_path / "m.csv").write_text("a;b\n1,500;x\n3,000;y\n")
     assert numbers(read_as_text(tmp_path / "m.csv"), "a", source="m.csv").tolist() == [1.5, 3]
