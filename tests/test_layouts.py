@@ -183,6 +183,7 @@ def test_a_plate_map_with_plates_holds_for_each_plate_alone(images):
         (lambda t: t.assign(site=0), 'images.csv, row 2: site is "0", expected a whole number from 1'),
         (lambda t: t.assign(site=1.5), 'row 2: site is "1.5", expected a whole number'),
         (lambda t: t.drop(columns="well"), "no column for the well"),
+        (lambda t: t.drop(columns="well"), "found: plate, site"),
         (lambda t: t.drop(columns="plate"), "no column for the plate"),
         (lambda t: t.drop(columns="compound"), "no column for the compound"),
         (lambda t: t.drop(columns=["file_DNA", "file_actin"]), "no column file_<channel>"),

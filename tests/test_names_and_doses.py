@@ -71,6 +71,31 @@ def test_other_names_are_not_reported(pair):
 
 
 @pytest.mark.parametrize(
+    "pair",
+    [
+        ("imatinib", "Imatinib mesylate"),
+        ("imatinib HCl", "imatinib (mesylate)"),
+        ("cAMP", "cAMP, disodium salt"),
+        ("BRD-K12345678-001-01-1", "BRD-K12345678-003-12-9"),
+    ],
+)
+def test_compounds_that_differ_by_a_salt_or_batch_are_reported(pair):
+    (note,) = case_note("compound", {*pair, "another"})
+    assert all(f'"{name}"' in note for name in pair)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("potassium chloride", "sodium chloride"),
+        ("BRD-K12345678-001-01-1", "BRD-K12345679-001-01-1"),
+    ],
+)
+def test_compounds_of_other_names_are_of_other_substances(pair):
+    assert case_note("compound", set(pair)) == set()
+
+
+@pytest.mark.parametrize(
     "written",
     [
         "unknown",

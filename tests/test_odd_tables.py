@@ -71,6 +71,22 @@ def test_a_long_table_is_refused_with_what_to_do(table, tmp_path):
     assert "long table" in refusal(csv(long, tmp_path / "t.csv"), columns)
 
 
+def test_files_with_other_features_are_refused_with_their_names(table, tmp_path):
+    first, second = FEATURES[0], f"{FEATURES[0]}_"
+    for plate, rows in table.groupby("Metadata_Plate"):
+        csv(rows.rename(columns={first: second}) if plate == "w1b" else rows, tmp_path / f"{plate}.csv")
+    assert f"w1b.csv: 2 features not in all files ({first}, {second}); list" in refusal(tmp_path)
+    made, _ = profiles(tmp_path, replace(CONTROLS, features=tuple(FEATURES[1:])))
+    assert list(made.whitened.var_names) == FEATURES[1:]
+
+
+def test_a_salt_in_the_name_of_a_compound_is_noted(table, tmp_path):
+    compounds = table["Metadata_Compound"]
+    is_salt = (compounds != "DMSO") & table["Metadata_Batch"].eq("w1")
+    table["Metadata_Compound"] = compounds.mask(is_salt, compounds + " mesylate")
+    assert "differ by a salt" in profiles(csv(table, tmp_path / "t.csv"))[1]
+
+
 def test_files_of_a_plate_each_without_its_name_are_refused_with_what_to_do(table, tmp_path):
     for plate, rows in table.groupby("Metadata_Plate"):
         csv(cells_of(rows.drop(columns="Metadata_Plate")), tmp_path / f"{plate}.csv")

@@ -28,6 +28,14 @@ UNKNOWN = re.compile(
 )
 INVISIBLE = re.compile("[\u034f\u115f\u1160\u3164\ufe00-\ufe0f]")  # and the format characters, category Cf
 MOST_NAMED = 12
+BY_CASE = "case, spaces, dashes, closing punctuation, a Greek letter or leading zeros"
+# At the end of a compound's name; BRD-K12345678-001-01-1 is a batch of BRD-K12345678.
+SALTS = re.compile(
+    r"(?:[ ,(-]+(?:mono|di|tri|hemi)?(?:hydrochloride|hcl|hydrobromide|hbr|mes[yi]late|tosylate|bes[yi]late|maleate|"
+    r"fumarate|tartrate|citrate|phosphate|sul(?:f|ph)ate|acetate|succinate|lactate|malate|nitrate|chloride|bromide|"
+    r"sodium|potassium|calcium|hydrate|salt)\)?)+$|(?<=^BRD-[A-Z]\d{8})-\d{3}-\d\d-\d$",
+    re.IGNORECASE,
+)
 DASHES = re.compile("[\u2010-\u2015\u2212\ufe58\ufe63]")
 PRIMES = re.compile("[\u2018\u2019\u201b\u2032\u00b4`]")
 # Greek letters as they are spelled out; `u` for the μ of micro.
@@ -86,8 +94,21 @@ def alike(name: str) -> str:
     return re.sub(r"(?<![\d.])0+(?=\d)", "", re.sub(r"(?<=\w)-", "", plain))
 
 
+def without_salt(name: str) -> str:
+    """What two names of one substance share: `alike` without salts at the end or the batch of a Broad number."""
+    return alike(SALTS.sub("", name) or name)
+
+
 def case_note(what: str, names: Collection[str], *, key: Callable[[str], str] = alike) -> set[str]:
-    """A note on the first names that `key` makes one; empty where there are none."""
+    """A note on the first names that `key` makes one, and one on compounds of one substance; empty without any."""
+    notes = _differing(what, names, key, BY_CASE)
+    if what == "compound":
+        others = {key(name): name for name in names}.values()
+        notes |= _differing(what, others, without_salt, "a salt or the batch of a supplier")
+    return notes
+
+
+def _differing(what: str, names: Collection[str], key: Callable[[str], str], by: str) -> set[str]:
     first: dict[str, str] = {}
     pairs = []
     for name in sorted(names):
@@ -98,9 +119,8 @@ def case_note(what: str, names: Collection[str], *, key: Callable[[str], str] = 
         return set()
     more = f" (and {len(pairs) - 1:,} more)" if len(pairs) > 1 else ""
     return {
-        f'{what} names "{pairs[0][0]}" and "{pairs[0][1]}"{more} differ by case, spaces, dashes, closing '
-        "punctuation, a Greek letter or leading zeros only and are treated as different; correct the table if they "
-        "are the same"
+        f'{what} names "{pairs[0][0]}" and "{pairs[0][1]}"{more} differ by {by} only and are treated as different; '
+        "correct the table if they are the same"
     }
 
 

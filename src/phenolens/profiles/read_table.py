@@ -328,6 +328,11 @@ class ForeignTable:
         if features != found.features and sorted(features) == sorted(found.features):
             numbers = numbers[:, pd.Index(features).get_indexer(pd.Index(found.features))]
             features = found.features
+        if other := sorted(set(features) ^ set(found.features)):
+            raise InputError(
+                f"{source}: {counted(len(other), 'feature')} not in all files ({shortened(other, 3)}); list those that "
+                "all have with --features @FILE"
+            )
         part = AnnData(numbers, obs=known, var=pd.DataFrame(index=pd.Index(features, dtype=object)))
         part.uns[KEY] = provenance_text("foreign table", made_from={}, file=source.name)
         return part

@@ -170,7 +170,7 @@ def _screen(
     fields = known_columns(raw, source=table.name, named=config.named_columns, read=read)
     for name in ("plate", "well"):
         if name not in fields:
-            raise lacking_column(name, table)
+            raise lacking_column(name, table, raw)
     left_out, of_folders = unnamed_images(source, named_files(files), what=UNNAMED, within=within)
     chosen = files[list(channels.values())].set_axis([f"{FILE}{ours}" for ours in channels], axis=1)
     fields, repeats = each_field_once(pd.concat([fields, chosen], axis=1), {table.name: len(raw)})

@@ -4,7 +4,7 @@ Columns may have any of the names below; case, spaces, and a leading `Metadata_`
 What no column of these is read as is reported by name.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pandas as pd
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256, write_whole
-from phenolens.core.names import MOST_NAMED, clean_name, clean_names, nearest, shortened
+from phenolens.core.names import MOST_NAMED, clean_name, clean_names, found_names, nearest, shortened
 from phenolens.screens.config import LayoutConfig, like_plate_maps
 from phenolens.screens.csv_table import (
     column_names,
@@ -141,10 +141,10 @@ def _flag(ours: str | None) -> str:
     return FLAGS.get(str(ours), f"--{ours}-column")
 
 
-def lacking_column(ours: str, source: str | Path) -> InputError:
-    """The error for a table without a column that it needs."""
+def lacking_column(ours: str, source: str | Path, columns: Iterable[object]) -> InputError:
+    """The error for a table, with these columns, without one that it needs."""
     names = f"it may be called {', '.join(NAMES[ours])}, or name it with {_flag(ours)}"
-    return InputError(f"{source}: no column for the {ours} ({names})")
+    return InputError(f"{source}: no column for the {ours} ({names}; {found_names(list(map(str, columns)))})")
 
 
 def read_plate_map(path: Path, *, named: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -154,10 +154,11 @@ def read_plate_map(path: Path, *, named: Mapping[str, str] | None = None) -> pd.
     without a well or compound column and for a well that is listed twice.
     """
     path = Path(path)
-    known = known_columns(read_as_text(path), source=path.name, named=named)
+    raw = read_as_text(path)
+    known = known_columns(raw, source=path.name, named=named)
     for name in ("well", "compound"):
         if name not in known:
-            raise InputError(f"{lacking_column(name, path)}; a plate map has one row per well")
+            raise InputError(f"{lacking_column(name, path, raw)}; a plate map has one row per well")
     if "plate" not in known:
         remedy = f"name it with {_flag('plate')}, or call it {', '.join(NAMES['plate'])}"
         refuse_unread(map(str, known), resembles_plate, may_hold="the plate", remedy=remedy)
@@ -271,7 +272,7 @@ def with_treatments(
                 f"{', '.join(columns[:MOST_NAMED])})"
             )
     if "compound" not in fields:
-        message = f"{lacking_column('compound', tables[0].name)}; add it, or give a plate map with --plate-map"
+        message = f"{lacking_column('compound', tables[0].name, columns)}; add it, or give a plate map with --plate-map"
         raise NoTreatments(message, unlabelled)
     unread = [name for name in map(str, fields) if name.startswith(UNREAD)]
     if "concentration_um" not in fields:
@@ -364,7 +365,7 @@ def with_defaults(fields: pd.DataFrame, *, controls: Collection[str], source: st
     """
     fields = fields.copy()
     if "compound" not in fields:
-        raise InputError(f"{lacking_column('compound', source)}; add it, or give a plate map with --plate-map")
+        raise InputError(f"{lacking_column('compound', source, fields)}; add it, or give a plate map with --plate-map")
     if "site" not in fields:
         fields["site"] = 1
     names = {clean_name(name).casefold() for name in controls}

@@ -104,7 +104,7 @@ def open_h5sc(source: Path, config: LayoutConfig, selection: Selection) -> tuple
     of_cells = [name.removeprefix(prefix) for name in map(str, known) if name.startswith(prefix)]
     known = known[[name for name in known if not str(name).startswith(prefix)]]  # they differ from cell to cell
     if "well" not in known:
-        raise lacking_column("well", path)
+        raise lacking_column("well", path, obs)
     rows = known.assign(path=np.arange(len(obs)).astype(str))
     for name, value in (("plate", path.stem), ("site", 1)):
         if name not in rows:
