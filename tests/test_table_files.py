@@ -66,6 +66,16 @@ def test_workbooks_and_parquet_are_read(tmp_path):
         pd.testing.assert_frame_equal(plate_map(tmp_path / name)[expected.columns], expected)
 
 
+@pytest.mark.parametrize("text", [None, (), ("well", "compound")])
+def test_rows_of_separators_below_a_table_are_none(tmp_path, text):
+    path = written(tmp_path / "m.csv")
+    rows = len(read_csv(path, text=text, as_written=True))
+    path.write_text(path.read_text() + 3 * (",".join([""] * len(ROWS.columns)) + "\n"))
+    assert len(read_csv(path, text=text, as_written=True)) == rows
+    path.write_text(path.read_text() + "," * (len(ROWS.columns) - 1) + "1\n")
+    assert len(read_csv(path, text=text, as_written=True)) == rows + 4
+
+
 def test_a_first_line_that_says_the_separator_is_none_of_the_table(tmp_path):
     path = written(tmp_path / "m.csv", sep=";", decimal=",")
     path.write_text(f"sep=;\n{path.read_text()}")

@@ -72,14 +72,19 @@ def read_csv(
             table[name] = written.replace("", np.nan) if text is None else written.fillna("") if as_written else written
     else:
         table = _delimited(path, text, as_written, only)
-    filled = np.flatnonzero(table.notna().any(axis=1)) if text is None else np.arange(len(table))
-    table = table.iloc[: filled[-1] + 1 if len(filled) else 0]  # Excel writes rows of separators below a table
+    if only is None and not _is_filled(table.tail(1)).any():  # Excel writes rows of separators below a table
+        table = table.iloc[: max(np.flatnonzero(_is_filled(table)), default=-1) + 1]
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise InputError(f"{path}: no column {', '.join(missing)} (found: {', '.join(map(str, table.columns))})")
     if table.empty:
         raise InputError(f"{path}: no rows below the column names; replace it")
     return table
+
+
+def _is_filled(rows: pd.DataFrame) -> pd.Series:
+    """Whether each row has anything in a cell."""
+    return (rows.notna() & rows.ne("")).any(axis=1)
 
 
 @dataclass(frozen=True)
