@@ -292,6 +292,12 @@ def test_two_files_of_a_field_by_another_spelling_or_folder_say_what_to_do(tmp_p
         assert len(read(tmp_path, "P1/{well}_{channel}.tif").table) == len(WELLS)
 
 
+def test_channels_in_other_capitals_are_refused_as_such(tmp_path):
+    write_all(tmp_path, [f"P1/{well}_dapi.tif" for well in WELLS] + [f"P2/{well}_DAPI.tif" for well in WELLS])
+    assert "channels DAPI and dapi differ by capitals only" in refusal(tmp_path, "{plate}/{well}_{channel}.tif")
+    assert "lack one" in refusal(tmp_path, "{plate}/{well}_{channel}.tif", channels=("dapi",))
+
+
 def test_a_part_of_the_names_that_the_pattern_lacks_is_named(tmp_path):
     write_all(tmp_path, [f"{plate}_{well}_s1_w1.tif" for plate in ("PlA", "PlB") for well in WELLS])
     line = refusal(tmp_path, "*_{well}_s{site}_w{channel}.tif")

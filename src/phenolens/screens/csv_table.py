@@ -73,7 +73,8 @@ def read_csv(
     else:
         table = _delimited(path, text, as_written, only)
     if only is None and not _is_filled(table.tail(1)).any():  # Excel writes rows of separators below a table
-        table = table.iloc[: max(np.flatnonzero(_is_filled(table)), default=-1) + 1]
+        filled = np.flatnonzero(_is_filled(table))
+        table = table.iloc[: filled[-1] + 1 if len(filled) else 0]
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise InputError(f"{path}: no column {', '.join(missing)} (found: {', '.join(map(str, table.columns))})")

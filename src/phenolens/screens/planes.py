@@ -55,6 +55,10 @@ def screen_of_images(
         )
     if in_names:
         channels = chosen_channels(sorted(images["channel"].unique()), config.channels, source=str(source))
+        names = pd.Series(list(channels.values()), dtype=str)
+        alike = names[names.str.casefold().duplicated(keep=False)]
+        if len(alike):
+            raise InputError(f"{source}: channels {' and '.join(alike)} differ by capitals only; rename their files")
         wide = images.pivot(index=FIELD, columns="channel", values="path")[list(channels.values())]
         fields = wide.set_axis([f"file_{channel}" for channel in channels], axis=1).reset_index()
     else:

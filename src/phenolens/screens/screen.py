@@ -337,9 +337,12 @@ def checked_screen(
     table["moa"] = table["moa"].astype(object).where(table["moa"].notna(), None)
     table["concentration_um"] = pd.to_numeric(table["concentration_um"], errors="coerce")
     bad_concentration = ~np.isfinite(table["concentration_um"].to_numpy(float)) | (table["concentration_um"] < 0)
-    _fail_on(bad_concentration, table, "the concentration is not a number of at least 0 (micromolar)", source)
+    _fail_on(
+        bad_concentration, table, "the concentration is not a number of at least 0 (micromolar; fill it in)", source
+    )
     _fail_on(~table["well"].map(lambda name: bool(WELL.match(name))), table, "the well name is not like B02", source)
-    _fail_on(~table["role"].isin(ROLES), table, f"the role is not one of {', '.join(ROLES)}", source)
+    roles = f"{', '.join(ROLES)} (correct it, or rename the column and use --control)"
+    _fail_on(~table["role"].isin(ROLES), table, f"the role is not one of {roles}", source)
     _fail_on(
         table.duplicated(["plate", "well", "site"]),
         table,
