@@ -85,7 +85,7 @@ def read_csv(
 
 def _is_filled(rows: pd.DataFrame) -> pd.Series:
     """Whether each row has anything in a cell."""
-    return (rows.notna() & rows.ne("")).any(axis=1)
+    return rows.notna().where(rows.astype(str) != "", False).any(axis=1)
 
 
 @dataclass(frozen=True)
