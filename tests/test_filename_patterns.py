@@ -281,7 +281,7 @@ def test_endings_of_tiff_and_png_are_alike_in_any_case(tmp_path):
     [
         ("P1/B2_a.tif", ('"B02" and "B2" are one well', "rename it")),
         ("P1/stitched/B02_a.tif", ('folder below, "stitched"', 'begin --pattern with "P1/"')),
-        ("masks/P1/B02_a.tif", ('the folders "P1" and "masks/P1"', "move one of them")),
+        ("masks/P1/B02_a.tif", ('the folders "P1" and "masks/P1"', "move a copy")),
     ],
 )
 def test_two_files_of_a_field_by_another_spelling_or_folder_say_what_to_do(tmp_path, more, keys):

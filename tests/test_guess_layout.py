@@ -142,6 +142,7 @@ def test_names_with_running_numbers_of_wells_ask_for_the_plate(tmp_path):
         ("{w}-{d}.png", "{well}-{channel}.png"),
         ("{w}.tif", "{well}.tif"),
         ("screen/{p}/{w}/{s}/{d}.tiff", "{plate}/{well}/{site}/{channel}.tiff"),
+        ("screen/{p}/{w}/Site_{s}/{d}.tiff", "{plate}/{well}/Site_{site}/{channel}.tiff"),
         ("{p}_{w}_T0001F00{s}Z01_{d}.tif", "{plate}_{well}_T{t}F{site}Z{z}_{channel}.tif"),
         ("Well{w}_Point_{s}_ChannelDAPI,GFP_Seq{n}.tif", "Well{well}_Point_{site}_ChannelDAPI,GFP_Seq*.tif"),
         ("r{r}c{k}-f{s}-ch{c}.tif", "r{row}c{column}-f{site}-ch{channel}.tif"),
@@ -208,6 +209,14 @@ def test_a_text_that_is_hardly_a_channel_makes_the_names_ambiguous(tmp_path, tex
         guess_layout(touched(tmp_path, names), LayoutConfig())
     readings = (f'"{{well}}_{place}.tif"', '"{well}_{channel}.tif"', f'"{texts[0]}"')
     assert [key for key in readings if key not in str(error.value)] == []
+
+
+def test_wells_of_row_c_are_offered_beside_channels_and_fields(tmp_path):
+    """As wells, F01 and F02 would have the plates C01 and C02, and alone were offered."""
+    names = [f"{well}_F0{f}_C0{c}.tif" for well in ("C02", "C03", "C04") for f in (1, 2) for c in (1, 2)]
+    with pytest.raises(InputError, match="more than one part of the name may be the well") as error:
+        guess_layout(touched(tmp_path, names), LayoutConfig())
+    assert '"{well}_F{site}_C{channel}.tif" (well C02)' in str(error.value)
 
 
 @pytest.mark.parametrize("well", ["A01", "C02"])

@@ -87,7 +87,10 @@ def _differing(first: str, again: str, pattern: str) -> str:
     one, two = sorted((image_reference(path).file for path in (first, again)), key=lambda file: len(file.parts))
     if pattern and one.name == two.name and len(one.parts) < len(two.parts):
         if not two.is_relative_to(one.parent):
-            return f'one name in the folders "{one.parent}" and "{two.parent}": move one of them out of the source'
+            return (
+                f'one name in the folders "{one.parent}" and "{two.parent}": move a copy out of the source, and '
+                "folders of plates to one depth"
+            )
         return (
             f'the second is in a folder below, "{two.parent.relative_to(one.parent).as_posix()}": move that out of the '
             f'source, or begin --pattern with "{one.parent.name or "{plate}"}/"'

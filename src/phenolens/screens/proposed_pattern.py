@@ -96,8 +96,16 @@ def proposed_pattern(images: Sequence[str]) -> str:
     if well is None or well[1] != "{well}":
         return trimmed(_pattern_of(images, well=well, well_place=0))
     wells = [well[0].findall(path.rsplit("/", 1)[-1]) for path in images]
-    readings = {place: _pattern_of(images, well=well, well_place=place) for place in _well_places(wells)}
-    if len(readings) > 1:
+    readings: dict[int, str] = {}
+    unclear: list[InputError] = []
+    for place in _well_places(wells):
+        try:
+            readings[place] = _pattern_of(images, well=well, well_place=place)
+        except InputError as error:
+            unclear.append(error)
+    if not readings:
+        raise unclear[0]
+    if len(readings) + len(unclear) > 1:
         texts = {place: next(found[place] for found in wells if len(found) > place) for place in readings}
         fits = {place: fitting(pattern, images, least=LEAST_SHARE) for place, pattern in readings.items() if pattern}
         named = [f'"{pattern}" (well {texts[place]})' for place, pattern in fits.items() if pattern]
@@ -176,12 +184,13 @@ def _pattern_of(images: Sequence[str], *, well: Written | None, well_place: int)
             written.append(folders[0])
         elif "{well}" in above or "{row}" in above:
             fields = ["/".join([*path.split("/")[:depth], text]) for path, text in zip(paths, wells)]
-            written.append(_token(folders, taken, bare, of_wells=fields))
+            kind = _kind_of_folders(folders, taken)
+            written.append(kind if kind != "*" else _token(folders, taken, bare, of_wells=fields))
         elif is_below_wells := _are_of_wells(folders, names, pattern=written[0]):
             written.append("*")
             continue
         elif "plate" in taken:
-            written.append(_above_plates(folders, taken))
+            written.append(_kind_of_folders(folders, taken))
         else:
             written.append("{plate}")
             taken.add("plate")
@@ -228,8 +237,8 @@ def _of_labels(images: Sequence[tuple[str, list[list[str]], str]]) -> Sequence[t
     return images
 
 
-def _above_plates(folders: Sequence[str], taken: set[str]) -> str:
-    """What stands for folders above those of plates: {channel} for DAPI and GFP, {t}h for 24h and 48h, else *."""
+def _kind_of_folders(folders: Sequence[str], taken: set[str]) -> str:
+    """What stands for folders that are not of plates: {channel} for DAPI and GFP, {t}h for 24h and 48h, else *."""
     for place in ("channel", "site", "t", "z"):
         is_place = place not in taken and all(map(UNLIKELY["plate"][place].fullmatch, folders))
         for written in written_as(place, set(folders), "") if is_place else []:
