@@ -80,6 +80,12 @@ def test_files_with_other_features_are_refused_with_their_names(table, tmp_path)
     assert list(made.whitened.var_names) == FEATURES[1:]
 
 
+def test_a_row_of_zeros_is_noted(table, tmp_path):
+    table.loc[3, FEATURES] = 0.0
+    line = "1 row with 0 in all features, perhaps of wells without cells (the first: w1a_A05); remove"
+    assert line in profiles(csv(table, tmp_path / "t.csv"))[1]
+
+
 def test_a_salt_in_the_name_of_a_compound_is_noted(table, tmp_path):
     compounds = table["Metadata_Compound"]
     is_salt = (compounds != "DMSO") & table["Metadata_Batch"].eq("w1")

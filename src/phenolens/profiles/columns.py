@@ -336,7 +336,7 @@ def _refuse_empty(what: str, is_empty: np.ndarray, places: np.ndarray, *, source
     if is_empty.any():
         raise InputError(
             f"{source}: row {int(places[is_empty.argmax()]) + 1} has no {what} ({int(is_empty.sum()):,} such rows of "
-            f"{len(is_empty):,}); fill it in, remove the row, or mark it as a control"
+            f"{len(is_empty):,}); fill it in, remove the row, or make it a control (--control COLUMN=VALUE)"
         )
 
 

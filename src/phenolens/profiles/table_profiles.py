@@ -115,6 +115,12 @@ def profiles_of(parts: Iterable[AnnData], config: TableConfig, recipe: Recipe) -
         )
     if rows == "wells" and (given.obs[METADATA["well"]] == given.obs_names).all():
         notes.append("no well is named (--well): each row counts as a well of its own (--rows)")
+    is_zero = ~np.asarray(given.X).any(axis=1)
+    if is_zero.any() and given.n_vars > 1:
+        notes.append(
+            f"{counted(int(is_zero.sum()), 'row')} with 0 in all features, perhaps of wells without cells (the first: "
+            f"{given.obs_names[is_zero.argmax()]}); remove such rows"
+        )
     notes += dominant(scaled, remedy="check it, set a --largest-deviation, or leave it out of the table")
     notes += scaled_by_one_control(given, remedy="check the well, leave it out of the table, or use --scaling robust")
     return Profiles(rows, wells, whitened, treatments, whitening, left_out, tuple(notes))
