@@ -620,6 +620,10 @@ def test_a_plate_map_without_a_well_names_the_flag(tmp_path):
     with pytest.raises(InputError) as error:
         read_plate_map(tmp_path / "m.csv")
     assert_named(str(error.value), "m.csv", "--well-column")
+    pd.DataFrame({"well": ["1", "2"], "compound": ["a", "b"]}).to_csv(tmp_path / "m.csv", index=False)
+    with pytest.raises(InputError) as error:
+        read_plate_map(tmp_path / "m.csv")
+    assert_named(str(error.value), '"1" is not a well name', "all wells", "--well-column")
 
 
 def test_columns_of_another_meaning_in_a_plate_map_are_named(images):

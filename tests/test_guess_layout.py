@@ -1,5 +1,6 @@
 """The layout and the pattern of names are guessed and said; `check` works without a plate map and writes a template."""
 
+import gzip
 import re
 import shlex
 
@@ -97,6 +98,9 @@ def test_a_table_of_another_name_is_found(tmp_path):
     (source / "load_data.csv").rename(source / "MyExpt_Image.csv")
     guess = guess_layout(source, LayoutConfig())
     assert (guess.layout, guess.config.table) == ("loaddata", source / "MyExpt_Image.csv")
+    (source / "MyExpt_Image.csv.gz").write_bytes(gzip.compress((source / "MyExpt_Image.csv").read_bytes()))
+    (source / "MyExpt_Image.csv").unlink()
+    assert guess_layout(source, LayoutConfig()).config.table == source / "MyExpt_Image.csv.gz"
 
 
 def test_several_tables_of_images_are_refused_or_named(tmp_path):

@@ -29,7 +29,6 @@ HEAD_BYTES = 1 << 20
 NAMES_COME_FIRST = "remove the lines above the column names, if there are any"
 DECIMAL_COMMA = re.compile(r"[-+]?\d+(?:,\d+)?(?:[eE][-+]?\d+)?")
 NO_VALUE = re.compile(r"\W*|#[A-Z/0!?]+|n\.?[ ./]?[ad]\.?|nan|null|none", re.IGNORECASE)  # in a column of numbers
-THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
 GROUPED = {sign: re.compile(rf"[-+]?[1-9]\d{{0,2}}(?:{re.escape(sign)}\d{{3}})+") for sign in ".,"}
 NUMBER = re.compile(r"[-+]?(?:\d+|\d*[.,]\d+|\d{1,3}(?:\.\d{3})+|\d{1,3}(?:,\d{3})+)(?:[eE][-+]?\d+)?")
 # What Excel makes of formulas that fail, of long numbers such as barcodes and names such as 2E5; and of SEPT2.
@@ -262,7 +261,7 @@ def _decimal_points(values: pd.Series, *, are_decimal: bool, as_text: bool) -> p
     given = given[given.map(lambda text: NO_VALUE.fullmatch(text) is None)]
     with_comma = given[given.str.contains(",", regex=False)]
     is_number = not with_comma.empty and given.map(lambda text: DECIMAL_COMMA.fullmatch(text) is not None).all()
-    if not is_number or not (are_decimal or not with_comma.map(lambda text: bool(THOUSANDS.fullmatch(text))).all()):
+    if not is_number or not (are_decimal or not with_comma.map(lambda text: bool(GROUPED[","].fullmatch(text))).all()):
         return values
     points = values.str.replace(",", ".", regex=False)
     return points if as_text or len(given) < values.notna().sum() else pd.to_numeric(points)

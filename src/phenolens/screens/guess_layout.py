@@ -12,7 +12,7 @@ import pandas as pd
 from phenolens.core.errors import InputError
 from phenolens.core.names import shortened
 from phenolens.screens.bbbc021 import CROP_TABLE, CROPS_FOLDER, IMAGE_TABLE
-from phenolens.screens.config import IS_PLATE_MAP, LayoutConfig, given_path
+from phenolens.screens.config import IS_PLATE_MAP, TABLES, LayoutConfig, given_path
 from phenolens.screens.csv_table import column_names
 from phenolens.screens.file_listing import files_under, is_hidden
 from phenolens.screens.filename_pattern import matching, unread_texts
@@ -110,7 +110,7 @@ def _by_tables(
     tables = [given_path(config.table, source)] if config.table else others
     found: list[tuple[str, Path]] = []
     for path in sorted(tables, key=lambda path: path.name not in DEFAULT_TABLES.values()):
-        if path.suffix.lower() not in (".csv", ".tsv", ".txt", ".xlsx", ".parquet") or not path.is_file():
+        if not path.name.lower().endswith(TABLES) or not path.is_file():
             continue
         try:
             columns = column_names(path)

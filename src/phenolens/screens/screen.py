@@ -289,7 +289,9 @@ def well_names(wells: pd.Series, *, source: str) -> dict[str, str]:
         row = int(is_other.argmax())
         what = str(errors[written.iloc[row]]) if written.iloc[row] else "the well is empty"
         remedy = "correct the table"
-        if is_other[0] and not is_other[is_other.sum() :].any():
+        if is_other.all():
+            remedy = "write all wells so, or name another column with --well-column"
+        elif is_other[0] and not is_other[is_other.sum() :].any():
             remedy = "remove the row if it holds units or a second line of column names"
         elif not is_other[:row].any() and is_other[row:].all():
             remedy = f"if it is a footer, no wells, remove the last {counted(int(is_other.sum()), 'row')}"
