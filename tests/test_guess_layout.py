@@ -608,6 +608,29 @@ def test_a_channel_beside_the_plate_in_front_of_the_well_is_no_part_of_it(tmp_pa
     assert guess_layout(touched(tmp_path, names), LayoutConfig()).config.pattern == pattern
 
 
+@pytest.mark.parametrize(
+    ("names", "advised"),
+    [
+        (["405_{w}_f01.tif", "488_{w}_f01.tif"], ("{channel}_{well}_f{site}.tif", "{plate}_{well}_f{site}.tif")),
+        (["1_{w}_f01.tif", "2_{w}_f01.tif"], ("{channel}_{well}_f{site}.tif", "{plate}_{well}_f{site}.tif")),
+        (["000_{w}_{d}.tif", "001_{w}_{d}.tif"], ("{site}_{well}_{channel}.tif", "{plate}_{well}_{channel}.tif")),
+        (["{w}_BR00117011.tif", "{w}_BR00117012.tif"], ("{well}_{plate}.tif", "{well}_{channel}.tif")),
+        (["{w}/a10_1.tif", "{w}/a11_1.tif"], ("{well}/{plate}_1.tif", "{well}/{channel}_1.tif")),
+    ],
+)
+def test_texts_that_may_be_plates_channels_or_sites_are_asked_for(tmp_path, names, advised):
+    with pytest.raises(InputError) as error:
+        guess_layout(touched(tmp_path, of_wells(names)), LayoutConfig())
+    assert [pattern for pattern in advised if f'"{pattern}"' not in str(error.value)] == []
+
+
+def test_a_drug_between_the_plate_and_the_well_is_no_part_of_the_plate(tmp_path):
+    names = [f"{plate}_{drug}_{well}.tif" for plate in ("Pa", "Pb") for well, drug in DRUGS.items()]
+    guess = guess_layout(touched(tmp_path, names), LayoutConfig())
+    assert guess.config.pattern == "{plate}_*_{well}.tif"
+    assert "plates Pa, Pb; not read: DMSO" in guess.why
+
+
 def test_plates_of_one_well_each_may_be_fields(tmp_path):
     names = {f"img-Scene-{n + 1}-P{n % 2 + 1}-{'BC'[n // 2]}2_c{c}.tif" for n in range(4) for c in (1, 2)}
     with pytest.raises(InputError, match='"1-P1" and "2-P2" may be plates or not, each has one well') as error:

@@ -11,9 +11,11 @@ from phenolens.screens.filename_pattern import PLACE, matching
 MOST_CHANNELS = 12  # different texts at one place of the names that may be channels
 MOST_ALONE = 3  # folders or texts named each with a pattern of its own
 CHANNEL = re.compile(
-    r"dapi|gfp|rfp|yfp|cfp|fitc|tritc|cy[357]|[3-8]\d\d ?nm|dna|actin|tubulin|"
-    r"hoechst(?:[ _]?\d+)?|blue|green|red|orange|yellow|"
-    r"cyan|magenta|far[ _-]?red|phase|dic|bf|bright[ _-]?field|overlay|composite|merged?",
+    r"dapi|e?[gryc]fp|m?cherry|fitc|tritc|t(?:e?xas?|x)[ _-]?red|cy[357]|(?:af|alexa(?:fluor)?)[ _-]?\d{3}|"
+    r"[3-8]\d\d ?nm|355|385|405|445|470|488|514|532|546|555|561|568|594|63[357]|64[027]|730|750|"
+    r"dna|er|rna|agp|mito(?:tracker)?|golgi|actin|tubulin|phalloidin|wga|hoechst(?:[ _]?\d+)?|"
+    r"blue|green|red|orange|yellow|cyan|magenta|far[ _-]?red|phase|dic|bf|bright[ _-]?field|"
+    r"overlay|composite|merged?",
     re.IGNORECASE,
 )
 TIME = re.compile(
@@ -33,7 +35,7 @@ SAMPLE = re.compile(
     rf"{CONDITION.pattern}|pre|post|before|after|(?:donor|rep|replicate|run|plate|p|passage)[ _-]?\d+|\d{{1,3}}x|"
     r"wt|ko|wild[ -]?type|mutant|hela|u-?2[ -]?os|a-?549|hek(?:-?293t?)?|hep-?g2|mcf-?(?:7|10a)|hct-?116|"
     r"(?:htert-?)?rpe-?1|cho|cos-?7|(?:nih-?)?3t3|jurkat|k-?562|thp-?1|sh-?sy5y|caco-?2|huvec|i?psc|fibroblasts?|"
-    r"hap-?1|mef",
+    r"hap-?1|mef|[a-z]{,4}\d{5,}|[a-p]\d\d",  # barcodes; wells
     re.IGNORECASE,
 )
 # Texts that are hardly a plate (of folders) or a channel, by what they are; empty where that is no place of a pattern.

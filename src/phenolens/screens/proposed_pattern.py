@@ -71,6 +71,7 @@ LIKE_WELLS = {
     "W": "channel",
     "Z": "plane",
 }
+SHORT_NUMBERS = re.compile(r"\d{1,3}(?:[_ -]\d{1,3})*")  # of plates, sites or channels; longer are barcodes and dates
 SEPARATORS = re.compile(r"([_\-. ()\[\]]+)")
 
 
@@ -165,7 +166,7 @@ def _pattern_of(images: Sequence[str], *, well: Written | None, well_place: int)
     names = [path.rsplit("/", 1)[-1] for path in paths]
     bare: dict[str, set[str]] = {}  # what each place holds that is read from texts without a label
     taken = {name for parts in alike[:1] for part in parts for token in part for name, _ in PLACE.findall(token)}
-    columns = _with_whole_plates(list(zip(*(parts[-1] for parts in alike))))
+    columns = _with_whole_plates(list(zip(*(parts[-1] for parts in alike))), wells)
     if len(set(columns[-1])) > 1:  # tif, TIF and tiff, which a pattern does not tell apart
         columns[-1] = (columns[-1][0].lower(),) * len(paths)
     of_wells = [f"{posixpath.dirname(path)}/{text}" for path, text in zip(paths, wells)]
@@ -284,10 +285,12 @@ def _refuse_unclear(
             return folder + "".join([*tokens[:place], text, *tokens[place + 1 :]])
 
         kinds = sorted(set(column))
-        may_be_site = token == "{plate}" and place < at and not any("{site}" in one for one in tokens)
-        if may_be_site and all(kind.isdecimal() and len(kind) < 3 for kind in kinds):
-            why = f'"{kinds[0]}" and "{kinds[1]}" may be plates or sites'
-            raise question(why, [instead("{plate}"), instead("{site}")], images=paths)
+        if token == "{plate}" and place < at and all(map(SHORT_NUMBERS.fullmatch, kinds)):
+            fits = {"site": all(len(kind) < 3 or kind[0] == "0" for kind in kinds), "channel": place == 0}
+            others = [what for what in fits if fits[what] and not any(f"{{{what}}}" in one for one in tokens)]
+            if others:
+                why = f'"{kinds[0]}" and "{kinds[1]}" may be plates or {"s or ".join(others)}s'
+                raise question(why, [instead(f"{{{what}}}") for what in ("plate", *others)], images=paths)
         if token == "{plate}" and vary_in_folders(column, paths):
             if _is_one_a_well(column, of_wells):
                 raise question(not_shared(kinds), [instead("{plate}"), instead("*")], images=paths)
@@ -358,13 +361,15 @@ def _place_of_well(columns: Sequence[Sequence[str]]) -> int:
     return next((place for place, column in enumerate(columns) if "{well}" in column[0] or "{row}" in column[0]), 0)
 
 
-def _with_whole_plates(columns: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """The parts of the names with those that vary before the well as one, with the word that a dash joins to it.
+def _with_whole_plates(columns: list[tuple[str, ...]], wells: Sequence[str]) -> list[tuple[str, ...]]:
+    """The parts of the names with those that vary before the well as one, with the words that dashes join to it.
 
-    So the plates of Exp-01_B02 and 2021-01_A_B02 are Exp-01 and 2021-01_A. Numbers that keep single images apart stay.
+    So the plates of Exp-01_B02 and 2021-01_A_B02 are Exp-01 and 2021-01_A. Numbers that keep single images apart stay,
+    and so do channels and, beside the plate, what each well has one of, as a drug.
     """
     before = range(_place_of_well(columns))
     varying = [place for place in before if len(set(columns[place])) > 1 and not _are_channels(columns[place])]
+    varying = [place for place in varying if not _is_one_a_well(columns[place], wells)] or varying
     if not varying or any(PLACE.search(text) for place in before for text in columns[place]):
         return columns
     first, last = varying[0], varying[-1]
