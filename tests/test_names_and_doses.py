@@ -218,6 +218,14 @@ def test_columns_of_another_meaning_hold_no_concentrations(column):
     assert not resembles_dose(column)
 
 
+@pytest.mark.parametrize(
+    "doses", [["1.000", "10.000", "0"], ["30", "3.333", "1.111"], ["1.250", "0.125", "2"], ["1.5", "300"]]
+)
+def test_points_are_decimal_signs_where_nothing_contradicts(doses):
+    table = pd.DataFrame({"conc": doses})
+    assert micromolar(table, "conc", source="m.csv").tolist() == list(map(float, doses))
+
+
 def test_a_column_gives_the_unit_of_each_row():
     table = pd.DataFrame({"conc": ["300", "3", "0"], "conc_unit": ["nM", "uM", ""]})
     assert is_unit_column("conc_unit")
@@ -234,6 +242,8 @@ def test_a_column_gives_the_unit_of_each_row():
         ({"conc (mg/ml)": ["1"]}, ("m.csv", "conc (mg/ml)", "micromolar")),
         ({"conc": ["100 nM", "100", "0"]}, ("m.csv", "row 3", "conc", "100", "unit")),
         ({"conc": ["1,500", "3,000"]}, ("m.csv", "conc", "1,500")),
+        ({"conc": ["1.000", "10.000", "300", "0"]}, ("m.csv", "conc", "1.000", "point")),
+        ({"conc": ["1.500 nM", "300 nM"]}, ("m.csv", "conc", "1.500", "point")),
         ({"conc": ["0,5", "1.5"]}, ("m.csv", "conc", "0,5", "1.5", "decimal")),
         ({"conc": ["-1"]}, ("m.csv", "row 2", "-1")),
         ({"conc": ["many"]}, ("m.csv", "row 2", "many")),

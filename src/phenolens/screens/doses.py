@@ -163,8 +163,6 @@ def _decimal_sign(texts: pd.Series, column: str, *, source: str) -> str:
     """The decimal sign of a column, a point or a comma; InputError where it could be either."""
     numbers = [match["number"] for match in map(NUMBER.fullmatch, texts) if match]
     with_comma = [number for number in numbers if "," in number]
-    if not with_comma:
-        return "."
     with_point = [number for number in numbers if "." in number]
     decimal = [number for number in with_comma if not re.search(r"[1-9]\d{0,2},\d{3}(?:$|[.,])", number)]
     if decimal and with_point:
@@ -174,10 +172,17 @@ def _decimal_sign(texts: pd.Series, column: str, *, source: str) -> str:
         )
     if decimal and all(number.count(",") == 1 for number in with_comma):
         return ","
-    raise InputError(
-        f'{source}: {column} has "{with_comma[0]}", whose comma may be a decimal sign or separate thousands; write '
-        "numbers with a decimal point, and without a sign for thousands"
-    )
+    padded = [number for number in with_point if re.fullmatch(r"[1-9]\d{0,2}\.\d\d0", number)]
+    is_plain = any(number.isdecimal() and int(number) for number in numbers)  # 300 beside 1.000, which may be 1000
+    is_grouped = is_plain and all(re.fullmatch(r"[1-9]\d{0,2}\.\d{3}", number) for number in with_point)
+    unclear = with_comma or (padded if is_grouped else [])
+    if unclear:
+        sign = "comma" if with_comma else "point"
+        raise InputError(
+            f'{source}: {column} has "{unclear[0]}", whose {sign} may be a decimal sign or separate thousands; write '
+            "numbers with a decimal point, and without a sign for thousands (1.0 or 1000)"
+        )
+    return "."
 
 
 def _parsed(text: str, decimal: str) -> tuple[float, str]:
