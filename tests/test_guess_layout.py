@@ -600,6 +600,7 @@ def test_the_plates_in_the_names_of_images_are_whole_and_said(tmp_path, plates, 
     [
         ("{date}_{dye}_{w}.tif", "{plate}_{channel}_{well}.tif"),
         ("{dye}_{date}_{w}.tif", "{channel}_{plate}_{well}.tif"),
+        ("{date}_{dye}_{date}_{w}.tif", "{plate}_{channel}_*_{well}.tif"),
     ],
 )
 def test_a_channel_beside_the_plate_in_front_of_the_well_is_no_part_of_it(tmp_path, name, pattern):
@@ -615,6 +616,14 @@ def test_a_channel_beside_the_plate_in_front_of_the_well_is_no_part_of_it(tmp_pa
         (["1_{w}_f01.tif", "2_{w}_f01.tif"], ("{channel}_{well}_f{site}.tif", "{plate}_{well}_f{site}.tif")),
         (["000_{w}_{d}.tif", "001_{w}_{d}.tif"], ("{site}_{well}_{channel}.tif", "{plate}_{well}_{channel}.tif")),
         (["{w}_BR00117011.tif", "{w}_BR00117012.tif"], ("{well}_{plate}.tif", "{well}_{channel}.tif")),
+        (
+            [f"P{p}/P{p}_00{s}_{{w}}_{{d}}.tif" for p in "ab" for s in (1, 2)],
+            ("{plate}_{site}_{well}_{channel}.tif", "{plate}_{well}_{channel}.tif"),
+        ),
+        (
+            ["P01_1_{w}_f01.tif", "P01_2_{w}_f01.tif"],
+            ("P01_{plate}_{well}_f{site}.tif", "P01_{channel}_{well}_f{site}.tif"),
+        ),
         (["{w}/a10_1.tif", "{w}/a11_1.tif"], ("{well}/{plate}_1.tif", "{well}/{channel}_1.tif")),
     ],
 )

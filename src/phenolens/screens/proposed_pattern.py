@@ -286,7 +286,8 @@ def _refuse_unclear(
 
         kinds = sorted(set(column))
         if token == "{plate}" and place < at and all(map(SHORT_NUMBERS.fullmatch, kinds)):
-            fits = {"site": all(len(kind) < 3 or kind[0] == "0" for kind in kinds), "channel": place == 0}
+            is_named = place > 1 and columns[place - 2][0].isalpha()  # as by Exp in Exp_01
+            fits = {"site": all(len(kind) < 3 or kind[0] == "0" for kind in kinds), "channel": not is_named}
             others = [what for what in fits if fits[what] and not any(f"{{{what}}}" in one for one in tokens)]
             if others:
                 why = f'"{kinds[0]}" and "{kinds[1]}" may be plates or {"s or ".join(others)}s'
@@ -298,6 +299,13 @@ def _refuse_unclear(
                 why = f'"{kinds[0]}" and "{kinds[1]}" may be plates or not, each has one well'
                 written = [text for one in ("plate", "site") for text in written_as(one, kinds, "")]
                 raise question(why, [instead(text) for text in written], images=paths)
+            rests = {
+                text.removeprefix(posixpath.basename(posixpath.dirname(path))) for text, path in zip(column, paths)
+            }
+            if rests.isdisjoint(kinds) and len(rests) > 1:  # P1_001 and P1_002 in the folder P1
+                numbered = [re.sub(r"\d+", f"{{{what}}}", min(rests)) for what in ("site", "channel")]
+                why = f'"{kinds[0]}" and "{kinds[1]}" may be plates, or begin with the plate of their folder'
+                raise question(why, [instead(f"{{plate}}{rest}") for rest in ("", *numbered)], images=paths)
         if (
             place > at
             and token.endswith("*")
@@ -368,11 +376,15 @@ def _with_whole_plates(columns: list[tuple[str, ...]], wells: Sequence[str]) -> 
     and so do channels and, beside the plate, what each well has one of, as a drug.
     """
     before = range(_place_of_well(columns))
-    varying = [place for place in before if len(set(columns[place])) > 1 and not _are_channels(columns[place])]
+    several = [place for place in before if len(set(columns[place])) > 1]
+    channels = {place for place in several if _are_channels(columns[place])}
+    varying = [place for place in several if place not in channels]
     varying = [place for place in varying if not _is_one_a_well(columns[place], wells)] or varying
     if not varying or any(PLACE.search(text) for place in before for text in columns[place]):
         return columns
     first, last = varying[0], varying[-1]
+    if channels & set(range(first, last)):
+        return columns
     while first > 1 and set(columns[first - 1]) == {"-"} and set(columns[last + 1]) != {"-"}:
         first -= 2
     whole = tuple(map("".join, zip(*columns[first : last + 1])))
