@@ -8,6 +8,7 @@ import tifffile
 from layout_sources import read_screen
 from phenolens.core.errors import InputError
 from phenolens.screens.config import LayoutConfig
+from phenolens.screens.filename_pattern import PICTURES, UNMATCHED
 from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import well_of_index
 
@@ -290,6 +291,14 @@ def test_two_files_of_a_field_by_another_spelling_or_folder_say_what_to_do(tmp_p
     assert [key for key in keys if key not in line] == []
     if "stitched" in more:
         assert len(read(tmp_path, "P1/{well}_{channel}.tif").table) == len(WELLS)
+
+
+def test_pictures_of_kinds_that_are_not_read_are_counted_as_such(tmp_path):
+    write_all(tmp_path, [f"P1/{well}_a.tif" for well in WELLS])
+    for name in ("P1/B02_b.jpg", "P1/B03_b.JPEG", "P1/x.log"):
+        (tmp_path / name).touch()
+    left_out = {UNMATCHED: 1, PICTURES: 2}
+    assert read(tmp_path, "{well}_{channel}.tif").left_out == left_out
 
 
 def test_channels_in_other_capitals_are_refused_as_such(tmp_path):

@@ -11,6 +11,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig, unread_plate_maps
 from phenolens.screens.file_listing import files_under
+from phenolens.screens.image_files import OTHER_PICTURES
 from phenolens.screens.instruments import INSTRUMENTS
 from phenolens.screens.planes import screen_of_images
 from phenolens.screens.screen import Screen, well_at, well_name, well_of_index
@@ -33,6 +34,7 @@ SIDE_BY_SIDE = r"(?P<row>[A-Za-z]{1,2}|\d{2}(?=\d{2}(?!\d))|\d{3}(?=\d{3}(?!\d))
 STAR = "[^/]*?"
 PLACE = re.compile(r"\{(\w+)(?::(\d))?\}")
 UNMATCHED = "files that do not match the pattern"
+PICTURES = "pictures of kinds that are not read, such as JPEG: export the originals as TIFF"
 
 
 def read_pattern(source: Path, *, config: LayoutConfig, skip_missing: bool = False) -> Screen:
@@ -46,18 +48,18 @@ def read_pattern(source: Path, *, config: LayoutConfig, skip_missing: bool = Fal
     source = Path(source)
     files, left_out = files_under(source)
     images, other = matching(source, files, pattern=config.pattern, plate_wells=config.plate_wells)
-    n_other = len(other)
     if images.empty:
         seen = f"such as {other[0]}" if other else f"there is none but {', '.join(left_out)}" if left_out else ""
         raise InputError(
             f'{source}: no file has the pattern "{config.pattern}" ({seen or "the folder is empty"}); correct --pattern'
         )
+    n_pictures = sum(path.lower().endswith(OTHER_PICTURES) for path in other)
     return screen_of_images(
         images,
         source=source,
         config=config,
         skip_missing=skip_missing,
-        left_out={**left_out, UNMATCHED: n_other},
+        left_out={**left_out, UNMATCHED: len(other) - n_pictures, PICTURES: n_pictures},
         notes=unread_plate_maps(files, source, config),
     )
 

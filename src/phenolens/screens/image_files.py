@@ -97,6 +97,7 @@ def _unescape(value: str) -> str:
 
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png")
+OTHER_PICTURES = (".jpg", ".jpeg", ".jp2", ".bmp", ".gif", ".webp")  # kinds that are not read, most of them lossy
 ILLUMINATION = "illumination_"  # before a channel: the column of its correction function
 
 

@@ -15,7 +15,7 @@ from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.names import shortened
 from phenolens.screens.config import TABLES, LayoutConfig, chosen_channels
-from phenolens.screens.image_files import IMAGE_SUFFIXES, ImageReference, file_on_disk, unnamed_images
+from phenolens.screens.image_files import IMAGE_SUFFIXES, OTHER_PICTURES, ImageReference, file_on_disk, unnamed_images
 from phenolens.screens.plate_map import known_columns, lacking_column, read_as_text, with_treatments
 from phenolens.screens.remote import is_address, listed
 from phenolens.screens.repeated_images import each_field_once, refuse_repeated_images
@@ -28,7 +28,6 @@ OF_FILES = re.compile(r"^(?:Image_)?(?:FileName|PathName|URL|Frame)_")
 ILLUMINATION = re.compile(r"^Illum", re.IGNORECASE)  # correction functions next to the images, as .npy
 INPUTS, INDEX, IMAGES, LOCATIONS = "inputs", Path("metadata", "index.csv"), "images", "locations"  # of DeepProfiler
 OUTLINES = "Outlines"  # masks of the cells, not a channel
-OTHER_PICTURES = (".jpg", ".jpeg", ".jp2", ".bmp", ".gif", ".webp")  # kinds that are not read, most of them lossy
 UNNAMED = "images that the table does not name"
 WITH_DOSE = "treatment"  # beside a column for the compound it is the compound with its dose
 
