@@ -323,17 +323,16 @@ class ForeignTable:
         known = known.set_axis(pd.Index(names, dtype=object))
         if (known[METADATA["well"]] == "").all():
             known[METADATA["well"]] = names  # each row is a well of its own
-        features, numbers = raw.features, raw.numbers
-        found.features = found.features or features
-        if features != found.features and sorted(features) == sorted(found.features):
-            numbers = numbers[:, pd.Index(features).get_indexer(pd.Index(found.features))]
-            features = found.features
-        if other := sorted(set(features) ^ set(found.features)):
+        found.features = found.features or raw.features
+        if other := sorted(set(raw.features) ^ set(found.features)):
             raise InputError(
                 f"{source}: {counted(len(other), 'feature')} not in all files ({shortened(other, 3)}); list those that "
                 "all have with --features @FILE"
             )
-        part = AnnData(numbers, obs=known, var=pd.DataFrame(index=pd.Index(features, dtype=object)))
+        features, numbers = pd.Index(found.features, dtype=object), raw.numbers
+        if raw.features != found.features:  # in another order
+            numbers = numbers[:, pd.Index(raw.features).get_indexer(features)]
+        part = AnnData(numbers, obs=known, var=pd.DataFrame(index=features))
         part.uns[KEY] = provenance_text("foreign table", made_from={}, file=source.name)
         return part
 
