@@ -1,5 +1,6 @@
 """The flow decoder draws what embeddings say, changes real cells without losing them, refuses other embeddings."""
 
+import copy
 import dataclasses
 import json
 
@@ -10,7 +11,7 @@ import torch
 
 from phenolens import cli
 from phenolens.core.errors import InputError
-from phenolens.models import MODELS, model_config
+from phenolens.models import MODELS, flow, model_config
 from phenolens.models.interface import Batch, Source
 from phenolens.pipeline import EmbedConfig, embed, train
 from phenolens.readiness import run_config, score_name
@@ -90,6 +91,37 @@ def test_a_real_cell_that_is_not_changed_stays_itself_and_one_that_is_follows_th
     frames = drawer.changed(x[:1], z[:1], path)
     assert frames.shape == (3, 1, SIDE_PX, SIDE_PX)
     torch.testing.assert_close(frames[0], again[0], rtol=0.01, atol=0.01)
+
+
+class Brightening(torch.nn.Module):
+    """A velocity that is the first number of the code everywhere."""
+
+    def forward(self, y, t, code, layout):
+        return code[:, 0, None, None, None].expand_as(y)
+
+
+@torch.inference_mode()
+def test_what_an_embedding_changes_is_drawn_emphasised_and_the_rest_is_not(drawer):
+    x, z = blobs(3, seed=8)
+    wider = z + torch.tensor([2.0, 0.0, 0.0])
+    model = copy.deepcopy(drawer)
+    model.average = Brightening()
+    model.layout_of_code.zero_()
+    torch.testing.assert_close(model.changed(x, z, z), x)
+    change = (model.code(wider) - model.code(z))[:, 0, None, None, None]
+    torch.testing.assert_close(model.changed(x, z, wider), x + flow.SCALE * (1 + flow.EMPHASIS) * change)
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32])
+def test_maps_are_normalised_in_float32(drawer, precision):
+    x, z = blobs(4, seed=9)
+    maps = []
+    hook = drawer.network.up.norm_out.register_forward_hook(lambda _, given, normed: maps.append((given[0], normed)))
+    with hook, torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        losses = drawer.losses(Batch(**{**vars(Batch.unlabelled(x[None], 0)), "z": z[None]}))
+    ((given, normed),) = maps
+    assert (given.dtype, normed.dtype) == (precision, torch.float32)
+    assert losses["decoder"].total.dtype == torch.float32
 
 
 @torch.inference_mode()

@@ -75,7 +75,7 @@ def test_what_the_recipe_needs_is_missed_before_anything_is_done(tiny_screen, tm
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, (5000, 16, 1500)),
+        ({}, (10_000, 16, 3000)),
         ({"steps": 100}, (100, 16, 30)),
         ({"steps": 100, "cooldown_steps": 0, "batch_size": 8}, (100, 8, 0)),
         ({"model": "vaeplus"}, (40_000, None, 0)),  # Lafarge et al. 2019

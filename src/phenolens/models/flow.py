@@ -11,7 +11,7 @@ determine is random, or kept from a real cell. Lipman et al. 2023, "Flow matchin
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import ClassVar
@@ -42,9 +42,10 @@ CODE_NOISE = 0.05  # standard deviations of a code added in training, so that ne
 LAYOUT_DROPPED = 0.2  # share of training crops drawn without their layout
 KEPT = 0.999  # share of the averaged weights kept at each step, less at the start
 EMBEDDED_TIME = 64
+EMPHASIS = 1.5  # what other embeddings change in the velocity counts 1 + this times; docs/results.md says why
 CHANGE_STEPS = 8  # there and back; more than to draw, so that a cell that is not changed stays itself to 0.1 %
 KERNEL_RATE = 20  # learning rate of kernels (Muon) over that of the other parameters (AdamW)
-AT_ONCE = 64  # cells that are drawn at once
+AT_ONCE = 64  # cells that pass the network at once
 RECORDS = 10  # of the history, that are averaged
 FAIR_STEPS, NOISE = 500, 0.5  # an error of the velocity above this is noise; cells have 0.1 to 0.2
 RIDGE = 10.0  # cells' worth of shrinkage of what a code says about the layout
@@ -55,7 +56,7 @@ LAYOUT_CROPS = 512  # crops, each in eight orientations, that the layout's compo
 class FlowConfig(ModelConfig):
     """Settings of the decoder."""
 
-    schedule: ClassVar[Schedule] = Schedule(steps=5000, batch_size=16, cooldown_share=0.3)
+    schedule: ClassVar[Schedule] = Schedule(steps=10_000, batch_size=16, cooldown_share=0.3)
     of: str = setting("", "run whose embeddings are decoded, or a table with a row per cell (docs/training.md)")
     code_size: int = setting(64, "principal components of the embedding that the decoder sees", least=1, most=10_000)
     layout_size: int = setting(16, "numbers that hold the coarse layout of a real cell", least=1, most=1000)
@@ -169,42 +170,50 @@ class Flow(Drawing):
     def decode(self, z: Tensor) -> Tensor:
         """A cell of each embedding, without a real cell's layout, all from the same noise."""
         noise = self._noise(0).to(z.device).expand(len(z), *self.shape)
-        g = self.no_layout(len(z))
-        return g + SCALE * self._integrated(noise, self.code(z), g, start=0, end=1, steps=self.config.draw_steps)
+        return self._drawn(noise, self.code(z), self.no_layout(len(z)))
 
     def redraw(self, x: Tensor, z: Tensor, *, seeds: Sequence[int]) -> Tensor:
         """Draw cells with the layout of crops x and embeddings z, each from the noise of its seed."""
-        g = self.layout(x)
         noise = torch.stack([self._noise(seed) for seed in seeds]).to(x.device)
-        return g + SCALE * self._integrated(noise, self.code(z), g, start=0, end=1, steps=self.config.draw_steps)
+        return self._drawn(noise, self.code(z), self.layout(x))
 
     def changed(self, x: Tensor, z: Tensor, to: Tensor) -> Tensor:
         """Find the noise of crops x with embeddings z, and draw it with embeddings `to`.
 
-        A layout changes as far as embeddings determine it, so that nuclei can grow and cells shrink.
+        A layout changes as far as embeddings determine it, so that nuclei can grow and cells shrink. What the other
+        embedding changes in the velocity counts 1 + EMPHASIS times: a cell's own noise holds it back.
         """
-        g = self.layout(x)
-        noise = self._integrated((x - g) / SCALE, self.code(z), g, start=1, end=0, steps=CHANGE_STEPS)
-        change = (self.code(to) - self.code(z)) @ self.layout_of_code @ self.layout_components
-        g, noise = g + change.unflatten(1, self.shape), noise.expand(len(to), *self.shape)
-        return g + SCALE * self._integrated(noise, self.code(to), g, start=0, end=1, steps=CHANGE_STEPS)
+        code, to_code, g = self.code(z), self.code(to), self.layout(x)
+        noise = integrated((x - g) / SCALE, self._velocity(code, g), start=1, end=0, steps=CHANGE_STEPS)
+        own = self._velocity(code.expand_as(to_code), g.expand(len(to), *self.shape))
+        g = g + ((to_code - code) @ self.layout_of_code @ self.layout_components).unflatten(1, self.shape)
+        other = self._velocity(to_code, g)
+
+        def emphasised(y: Tensor, t: float) -> Tensor:
+            velocity = other(y, t)
+            return velocity + EMPHASIS * (velocity - own(y, t))
+
+        noise = noise.expand(len(to), *self.shape)
+        return g + SCALE * integrated(noise, emphasised, start=0, end=1, steps=CHANGE_STEPS)
 
     def _noise(self, seed: int) -> Tensor:
         return torch.randn(self.shape, generator=torch.Generator().manual_seed(seed))
 
-    def _integrated(self, y: Tensor, code: Tensor, g: Tensor, *, start: float, end: float, steps: int) -> Tensor:
-        """Integrate the velocity by Heun's method with the averaged weights."""
-        if len(y) > AT_ONCE:
-            parts = zip(y.split(AT_ONCE), code.split(AT_ONCE), g.split(AT_ONCE))
-            return torch.cat([self._integrated(*part, start=start, end=end, steps=steps) for part in parts])
-        seen, ones = self._seen(g), torch.ones(len(y), device=y.device)
-        h = (end - start) / steps
-        for step in range(steps):
-            t = start + step * h
-            first = self.average(y, t * ones, code, seen).float()
-            second = self.average(y + h * first, (t + h) * ones, code, seen).float()
-            y = y + h * (first + second) / 2
-        return y
+    def _drawn(self, noise: Tensor, code: Tensor, g: Tensor) -> Tensor:
+        """Crops of codes and layouts g, from noise."""
+        return g + SCALE * integrated(noise, self._velocity(code, g), start=0, end=1, steps=self.config.draw_steps)
+
+    def _velocity(self, code: Tensor, g: Tensor) -> "Field":
+        """The velocity dy/dt of cells with these codes and layouts, by the averaged weights."""
+        seen = self._seen(g)
+
+        def velocity(y: Tensor, t: float) -> Tensor:
+            parts = zip(y.split(AT_ONCE), code.split(AT_ONCE), seen.split(AT_ONCE))
+            return torch.cat(
+                [self.average(part, part.new_full((len(part),), t), *given).float() for part, *given in parts]
+            )
+
+        return velocity
 
     def _seen(self, g: Tensor) -> Tensor:
         """The layout as the network takes it in."""
@@ -216,6 +225,20 @@ class Flow(Drawing):
         kept = min(KEPT, (1 + step) / (10 + step))
         for average, weight in zip(self.average.parameters(), self.network.parameters()):
             average.lerp_(weight, 1 - kept)
+
+
+Field = Callable[[Tensor, float], Tensor]  # pictures (B, C, S, S) and a time to their velocity
+
+
+def integrated(y: Tensor, velocity: Field, *, start: float, end: float, steps: int) -> Tensor:
+    """Integrate dy/dt from `start` to `end` by Heun's method."""
+    h = (end - start) / steps
+    for step in range(steps):
+        t = start + step * h
+        first = velocity(y, t)
+        second = velocity(y + h * first, t + h)
+        y = y + h * (first + second) / 2
+    return y
 
 
 class Velocity(nn.Module):
@@ -240,7 +263,6 @@ class Velocity(nn.Module):
         ends = (self.first.weight, self.last.weight)
         return [each for each in self.parameters() if each.ndim == 4 and not any(each is end for end in ends)]
 
-    @torch.autocast("cpu", enabled=False)  # bfloat16 takes longer on processors: group norms are slow in it
     def forward(self, y: Tensor, t: Tensor, code: Tensor, layout: Tensor) -> Tensor:
         """y and layout (B, C, S, S), t (B,) from 0 to 1, code (B, code_size)."""
         frequencies = torch.exp(torch.arange(EMBEDDED_TIME // 2, device=t.device) * (-math.log(1000) / 31))
@@ -263,7 +285,7 @@ class Residual(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, n_given: int) -> None:
         super().__init__()
-        self.norm_in, self.norm_out = nn.GroupNorm(8, n_in), nn.GroupNorm(8, n_out)
+        self.norm_in, self.norm_out = Norm(n_in), Norm(n_out)
         self.conv_in, self.conv_out = nn.Conv2d(n_in, n_out, 3, padding=1), nn.Conv2d(n_out, n_out, 3, padding=1)
         self.film = nn.Linear(n_given, 2 * n_out)
         self.skip = nn.Conv2d(n_in, n_out, 1) if n_in != n_out else nn.Identity()
@@ -274,3 +296,14 @@ class Residual(nn.Module):
         scale, shift = self.film(given)[:, :, None, None].chunk(2, dim=1)
         h = self.norm_out(self.conv_in(F.silu(self.norm_in(x))))
         return self.skip(x) + self.conv_out(F.silu(h * (1 + scale) + shift))
+
+
+class Norm(nn.GroupNorm):
+    """Group normalisation in float32, also of maps in bfloat16, in which processors are slow at it."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(8, n)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, n, H, W) to normalised ones."""
+        return super().forward(x.float())
