@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 import phenolens as ph
 from phenolens.core.colours import cell_image, colour_names, shared_contrast
 
-SIDE_PX, TEXT_PX, LINE_PX, GAP_PX = 204, 40, 22, 8  # of a picture, lines below it, last line, between two pictures
+SIDE_PX, LINE_PX, GAP_PX = 204, 22, 8  # of a picture, of a line below it, between two pictures
 END_MS, FRAME_MS = 1200, 130
 
 
@@ -46,23 +46,22 @@ def main(flags: Flags) -> None:
 
 
 def label(treatment: str) -> str:
-    """`eg5-inhibitors-1@30` as two lines: towards Eg5 inhibitors at 30 µM."""
-    compound, dose = treatment.split("@")
-    mechanism = compound.rsplit("-", 1)[0].replace("-", " ").replace("dna", "DNA").replace("eg5", "Eg5")
-    return f"towards {mechanism},\n{dose} µM"
+    """`eg5-inhibitors-1@30` as `towards Eg5 inhibitors`."""
+    mechanism = treatment.split("@")[0].rsplit("-", 1)[0].replace("-", " ")
+    return f"towards {mechanism.replace('dna', 'DNA').replace('eg5', 'Eg5')}"
 
 
 def beside(cells: tuple[np.ndarray, ...], labels: list[str], key: str) -> Image.Image:
     """One frame: the cells (H, W, 3), each above its label, and a key of all below."""
     width = len(cells) * (SIDE_PX + GAP_PX) - GAP_PX
-    frame = Image.new("RGB", (width, SIDE_PX + TEXT_PX + LINE_PX), "white")
+    frame = Image.new("RGB", (width, SIDE_PX + 2 * LINE_PX), "white")
     draw = ImageDraw.Draw(frame)
     for number, (cell, label) in enumerate(zip(cells, labels, strict=True)):
         left = number * (SIDE_PX + GAP_PX)
         frame.paste(Image.fromarray(cell).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC), (left, 0))
         at = (left + SIDE_PX / 2, SIDE_PX + 4)
-        draw.multiline_text(at, label, "black", font=ImageFont.load_default(13), anchor="ma", align="center")
-    draw.text((width / 2, SIDE_PX + TEXT_PX + 2), key, "black", font=ImageFont.load_default(13), anchor="ma")
+        draw.text(at, label, "black", font=ImageFont.load_default(13), anchor="ma")
+    draw.text((width / 2, SIDE_PX + LINE_PX + 2), key, "black", font=ImageFont.load_default(13), anchor="ma")
     return frame
 
 
