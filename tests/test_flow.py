@@ -107,9 +107,10 @@ def test_what_an_embedding_changes_is_drawn_emphasised_and_the_rest_is_not(drawe
     model = copy.deepcopy(drawer)
     model.average = Brightening()
     model.layout_of_code.zero_()
-    torch.testing.assert_close(model.changed(x, z, z), x)
+    torch.testing.assert_close(model.changed(x, z, z, emphasis=0.5), x)
     change = (model.code(wider) - model.code(z))[:, 0, None, None, None]
-    torch.testing.assert_close(model.changed(x, z, wider), x + flow.SCALE * (1 + flow.EMPHASIS) * change)
+    torch.testing.assert_close(model.changed(x, z, wider), x + flow.SCALE * change)
+    torch.testing.assert_close(model.changed(x, z, wider, emphasis=0.5), x + flow.SCALE * 1.5 * change)
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32])

@@ -42,7 +42,6 @@ CODE_NOISE = 0.05  # standard deviations of a code added in training, so that ne
 LAYOUT_DROPPED = 0.2  # share of training crops drawn without their layout
 KEPT = 0.999  # share of the averaged weights kept at each step, less at the start
 EMBEDDED_TIME = 64
-EMPHASIS = 0.5  # what other embeddings change in the velocity counts 1 + this times; docs/results.md says why
 CHANGE_STEPS = 8  # there and back; more than to draw, so that a cell that is not changed stays itself to 0.1 %
 KERNEL_RATE = 20  # learning rate of kernels (Muon) over that of the other parameters (AdamW)
 AT_ONCE = 64  # cells that pass the network at once
@@ -177,11 +176,11 @@ class Flow(Drawing):
         noise = torch.stack([self._noise(seed) for seed in seeds]).to(x.device)
         return self._drawn(noise, self.code(z), self.layout(x))
 
-    def changed(self, x: Tensor, z: Tensor, to: Tensor) -> Tensor:
+    def changed(self, x: Tensor, z: Tensor, to: Tensor, *, emphasis: float = 0.0) -> Tensor:
         """Find the noise of crops x with embeddings z, and draw it with embeddings `to`.
 
         A layout changes as far as embeddings determine it, so that nuclei can grow and cells shrink. What the other
-        embedding changes in the velocity counts 1 + EMPHASIS times: a cell's own noise holds it back.
+        embedding changes in the velocity counts 1 + `emphasis` times: a cell's own noise holds it back.
         """
         code, to_code, g = self.code(z), self.code(to), self.layout(x)
         noise = integrated((x - g) / SCALE, self._velocity(code, g), start=1, end=0, steps=CHANGE_STEPS)
@@ -191,7 +190,7 @@ class Flow(Drawing):
 
         def emphasised(y: Tensor, t: float) -> Tensor:
             velocity = other(y, t)
-            return velocity + EMPHASIS * (velocity - own(y, t))
+            return velocity + emphasis * (velocity - own(y, t)) if emphasis else velocity
 
         noise = noise.expand(len(to), *self.shape)
         return g + SCALE * integrated(noise, emphasised, start=0, end=1, steps=CHANGE_STEPS)

@@ -235,10 +235,10 @@ class Drawing(Trained):
         """Draw cells from embeddings z and the coarse layout of crops x (B, C, S, S), with noise of a seed per cell."""
 
     @abstractmethod
-    def changed(self, x: Tensor, z: Tensor, to: Tensor) -> Tensor:
+    def changed(self, x: Tensor, z: Tensor, to: Tensor, *, emphasis: float = 0.0) -> Tensor:
         """Change crops x with embeddings z to embeddings `to`, and keep what embeddings do not determine.
 
-        As many cells as embeddings to change to, or a single cell.
+        As many cells as embeddings to change to, or a single cell. The change counts 1 + `emphasis` times.
         """
 
     def attach(self, encoder: Representation) -> None:

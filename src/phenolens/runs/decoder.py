@@ -84,7 +84,9 @@ class DecodingRun:
             return redraw(self.model, crops, z, seeds=rows.tolist(), compute=self.compute)
         return self.decoded(z)
 
-    def changed(self, rows: np.ndarray, z: np.ndarray, to: np.ndarray, *, residual: bool = False) -> np.ndarray:
+    def changed(
+        self, rows: np.ndarray, z: np.ndarray, to: np.ndarray, *, residual: bool = False, emphasis: float = 0.0
+    ) -> np.ndarray:
         """Pictures (n, C, S, S) of cells with embeddings z (n, Z) when these change to `to` (n, Z).
 
         A Drawing changes the real cells and keeps what their embeddings do not determine; others decode.
@@ -94,9 +96,10 @@ class DecodingRun:
             z: Their embeddings, as many.
             to: The embeddings to change to.
             residual: Add the decoded change to the real cells; of no effect on a Drawing.
+            emphasis: How much more than once the change counts in a Drawing; of no effect on others.
         """
         if isinstance(self.model, Drawing):
-            return change(self.model, self.store.take(rows), z, to, compute=self.compute)
+            return change(self.model, self.store.take(rows), z, to, emphasis=emphasis, compute=self.compute)
         decoded = self.decoded(to)
         return self.originals(rows) + decoded - self.decoded(z) if residual else decoded
 

@@ -184,10 +184,13 @@ def redraw(model: Drawing, crops: np.ndarray, z: np.ndarray, *, seeds: Sequence[
 
 
 @torch.inference_mode()
-def change(model: Drawing, crops: np.ndarray, z: np.ndarray, to: np.ndarray, *, compute: Compute) -> np.ndarray:
+def change(
+    model: Drawing, crops: np.ndarray, z: np.ndarray, to: np.ndarray, *, emphasis: float, compute: Compute
+) -> np.ndarray:
     """Crops (F, C, S, S) float32: a real crop (1, C, S, S) with embedding z (1, Z), changed to embeddings (F, Z)."""
     compute.place(model).eval()
-    changed = model.changed(compute.scaled(crops, model.input), _on(z, compute), _on(to, compute))
+    x = compute.scaled(crops, model.input)
+    changed = model.changed(x, _on(z, compute), _on(to, compute), emphasis=emphasis)
     return changed.cpu().numpy()
 
 

@@ -39,6 +39,7 @@ SHOWN_CELLS = 8  # of a population, drawn at random
 N_MARKS = 3  # measures that distinguish a population from the others
 DRAWN_SAMPLE = 100  # real cells on which the limits are measured where drawing one takes a tenth of a second
 COMPARED_CONTROLS = 200  # real control cells beside MEASURED_CELLS treated ones; of more, a random sample
+EMPHASIS = 0.5  # a mean change, drawn with a cell's own noise, comes out too small: docs/results.md
 CACHED = 32  # trajectories that are kept
 
 
@@ -157,7 +158,7 @@ class Traveller:
         self, config: TravelConfig, start: int, target: Target, stops: list[str], measured: bool
     ) -> Trajectory:
         path, shown = self._path(config, start, [self._mean_of(name) for name in stops[:-1]] + [target])
-        decode = partial(self.run.changed, np.array([start]), self.cells.z[[start]], residual=config.residual)
+        decode = partial(self._changed, config, np.array([start]), self.cells.z[[start]])
         pictures = decode_frames(path, decode)
         again = self.run.embedded(pictures) if self.run.embeds else np.full(path.embeddings.shape, np.nan)
         scores = frame_scores(self.limits, path.embeddings, again)
@@ -202,11 +203,16 @@ class Traveller:
             kept="inversion" if self.run.keeps_cells else "residual" if config.residual else "none",
         )
 
+    def _changed(self, config: TravelConfig, rows: np.ndarray, z: np.ndarray, to: np.ndarray) -> np.ndarray:
+        """Pictures of cells with embeddings z (n, Z) when these change to `to` (n, Z)."""
+        emphasis = EMPHASIS if config.way == "direction" else 0.0
+        return self.run.changed(rows, z, to, residual=config.residual, emphasis=emphasis)
+
     def _change(self, config: TravelConfig, target: Target) -> MeasuredChange:
         """Move control cells as the travel does, and compare their change with that of real cells."""
         rows = self._moved_cells(config, target)
         z = self.cells.z[rows]
-        pictures = self.run.changed(rows, z, self._ends(config, z, target), residual=config.residual)
+        pictures = self._changed(config, rows, z, self._ends(config, z, target))
         from_real = self.run.keeps_cells or config.residual
         first = self.measured.of(rows) if from_real else self._measures_of(self.run.decoded(z))
         treated = sampled(target.rows, MEASURED_CELLS, seed=config.seed)
