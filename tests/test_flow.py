@@ -85,6 +85,8 @@ def test_a_real_cell_that_is_not_changed_stays_itself_and_one_that_is_follows_th
     x, z = blobs(12, seed=6)
     again = drawer.changed(x, z, z)
     assert (again - x).square().mean() < 0.01 * x.var()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(drawer.changed(x, z, z), again)
     wider = z + torch.tensor([2.0, 0.0, 0.0])
     assert (light(drawer.changed(x, z, wider)) > light(x)).mean() > 0.9
     path = torch.stack([z[0], (z[0] + wider[0]) / 2, wider[0]])

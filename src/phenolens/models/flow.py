@@ -180,8 +180,13 @@ class Flow(Drawing):
         """Find the noise of crops x with embeddings z, and draw it with embeddings `to`.
 
         A layout changes as far as embeddings determine it, so that nuclei can grow and cells shrink. What the other
-        embedding changes in the velocity counts 1 + `emphasis` times: a cell's own noise holds it back.
+        embedding changes in the velocity counts 1 + `emphasis` times: a cell's own noise holds it back. Always in
+        float32: an inversion in bfloat16 does not return to the cell.
         """
+        with torch.autocast(x.device.type, enabled=False):
+            return self._changed(x, z, to, emphasis=emphasis)
+
+    def _changed(self, x: Tensor, z: Tensor, to: Tensor, *, emphasis: float) -> Tensor:
         code, to_code, g = self.code(z), self.code(to), self.layout(x)
         noise = integrated((x - g) / SCALE, self._velocity(code, g), start=1, end=0, steps=CHANGE_STEPS)
         own = self._velocity(code.expand_as(to_code), g.expand(len(to), *self.shape))
