@@ -19,7 +19,7 @@ GIB = 2**30
 def phenolens(*arguments: object) -> list[str]:
     """Run one command in a process of its own; the lines of its stdout."""
     command = [sys.executable, "-m", "phenolens.cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
