@@ -71,11 +71,12 @@ def benchmark(
         raise InputError("model, seed: the comparison takes `models` and `seeds`")
     if "NSC" in (absent := check_design(opened.crops.cells, scoring, where=opened.folder)):
         raise InputError(f"{opened.folder}: {absent['NSC']}, and models are compared by NSC")
-    if pictures and not saved_realism(opened):
+    if pictures:
         try:
             check_measurable(opened.crops, RealismConfig())
         except InputError as error:
-            raise InputError(f"{error}; or give --no-pictures") from error
+            if not saved_realism(opened):
+                raise InputError(f"{error}; or give --no-pictures") from error
     rows = entries(models, seeds, training, untrained=untrained, tables=tables, turns=embed_turns)
     rows = possible(opened, rows, profiling, leave_out=ALL in models)
     n_runs = sum(len(row.runs) for row in rows)

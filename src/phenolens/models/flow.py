@@ -184,21 +184,18 @@ class Flow(Drawing):
         float32: an inversion in bfloat16 does not return to the cell.
         """
         with torch.autocast(x.device.type, enabled=False):
-            return self._changed(x, z, to, emphasis=emphasis)
+            code, to_code, g = self.code(z), self.code(to), self.layout(x)
+            noise = integrated((x - g) / SCALE, self._velocity(code, g), start=1, end=0, steps=CHANGE_STEPS)
+            own = self._velocity(code.expand_as(to_code), g.expand(len(to), *self.shape))
+            g = g + ((to_code - code) @ self.layout_of_code @ self.layout_components).unflatten(1, self.shape)
+            other = self._velocity(to_code, g)
 
-    def _changed(self, x: Tensor, z: Tensor, to: Tensor, *, emphasis: float) -> Tensor:
-        code, to_code, g = self.code(z), self.code(to), self.layout(x)
-        noise = integrated((x - g) / SCALE, self._velocity(code, g), start=1, end=0, steps=CHANGE_STEPS)
-        own = self._velocity(code.expand_as(to_code), g.expand(len(to), *self.shape))
-        g = g + ((to_code - code) @ self.layout_of_code @ self.layout_components).unflatten(1, self.shape)
-        other = self._velocity(to_code, g)
+            def emphasised(y: Tensor, t: float) -> Tensor:
+                velocity = other(y, t)
+                return velocity + emphasis * (velocity - own(y, t)) if emphasis else velocity
 
-        def emphasised(y: Tensor, t: float) -> Tensor:
-            velocity = other(y, t)
-            return velocity + emphasis * (velocity - own(y, t)) if emphasis else velocity
-
-        noise = noise.expand(len(to), *self.shape)
-        return g + SCALE * integrated(noise, emphasised, start=0, end=1, steps=CHANGE_STEPS)
+            noise = noise.expand(len(to), *self.shape)
+            return g + SCALE * integrated(noise, emphasised, start=0, end=1, steps=CHANGE_STEPS)
 
     def _noise(self, seed: int) -> Tensor:
         return torch.randn(self.shape, generator=torch.Generator().manual_seed(seed))

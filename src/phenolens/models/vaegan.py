@@ -86,8 +86,8 @@ class VAEGAN(GAN):
         real, fakes = F.softplus(-logits[0]).mean(), F.softplus(logits[1:]).mean(1)
         share = self.config.feature_share
         steps = stepping(*processes.averaged(torch.stack([real, fakes.mean()]).detach()).tolist())
-        judged = {"real": real.detach(), "fake": fakes.detach().mean()}
-        judged["accuracy"] = share_right(logits[0], logits[1:])
+        accuracy = share_right(logits[0], logits[1:])
+        judged = {"real": real.detach(), "fake": fakes.detach().mean(), "accuracy": accuracy}
         return {
             "encoder": Loss(kl + features, {"kl": kl.detach(), "features": features.detach()}),
             "generator": Loss(share * features - (1 - share) * fakes.sum(), {}, steps=steps["generator"]),
