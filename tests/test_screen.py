@@ -117,3 +117,13 @@ def test_select_names_the_nearest_of_what_the_screen_does_not_have():
 def test_select_refuses_a_choice_that_leaves_nothing():
     with pytest.raises(InputError, match="no field is in all"):
         Selection("all", plates=("P2",), wells=("C03",)).of(checked(four_wells()))
+
+
+def test_what_is_selected_for_its_mechanism_is_noted_with_what_is_not():
+    screen = checked(changed(1, compound="novel", moa=None))
+    selected = Selection().of(screen)
+    assert list(selected.table["compound"]) == ["DMSO", "taxol", "DMSO"]
+    assert selected.notes == ("1 well of 1 treatment without a mechanism left out; --treatments all takes them too",)
+    unknown = checked(four_wells().assign(moa=None))
+    (note,) = Selection().of(unknown).notes
+    assert note == "images: no treatment has a mechanism (column moa); all are taken"

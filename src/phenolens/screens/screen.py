@@ -25,7 +25,6 @@ from phenolens.core.names import (
     emptied_note,
     known_mechanism,
 )
-from phenolens.core.progress import tell
 from phenolens.screens.doses import SameDoses, controls_notes, mechanisms_of_compounds_note
 
 COLUMNS = {
@@ -146,13 +145,13 @@ class Selection:
         """
         table = screen.table
         if self.treatments == "labelled" and not table["moa"].notna().any():
-            tell(f"{screen.folder}: no treatment has a mechanism (column moa), so all treatments are taken")
+            screen = screen.noting([f"{screen.folder}: no treatment has a mechanism (column moa); all are taken"])
         elif self.treatments == "labelled":
             is_known = (table["role"] == "control") | table["moa"].notna()
             unknown = replace(screen, table=table[~is_known])
             if len(unknown.table):
                 n_wells = f"{counted(len(unknown.wells), 'well')} of {counted(len(unknown.treatments), 'treatment')}"
-                tell(f"left out: {n_wells} without a mechanism; --treatments all takes them too")
+                screen = screen.noting([f"{n_wells} without a mechanism left out; --treatments all takes them too"])
             table = table[is_known]
         chosen = np.ones(len(table), dtype=bool)
         plates = tuple(clean_name(name) for name in self.plates)
