@@ -1,6 +1,7 @@
 """The public names, as a notebook uses them on a small study."""
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from anndata import AnnData
 from matplotlib.figure import Figure
 
 import phenolens as ph
+from phenolens.cli import VERBS
 
 QUICK = dict(steps=4, batch_size=4, width=4, latent_size=8, threads=1, precision="float32", device="cpu")
 NAMESPACES = {"": ph, "pp.": ph.pp, "tl.": ph.tl, "pl.": ph.pl}
@@ -153,6 +155,13 @@ def test_the_signature_shows_each_setting_with_its_default():
     assert parameters["checkpoint_every"].default == 250
     assert "training" not in parameters
     assert inspect.signature(ph.travel).parameters["to"].default is inspect.Parameter.empty
+
+
+def test_the_packages_help_begins_with_a_screen_that_names_every_command():
+    words = set(re.findall(r"\w+", ph.__doc__))
+    assert set(VERBS) - words == set()
+    assert set(re.findall(r"ph\.(\w+)", ph.__doc__)) <= set(dir(ph))
+    assert len(ph.__doc__.splitlines()) <= 24
 
 
 def test_importing_costs_no_library_and_scoring_no_torch():

@@ -20,12 +20,14 @@ from layout_sources import (
     write_table,
 )
 from phenolens.cli import main
+from phenolens.core import progress
 from phenolens.core.errors import InputError
 from phenolens.screens import guess_layout as guess_module
 from phenolens.screens import proposed_pattern as proposed_pattern_module
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.filename_pattern import matching
 from phenolens.screens.guess_layout import guess_layout
+from phenolens.screens.instruments import INSTRUMENTS
 from phenolens.screens.proposed_pattern import proposed_pattern
 from test_filename_patterns import NAMES as INSTRUMENT_NAMES
 from test_instrument_index import WRITERS
@@ -745,3 +747,11 @@ def test_crop_guesses_the_layout_and_says_so(tmp_path, capsys):
     assert main(["crop", str(study), "--source", str(source), "--crop-px", "16", "--treatments", "all"]) == 0
     assert "--layout pattern" in capsys.readouterr().err
     assert (study / "crops" / "about.json").is_file()
+
+
+def test_guessing_shows_one_count_for_all_patterns_that_it_tries(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
+    touched(tmp_path, [f"P1/img_{well}_{channel}.tif" for well in ("B02", "C03") for channel in ("DAPI", "GFP")])
+    guess_layout(tmp_path, LayoutConfig())
+    counts = re.findall("^(.+): ([0-9]+) of", capsys.readouterr().err, flags=re.MULTILINE)
+    assert counts == [("Instruments whose names were tried", str(n)) for n in range(1, len(INSTRUMENTS))]

@@ -1,8 +1,25 @@
-"""phenolens: see what a treatment does to a cell.
+"""See what a treatment does to a cell: what to call for what.
 
-From the images of a multi-well screen to single-cell representations that match treatments by phenotype and decode back
-into images. `Study` is a study's folder; each command is a function (`crop`, `train`, `embed`, ...); `load` gives a
-trained model; `pp`, `tl` and `pl` preprocess, score and plot AnnData. Names are loaded when they are first used.
+    import phenolens as ph
+
+From images to a report:
+    ph.check("IMAGES")                          what is there, what is missing, what comes next
+    study = ph.run("STUDY", source="IMAGES")    every step below, and report.html
+    crop, measure, train, embed, profile, evaluate, report      the steps of run, one by one
+    simulate, demo, fetch                       images to try it with
+Results:
+    study = ph.Study("STUDY")                   .cells .crops .scores .runs .embeddings() .profiles()
+    ph.explore(study)                           plates, maps, treatments and travels in the browser
+    ph.travel(study, to="taxol")                a cell interpolated towards a treatment
+    features, realism, figure, assess, benchmark, export
+Tables of other programs:
+    ph.evaluate("profiles.csv", compound="drug", mechanism="moa", control="DMSO")
+    ph.compare("SCORES", "OTHER_SCORES")        which answers differ
+Parts:
+    ph.pp, ph.tl, ph.pl                         preprocess, score and plot AnnData, as in scanpy
+    ph.load(study, "RUN")                       a trained model: .encode() .decode()
+
+help(ph.train) lists the settings of a command; docs/python.md has examples.
 """
 
 from importlib import import_module

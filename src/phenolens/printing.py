@@ -220,7 +220,7 @@ def _tell_headline(study: Study) -> None:
     whitening = study.headline["whitening"]
     why = "asked for by --headline"
     if whitening == HEADLINE["whitening"]:
-        why = "on simulated screens no other was better beyond noise, at few or many cells per well (docs/scoring.md)"
+        why = "on simulated screens no other was better beyond noise, at few or many cells a well (docs/definitions.md)"
     tell(f"headline: mean, {whitening}: {PROFILES[whitening]}; {why}")
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 FORMAT = "phenolens study 1"
 MARKER = "study.json"
-# The score that headlines report, fixed on simulated screens (docs/scoring.md); `evaluate --headline` names another.
+# The score of headlines, fixed on simulated screens (docs/definitions.md); `evaluate --headline` names another.
 HEADLINE = {"statistics": "mean", "whitening": "aligned", "protocol": "NSC"}
 BEFORE = "whitened"  # the headline's profiles in studies of versions without that flag
 

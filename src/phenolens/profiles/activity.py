@@ -1,7 +1,7 @@
 """Activity: do the wells of a treatment differ from the control wells?
 
 N wells, Z features, K wells of one comparison (those of a group and its control wells). Labels are permuted within
-plates, so the effect of a plate is never counted as that of a treatment. docs/scoring.md, "Activity".
+plates, so the effect of a plate is never counted as that of a treatment. docs/definitions.md, "Activity".
 """
 
 from __future__ import annotations

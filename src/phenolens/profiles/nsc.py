@@ -1,7 +1,7 @@
 """NSC and NSCB: does a treatment's nearest other treatment have the same mechanism?
 
 N rows, M of them labelled (treated, with a known mechanism), Z features, K mechanisms. Ljosa et al. 2013; conventions
-in docs/scoring.md, "Scores".
+in docs/definitions.md, "Scores".
 """
 
 from __future__ import annotations

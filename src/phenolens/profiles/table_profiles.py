@@ -40,7 +40,7 @@ class TableConfig(Bounded):
     positive_controls: Literal["left out", "counted"] = "left out"  # rows of role other that hold a treated dose
     non_finite: Literal["refused", "features", "rows"] = "refused"  # what is left out on a NaN or infinity
     duplicates: Literal["refused", "left out"] = "refused"  # rows that repeat another, number for number
-    select_features: tuple[Rule, ...] = ()  # rules by which features are left out, on scaled profiles: docs/scoring.md
+    select_features: tuple[Rule, ...] = ()  # rules that leave features out, on scaled profiles: docs/definitions.md
 
     def __post_init__(self) -> None:
         """Validate the settings."""

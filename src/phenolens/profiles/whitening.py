@@ -2,7 +2,7 @@
 
 N profiles, Z features, n controls. Fitted on the control wells, applied to all rows: scaling, then rotation and
 division by the controls' spread, x (V / sqrt(s + ridge)) with V and s the eigenvectors and eigenvalues of their
-covariance (divided by n), then the alignment of batches (TVN, Ando et al. 2017). docs/scoring.md, "From cells to
+covariance (divided by n), then the alignment of batches (TVN, Ando et al. 2017). docs/definitions.md, "From cells to
 treatments".
 """
 
@@ -45,14 +45,14 @@ class Recipe(Bounded):
     largest_deviation: Positive | None = None
     whitening: Literal["pca", "zca", "none"] = "pca"  # zca is rotated back, so that features keep their names
     whitened_over: Extent = "all"  # rows that share one whitening
-    learnt_on: Literal["controls", "everything", "treatments"] = "controls"  # treatments: docs/scoring.md
+    learnt_on: Literal["controls", "everything", "treatments"] = "controls"  # treatments: docs/definitions.md
     ridge: NotNegative = 1.0  # added to each eigenvalue; fixed in advance, never chosen on the score
     ridge_unit: Literal["absolute", "relative"] = "absolute"  # relative: times the mean eigenvalue
     estimate: Literal["sample", "ledoit-wolf"] = "sample"  # of the covariance
     n_components: Count | None = None  # number of leading directions to keep; left out: all
     constant_features: Literal["refused", "left out"] = "refused"  # those without spread among a group's controls
     coral: Literal["none", "batch", "plate"] = "none"  # align the controls of each with all controls (TVN)
-    coral_form: CoralForm = "broad"  # which published form (docs/scoring.md)
+    coral_form: CoralForm = "broad"  # which published form (docs/definitions.md)
 
     def __post_init__(self) -> None:
         """Validate the settings."""
@@ -150,7 +150,7 @@ def whiten(
         n_components: number of leading directions to keep; None keeps all.
         constant_features: what to do with features without spread among the controls of any group.
         coral: align the controls of each batch or plate with all controls afterwards (TVN).
-        coral_form: which published form of it (docs/scoring.md); `phenolens.profiles.whitening.TVN` has whole recipes.
+        coral_form: which published form (docs/definitions.md); `phenolens.profiles.whitening.TVN` has whole recipes.
         largest_deviation: scaled values beyond this are set to it; None leaves them as they are.
 
     Returns:

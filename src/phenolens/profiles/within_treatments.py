@@ -2,7 +2,7 @@
 
 N rows (cells or wells), Z features, T treatments, B batches (or plates). The covariance is that of the rows about the
 mean of their own treatment, so the whole screen says which differences mean nothing, not the controls alone. Names of
-treatments are used, mechanisms never. docs/scoring.md, "The headline's recipe".
+treatments are used, mechanisms never. docs/definitions.md, "The headline's recipe".
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -47,7 +47,8 @@ def read_pattern(source: Path, *, config: LayoutConfig, skip_missing: bool = Fal
     """
     source = Path(source)
     files, left_out = files_under(source)
-    images, other = matching(source, files, pattern=config.pattern, plate_wells=config.plate_wells)
+    names = track(files, "Names of files read", total=len(files))
+    images, other = matching(source, names, pattern=config.pattern, plate_wells=config.plate_wells)
     if images.empty:
         seen = f"such as {other[0]}" if other else f"there is none but {', '.join(left_out)}" if left_out else ""
         raise InputError(
@@ -65,7 +66,7 @@ def read_pattern(source: Path, *, config: LayoutConfig, skip_missing: bool = Fal
 
 
 def matching(
-    source: Path, files: Sequence[str], *, pattern: str, plate_wells: int | None = None
+    source: Path, files: Iterable[str], *, pattern: str, plate_wells: int | None = None
 ) -> tuple[pd.DataFrame, list[str]]:
     """The files that match: plate, well, site, path, and channel, z and t where the pattern has them; and the others.
 
@@ -79,7 +80,7 @@ def matching(
     others: list[str] = []
     kinds: Counter[frozenset[str]] = Counter()
     folder_of: dict[str, str] = {}  # of plates that are named by a folder
-    for path in track(files, "Names of files read", total=len(files)):
+    for path in files:
         whole = f"{plate}/{path}" if instrument else path
         match = next((found for one in expressions if (found := one.fullmatch(whole))), None)
         if match is not None:

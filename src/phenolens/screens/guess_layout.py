@@ -11,6 +11,7 @@ import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.core.names import shortened
+from phenolens.core.progress import track
 from phenolens.screens.bbbc021 import CROP_TABLE, CROPS_FOLDER, IMAGE_TABLE
 from phenolens.screens.config import IS_PLATE_MAP, TABLES, LayoutConfig, given_path
 from phenolens.screens.csv_table import column_names
@@ -151,7 +152,7 @@ def _by_names(source: Path, images: Sequence[str], *, plate_wells: int | None) -
     matched, ambiguous = {}, []
     unlikely: dict[str, str] = {}  # of an instrument, a folder that would be a plate
     errors = []  # of an instrument's names that cannot be read so
-    for name in INSTRUMENTS:
+    for name in track(INSTRUMENTS, "Instruments whose names were tried", total=len(INSTRUMENTS)):
         try:
             found, _ = matching(source, images, pattern=name, plate_wells=plate_wells)
         except InputError as error:
