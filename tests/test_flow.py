@@ -240,7 +240,11 @@ def test_the_embeddings_of_a_foreign_table_are_decoded_whatever_the_order_of_its
         (lambda table: pd.concat([table, table[:2]]), "2 repeated"),
         (lambda table: table.assign(Metadata_Cell=table["Metadata_Cell"] + "x"), "of other cells"),
         (lambda table: table.drop(columns="Metadata_Cell"), "Metadata_Cell"),
-        (lambda table: table.assign(a="high"), "finite numbers"),
+        (lambda table: table.assign(a="high"), 'column "a" does not hold numbers'),
+        (
+            lambda table: table.assign(b=[np.nan, *range(len(table) - 1)]),
+            'column "b": nan is not a finite number (1 such',
+        ),
     ],
 )
 def test_a_table_whose_rows_are_not_the_studys_cells_is_refused(tiny_study, tmp_path, capsys, change, named):
@@ -249,6 +253,14 @@ def test_a_table_whose_rows_are_not_the_studys_cells_is_refused(tiny_study, tmp_
     change(pd.DataFrame({"Metadata_Cell": cells["cell_id"], "a": np.arange(len(cells))})).to_parquet(path)
     assert named in refusal(capsys, "train", tiny_study.folder, "--model", "flow", "--of", path, *FLAGS)
     assert tiny_study.runs == []
+
+
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [("lost.parquet", "lost.parquet: no such file"), ("z.txt", "expected a run of the study (none yet), or a table")],
+)
+def test_embeddings_that_are_not_there_are_refused(tiny_study, capsys, of, said):
+    assert said in refusal(capsys, "train", tiny_study.folder, "--model", "flow", "--of", of, *FLAGS)
 
 
 @pytest.mark.parametrize("side", [36, 38, 39])

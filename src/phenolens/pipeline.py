@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from phenolens.models.interface import Representation, Source
     from phenolens.training.config import TrainConfig
 
-CELL = "Metadata_Cell"  # the column of a foreign table that names the cell
+EMBEDDING_TABLES = (".h5ad", ".parquet", ".csv")  # what a foreign table may be
 LEAST_CONTROLS = 2  # wells; one alone has no spread
 
 
@@ -131,6 +131,8 @@ def decoded(study: Study, config: "TrainConfig") -> "tuple[np.ndarray | None, li
         )
     identity = _decoded_identity(study, of)
     if of not in study.runs:
+        from phenolens.training.foreign_embeddings import foreign_embeddings
+
         z, names = foreign_embeddings(Path(of), study.crops.cells["cell_id"])
         return z, names, Source(identity, z.shape[1], turns=1)
     tables = list(embeddings(study, of))
@@ -145,43 +147,14 @@ def decoded(study: Study, config: "TrainConfig") -> "tuple[np.ndarray | None, li
 
 def _decoded_identity(study: Study, of: str) -> str:
     """A checksum of what the embeddings of this run, or of this table, are made from."""
-    if of not in study.runs and Path(of).is_file():
-        return sha256(Path(of))
-    study.chosen_runs((of,))
-    return made_from(embeddings=embedding_sources(study, of, values=True))
-
-
-def foreign_embeddings(path: Path, cell_ids: "pd.Series") -> tuple[np.ndarray, list[str]]:
-    """The embeddings (N, Z) of a table with a row per cell of the study, in the study's order, and their names.
-
-    Raises:
-        InputError: not a table with `Metadata_Cell`, not exactly the study's cells, or values that are not finite.
-    """
-    import pandas as pd
-
-    if path.suffix == ".h5ad":
-        table = read_h5ad(path, remedy="give an AnnData file")
-        rows = pd.DataFrame(np.asarray(table.X), columns=table.var_names).assign(**{CELL: table.obs.get(CELL)})
-    elif path.suffix in (".parquet", ".csv"):
-        rows = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    else:
-        raise InputError(f"--of {path}: expected a run of the study, or a table as .h5ad, .parquet or .csv")
-    if CELL not in rows or rows[CELL].isna().any():
-        raise InputError(f"{path}: expected a column {CELL} that names the cell of each row, as in embeddings/")
-    names = [str(name) for name in rows.columns if not str(name).startswith("Metadata_")]
-    ids = rows[CELL].astype(str)
-    missing, other = cell_ids[~cell_ids.isin(ids)], ids[~ids.isin(cell_ids)]
-    if len(missing) or len(other) or ids.duplicated().any():
-        example = next(iter([*missing, *other, *ids[ids.duplicated()]]))
-        raise InputError(
-            f"{path}: its rows are not the study's {counted(len(cell_ids), 'cell')}: "
-            f"{counted(len(missing), 'cell')} without a row, {counted(len(other), 'row')} of other cells, "
-            f'{int(ids.duplicated().sum()):,} repeated ("{example}")'
-        )
-    z = rows.set_index(ids.to_numpy())[names].loc[cell_ids].to_numpy()
-    if not np.issubdtype(z.dtype, np.number) or not np.isfinite(z).all():
-        raise InputError(f"{path}: expected finite numbers in every column that does not begin with Metadata_")
-    return z.astype(np.float32), names
+    if of in study.runs:
+        return made_from(embeddings=embedding_sources(study, of, values=True))
+    if Path(of).suffix not in EMBEDDING_TABLES:
+        runs = ", ".join(study.runs) or "none yet"
+        raise InputError(f"{of}: expected a run of the study ({runs}), or a table as {' or '.join(EMBEDDING_TABLES)}")
+    if not Path(of).is_file():
+        raise InputError(f"{of}: no such file; expected a table of embeddings, with a row per cell of the study")
+    return sha256(Path(of))
 
 
 def _without_timing(history: list[dict[str, float]]) -> dict[str, float]:
