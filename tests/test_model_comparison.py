@@ -161,6 +161,8 @@ def test_a_stopped_comparison_resumes_to_the_same_table(finished, cropped_study,
     resumed = ph.benchmark(study, **asked)
     pd.testing.assert_frame_equal(resumed.scores, finished[1].scores)
     pd.testing.assert_frame_equal(resumed.facts.drop(columns=MEASURED), finished[1].facts.drop(columns=MEASURED))
+    monkeypatch.setattr(pipeline, "evaluate", lambda *given: pytest.fail("scored again"))
+    pd.testing.assert_frame_equal(ph.benchmark(study, **asked).scores, resumed.scores)
 
 
 def test_a_model_of_a_stranger_is_in_the_table_without_any_other_change(tiny_study, monkeypatch):

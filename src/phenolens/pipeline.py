@@ -26,7 +26,16 @@ from phenolens.crops.config import CropConfig
 from phenolens.crops.store import CropStore
 from phenolens.profiles.evaluate import EvaluateConfig
 from phenolens.profiles.kinds import ProfileConfig, cell_scaling_of, kinds, profiles_of_statistic
-from phenolens.readiness import VALUES_FROM, about_of, embedding_sources, profile_source, run_config, score_name
+from phenolens.readiness import (
+    VALUES_FROM,
+    about_of,
+    embedding_sources,
+    is_scored,
+    profile_source,
+    ready_runs,
+    run_config,
+    score_name,
+)
 from phenolens.screens.config import LayoutConfig
 from phenolens.study import Study, made_from
 
@@ -362,6 +371,13 @@ def check_design(cells: "pd.DataFrame", config: EvaluateConfig, *, where: object
     if note := list_note(treatments["moa"], config):
         tell(f"note: {note}")
     return {} if config.protocols else impossible
+
+
+def evaluate_all(study: Study, config: EvaluateConfig) -> None:
+    """Score every run that has profiles, where the scores are not theirs already, with these settings."""
+    names = ready_runs(study, "profiled")
+    if not is_scored(study, names, asdict(config)):
+        evaluate(study, names, config)
 
 
 def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:

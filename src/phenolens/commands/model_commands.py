@@ -1,7 +1,7 @@
 """Commands that load models: run, demo, travel, realism, features, figure, report."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +32,6 @@ from phenolens.paper_figures.figure3_interpolation import interpolation_figure
 from phenolens.paper_figures.figure4_comparison import comparison_figure
 from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig
 from phenolens.plotting.style import file_of
-from phenolens.readiness import is_scored, ready_runs
 from phenolens.reports.compute import ReportConfig, write_report
 from phenolens.runs.cell_measures import measure_cells
 from phenolens.runs.decoder import find_decoding_run
@@ -126,9 +125,7 @@ def run(
         pipeline.embed(opened, each, embedding, scheduler=parallel.scheduler)
         pipeline.profile(opened, each, profiling, scheduler=parallel.scheduler)
         tell(f"{each}: trained, embedded, profiled")
-    scored = ready_runs(opened, "profiled")
-    if not is_scored(opened, scored, asdict(scoring)):
-        pipeline.evaluate(opened, scored, scoring)
+    pipeline.evaluate_all(opened, scoring)
     write_report(opened, replace(reporting, run=reporting.run or pipeline.run_name(training)))
     return opened
 

@@ -29,7 +29,7 @@ from phenolens.profiles.evaluate import held_out
 from phenolens.profiles.mechanism_classifier import CLASSIFIED, classified_right
 from phenolens.profiles.scores_folder import read_queries
 from phenolens.profiles.uncertainty import bootstrap_interval, sign_flip_p
-from phenolens.readiness import about_of, ready_runs
+from phenolens.readiness import about_of
 from phenolens.runs.decoder import open_decoding_runs
 from phenolens.study import Study
 from phenolens.training.checkpoint import Origin, RunFolder, as_begun, check_same, trained_model
@@ -212,7 +212,7 @@ def take_runs(study: Study, rows: Sequence[Entry], profiling: ProfileConfig, sco
             pipeline.embed(study, run, embedding)
             pipeline.profile(study, run, profiling)
             tell(f"{run}: trained, embedded, profiled ({names.index(run) + 1} of {len(names)} runs)")
-    pipeline.evaluate(study, ready_runs(study, "profiled"), scoring)
+    pipeline.evaluate_all(study, scoring)
 
 
 def compared(study: Study, rows: Sequence[Entry], scoring: EvaluateConfig) -> pd.DataFrame:
