@@ -21,7 +21,8 @@ import tyro
 
 from phenolens.core.progress import tell
 from phenolens.crops.store import write_npy
-from phenolens.models.vaeplus import VAEPlus, VAEPlusConfig
+from phenolens.models.config import VAEPlusConfig
+from phenolens.models.vaeplus import VAEPlus
 from phenolens.training.device import Compute, processor_name
 from phenolens.training.embed import BATCH, embed_crops
 

@@ -327,7 +327,7 @@ def training(section: Section, model: str, steps: int | None) -> list[object]:
     words += ["--batch-size", section.batch] if section.flags.tiny else []
     words += [] if steps is None else ["--steps", steps]
     named = {f"--{name.replace('_', '-')}": value for name, value in section.network.items()}
-    having = MODELS[model].load().Config.names()
+    having = MODELS[model].config().names()
     return words + [word for pair in named.items() if pair[0][2:].replace("-", "_") in having for word in pair]
 
 

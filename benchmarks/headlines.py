@@ -20,8 +20,9 @@ from phenolens.core.progress import track
 from phenolens.morphology.features import describe
 from phenolens.study import Study
 from phenolens.travels.compute import Traveller
+from phenolens.travels.config import TravelConfig
 from phenolens.travels.measured_change import MeasuredChange
-from phenolens.travels.trajectory import FEW_MOVED, TravelConfig
+from phenolens.travels.trajectory import FEW_MOVED
 
 N_HEADLINES = 5  # measures in a caption
 

@@ -22,7 +22,8 @@ from tyro.conf import OmitArgPrefixes, Positional
 from phenolens.core.errors import InputError
 from phenolens.core.files import write_text, write_whole
 from phenolens.core.progress import tell, track
-from phenolens.crops.illumination import FieldSums, Illumination, IlluminationConfig, corrected, illumination_of
+from phenolens.crops.config import IlluminationConfig
+from phenolens.crops.illumination import FieldSums, Illumination, corrected, illumination_of
 from phenolens.plotting.quality_figures import illumination as illumination_figure
 from phenolens.plotting.style import png
 from phenolens.screens.bbbc021 import read_bbbc021

@@ -43,7 +43,7 @@ from phenolens.runs.decoder import DecodingRun, open_decoding_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.study import Study
 from phenolens.travels.compute import PRECISION, Traveller
-from phenolens.travels.trajectory import TravelConfig
+from phenolens.travels.config import TravelConfig
 
 CHANNELS = ("DNA", "tubulin", "actin")
 SHUFFLES = 10_000

@@ -32,8 +32,9 @@ from phenolens.core.progress import tell, track
 from phenolens.crops.config import CropConfig
 from phenolens.crops.store import CropStore
 from phenolens.models import model_title
+from phenolens.models.config import VAEPlusConfig
 from phenolens.models.interface import Representation
-from phenolens.models.vaeplus import ACTIVE_NATS, VAE, VAEPlusConfig, kl_per_feature
+from phenolens.models.vaeplus import ACTIVE_NATS, VAE, kl_per_feature
 from phenolens.morphology.reconstruction_metrics import FINE_BAND, fidelity
 from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig
 from phenolens.plotting.cell_images import reconstructions

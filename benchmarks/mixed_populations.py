@@ -32,7 +32,7 @@ from phenolens.core.progress import tell, track
 from phenolens.simulation.phenotypes import MECHANISMS
 from phenolens.study import Study
 from phenolens.travels.compute import Traveller
-from phenolens.travels.trajectory import TravelConfig
+from phenolens.travels.config import TravelConfig
 
 PLACE = ["plate", "well", "site", "object_number"]  # names a cell, in crops and truth
 LEAST_SHARE = 0.2  # of fragmented nuclei under the full effect, for a mechanism to be looked at

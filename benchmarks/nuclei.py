@@ -18,7 +18,8 @@ from scipy.spatial.distance import cdist
 
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell, track
-from phenolens.crops.nuclei import NucleiConfig, find_nuclei
+from phenolens.crops.config import NucleiConfig
+from phenolens.crops.nuclei import find_nuclei
 from phenolens.screens.bbbc021 import read_bbbc021
 from phenolens.screens.read_image import read_field
 from phenolens.simulation.simulate import TRUTH_TABLE, SimulateConfig, simulate

@@ -33,10 +33,11 @@ from phenolens.crops.config import CropConfig
 from phenolens.crops.store import CropStore
 from phenolens.model_comparison.compute import answers
 from phenolens.models import MODELS, Spec
+from phenolens.models.config import VAEPlusConfig
 from phenolens.models.interface import Batch, Loss
 from phenolens.models.layers import full_precision
 from phenolens.models.pca import principal_components
-from phenolens.models.vaeplus import KERNEL_PX, LEAK, VAEPlus, VAEPlusConfig, last_side_px
+from phenolens.models.vaeplus import KERNEL_PX, LEAK, VAEPlus, last_side_px
 from phenolens.morphology.reconstruction_metrics import fidelity
 from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig
 from phenolens.study import Study

@@ -34,8 +34,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from phenolens.core.progress import tell
 from phenolens.models import processes
+from phenolens.models.config import VAEPlusConfig
 from phenolens.models.interface import Batch
-from phenolens.models.vaeplus import VAEPlus, VAEPlusConfig
+from phenolens.models.vaeplus import VAEPlus
 from phenolens.training import loop
 from phenolens.training.device import Compute, as_signed, processor_name
 from phenolens.training.distributed import together

@@ -7,7 +7,8 @@ from torch import nn
 from torch.optim import SGD, Adam
 
 from phenolens.models import MODELS, Spec
-from phenolens.models.interface import Loss, ModelConfig, Player, Trained, setting
+from phenolens.models.config import ModelConfig, setting
+from phenolens.models.interface import Loss, Player, Trained
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from blinded_tests import TOKEN, kinds_by_picture_id, made_up
-from phenolens.blinded_test.compute import AssessmentConfig, assessments, draw_pictures, set_up, summary
+from phenolens.blinded_test.compute import assessments, draw_pictures, set_up, summary
+from phenolens.blinded_test.config import AssessmentConfig
 from phenolens.cli import main
 from phenolens.commands.web_commands import checked_token, named
 from phenolens.core.colours import cell_image, shared_contrast

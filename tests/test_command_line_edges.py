@@ -5,18 +5,20 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from layout_sources import CHANNELS, write_images, write_plate_map
+from phenolens import cli
 from phenolens.arguments import folder_first
 from phenolens.cli import main
 from phenolens.core.errors import InputError
 from phenolens.core.files import alone
 from phenolens.core.progress import SILENT
 from phenolens.printing import after_fetch
-from phenolens.screens.download import FetchConfig
+from phenolens.screens.config import FetchConfig
 from phenolens.study import MARKER, Study
 from phenolens.web.server import serve
 
@@ -110,6 +112,19 @@ def test_verbose_shows_settings_time_and_where_an_error_arose(tmp_path, capsys):
     assert {"source:", "reading:", "took"} <= set(capsys.readouterr().err.split())
     assert main(["check", str(tmp_path / "none"), "--verbose"]) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_library_that_takes_long_to_load_is_named_to_a_person_at_a_terminal(tmp_path, monkeypatch):
+    told = tmp_path / "told"
+    loads = f"import pathlib, time\nwhile not pathlib.Path({str(told)!r}).exists(): time.sleep(0.01)"
+    (tmp_path / "slow_library.py").write_text(loads)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(cli.LIBRARIES, "slow_library", "slow library")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr(cli, "tell", told.write_text)
+    with cli.loading_shown():
+        import_module("slow_library")
+    assert told.read_text() == "loading slow library ..."
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])

@@ -8,13 +8,12 @@ import pytest
 import tifffile
 
 from phenolens.core.errors import InputError
-from phenolens.crops.config import CropConfig
+from phenolens.crops.config import CropConfig, IlluminationConfig
 from phenolens.crops.illumination import (
     BRIGHTNESS,
     EDGES,
     FOREGROUND,
     N_BINS,
-    IlluminationConfig,
     block_means,
     correct,
     estimate_illumination,

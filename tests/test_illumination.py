@@ -12,9 +12,9 @@ import pytest
 
 from conftest import TINY
 from phenolens.core.errors import InputError
+from phenolens.crops.config import IlluminationConfig
 from phenolens.crops.illumination import (
     Illumination,
-    IlluminationConfig,
     block_means,
     correct,
     corrected,

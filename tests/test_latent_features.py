@@ -15,7 +15,8 @@ from phenolens.core.errors import InputError
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
 from phenolens.latent_features import conclusions
-from phenolens.latent_features.compute import LIMITS, TEMPLATES, FeaturesConfig, feature_table
+from phenolens.latent_features.compute import LIMITS, TEMPLATES, feature_table
+from phenolens.latent_features.config import FeaturesConfig
 from phenolens.latent_features.correlations import between_groups, correlations
 from phenolens.latent_features.figure import traversal_strip
 from phenolens.morphology.features import measures

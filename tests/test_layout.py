@@ -7,6 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import phenolens
+from phenolens.cli import VERBS
 
 PACKAGE = Path(phenolens.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -59,12 +60,14 @@ MODEL_LIST = {f"models.{name}" for name in ("MODELS", "model_title", "plainest_f
 # Whole libraries, and the rooms or files that alone may import them.
 LIBRARIES = {
     "torch": {"models", "training"},
-    "matplotlib": {"plotting", "figure.py", "film.py", "page.py", "paper_figures", "reports", "commands", "pl"},
+    "matplotlib": {"plotting", "figure.py", "film.py", "page.py", "paper_figures", "reports", "pl"},
     "fastapi": {"web"},
     "uvicorn": {"web"},
     "plotly": {"web"},
     "imageio_ffmpeg": {"film.py"},
 }
+# Further libraries that take long to load, anywhere but for flags and help.
+NOT_FOR_HELP = {"anndata", "h5py", "scipy", "skimage", "sklearn", "zarr"}
 # File names that mean the same in every slice.
 OF_EVERY_SLICE = {"__init__", "config", "compute", "saved", "figure", "table", "page"}
 
@@ -160,24 +163,22 @@ def test_paths_inside_a_study_are_built_in_study_alone():
     assert wrong == []
 
 
-def test_help_scoring_and_cropping_answer_without_heavy_libraries():
-    modules = [
-        "phenolens.cli",
-        "phenolens.profiles.nsc",
-        "phenolens.commands.score_commands",
-        "phenolens.commands.image_commands",
-        "phenolens.printing",
-    ]
-    code = f"import sys, {', '.join(modules)}; print(sorted({set(LIBRARIES)!r} & set(sys.modules)))"
+def test_no_help_and_no_scoring_loads_what_computes():
+    """Commands import what they compute with when they run, so that flags, help and mistakes are answered at once."""
+    code = f"""
+import sys
+from contextlib import redirect_stdout, suppress
+from io import StringIO
+import phenolens.profiles.nsc, phenolens.printing
+from phenolens.cli import VERBS, main
+for verb in VERBS:
+    with redirect_stdout(StringIO()) as shown, suppress(SystemExit):
+        main([verb, "--help"])
+    assert "usage" in shown.getvalue(), verb
+    print(verb, sorted({LIBRARIES.keys() | NOT_FOR_HELP!r} & set(sys.modules)))
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-def test_no_command_waits_for_libraries_of_its_computation():
-    """Those that take long to load, and that no command needs for its flags, are imported where they are used."""
-    code = "import sys, phenolens.commands.model_commands; print({'sklearn', 'scipy.stats'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    assert done.stdout.splitlines() == [f"{verb} []" for verb in VERBS]
 
 
 def test_every_public_name_can_be_loaded():

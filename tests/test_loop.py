@@ -12,8 +12,9 @@ import torch
 
 from phenolens.core.errors import InputError, Interrupted, RunError
 from phenolens.crops.store import normalised
+from phenolens.models.config import VAEPlusConfig
 from phenolens.models.interface import Batch, turned
-from phenolens.models.vaeplus import VAEPlus, VAEPlusConfig
+from phenolens.models.vaeplus import VAEPlus
 from phenolens.training import loop
 from phenolens.training.checkpoint import RunFolder, begin, built_model, trained_model
 from phenolens.training.config import TrainConfig

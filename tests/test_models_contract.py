@@ -16,19 +16,8 @@ from made_up_model import MadeUp, MadeUpConfig
 from phenolens import cli
 from phenolens.core.errors import InputError
 from phenolens.models import MODELS, Spec, model_config
-from phenolens.models.interface import (
-    LABELS,
-    Batch,
-    Decodes,
-    Drawing,
-    Draws,
-    Fitted,
-    Frozen,
-    ModelConfig,
-    Source,
-    Trained,
-    setting,
-)
+from phenolens.models.config import ModelConfig, setting
+from phenolens.models.interface import LABELS, Batch, Decodes, Drawing, Draws, Fitted, Frozen, Source, Trained
 from phenolens.pipeline import EmbedConfig, embed, train
 from phenolens.study import Study
 from phenolens.training import loop
@@ -55,7 +44,7 @@ def made_up(monkeypatch):
 
 def small(name: str) -> dict:
     """The settings of SMALL that the model has."""
-    return {key: value for key, value in SMALL.items() if key in MODELS[name].load().Config.names()}
+    return {key: value for key, value in SMALL.items() if key in MODELS[name].config().names()}
 
 
 def built(name: str, channels: int = 2):
@@ -168,14 +157,20 @@ def test_settings_survive_json(name, tmp_path, store):
     made_from = Origin.of(store, config(name))
     read = Origin.read(json.loads(json.dumps(made_from.written())), path=tmp_path, remedy="")
     assert read == made_from
-    assert type(read.config.network) is MODELS[name].load().Config
+    assert type(read.config.network) is MODELS[name].config()
+
+
+def test_the_list_names_the_settings_of_each_class():
+    assert {name: spec.config() for name, spec in MODELS.items()} == {
+        name: spec.load().Config for name, spec in MODELS.items()
+    }
 
 
 def test_every_setting_of_a_model_is_a_flag_whose_help_names_the_model():
     done = subprocess.run([sys.executable, "-m", "phenolens.cli", "train", "--help"], capture_output=True, text=True)
     described = " ".join(done.stdout.replace("│", " ").split())
     for name in ("ae", "vae", "vaeplus", "pca"):
-        for key in MODELS[name].load().Config.names():
+        for key in MODELS[name].config().names():
             flag = f"--{key.replace('_', '-')}"
             of_flag = described.split(f" {flag}", 1)[1].split("]", 1)[0]
             assert name in of_flag.split("[")[-1].replace(",", " ").split(), (name, flag, of_flag)

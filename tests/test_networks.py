@@ -7,6 +7,7 @@ import torch
 
 from naive import normed, upsampled, zero_padded_convolution
 from phenolens.core.errors import InputError
+from phenolens.models.config import VAEPlusConfig
 from phenolens.models.interface import Batch
 from phenolens.models.layers import (
     BatchNorm,
@@ -18,7 +19,7 @@ from phenolens.models.layers import (
     transposed_convolution_of_points,
     transposed_convolution_of_upsampled,
 )
-from phenolens.models.vaeplus import Decoder, Discriminator, Encoder, VAEPlus, VAEPlusConfig, last_side_px
+from phenolens.models.vaeplus import Decoder, Discriminator, Encoder, VAEPlus, last_side_px
 
 PAPER = VAEPlusConfig()
 SMALL = VAEPlusConfig(width=8, latent_size=16)

@@ -14,15 +14,8 @@ from bbbc021_source import cut_crops
 from phenolens.core.errors import InputError
 from phenolens.core.workers import ONE
 from phenolens.crops import nuclei
-from phenolens.crops.config import CropConfig
-from phenolens.crops.nuclei import (
-    CENTRES,
-    NucleiConfig,
-    find_in_field,
-    find_nuclei,
-    label_nuclei,
-    load_cellpose,
-)
+from phenolens.crops.config import CropConfig, NucleiConfig
+from phenolens.crops.nuclei import CENTRES, find_in_field, find_nuclei, label_nuclei, load_cellpose
 from phenolens.crops.prepare_plate import found_centres
 from phenolens.plotting.quality_figures import nuclei_overlay
 from phenolens.plotting.style import caption_of

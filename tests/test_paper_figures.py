@@ -17,8 +17,9 @@ from phenolens.core.errors import InputError
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
 from phenolens.models import MODELS, Spec
+from phenolens.models.config import VAEConfig
 from phenolens.models.interface import Representation
-from phenolens.models.vaeplus import VAE, VAEConfig
+from phenolens.models.vaeplus import VAE
 from phenolens.paper_figures.blinded_test_figure import assessment_figure
 from phenolens.paper_figures.config import FigureConfig
 from phenolens.paper_figures.figure2_reconstructions import reconstructions_figure

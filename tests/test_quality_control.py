@@ -10,7 +10,8 @@ import pytest
 
 from phenolens.core.errors import InputError
 from phenolens.crops import quality_control
-from phenolens.crops.quality_control import QualityConfig, crop_quality, field_quality, quality_flags
+from phenolens.crops.config import QualityConfig
+from phenolens.crops.quality_control import crop_quality, field_quality, quality_flags
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "quality.py"
 VERDICTS = Path(__file__).parent / "hand_checked_noise.csv"

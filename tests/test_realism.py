@@ -16,13 +16,13 @@ from phenolens.core.files import write_parquet
 from phenolens.image_realism.compute import (
     REAL,
     MeasuredCells,
-    RealismConfig,
     check_measurable,
     image_sets,
     measure_realism,
     measured_cells,
     position_chunks,
 )
+from phenolens.image_realism.config import RealismConfig
 from phenolens.image_realism.figure import realism_figure
 from phenolens.image_realism.metrics import (
     MeasuredImages,

@@ -6,8 +6,9 @@ from types import ModuleType
 import pytest
 import torch
 
+from phenolens.models.config import VAEPlusConfig
 from phenolens.models.interface import Batch
-from phenolens.models.vaeplus import VAEPlusConfig, kl_per_feature
+from phenolens.models.vaeplus import kl_per_feature
 from test_benchmarks import rows, script, told
 
 CONFIG = VAEPlusConfig(latent_size=6, width=4, beta=0.05, ramp_steps=10, feature_layers=2)

@@ -11,8 +11,8 @@ import pytest
 from phenolens.cli import main
 from phenolens.study import Study
 from phenolens.travels.compute import Traveller
+from phenolens.travels.config import TravelConfig
 from phenolens.travels.saved import folder_name
-from phenolens.travels.trajectory import TravelConfig
 from travelling_study import RUN, SERIES
 
 

@@ -8,19 +8,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from naive import Iteration, vae_losses, vaeplus_losses
+from phenolens.models.config import AEConfig, PCAConfig, VAEConfig, VAEPlusConfig
 from phenolens.models.interface import Batch, Player
-from phenolens.models.pca import PCAConfig, PixelPCA
-from phenolens.models.vaeplus import (
-    AE,
-    VAE,
-    AEConfig,
-    VAEConfig,
-    VAEPlus,
-    VAEPlusConfig,
-    gammas,
-    kl_per_feature,
-    pixel_loss,
-)
+from phenolens.models.pca import PixelPCA
+from phenolens.models.vaeplus import AE, VAE, VAEPlus, gammas, kl_per_feature, pixel_loss
 from phenolens.training import loop
 from plain_vaeplus import PlainVAEPlus
 

@@ -109,8 +109,7 @@ def _toml_arguments(
     merged = {key: value for table in tables for key, value in settings.get(table, {}).items()}
     if "train" in tables and merged:
         from phenolens.models import MODELS
-        from phenolens.training.checkpoint import own_settings
-        from phenolens.training.config import RecommendedTraining, TrainConfig
+        from phenolens.training.config import RecommendedTraining, TrainConfig, own_settings
 
         default = RecommendedTraining if len(tables) > 1 else TrainConfig
         model = model or str(merged.get("model", default.model))
@@ -119,7 +118,7 @@ def _toml_arguments(
 
 
 def _json_arguments(path: Path, kinds: Mapping[str, Any]) -> list[str]:
-    from phenolens.training.checkpoint import own_settings
+    from phenolens.training.config import own_settings
 
     try:
         config = json.loads(path.read_text())["config"]

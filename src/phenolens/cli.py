@@ -44,6 +44,14 @@ class Verb:
         return getattr(import_module(f"phenolens.commands.{self.module}"), name)
 
 
+LIBRARIES = {  # that take long to load
+    "pandas": "pandas",
+    "torch": "PyTorch",
+    "matplotlib": "matplotlib",
+    "sklearn": "scikit-learn",
+    "skimage": "scikit-image",
+    "anndata": "anndata",
+}
 SHELLS = ("bash", "zsh", "fish")
 COMPLETED_PATHS = {  # in tyro's scripts: a word that is no flag or choice is a path, of the word itself
     "for completion in completions:": 'for completion in completions or ["__TYRO_COMPLETE_FILES__"]:',
@@ -111,7 +119,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     if given[0] == "--version":
         print(f"phenolens {__version__}")
         return 0
-    with sigterm_as_ctrl_c(), silent() if "--quiet" in words else nullcontext():
+    with sigterm_as_ctrl_c(), loading_shown(), silent() if "--quiet" in words else nullcontext():
         try:
             status, message = outcome(given[0], given[1:], verbose="--verbose" in words)
         except KeyboardInterrupt:
@@ -176,8 +184,7 @@ def run_verb(verb: str, arguments: list[str], *, verbose: bool = False) -> None:
 
     if os.environ.get("NO_COLOR"):
         tyro._experimental_options["ansi_codes"] = False
-    with loading_shown():
-        function = inspect.unwrap(entry.function(verb))  # its own parameters, settings as dataclasses
+    function = inspect.unwrap(entry.function(verb))  # its own parameters, settings as dataclasses
     kinds = setting_types(function)
     arguments = folder_first(arguments, kinds, usage=entry.usage)
     from_files: dict[str, Path] = {}
@@ -322,18 +329,23 @@ def overview() -> str:
 
 @contextmanager
 def loading_shown() -> Iterator[None]:
-    """While it is open, say after a second which libraries are being loaded, to a person at a terminal."""
-    heavy = {"torch": "PyTorch", "matplotlib": "matplotlib", "sklearn": "scikit-learn", "anndata": "anndata"}
-    waiting = threading.Timer(
-        1, lambda: tell(f"loading {', '.join(title for name, title in heavy.items() if name in sys.modules)} ...")
-    )
-    waiting.daemon = True
+    """While it is open, say once which libraries are loading as a second ends, to a person at a terminal."""
+    closed = threading.Event()
+
+    def watch() -> None:
+        while not closed.wait(1):
+            specs = {title: getattr(sys.modules.get(name), "__spec__", None) for name, title in LIBRARIES.items()}
+            loading = [title for title, spec in specs.items() if getattr(spec, "_initializing", False)]
+            if loading:
+                tell(f"loading {', '.join(loading)} ...")
+                return
+
     if sys.stderr.isatty():
-        waiting.start()
+        threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
-        waiting.cancel()
+        closed.set()
 
 
 @contextmanager

@@ -97,11 +97,11 @@ def train(study: Study, config: "TrainConfig", *, name: str) -> None:
     from phenolens.models.interface import Trained
     from phenolens.training import loop
     from phenolens.training.checkpoint import RunFolder, as_begun, begin, built_model
+    from phenolens.training.config import check_can_watch
     from phenolens.training.data import sampled_treatments
     from phenolens.training.device import Compute
     from phenolens.training.distributed import check_batch_size, is_first, together
     from phenolens.training.health import Health
-    from phenolens.training.monitor import check_can_watch
 
     run = RunFolder(study.run_folder(name))
     config = as_begun(run, config)

@@ -11,7 +11,6 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from phenolens.blinded_test.compute import assessments, results
 from phenolens.commands.score_commands import scores_folder_of
 from phenolens.core.counted import counted
 from phenolens.core.progress import tell
@@ -309,6 +308,8 @@ def _result_lines(study: Study, row: dict[Hashable, Any]) -> list[str]:
     texts["median seconds per picture"] = "-" if pd.isna(row["seconds"]) else f"{row['seconds']:.1f}"
     lines = [title, *(f"  {label:26}{text}" for label, text in texts.items())]
     if row["each_channel"]:
+        from phenolens.blinded_test.compute import assessments, results
+
         for view in results(assessments(study)[row["assessment"]]).shown.to_dict("records"):
             passed, alarms = _share(view, "passed"), _share(view, "false_alarms")
             lines.append(f"  shown {view['shown']}: passed as real {passed}, false alarms {alarms}")

@@ -11,7 +11,8 @@ from phenolens.profiles import average_precision as _average_precision
 from phenolens.profiles import nsc as _nsc
 from phenolens.profiles import uncertainty as _uncertainty
 from phenolens.study import Study
-from phenolens.travels.trajectory import Trajectory, TravelConfig
+from phenolens.travels.config import TravelConfig
+from phenolens.travels.trajectory import Trajectory
 
 __all__ = [
     "activity",

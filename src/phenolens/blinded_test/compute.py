@@ -5,16 +5,15 @@ Each is one file in `assessments/`, and nothing else is written. C channels, S c
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
 
+from phenolens.blinded_test.config import AssessmentConfig
 from phenolens.blinded_test.database import MAX_ASSESSORS, AssessmentFile, Assessor, Picture, checked_name
 from phenolens.blinded_test.statistics import AssessmentResults, analyse, flat
-from phenolens.core.bounds import Bounded, Bounds, Seed
 from phenolens.core.colours import png
 from phenolens.core.errors import InputError
 from phenolens.core.files import alone, sha256, write_text
@@ -25,22 +24,6 @@ from phenolens.screens.screen import treatment_name
 from phenolens.study import Study
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
-
-
-@dataclass(frozen=True)
-class AssessmentConfig(Bounded):
-    """The settings of a blinded test."""
-
-    run: str | None = None  # whose reconstructions are shown; default: the first flow, else VAE+, VAE, else AE
-    n: Annotated[int, Bounds(ge=1, le=1000)] = 50  # pictures of each kind, real and synthetic
-    channels: tuple[str, ...] = ()  # shown in colour, a single one in grey; default: all
-    seed: Seed = 0  # selects the cells
-    show_score: bool = False  # whether assessors see at the end how many of their answers were correct
-    each_channel: bool = False  # also show each channel alone, in grey, in as many pictures as all channels
-
-    def views(self, channels: Sequence[str]) -> list[tuple[str, ...]]:
-        """What a picture can show: these channels in colour and, with `each_channel`, one of them in grey."""
-        return [tuple(channels), *((channel,) for channel in channels if self.each_channel)]
 
 
 def assessments(study: Study) -> dict[str, AssessmentFile]:

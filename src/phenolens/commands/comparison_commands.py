@@ -1,6 +1,7 @@
 """The command that compares models."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
@@ -10,15 +11,15 @@ from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.keywords import keyword_settings
 from phenolens.core.progress import tell
-from phenolens.image_realism.compute import RealismConfig, check_measurable
-from phenolens.image_realism.saved import saved_realism
-from phenolens.model_comparison.compute import ALL, compared, entries, facts, possible, realism_of, take_runs
-from phenolens.model_comparison.saved import ModelComparison, save
-from phenolens.models.interface import Turns
+from phenolens.image_realism.config import RealismConfig
+from phenolens.models.config import Turns
 from phenolens.pipeline import EvaluateConfig, ProfileConfig, check_design
 from phenolens.profiles.score_table import is_bbbc021
 from phenolens.study import Study
 from phenolens.training.config import ComparedTraining
+
+if TYPE_CHECKING:
+    from phenolens.model_comparison.saved import ModelComparison
 
 # columns of what a classifier tells from real cells, and their names in the table of realism
 PICTURES = {"realism": "accuracy", "realism_low": "accuracy_low", "realism_high": "accuracy_high", "pictures": "kind"}
@@ -37,7 +38,7 @@ def benchmark(
     training: ComparedTraining = ComparedTraining(),
     profiling: ProfileConfig = ProfileConfig(),
     scoring: EvaluateConfig = EvaluateConfig(),
-) -> ModelComparison:
+) -> "ModelComparison":
     """Train every encoder on the same cells and compare scores, pictures and costs in one table.
 
     Finished runs are kept, so a stopped comparison resumes. Scores of the paper stand beside yours where the screen is
@@ -63,6 +64,12 @@ def benchmark(
         InputError: There is no such model, a setting that no chosen model has, or a score is impossible.
     """
     opened = Study.open(study)
+
+    from phenolens.image_realism.compute import check_measurable
+    from phenolens.image_realism.saved import saved_realism
+    from phenolens.model_comparison.compute import ALL, compared, entries, facts, possible, realism_of, take_runs
+    from phenolens.model_comparison.saved import save
+
     if not models:
         raise InputError("--models: expected one or more encoders, or all")
     if not seeds or len(set(seeds)) < len(seeds):

@@ -21,30 +21,28 @@ from phenolens.core.files import write_whole
 from phenolens.core.keywords import flags_of, keyword_settings
 from phenolens.core.progress import tell
 from phenolens.core.workers import AtOnce
-from phenolens.crops.check import Checked, check_source, count_nuclei, field_of, found_nuclei, median_field
-from phenolens.crops.config import FLAGS, CropConfig, suggested_crop_px
+from phenolens.crops.config import FLAGS, CropConfig, NucleiConfig, suggested_crop_px
 from phenolens.crops.grey_values import SAMPLE
-from phenolens.crops.nuclei import NucleiConfig, size_note
 from phenolens.crops.store import CropStore
 from phenolens.profiles.activity import weak_designs
 from phenolens.profiles.candidates import NAMED
 from phenolens.profiles.evaluate import EvaluateConfig
 from phenolens.screens.bbbc021 import PLATE
-from phenolens.screens.config import LayoutConfig
-from phenolens.screens.download import FetchConfig, fetch_bbbc021
+from phenolens.screens.config import FetchConfig, LayoutConfig
 from phenolens.screens.guess_layout import Guess, guess_layout
 from phenolens.screens.jump import ILLUMINATION
 from phenolens.screens.layouts import LAYOUTS
 from phenolens.screens.plate_map import write_template
 from phenolens.screens.remote import local_source, shown
 from phenolens.screens.screen import Treatments
-from phenolens.simulation.simulate import SimulateConfig
-from phenolens.simulation.simulate import simulate as simulate_screen
+from phenolens.simulation.screen_design import SimulateConfig
 from phenolens.study import Study
 
 FIRST_NUCLEUS_PX = 30  # a usual nucleus of 15 um at 20 times; the diameter that `check` begins with
 
 if TYPE_CHECKING:
+    from phenolens.crops.check import Checked
+
     LayoutName = str
 else:
     KINDS = "; ".join(f"{name}: {layout.title}" for name, layout in LAYOUTS.items())
@@ -69,6 +67,8 @@ def simulate(
     Raises:
         InputError: A setting is out of range, or the folder holds something else.
     """
+    from phenolens.simulation.simulate import simulate as simulate_screen
+
     folder = Path(out)
     simulate_screen(folder, screen, processes=processes or os.cpu_count() or 1)
     return folder
@@ -94,6 +94,8 @@ def fetch(
     Raises:
         InputError: There is no such plate, or the server cannot be reached.
     """
+    from phenolens.screens.download import fetch_bbbc021
+
     folder, download = _download_folder(out, download)
     plates = fetch_bbbc021(folder, download)
     tell(f"{counted(len(plates), 'plate')} and the tables are in {folder}")
@@ -170,6 +172,8 @@ def check(
     Raises:
         InputError: The source cannot be used.
     """
+    from phenolens.crops.check import check_source
+
     folder, reading = local_source(Path(source), reading)
     guess = guess_layout(folder, reading) if layout is None else Guess(layout, reading)
     layout, reading = guess.layout, guess.config
@@ -202,7 +206,7 @@ def check(
     return table
 
 
-def _scores(checked: Checked) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+def _scores(checked: "Checked") -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Which scores the plate map allows, and which it does not, with the reason."""
     fields = checked.screen.table
     if not (fields["role"] == "treated").any():  # which is among what is missing
@@ -247,11 +251,14 @@ def _check_new_file(flag: str, path: Path, ending: str, source: Path) -> None:
         raise InputError(f"--{flag} {path}: is inside the source, which is never written to; name a file elsewhere")
 
 
-def _nuclei(checked: Checked, layout: LayoutName, checking: CheckConfig) -> tuple[list[tuple[str, str]], float]:
+def _nuclei(checked: "Checked", layout: LayoutName, checking: CheckConfig) -> tuple[list[tuple[str, str]], float]:
     """How many nuclei are found in the sample, and their median diameter in pixels (NaN where none is whole).
 
     The picture of one field is written where it is asked for.
     """
+    from phenolens.crops.check import count_nuclei, field_of, found_nuclei, median_field
+    from phenolens.crops.nuclei import size_note
+
     config, screen = checking.nuclei(layout), checked.screen
     shown = None if checking.overlay_field is None else field_of(screen, *checking.overlay_field)
     nuclei = count_nuclei(screen, sample=checking.sample, config=config)
@@ -282,7 +289,7 @@ def _next_command(
     layout: LayoutName,
     reading: LayoutConfig,
     checking: CheckConfig,
-    checked: Checked,
+    checked: "Checked",
     *,
     scored: bool,
     found_px: float,
@@ -291,6 +298,8 @@ def _next_command(
 
     `found_px` is the median diameter of the nuclei found, NaN where it is not known.
     """
+    from phenolens.crops.nuclei import size_note
+
     command = ["phenolens", "run" if scored else "crop", "STUDY", "--source", shown(source), "--layout", layout]
     settings = {name: shown(value) if isinstance(value, Path) else value for name, value in asdict(reading).items()}
     command += flags_of(settings, asdict(LayoutConfig()))

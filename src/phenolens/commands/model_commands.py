@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from matplotlib.figure import Figure
 from tyro.conf import Positional
 
 from phenolens import pipeline
@@ -18,45 +17,30 @@ from phenolens.core.keywords import keyword_settings
 from phenolens.core.progress import tell
 from phenolens.core.workers import AtOnce
 from phenolens.crops.config import CropConfig
-from phenolens.image_realism.compute import RealismConfig
-from phenolens.image_realism.saved import SavedRealism, write_realism
-from phenolens.latent_features.compute import FeaturesConfig, write_features
+from phenolens.image_realism.config import RealismConfig
+from phenolens.latent_features.config import FeaturesConfig
 from phenolens.models import MODELS
-from phenolens.models.flow import FlowConfig
-from phenolens.models.interface import Trained
-from phenolens.models.pca import PCAConfig
-from phenolens.paper_figures.blinded_test_figure import assessment_figure
+from phenolens.models.config import FlowConfig, PCAConfig
 from phenolens.paper_figures.config import USED_BY, FigureConfig, FigureName
-from phenolens.paper_figures.figure2_reconstructions import reconstructions_figure
-from phenolens.paper_figures.figure3_interpolation import interpolation_figure
-from phenolens.paper_figures.figure4_comparison import comparison_figure
 from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig
-from phenolens.plotting.style import file_of
-from phenolens.reports.compute import ReportConfig, write_report
-from phenolens.runs.cell_measures import measure_cells
-from phenolens.runs.decoder import find_decoding_run
+from phenolens.reports.config import ReportConfig
+from phenolens.screens.bbbc021 import SIMULATION_FILE
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.layouts import LAYOUTS
-from phenolens.simulation.simulate import CONFIG_FILE, SimulateConfig
+from phenolens.simulation.screen_design import SimulateConfig
 from phenolens.study import MARKER, Study
-from phenolens.training.config import ModelName, RecommendedTraining, TrainConfig
-from phenolens.training.monitor import check_can_watch
-from phenolens.travels.compute import Traveller
-from phenolens.travels.figure import summary
-from phenolens.travels.film import check_can_film
-from phenolens.travels.saved import save_travel
-from phenolens.travels.trajectory import TravelConfig
+from phenolens.training.config import ModelName, RecommendedTraining, TrainConfig, check_can_watch
+from phenolens.travels.config import TravelConfig
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from phenolens.image_realism.saved import SavedRealism
 
 MOST_MEASURED = 100_000  # cells that `run` measures: a quarter of an hour on one core; `measure` takes any number
 USUAL_CHANNELS = 3  # to build a model before the channels are known
 ENCODER = "imagenet"  # the recommended one: it embeds, a flow decoder draws
 DEMO_STEPS, DEMO_BATCH_SIZE, DEMO_WIDTH = 1500, 8, 48  # of the decoder: a short training of a small network
-FIGURES = {
-    "reconstructions": reconstructions_figure,
-    "interpolation": interpolation_figure,
-    "comparison": comparison_figure,
-    "assessment": assessment_figure,
-}
 FORMATS: dict[str, Literal["png", "svg", "pdf"]] = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
 
 
@@ -103,6 +87,11 @@ def run(
     """
     check_can_watch(training)
     folder, layout, reading = known_layout(Path(source), layout, reading)
+
+    from phenolens.models.interface import Trained
+    from phenolens.reports.compute import write_report
+    from phenolens.runs.cell_measures import measure_cells
+
     trainings = _trainings(training, also)
     for config in trainings:
         spec = MODELS[config.model]
@@ -170,7 +159,7 @@ def demo(
     """
     folder = Path(out)
     screen, study = folder / "screen", folder / "study"
-    begun = (screen / CONFIG_FILE).exists() or (study / MARKER).exists()
+    begun = (screen / SIMULATION_FILE).exists() or (study / MARKER).exists()
     if folder.exists() and not begun and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: is not empty and not a phenolens demo; name a new or empty folder")
     network = FlowConfig(flow_width=DEMO_WIDTH)
@@ -205,6 +194,12 @@ def travel(
         InputError: There is no such treatment, cell or run, or the run's model does not decode.
     """
     opened = Study.open(study)
+
+    from phenolens.travels.compute import Traveller
+    from phenolens.travels.figure import summary
+    from phenolens.travels.film import check_can_film
+    from phenolens.travels.saved import save_travel
+
     for kind in film:
         check_can_film(kind)
     traveller = Traveller.open(opened, run)
@@ -218,7 +213,7 @@ def travel(
 @keyword_settings
 def realism(
     study: Positional[AnyPath], *, runs: tuple[str, ...] = (), measuring: RealismConfig = RealismConfig()
-) -> SavedRealism:
+) -> "SavedRealism":
     """Measure how realistic decoded images are, compared with real and blurred cells.
 
     Args:
@@ -232,7 +227,11 @@ def realism(
     Raises:
         InputError: There is no such run, or its model neither decodes nor draws.
     """
-    return write_realism(Study.open(study), runs, measuring)
+    opened = Study.open(study)
+
+    from phenolens.image_realism.saved import write_realism
+
+    return write_realism(opened, runs, measuring)
 
 
 @keyword_settings
@@ -253,6 +252,10 @@ def features(
         InputError: There is no such run, it is not embedded, or its model does not decode.
     """
     opened = Study.open(study)
+
+    from phenolens.latent_features.compute import write_features
+    from phenolens.runs.decoder import find_decoding_run
+
     page, table = write_features(opened, find_decoding_run(opened, run), describing)
     tell(f"{int(table['used'].sum())} of {len(table)} features are used")
     return page
@@ -266,7 +269,7 @@ def figure(
     out: tuple[Path, ...] = (),
     caption: bool = True,
     shown: FigureConfig = FigureConfig(),
-) -> Figure:
+) -> "Figure":
     """Draw a figure of the paper: reconstructions (Figure 2), interpolation (3), comparison (4), or a blinded test.
 
     Args:
@@ -283,7 +286,21 @@ def figure(
         InputError: A file cannot be written, the figure has no such setting, or a run or cell does not exist.
     """
     _check_figure(what, out, shown)
-    drawn = FIGURES[what](Study.open(study), shown)
+    opened = Study.open(study)
+
+    from phenolens.paper_figures.blinded_test_figure import assessment_figure
+    from phenolens.paper_figures.figure2_reconstructions import reconstructions_figure
+    from phenolens.paper_figures.figure3_interpolation import interpolation_figure
+    from phenolens.paper_figures.figure4_comparison import comparison_figure
+    from phenolens.plotting.style import file_of
+
+    figures = {
+        "reconstructions": reconstructions_figure,
+        "interpolation": interpolation_figure,
+        "comparison": comparison_figure,
+        "assessment": assessment_figure,
+    }
+    drawn = figures[what](opened, shown)
     contents = [file_of(drawn, FORMATS[path.suffix.lower()], with_caption=caption) for path in out]
     for path, content in zip(out, contents):
         with write_whole(path) as file:
@@ -321,5 +338,8 @@ def report(study: Positional[AnyPath], *, reporting: ReportConfig = ReportConfig
         InputError: Nothing is scored, or a step is out of date; the message names the command that comes first.
     """
     opened = Study.open(study)
+
+    from phenolens.reports.compute import write_report
+
     write_report(opened, reporting)
     return opened.report_path

@@ -2,15 +2,13 @@
 
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from tyro.conf import Positional
 
 from phenolens import pipeline
-from phenolens.blinded_test.compute import AssessmentConfig, assessments, set_up, summary, write_results
-from phenolens.blinded_test.database import MAX_ASSESSORS, AssessmentFile, shown_code
-from phenolens.blinded_test.statistics import power
+from phenolens.blinded_test.config import AssessmentConfig
 from phenolens.commands.paths import AnyPath
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
@@ -18,6 +16,9 @@ from phenolens.core.keywords import keyword_settings
 from phenolens.core.progress import tell
 from phenolens.study import Study
 from phenolens.web.server import HOST, is_loopback, serve
+
+if TYPE_CHECKING:
+    from phenolens.blinded_test.database import AssessmentFile
 
 MIN_TOKEN_CHARACTERS = 16
 
@@ -87,6 +88,9 @@ def assess(
         InputError: There is no such test, run or channel, the port cannot be used, or the extra `web` is not installed.
     """
     opened = Study.open(study)
+
+    from phenolens.blinded_test.compute import assessments, set_up
+
     if results:
         return _results(opened, name)
     token = checked_token(token)
@@ -111,6 +115,8 @@ def assess(
 
 def named(assessors: tuple[str, ...]) -> list[str]:
     """The names given, or for one number that many numbered names; InputError for a number out of range."""
+    from phenolens.blinded_test.database import MAX_ASSESSORS
+
     if len(assessors) != 1 or not assessors[0].isascii() or not assessors[0].isdigit():
         return list(assessors)
     number = int(assessors[0][:9])
@@ -126,8 +132,10 @@ def checked_token(given: str) -> str:
     return given or secrets.token_urlsafe(24)
 
 
-def _announce(file: AssessmentFile, n: int) -> None:
+def _announce(file: "AssessmentFile", n: int) -> None:
     """Say what a test with n pictures of each kind can show."""
+    from phenolens.blinded_test.statistics import power
+
     (half_width, detectable_d), about = power(n), file.about()
     message = (
         f"{file.name}: {n} real and {counted(n, 'synthetic cell')}; one assessor's pass rate will be known to about "
@@ -142,6 +150,9 @@ def _announce(file: AssessmentFile, n: int) -> None:
 
 def _addresses(study: Study, at: str, token: str, *, loopback: bool) -> list[str]:
     """Who opens which address."""
+    from phenolens.blinded_test.compute import assessments
+    from phenolens.blinded_test.database import shown_code
+
     lines = [
         f"{file.name}, {person.name}: {at}begin/{shown_code(person.code)} "
         f"({person.n_answers} of {file.n_pictures()} answered)"
@@ -155,6 +166,8 @@ def _addresses(study: Study, at: str, token: str, *, loopback: bool) -> list[str
 
 def _results(study: Study, name: str) -> pd.DataFrame:
     """The summary of this test, or of all; their results are written as CSV files."""
+    from phenolens.blinded_test.compute import assessments, summary, write_results
+
     found = assessments(study)
     if name and name not in found:
         raise InputError(

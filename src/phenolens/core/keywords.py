@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from phenolens.core.bounds import check, flag
@@ -102,13 +103,15 @@ def with_flags(documentation: str) -> str:
 @functools.cache
 def _kinds(settings: Any, *, rules: bool = True) -> dict[str, Any]:
     """The annotations of a function's parameters or a dataclass's fields, with their rules or the types alone."""
+    if not isinstance(settings, type):  # what a function returns may be imported for type checkers alone
+        own = {name: kind for name, kind in settings.__annotations__.items() if name != "return"}
+        settings = SimpleNamespace(__annotations__=own, __globals__=settings.__globals__)
     try:
-        kinds = typing.get_type_hints(settings, include_extras=rules)
+        return typing.get_type_hints(settings, include_extras=rules)
     except NameError:  # of a module that imports it for type checkers alone
         from anndata import AnnData
 
-        kinds = typing.get_type_hints(settings, localns={"AnnData": AnnData}, include_extras=rules)
-    return {name: kind for name, kind in kinds.items() if name != "return"}
+        return typing.get_type_hints(settings, localns={"AnnData": AnnData}, include_extras=rules)
 
 
 def _own_types(settings: Any) -> dict[str, Any]:

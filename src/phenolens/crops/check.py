@@ -20,8 +20,9 @@ from phenolens.core.names import shortened
 from phenolens.core.progress import track
 from phenolens.core.workers import ONE, AtOnce
 from phenolens.crops.centres_on_pixels import CentresHeld
+from phenolens.crops.config import NucleiConfig
 from phenolens.crops.grey_values import SAMPLE, grey_range, refuse_raised, sampled_fields
-from phenolens.crops.nuclei import NucleiConfig, diameters_px, label_nuclei
+from phenolens.crops.nuclei import diameters_px, label_nuclei
 from phenolens.crops.quality_control import TILE_PX, field_quality, quality_flags
 from phenolens.crops.quality_measures import detector_maximum
 from phenolens.crops.source import Source, open_source, source_of_fields, with_whole_files

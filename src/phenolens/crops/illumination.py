@@ -17,18 +17,17 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from phenolens.core.bounds import Bounded, Bounds, Count
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import write_whole
+from phenolens.crops.config import BLOCK_PX, IlluminationConfig
 
-BLOCK_PX = 4  # side of the block means over which camera noise is averaged, and the least on which is smoothed
 BLOCKS_PER_WINDOW = 24  # the median filter's diameter in blocks, so that a wide one costs no more than a narrow one
 N_VALUES = 65_536  # of a uint16 pixel
 SPOT_PX = 8  # side of a spot: camera noise is averaged over it, and it is smaller than a cell
@@ -45,33 +44,6 @@ UInt16Array = npt.NDArray[np.uint16]
 FloatArray = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int32]
-Percentile = Annotated[float, Bounds(ge=0, lt=100)]
-FilterPx = Annotated[int, Bounds(ge=BLOCK_PX)]
-
-
-@dataclass(frozen=True)
-class IlluminationConfig(Bounded):
-    """How illumination functions are estimated from a plate's fields; the defaults are the published method.
-
-    The plain mean is limited by how many cells a window of `smooth_px` has over all fields: where few lie counts as
-    dark. The foreground mean is not: on simulated plates of 240 fields of 1280 x 1024 px, light that is 7.2 % uneven is
-    estimated to 2.2 % by it, to 5.2 % by the defaults (benchmarks/illumination.py).
-    """
-
-    smooth_px: FilterPx = 96  # diameter of the median filter over the mean of all fields, pixels
-    robust_minimum: Percentile = 2.0  # percentile of the smoothed mean that becomes 1; what is below becomes 1 too
-    average: Literal["all", "foreground"] = (
-        "all"  # of all pixels, or of the foreground, which needs the offset subtracted
-    )
-    offset: Literal["keep", "subtract"] = "keep"  # whether the camera's counts without light are subtracted first
-    offset_percentile: Percentile = 0.1  # of all 8 x 8 block means of the plate: the counts without light
-    least_fields: Count = 60  # a plate with fewer is refused: measured, from 24 fields light is 8.5 % wrong
-
-    def __post_init__(self) -> None:
-        """Check the bounds, and that the foreground mean has its offset subtracted."""
-        super().__post_init__()
-        if self.average == "foreground" and self.offset == "keep":
-            raise InputError('average "foreground", the mean of the foreground, needs offset "subtract"; give both')
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ follows the code of Cellpose 4.2.1 and has not been run with its weights: the te
 """
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +20,9 @@ from skimage.measure import regionprops_table
 from skimage.morphology import reconstruction
 from skimage.segmentation import watershed
 
-from phenolens.core.bounds import Bounded, Bounds, NotNegative, Positive
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
-from phenolens.screens.bbbc021 import PIXEL_UM
+from phenolens.crops.config import LEAST_PX, NucleiConfig
 from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import FIELD, Screen, where_of
 
@@ -32,7 +30,6 @@ Labels = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating]
 CENTRES = [*FIELD, "object_number", "y", "x"]
-LEAST_PX = 4  # diameter of the smallest nucleus that can be searched for, pixels
 DIAMETER = "diameter_px"  # of the disk of a nucleus's area; NaN where the border cuts it
 MOST_OFF = 1.3  # ratio of the diameter found to the one searched by, or its inverse, from which there is a note
 MOST_NESTED = 3  # how often the rest of a blob around its bright nuclei is searched again
@@ -42,46 +39,6 @@ NUCLEUS_COLUMNS = {
     "solidity": "solidity",
     "mean_intensity": "intensity_mean",
 }
-
-
-@dataclass(frozen=True)
-class NucleiConfig(Bounded):
-    """How nuclei are found. Lengths are in diameters of a usual nucleus, so that one number fits a microscope."""
-
-    nucleus_um: Positive = 15.0  # diameter of a usual nucleus, micrometres (MCF-7)
-    pixel_size_um: Positive = PIXEL_UM  # side of a pixel in the specimen, micrometres
-    nucleus_px: Positive | None = None  # diameter of a usual nucleus, pixels; replaces the two above
-    smooth: Positive = 0.04  # standard deviation of the smoothing before the threshold, diameters
-    background: Positive = 5.0  # side of the window whose darkest tenth is the background, diameters
-    least_contrast: Positive = 4.0  # least light above the background, standard deviations of a pixel's noise
-    # share of a blob's own brightness (90th percentile) above which its shape separates nuclei
-    core: Annotated[float, Bounds(ge=0, lt=1)] = 0.5
-    split_smooth: NotNegative = 0.04  # standard deviation of the smoothing of that shape's depth, diameters
-    split_depth: Positive = 0.04  # how much deeper each of two nuclei is than the neck between them, diameters
-    least_area: Positive = 0.1  # smallest nucleus, areas of a usual one
-    most_area: Positive = 8.0  # largest nucleus, areas of a usual one
-    by: Literal["shape", "cellpose"] = "shape"  # the method below, or Cellpose, which gets the diameter alone
-
-    def __post_init__(self) -> None:
-        """Check the bounds, the order of the two areas, and the diameter in pixels."""
-        super().__post_init__()
-        if not self.least_area < self.most_area:
-            raise InputError(f"least_area is {self.least_area}, most_area {self.most_area}; expected least < most")
-        if not LEAST_PX <= self.diameter_px <= 1000:
-            raise InputError(
-                f"a typical nucleus is {self.diameter_px:g} px wide; expected 4 to 1,000: give nucleus_px, or "
-                "nucleus_um and pixel_size_um of this microscope"
-            )
-
-    @property
-    def diameter_px(self) -> float:
-        """Diameter of a usual nucleus in pixels."""
-        return self.nucleus_px if self.nucleus_px is not None else self.nucleus_um / self.pixel_size_um
-
-    @property
-    def usual_area_px(self) -> float:
-        """Area of a usual nucleus in pixels."""
-        return math.pi / 4 * self.diameter_px**2
 
 
 def find_nuclei(dna: npt.NDArray[Any], *, config: NucleiConfig | None = None) -> pd.DataFrame:

@@ -7,16 +7,14 @@ to saturate a detector or to leave the plane of focus.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from phenolens.core.bounds import Bounded, Bounds, Positive, Share
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
+from phenolens.crops.config import QualityConfig
 from phenolens.crops.quality_measures import (
     Saturation,
     count_spots,
@@ -31,26 +29,6 @@ AT_ONCE = 16  # crops measured at once: their intermediate results fit the cache
 TILE_PX = 64  # side of the tiles of a field, about that of a crop, so that its thresholds hold
 MEASURES = ("neighbour_correlation", "power_slope", "saturated_share", "spot_height", "spot_contrast", "spot_px")
 VERDICTS = ("noise", "saturated", "bright_spot")  # on each channel
-Correlation = Annotated[float, Bounds(ge=-1, le=1)]
-Slope = Annotated[float, Bounds(lt=0)]
-
-
-@dataclass(frozen=True)
-class QualityConfig(Bounded):
-    """Thresholds from which a crop or field is flagged."""
-
-    noise_correlation: Correlation = 0.5  # a channel whose neighbouring pixels correlate less than this is camera noise
-    focus_slope: Slope = -5.5  # a mean slope of log power over log frequency steeper than this is out of focus
-    saturated_share: Share = 0.01  # a channel with at least this share of its pixels at the detector's limit
-    # largest value of the detector, grey values; left out: estimated from the images of each channel
-    detector_maximum: Annotated[int, Bounds(ge=1, le=65_535)] | None = None
-    # a bright spot is so many times as bright as its crop's 95th percentile (field: its 99.5th)
-    spot_contrast: Positive = 6.0
-    # ... and, in a crop, so many times as the brightest spot of the channel's median crop
-    spot_brightness: Positive = 3.0
-    # ... and has at most so many pixels above half its height; a nucleus has several hundred
-    spot_px: Annotated[int, Bounds(ge=1)] = 100
-    empty_share: Share = 0.02  # a field with a smaller share of its tiles holding a picture is empty
 
 
 def crop_quality(

@@ -6,17 +6,16 @@ N measured cells, n of them, C channels, S crop side in px. A cell's position is
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter
 
-from phenolens.core.bounds import Bounded, Bounds, Seed
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.progress import track
 from phenolens.crops.store import CropStore, normalised
+from phenolens.image_realism.config import RealismConfig
 from phenolens.image_realism.metrics import (
     MeasuredImages,
     measure_differences,
@@ -38,16 +37,6 @@ LEAST_HELD_OUT = 200  # cells of held-out wells; with fewer, cells of all wells 
 SHOWN_CELLS = 5
 
 Images = Callable[[np.ndarray], np.ndarray]  # positions (n,) to crops (n, C, S, S)
-
-
-@dataclass(frozen=True)
-class RealismConfig(Bounded):
-    """What realism is measured on."""
-
-    cells: Annotated[int, Bounds(ge=LEAST_COMPARED)] = 1000  # measured at most, random ones: half real, half decoded
-    seed: Seed = 0  # chooses cells, halves, samples and the classifier's random numbers
-    halvings: Annotated[int, Bounds(ge=2)] = 10  # random halves of the cells; a metric's spread is over them
-    nuclei: str | None = None  # channel that shows the nuclei; left out: the first whose name says so
 
 
 @dataclass(frozen=True)

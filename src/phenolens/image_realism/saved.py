@@ -13,7 +13,8 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import alone, read_json, write_json, write_text, write_whole
 from phenolens.core.keywords import flags_of
 from phenolens.core.progress import tell
-from phenolens.image_realism.compute import MeasuredCells, RealismConfig, measure_realism
+from phenolens.image_realism.compute import MeasuredCells, measure_realism
+from phenolens.image_realism.config import RealismConfig
 from phenolens.image_realism.figure import realism_figure
 from phenolens.morphology.features import describe
 from phenolens.plotting.page import text_lines

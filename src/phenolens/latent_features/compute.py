@@ -7,17 +7,16 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
 
-from phenolens.core.bounds import Bounded, Bounds, Count, Seed
 from phenolens.core.colours import Contrast, shared_contrast
 from phenolens.core.errors import InputError
 from phenolens.core.files import write_text
 from phenolens.core.progress import track
 from phenolens.latent_features import conclusions
+from phenolens.latent_features.config import LEAST_CELLS, FeaturesConfig
 from phenolens.latent_features.correlations import (
     Correlations,
     between_groups,
@@ -37,7 +36,6 @@ from phenolens.training.embed import mean_kl
 
 TEMPLATES = Path(__file__).parent / "templates"
 CHUNK = 256  # cells measured between two steps of the progress bar
-LEAST_CELLS = 20
 STRONGEST = 3  # measures of a feature in the table
 PERCENTILES = 2, 98  # of real cells, between which a feature is moved
 USED_SHARE = 0.01  # of the largest variance, from which a feature of a model without a prior counts as used
@@ -51,17 +49,6 @@ LIMITS = {  # that the page names
     "least_change": conclusions.LEAST_CHANGE,
     "active_nats": ACTIVE_NATS,
 }
-
-
-@dataclass(frozen=True)
-class FeaturesConfig(Bounded):
-    """How latent features are described."""
-
-    measured_cells: Annotated[int, Bounds(ge=LEAST_CELLS)] = 2000  # random cells for KL and correlations
-    strips: Count = 24  # features with a strip of images: those that conclusions name, then the most used
-    frames: Annotated[int, Bounds(ge=2)] = 5  # of a strip
-    shuffles: Annotated[int, Bounds(ge=19)] = 999  # of whole wells: differences of plates and treatments by chance
-    feature_seed: Seed = 0  # chooses the cells and the shuffles
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from phenolens.core.progress import tell
 from phenolens.crops.store import CropStore
 from phenolens.image_realism.saved import add_realism
 from phenolens.models import MODELS, encoders, model_title, plainest_first
-from phenolens.models.interface import Decodes, Drawing, Fitted, Frozen, Representation, Trained, Turns
+from phenolens.models.config import Turns
+from phenolens.models.interface import Decodes, Drawing, Fitted, Frozen, Representation, Trained
 from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig, kinds_of
 from phenolens.profiles.average_precision import mean_average_precision
 from phenolens.profiles.evaluate import held_out

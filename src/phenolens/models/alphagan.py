@@ -4,7 +4,6 @@ for auto-encoding generative adversarial networks". docs/rivals.md lists the dif
 B cells per batch, C channels, crops of S px, Z features.
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
@@ -12,21 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from phenolens.models.gan import GAN, LEAK, Encoder, GANConfig, Generator, adam, share_right, to_peak, to_signed
-from phenolens.models.interface import Batch, Loss, ModelConfig, Player, Schedule, setting
+from phenolens.models.config import AlphaGANConfig, ModelConfig
+from phenolens.models.gan import GAN, LEAK, Encoder, Generator, adam, share_right, to_peak, to_signed
+from phenolens.models.interface import Batch, Loss, Player
 from phenolens.models.layers import full_precision
 
 BETAS = (0.5, 0.9)
 EVERY = 2  # steps of encoder and generator for each of the two discriminators
 CODE_UNITS = 750
-
-
-@dataclass(frozen=True)
-class AlphaGANConfig(GANConfig):
-    """Settings of alpha-GAN."""
-
-    schedule: ClassVar[Schedule] = Schedule(batch_size=64)
-    pixel_weight: float = setting(10.0, "weight of the mean absolute error of reconstructions", least=0)
 
 
 class AlphaGAN(GAN):

@@ -7,7 +7,6 @@ B cells per batch, C channels, crops of S px, Z features.
 """
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
@@ -16,32 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from phenolens.models import processes
-from phenolens.models.gan import (
-    GAN,
-    GANConfig,
-    SameConvolution,
-    adam,
-    cut,
-    learning_rate,
-    noisy,
-    to_peak,
-    to_signed,
-    width,
-)
-from phenolens.models.interface import Batch, Loss, ModelConfig, Player, Schedule
+from phenolens.models.config import BEGANConfig, ModelConfig
+from phenolens.models.gan import GAN, SameConvolution, adam, cut, noisy, to_peak, to_signed
+from phenolens.models.interface import Batch, Loss, Player
 from phenolens.models.layers import full_precision
 
 FIRST_BALANCE, BALANCE_RATE, RATIO = 1e-8, 1e-3, 0.75
 KERNEL_PX = 3
-
-
-@dataclass(frozen=True)
-class BEGANConfig(GANConfig):
-    """Settings of BEGAN."""
-
-    schedule: ClassVar[Schedule] = Schedule(batch_size=16)
-    width: int = width(64)
-    learning_rate: float = learning_rate(1e-5)
 
 
 class BEGAN(GAN):

@@ -7,7 +7,6 @@ B cells per batch, C channels, crops of S px, Z features.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -15,46 +14,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from phenolens.models.config import (
+    ALIConfig,
+    BiGANConfig,
+    ModelConfig,
+)
 from phenolens.models.gan import (
     GAN,
     LEAK,
     Encoder,
-    GANConfig,
     Generator,
     Halving,
     adam,
     dropped,
-    latent_size,
-    learning_rate,
     real_labels,
     share_right,
     to_peak,
     to_signed,
-    width,
 )
-from phenolens.models.interface import Batch, Loss, ModelConfig, Player, Schedule
+from phenolens.models.interface import Batch, Loss, Player
 from phenolens.models.layers import full_precision, noise_like
 
 DROPOUT = 0.2
 WIDTHS = (8, 4, 2, 1)
-
-
-@dataclass(frozen=True)
-class BiGANConfig(GANConfig):
-    """Settings of BiGAN."""
-
-    schedule: ClassVar[Schedule] = Schedule(batch_size=32)
-    width: int = width(16)
-    learning_rate: float = learning_rate(7e-5)
-
-
-@dataclass(frozen=True)
-class ALIConfig(BiGANConfig):
-    """Settings of ALI."""
-
-    schedule: ClassVar[Schedule] = Schedule(batch_size=100)
-    latent_size: int = latent_size(256)
-    learning_rate: float = learning_rate(1e-4)
 
 
 def uniform(*size: int, **how: Any) -> Tensor:

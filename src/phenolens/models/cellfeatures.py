@@ -7,7 +7,6 @@ Muñoz et al. 2025, "cp_measure: API-first feature extraction for image-based pr
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +15,8 @@ from torch import Tensor
 
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell
-from phenolens.models.interface import Fitted, Input, ModelConfig, setting
+from phenolens.models.config import CellFeaturesConfig, ModelConfig
+from phenolens.models.interface import Fitted, Input
 
 FULL_SCALE = 65535  # counts that become 1, before `fit` has seen what the images reach
 BRIGHTEST = 0.999  # quantile of the crops' maxima that becomes 1
@@ -29,14 +29,6 @@ OF_CHANNEL = ("intensity", "texture", "granularity", "radial_distribution", "rad
 FAMILIES = ("sizeshape", "zernike", "feret", *OF_CHANNEL, *CORRELATIONS)
 # Where an object lies, and how it is turned, in the crop: chance.
 OF_PLACE = re.compile(r"Location_|Center_|BoundingBoxM|Orientation|EulerNumber")
-
-
-@dataclass(frozen=True)
-class CellFeaturesConfig(ModelConfig):
-    """Settings of the cell features."""
-
-    nuclei: str = setting("", "channel of the nuclei; left out: the first whose name has DNA, DAPI, Hoechst or DRAQ")
-    radial: bool = setting(False, "measure also how intensity is distributed over rings; more than twice as slow")
 
 
 class CellFeatures(Fitted):

@@ -8,45 +8,22 @@ B cells per batch, C channels, crops of S px, Z features.
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from phenolens.models.gan import (
-    GAN,
-    Encoder,
-    GANConfig,
-    Generator,
-    adam,
-    discriminator_learning_rate,
-    learning_rate,
-    real_labels,
-    share_right,
-    to_signed,
+from phenolens.models.config import (
+    CytoGANConfig,
+    DCGANConfig,
+    ModelConfig,
 )
-from phenolens.models.interface import Batch, Loss, ModelConfig, Player, Schedule
+from phenolens.models.gan import GAN, Encoder, Generator, adam, real_labels, share_right, to_signed
+from phenolens.models.interface import Batch, Loss, Player
 from phenolens.models.layers import full_precision, noise_like
 
 PENALTY = 10.0  # weight of WGAN's gradient penalty
-
-
-@dataclass(frozen=True)
-class CytoGANConfig(GANConfig):
-    """Settings of LSGAN and WGAN."""
-
-    schedule: ClassVar[Schedule] = Schedule(batch_size=64)
-    discriminator_learning_rate: float = discriminator_learning_rate(7e-5)
-
-
-@dataclass(frozen=True)
-class DCGANConfig(CytoGANConfig):
-    """Settings of DCGAN."""
-
-    learning_rate: float = learning_rate(1e-5)
-    discriminator_learning_rate: float = discriminator_learning_rate(5e-5)
 
 
 class CytoGAN(GAN):

@@ -12,7 +12,6 @@ determine is random, or kept from a real cell. Lipman et al. 2023, "Flow matchin
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from typing import ClassVar
 
@@ -20,20 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from phenolens.core.errors import InputError
-from phenolens.models.interface import (
-    Batch,
-    Drawing,
-    Loss,
-    ModelConfig,
-    Player,
-    Schedule,
-    Source,
-    mean_over_turns,
-    randomly_turned,
-    setting,
-    turned,
-)
+from phenolens.models.config import FlowConfig, ModelConfig
+from phenolens.models.interface import Batch, Drawing, Loss, Player, Source, mean_over_turns, randomly_turned, turned
 from phenolens.models.muon import Muon
 from phenolens.models.pca import principal_components
 
@@ -49,25 +36,6 @@ RECORDS = 10  # of the history, that are averaged
 FAIR_STEPS, NOISE = 500, 0.5  # an error of the velocity above this is noise; cells have 0.1 to 0.2
 RIDGE = 10.0  # cells' worth of shrinkage of what a code says about the layout
 LAYOUT_CROPS = 512  # crops, each in eight orientations, that the layout's components are made of
-
-
-@dataclass(frozen=True)
-class FlowConfig(ModelConfig):
-    """Settings of the decoder."""
-
-    schedule: ClassVar[Schedule] = Schedule(steps=10_000, batch_size=16, cooldown_share=0.3)
-    of: str = setting("", "run whose embeddings are decoded, or a table with a row per cell (docs/training.md)")
-    code_size: int = setting(64, "principal components of the embedding that the decoder sees", least=1, most=10_000)
-    layout_size: int = setting(16, "numbers that hold the coarse layout of a real cell", least=1, most=1000)
-    flow_width: int = setting(64, "feature maps at half the resolution; twice as many at a quarter", least=8, most=1024)
-    flow_rate: float = setting(0.02, "learning rate of Muon; that of AdamW is a twentieth", least=0)
-    draw_steps: int = setting(10, "steps from noise to a picture, each of two evaluations", least=1, most=1000)
-
-    def __post_init__(self) -> None:
-        """Validates the settings."""
-        super().__post_init__()
-        if self.flow_width % 8:
-            raise InputError(f"--flow-width {self.flow_width}: expected a multiple of 8")
 
 
 class Flow(Drawing):

@@ -6,7 +6,6 @@ are in [-1, 1]; crops, each channel divided by its maximum, are in [0, 1].
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -17,7 +16,8 @@ from torch.optim import Adam
 
 from phenolens.core.bounds import Count
 from phenolens.core.keywords import checked
-from phenolens.models.interface import ModelConfig, Player, Trained, latent_names, setting
+from phenolens.models.config import GANConfig
+from phenolens.models.interface import Player, Trained, latent_names
 from phenolens.models.layers import (
     BatchNorm,
     Convolution,
@@ -30,35 +30,6 @@ LEAK = 0.2
 NOISE = 0.1  # standard deviation of what CytoGAN adds to pictures before the first convolution, in training
 SMOOTHED = 0.8  # the smallest label of a real cell
 KERNEL_PX = 5
-
-
-def latent_size(default: int) -> Any:
-    """The setting of Z."""
-    return setting(default, "numbers that a cell is embedded into", least=1, most=100_000)
-
-
-def width(default: int) -> Any:
-    """The setting of the networks' widths."""
-    return setting(default, "feature maps of the narrowest convolutions", least=1, most=10_000)
-
-
-def learning_rate(default: float) -> Any:
-    """The setting of the rate of all players, or of those that have no rate of their own."""
-    return setting(default, "of all networks but a discriminator with its own", least=0)
-
-
-def discriminator_learning_rate(default: float) -> Any:
-    """The setting of the rate of a discriminator that has its own."""
-    return setting(default, "of the discriminator", least=0)
-
-
-@dataclass(frozen=True)
-class GANConfig(ModelConfig):
-    """Settings of all of them; the defaults are those of CytoGAN (Goldsborough et al. 2017)."""
-
-    latent_size: int = latent_size(100)
-    width: int = width(32)
-    learning_rate: float = learning_rate(2e-4)
 
 
 def to_signed(x: Tensor) -> Tensor:

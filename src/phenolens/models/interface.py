@@ -6,24 +6,18 @@ it may also satisfy `Decodes`, `Draws` or `HasPrior`. It is listed in `phenolens
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, get_type_hints, runtime_checkable
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from phenolens.core.bounds import Bounds, check, flag
 from phenolens.core.errors import InputError
+from phenolens.models.config import ModelConfig, Turns
 
-Turns = Literal[1, 8]
 Input = Literal["peak", "raw"]  # each channel of each crop divided by its maximum, or the counts as they are
 LABELS = ("treatment", "compound", "well", "plate", "batch", "role")
-
-
-def setting(default: Any, help: str, *, least: float | None = None, most: float | None = None) -> Any:
-    """A field of a model's Config: its default, its sentence in `phenolens train --help`, and its range."""
-    return field(default=default, metadata={"help": help, "bounds": Bounds(ge=least, le=most)})
 
 
 def turned(x: Tensor, turn: int) -> Tensor:
@@ -41,34 +35,6 @@ def mean_over_turns(features: Callable[[Tensor], Tensor], x: Tensor, turns: Turn
     """Features (B, F) of crops (B, C, S, S), float32: the mean over the first `turns` of their orientations."""
     views = [features(turned(x, turn)).float() for turn in range(turns)]
     return views[0] if turns == 1 else torch.stack(views).mean(0)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long a model is trained unless settings say otherwise; the defaults are those of Lafarge et al. 2019."""
-
-    steps: int = 40_000
-    batch_size: int | None = None  # cells; None: one of each treatment and one control
-    cooldown_share: float = 0.0  # of the steps, over which learning rates fall to zero
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The settings of one model, each a flag of `phenolens train`; every field is made by `setting`."""
-
-    schedule: ClassVar[Schedule] = Schedule()
-    untrained: ClassVar[Mapping[str, Any]] = {}  # settings of the same network untrained, where steps do not train it
-
-    def __post_init__(self) -> None:
-        """Validates the settings."""
-        kinds = get_type_hints(type(self))
-        for each in fields(self):
-            check(flag(each.name), getattr(self, each.name), Annotated[kinds[each.name], each.metadata["bounds"]])
-
-    @classmethod
-    def names(cls) -> list[str]:
-        """The names of the settings."""
-        return [each.name for each in fields(cls)]
 
 
 @dataclass(frozen=True)

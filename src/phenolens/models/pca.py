@@ -3,21 +3,14 @@
 B cells, C channels, S crop side in px, Z components.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from phenolens.core.errors import InputError
-from phenolens.models.interface import Fitted, ModelConfig, latent_names, setting
-
-
-@dataclass(frozen=True)
-class PCAConfig(ModelConfig):
-    """Settings of the PCA."""
-
-    latent_size: int = setting(64, "numbers that a cell is embedded into", least=1, most=100_000)
+from phenolens.models.config import ModelConfig, PCAConfig
+from phenolens.models.interface import Fitted, latent_names
 
 
 class PixelPCA(Fitted):

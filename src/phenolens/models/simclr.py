@@ -6,7 +6,6 @@ Cross-Zamirski et al. 2022): what all wells of a treatment share is learnt, what
 from the originals is in docs/rivals.md. B cells per batch, C channels, S px.
 """
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -14,21 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from phenolens.models.interface import Batch, Loss, ModelConfig, Player, Schedule, setting
+from phenolens.models.config import ModelConfig, SimCLRConfig
+from phenolens.models.interface import Batch, Loss, Player
 from phenolens.models.resnet import OfNetwork, ResNet18
 from phenolens.models.views import view
 
 PROJECTED = 64  # numbers in which views are compared
-
-
-@dataclass(frozen=True)
-class SimCLRConfig(ModelConfig):
-    """Settings of both forms."""
-
-    schedule: ClassVar[Schedule] = Schedule(steps=6_000, cooldown_share=1.0)
-
-    net_width: int = setting(16, "feature maps of its first stage (64 in ResNet18)", least=1, most=1000)
-    temperature: float = setting(0.2, "of the comparison: lower weighs the nearest cells more", least=1e-3)
 
 
 class SimCLR(OfNetwork):

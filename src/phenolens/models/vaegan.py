@@ -5,7 +5,6 @@ B cells per batch, C channels, crops of S px, Z features.
 """
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -14,35 +13,14 @@ from torch.nn import functional as F
 from torch.optim import RMSprop
 
 from phenolens.models import processes
-from phenolens.models.gan import (
-    GAN,
-    GANConfig,
-    Generator,
-    SameConvolution,
-    latent_size,
-    learning_rate,
-    share_right,
-    to_peak,
-    to_signed,
-)
-from phenolens.models.interface import Batch, Loss, ModelConfig, Player, Schedule, setting
+from phenolens.models.config import ModelConfig, VAEGANConfig
+from phenolens.models.gan import GAN, Generator, SameConvolution, share_right, to_peak, to_signed
+from phenolens.models.interface import Batch, Loss, Player
 from phenolens.models.layers import BatchNorm, full_precision, noise_like
 from phenolens.models.vaeplus import kl_per_feature
 
 WEIGHT_DECAY = 1e-5
 EQUAL, MARGIN = 0.68, 0.35  # cross-entropy of a discriminator at chance, and how far from it both players step
-
-
-@dataclass(frozen=True)
-class VAEGANConfig(GANConfig):
-    """Settings of VAE-GAN."""
-
-    schedule: ClassVar[Schedule] = Schedule(steps=62_500, batch_size=64)
-    latent_size: int = latent_size(128)
-    learning_rate: float = learning_rate(4e-4)
-    feature_share: float = setting(
-        1e-6, "share of the feature loss in the decoder's, the rest is for fooling", least=0, most=1
-    )
 
 
 class VAEGAN(GAN):

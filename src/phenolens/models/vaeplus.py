@@ -4,19 +4,19 @@ B cells per batch, C channels, crops of S px, Z latent size, M side of the last 
 x: crops, each channel of each crop divided by its own maximum; z: embeddings.
 """
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import SGD, Adam
+from torch.optim import SGD, Adam, Optimizer
 
 from phenolens.core.bounds import Count
 from phenolens.core.errors import InputError
 from phenolens.core.keywords import checked
 from phenolens.models import processes
-from phenolens.models.interface import Batch, Loss, ModelConfig, Player, Trained, latent_names, setting
+from phenolens.models.config import AEConfig, AutoencoderConfig, BetaVAEConfig, ModelConfig, VAEConfig, VAEPlusConfig
+from phenolens.models.interface import Batch, Loss, Player, Trained, latent_names
 from phenolens.models.layers import (
     Convolution,
     TransposedConvolution,
@@ -31,84 +31,13 @@ ACTIVE_NATS = 0.01  # a feature with more KL than this is in use
 KERNEL_PX = 5
 LEAK = 0.01
 
-
-@dataclass(frozen=True)
-class AutoencoderConfig(ModelConfig):
-    """Settings that AE, VAE and VAE+ share; the defaults are the paper's (see docs/ledger.md)."""
-
-    latent_size: int = setting(256, "Z, numbers that a cell is embedded into", least=1, most=100_000)
-    width: int = setting(32, "feature maps of the narrowest convolutions", least=1, most=10_000)
-    beta: float = setting(0.0, "weight of the KL term", least=0)
-    learning_rate: float = setting(1e-3, "of all networks but a discriminator with its own", least=0)
-    weight_decay: float = setting(
-        1e-4, "how strongly convolution kernels are pulled towards zero at each step", least=0
-    )
-    weight_decay_form: Literal["multiplicative", "gradient"] = setting(
-        "multiplicative",
-        "multiplicative: kernels times 1 - weight_decay after each step (released code); gradient: weight_decay times "
-        "the kernel is added to its gradient, half a squared penalty in the loss (a literal reading of the paper)",
-    )
-    posterior_norm: bool = setting(True, "batch normalisation of the posterior's mean and log-variance (released code)")
-
-    def __post_init__(self) -> None:
-        """Validates the settings."""
-        super().__post_init__()
-        if self.weight_decay >= 1:
-            raise InputError(f"--weight-decay {self.weight_decay}: expected a number below 1")
-
-    def player(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> Player:
-        """A player whose kernels decay as the settings say."""
-        decay = {"multiplicative": "kernel_decay", "gradient": "kernel_penalty"}[self.weight_decay_form]
-        return Player(module, optimiser, **{decay: self.weight_decay})  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class AEConfig(AutoencoderConfig):
-    """Settings of the AE."""
-
-    ae_noise: bool = setting(False, "add noise to the posterior's mean when an AE is trained (released code)")
-
-    def __post_init__(self) -> None:
-        """Validates the settings."""
-        super().__post_init__()
-        if self.beta and not self.ae_noise:
-            raise InputError(f"--beta {self.beta}: an AE has no KL term unless --ae-noise is given; leave it out")
-
-
-@dataclass(frozen=True)
-class VAEConfig(AutoencoderConfig):
-    """Settings of the VAE."""
-
-    beta: float = setting(1.0, "weight of the KL term", least=0)
-
-
-@dataclass(frozen=True)
-class BetaVAEConfig(VAEConfig):
-    """Settings of the beta-VAE."""
-
-    beta: float = setting(4.0, "weight of the KL term", least=0)
-
-
-@dataclass(frozen=True)
-class VAEPlusConfig(AutoencoderConfig):
-    """Settings of the VAE+."""
-
-    beta: float = setting(2.0, "weight of the KL term", least=0)
-    ramp_steps: int = setting(
-        2500, "T: discriminator layer i joins the loss at step T*i and has full weight T steps later", least=1
-    )
-    feature_layers: int = setting(4, "how many discriminator layers join the loss", least=0, most=4)
-    feature_weight: float = setting(
-        1.0, "full weight gamma that each discriminator layer reaches; 1 in the paper", least=0
-    )
-    feature_loss_scale: Literal["image", "sum"] = setting(
-        "image", "image: each layer weighs as much as the image; sum: plain sum over the layer's values"
-    )
-    discriminator_learning_rate: float = setting(1e-2, "of the discriminator", least=0)
-    logit_norm: bool = setting(True, "batch normalisation of the discriminator's logit (released code)")
-
-
 # 3.2 The VAE framework.
+
+
+def decaying(module: nn.Module, optimiser: Optimizer, config: AutoencoderConfig) -> Player:
+    """A player whose kernels decay as the settings say."""
+    decay = {"multiplicative": "kernel_decay", "gradient": "kernel_penalty"}[config.weight_decay_form]
+    return Player(module, optimiser, **{decay: config.weight_decay})  # type: ignore[arg-type]
 
 
 def pixel_loss(x: Tensor, reconstruction: Tensor) -> Tensor:
@@ -150,7 +79,7 @@ class AE(Trained):
         parameters = list(module.parameters())
         fused = parameters[0].is_cuda
         adam = Adam(parameters, lr=self.config.learning_rate, eps=1e-7, fused=fused)
-        return {"autoencoder": self.config.player(module, adam)}
+        return {"autoencoder": decaying(module, adam, self.config)}
 
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """Pixel loss and, with noise, beta times the KL."""
@@ -252,7 +181,7 @@ class VAEPlus(VAE):
         """Adam for the autoencoder, SGD with momentum for the discriminator."""
         rate = self.config.discriminator_learning_rate
         sgd = SGD(self.discriminator.parameters(), lr=rate, momentum=0.9)
-        return {**super().players(), "discriminator": self.config.player(self.discriminator, sgd)}
+        return {**super().players(), "discriminator": decaying(self.discriminator, sgd, self.config)}
 
     def weights(self, step: int) -> list[float]:
         """The weight gamma_i of each layer of the discriminator."""

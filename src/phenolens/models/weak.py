@@ -5,8 +5,7 @@ original is in docs/rivals.md. B cells per batch, C channels, S px, T treatments
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -14,31 +13,10 @@ from torch.distributions import Beta
 from torch.nn import functional as F
 from torch.optim import SGD
 
-from phenolens.models.interface import (
-    Batch,
-    Loss,
-    ModelConfig,
-    Player,
-    Schedule,
-    randomly_turned,
-    setting,
-)
+from phenolens.models.config import ModelConfig, WeakConfig
+from phenolens.models.interface import Batch, Loss, Player, randomly_turned
 from phenolens.models.resnet import BACKBONES, OfNetwork
 from phenolens.models.views import shifted
-
-
-@dataclass(frozen=True)
-class WeakConfig(ModelConfig):
-    """Settings of weak supervision."""
-
-    schedule: ClassVar[Schedule] = Schedule(steps=12_000, cooldown_share=0.7)
-
-    backbone: Literal["resnet18", "multiscale"] = setting(
-        "resnet18", "network: resnet18 (Caicedo et al. 2018), or multiscale (Godinez et al. 2018)"
-    )
-    net_width: int = setting(16, "feature maps of its first stage (64 in ResNet18)", least=1, most=1000)
-    mixup: float = setting(0.2, "alpha of mixup, blending pairs of crops and their labels; 0: none", least=0)
-    net_rate: float = setting(0.05, "learning rate of SGD with Nesterov momentum 0.9", least=0)
 
 
 class Weak(OfNetwork):

@@ -8,12 +8,12 @@ Rousseeuw 1990, with the swap step that evaluates all k medoids at once (Schuber
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from phenolens.core.errors import InputError
+from phenolens.morphology.config import MedoidsBy
 from phenolens.morphology.features import OF_NUCLEUS, measures
 
 MOST_CELLS = 2000  # cells searched for medoids: their pairwise distances stay in memory
@@ -24,8 +24,6 @@ MEASURED_CELLS = 400  # cells of a treatment that are measured to find its popul
 MOST_SDS = 10.0  # measures are clipped here, so that one outlier is not a population
 # measures of the nucleus itself; its share of the cell and its neighbours are not
 SHAPE_OF_NUCLEUS = [name for name in OF_NUCLEUS if name not in ("nucleus_share", "n_neighbours")]
-
-MedoidsBy = Literal["nucleus", "measures", "embedding"]
 
 
 @dataclass(frozen=True)

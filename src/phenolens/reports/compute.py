@@ -6,16 +6,15 @@ The scores are those of all runs. The pictures, the headline and the excluded da
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import anndata
 import numpy as np
 import pandas as pd
 
 from phenolens import __version__
-from phenolens.core.bounds import Bounded, Bounds, Count, Seed
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_h5ad, read_json, sha256, write_text
 from phenolens.core.keywords import flags_of
@@ -38,6 +37,7 @@ from phenolens.profiles.score_table import PROTOCOLS, is_bbbc021
 from phenolens.profiles.whitening_certificate import Certificate
 from phenolens.readiness import check_scores, default_run, scores_about, steps_done
 from phenolens.reports.compounds import compound_rows
+from phenolens.reports.config import ReportConfig
 from phenolens.reports.crop_quality import crop_quality, excluded_crops
 from phenolens.reports.nearest_neighbours import neighbour_pairs
 from phenolens.reports.page import ReportContents, report_html
@@ -51,8 +51,9 @@ from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import OF_STEPS
 from phenolens.training.health import RECORDS
 from phenolens.travels.compute import PRECISION, Traveller
+from phenolens.travels.config import TravelConfig
 from phenolens.travels.figure import travel_strip
-from phenolens.travels.trajectory import FEW_MOVED, TravelConfig
+from phenolens.travels.trajectory import FEW_MOVED
 
 # Settings that change no result
 NOT_SHOWN = ("model", "network", "record_every", "checkpoint_every", "watch_every", "tensorboard")
@@ -77,17 +78,6 @@ WRONG_COLUMNS = {
     "predicted": "the neighbour's mechanism",
     "distance": "cosine distance",
 }
-
-
-@dataclass(frozen=True)
-class ReportConfig(Bounded):
-    """What the report shows."""
-
-    run: str | None = None  # the run that is pictured; left out: the first flow decoder, else VAE+, VAE, AE
-    compounds: tuple[str, ...] = ()  # to interpolate to, or COMPOUND@DOSE; left out: the strongest of three mechanisms
-    shown_cells: Count = 8  # cells in a row of pictures
-    frames: Annotated[int, Bounds(ge=2)] = 7  # of an interpolation
-    picture_seed: Seed = 0  # chooses the cells that are shown
 
 
 def write_report(study: Study, config: ReportConfig) -> None:

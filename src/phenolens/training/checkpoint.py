@@ -21,7 +21,7 @@ from phenolens.core.progress import tell
 from phenolens.crops.store import CropStore
 from phenolens.models import MODELS
 from phenolens.models.interface import LABELS, Drawing, Frozen, KnowsChannels, Representation, Source, Trained
-from phenolens.training.config import HOW, OF_STEPS, TrainConfig
+from phenolens.training.config import HOW, OF_STEPS, TrainConfig, own_settings
 from phenolens.training.data import label_codes
 from phenolens.training.device import Compute
 
@@ -94,17 +94,6 @@ class Origin:
         if isinstance(model, Trained) and self.classes:
             model.take_classes(self.classes)
         return model
-
-
-def own_settings(model: str, network: Mapping[str, Any]) -> dict[str, Any]:
-    """Network settings without those of other models, which version 0.1 stored as well, and without empty ones."""
-    if model not in MODELS:
-        raise InputError(f"unknown model {model}")
-    others = {name for spec in MODELS.values() for name in spec.load().Config.names()}
-    unused = others.difference(MODELS[model].load().Config.names())
-    if model == "ae" and not network.get("ae_noise"):
-        unused.add("beta")
-    return {name: value for name, value in network.items() if value is not None and name not in unused}
 
 
 def _deciding(config: TrainConfig) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Settings of a training run, and the flags of the models' own settings."""
 
+import importlib.util
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, make_dataclass, replace
 from functools import reduce
@@ -11,7 +12,7 @@ import tyro
 from phenolens.core.bounds import Bounded, Bounds, Count, NotNegativeCount, OneOf, Positive, Seed, flag
 from phenolens.core.errors import InputError
 from phenolens.models import MODELS, encoders, model_config, plainest_first
-from phenolens.models.interface import ModelConfig, Trained
+from phenolens.models.config import ModelConfig
 
 # Settings that say how a run is computed and watched, not what it computes: they may change when a run is resumed. So
 # may `steps`, unless learning rates fall towards the last one.
@@ -25,7 +26,7 @@ def model_flags(models: Iterable[str]) -> type:
     """A dataclass of the settings of these models, each with those it is for; None where it is not given."""
     found: dict[str, dict[str, Field[Any]]] = {}
     for name in sorted(models, key=plainest_first):
-        for each in fields(MODELS[name].load().Config):
+        for each in fields(MODELS[name].config()):
             found.setdefault(each.name, {})[name] = each
     return make_dataclass("ModelFlags", [_flag(name, of) for name, of in found.items()], frozen=True)
 
@@ -112,7 +113,7 @@ class TrainConfig(Bounded):
 
     def of_model(self, model: str, **settings: Any) -> Self:
         """The same training of another model: its own schedule, beta and latent size, other settings as they are."""
-        having = MODELS[model].load().Config.names()
+        having = MODELS[model].config().names()
         own_defaults = asdict(type(self.network)())
         given = {k: v for k, v in asdict(self.network).items() if v != own_defaults[k] and k not in OF_EACH_MODEL}
         shared = {k: v for k, v in given.items() if k in having}
@@ -142,10 +143,10 @@ class ComparedTraining(TrainConfig):
 
     def check_used(self, models: Iterable[str]) -> None:
         """InputError on a setting that none of these models has."""
-        having = {name for model in models for name in MODELS[model].load().Config.names()}
+        having = {name for model in models for name in MODELS[model].config().names()}
         for name in _given(self.network):
             if name not in having:
-                owners = ", ".join(model for model in MODELS if name in MODELS[model].load().Config.names())
+                owners = ", ".join(model for model in MODELS if name in MODELS[model].config().names())
                 where = f"it is a setting of {owners}" if owners else "no model has it"
                 raise InputError(f"{flag(name)}: not a setting of {', '.join(models)} ({where}); leave it out")
 
@@ -155,9 +156,11 @@ class ComparedTraining(TrainConfig):
         Raises:
             InputError: a value is out of the model's range.
         """
-        kind = MODELS[model].load()
-        own = {name: value for name, value in _given(self.network).items() if name in kind.Config.names()}
-        unused = ("model", "network", *(() if issubclass(kind, Trained) else OF_STEPS))
+        from phenolens.models.interface import Trained  # loads torch
+
+        spec = MODELS[model]
+        own = {name: value for name, value in _given(self.network).items() if name in spec.config().names()}
+        unused = ("model", "network", *(() if issubclass(spec.load(), Trained) else OF_STEPS))
         shared = {each.name: getattr(self, each.name) for each in fields(TrainConfig) if each.name not in unused}
         return TrainConfig(model=model, network=own | settings, **shared)  # type: ignore[arg-type]
 
@@ -170,3 +173,20 @@ def _given(network: Any) -> dict[str, Any]:
     if isinstance(network, ModelConfig):
         return settings
     return {each.name: settings[each.name] for each in fields(network) if settings[each.name] != each.default}
+
+
+def own_settings(model: str, network: Mapping[str, Any]) -> dict[str, Any]:
+    """Network settings without those of other models, which version 0.1 stored as well, and without empty ones."""
+    if model not in MODELS:
+        raise InputError(f"unknown model {model}")
+    others = {name for spec in MODELS.values() for name in spec.config().names()}
+    unused = others.difference(MODELS[model].config().names())
+    if model == "ae" and not network.get("ae_noise"):
+        unused.add("beta")
+    return {name: value for name, value in network.items() if value is not None and name not in unused}
+
+
+def check_can_watch(config: TrainConfig) -> None:
+    """InputError, before anything is done, when TensorBoard is asked for and not installed."""
+    if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise InputError('tensorboard is not installed; --tensorboard needs: pip install "phenolens[tensorboard]"')

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from phenolens.crops.store import CropStore
-from phenolens.models.interface import LABELS, Batch, Input, Turns, randomly_turned
+from phenolens.models.config import Turns
+from phenolens.models.interface import LABELS, Batch, Input, randomly_turned
 from phenolens.screens.screen import ROLES, treatment_name
 from phenolens.training.device import Compute, as_signed
 

@@ -21,6 +21,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import write_h5ad
 from phenolens.core.progress import tell
 from phenolens.crops.store import CropStore, normalised
+from phenolens.models.config import Turns
 from phenolens.models.interface import (
     Decodes,
     Drawing,
@@ -28,7 +29,6 @@ from phenolens.models.interface import (
     HasPrior,
     HasStages,
     Representation,
-    Turns,
     mean_over_turns,
     stage_names,
 )

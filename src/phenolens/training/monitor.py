@@ -5,7 +5,6 @@ number and changes no weight. Its files depend on the run only: those of steps a
 resumed are deleted and made again.
 """
 
-import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -48,12 +47,6 @@ BLOCK_GAP_PX, LABEL_PX = 6, 14
 GREY = 70  # around cells
 FAILED_BATCH = "failed_batch.csv"
 NAMED = 3  # cells or tensors that an error names
-
-
-def check_can_watch(config: TrainConfig) -> None:
-    """InputError, before anything is done, when TensorBoard is asked for and not installed."""
-    if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise InputError('tensorboard is not installed; --tensorboard needs: pip install "phenolens[tensorboard]"')
 
 
 def watched_cells(cells: pd.DataFrame, *, held_out: np.ndarray, seed: int, n: int = WATCHED_CELLS) -> np.ndarray:

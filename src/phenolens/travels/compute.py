@@ -29,9 +29,10 @@ from phenolens.runs.own_controls import OwnControls, own_controls
 from phenolens.runs.real_change import without_squares
 from phenolens.study import Study
 from phenolens.travels.batch_effect import BatchSpace, batch_space
+from phenolens.travels.config import TravelConfig
 from phenolens.travels.measured_change import MeasuredChange, change_table, population_test
 from phenolens.travels.out_of_distribution import SAMPLE, FrameScores, Limits, fit_limits, frame_scores, nearest_cells
-from phenolens.travels.trajectory import Measured, Population, RealCell, Trajectory, TravelConfig
+from phenolens.travels.trajectory import Measured, Population, RealCell, Trajectory
 
 PRECISION = "float32"  # as the embeddings: figures must not depend on the processor
 MOST_CELLS = 100_000  # real cells that frames are compared with; of more, a random sample

@@ -28,10 +28,11 @@ from phenolens.plotting.style import file_of
 from phenolens.readiness import embedding_sources
 from phenolens.study import Study
 from phenolens.travels.compute import Traveller
+from phenolens.travels.config import TravelConfig
 from phenolens.travels.figure import populations, travel_strip
 from phenolens.travels.film import FilmKind, check_can_film, film
 from phenolens.travels.measured_change import MeasuredChange
-from phenolens.travels.trajectory import Trajectory, TravelConfig
+from phenolens.travels.trajectory import Trajectory
 
 ABOUT = "about.json"
 PictureKind = Literal["png", "svg", "pdf"]

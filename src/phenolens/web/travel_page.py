@@ -15,7 +15,8 @@ from fastapi.responses import HTMLResponse
 from phenolens.core.colours import Contrast, colour_names, png
 from phenolens.core.errors import InputError
 from phenolens.morphology.features import describe
-from phenolens.travels.trajectory import FEW_MOVED, RealCell, Trajectory, TravelConfig
+from phenolens.travels.config import TravelConfig
+from phenolens.travels.trajectory import FEW_MOVED, RealCell, Trajectory
 from phenolens.web.base import EMPTY_STYLE, Cached, NotFoundError, PageApp, address, csv, download, policy
 from phenolens.web.study_view import StudyCells, StudyView, known
 

@@ -1,0 +1,5 @@
+"""Settings of cells' populations."""
+
+from typing import Literal
+
+MedoidsBy = Literal["nucleus", "measures", "embedding"]
