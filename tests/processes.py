@@ -19,9 +19,10 @@ CONTEXT.set_forkserver_preload(  # torch._dynamo comes with the first optimiser 
     [
         "torch._dynamo",
         "matplotlib.figure",
-        "phenolens.settings",
         "phenolens.commands.image_commands",
         "phenolens.commands.model_commands",
+        "phenolens.crops.make_crops",
+        "phenolens.reports.compute",
         "phenolens.training.loop",
         "phenolens.training.checkpoint",
     ]

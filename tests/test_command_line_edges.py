@@ -18,7 +18,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import alone
 from phenolens.core.progress import SILENT
 from phenolens.printing import after_fetch
-from phenolens.screens.config import FetchConfig
+from phenolens.screens.download import FetchConfig
 from phenolens.study import MARKER, Study
 from phenolens.web.server import serve
 

@@ -20,8 +20,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import alone
 from phenolens.screens import download as module
 from phenolens.screens.bbbc021 import read_bbbc021
-from phenolens.screens.config import FetchConfig
-from phenolens.screens.download import CHUNK_BYTES, fetch_bbbc021, problem_of, refuse_downgrade
+from phenolens.screens.download import CHUNK_BYTES, FetchConfig, fetch_bbbc021, problem_of, refuse_downgrade
 from processes import Command, Moment
 
 FIRST, SECOND = PLATES

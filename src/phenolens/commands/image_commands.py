@@ -28,7 +28,8 @@ from phenolens.profiles.activity import weak_designs
 from phenolens.profiles.candidates import NAMED
 from phenolens.profiles.evaluate import EvaluateConfig
 from phenolens.screens.bbbc021 import PLATE
-from phenolens.screens.config import FetchConfig, LayoutConfig
+from phenolens.screens.config import LayoutConfig
+from phenolens.screens.download import FetchConfig, fetch_bbbc021
 from phenolens.screens.guess_layout import Guess, guess_layout
 from phenolens.screens.jump import ILLUMINATION
 from phenolens.screens.layouts import LAYOUTS
@@ -94,8 +95,6 @@ def fetch(
     Raises:
         InputError: There is no such plate, or the server cannot be reached.
     """
-    from phenolens.screens.download import fetch_bbbc021
-
     folder, download = _download_folder(out, download)
     plates = fetch_bbbc021(folder, download)
     tell(f"{counted(len(plates), 'plate')} and the tables are in {folder}")

@@ -1,17 +1,15 @@
-"""Settings of a source folder (its table, plate map, pattern, channels, controls, centres) and of a download."""
+"""Settings of a source folder: its table, plate map, pattern, channels, controls, centres."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-from phenolens.core.bounds import Bounded, Bounds, Count, NotNegativeCount, Positive, Share
+from phenolens.core.bounds import Bounded, Bounds, NotNegativeCount, Positive, Share
 from phenolens.core.errors import InputError
 from phenolens.core.names import shortened
 
-ADDRESS = "https://data.broadinstitute.org/bbbc/BBBC021"
 SAME_CONTENT = ("anonymous", "cache", "cache_gb", "trust_centres")  # settings that do not change what is read
 TABLES = (".csv", ".csv.gz", ".tsv", ".txt", ".xlsx", ".parquet")
 KINDS = "|".join(map(re.escape, TABLES))
@@ -125,22 +123,3 @@ def chosen_channels(found: Sequence[str], wanted: Sequence[str], *, source: str)
             raise InputError(f'--channels: "{ours}" is named twice; a channel has one name')
         chosen[ours] = theirs
     return chosen
-
-
-@dataclass(frozen=True)
-class FetchConfig(Bounded):
-    """Which plates of BBBC021 to download, and how."""
-
-    plates: tuple[str, ...] = ()  # such as Week1_22123; all when none is named
-    mirror: str = ADDRESS  # address of the folder that holds the tables and archives, http or https
-    parallel: Annotated[int, Bounds(ge=1, le=16)] = 2  # plates downloaded and unpacked at the same time
-    keep_archives: bool = False  # keep each zip next to its plate's folder
-    tries: Count = 5  # attempts to download a file
-    timeout_s: Annotated[float, Bounds(ge=0.01)] = 30.0  # seconds that a connection may be silent
-
-    def __post_init__(self) -> None:
-        """Validates the settings."""
-        super().__post_init__()
-        address = urlsplit(self.mirror)
-        if address.scheme not in ("http", "https") or not address.hostname or address.query or address.fragment:
-            raise InputError(f'--mirror "{self.mirror}": expected an address such as {ADDRESS}')

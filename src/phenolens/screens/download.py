@@ -17,8 +17,8 @@ from difflib import get_close_matches
 from multiprocessing.pool import AsyncResult, ThreadPool
 from pathlib import Path, PurePosixPath
 from threading import Event
-from typing import Any
-from urllib.parse import urljoin
+from typing import Annotated, Any
+from urllib.parse import urljoin, urlsplit
 
 import pooch
 import requests
@@ -26,15 +26,16 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from phenolens import __version__
+from phenolens.core.bounds import Bounded, Bounds, Count
 from phenolens.core.errors import InputError, Interrupted
 from phenolens.core.files import alone
 from phenolens.core.progress import tell, track
 from phenolens.screens.bbbc021 import FILE_COLUMNS, IMAGE_COLUMNS, IMAGE_TABLE, LABEL_COLUMNS, LABEL_TABLE, batch_of
-from phenolens.screens.config import FetchConfig
 from phenolens.screens.csv_table import read_csv
 from phenolens.screens.file_listing import in_hidden
 from phenolens.screens.image_files import IMAGE_SUFFIXES
 
+ADDRESS = "https://data.broadinstitute.org/bbbc/BBBC021"
 TABLES = {IMAGE_TABLE: IMAGE_COLUMNS, LABEL_TABLE: tuple(LABEL_COLUMNS), "BBBC021_v1_compound.csv": ("compound",)}
 SOURCE = (
     "BBBC021v1: images of Caie et al., Molecular Cancer Therapeutics 2010, from the Broad Bioimage Benchmark "
@@ -45,6 +46,25 @@ UNPACKED_PER_PACKED_BYTE = 2.5  # a plate's 720 images of 2.6 MB are packed into
 CHUNK_BYTES = 64 * 1024
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers after which the server is asked again
 DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, NotImplementedError)
+
+
+@dataclass(frozen=True)
+class FetchConfig(Bounded):
+    """Which plates of BBBC021 to download, and how."""
+
+    plates: tuple[str, ...] = ()  # such as Week1_22123; all when none is named
+    mirror: str = ADDRESS  # address of the folder that holds the tables and archives, http or https
+    parallel: Annotated[int, Bounds(ge=1, le=16)] = 2  # plates downloaded and unpacked at the same time
+    keep_archives: bool = False  # keep each zip next to its plate's folder
+    tries: Count = 5  # attempts to download a file
+    timeout_s: Annotated[float, Bounds(ge=0.01)] = 30.0  # seconds that a connection may be silent
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        super().__post_init__()
+        address = urlsplit(self.mirror)
+        if address.scheme not in ("http", "https") or not address.hostname or address.query or address.fragment:
+            raise InputError(f'--mirror "{self.mirror}": expected an address such as {ADDRESS}')
 
 
 def fetch_bbbc021(out: Path, config: FetchConfig) -> dict[str, Path]:
