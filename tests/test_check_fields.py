@@ -257,7 +257,8 @@ def test_a_damaged_image_leaves_the_earlier_picture_as_it_was(source, tmp_path, 
 
 
 def test_checking_loads_no_matplotlib_unless_it_draws():
-    code = "import sys, phenolens.crops.check, phenolens.commands.image_commands as _; print(sorted({'torch', 'matplotlib'} & set(sys.modules)))"
+    imports = "import sys, phenolens.crops.check, phenolens.commands.image_commands"
+    code = imports + "; print(sorted({'torch', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
