@@ -8,7 +8,9 @@ import tifffile
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
+from skimage.measure import regionprops
 from skimage.morphology import reconstruction
+from skimage.segmentation import clear_border, watershed
 
 from bbbc021_source import cut_crops
 from phenolens.core.errors import InputError
@@ -253,13 +255,43 @@ def test_fast_morphology_equals_scipys(rng, radius):
         np.testing.assert_array_equal(nuclei._dilated(~mask, nuclei._within(radius)), distance <= radius)
 
 
-@pytest.mark.parametrize("n_hills", [1, 2, 3])
-def test_one_maximum_needs_no_reconstruction(rng, n_hills):
-    y, x = np.mgrid[:40, :40]
-    at = rng.uniform(8, 32, (n_hills, 2))
-    depth = np.max([9 - np.hypot(y - row, x - column) for row, column in at], axis=0).clip(0)
-    above = depth - reconstruction(depth - 1.5, depth)
-    tops, n = ndimage.label(above > 0.999 * 1.5, np.ones((3, 3)))
-    found = nuclei._tops(depth, 1.5)
-    assert found.max() == n
-    assert (found[tops > 0] > 0).all()
+def split_at_necks(blob, config):
+    """The split as it is defined, without shortcuts."""
+    depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(blob), config.split_smooth * config.diameter_px)
+    depth, height = np.where(blob, depth, 0), config.split_depth * config.diameter_px
+    above = depth - reconstruction(depth - height, depth)
+    tops, n = ndimage.label(above > 0.8 * height, np.ones((3, 3)))
+    kept = [top for top in range(1, n + 1) if above[tops == top].max() > 0.999 * height]
+    markers = sum(((tops == top) * number for number, top in enumerate(kept, 1)), np.zeros(blob.shape, int))
+    return watershed(-depth, markers, mask=blob)
+
+
+@pytest.mark.parametrize("n_disks", [1, 2, 3, 6])
+def test_blobs_are_split_as_by_the_definition(rng, n_disks):
+    y, x = np.mgrid[:60, :70]
+    for _ in range(20):
+        disks = rng.uniform((14, 14, 5), (46, 56, 13), (n_disks, 3))
+        blob = np.any([np.hypot(y - row, x - column) < radius for row, column, radius in disks], axis=0)
+        np.testing.assert_array_equal(nuclei._by_shape(blob, NucleiConfig()), split_at_necks(blob, NucleiConfig()))
+
+
+def test_distances_to_cores_are_those_in_the_whole_field(rng):
+    blobs, n = ndimage.label(ndimage.gaussian_filter(rng.normal(size=(150, 180)), 4) > 0.02)
+    mask, cores = blobs > 0, np.zeros(blobs.shape, bool)
+    for number in range(1, n + 1):  # one pixel each, so that many a nearest core is far away or another blob's
+        cores[tuple(rng.choice(np.argwhere(blobs == number)))] = True
+    found = nuclei._to_cores(~cores, mask, ndimage.find_objects(blobs))
+    np.testing.assert_array_equal(found, np.where(mask, ndimage.distance_transform_edt(~cores), 0))
+    assert found.max() > 2 * nuclei.FIRST_REACH_PX
+
+
+def test_the_table_of_nuclei_is_that_of_regionprops(rng):
+    labels = ndimage.label(ndimage.gaussian_filter(rng.normal(size=(90, 120)), 3) > 0.03)[0] * 2  # numbers left out
+    table, regions = nuclei.nucleus_table(labels), regionprops(labels)
+    assert table["object_number"].tolist() == [region.label for region in regions]
+    assert [*zip(table["y"], table["x"])] == [region.centroid for region in regions]
+    assert table["area_px"].tolist() == [region.area for region in regions]
+    inside = [region.label in clear_border(labels) for region in regions]
+    diameters = [region.equivalent_diameter_area if whole else np.nan for whole, region in zip(inside, regions)]
+    np.testing.assert_allclose(table["diameter_px"], diameters, rtol=1e-12)
+    assert 2 < sum(inside) < len(table)
