@@ -28,7 +28,7 @@ from phenolens.screens.screen import FIELD, Screen, where_of
 Labels = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating]
-Image = TypeVar("Image", bound=npt.NDArray[Any])
+Value = TypeVar("Value", bound=np.generic)
 CENTRES = [*FIELD, "object_number", "y", "x"]
 DIAMETER = "diameter_px"  # of the disk of a nucleus's area; NaN where the border cuts it
 MOST_OFF = 1.3  # ratio of the diameter found to the one searched by, or its inverse, from which there is a note
@@ -149,7 +149,7 @@ def _split(mask: Mask, light: Floats, config: NucleiConfig) -> Labels:
     return watershed(_to_cores(cores == 0, mask, boxes), cores, mask=mask)
 
 
-def _to_cores(outside: Mask, mask: Mask, boxes: list[tuple[slice, slice]]) -> Floats:
+def _to_cores(outside: Mask, mask: Mask, boxes: list[tuple[slice, ...]]) -> Floats:
     """Each masked pixel's distance to the nearest core, which may be another blob's; 0 elsewhere.
 
     As scipy's of the whole field, which is slower: a pixel of a blob's box that finds a core within the box widened by
@@ -217,7 +217,7 @@ def _filled(mask: Mask) -> Mask:
     return (outside != outside[0, 0])[1:-1, 1:-1]
 
 
-def _framed(image: Image, width: int, value: float) -> Image:
+def _framed(image: npt.NDArray[Value], width: int, value: float) -> npt.NDArray[Value]:
     """The image in a frame; np.pad takes longer than what is done with a nucleus."""
     height, across = image.shape
     framed = np.full((height + 2 * width, across + 2 * width), value, image.dtype)
