@@ -2,9 +2,8 @@
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -22,16 +21,9 @@ from phenolens.screens.image_table import FILE_COLUMN, INDEX, URL_COLUMN, inputs
 from phenolens.screens.instrument_index import index_files
 from phenolens.screens.instruments import INSTRUMENTS, WITHOUT_WELLS
 from phenolens.screens.jump import LOAD_DATA, has_wells
-from phenolens.screens.pattern_readings import is_hardly_plate, is_of_one_well, question, refuse_unlikely
-from phenolens.screens.proposed_pattern import (
-    LEAST_SHARE,
-    LIKE_WELLS,
-    has_well_folders,
-    not_shared,
-    of_some_wells,
-    proposed_pattern,
-    vary_in_folders,
-)
+from phenolens.screens.name_words import LIKE_WELLS, has_well_folders, is_hardly_plate, is_of_one_well
+from phenolens.screens.pattern_questions import not_shared, question, refuse_unlikely
+from phenolens.screens.proposed_pattern import LEAST_SHARE, of_some_wells, proposed_pattern, vary_in_folders
 from phenolens.screens.screen import well_key
 
 DEFAULT_TABLES = {"table": "images.csv", "loaddata": "load_data.csv"}  # the table of images of a layout
@@ -62,26 +54,23 @@ def guess_layout(source: Path, config: LayoutConfig) -> Guess:
         raise InputError(f"{source}: no such folder; give the folder that holds the images")
     if config.pattern:
         return Guess("pattern", config, "a pattern is given")
-
-    @cache
-    def listed() -> list[str]:
-        return files_under(source)[0]
-
-    for layout, table, why in _by_tables(source, config, listed):
-        return Guess(layout, replace(config, table=table), why)
-    if source.suffix == ".zarr" or any(
-        path.suffix == ".zarr" and not is_hidden(path.name) for path in source.iterdir()
-    ):
+    names = sorted(path.name for path in source.iterdir() if not is_hidden(path.name))
+    if known := _by_file(source, config, names):
+        return Guess(known[0], config, known[1])
+    files, _ = files_under(source)
+    if why := _of_jump(source, config, files):
+        return Guess("jump", config, why)
+    if guess := _by_table(source, config, names):
+        return guess
+    if any(name.endswith(".zarr") for name in (source.name, *names)):
         return Guess("ome-zarr", config, "folders are named *.zarr")
-    files = listed()
-    indexes = index_files(files)
-    if indexes:
+    if indexes := index_files(files):
         return Guess("index", config, f"there is {indexes[0]}")
     images = [path for path in files if path.lower().endswith(IMAGE_SUFFIXES)]
     compared = of_some_wells(images)
     part = f"; {len(images):,} are there" if len(compared) < len(images) else ""
-    for pattern, why in _by_names(source, compared, plate_wells=config.plate_wells):
-        return Guess("pattern", replace(config, pattern=pattern), f"{why}{part}")
+    if pattern := _by_names(source, compared, plate_wells=config.plate_wells):
+        return Guess("pattern", replace(config, pattern=pattern[0]), f"{pattern[1]}{part}")
     others = images or files
     such = " and ".join(dict.fromkeys((others[0], others[-1]))) if others else ""
     found = f"its files are such as {such}" if others else "the folder is empty"
@@ -92,21 +81,21 @@ def guess_layout(source: Path, config: LayoutConfig) -> Guess:
     )
 
 
-def _by_tables(
-    source: Path, config: LayoutConfig, listed: Callable[[], list[str]]
-) -> Iterator[tuple[str, Path | None, str]]:
-    """Layouts that a table or file in the source is of; `listed` gives all its files."""
-    names = sorted(path.name for path in source.iterdir() if path.is_file() and not is_hidden(path.name))
+def _by_file(source: Path, config: LayoutConfig, names: Collection[str]) -> tuple[str, str] | None:
+    """The layout whose own file or folder is in the source, and why; None where none is."""
     if {IMAGE_TABLE, f"{IMAGE_TABLE}.gz"} & set(names):
-        yield "bbbc021", config.table, f"there is {IMAGE_TABLE}"
-    if CROP_TABLE in names and (source / CROPS_FOLDER).is_dir():
-        yield "cropset", config.table, f"there is {CROPS_FOLDER}"
+        return "bbbc021", f"there is {IMAGE_TABLE}"
+    if {CROP_TABLE, CROPS_FOLDER} <= set(names):
+        return "cropset", f"there is {CROPS_FOLDER}"
     if any(name.endswith(".h5sc") for name in names) or (config.table and config.table.suffix == ".h5sc"):
-        yield "h5sc", config.table, "a file is named *.h5sc"
+        return "h5sc", "a file is named *.h5sc"
     if (inputs_folder(source) / INDEX).is_file():
-        yield "deepprofiler", config.table, f"there is {INDEX.as_posix()}"
-    if why := _of_jump(source, config, listed()):
-        yield "jump", config.table, why
+        return "deepprofiler", f"there is {INDEX.as_posix()}"
+    return None
+
+
+def _by_table(source: Path, config: LayoutConfig, names: Sequence[str]) -> Guess | None:
+    """The layout of a table in the source that names files of images; None where none does."""
     others = [source / name for name in names if not IS_PLATE_MAP.fullmatch(name)]
     tables = [given_path(config.table, source)] if config.table else others
     found: list[tuple[str, Path]] = []
@@ -121,18 +110,21 @@ def _by_tables(
             continue
         if any(FILE_COLUMN.match(column) or URL_COLUMN.match(column) for column in columns):
             found.append(("loaddata", path))
-        elif any(is_file_column(column) for column in columns):
+        elif any(map(is_file_column, columns)):
             found.append(("table", path))
-    if found:
-        layout, path = found[0]
-        names = [other.name for _, other in found[1:]]
-        if names and path.name not in DEFAULT_TABLES.values():
-            raise InputError(
-                f"{source}: {shortened([path.name, *names])} all name files of images; name one with --table, or join "
-                "them in one table"
-            )
-        why = f"{path.name} names files of images" + (f"; not read: {shortened(names)}" if names else "")
-        yield layout, config.table if path.name == DEFAULT_TABLES[layout] else config.table or path, why
+    if not found:
+        return None
+    (layout, path), *unread = found
+    also = [other.name for _, other in unread]
+    if also and path.name not in DEFAULT_TABLES.values():
+        raise InputError(
+            f"{source}: {shortened([path.name, *also])} all name files of images; name one with --table, or join "
+            "them in one table"
+        )
+    why = f"{path.name} names files of images" + (f"; not read: {shortened(also)}" if also else "")
+    return Guess(
+        layout, config if path.name == DEFAULT_TABLES[layout] else replace(config, table=config.table or path), why
+    )
 
 
 def _of_jump(source: Path, config: LayoutConfig, files: Sequence[str]) -> str:
@@ -147,10 +139,10 @@ def _of_jump(source: Path, config: LayoutConfig, files: Sequence[str]) -> str:
     return f"there is {nested[0]}" if is_alone and nested else ""
 
 
-def _by_names(source: Path, images: Sequence[str], *, plate_wells: int | None) -> Iterator[tuple[str, str]]:
-    """Patterns of an instrument, or made from the names, that most images have; the best first."""
-    matched, ambiguous = {}, []
-    unlikely: dict[str, str] = {}  # of an instrument, a folder that would be a plate
+def _by_names(source: Path, images: Sequence[str], *, plate_wells: int | None) -> tuple[str, str] | None:
+    """A pattern of an instrument, or made from the names, that most images have, and why; None where there is none."""
+    matched: dict[str, pd.DataFrame] = {}  # by an instrument's patterns
+    ambiguous: list[str] = []  # instruments by whose names two images are one, as of two plates in one folder
     errors = []  # of an instrument's names that cannot be read so
     for name in track(INSTRUMENTS, "Instruments whose names were tried", total=len(INSTRUMENTS)):
         try:
@@ -158,25 +150,23 @@ def _by_names(source: Path, images: Sequence[str], *, plate_wells: int | None) -
         except InputError as error:
             errors.append(error)
             continue
-        if len(found) <= LEAST_SHARE * len(images):
-            continue
-        if found.drop(columns="path").duplicated().any():  # as of two plates in one folder
-            ambiguous.append(name)
-        else:
-            matched[name] = found
-    doubtful = ""  # why the first of them may have no wells at all
-    for name in sorted(matched, key=lambda name: -len(matched[name])):
-        doubtful = doubtful or _labels_as_wells(matched[name], pattern=name)
-        wells = matched[name].groupby("plate")["well"].unique().drop(source.resolve().name, errors="ignore")
+        if len(found) > LEAST_SHARE * len(images):
+            is_clear = not found.drop(columns="path").duplicated().any()
+            matched |= {name: found} if is_clear else {}
+            ambiguous += [] if is_clear else [name]
+    doubtful = ""  # why there may be no wells in the names at all
+    unlikely: dict[str, str] = {}  # of an instrument, a folder that would be a plate
+    for name, found in sorted(matched.items(), key=lambda each: -len(each[1])):
+        doubtful = doubtful or _labels_as_wells(found, pattern=name)
+        wells = found.groupby("plate")["well"].unique().drop(source.resolve().name, errors="ignore")
         odd = [plate for plate in wells.index if is_hardly_plate(plate)]
         if odd:
             unlikely[name] = odd[0]
         elif not doubtful and not (len(wells) and all(map(is_of_one_well, wells.index, wells))):
             if any("/*_{well}" in one for one in INSTRUMENTS[name].patterns):
-                _refuse_beginnings(matched[name], pattern=name)
-            n_found = len(matched[name])
-            part = f"{n_found:,} of {len(images):,} " if n_found < len(images) else ""
-            yield name, f"{part}names are those of {INSTRUMENTS[name].title}"
+                _refuse_beginnings(found, pattern=name)
+            part = f"{len(found):,} of {len(images):,} " if len(found) < len(images) else ""
+            return name, f"{part}names are those of {INSTRUMENTS[name].title}"
     why = next((why for one, why in WITHOUT_WELLS.items() if images and one.search(images[0])), "")
     if why and not has_well_folders(images):
         raise InputError(f"{images[0]}: {why}; list the images with their wells in images.csv (--layout table)")
@@ -184,24 +174,25 @@ def _by_names(source: Path, images: Sequence[str], *, plate_wells: int | None) -
     if unlikely and "{plate}" not in pattern:
         name, folder = unlikely.popitem()
         _refuse_folder(name, folder, pattern, matched[name]["path"].tolist())
-    if pattern:
-        found, _ = matching(source, images, pattern=pattern)
-        if len(found) > LEAST_SHARE * len(images):
-            doubtful = _labels_as_wells(found, pattern=pattern)
-            if not doubtful:
-                _refuse_one_a_well(found, pattern=pattern)
-                held = {
-                    place: sorted(found[place].unique()) for place in ("plate", "channel") if f"{{{place}}}" in pattern
-                }
-                said = [f"{place}s {shortened(texts, 3)}" for place, texts in held.items()]
-                said += [f"not read: {shortened(texts, 3)}" for texts in unread_texts(pattern, found["path"])]
-                yield pattern, "; ".join([f"{len(found):,} of {len(images):,} images match", *said])
+    found = matching(source, images, pattern=pattern)[0] if pattern else pd.DataFrame()
+    if len(found) > LEAST_SHARE * len(images):
+        doubtful = _labels_as_wells(found, pattern=pattern)
+        if not doubtful:
+            _refuse_one_a_well(found, pattern=pattern)
+            return pattern, _said(found, images, pattern=pattern)
     if doubtful:
         raise InputError(f"{images[0]}: {doubtful}")
     if errors:
         raise errors[0]
-    for name in ambiguous:
-        yield name, f"names are those of {INSTRUMENTS[name].title}"
+    return (ambiguous[0], f"names are those of {INSTRUMENTS[ambiguous[0]].title}") if ambiguous else None
+
+
+def _said(found: pd.DataFrame, images: Sequence[str], *, pattern: str) -> str:
+    """What a pattern made from the names reads and what it does not."""
+    held = {place: sorted(found[place].unique()) for place in ("plate", "channel") if f"{{{place}}}" in pattern}
+    said = [f"{place}s {shortened(texts, 3)}" for place, texts in held.items()]
+    said += [f"not read: {shortened(texts, 3)}" for texts in unread_texts(pattern, found["path"])]
+    return "; ".join([f"{len(found):,} of {len(images):,} images match", *said])
 
 
 def _refuse_one_a_well(found: pd.DataFrame, *, pattern: str) -> None:
