@@ -119,7 +119,7 @@ def test_without_a_compound_it_is_said_that_doses_count_as_neighbours(tmp_path):
         (Columns(treatment="drug_dose", features=("Cell_Area",)), 'did you mean "Cells_Area"'),
         (Columns(treatment="drug_dose", features=("drug_dose",)), "as metadata and as a feature"),
         (Columns(treatment="drug_dose", metadata=("*",)), "no column is left as a feature"),
-        (Columns(treatment="drug_dose", metadata=("[a-z]*",), control=("dmso_0",)), 'did you mean "DMSO_0"'),
+        (Columns(treatment="drug_dose", metadata=("[a-z]*",), control=("DMS_0",)), 'did you mean "DMSO_0"'),
         (Columns(treatment="drug_dose", role="week", metadata=("[a-z]*",)), 'role "w1" in a row; expected treated'),
         (Columns(compound="drug", concentration="position", metadata=("[a-z]*",)), "expected micromolar"),
     ],

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from phenolens.core.errors import InputError
-from phenolens.core.names import case_note, clean_name, clean_names, known_mechanism
+from phenolens.core.names import case_note, clean_name, clean_names, known_mechanism, substance_note
 from phenolens.profiles.candidates import mechanism_names
 from phenolens.profiles.columns import resembles_metadata
 from phenolens.screens.doses import SameDoses, is_dose_column, is_unit_column, micromolar, resembles_dose
@@ -80,7 +80,7 @@ def test_other_names_are_not_reported(pair):
     ],
 )
 def test_compounds_that_differ_by_a_salt_or_batch_are_reported(pair):
-    (note,) = case_note("compound", {*pair, "another"})
+    (note,) = substance_note({*pair, "another"})
     assert all(f'"{name}"' in note for name in pair)
 
 
@@ -92,7 +92,7 @@ def test_compounds_that_differ_by_a_salt_or_batch_are_reported(pair):
     ],
 )
 def test_compounds_of_other_names_are_of_other_substances(pair):
-    assert case_note("compound", set(pair)) == set()
+    assert substance_note(set(pair)) == set()
 
 
 @pytest.mark.parametrize(

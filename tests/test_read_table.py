@@ -222,12 +222,18 @@ def test_names_that_differ_by_case_only_are_reported(tmp_path, kind):
     table.loc[table.index[0], "week"] = "W1"
     table.loc[table["drug"] == "tubulin1", "target"] = "Tubulin"
     parts, notes = parts_and_notes(written(table, tmp_path / kind))
-    assert sum((part.obs["Metadata_Role"] == "control").sum() for part in parts) == 30
-    assert '--control "DMSO": 2 rows differ' in notes
-    assert f'row {last[0] + 1} ("dmso"), row {last[1] + 1} ("dmso")' in notes
+    assert sum((part.obs["Metadata_Role"] == "control").sum() for part in parts) == 32
     assert 'compound names "DMSO" and "dmso" differ' in notes
     assert 'batch names "W1" and "w1" differ' in notes
     assert 'mechanism names "Tubulin" and "tubulin" differ' in notes
+
+
+@pytest.mark.parametrize("control", ["dmso", "Dmso ", "drug=dmso"])
+def test_a_control_is_found_in_any_capitals_as_by_a_plate_map(tmp_path, control):
+    path = written(wells(), tmp_path / "t.csv")
+    parts, _ = parts_and_notes(path, replace(NAMED, control=(control,)))
+    for part, expected in zip(parts, parts_and_notes(path)[0], strict=True):
+        assert part.obs["Metadata_Role"].tolist() == expected.obs["Metadata_Role"].tolist()
 
 
 def test_mechanisms_that_are_not_known_are_empty_and_counted(tmp_path):

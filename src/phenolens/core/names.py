@@ -100,12 +100,14 @@ def without_salt(name: str) -> str:
 
 
 def case_note(what: str, names: Collection[str], *, key: Callable[[str], str] = alike) -> set[str]:
-    """A note on the first names that `key` makes one, and one on compounds of one substance; empty without any."""
-    notes = _differing(what, names, key, BY_CASE)
-    if what == "compound":
-        others = {key(name): name for name in names}.values()
-        notes |= _differing(what, others, without_salt, "a salt or the batch of a supplier")
-    return notes
+    """A note on the first names that `key` makes one; empty without any."""
+    return _differing(what, names, key, BY_CASE)
+
+
+def substance_note(compounds: Collection[str]) -> set[str]:
+    """A note on the first names of compounds that are of one substance, by more than `alike`; empty without any."""
+    others = {alike(name): name for name in compounds}.values()
+    return _differing("compound", others, without_salt, "a salt or the batch of a supplier")
 
 
 def _differing(what: str, names: Collection[str], key: Callable[[str], str], by: str) -> set[str]:

@@ -53,7 +53,11 @@ METADATA_NAMES = METADATA_WORDS | frozenset(
 )
 OF_LONG_TABLES = ("value", "values", "measurement", "measured_value")  # the column of the numbers
 MOST_WORDS = 3  # of a name that a word makes metadata
-MEASURED = re.compile(r"(?:cells|nuclei|cytoplasm|image)_", re.IGNORECASE)  # features of CellProfiler
+MEASURED = re.compile(  # names of CellProfiler's features
+    r"^(?:cells|nuclei|cytoplasm|image)_|"
+    r"(?:^|_)(?:AreaShape|Correlation|Granularity|Intensity|Neighbors|ObjectSkeleton|RadialDistribution|Texture)_",
+    re.IGNORECASE,
+)
 ALL_PLATES = "all"  # the plate's name where there is no plate column
 
 
@@ -163,7 +167,7 @@ def resembles_metadata(name: str) -> bool:
     """Whether a feature's name is usually that of metadata: Plate_number, WellIndex, time_h."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip()).casefold()
     parts = [part for part in re.split(r"[_.\s]+", words) if part]
-    is_short = len(parts) <= MOST_WORDS and not MEASURED.match(name)
+    is_short = len(parts) <= MOST_WORDS and not MEASURED.search(name)
     is_position = parts[:1] == ["position"] and len(parts) > 1
     return "_".join(parts) in METADATA_NAMES or is_position or (is_short and not METADATA_WORDS.isdisjoint(parts))
 
@@ -228,7 +232,6 @@ class KnownRows:
     of: dict[str, str | None]  # which column holds what
     names: dict[str, set[str]]  # the names in each column of `Columns` that there is, and of treatments
     control_rows: dict[str, int]  # rows that each of `Columns.control` matches
-    only_by_case: dict[str, dict[int, str]]  # of each of `Columns.control`: row in the file (from 1) -> its name there
     emptied: dict[str, Counter[str]]  # column -> text that means empty ("nan", "None") -> rows
     unread: pd.DataFrame  # (N rows) the columns that nothing is read from, as names
     notes: set[str]  # assumptions, one sentence each
@@ -255,7 +258,7 @@ def known_rows(
         text["mechanism"] = text["mechanism"].map({name: known_mechanism(name) for name in text["mechanism"].unique()})
     empty, notes = pd.Series("", index=obs.index), set()
     matched = {control: _matching(obs, text, control) for control in columns.control}
-    role = _role(obs, text, [exactly for exactly, _ in matched.values()], source=source)
+    role = _role(obs, text, [*matched.values()], source=source)
     compound = text["compound"] if "compound" in text else text["treatment"]
     for what in ("treatment", "compound"):
         if what in text:
@@ -305,11 +308,7 @@ def known_rows(
         table=table,
         of=of,
         names={what: set(values) for what, values in text.items()} | {"treatment": set(treatment)},
-        control_rows={control: int(exactly.sum()) for control, (exactly, _) in matched.items()},
-        only_by_case={
-            control: {int(places[row]) + 1: held.iloc[row] for row in np.flatnonzero((held != "").to_numpy())}
-            for control, (_, held) in matched.items()
-        },
+        control_rows={control: int(rows.sum()) for control, rows in matched.items()},
         emptied={
             name: emptied(obs[name], known_mechanism if what == "mechanism" else clean_name)
             for what, name in given.items()
@@ -354,16 +353,11 @@ def _role(obs: pd.DataFrame, text: dict[str, pd.Series], controls: Sequence[np.n
     return role
 
 
-def _matching(obs: pd.DataFrame, text: dict[str, pd.Series], control: str) -> tuple[np.ndarray, pd.Series]:
-    """The rows (N,) that a `--control` matches, and the names of rows that it would match in another case (else "")."""
+def _matching(obs: pd.DataFrame, text: dict[str, pd.Series], control: str) -> np.ndarray:
+    """The rows (N,) that a `--control` matches, in any capitals, as in plate maps."""
     name, equals, value = control.strip().partition("=")
     if equals and name in obs.columns:
         held, wanted = [clean_names(obs[name])], clean_name(value)
     else:
         held, wanted = [text[what] for what in ("compound", "treatment") if what in text], clean_name(control)
-    exactly = np.zeros(len(obs), dtype=bool)
-    nearly = pd.Series("", index=obs.index, dtype=object)
-    for names in held:
-        exactly |= (names == wanted).to_numpy()
-        nearly = nearly.mask((names.str.casefold() == wanted.casefold()) & (nearly == ""), names)
-    return exactly, nearly.mask(exactly, "")
+    return np.logical_or.reduce([(names.str.casefold() == wanted.casefold()).to_numpy() for names in held])

@@ -14,7 +14,7 @@ import pandas as pd
 
 from phenolens.core.names import MOST_NAMED, shortened
 from phenolens.profiles.column_flags import flag_of
-from phenolens.profiles.columns import resembles_metadata
+from phenolens.profiles.columns import MEASURED, resembles_metadata
 from phenolens.profiles.profiles import METADATA
 from phenolens.profiles.validate import as_numbers
 from phenolens.screens.doses import plain_name
@@ -23,12 +23,7 @@ MOST_VALUES = 10  # different whole numbers of a feature that may be metadata, i
 LEAST_ROWS = 20
 MOST_OPEN = 200  # a table with more features of whole numbers is one of counts or classes
 SAMPLE = 256  # rows that show of most features that they are measured
-# Features of CellProfiler, and counts of objects, which have few values too.
-MEASURED = re.compile(
-    r"^(?:cells|nuclei|cytoplasm|image)_|"
-    r"(?:^|_)(?:AreaShape|Correlation|Granularity|Intensity|Neighbors|ObjectSkeleton|RadialDistribution|Texture)_",
-    re.IGNORECASE,
-)
+# Of objects, which have few values too.
 OF_COUNTS = re.compile(r"^(?:n|no|num|number)_(?:of_)?|_(?:n|num|number)_of_|(?:^|_)(?:counts?|euler\w*)(?:_|$)")
 PLACE = [METADATA[name] for name in ("plate", "batch", "well", "treatment")]
 PLATE, BATCH, WELL, TREATMENT = PLACE

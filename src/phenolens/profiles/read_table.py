@@ -20,7 +20,16 @@ import pandas as pd
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
-from phenolens.core.names import alike, case_note, clean_name, clean_names, emptied_note, nearest, shortened
+from phenolens.core.names import (
+    alike,
+    case_note,
+    clean_name,
+    clean_names,
+    emptied_note,
+    nearest,
+    shortened,
+    substance_note,
+)
 from phenolens.core.provenance import KEY, provenance_text
 from phenolens.profiles.columns import (
     Columns,
@@ -243,7 +252,6 @@ def _matrix_rows(matrix: Any, places: np.ndarray) -> np.ndarray:
 
 
 IN_COLUMNS = "write the compound and its dose in columns of their own (--compound, --concentration)"
-NAMED = 3  # rows that a note names
 
 
 @dataclass
@@ -346,7 +354,6 @@ class _Found:
     not_read: ColumnsNotRead = field(default_factory=ColumnsNotRead)
     metadata_features: MetadataFeatures = field(default_factory=MetadataFeatures)
     names: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # of compounds, batches ...
-    only_by_case: defaultdict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     mechanisms: list[pd.DataFrame] = field(default_factory=list)  # compound and moa of treated rows
     controls: list[pd.DataFrame] = field(default_factory=list)  # compound and concentration of control rows
     emptied: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -374,8 +381,6 @@ class _Found:
             self.not_read.add(str(column), values, known.table.loc[treated, METADATA["treatment"]])
         for control, n_rows in known.control_rows.items():
             self.control_rows[control] += n_rows
-        for control, rows in known.only_by_case.items():
-            self.only_by_case[control] += [(f"{where}row {row}", name) for row, name in rows.items()]
         for column, counts in known.emptied.items():
             self.emptied[column] += counts
 
@@ -418,19 +423,11 @@ class _Found:
         for column, counts in self.emptied.items():
             if counts:
                 notes.add(emptied_note(column, counts))
-        for control, rows in self.only_by_case.items():
-            if rows:
-                more = f" and {len(rows) - NAMED:,} more" if len(rows) > NAMED else ""
-                held = ", ".join(f'{row} ("{name}")' for row, name in rows[:NAMED])
-                notes.add(
-                    f'--control "{control}": {len(rows):,} rows differ from it by case only and are not controls: '
-                    f"{held}{more}"
-                )
         for what in ("treatment", "compound", "mechanism", "batch", "plate", "well"):
             derived = what == "treatment" and columns.treatment is None and "compound" in self.names
             key = well_key if what == "well" else alike
             notes |= set() if derived else case_note(what, self.names[what], key=key)
-        return notes
+        return notes | substance_note(self.names["compound"])
 
 
 def _row_names(known: pd.DataFrame, places: np.ndarray, *, where: str) -> list[str]:

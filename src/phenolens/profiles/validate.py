@@ -20,7 +20,7 @@ from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.names import shortened
 from phenolens.profiles.column_flags import flag_of
-from phenolens.screens.csv_table import NO_VALUE
+from phenolens.screens.decimal_signs import NO_VALUE
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from phenolens.core.errors import InputError
 from phenolens.core.names import clean_names
+from phenolens.screens.decimal_signs import decimal_points, refuse_thousands
 
 SEPARATORS = (",", "\t", ";", "|")
 EXCEL, OLD_EXCEL, PARQUET = (".xlsx", ".xlsm"), (".xls", ".xlsb", ".ods", ".numbers"), (".parquet",)
@@ -27,10 +28,6 @@ LINES_TO_GUESS = 20  # the separator gives them all the same number of cells
 LINES_OF_NUMBERS = 1_000  # that show what points and commas mean
 HEAD_BYTES = 1 << 20
 NAMES_COME_FIRST = "remove the lines above the column names, if there are any"
-DECIMAL_COMMA = re.compile(r"[-+]?\d+(?:,\d+)?(?:[eE][-+]?\d+)?")
-NO_VALUE = re.compile(r"\W*|#[A-Z/0!?]+|n\.?[ ./]?[ad]\.?|nan|null|none", re.IGNORECASE)  # in a column of numbers
-GROUPED = {sign: re.compile(rf"[-+]?[1-9]\d{{0,2}}(?:{re.escape(sign)}\d{{3}})+") for sign in ".,"}
-NUMBER = re.compile(r"[-+]?(?:\d+|\d*[.,]\d+|\d{1,3}(?:\.\d{3})+|\d{1,3}(?:,\d{3})+)(?:[eE][-+]?\d+)?")
 # What Excel makes of formulas that fail, of long numbers such as barcodes and names such as 2E5; and of SEPT2.
 FAILED_OR_LONG = r"#(?:REF!|VALUE!|DIV/0!|NAME\?|NUM!|NULL!|SPILL!)|\d(?:[.,]\d+)?E\+\d\d"
 DATES = r"\d{4}-\d\d-\d\d 00:00:00|\d{1,2}-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
@@ -136,7 +133,7 @@ def _delimited(
     if form.separator != ",":
         kept = set() if text is None else set(text)
         for name in (name for name in map(str, table) if name not in kept and table[name].dtype == object):
-            table[name] = _decimal_points(table[name], are_decimal=form.separator == ";", as_text=text is None)
+            table[name] = decimal_points(table[name], are_decimal=form.separator == ";", as_text=text is None)
     return table
 
 
@@ -167,40 +164,12 @@ def _format(path: Path) -> _Format:
     rows = list(islice(csv.reader(lines[n_before:], delimiter=separator, skipinitialspace=True), LINES_OF_NUMBERS))
     _refuse_title([sum(bool(cell.strip()) for cell in row) for row in rows[:LINES_TO_GUESS]], path)
     if separator != ",":
-        _refuse_thousands(rows, path, are_decimal=separator == ";")
+        refuse_thousands(rows, path, are_decimal=separator == ";")
     rows, names = rows[:2], [name.strip() for name in rows[0]]
     if len(rows) == 2 and len(set(names)) < len(names) == len(rows[1]) and "ImageNumber" in rows[1]:
         joined = [f"{of}_{name}" for of, name in zip(names, rows[1])]  # CellProfiler's combined objects
         return _Format(encoding, separator, joined, n_before + 2)
     return _Format(encoding, separator, names, n_before + 1)
-
-
-def _refuse_thousands(rows: Sequence[Sequence[str]], path: Path, *, are_decimal: bool) -> None:
-    """InputError for a column whose points, or commas, may all separate thousands, where the other sign is decimal.
-
-    The first row has the names. Numbers of all columns say which sign is decimal, else commas if `are_decimal`.
-    """
-    decimal: set[str] = set()
-    grouped: dict[str, tuple[str, str]] = {}
-    for name, *cells in zip(*(row for row in rows if len(row) == len(rows[0]))):
-        given = {cell.strip() for cell in cells if NO_VALUE.fullmatch(cell.strip()) is None}
-        if not all(map(NUMBER.fullmatch, given)):
-            continue
-        for sign, thousands in GROUPED.items():
-            held = sorted(cell for cell in given if sign in cell)
-            is_small = all(len(cell.strip("-+")) < 4 for cell in given.difference(held))
-            if held and is_small and all(map(thousands.fullmatch, held)):
-                grouped[sign] = (name, held[0])
-            elif held:
-                decimal.add(sign)
-    why = "the decimal sign of other columns" if decimal else "semicolons between cells"
-    decimal = decimal or set("," if are_decimal else GROUPED)
-    for sign, (name, number) in grouped.items():
-        if sign not in decimal:
-            raise InputError(
-                f'{path}: {name} has "{number}", which may mean thousands ({why}); write all numbers with one decimal '
-                "sign, and none for thousands"
-            )
 
 
 def _longer_line(path: Path, form: _Format) -> str:
@@ -250,21 +219,6 @@ def _refuse_repeated_names(names: Sequence[str], path: Path) -> None:
     for place, name in enumerate(names):
         if name and name in names[:place]:
             raise InputError(f'{path}: column "{name}" occurs twice; expected each name once')
-
-
-def _decimal_points(values: pd.Series, *, are_decimal: bool, as_text: bool) -> pd.Series:
-    """A column of numbers with decimal commas, with points; any other as it is.
-
-    Commas that may separate thousands (1,500) are decimal signs only where the separator of cells says so.
-    """
-    given = values.dropna().astype(str).str.strip()
-    given = given[given.map(lambda text: NO_VALUE.fullmatch(text) is None)]
-    with_comma = given[given.str.contains(",", regex=False)]
-    is_number = not with_comma.empty and given.map(lambda text: DECIMAL_COMMA.fullmatch(text) is not None).all()
-    if not is_number or not (are_decimal or not with_comma.map(lambda text: bool(GROUPED[","].fullmatch(text))).all()):
-        return values
-    points = values.str.replace(",", ".", regex=False)
-    return points if as_text or len(given) < values.notna().sum() else pd.to_numeric(points)
 
 
 def _excel(path: Path) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.names import clean_name, shortened
 from phenolens.screens.csv_table import refuse_rows
+from phenolens.screens.decimal_signs import decimal_sign
 
 MOLAR = re.compile(r"(?P<prefix>[pnum]?)_?(?:m|mol|molar|moles?_?(?:/|per)_?(?:l|lit(?:er|re)))(?:_?/_?l)?")
 PREFIXES = {"p": 1e-6, "n": 1e-3, "u": 1.0, "m": 1e3, "": 1e6}  # to micromolar
@@ -117,8 +118,8 @@ def micromolar(table: pd.DataFrame, column: str, *, source: str, places: np.ndar
         )
     units = [str(name) for name in table.columns if is_unit_column(str(name)) and name != column]
     written = table[column].map(_text)
-    texts = pd.Series(written.unique(), dtype=object)
-    decimal = _decimal_sign(texts, column, source=source)
+    texts = written.unique()
+    decimal = decimal_sign([one["number"] for one in map(NUMBER.fullmatch, texts) if one], column, source=source)
     parsed = {text: _parsed(text, decimal) for text in texts}
     amount = written.map({text: number for text, (number, _) in parsed.items()}).astype(float)
     bad = (amount.isna() & (written != "")) | (amount < 0) | np.isinf(amount)
@@ -157,32 +158,6 @@ def refuse_no_doses(concentration_um: pd.Series, *, source: str) -> None:
 
 def _text(value: object) -> str:
     return "" if pd.isna(value) else repr(value) if isinstance(value, float) else clean_name(value)  # type: ignore[call-overload]
-
-
-def _decimal_sign(texts: pd.Series, column: str, *, source: str) -> str:
-    """The decimal sign of a column, a point or a comma; InputError where it could be either."""
-    numbers = [match["number"] for match in map(NUMBER.fullmatch, texts) if match]
-    with_comma = [number for number in numbers if "," in number]
-    with_point = [number for number in numbers if "." in number]
-    decimal = [number for number in with_comma if not re.search(r"[1-9]\d{0,2},\d{3}(?:$|[.,])", number)]
-    if decimal and with_point:
-        raise InputError(
-            f'{source}: {column} has "{decimal[0]}", with a decimal comma, beside "{with_point[0]}", with a decimal '
-            "point; write all numbers with a point"
-        )
-    if decimal and all(number.count(",") == 1 for number in with_comma):
-        return ","
-    padded = [number for number in with_point if re.fullmatch(r"[1-9]\d{0,2}\.\d\d0", number)]
-    is_plain = any(number.isdecimal() and int(number) for number in numbers)  # 300 beside 1.000, which may be 1000
-    is_grouped = is_plain and all(re.fullmatch(r"[1-9]\d{0,2}\.\d{3}", number) for number in with_point)
-    unclear = with_comma or (padded if is_grouped else [])
-    if unclear:
-        sign = "comma" if with_comma else "point"
-        raise InputError(
-            f'{source}: {column} has "{unclear[0]}", whose {sign} may be a decimal sign or separate thousands; write '
-            "numbers with a decimal point, and without a sign for thousands (1.0 or 1000)"
-        )
-    return "."
 
 
 def _parsed(text: str, decimal: str) -> tuple[float, str]:

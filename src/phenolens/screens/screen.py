@@ -24,6 +24,7 @@ from phenolens.core.names import (
     emptied,
     emptied_note,
     known_mechanism,
+    substance_note,
 )
 from phenolens.screens.doses import SameDoses, controls_notes, mechanisms_of_compounds_note
 
@@ -367,7 +368,8 @@ def checked_screen(
         raise InputError(f"{source}: no well with the role control; controls are needed to normalise profiles")
     table = table.sort_values(["plate", "well", "site"], kind="stable").reset_index(drop=True)
     names = {"compound": "compound", "moa": "mechanism", "batch": "batch", "plate": "plate"}
-    found = set().union(*(case_note(what, set(table[name].dropna())) for name, what in names.items()))
+    found = substance_note(set(table["compound"]))
+    found = found.union(*(case_note(what, set(table[name].dropna())) for name, what in names.items()))
     if unknown:
         found.add(emptied_note("moa", unknown, rows="wells"))
     controls = table[table["role"] == "control"].drop_duplicates(["plate", "well"])
