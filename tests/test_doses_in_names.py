@@ -111,3 +111,32 @@ def test_a_table_with_doses_in_names_is_refused_or_takes_them_as_treatments(tmp_
         notes(table, compound="drug")
     assert "each treatment counts as a compound of its own" in notes(table, treatment="drug")
     assert '"actin0_1uM" and "actin1_1uM" (9 compounds)' in notes(table[table["uM"] < 10], compound="drug")
+
+
+@pytest.mark.parametrize("name", ["{drug}_{plate}", "{plate}-{drug}", "{drug} {plate}"])
+def test_compounds_with_the_name_of_their_own_plate_are_refused(tmp_path, name):
+    table = wells()
+    with_plate = [name.format(drug=drug, plate=plate) for drug, plate in zip(table["drug"], table["barcode"])]
+    with pytest.raises(
+        InputError, match=r"actin0.* differ by the name of their own plate .*write the compound without"
+    ):
+        read_table(tmp_path, table.assign(drug=table["drug"].where(table["drug"] == "DMSO", with_plate)))
+    read_table(tmp_path, table.assign(drug=table["drug"].where(table["drug"] != "actin0", with_plate)))  # one alone
+    read_table(tmp_path, table.assign(drug=with_plate, barcode="P1"))  # of other plates
+
+
+def read_table(folder, table: pd.DataFrame) -> None:
+    table.to_csv(folder / "t.csv", index=False)
+    columns = Columns(compound="drug", concentration="uM", plate="barcode", well="position", metadata=("[a-z]*",))
+    list(ForeignTable(folder / "t.csv", columns).parts())
+
+
+def test_a_plate_map_whose_compounds_have_the_name_of_their_plate_is_refused(tmp_path):
+    path = write_plate_map(write_images(tmp_path)) / "plate_map.csv"
+    plates = ["007", "p-2"]
+    edit_csv(path, lambda t: pd.concat([t.assign(plate=plate) for plate in plates], ignore_index=True))
+    edit_csv(
+        path, lambda t: t.assign(Compound=[c if c == "DMSO" else f"{c}_{p}" for c, p in zip(t["Compound"], t["plate"])])
+    )
+    with pytest.raises(InputError, match=r"plate_map.csv: compounds .* differ by the name of their own plate"):
+        read_screen(tmp_path, layout="pattern", config=PATTERN, treatments="all")

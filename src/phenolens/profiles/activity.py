@@ -17,10 +17,10 @@ import pandas as pd
 from phenolens.core.bounds import Count, Seed
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
+from phenolens.core.names import nearest
 from phenolens.core.progress import track
 from phenolens.profiles.average_precision import mean_by_group, ranking_precision
 from phenolens.profiles.candidates import mechanism_names
-from phenolens.profiles.columns import nearest
 from phenolens.profiles.distances import Similarity, directions, distances
 from phenolens.profiles.profiles import METADATA, metadata
 from phenolens.profiles.validate import feature_matrix

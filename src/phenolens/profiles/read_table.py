@@ -41,9 +41,9 @@ from phenolens.profiles.columns import (
 )
 from phenolens.profiles.metadata_features import MetadataFeatures
 from phenolens.profiles.profiles import METADATA
-from phenolens.screens.csv_table import column_names, read_csv
+from phenolens.screens.csv_table import column_names, read_csv, refuse_repeated_names
 from phenolens.screens.doses import SameDoses, controls_notes, mechanisms_of_compounds_note
-from phenolens.screens.doses_in_names import doses_in_names
+from phenolens.screens.doses_in_names import doses_in_names, refuse_plates_in_names
 from phenolens.screens.screen import well_key
 from phenolens.screens.unread_columns import ColumnsNotRead
 
@@ -97,16 +97,10 @@ def _whole_table(file: Path, columns: Columns) -> pd.DataFrame:
     return read_csv(file, text=text & set(names), as_written=True)
 
 
-def _refuse_repeated(names: list[str], what: str, *, source: Path) -> None:
-    if len(set(names)) < len(names):
-        twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise InputError(f'{source}: {what} "{twice}" occurs twice; expected each name once')
-
-
 def _split(raw: pd.DataFrame, columns: Columns, *, source: Path, places: np.ndarray | None = None) -> RawPart:
     """A table's metadata and its features."""
     names = [str(name) for name in raw.columns]
-    _refuse_repeated(names, "column", source=source)
+    refuse_repeated_names(names, source)
     raw = raw.set_axis(names, axis=1)
     of_columns(names, columns, source=source)
     booleans = [] if columns.features else [name for name in names if pd.api.types.is_bool_dtype(raw[name].dtype)]
@@ -149,7 +143,7 @@ def _parquet_parts(file: Path, columns: Columns) -> Iterator[RawPart]:
     try:
         with pq.ParquetFile(file) as stored:
             names = list(stored.schema_arrow.names)
-            _refuse_repeated(names, "column", source=file)
+            refuse_repeated_names(names, file)
             plate = of_columns(names, columns, source=file)["plate"]
             if not stored.metadata.num_rows:
                 raise InputError(f"{file}: no rows; expected at least one")
@@ -216,7 +210,7 @@ def _h5ad_parts(file: Path, columns: Columns) -> Iterator[RawPart]:
         if matrix is None:
             raise InputError(f"{file}: the table has no features (X is empty); expected rows x features")
         names = [str(name) for name in var.index]
-        _refuse_repeated(names, "feature", source=file)
+        refuse_repeated_names(names, file, what="feature")
         in_obs = [str(name) for name in obs.columns]
         features = feature_columns(names, columns, source=file, also=in_obs)
         position = pd.Index(names).get_indexer(pd.Index(features))
@@ -312,8 +306,10 @@ class ForeignTable:
                 )
                 raise InputError(f'{self.path}: no row has --control "{control}"; {near}')
         found.refuse_unnamed(self.path)
+        treated = pd.concat(found.treated)
+        refuse_plates_in_names(treated["plate"], treated["compound"], source=str(self.path))
         if self.of["compound"]:
-            in_names = doses_in_names(found.treated_compounds)
+            in_names = doses_in_names(set(treated["compound"]))
             in_names.refuse(str(self.path), remedy=IN_COLUMNS)
             self.notes |= in_names.notes(remedy=IN_COLUMNS)
         self.notes |= found.notes(self.columns)
@@ -354,7 +350,7 @@ class _Found:
     not_read: ColumnsNotRead = field(default_factory=ColumnsNotRead)
     metadata_features: MetadataFeatures = field(default_factory=MetadataFeatures)
     names: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # of compounds, batches ...
-    mechanisms: list[pd.DataFrame] = field(default_factory=list)  # compound and moa of treated rows
+    treated: list[pd.DataFrame] = field(default_factory=list)  # compound, moa and plate of treated rows
     controls: list[pd.DataFrame] = field(default_factory=list)  # compound and concentration of control rows
     emptied: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     row_names: set[str] = field(default_factory=set)
@@ -375,8 +371,8 @@ class _Found:
         treated = known.table[METADATA["role"]] == "treated"
         is_control = known.table[METADATA["role"]] == "control"
         self.controls.append(known.table.loc[is_control, [METADATA["compound"], METADATA["concentration_um"]]])
-        named = {METADATA[name]: name for name in ("compound", "moa")}
-        self.mechanisms.append(known.table.loc[treated, [*named]].rename(columns=named).drop_duplicates())
+        named = {METADATA[name]: name for name in ("compound", "moa", "plate")}
+        self.treated.append(known.table.loc[treated, [*named]].rename(columns=named).drop_duplicates())
         for column, values in known.unread[treated].items():
             self.not_read.add(str(column), values, known.table.loc[treated, METADATA["treatment"]])
         for control, n_rows in known.control_rows.items():
@@ -394,10 +390,6 @@ class _Found:
                     "Metadata_Plate, or name it with --plate"
                 )
 
-    @property
-    def treated_compounds(self) -> set[str]:
-        return set(pd.concat(self.mechanisms)["compound"])
-
     def refuse_unnamed(self, path: Path) -> None:
         """InputError for rows without a plate, well or batch where others have one."""
         for what, rows in self.unnamed.items():
@@ -410,7 +402,7 @@ class _Found:
     def notes(self, columns: Columns) -> set[str]:
         """Notes that need the whole table, one sentence each."""
         notes = {*self.not_read.notes("the table"), *self.doses.notes(), *self.metadata_features.notes()}
-        notes |= mechanisms_of_compounds_note(pd.concat(self.mechanisms))
+        notes |= mechanisms_of_compounds_note(pd.concat(self.treated))
         controls = pd.concat(self.controls)
         notes |= controls_notes(*(controls[name] for name in controls), rows="rows")
         of_two = {plate: sorted(batches) for plate, batches in self.batches.items() if len(batches) > 1}

@@ -289,10 +289,9 @@ def _fields_of(images: pd.DataFrame, screen: Screen, *, source: str) -> pd.DataF
     )
 
 
-def _columns(table: pd.DataFrame | Iterable[str], wanted: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    """Wanted name -> the column with one of its prefixes before it, and perhaps _x or _y after it."""
-    names = list(table.columns if isinstance(table, pd.DataFrame) else table)
-    found = {}
+def _columns(table: Iterable[object], wanted: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    """Wanted name -> the column, of a table or of names, with one of its prefixes before it, and _x or _y after it."""
+    names, found = set(table), {}
     for name, prefixes in wanted.items():
         candidates = [f"{prefix}{name}{end}" for prefix in prefixes for end in ("", "_x", "_y")]
         match = next((candidate for candidate in candidates if candidate in names), None)
@@ -304,17 +303,18 @@ def _columns(table: pd.DataFrame | Iterable[str], wanted: dict[str, tuple[str, .
 def _centre_columns(names: Iterable[str], objects: str, *, source: str) -> dict[str, str]:
     """The columns of a nucleus's number and centre; InputError where one is missing."""
     before = (f"{objects}_", f"Metadata_{objects}_", "")
-    wanted = {name: before for name in CENTRE_COLUMNS if name != "ObjectNumber"}
-    found = _columns(names, {**wanted, "Number_Object_Number": before, "ObjectNumber": (*before, "Metadata_")})
-    number = found.pop("ObjectNumber", None) or found.pop("Number_Object_Number", None)
-    found.pop("Number_Object_Number", None)
-    lacking = [name for name in wanted if name not in found] + ([] if number else ["ObjectNumber"])
-    if lacking or number is None:
+    number, *place = CENTRE_COLUMNS
+    found = _columns(names, dict.fromkeys(place, before))
+    numbered = _columns(names, {number: (*before, "Metadata_"), "Number_Object_Number": before})
+    if numbered:
+        found[number] = next(iter(numbered.values()))
+    lacking = [name for name in (*place, number) if name not in found]
+    if lacking:
         raise InputError(
             f"{source}: no column {lacking[0]} (or {objects}_{lacking[0]}); give a table of nuclei, and CellProfiler's "
             "name of the objects with --objects"
         )
-    return {**found, "ObjectNumber": number}
+    return found
 
 
 def _sqlite(path: Path, screen: Screen, objects: str) -> pd.DataFrame:

@@ -98,7 +98,7 @@ def _delimited(
     path: Path, text: Collection[str] | None, as_written: bool, only: Collection[str] | None
 ) -> pd.DataFrame:
     form = _format(path)
-    _refuse_repeated_names(form.names, path)
+    refuse_repeated_names(list(filter(None, form.names)), path)
     if text is None:
         kinds: dict[str, Any] = {"dtype": str, "keep_default_na": False, "na_values": [""]}
     else:
@@ -215,12 +215,6 @@ def _separator(lines: Sequence[str]) -> str:
     return max(even or SEPARATORS, key=lambda mark: counts[mark][0])
 
 
-def _refuse_repeated_names(names: Sequence[str], path: Path) -> None:
-    for place, name in enumerate(names):
-        if name and name in names[:place]:
-            raise InputError(f'{path}: column "{name}" occurs twice; expected each name once')
-
-
 def _excel(path: Path) -> pd.DataFrame:
     """The only sheet of a workbook that holds anything."""
     try:
@@ -245,7 +239,7 @@ def _excel(path: Path) -> pd.DataFrame:
     (sheet,) = filled.values()
     _refuse_title(list(sheet.iloc[:LINES_TO_GUESS].notna().sum(axis=1)), path)
     names = ["" if pd.isna(name) else _written(name).strip() for name in sheet.iloc[0]]
-    _refuse_repeated_names(names, path)
+    refuse_repeated_names(list(filter(None, names)), path)
     names = [name or f"Unnamed: {place}" for place, name in enumerate(names)]
     return sheet.iloc[1:].set_axis(names, axis=1).reset_index(drop=True).infer_objects()
 
@@ -327,3 +321,10 @@ def refuse_repeated(table: pd.DataFrame, keys: Sequence[str], *, source: str, ex
         row = table[twice].iloc[0]
         where = ", ".join(f"{key} {row[key]}" for key in keys)
         raise InputError(f"{source}: {where} occurs twice ({int(twice.sum()):,} such rows); expected {expected}")
+
+
+def refuse_repeated_names(names: Sequence[str], path: Path, *, what: str = "column") -> None:
+    """InputError when a column, or `what` else is named, has the name of an earlier one."""
+    if len(set(names)) < len(names):
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise InputError(f'{path}: {what} "{twice}" occurs twice; expected each name once')

@@ -1,12 +1,14 @@
-"""Doses inside the names of compounds (`taxol_0.3uM`), by which each dose of a compound is a compound of its own.
+"""Doses and plates inside the names of compounds (`taxol_0.3uM`), by which one compound is several.
 
-Another dose of the same compound then counts as a match. Names are never split: they are refused or reported.
+Another dose, or the same on another plate, then counts as a match. Names are never split: they are refused or reported.
 """
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
+
+import pandas as pd
 
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
@@ -99,3 +101,20 @@ def _plain(dose: str) -> str:
     """A dose without its way of writing: `0,30 µM` is 0.3um."""
     plain = re.sub(r"[ _)-]", "", dose).replace("μ", "u").replace(",", ".").casefold()
     return re.sub(r"(\.\d*?)0+(?=\D|$)", r"\1", plain).replace(".u", "u")
+
+
+def refuse_plates_in_names(plates: pd.Series, compounds: pd.Series, *, source: str) -> None:
+    """InputError where most compounds have the name of their own plate at an end, and one does so on several plates."""
+    stems: defaultdict[str, list[str]] = defaultdict(list)
+    for plate, compound in sorted(set(zip(plates, compounds))):
+        at_an_end = rf"{re.escape(plate)}[ _@-]+(.+)|(.+?)[ _@-]+{re.escape(plate)}"
+        if match := re.fullmatch(at_an_end, compound):
+            stems[match[1] or match[2]].append(compound)
+    several = next((names for names in stems.values() if len(names) > 1), None)
+    n_named = sum(map(len, stems.values()))
+    if several and 2 * n_named > compounds.nunique():
+        raise InputError(
+            f'{source}: compounds "{several[0]}" and "{several[1]}" differ by the name of their own plate '
+            f"({counted(n_named, 'compound')} with it): each would find itself on another plate as its match; write "
+            "the compound without the plate, which has a column of its own"
+        )

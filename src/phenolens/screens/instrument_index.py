@@ -7,6 +7,7 @@ MeasurementDetail.mrf and *.mes, MetaXpress (ImageXpress) a .HTD file. A source 
 import csv
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 from xml.etree import ElementTree
@@ -33,6 +34,16 @@ ABSENT = "fields that the index names and that have no image"
 Rows = list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class _Index:
+    """What one index says."""
+
+    plate: str  # empty where it names none
+    rows: Rows  # a row per image, and a row without a path per field that has none
+    n_failed: int = 0  # images that are marked as failed
+    notes: tuple[str, ...] = ()
+
+
 def index_files(files: Sequence[str]) -> list[str]:
     """Those of the files that are an instrument's index, by their names."""
     names = [(path, path.rsplit("/", 1)[-1].lower()) for path in files]
@@ -50,24 +61,20 @@ def read_index(source: Path, *, config: LayoutConfig, skip_missing: bool = False
     """
     source = Path(source)
     files, passed_over = files_under(source)
-    found = index_files(files)
-    counts: Counter[str] = Counter()
-    tables: list[tuple[str, str, Rows]] = []  # index, plate, images
+    paths = index_files(files)
+    found: dict[str, _Index] = {}  # by the path of the index
     notes = unread_plate_maps(files, source, config)
-    for path in track(found, "Indexes read", total=len(found)):
+    for path in track(paths, "Indexes read", total=len(paths)):
         name = path.rsplit("/", 1)[-1].lower()
         read = _harmony if name in HARMONY else _cellvoyager if name == CELLVOYAGER else _metaxpress
-        plate, rows = read(source / path, source, counts, notes)
-        if rows:
-            tables.append((path, plate, rows))
-        else:
-            notes.append(f"{path}: none of the images that it is the index of is there")
-    if not tables:
+        found[path] = index = read(source / path, source)
+        notes += index.notes if index.rows else (f"{path}: none of the images that it is the index of is there",)
+    if not any(index.rows for index in found.values()):
         raise InputError(
-            f"{source}: no index of an instrument with images ({', '.join(found) if found else 'no file is named'} "
+            f"{source}: no index of an instrument with images ({', '.join(paths) if paths else 'no file is named'} "
             "Index.idx.xml, MeasurementData.mlf or *.HTD); read the names of the files with --pattern"
         )
-    absent = [(path, row) for path, _, rows in tables for row in rows if row["path"] is None]
+    absent = [(path, row) for path, index in found.items() for row in index.rows if row["path"] is None]
     if absent:
         path, first = absent[0]
         wells = shortened(sorted({row["well"] for _, row in absent}))
@@ -77,17 +84,22 @@ def read_index(source: Path, *, config: LayoutConfig, skip_missing: bool = False
                 f"({len(absent):,} such fields, in {wells}). Add them, or run with --skip-missing; no crop was written."
             )
         notes.append(f"{path}: {counted(len(absent), 'field')} without an image, in {wells}")
-    n_of_plate = Counter(plate for _, plate, _ in tables)
+    n_of_plate = Counter(index.plate for index in found.values() if index.rows)
     images = pd.DataFrame(
-        {"plate": plate if plate and n_of_plate[plate] == 1 else _folder_name(source, path), **row}
-        for path, plate, rows in tables
-        for row in rows
+        {"plate": index.plate if index.plate and n_of_plate[index.plate] == 1 else _folder_name(source, path), **row}
+        for path, index in found.items()
+        for row in index.rows
         if row["path"] is not None
     )
     unnamed, of_folders = unnamed_images(source, images["path"], what="images that no index names")
-    left_out = {**passed_over, **counts, ABSENT: len(absent), **unnamed}
+    counts = {FAILED: sum(index.n_failed for index in found.values()), ABSENT: len(absent)}
     return screen_of_images(
-        images, source=source, config=config, skip_missing=skip_missing, left_out=left_out, notes=(*notes, *of_folders)
+        images,
+        source=source,
+        config=config,
+        skip_missing=skip_missing,
+        left_out={**passed_over, **counts, **unnamed},
+        notes=(*notes, *of_folders),
     )
 
 
@@ -137,9 +149,9 @@ def _found(folder: Path, url: str, source: Path) -> str:
     return (folder / parts[-1]).relative_to(source).as_posix()
 
 
-def _harmony(path: Path, source: Path, counts: Counter[str], notes: list[str]) -> tuple[str, Rows]:
+def _harmony(path: Path, source: Path) -> _Index:
     """The plate's name and the images of Index.idx.xml; none where it is the index of something else."""
-    plate = ""
+    plate, n_failed = "", 0
     rows: Rows = []
     names: dict[str, str] = {}
     kinds: set[tuple[str, str | None]] = set()
@@ -151,7 +163,7 @@ def _harmony(path: Path, source: Path, counts: Counter[str], notes: list[str]) -
             names[element.get("ChannelID", "")] = texts["ChannelName"]
         elif name == "Image" and "URL" in texts:
             if texts.get("State", "Ok").lower() != "ok":
-                counts[FAILED] += 1
+                n_failed += 1
                 continue
             page = next((part.get("BufferNo") for part in element if _plain(part.tag) == "URL"), None)
             file = _found(path.parent, texts["URL"], source)
@@ -176,16 +188,17 @@ def _harmony(path: Path, source: Path, counts: Counter[str], notes: list[str]) -
         choice = {"page": str(int(page) + 1)} if page is not None and of_file[file] > 1 else {}
         row["path"] = str(ImageReference(Path(file), choice))
         names.setdefault(row["channel"], row["name"])
-    return plate, _with_channel_names(rows, names)
+    return _Index(plate, _with_channel_names(rows, names), n_failed)
 
 
-def _cellvoyager(path: Path, source: Path, counts: Counter[str], notes: list[str]) -> tuple[str, Rows]:
+def _cellvoyager(path: Path, source: Path) -> _Index:
     """The plate's name and the images of MeasurementData.mlf."""
     rows: Rows = []
+    n_failed = 0
     for _, element in _elements(path, ("MeasurementRecord",)):
         texts = _attributes(element)
         if texts.get("Type") != "IMG":
-            counts[FAILED] += 1
+            n_failed += 1
             continue
         rows.append(
             {
@@ -207,10 +220,10 @@ def _cellvoyager(path: Path, source: Path, counts: Counter[str], notes: list[str
                 if name == "Channel" and texts.get("Target"):
                     names[texts.get("Ch", "")] = texts["Target"]
                 plate = texts.get("Name", "") if name == "WellPlate" else plate or texts.get("Title", "")
-    return plate, _with_channel_names(rows, names)
+    return _Index(plate, _with_channel_names(rows, names), n_failed)
 
 
-def _metaxpress(path: Path, source: Path, counts: Counter[str], notes: list[str]) -> tuple[str, Rows]:
+def _metaxpress(path: Path, source: Path) -> _Index:
     """The images that belong to a .HTD file, by their names; fields that it selects and that have none lack a path."""
     texts: dict[str, list[str]] = {}
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
@@ -248,6 +261,7 @@ def _metaxpress(path: Path, source: Path, counts: Counter[str], notes: list[str]
         rows += [{"well": well, "site": site, "path": None} for site in every if site not in there[well]]
         if n_sites > len(every):
             rows.append({"well": well, "site": n_sites, "path": None})
+    notes = []
     others = sorted(set(there) - set(selected))
     if others:
         notes.append(
@@ -259,7 +273,7 @@ def _metaxpress(path: Path, source: Path, counts: Counter[str], notes: list[str]
         notes.append(f"{path.name} names {counted(int(n_waves), 'wavelength')}, the images have {', '.join(channels)}")
     if 0 < n_sites < len(every):
         notes.append(f"{path.name} names {counted(n_sites, 'site')} a well, the images have {len(every)}")
-    return "", _with_channel_names(rows, names)
+    return _Index("", _with_channel_names(rows, names), notes=tuple(notes))
 
 
 def _with_channel_names(rows: Rows, names: dict[str, str]) -> Rows:

@@ -33,9 +33,9 @@ from phenolens.screens.doses import (
     refuse_no_doses,
     resembles_dose,
 )
-from phenolens.screens.doses_in_names import doses_in_names
+from phenolens.screens.doses_in_names import doses_in_names, refuse_plates_in_names
 from phenolens.screens.image_files import missing_line
-from phenolens.screens.row_and_column import places_of, row_and_column
+from phenolens.screens.row_and_column import pairs_of, places_of, row_and_column
 from phenolens.screens.screen import Screen, checked_screen, well_names, where_of
 from phenolens.screens.unread_columns import UNREAD, chosen_wells, refuse_unread, resembles_plate, unread_notes
 
@@ -113,7 +113,7 @@ def known_columns(
         known["well"] = known["well"].map(well_names(known["well"], source=source))
         read = (*read, *places_of(raw, known, source=source))
     elif at := row_and_column(raw):
-        pairs = clean_names(raw[at[0]]) + " " + clean_names(raw[at[1]])
+        pairs = pairs_of(raw, at)
         known["well"] = pairs.map(well_names(pairs, source=source))
         read = (*read, *at)
     if "site" in known:
@@ -237,22 +237,11 @@ def with_treatments(
         notes: What the reader assumed, a sentence each.
 
     Raises:
-        InputError: A field lacks a file of a channel; there are no treatments; or as in `with_plate_map`,
-            `with_defaults` and `checked_screen`.
+        InputError: A field lacks a file of a channel; there are no treatments or no controls; or as in `with_plate_map`
+            and `checked_screen`.
     """
-    counts = dict(left_out or {})
-    lacking = fields[[name for name in fields if str(name).startswith("file_")]].isna()
-    incomplete = lacking.any(axis=1)
-    if incomplete.any() and (not skip_missing or incomplete.all()):
-        row = int(incomplete.to_numpy().argmax())
-        where = ("" if table is None else f"{table.name}, ") + where_of({"site": 1, **fields.iloc[row]})
-        channel = channels[int(lacking.iloc[row].to_numpy().argmax())]
-        raise InputError(
-            f'{where}: channel "{channel}" has no file ({int(incomplete.sum()):,} of {len(fields):,} fields lack '
-            "one). Add it, choose --channels, or run with --skip-missing; no crop was written."
-        )
-    counts["fields without an image of each channel"] = int(incomplete.sum())
-    fields = fields[~incomplete].reset_index(drop=True)
+    fields, n_incomplete = _complete(fields, channels, table=table, skip_missing=skip_missing)
+    counts = {**(left_out or {}), "fields without an image of each channel": n_incomplete}
     map_path = config.plate_map_path(source)
     tables = [path for path in (table, map_path) if path is not None]
     fields = fields.assign(plate=clean_names(fields["plate"]))
@@ -276,15 +265,13 @@ def with_treatments(
         raise NoTreatments(message, unlabelled)
     unread = [name for name in map(str, fields) if name.startswith(UNREAD)]
     if "concentration_um" not in fields:
-        names = f"call it {', '.join(NAMES['concentration_um'][:4])} (micromolar, or with its unit: conc_nM)"
-        logarithms = [name for name in unread if is_logarithm(name.rpartition(": ")[2])]
-        refuse_unread(logarithms, resembles_dose, may_hold="logarithms of concentrations", remedy=GIVE_DOSES)
-        remedy = f"name it with {_flag('concentration_um')}, {names}"
-        refuse_unread(unread, resembles_dose, may_hold="concentrations", remedy=remedy)
+        _refuse_unread_doses(unread)
         notes = (*notes, f"{tables[-1].name}: no column for the concentration: a compound is one treatment")
     of_wells = fields.drop_duplicates(["plate", "well"])
-    fields = with_defaults(fields, controls=config.control, source=tables[-1].name)
-    in_names = doses_in_names(set(fields.loc[fields["role"] == "treated", "compound"]))
+    fields = _with_defaults(fields, controls=config.control, source=tables[-1].name)
+    treated = fields[fields["role"] == "treated"]
+    refuse_plates_in_names(treated["plate"], treated["compound"], source=tables[-1].name)
+    in_names = doses_in_names(set(treated["compound"]))
     in_names.refuse(tables[-1].name, remedy=IN_COLUMNS)
     notes = (*notes, *_defaults_notes(of_wells, fields, source=tables[-1].name), *in_names.notes(remedy=IN_COLUMNS))
     undosed = (fields["concentration_um"] == 0) & (fields["role"] == "treated")
@@ -305,6 +292,33 @@ def with_treatments(
     is_chosen = screen.table["is_chosen"]
     screen = replace(screen, table=screen.table.drop(columns="is_chosen")).keeping(is_chosen)
     return screen.leaving_out(counts)
+
+
+def _complete(
+    fields: pd.DataFrame, channels: Sequence[str], *, table: Path | None, skip_missing: bool
+) -> tuple[pd.DataFrame, int]:
+    """The fields with a file of each channel, and the number of the others; InputError unless these are skipped."""
+    lacking = fields[[name for name in fields if str(name).startswith("file_")]].isna()
+    incomplete = lacking.any(axis=1)
+    n_incomplete = int(incomplete.sum())
+    if n_incomplete and (not skip_missing or n_incomplete == len(fields)):
+        row = int(incomplete.to_numpy().argmax())
+        where = ("" if table is None else f"{table.name}, ") + where_of({"site": 1, **fields.iloc[row]})
+        channel = channels[int(lacking.iloc[row].to_numpy().argmax())]
+        raise InputError(
+            f'{where}: channel "{channel}" has no file ({n_incomplete:,} of {len(fields):,} fields lack one). Add it, '
+            "choose --channels, or run with --skip-missing; no crop was written."
+        )
+    return fields[~incomplete].reset_index(drop=True), n_incomplete
+
+
+def _refuse_unread_doses(unread: Sequence[str]) -> None:
+    """InputError for a column, of those under UNREAD, that may hold concentrations, or their logarithms."""
+    logarithms = [name for name in unread if is_logarithm(name.rpartition(": ")[2])]
+    refuse_unread(logarithms, resembles_dose, may_hold="logarithms of concentrations", remedy=GIVE_DOSES)
+    names = f"call it {', '.join(NAMES['concentration_um'][:4])} (micromolar, or with its unit: conc_nM)"
+    remedy = f"name it with {_flag('concentration_um')}, {names}"
+    refuse_unread(unread, resembles_dose, may_hold="concentrations", remedy=remedy)
 
 
 def with_plate_map(
@@ -357,17 +371,13 @@ def with_plate_map(
     }
 
 
-def with_defaults(fields: pd.DataFrame, *, controls: Collection[str], source: str) -> pd.DataFrame:
+def _with_defaults(fields: pd.DataFrame, *, controls: Collection[str], source: str) -> pd.DataFrame:
     """Site 1, batch = plate, no mechanism, concentration 0 in controls (everywhere when there is no such column).
 
     The role is `control` where the compound is one of `controls` (in any case), else `treated`. An empty cell of role,
     batch or moa gets its default; a treated well without its concentration is refused by checked_screen.
     """
-    fields = fields.copy()
-    if "compound" not in fields:
-        raise InputError(f"{lacking_column('compound', source, fields)}; add it, or give a plate map with --plate-map")
-    if "site" not in fields:
-        fields["site"] = 1
+    fields = fields.assign(site=fields.get("site", 1), moa=fields.get("moa"))
     names = {clean_name(name).casefold() for name in controls}
     compounds = clean_names(fields["compound"]).str.casefold()
     is_control = compounds.isin(names)
@@ -375,9 +385,9 @@ def with_defaults(fields: pd.DataFrame, *, controls: Collection[str], source: st
     if unknown and is_control.any():
         raise InputError(f'{source}: no well has --control "{unknown[0]}"; {nearest(unknown[0], fields["compound"])}')
     role = pd.Series("treated", index=fields.index, dtype=object).mask(is_control, "control")
-    fields["role"] = _or(fields, "role", role)
-    fields["batch"] = _or(fields, "batch", fields["plate"])
-    fields["moa"] = fields.get("moa")
+    for name, default in (("role", role), ("batch", fields["plate"])):
+        given = fields.get(name, default)
+        fields[name] = given.where(given.notna(), default)
     if "concentration_um" not in fields:
         fields["concentration_um"] = 0.0
     empty = fields["concentration_um"].isna() & (fields["role"] == "control")
@@ -419,7 +429,3 @@ def _defaults_notes(wells: pd.DataFrame, fields: pd.DataFrame, *, source: str) -
             f"{source}: {counted(int(empty.sum()), 'well')} without a role, which the compound decides: {held}"
         )
     return notes
-
-
-def _or(fields: pd.DataFrame, name: str, default: pd.Series) -> pd.Series:
-    return default if name not in fields else fields[name].where(fields[name].notna(), default)

@@ -26,9 +26,14 @@ def row_and_column(
     return None if None in found else (str(found[0]), str(found[1]))
 
 
+def pairs_of(table: pd.DataFrame, at: tuple[str, str]) -> pd.Series:
+    """Row and column of each row's well as one text: `B 02` or `2 2`."""
+    return clean_names(table[at[0]]) + " " + clean_names(table[at[1]])
+
+
 def wells_at(table: pd.DataFrame, at: tuple[str, str]) -> pd.Series | None:
     """The well of each row by two columns, its row and column; None where these name none."""
-    pairs = clean_names(table[at[0]]) + " " + clean_names(table[at[1]])
+    pairs = pairs_of(table, at)
     try:
         return pairs.map({pair: well_at(*pair.split(" ", 1)) for pair in pairs.unique()})
     except InputError:
@@ -51,7 +56,7 @@ def places_of(raw: pd.DataFrame, known: pd.DataFrame, *, source: str) -> tuple[s
         except InputError:
             return None
 
-    wells, pairs = known["well"], clean_names(raw[at[0]]) + " " + clean_names(raw[at[1]])
+    wells, pairs = known["well"], pairs_of(raw, at)
     of_well = known.groupby([name for name in ("plate", "well") if name in known])["well"].size()
     differ = (pairs.groupby(wells).nunique() > 1).mean() > 0.5
     if pairs.nunique() == 1 or (differ and pairs.nunique() <= of_well.max()):
