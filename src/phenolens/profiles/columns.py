@@ -27,7 +27,7 @@ from phenolens.screens.doses import (
     micromolar,
     resembles_dose,
 )
-from phenolens.screens.row_and_column import row_and_column, wells_at
+from phenolens.screens.row_and_column import wells_by_place
 from phenolens.screens.screen import ROLES, treatment_name
 
 # Columns of other programs that are never features, besides those of metadata.
@@ -237,26 +237,16 @@ class KnownRows:
     notes: set[str]  # assumptions, one sentence each
 
 
-def known_rows(
-    obs: pd.DataFrame,
-    columns: Columns,
-    *,
-    source: Path,
-    places: np.ndarray | None = None,
-    doses: SameDoses | None = None,
-) -> KnownRows:
+def known_rows(obs: pd.DataFrame, columns: Columns, *, source: Path, places: np.ndarray, doses: SameDoses) -> KnownRows:
     """Read a table's metadata; InputError that names the row and column where it cannot be read.
 
-    `places` (N,) are the rows' places in the file from 0; without them the rows are the file. `doses` are those of the
-    parts so far.
+    `places` (N,) are the rows' places in the file from 0. `doses` are those of the parts so far.
     """
-    places = np.arange(len(obs)) if places is None else places
     of = of_columns([str(name) for name in obs.columns], columns, source=source)
     given = {what: name for what, name in of.items() if name is not None and what != "concentration"}
     text = {what: clean_names(obs[name]) for what, name in given.items()}
     if "mechanism" in text:
         text["mechanism"] = text["mechanism"].map({name: known_mechanism(name) for name in text["mechanism"].unique()})
-    empty, notes = pd.Series("", index=obs.index), set()
     matched = {control: _matching(obs, text, control) for control in columns.control}
     role = _role(obs, text, [*matched.values()], source=source)
     compound = text["compound"] if "compound" in text else text["treatment"]
@@ -267,27 +257,16 @@ def known_rows(
         if what in given:
             may_be_date = what in ("plate", "batch")
             refuse_made_by_excel(obs[given[what]], source=str(source), places=places, may_be_date=may_be_date)
-    at = None if "well" in text else row_and_column(obs.drop(columns=[*set(columns.metadata) & set(obs)]))
-    by_place = None if at is None else wells_at(obs, at)
-    if at is not None and by_place is not None:
-        text["well"] = by_place
-        notes.add(f"wells are read from {at[0]} and {at[1]} (--well)")
-    amount = pd.Series(np.nan, index=obs.index)
+    free = obs.drop(columns=[*set(columns.metadata) & set(obs)])
+    at: tuple[str, ...] = ()  # the columns of the wells' rows and columns
+    if "well" not in text and (by_place := wells_by_place(free)):
+        at, text["well"] = by_place
+    empty, amount = pd.Series("", index=obs.index), pd.Series(np.nan, index=obs.index)
     if of["concentration"] is not None:
         amount = micromolar(obs, of["concentration"], source=str(source), places=places)
         empty_dose = amount.isna() & (role == "treated") & ("treatment" not in text)
         _refuse_empty(of["concentration"], empty_dose.to_numpy(), places, source=source)
-        amount = (doses or SameDoses(columns.same_dose_within)).joined(compound, amount)
-    by_name = [what for what, name in of.items() if name not in (None, getattr(columns, what), OWN_NAMES[what])]
-    if by_name:
-        notes.add(f"read without a flag: {', '.join(f'--{what} {of[what]}' for what in by_name)}")
-    if "compound" not in text:
-        notes.add(
-            "no compound column (--compound): each treatment counts as a compound of its own, so another dose of the "
-            "same compound counts as a neighbour, and scores are higher than those by compound"
-        )
-    if "treatment" not in text and of["concentration"] is None:
-        notes.add("no treatment and no concentration column: all rows of a compound are one treatment")
+        amount = doses.joined(compound, amount)
     treatment = compound if of["concentration"] is None else treatment_name(compound, amount.fillna(0))
     treatment = text.get("treatment", treatment)
     known = {
@@ -313,9 +292,25 @@ def known_rows(
             name: emptied(obs[name], known_mechanism if what == "mechanism" else clean_name)
             for what, name in given.items()
         },
-        unread=obs[_unread(obs, [*of.values(), *((at or ()) if by_place is not None else ())], of)].apply(clean_names),
-        notes=notes,
+        unread=obs[_unread(obs, [*of.values(), *at], of)].apply(clean_names),
+        notes=_assumptions(of, columns, at),
     )
+
+
+def _assumptions(of: dict[str, str | None], columns: Columns, at: tuple[str, ...]) -> set[str]:
+    """What is assumed, one sentence each; `at` are the columns of the wells' rows and columns where these are read."""
+    notes = {f"wells are read from {' and '.join(at)} (--well)"} if at else set()
+    by_name = [what for what, name in of.items() if name not in (None, getattr(columns, what), OWN_NAMES[what])]
+    if by_name:
+        notes.add(f"read without a flag: {', '.join(f'--{what} {of[what]}' for what in by_name)}")
+    if of["compound"] is None:
+        notes.add(
+            "no compound column (--compound): each treatment counts as a compound of its own, so another dose of the "
+            "same compound counts as a neighbour, and scores are higher than those by compound"
+        )
+    if of["treatment"] is None and of["concentration"] is None:
+        notes.add("no treatment and no concentration column: all rows of a compound are one treatment")
+    return notes
 
 
 def _unread(obs: pd.DataFrame, read: Collection[str | None], of: dict[str, str | None]) -> list[str]:

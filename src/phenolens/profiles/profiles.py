@@ -269,12 +269,12 @@ def _check_features(part: AnnData, wells: Wells) -> None:
 def _kept_cells(part: AnnData, wells: Wells, *, noise: str) -> np.ndarray:
     if noise == "counted" or METADATA["is_noise"] not in part.obs.columns:
         return np.ones(part.n_obs, dtype=bool)
-    is_noise = noise_flags(part.obs[METADATA["is_noise"]], what="cells")
+    is_noise = noise_flags(part.obs[METADATA["is_noise"]])
     wells.n_noise += int(is_noise.sum())
     return ~is_noise
 
 
-def noise_flags(values: pd.Series, *, what: str) -> np.ndarray:
+def noise_flags(values: pd.Series) -> np.ndarray:
     """Booleans (N,) from booleans, 0 and 1, or text; InputError that names the row where it is neither."""
     if values.dtype == bool:
         return values.to_numpy()
@@ -284,7 +284,7 @@ def noise_flags(values: pd.Series, *, what: str) -> np.ndarray:
         row = int(known.isna().to_numpy().argmax())
         held = "empty" if pd.isna(values.iloc[row]) else f'"{values.iloc[row]}"'
         raise InputError(
-            f'{what}: {values.name} of row "{values.index[row]}" is {held} ({int(known.isna().sum()):,} such rows); '
+            f'cells: {values.name} of row "{values.index[row]}" is {held} ({int(known.isna().sum()):,} such rows); '
             "expected true or false: fill it in"
         )
     return known.to_numpy(dtype=bool)

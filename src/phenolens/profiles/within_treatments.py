@@ -149,7 +149,7 @@ def _moments(tables: Iterable[AnnData], aligned: Extent) -> Moments:
     for table in tables:
         rows = table
         if METADATA["is_noise"] in table.obs:
-            rows = table[~noise_flags(table.obs[METADATA["is_noise"]], what="cells")]
+            rows = table[~noise_flags(table.obs[METADATA["is_noise"]])]
         x = feature_matrix(rows)
         if not sums:
             names, shift = np.asarray(rows.var_names, object), x.mean(axis=0)

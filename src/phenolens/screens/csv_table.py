@@ -244,7 +244,7 @@ def _excel(path: Path) -> pd.DataFrame:
     return sheet.iloc[1:].set_axis(names, axis=1).reset_index(drop=True).infer_objects()
 
 
-def _parquet(path: Path, only: Collection[str] | None = None) -> pd.DataFrame:
+def _parquet(path: Path, only: Collection[str] | None) -> pd.DataFrame:
     with _whole_parquet(path):
         table = pq.read_table(path, columns=None if only is None else list(only)).to_pandas()
     return table.reset_index() if any(table.index.names) else table
@@ -302,9 +302,7 @@ def refuse_rows(
         )
 
 
-def refuse_made_by_excel(
-    names: pd.Series, *, source: str, places: np.ndarray | None = None, may_be_date: bool = False
-) -> None:
+def refuse_made_by_excel(names: pd.Series, *, source: str, may_be_date: bool, places: np.ndarray | None = None) -> None:
     """InputError, as in refuse_rows, with the first name of a column that Excel made of SEPT2, 2E5 or a formula.
 
     Dates are names where that `may_be_date`, as that of a batch.

@@ -24,7 +24,7 @@ def screen_of_images(
     config: LayoutConfig,
     skip_missing: bool,
     left_out: Mapping[str, int],
-    notes: Collection[str] = (),
+    notes: Collection[str],
 ) -> Screen:
     """The screen of images, each of which is a plane and time point of a channel of a field, or holds all channels.
 

@@ -67,7 +67,7 @@ def read_as_text(path: Path, *, columns: Collection[str] = ()) -> pd.DataFrame:
 
 
 def known_columns(
-    raw: pd.DataFrame, *, source: str, named: Mapping[str, str] | None = None, read: Collection[str] = ()
+    raw: pd.DataFrame, *, source: str, named: Mapping[str, str], read: Collection[str] = ()
 ) -> pd.DataFrame:
     """The columns of a table that NAMES knows, under our names; wells as B02, site and concentration as numbers.
 
@@ -83,7 +83,7 @@ def known_columns(
     Raises:
         InputError: Two columns have one meaning, a well name is invalid, or a value is not a number.
     """
-    by_flag = {ours: name for ours, name in (named or {}).items() if name in raw.columns}
+    by_flag = {ours: name for ours, name in named.items() if name in raw.columns}
     found = dict(by_flag)
     units = []
     for name in map(str, raw.columns):
@@ -155,7 +155,7 @@ def read_plate_map(path: Path, *, named: Mapping[str, str] | None = None) -> pd.
     """
     path = Path(path)
     raw = read_as_text(path)
-    known = known_columns(raw, source=path.name, named=named)
+    known = known_columns(raw, source=path.name, named=named or {})
     for name in ("well", "compound"):
         if name not in known:
             raise InputError(f"{lacking_column(name, path, raw)}; a plate map has one row per well")
@@ -192,9 +192,7 @@ class NoTreatments(InputError):
         self.screen = screen
 
 
-def without_treatments(
-    fields: pd.DataFrame, channels: Sequence[str], *, folder: Path, notes: Sequence[str] = ()
-) -> Screen:
+def without_treatments(fields: pd.DataFrame, channels: Sequence[str], *, folder: Path, notes: Sequence[str]) -> Screen:
     """The screen of fields whose treatments are not known, to look at its images."""
     known = [name for name in fields if not str(name).startswith(UNREAD)]
     table = fields[known].assign(
@@ -377,7 +375,7 @@ def _with_defaults(fields: pd.DataFrame, *, controls: Collection[str], source: s
     The role is `control` where the compound is one of `controls` (in any case), else `treated`. An empty cell of role,
     batch or moa gets its default; a treated well without its concentration is refused by checked_screen.
     """
-    fields = fields.assign(site=fields.get("site", 1), moa=fields.get("moa"))
+    fields = fields.assign(site=fields.get("site", 1))
     names = {clean_name(name).casefold() for name in controls}
     compounds = clean_names(fields["compound"]).str.casefold()
     is_control = compounds.isin(names)
@@ -388,6 +386,7 @@ def _with_defaults(fields: pd.DataFrame, *, controls: Collection[str], source: s
     for name, default in (("role", role), ("batch", fields["plate"])):
         given = fields.get(name, default)
         fields[name] = given.where(given.notna(), default)
+    fields["moa"] = fields.get("moa")
     if "concentration_um" not in fields:
         fields["concentration_um"] = 0.0
     empty = fields["concentration_um"].isna() & (fields["role"] == "control")

@@ -31,11 +31,14 @@ def pairs_of(table: pd.DataFrame, at: tuple[str, str]) -> pd.Series:
     return clean_names(table[at[0]]) + " " + clean_names(table[at[1]])
 
 
-def wells_at(table: pd.DataFrame, at: tuple[str, str]) -> pd.Series | None:
-    """The well of each row by two columns, its row and column; None where these name none."""
+def wells_by_place(table: pd.DataFrame) -> tuple[tuple[str, str], pd.Series] | None:
+    """The two columns that give the wells, and the well of each row; None where there are none or they name no well."""
+    at = row_and_column(table)
+    if at is None:
+        return None
     pairs = pairs_of(table, at)
     try:
-        return pairs.map({pair: well_at(*pair.split(" ", 1)) for pair in pairs.unique()})
+        return at, pairs.map({pair: well_at(*pair.split(" ", 1)) for pair in pairs.unique()})
     except InputError:
         return None
 
