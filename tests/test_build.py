@@ -16,7 +16,7 @@ from phenolens.crops import source as source_module
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
 from phenolens.crops.store import CropStore
-from phenolens.screens.image_files import middle_sha256
+from phenolens.screens.image_states import middle_sha256
 
 SMALL = CropConfig(crop_px=8)
 N_RENAMES = 6  # about.json (unfinished), two plates of crops and table, about.json

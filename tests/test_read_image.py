@@ -10,7 +10,7 @@ import zarr
 
 from phenolens.core.errors import InputError
 from phenolens.crops.quality_measures import detector_maximum
-from phenolens.screens.image_files import ImageReference, file_on_disk, image_reference
+from phenolens.screens.image_reference import ImageReference, file_on_disk, image_reference
 from phenolens.screens.read_image import open_plane, read_field
 
 WHERE = 'plate "p", well "B02", site 1'

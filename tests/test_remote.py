@@ -18,7 +18,7 @@ from phenolens.crops.make_crops import make_crops
 from phenolens.crops.source import open_source
 from phenolens.screens import remote
 from phenolens.screens.config import LayoutConfig
-from phenolens.screens.image_files import fields_sha256
+from phenolens.screens.image_states import fields_sha256
 from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import Selection
 from s3_server import BUCKET, failing, serving, use

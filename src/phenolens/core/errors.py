@@ -15,3 +15,8 @@ class RunError(Exception):
 
 class Interrupted(RunError):
     """The user stopped it; finished work is saved."""
+
+
+def one_line(error: Exception) -> str:
+    """The message of a library's error in one line."""
+    return " ".join(str(error).split())

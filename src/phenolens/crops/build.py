@@ -37,7 +37,7 @@ from phenolens.crops.store import (
     whole_npy,
     write_npy,
 )
-from phenolens.screens.image_files import content_sha256, fields_sha256, part_name, states_and_newest
+from phenolens.screens.image_states import content_sha256, fields_sha256, part_name, states_and_newest
 from phenolens.screens.screen import COLUMNS, FIELD, CropReader, treatment_name
 
 CELL_COLUMNS = ["cell_id", "field", "object_number", "y", "x", *COLUMNS]  # and is_noise, known once the crop is read

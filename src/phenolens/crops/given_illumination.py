@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from phenolens.core.errors import InputError
+from phenolens.core.errors import InputError, one_line
 from phenolens.core.files import sha256
 from phenolens.crops.build import begin
 from phenolens.crops.illumination import FloatArray, Illumination, load_illumination, save_illumination
 from phenolens.crops.prepare_plate import ILLUMINATION_FOLDER
-from phenolens.screens.image_files import ILLUMINATION, part_name
+from phenolens.screens.image_files import ILLUMINATION
+from phenolens.screens.image_states import part_name
 from phenolens.screens.remote import local_copy, shown
 from phenolens.screens.screen import Screen
 
@@ -69,8 +70,7 @@ class _Plate:
         try:
             return np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{named} cannot be read ({path}: {reason}); replace it") from error
+            raise InputError(f"{named} cannot be read ({path}: {one_line(error)}); replace it") from error
 
     def _named(self, channel: str) -> str:
         return f'plate "{self.name}": the illumination function of channel "{channel}"'

@@ -20,7 +20,7 @@ from skimage.morphology import reconstruction
 from skimage.segmentation import watershed
 
 from phenolens.core.counted import counted
-from phenolens.core.errors import InputError
+from phenolens.core.errors import InputError, one_line
 from phenolens.crops.config import LEAST_PX, NucleiConfig
 from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import FIELD, Screen, where_of
@@ -307,7 +307,7 @@ def load_cellpose() -> Any:
     try:
         return models.CellposeModel(gpu=True)  # uses the processor if there is no GPU
     except Exception as error:  # download and weights raise many kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise InputError(
             f"Cellpose cannot load its weights ({reason}); it downloads them on first use: run it once with a "
             "network connection, or find nuclei without it (--cells found)"

@@ -24,7 +24,7 @@ from phenolens.core.workers import AtOnce, done_by_workers
 from phenolens.crops.config import IlluminationConfig, NucleiConfig
 from phenolens.crops.illumination import estimate_illumination, load_illumination, save_illumination
 from phenolens.crops.nuclei import find_in_field
-from phenolens.screens.image_files import content_sha256, fields_sha256, part_name, states_and_newest
+from phenolens.screens.image_states import content_sha256, fields_sha256, part_name, states_and_newest
 from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import Screen, where_of
 

@@ -24,7 +24,8 @@ from phenolens.core.workers import ONE, AtOnce, done_by_workers
 from phenolens.crops.illumination import Illumination, as_pixels, check_fits, divided, load_illumination
 from phenolens.screens.centres import nuclei_listed_twice, read_centres
 from phenolens.screens.config import LayoutConfig
-from phenolens.screens.image_files import file_on_disk, is_zarr, part_name
+from phenolens.screens.image_reference import file_on_disk, is_zarr
+from phenolens.screens.image_states import part_name
 from phenolens.screens.layouts import centres_path, layout_named
 from phenolens.screens.read_image import Headers, read_field, readable_headers
 from phenolens.screens.remote import is_remote

@@ -362,7 +362,7 @@ class _Found:
     def add(self, known: KnownRows, *, where: str, places: np.ndarray) -> None:
         for what, names in known.names.items():
             self.names[what] |= names
-        for what in {"plate", "well", "batch"} & set(known.names):
+        for what in (name for name in ("plate", "well", "batch") if name in known.names):
             is_empty = (known.table[METADATA[what]] == "").to_numpy()
             self.unnamed[what] += [f"{where}row {place + 1}" for place in places[is_empty]]
         if {"plate", "batch"} <= set(known.names):

@@ -18,7 +18,7 @@ from phenolens.core.names import clean_names, shortened
 from phenolens.core.progress import tell, track
 from phenolens.screens.csv_table import column_names, numbers, read_csv, refuse_repeated
 from phenolens.screens.file_listing import in_hidden, without_hidden
-from phenolens.screens.image_files import file_on_disk
+from phenolens.screens.image_reference import file_on_disk
 from phenolens.screens.screen import FIELD, Screen, well_names, where_of
 
 NUCLEI_TABLE = "Nuclei.csv"  # in a source folder

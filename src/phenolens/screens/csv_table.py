@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from phenolens.core.errors import InputError
+from phenolens.core.errors import InputError, one_line
 from phenolens.core.names import clean_names
 from phenolens.screens.decimal_signs import decimal_points, refuse_thousands
 
@@ -124,12 +124,11 @@ def _delimited(
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
     except (pd.errors.ParserWarning, pd.errors.ParserError) as error:
-        raise InputError(f"{path}: {_longer_line(path, form) or ' '.join(str(error).split())}") from None
+        raise InputError(f"{path}: {_longer_line(path, form) or one_line(error)}") from None
     except pd.errors.EmptyDataError:
         return pd.DataFrame(columns=names)
     except (ValueError, EOFError, OSError, zlib.error) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not a table of comma-separated values ({reason}); replace it") from error
+        raise InputError(f"{path}: not a table of comma-separated values ({one_line(error)}); replace it") from error
     if form.separator != ",":
         kept = set() if text is None else set(text)
         for name in (name for name in map(str, table) if name not in kept and table[name].dtype == object):
@@ -228,8 +227,9 @@ def _excel(path: Path) -> pd.DataFrame:
             path, sheet_name=None, engine="openpyxl", header=None, dtype=object, keep_default_na=False, na_values=[""]
         )
     except Exception as error:  # openpyxl raises many types
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not readable as an Excel workbook ({reason}); save the sheet as CSV") from error
+        raise InputError(
+            f"{path}: not readable as an Excel workbook ({one_line(error)}); save the sheet as CSV"
+        ) from error
     filled = {str(name): sheet.dropna(how="all") for name, sheet in sheets.items() if sheet.notna().any(axis=None)}
     if len(filled) != 1:
         raise InputError(
@@ -255,7 +255,7 @@ def _whole_parquet(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a complete Parquet file ({' '.join(str(error).split())}); replace it") from error
+        raise InputError(f"{path}: not a complete Parquet file ({one_line(error)}); replace it") from error
 
 
 def _written(value: object) -> str:

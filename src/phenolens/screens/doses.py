@@ -26,8 +26,10 @@ NOT_MOLAR = re.compile(
     rf"(?:^|_)(?P<unit>(?:iu|[pnum]?g|u)(?:/|_per_|_|per)?[pnumd]?l|[pnum]?g(?:(?:/|_per_|_)k?g)?|[pnum]l|{VOLUME}|"
     r"%|percent|pct|pp[mbt]|[cm]?gy|grays?|moi|vv|wv|ww|[vw]/[vw])$"
 )
-OF_LOGARITHMS = re.compile(r"(?:^|_)(?:(?:log(?:10|2)?|ln)(?:_|$)|(?:log(?:10|2)?|ln|p)_?(?:conc|dos|molar|[iegx]c50))")
-OF_LOGARITHMS_OF_DOSES = re.compile(r"(?:^|_)(?:log(?:10|2)?|ln|p)_?(?:conc|dos|molar)")
+LOG = "log(?:10|2)?|ln"
+LOG_OF_DOSES = rf"(?:^|_)(?:{LOG}|p)_?(?:conc|dos|molar)"
+OF_LOGARITHMS_OF_DOSES = re.compile(LOG_OF_DOSES)
+OF_LOGARITHMS = re.compile(rf"(?:^|_)(?:{LOG})(?:_|$)|{LOG_OF_DOSES}|(?:^|_)(?:{LOG}|p)_?[iegx]c50")
 OF_LENGTHS = re.compile(
     r"size|pixel|wave|length|dist|thick|diam|radius|width|height|depth|pos|offset|emission|excit|(?:^|_)[xyz]_"
 )
@@ -101,21 +103,7 @@ def micromolar(table: pd.DataFrame, column: str, *, source: str, places: np.ndar
     Raises:
         InputError: A value is not a number, negative or infinite; a unit is not molar; or two units are given.
     """
-    plain = plain_name(column)
-    if is_logarithm(column):
-        raise InputError(f'{source}: column "{column}" holds logarithms by its name; {GIVE_DOSES}')
-    match = DOSE_COLUMN.fullmatch(plain)
-    ends = match["unit"] or "" if match else plain
-    of_name = micromolar_per(ends)
-    if not match and of_name is None:  # a column that a flag names, such as amount_nM
-        of_name = micromolar_per(plain.rpartition("_")[2]) if re.search(r"_[pnum]m$", plain) else None
-    other = None if of_name is not None else NOT_MOLAR.search(plain)
-    if other or (match and of_name is None and re.search(r"[mnu]?[gl]/|%|percent|pct|_per_|mg|ml", ends)):
-        ends = ends if match else other["unit"] if other else plain
-        raise InputError(
-            f'{source}: column "{column}" is in {ends}, which is not molar; convert it to micromolar, or rename the '
-            "column to concentration to use its numbers as they are"
-        )
+    of_name = _unit_in(column, source=source)
     units = [str(name) for name in table.columns if is_unit_column(str(name)) and name != column]
     written = table[column].map(_text)
     texts = written.unique()
@@ -145,6 +133,26 @@ def micromolar(table: pd.DataFrame, column: str, *, source: str, places: np.ndar
         expected = "a unit behind the number, as other rows have"
         refuse_rows(factor.isna() & is_used, written, expected=expected, source=source, places=places)
     return (amount * factor.fillna(1.0)).map(lambda number: float(f"{number:.6g}"))  # as treatments are named
+
+
+def _unit_in(column: str, *, source: str) -> float | None:
+    """How many micromolar the unit in a column's name is; None without a unit, InputError for one that is not molar."""
+    if is_logarithm(column):
+        raise InputError(f'{source}: column "{column}" holds logarithms by its name; {GIVE_DOSES}')
+    plain = plain_name(column)
+    match = DOSE_COLUMN.fullmatch(plain)
+    unit = match["unit"] or "" if match else plain
+    size = micromolar_per(unit)
+    if size is None and not match and re.search(r"_[pnum]m$", plain):  # a column that a flag names, such as amount_nM
+        size = micromolar_per(plain.rpartition("_")[2])
+    other = NOT_MOLAR.search(plain) if size is None else None
+    if other or (match and size is None and re.search(r"[mnu]?[gl]/|%|percent|pct|_per_|mg|ml", unit)):
+        unit = other["unit"] if other and not match else unit
+        raise InputError(
+            f'{source}: column "{column}" is in {unit}, which is not molar; convert it to micromolar, or rename the '
+            "column to concentration to use its numbers as they are"
+        )
+    return size
 
 
 def refuse_no_doses(concentration_um: pd.Series, *, source: str) -> None:

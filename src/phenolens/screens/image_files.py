@@ -1,100 +1,23 @@
-"""The images of a screen: a file and, where it holds several images, the choice of one (`path#page=2`).
+"""The files of a screen's images: where they are, which are missing, and which no table names; none is opened."""
 
-Numbers count from 1. A `#` without such a choice behind it is part of the file's name. `z=max` and `z=brightest` take
-all planes of a stack, whose other planes may be files of their own (`with=a|b`, relative to the first); `black=100` is
-subtracted from the grey values. Folders are listed here; no image is opened.
-"""
-
-import hashlib
 import os
-import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
-from stat import S_ISREG
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
-from phenolens.core.files import sha256
 from phenolens.core.names import shortened
 from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.file_listing import files_under, is_hidden, is_thumbnail
-from phenolens.screens.remote import is_address, is_remote, shown
+from phenolens.screens.image_reference import PROJECTIONS, ImageReference, file_on_disk, image_reference
+from phenolens.screens.remote import is_remote, shown
 from phenolens.screens.screen import Screen, where_of
-
-Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
-AXES = ("page", "channel", "z", "t")
-CHOICES = (*AXES, "with", "black")
-CHOICE = re.compile(rf"#((?:{'|'.join(CHOICES)})=[^#&/\\]+(?:&(?:{'|'.join(CHOICES)})=[^#&/\\]+)*)$")
-PROJECTIONS = ("max", "brightest")  # of a stack: the largest value of each pixel; the plane with the largest mean
-# A channel's name is free text; what would end it is written as a web address does.
-ESCAPED = {"%": "%25", "#": "%23", "&": "%26", "/": "%2F", "\\": "%5C"}
-
-
-@dataclass(frozen=True)
-class ImageReference:
-    """A file (or the folder of an OME-Zarr image) and, where it holds several images, the choice of one."""
-
-    file: Path
-    choice: Mapping[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        """The reference as written in `file_<channel>`."""
-        choice = "&".join(f"{axis}={_escape(value)}" for axis, value in self.choice.items())
-        return self.file.as_posix() + (f"#{choice}" if choice else "")
-
-    @property
-    def files(self) -> list[Path]:
-        """The file, and those of the other planes of its stack."""
-        others = self.choice.get("with", "")
-        return [self.file, *(self.file.parent / name for name in others.split("|") if name)]
-
-    @property
-    def black(self) -> int:
-        """The grey value that means no light; InputError where it is no whole number."""
-        text = self.choice.get("black", "0")
-        if not text.isdecimal():
-            raise InputError(f'{self.file}: black is "{text}", expected a whole number from 0')
-        return int(text)
-
-
-def image_reference(text: str | Path) -> ImageReference:
-    """Parse the text of `file_<channel>`, or a path made of it."""
-    text = str(text)
-    match = CHOICE.search(text)
-    if match is None:
-        return ImageReference(Path(text))
-    pairs = (part.split("=", 1) for part in match[1].split("&"))
-    return ImageReference(Path(text[: match.start()]), {word: _unescape(value) for word, value in pairs})
-
-
-def file_on_disk(text: str | Path) -> Path:
-    """The path without `#page=...`."""
-    return image_reference(text).file
-
-
-def is_zarr(path: Path) -> bool:
-    """Whether a path lies in a zarr folder."""
-    return any(part.lower().endswith(".zarr") for part in path.parts)
-
-
-def _escape(value: str) -> str:
-    return "".join(ESCAPED.get(letter, letter) for letter in value)
-
-
-def _unescape(value: str) -> str:
-    for letter, written in reversed(ESCAPED.items()):
-        value = value.replace(written, letter)
-    return value
-
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png")
 OTHER_PICTURES = (".jpg", ".jpeg", ".jp2", ".bmp", ".gif", ".webp")  # kinds that are not read, most of them lossy
@@ -256,156 +179,3 @@ def missing_line(what: str, examples: list[str], *, instead: str) -> str:
     """One line about things that do not match: the first of them, their number, and what to do."""
     count = f" (the first of {len(examples):,})" if len(examples) > 1 else ""
     return f"{what}: {examples[0]}{count}. {instead}; no crop was written."
-
-
-def chosen_planes(
-    stack: Sequence[tuple[str, int]], choice: Mapping[str, str], channel_names: Sequence[str], *, named: str, path: Path
-) -> list[tuple[int, ...]]:
-    """The chosen place on each axis (letter, length) of a stack: one plane, or with a projection each z plane.
-
-    Channels also go by name; an axis without a name of its own is chosen as `channel`. InputError for an axis of
-    several images without a choice, and for a choice that the file does not have.
-    """
-    lengths: dict[str, int] = {}
-    planes: list[tuple[int, ...]] = [()]
-    for axis, length in stack:
-        word = {"Z": "z", "T": "t"}.get(axis, "channel")
-        if word in lengths and length > 1 < lengths[word]:
-            raise InputError(f"{named} has several axes that are not z or t ({path}); choose with #page=1 and so on")
-        lengths[word] = max(length, lengths.get(word, 1))
-        text = choice.get(word)
-        if word == "channel" and text is not None and text in channel_names:
-            chosen = [list(channel_names).index(text)]
-        elif word == "z" and text in PROJECTIONS:
-            chosen = list(range(length))
-        elif length == 1:
-            chosen = [0]
-        elif text is None:
-            raise InputError(
-                f"{named} is one of {length} along {word} ({path}); choose with {word}=1 to {word}={length} after #"
-                + (", or z=max or z=brightest; --z says it for all files" if word == "z" else "")
-                + ("; --t says it for all files" if word == "t" else "")
-            )
-        else:
-            known = f"; its channels are {', '.join(channel_names)}" if word == "channel" and channel_names else ""
-            chosen = [chosen_number(text, length, what=word, named=named, path=path, known=known)]
-        planes = [(*plane, at) for plane in planes for at in chosen]
-    refuse_lacking(choice, lengths, channel_names, named=named, path=path)
-    return planes
-
-
-def refuse_lacking(
-    choice: Mapping[str, str],
-    lengths: Mapping[str, int],
-    channel_names: Sequence[str] = (),
-    *,
-    named: str,
-    path: Path,
-) -> None:
-    """InputError for a choice along an axis that the file does not have, such as z=3 of a single image."""
-    for word in AXES:
-        text = choice.get(word, "1")
-        is_named = text in channel_names if word == "channel" else word == "z" and text in PROJECTIONS
-        if lengths.get(word, 1) == 1 and not is_named:
-            chosen_number(text, 1, what=word, named=named, path=path)
-
-
-def projected(planes: Sequence[Pixels], how: str) -> Pixels:
-    """The planes (H, W) of a stack as one image: the largest value of each pixel, or the plane with the largest mean.
-
-    `brightest` takes the first of equals, in each channel by itself.
-    """
-    if how == "brightest":
-        return max(planes, key=lambda plane: float(plane.mean()))
-    return planes[0] if len(planes) == 1 else np.maximum.reduce(planes)
-
-
-def chosen_number(text: str, n: int, *, what: str, named: str, path: Path, known: str = "") -> int:
-    """A number from 1 to n as an index from 0; InputError where the file does not have it."""
-    if text.isdecimal() and 1 <= int(text) <= n:
-        return int(text) - 1
-    if n == 1:
-        raise InputError(f'{named} names {what} "{text}" of {path}, which has one; correct the name')
-    raise InputError(f'{named} names {what} "{text}" of {path}, which has {what} 1 to {n}{known}; correct the name')
-
-
-FILE_NAME = re.compile(r"[^\s./\\:][^/\\:]*")
-COMPARED_BYTES = 4096
-MOST_KNOWN = 100_000  # files whose middle is remembered, in at most 50 MB
-MOST_BYTES = 200  # of a plate's name; file systems hold 255, and `.` and `.parquet.partial` stand around it
-
-
-def part_name(plate: str) -> str:
-    """The plate's name, which also names its files; InputError where no file can have it."""
-    if len(plate.encode()) > MOST_BYTES:
-        raise InputError(
-            f'plate "{plate[:20]}..." has a name of {len(plate)} letters, {len(plate.encode())} bytes; files are named '
-            f"after it: use one of at most {MOST_BYTES} bytes"
-        )
-    if not FILE_NAME.fullmatch(plate):
-        raise InputError(f'plate "{plate}" cannot name a file; use a name without slash, colon or leading dot')
-    return plate
-
-
-def states_and_newest(files: Iterable[Path]) -> tuple[list[str], int]:
-    """Each file's bytes and a hash of those in its middle, and when the newest was changed (ns since 1970).
-
-    An image inside a file (`path#page=2`) counts as the file; of an OME-Zarr image, a folder, and of an image by
-    address the contents are not read. InputError for a file that is not there.
-    """
-
-    @cache
-    def state_of(file: Path) -> tuple[str, int]:
-        state = file.stat()
-        middle = middle_sha256(file) if S_ISREG(state.st_mode) and not is_remote(file) else ""
-        return f"{state.st_size}{middle}", state.st_mtime_ns
-
-    try:
-        states = [state_of(file) for path in files for file in image_reference(path).files]
-    except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: no such image; add it, or run with --skip-missing") from error
-    return [text for text, _ in states], max((newest for _, newest in states), default=0)
-
-
-def middle_sha256(path: Path) -> str:
-    """SHA-256 of COMPARED_BYTES in the middle of a file, where images differ whose headers are the same.
-
-    A file that did not change is read once, although each step asks for it.
-    """
-    state = path.stat()
-    return _middle(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-
-
-@lru_cache(MOST_KNOWN)
-def _middle(path: Path, n_bytes: int, _changed_ns: int, _moved_ns: int) -> str:
-    with path.open("rb") as file:
-        file.seek(max(0, n_bytes - COMPARED_BYTES) // 2)
-        return hashlib.sha256(file.read(COMPARED_BYTES)).hexdigest()
-
-
-def fields_sha256(table: pd.DataFrame, folder: Path) -> str:
-    """`content_sha256` of a table with images in `folder`; the same when folder, images or the cache are moved.
-
-    An absolute path counts as its address where it lies in the listing of a source by address, else relative to
-    `folder`.
-    """
-    folder = Path(folder).resolve()
-
-    @cache
-    def named(parent: Path) -> str:
-        text = shown(parent)
-        return text if is_address(text) else Path(os.path.relpath(parent.resolve(), folder)).as_posix()
-
-    @cache
-    def movable(text: str) -> str:
-        path = Path(text)  # with the choice, which has no slash
-        return f"{named(path.parent)}/{path.name}" if path.is_absolute() else text
-
-    names = [name for name in map(str, table) if name.startswith(("file_", ILLUMINATION))]
-    return content_sha256(table.assign(**{name: table[name].map(movable, na_action="ignore") for name in names}))
-
-
-def content_sha256(table: pd.DataFrame) -> str:
-    """SHA-256 of a table's column names and values, in order."""
-    values = pd.util.hash_pandas_object(table, index=False).to_numpy()
-    return sha256(",".join(map(str, table.columns)), values.tobytes())

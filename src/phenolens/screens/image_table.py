@@ -15,7 +15,8 @@ from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.names import shortened
 from phenolens.screens.config import TABLES, LayoutConfig, chosen_channels
-from phenolens.screens.image_files import IMAGE_SUFFIXES, OTHER_PICTURES, ImageReference, file_on_disk, unnamed_images
+from phenolens.screens.image_files import IMAGE_SUFFIXES, OTHER_PICTURES, unnamed_images
+from phenolens.screens.image_reference import ImageReference, file_on_disk
 from phenolens.screens.plate_map import known_columns, lacking_column, read_as_text, with_treatments
 from phenolens.screens.remote import is_address, listed
 from phenolens.screens.repeated_images import each_field_once, refuse_repeated_images

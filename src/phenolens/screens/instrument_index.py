@@ -21,7 +21,8 @@ from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig, unread_plate_maps
 from phenolens.screens.file_listing import files_under
 from phenolens.screens.filename_pattern import matching
-from phenolens.screens.image_files import ImageReference, unnamed_images
+from phenolens.screens.image_files import unnamed_images
+from phenolens.screens.image_reference import ImageReference
 from phenolens.screens.planes import screen_of_images
 from phenolens.screens.screen import Screen, well_at
 

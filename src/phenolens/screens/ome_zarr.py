@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from phenolens.core.errors import InputError
+from phenolens.core.errors import InputError, one_line
 from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig, chosen_channels
 from phenolens.screens.file_listing import HIDDEN, is_hidden, without_hidden
-from phenolens.screens.image_files import AXES, ImageReference, Pixels, chosen_planes, projected
+from phenolens.screens.image_reference import AXES, ImageReference, Pixels, chosen_planes, projected
 from phenolens.screens.plate_map import with_treatments
 from phenolens.screens.screen import FIELD, Screen, well_at, where_of
 
@@ -295,8 +295,7 @@ def zarr_plane(reference: ImageReference, *, named: str) -> tuple[Any, Chunks, C
             return projected([np.asarray(array[index]) for index in planes], reference.choice.get("z", ""))
         except Exception as error:  # a chunk that is truncated or damaged
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # zarr still reads other chunks when this one fails
-            line = " ".join(str(error).split())
-            raise InputError(f"{named} cannot be decoded ({path}: {line}); replace the image") from error
+            raise InputError(f"{named} cannot be decoded ({path}: {one_line(error)}); replace the image") from error
 
     return array, chunks, pixels
 
@@ -315,7 +314,7 @@ def _opened(reference: ImageReference, *, named: str) -> tuple[Any, list[tuple[i
     except Exception as error:  # zarr raises several kinds
         raise InputError(
             f"{named} has no pixels at level {level} of {path}, which its metadata names "
-            f"({' '.join(str(error).split())}); {REPLACE_IMAGE}"
+            f"({one_line(error)}); {REPLACE_IMAGE}"
         ) from error
     if array.dtype not in PIXEL_TYPES:
         raise InputError(f"{named} has pixels of type {array.dtype} ({path}); expected unsigned 8 or 16 bits")

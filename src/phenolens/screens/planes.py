@@ -9,7 +9,7 @@ import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.screens.config import LayoutConfig, chosen_channels
-from phenolens.screens.image_files import PROJECTIONS, ImageReference, image_reference
+from phenolens.screens.image_reference import PROJECTIONS, ImageReference, image_reference
 from phenolens.screens.plate_map import with_treatments
 from phenolens.screens.read_image import channels_in
 from phenolens.screens.screen import FIELD, Screen, well_key, where_of

@@ -1,8 +1,7 @@
 """Read one grey image of a file (TIFF of any kind, PNG, OME-Zarr): its header first, its pixels when asked.
 
 C channels, H x W pixels of unsigned 8 or 16 bits; 12-bit files are unpacked to 16, 8-bit values stay 0 to 255. A
-file with several images or colours needs a choice (`path#page=2`, `path#channel=green`, see image_files.py); none is
-made silently.
+file with several images or colours needs a choice (`path#page=2`, see image_reference.py); none is made silently.
 """
 
 import struct
@@ -20,8 +19,8 @@ import numpy.typing as npt
 import pandas as pd
 import tifffile
 
-from phenolens.core.errors import InputError
-from phenolens.screens.image_files import (
+from phenolens.core.errors import InputError, one_line
+from phenolens.screens.image_reference import (
     AXES,
     ImageReference,
     Pixels,
@@ -141,7 +140,7 @@ def _opened(reference: ImageReference, path: Path, *, named: str) -> Iterator[Pl
     try:
         tiff = tifffile.TiffFile(path)
     except Exception as error:  # a foreign or truncated header: tifffile raises several kinds
-        raise InputError(f"{named} is not a complete TIFF ({path}: {_line(error)}); {REPLACE}") from error
+        raise InputError(f"{named} is not a complete TIFF ({path}: {one_line(error)}); {REPLACE}") from error
     with tiff:
         yield _tiff_plane(tiff, reference, named=named)
 
@@ -173,7 +172,7 @@ def channels_in(path: Path) -> list[str]:
             n = prod(length for axis, length in lengths.items() if axis not in "YXSZT")
             n = n if n > 1 or len(tiff.series) == 1 else len(tiff.pages)
     except Exception as error:  # a foreign or truncated header: tifffile raises several kinds
-        raise InputError(f"{named} is not a complete TIFF ({path}: {_line(error)}); {REPLACE}") from error
+        raise InputError(f"{named} is not a complete TIFF ({path}: {one_line(error)}); {REPLACE}") from error
     if "S" in lengths:
         return list(COLOURS[: lengths["S"]]) if lengths["S"] == 3 else [str(k + 1) for k in range(lengths["S"])]
     are_names = len(names) == n and all(names) and len(set(names)) == n
@@ -235,7 +234,7 @@ def _tiff_plane(tiff: tifffile.TiffFile, reference: ImageReference, *, named: st
     except InputError:
         raise
     except Exception as error:  # the list of images or strips is damaged
-        raise InputError(f"{named} is not a complete TIFF ({path}: {_line(error)}); {REPLACE}") from error
+        raise InputError(f"{named} is not a complete TIFF ({path}: {one_line(error)}); {REPLACE}") from error
     for each in pages:
         _refuse_other_meaning(each, tiff, named=named, path=path)
     colour: int | None = None
@@ -262,7 +261,7 @@ def _tiff_plane(tiff: tifffile.TiffFile, reference: ImageReference, *, named: st
             else:
                 images = [each.asarray() for each in pages]
         except Exception as error:  # decoders raise many kinds
-            raise InputError(f"{named} cannot be decoded ({path}: {_line(error)}); replace the file") from error
+            raise InputError(f"{named} cannot be decoded ({path}: {one_line(error)}); replace the file") from error
         if colour is not None:
             images = [np.take(image, colour, axis=axes.index("S")) for image in images]
         if page.photometric == WHITE:
@@ -371,7 +370,7 @@ def _png_plane(header: bytes, reference: ImageReference, *, named: str) -> Plane
         try:
             image = imagecodecs.png_decode(path.read_bytes())
         except Exception as error:  # libpng's own message
-            raise InputError(f"{named} cannot be decoded ({path}: {_line(error)}); replace the file") from error
+            raise InputError(f"{named} cannot be decoded ({path}: {one_line(error)}); replace the file") from error
         image = image[..., colour or 0] if image.ndim == 3 else image
         return np.ascontiguousarray(image)
 
@@ -390,10 +389,6 @@ def _refuse_truncated_png(path: Path, *, named: str) -> None:
             at += 12 + length
             if not kind or at > n_bytes:
                 raise InputError(f"{named} is truncated ({path}, of {n_bytes:,} bytes); {REPLACE}")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _by(shape: Sequence[int]) -> str:

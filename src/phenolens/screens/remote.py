@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from phenolens.core.errors import InputError
+from phenolens.core.errors import InputError, one_line
 from phenolens.core.files import read_json, write_json
 from phenolens.core.progress import tell
 from phenolens.screens.config import TABLES, LayoutConfig
@@ -278,4 +278,4 @@ def _reported(address: str) -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return one_line(error)[:200]

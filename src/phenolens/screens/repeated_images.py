@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from phenolens.core.errors import InputError
-from phenolens.screens.image_files import image_reference, middle_sha256
+from phenolens.screens.image_reference import image_reference
+from phenolens.screens.image_states import middle_sha256
 from phenolens.screens.remote import is_remote
 from phenolens.screens.screen import FIELD, Screen, where_of
 from phenolens.screens.unread_columns import UNREAD

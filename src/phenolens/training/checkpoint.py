@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from phenolens import __version__
-from phenolens.core.errors import InputError
+from phenolens.core.errors import InputError, one_line
 from phenolens.core.files import read_json, sha256, write_json, write_text, write_whole
 from phenolens.core.progress import tell
 from phenolens.crops.store import CropStore
@@ -65,7 +65,7 @@ class Origin:
             source = Source(**written["source"]) if written.get("source") else None
             return cls(*made_of, source, written.get("classes"))
         except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
-            found = f"no setting {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+            found = f"no setting {error}" if isinstance(error, KeyError) else one_line(error)
             raise InputError(f"{path}: does not say what the run is made from ({found}); {remedy}") from error
 
     def written(self) -> dict[str, Any]:
