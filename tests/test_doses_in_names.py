@@ -113,7 +113,7 @@ def test_a_table_with_doses_in_names_is_refused_or_takes_them_as_treatments(tmp_
     assert '"actin0_1uM" and "actin1_1uM" (9 compounds)' in notes(table[table["uM"] < 10], compound="drug")
 
 
-@pytest.mark.parametrize("name", ["{drug}_{plate}", "{plate}-{drug}", "{drug} {plate}"])
+@pytest.mark.parametrize("name", ["{drug}_{plate}", "{plate}-{drug}", "{drug}@{plate}"])
 def test_compounds_with_the_name_of_their_own_plate_are_refused(tmp_path, name):
     table = wells()
     with_plate = [name.format(drug=drug, plate=plate) for drug, plate in zip(table["drug"], table["barcode"])]

@@ -107,7 +107,7 @@ def refuse_plates_in_names(plates: pd.Series, compounds: pd.Series, *, source: s
     """InputError where most compounds have the name of their own plate at an end, and one does so on several plates."""
     stems: defaultdict[str, list[str]] = defaultdict(list)
     for plate, compound in sorted(set(zip(plates, compounds))):
-        at_an_end = rf"{re.escape(plate)}[ _@-]+(.+)|(.+?)[ _@-]+{re.escape(plate)}"
+        at_an_end = rf"{re.escape(plate)}[_@-]+(.+)|(.+?)[_@-]+{re.escape(plate)}"
         if match := re.fullmatch(at_an_end, compound):
             stems[match[1] or match[2]].append(compound)
     several = next((names for names in stems.values() if len(names) > 1), None)
