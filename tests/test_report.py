@@ -230,6 +230,13 @@ def test_a_compound_has_its_cells_counts_changes_and_doses_and_leads_to_its_inte
     assert {"id": "travel-1"} in page.every("div")
 
 
+def test_the_compounds_that_are_not_shown_are_counted():
+    table = pd.DataFrame({"treatment": ["taxol@3"], "distance": [3.25]})
+    shown = {"activity": table, "compounds": [compound_row()]}
+    assert "The 1 of 36 compounds that differ most" in report_html(contents(**shown, n_compounds=36))
+    assert "Each compound at" in report_html(contents(**shown, n_compounds=1))
+
+
 def test_a_simulated_screen_is_called_so():
     assert "simulate" not in Page(report_html(contents())).text
     assert "phenolens simulate" in Page(report_html(contents(origin="simulated"))).text
@@ -422,7 +429,7 @@ def test_a_second_whitening_is_listed_below_the_table():
 
 def test_the_verdict_says_the_main_score_in_plain_words():
     assert verdict_sentence(scores(score()), chance=1 / 12, shuffled=0.07) == (
-        "VAE+ matches 61 of 72 treatments to the right mechanism when their own compound is left out "
+        "VAE+ matches 61 of 72 treatments to another compound of the same mechanism "
         "(NSC 84.7 %, 95 % interval 75 to 92; chance 8.3 %, shuffled labels 7.0 %)."
     )
 
@@ -432,7 +439,7 @@ def test_the_verdict_over_seeds_gives_their_mean_and_spread():
         *(score("ae", seed, protocol="NSCB", n_correct=n, n_treatments=100) for seed, n in ((1, 70), (2, 74)))
     )
     assert verdict_sentence(table) == (
-        "AE matches 72.0 of 100 treatments to the right mechanism when their own compound and batch are left out "
+        "AE matches 72.0 of 100 treatments to another compound in another batch of the same mechanism "
         "(NSCB 72.0 ± 2.8 %, mean ± standard deviation over 2 seeds)."
     )
 

@@ -62,6 +62,11 @@ def test_pictures_of_another_model_are_trained_after_it(tiny_screen, tmp_path):
     study = Study.open(tmp_path / "study")
     assert set(study.runs) == {"pca-seed0", "flow-seed0"}
     assert RunFolder(study.run_folder("flow-seed0")).origin().config.network.of == "pca-seed0"
+    report = study.report_path.read_text()
+    assert "flow of pca-seed0" not in report  # its scores are those of pca
+    repeat = report.partition('id="repeat"')[2]
+    at = [repeat.index(part) for part in ("--model pca", "embed study --runs pca-seed0", "--model flow")]
+    assert at == sorted(at)
 
 
 def test_what_the_recipe_needs_is_missed_before_anything_is_done(tiny_screen, tmp_path, monkeypatch, capsys):

@@ -82,7 +82,8 @@ def test_the_headline_is_that_asked_for_and_the_whitened_means_in_studies_of_old
     pipeline.evaluate(study, [RUN], pipeline.EvaluateConfig(bootstraps=5, shuffles=5, headline="zscore"))
     assert study.headline == HEADLINE | {"whitening": "zscore"}
     np.testing.assert_array_equal(study.profiles(RUN).X, study.profiles(RUN, whitening="zscore").X)
-    assert "z-scored" in verdict_of(study, RUN, study.scores)
+    row = study.scores.set_index(list(HEADLINE)).loc[tuple((HEADLINE | {"whitening": "zscore"}).values())]
+    assert f"NSC {100 * row['accuracy']:.1f} %" in verdict_of(study, RUN, study.scores)
 
 
 def test_the_verdict_names_a_model_that_scores_higher_and_no_other(study):

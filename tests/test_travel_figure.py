@@ -88,9 +88,9 @@ def test_the_fixture_has_the_columns_that_a_travel_gives(trajectory):
     assert list(trajectory.frames) == list(FRAME_COLUMNS)
 
 
-def test_a_strip_writes_each_frames_cosine_distance_and_what_moves_most_with_the_real_cells_values(trajectory):
+def test_a_strip_writes_each_frames_cosine_and_what_moves_most_with_the_real_cells_values(trajectory):
     words = words_in(travel_strip(trajectory, n_measures=1))
-    for said in ("−0.25", "0.50", "1.00", "12.3", "6.0", "0.0", "700", "900", "1,100", "650", "1,234"):
+    for said in ("−0.25", "0.50", "1.00", "700", "900", "1,100", "650", "1,234"):
         assert said in words
     (name,) = [line for line in words if line.startswith("nucleus area, px²")]
     assert "+4.0" in name  # (1100 - 700) / 100
@@ -117,7 +117,7 @@ def test_a_frame_that_leaves_the_data_is_marked_without_colour_and_counted_in_th
     assert f"1.21 {FLAG}" in words_in(figure)
     dashed = [patch for patch in figure.axes[0].patches if patch.get_linestyle() not in ("-", "solid")]
     assert len(dashed) == 1
-    assert "1 of 3 frames are out of distribution (\u26a0), up to 1.21 times the limit" in caption_of(figure)
+    assert "1 of 3 frames is out of distribution (\u26a0), up to 1.21 times the limit" in caption_of(figure)
     assert "1 of 3 frames" in alt_of(figure)
     inside = replace(trajectory, frames=trajectory.frames.assign(flag="", far=0.5))
     assert FLAG not in " ".join(words_in(travel_strip(inside)))
@@ -172,17 +172,23 @@ def test_a_strip_ranks_measures_by_the_real_cells_and_shows_their_change_beside_
     assert changed.shown_measures(3) == ["cell_area_px", "nucleus_area_px"]  # sharpness is not the cell's
     figure = travel_strip(changed, n_measures=1)
     (row,) = [line for line in words_in(figure) if "px²" in line]
-    assert " ".join(row.split()).endswith("last minus first +0.0 s.d., 32 moved cells +0.4, real cells +1.5")
+    assert " ".join(row.split()).endswith("change +0.0 s.d., moved cells +0.4, real cells +1.5")
     caption = caption_of(figure)
-    for named in ("1 of the 2 largest", "27 treated", "40 control", UNTESTED.reason):
+    for named in ("Of the 2 largest", ", 1 have the same", "27 treated", "40 control", UNTESTED.reason):
         assert named in caption
-    assert "32 moved control cells; contradicted: nucleus area." in caption  # beyond both intervals
+    assert "32 moved control cells; contrary to real cells: nucleus area." in caption  # beyond both intervals
     named_measures = (
         "cell area within the crop (real +1.5 s.d., moved +0.4)",
         "not nucleus area (real +1.2 s.d., moved −0.9)",
     )
     for named in ("1 of the 2 largest", *named_measures):
         assert named in alt_of(figure)
+
+
+def test_a_flag_in_a_caption_is_not_broken_at_its_hyphen(trajectory):
+    test = replace(UNTESTED, reason="x " * 40 + "--moved-cells " * 9)
+    caption = caption_of(travel_strip(with_change(trajectory, test, nucleus_area_px=(1.0, 1.0, 0.1))))
+    assert caption.count("--moved-cells") == 9
 
 
 def test_a_strips_caption_is_short_however_much_was_measured(trajectory):

@@ -73,7 +73,7 @@ def new_figure(width_in: float, height_in: float, *, pad_in: float) -> Figure:
 
 def add_caption(figure: Figure, *, caption: str, alt: str) -> Figure:
     """The figure with a caption below, by whose height it grows, and `alt`, a text for screen readers."""
-    lines = textwrap.wrap(caption, int(figure.get_figwidth() * CHARACTERS_PER_INCH))
+    lines = textwrap.wrap(caption, int(figure.get_figwidth() * CHARACTERS_PER_INCH), break_on_hyphens=False)
     figure.set_figheight(figure.get_figheight() + _caption_in(len(lines)))
     figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=8, color=QUIET, linespacing=1.3)
     figure.set_label(alt)

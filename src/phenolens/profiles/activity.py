@@ -307,14 +307,16 @@ def is_active(table: pd.DataFrame) -> pd.Series:
     return table["corrected_p_value"] < LEVEL
 
 
-def activity_sentence(table: pd.DataFrame) -> str:
-    """How many groups differ from the controls, and whether the number of wells allows a small p-value."""
+def n_active(table: pd.DataFrame) -> str:
+    """`7 of 12 treatments differ from the controls`."""
     kinds = {"treatment": "treatments", "compound": "compounds", "moa": "mechanisms"}
     what = " and ".join(kinds[of] for of in kinds if of in set(table["of"]))
-    sentence = (
-        f"{int(is_active(table).sum())} of {len(table)} {what} differ from the controls (permutation test of the "
-        "distance, corrected p below 0.05)"
-    )
+    return f"{int(is_active(table).sum())} of {len(table)} {what} differ from the controls"
+
+
+def activity_sentence(table: pd.DataFrame) -> str:
+    """How many groups differ from the controls, and whether the number of wells allows a small p-value."""
+    sentence = f"{n_active(table)} (permutation test of the distance, corrected p below {LEVEL:g})"
     return ". ".join(filter(None, (sentence, _weakness(table)))) + "."
 
 

@@ -77,6 +77,7 @@ def is_bbbc021(cells: pd.DataFrame) -> bool:
 SCORE_COLUMNS = "model seed statistics whitening protocol accuracy n_treatments n_correct ci_low ci_high".split()
 PROTOCOLS = ("NSC", "NSCB")
 LEFT_OUT = {"NSC": "their own compound is left out", "NSCB": "their own compound and batch are left out"}
+MATCHED = {"NSC": "another compound", "NSCB": "another compound in another batch"}
 
 
 @dataclass(frozen=True)
@@ -191,16 +192,16 @@ def verdict_sentence(scores: pd.DataFrame, *, chance: float | None = None, shuff
     ]
     beside = "; " + ", ".join(others) if others else ""
     subject = f"{model_title(str(row['model']))} matches"
-    left_out = f"to the right mechanism when {LEFT_OUT.get(protocol, protocol)}"
+    matched = f"to {MATCHED.get(protocol, protocol)} of the same mechanism"
     if scores["accuracy"].isna().any():
         return f"{protocol} could not be scored: no treatment has a candidate of its own mechanism left."
     if len(scores) > 1:
         return (
-            f"{subject} {scores['n_correct'].mean():.1f} of {int(row['n_treatments'])} treatments {left_out} "
+            f"{subject} {scores['n_correct'].mean():.1f} of {int(row['n_treatments'])} treatments {matched} "
             f"({protocol} {_mean_sd(scores)} %, mean ± standard deviation over {len(scores)} seeds{beside})."
         )
     return (
-        f"{subject} {int(row['n_correct'])} of {int(row['n_treatments'])} treatments {left_out} "
+        f"{subject} {int(row['n_correct'])} of {int(row['n_treatments'])} treatments {matched} "
         f"({protocol} {_percent(row['accuracy'])} %, 95 % interval {_interval(row, ' to ')}{beside})."
     )
 

@@ -11,7 +11,7 @@ import imagecodecs
 import numpy as np
 import pandas as pd
 
-from phenolens.core.colours import cell_image
+from phenolens.core.colours import cell_image, colour_names
 from phenolens.core.errors import InputError
 from phenolens.crops.store import CropStore, normalised
 from phenolens.morphology.medoids import MeasuredCells
@@ -44,7 +44,7 @@ class CompoundRow:
     cells_p_value: float | None
     changes: Sequence[tuple[str, float]]  # measures of real cells and their change, in s.d. of controls
     no_changes: str  # why there are none; empty where there are
-    picture: SavedPicture  # controls, then treated cells
+    picture: SavedPicture  # controls, then treated cells; its caption has the colours
     doses: Sequence[tuple[str, float]]  # label and distance of each dose, the lowest first
     curve: Sequence[tuple[float, float]]  # x, y of each dose, px
     chance_y: float  # where the distance is 1, px
@@ -92,7 +92,7 @@ def compound_rows(activity: pd.DataFrame, store: CropStore, catalogue: Catalogue
                 no_changes=reason,
                 picture=SavedPicture(
                     sheet,
-                    "",
+                    colour_names(contrast),
                     f"{len(chosen[0])} {store.origin} control cells beside {len(chosen[1])} {store.origin} cells of "
                     f"{label}",
                 ),

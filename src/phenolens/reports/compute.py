@@ -44,7 +44,7 @@ from phenolens.reports.page import ReportContents, report_html
 from phenolens.runs.decoder import DecodingRun, open_decoding_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.reproduce import commands
-from phenolens.runs.scores import PROFILES, activity_of, queries_of, verdict_of
+from phenolens.runs.scores import PROFILES, activity_of, queries_of, scores_of_encoders, verdict_of
 from phenolens.screens.screen import treatment_name
 from phenolens.study import Study, made_from
 from phenolens.training.checkpoint import RunFolder
@@ -99,7 +99,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
     scored = list(about["profiles"])
     run = pictured_run(study, scored, config.run)
     cells = embedded_cells(study, run)
-    scores, headline = study.scores, study.headline
+    scores, headline = scores_of_encoders(study), study.headline
     whitening = headline["whitening"]
     profiles = _treatments(study, run, whitening)
     wells = read_h5ad(study.wells_path(run, whitening=whitening), remedy=PROFILE_AGAIN)
@@ -119,6 +119,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
         treatment_map=_map(profiles, wells),
         activity=None if active is None else _activity(active),
         compounds=[] if active is None else compound_rows(active, store, cells.catalogue, seed=config.picture_seed),
+        n_compounds=0 if active is None else active["compound"].nunique(),
         activity_sentence="" if active is None else activity_sentence(active),
         **({} if compared is None else _comparison(compared, whitening, store.origin)),
         absent=list(about.get("absent", {}).values()),

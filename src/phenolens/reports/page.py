@@ -39,6 +39,7 @@ class ReportContents:
     origin: str = "real"  # what cells are called: real, or simulated
     activity: pd.DataFrame | None = None  # a row per treatment, the most different from the controls first
     compounds: Sequence[CompoundRow] = ()  # the strongest first
+    n_compounds: int = 0  # of the study
     activity_sentence: str = ""
     absent: Sequence[str] = ()  # why a score is not there
     comparison: Mapping[str, pd.DataFrame] | None = None  # of models: protocol -> a row per model

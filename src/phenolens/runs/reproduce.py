@@ -8,11 +8,12 @@ from phenolens.core.files import read_json
 from phenolens.core.keywords import flags_of
 from phenolens.crops.config import CropConfig
 from phenolens.crops.store import CropStore
+from phenolens.models import MODELS
+from phenolens.models.interface import Trained
 from phenolens.pipeline import EvaluateConfig, ProfileConfig
-from phenolens.readiness import scores_about
+from phenolens.readiness import decoded_run, run_config, scores_about
 from phenolens.study import Study
-from phenolens.training.checkpoint import RunFolder
-from phenolens.training.config import TrainConfig
+from phenolens.training.config import OF_STEPS, TrainConfig
 
 
 def commands(study: Study, store: CropStore, runs: list[str], *, measured: list[str], report: list[str]) -> list[str]:
@@ -31,8 +32,12 @@ def commands(study: Study, store: CropStore, runs: list[str], *, measured: list[
     lines = [
         " ".join(["phenolens crop", folder, "--source SOURCE --layout", source["layout"], *filter(None, settings)])
     ]
-    for name in runs:
-        config = (RunFolder(study.run_folder(name)).about() or {})["config"]
+    for name in sorted(runs, key=lambda name: decoded_run(study, name) in runs):  # decoders after what they decode
+        config = run_config(study, name)
+        if not issubclass(MODELS[config["model"]].load(), Trained):
+            config = {key: value for key, value in config.items() if key not in OF_STEPS}
+        if (of := decoded_run(study, name)) in runs:
+            lines.append(f"phenolens embed {folder} --runs {of}")
         named = [] if name == f"{config['model']}-seed{config['seed']}" else ["--name", name]
         flat, default = ({**c, **c["network"]} for c in (config, asdict(TrainConfig(model=config["model"]))))
         default["model"] = TrainConfig.model

@@ -8,10 +8,10 @@ import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.models import model_title
-from phenolens.profiles.activity import activity_sentence
+from phenolens.profiles.activity import activity_sentence, n_active
 from phenolens.profiles.score_table import PROTOCOLS, not_counted_sentence, verdict_sentence
 from phenolens.profiles.scores_folder import read_queries
-from phenolens.readiness import run_config, score_name
+from phenolens.readiness import decoded_run, run_config, score_name, scores_about
 from phenolens.study import Study
 
 PROFILES = {
@@ -27,6 +27,19 @@ def scored_runs(study: Study) -> list[str]:
     return list(_chance(study)["run"].unique())
 
 
+def encoders_of(study: Study, runs: Sequence[str]) -> list[str]:
+    """The runs without decoders of another of them, whose profiles and scores are the same."""
+    return [run for run in runs if decoded_run(study, run) not in runs]
+
+
+def scores_of_encoders(study: Study) -> pd.DataFrame:
+    """`study.scores` without the rows of decoders of another scored run, which repeat that run's."""
+    scores, runs = study.scores, list(scores_about(study)["profiles"])
+    repeated = [(run, run_config(study, run)) for run in set(runs) - set(encoders_of(study, runs))]
+    named = {(score_name(run, config), config["seed"]) for run, config in repeated}
+    return scores[[row not in named for row in zip(scores["model"], scores["seed"])]]
+
+
 def chance_of(study: Study, run: str, protocol: str = "NSC") -> dict[str, float]:
     """The `chance` level of a run's headline score and its accuracy with `shuffled` labels; empty where unknown."""
     if not study.chance_path.is_file():
@@ -38,23 +51,30 @@ def chance_of(study: Study, run: str, protocol: str = "NSC") -> dict[str, float]
 
 
 def verdict_of(study: Study, run: str, scores: pd.DataFrame) -> str:
-    """The headline of a run, from the study's `scores`: its score, or the activity of treatments where it has none."""
+    """The headline of a run: how many treatments differ from the controls, and its score, where it has them.
+
+    Args:
+        study: A scored study.
+        run: One of its runs; a decoder has the scores of the run that it draws.
+        scores: Those of the encoders.
+    """
+    run = encoder if (encoder := decoded_run(study, run)) in scores_about(study)["profiles"] else run
     config = run_config(study, run)
     kind = study.headline
     wanted = kind | {"model": score_name(run, config), "seed": config["seed"]}
     headline = scores[np.logical_and.reduce([scores[key] == value for key, value in wanted.items()])]
-    profiles = PROFILES[kind["whitening"]]
+    activity = activity_of(study, run)
     if headline.empty:
-        activity = activity_of(study, run)
-        return "" if activity is None else f"{activity_sentence(activity)} Profiles: {profiles}."
+        return "" if activity is None else activity_sentence(activity)
     queries = queries_of(study, run)
     left_out = "" if queries is None or "reason" not in queries else not_counted_sentence(queries)
     sentences = (
+        activity is not None and f"{n_active(activity)}.",
         verdict_sentence(headline, **chance_of(study, run)),
         _better(scores, headline, wanted=kind),
         left_out and f"{left_out}.",
     )
-    return f"{' '.join(filter(None, sentences))} Profiles: {profiles}."
+    return " ".join(filter(None, sentences))
 
 
 def headline_lines(study: Study, runs: Sequence[str]) -> list[str]:
@@ -63,7 +83,7 @@ def headline_lines(study: Study, runs: Sequence[str]) -> list[str]:
     The run is named where there are several.
     """
     scores, lines = study.scores, []
-    for run, protocol in product(runs, PROTOCOLS):
+    for run, protocol in product(encoders_of(study, runs), PROTOCOLS):
         config = run_config(study, run)
         wanted = study.headline | {"protocol": protocol, "model": score_name(run, config), "seed": config["seed"]}
         found = scores[np.logical_and.reduce([scores[key] == value for key, value in wanted.items()])]

@@ -31,10 +31,10 @@ from phenolens.screens.screen import dose_label
 from phenolens.travels.trajectory import Trajectory
 
 TEMPLATES = Path(__file__).parent / "templates"
-STRIP_WIDTH_IN = 10.5
-LABEL_IN = 1.95  # left of the pictures, for row names
-LINE_IN, ROW_PAD_IN = 0.115, 0.08  # of a row of numbers: a line of its name, and its padding
-LABEL_CHARACTERS = 36  # of a row's name in a line
+STRIP_WIDTH_IN = 9.0
+LABEL_IN = 2.2  # left of the pictures, for row names
+LINE_IN, ROW_PAD_IN = 0.12, 0.08  # of a row of numbers: a line of its name, and its padding
+LABEL_CHARACTERS = 38  # of a row's name in a line
 DIVERGING = "PuOr_r"  # purple darker, orange brighter: distinguishable without red or green vision
 LEAST_RANGE = 0.1  # of a difference map, so that noise does not get full colour
 FLAG = "\u26a0"  # a warning sign, in the font that comes with matplotlib
@@ -77,7 +77,7 @@ class _Sheet:
 
     def name(self, name: str, *, middle: float) -> None:
         """A row's name, to the left of its pictures or numbers."""
-        style: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 6.8, "color": INK, "linespacing": 1.05}
+        style: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 7.8, "color": INK, "linespacing": 1.05}
         self.axes.text(LABEL_IN - 0.08, middle, wrapped(name, LABEL_CHARACTERS), **style)
 
     def cropped(self) -> Figure:
@@ -90,8 +90,8 @@ class _Sheet:
 def travel_strip(trajectory: Trajectory, *, n_measures: int = 4, contrast: Contrast | None = None) -> Figure:
     """Draw a trajectory: the real start, the decoded frames and the real target, with numbers and nearest real cells.
 
-    Under each frame: cosine and distance to the target, the `n_measures` measures that change most in real cells, and
-    the out-of-distribution scores; a frame beyond a limit has a dashed border and a sign.
+    Under each frame: cosine to the target, the `n_measures` measures that change most in real cells, and the
+    out-of-distribution scores; a frame beyond a limit has a dashed border and a sign.
 
     Args:
         trajectory: One that `tl.travel` returns.
@@ -126,10 +126,7 @@ def travel_strip(trajectory: Trajectory, *, n_measures: int = 4, contrast: Contr
 def _number_rows(trajectory: Trajectory, n_measures: int) -> list[tuple[str, list[str]]]:
     """The name of each row of numbers, and one text per column: start, frames, target."""
     frames = trajectory.frames
-    rows = [
-        ("cosine to the target", ["", *_texts(frames["cosine"], "{:.2f}"), ""]),
-        ("distance to the target", ["", *_texts(frames["distance"], "{:.1f}"), ""]),
-    ]
+    rows = [("cosine to the target", ["", *_texts(frames["cosine"], "{:.2f}"), ""])]
     if len(trajectory.stops) > 1:
         doses = [dose_label(float(str(name).rpartition("@")[2])) for name in frames["towards"]]
         rows.insert(0, ("towards the dose", ["", *doses, ""]))
@@ -138,8 +135,6 @@ def _number_rows(trajectory: Trajectory, n_measures: int) -> list[tuple[str, lis
             start, target = _texts(trajectory.measured.ends[name], in_three_digits)
             values = [start, *_texts(trajectory.measured.frames[name], in_three_digits), target]
             rows.append((f"{describe(name)}; {_changes(trajectory, name)}", values))
-    if trajectory.frames["cosine_again"].notna().any():
-        rows.append(("cosine to the frame, embedded again", ["", *_texts(frames["cosine_again"], "{:.2f}"), ""]))
     for name, column in (
         (f"distance to {trajectory.origin} cells (limit 1)", "far"),
         ("moves when embedded again (limit 1)", "moved"),
@@ -154,14 +149,13 @@ def _number_rows(trajectory: Trajectory, n_measures: int) -> list[tuple[str, lis
 
 
 def _changes(trajectory: Trajectory, name: str) -> str:
-    """`last minus first +1.0 s.d. of control cells, 32 moved cells +0.9, real cells +1.2`."""
+    """`change +1.0 s.d. of control cells, moved cells +0.9, real cells +1.2`."""
     assert trajectory.measured is not None
     (this,) = _texts([trajectory.measured.change[name].iloc[-1]], "{:+.1f}")
     if trajectory.change is None:
-        return f"last minus first {this} s.d."
+        return f"change {this} s.d."
     moved, real = _texts(trajectory.change.table[["decoded", "real"]].T[name], "{:+.1f}")
-    others = f"{counted(trajectory.change.n_moved, 'moved cell')} {moved}, {trajectory.origin} cells {real}"
-    return f"last minus first {this} s.d., {others}"
+    return f"change {this} s.d., moved cells {moved}, {trajectory.origin} cells {real}"
 
 
 def _put_frames(sheet: _Sheet, trajectory: Trajectory, contrast: Contrast) -> None:
@@ -191,7 +185,7 @@ def _put_numbers(sheet: _Sheet, name: str, values: Sequence[str]) -> None:
     for x, value in zip([sheet.start_x, *sheet.frames_x, sheet.target_x], values):
         real = x in (sheet.start_x, sheet.target_x)
         weight = "bold" if FLAG in value else "normal"
-        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7.8, "color": QUIET if real else INK}
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8.6, "color": QUIET if real else INK}
         sheet.axes.text(x + sheet.side / 2, middle, value, fontweight=weight, **style)
     sheet.y += height
 
@@ -204,9 +198,9 @@ def _put_nearest(sheet: _Sheet, trajectory: Trajectory, contrast: Contrast) -> N
     labels = [_short(cell.label, sheet.side) for cell in trajectory.nearest]
     for x, cell, label in zip(sheet.frames_x, trajectory.nearest, labels):
         sheet.picture(x, cell_image(cell.crop, contrast))
-        style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 5.8, "color": QUIET, "linespacing": 1.05}
+        style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 6.9, "color": QUIET, "linespacing": 1.05}
         sheet.axes.text(x + sheet.side / 2, sheet.y + sheet.side + 0.02, label, **style)
-    sheet.y += sheet.side + 0.1 * max(label.count("\n") + 1 for label in labels) + 0.1
+    sheet.y += sheet.side + 0.12 * max(label.count("\n") + 1 for label in labels) + 0.1
 
 
 def _put_differences(sheet: _Sheet, trajectory: Trajectory) -> None:
@@ -219,12 +213,12 @@ def _put_differences(sheet: _Sheet, trajectory: Trajectory) -> None:
     sheet.y += 0.14
     sheet.name("last frame minus the first, a map per channel", middle=sheet.y + sheet.side / 2)
     for x, name, channel in zip(columns[:n_shown], trajectory.channels, difference):
-        sheet.axes.text(x + sheet.side / 2, sheet.y - 0.02, name, ha="center", va="bottom", fontsize=7.2)
+        sheet.axes.text(x + sheet.side / 2, sheet.y - 0.02, name, ha="center", va="bottom", fontsize=8)
         sheet.picture(x, colours((channel / limit + 1) / 2)[..., :3])
     scale = columns[n_shown] + 0.1
     sheet.picture(scale - PAD_IN, colours(np.linspace(1, 0, 64))[:, None, :3], width=0.09)
     for share, label in ((0.0, f"+{limit:.2f} brighter"), (0.5, "0 the same"), (1.0, f"−{limit:.2f} darker")):
-        sheet.axes.text(scale + 0.13, sheet.y + 0.05 + share * (sheet.side - 0.1), label, va="center", fontsize=6.8)
+        sheet.axes.text(scale + 0.13, sheet.y + 0.05 + share * (sheet.side - 0.1), label, va="center", fontsize=7.8)
     sheet.y += sheet.side + 0.05
 
 
@@ -275,7 +269,7 @@ def summary(trajectory: Trajectory) -> str:
 
 def _short(label: str, side_in: float) -> str:
     """A label wrapped to the width of a crop, at most four lines; a hyphen may end a line."""
-    lines = wrapped(label.replace("-", "- ").replace(" µM", "\u00a0µM"), int(side_in * 21)).replace("- ", "-")
+    lines = wrapped(label.replace("-", "- ").replace(" µM", "\u00a0µM"), int(side_in * 18)).replace("- ", "-")
     return "\n".join(lines.split("\n")[:4])
 
 

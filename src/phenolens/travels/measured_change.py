@@ -62,7 +62,7 @@ class PopulationTest:
     def brief(self, origin: str) -> str:
         """The same in few words: accuracies alone."""
         if not self.n_cells:
-            return f"Whether moved and treated cells look alike was not tested: {self.reason}"
+            return f"Untested: whether moved and treated cells look alike ({self.reason})"
         moved, real = (
             f"{test.accuracy:.2f} ({test.accuracy_interval[0]:.2f} to {test.accuracy_interval[1]:.2f})"
             for test in (self.moved, self.real)
@@ -121,13 +121,13 @@ class MeasuredChange:
         agreeing = int(largest["agrees"].fillna(False).astype(bool).sum())
         moved = counted(self.n_moved, "moved control cell")
         first = (
-            f"{agreeing} of the {counted(len(largest), 'largest change')} of {cells} have the same sign in {moved}"
+            f"Of the {counted(len(largest), 'largest change')} of {cells}, {agreeing} have the same sign in {moved}"
             if len(largest)
             else f"In {cells} no measure changes beyond its 95 % interval: no change is confirmed in {moved}"
         )
         names = [describe(str(name)).split(",")[0] for name in denied.index]
-        contradicted = f"; contradicted: {', '.join(names)}" if names else ""
-        return [first + contradicted, self.test.brief(origin)]
+        opposite = f"; contrary to {origin} cells: {', '.join(names)}" if names else ""
+        return [first + opposite, self.test.brief(origin)]
 
     def _of_the_cell(self) -> pd.DataFrame:
         return self.table[~self.table.index.str.endswith(OF_SHARPNESS)]

@@ -15,7 +15,7 @@ from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell
 from phenolens.profiles.score_table import score_columns, score_rows
-from phenolens.runs.scores import verdict_of
+from phenolens.runs.scores import PROFILES, verdict_of
 from phenolens.study import Study
 from phenolens.web.base import HOSTS, NotFoundError, PageApp, StaticFolder, policy
 from phenolens.web.cell_page import Levels, add_cells
@@ -106,6 +106,7 @@ def _add_home(app: PageApp, view: StudyView) -> None:
             models=view.models(),
             verdict=verdict_of(view.study, run, scores) if run and scores is not None else "",
             rows=None if scores is None else score_rows(scores, with_published=False, headline=headline),
+            profile=PROFILES[headline],
             column_titles=[] if scores is None else [*score_columns(scores, headline).values()],
             wrong=view.wrong(run),
             fewest=cells.catalogue.wells.sort_values("n_cells", kind="stable").iloc[0],

@@ -27,7 +27,7 @@ from phenolens.readiness import COMMAND_OF, Step, about_of, default_run, run_con
 from phenolens.runs.catalogue import Catalogue, contrast_of, nearest_names
 from phenolens.runs.embeddings import embedding_rows
 from phenolens.runs.real_change import RealChanges
-from phenolens.runs.scores import activity_of, queries_of
+from phenolens.runs.scores import activity_of, queries_of, scores_of_encoders
 from phenolens.study import Study
 from phenolens.web.base import NotFoundError, address
 
@@ -264,9 +264,9 @@ class StudyView:
         return self.cells().store.identity, of, run, repr(times)
 
     def scores(self) -> pd.DataFrame | None:
-        """scores.csv; None while nothing is scored, or profiles changed since."""
+        """scores.csv, of encoders alone; None while nothing is scored, or profiles changed since."""
         with suppress(InputError):
-            return self.study.scores
+            return scores_of_encoders(self.study)
         return None
 
     def strongest_by_mechanism(self, run: str) -> dict[str, str]:
