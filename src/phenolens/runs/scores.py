@@ -58,7 +58,8 @@ def verdict_of(study: Study, run: str, scores: pd.DataFrame) -> str:
         run: One of its runs; a decoder has the scores of the run that it draws.
         scores: Those of the encoders.
     """
-    run = encoder if (encoder := decoded_run(study, run)) in scores_about(study)["profiles"] else run
+    encoder = decoded_run(study, run)
+    run = encoder if encoder and encoder in scores_about(study)["profiles"] else run
     config = run_config(study, run)
     kind = study.headline
     wanted = kind | {"model": score_name(run, config), "seed": config["seed"]}
@@ -69,7 +70,7 @@ def verdict_of(study: Study, run: str, scores: pd.DataFrame) -> str:
     queries = queries_of(study, run)
     left_out = "" if queries is None or "reason" not in queries else not_counted_sentence(queries)
     sentences = (
-        activity is not None and f"{n_active(activity)}.",
+        "" if activity is None else f"{n_active(activity)}.",
         verdict_sentence(headline, **chance_of(study, run)),
         _better(scores, headline, wanted=kind),
         left_out and f"{left_out}.",
