@@ -150,7 +150,7 @@ def test_a_table_cut_in_its_compressed_middle_is_refused(source):
 def test_a_concentration_that_is_no_number_is_named_by_row(source):
     edit = {"Image_Metadata_Concentration": lambda table: ["high", *table["Image_Metadata_Concentration"][1:]]}
     edit_csv(source / "BBBC021_v1_image.csv", lambda table: table.assign(**edit))
-    assert 'row 2: Image_Metadata_Concentration is "high", expected a number (1 such rows)' in refusal(source)
+    assert 'row 2: Image_Metadata_Concentration is "high", expected a number (1 such row)' in refusal(source)
 
 
 def test_a_label_without_an_image_is_named_with_its_place(source):

@@ -70,13 +70,13 @@ def test_a_missing_file_says_what_it_should_hold(source, screen):
         (lambda table: table.iloc[:0], "no rows"),
         (
             lambda table: table.assign(Location_Center_X=[float("nan"), *table["Location_Center_X"][1:]]),
-            'Nuclei.csv, row 2: Location_Center_X is "nan", expected a number (1 such rows)',
+            'Nuclei.csv, row 2: Location_Center_X is "nan", expected a number (1 such row)',
         ),
         (
             lambda table: table.assign(TableNumber=77),
             "16 of 16 nuclei are in no field of the screen (first: table_number 77",
         ),
-        (lambda table: pd.concat([table, table[:1]]), "object_number 7 occurs twice (1 such rows)"),
+        (lambda table: pd.concat([table, table[:1]]), "object_number 7 occurs twice (1 such row)"),
     ],
 )
 def test_a_table_of_centres_that_cannot_be_used_is_refused(source, screen, edit, message):

@@ -134,7 +134,7 @@ def test_a_column_that_cannot_be_is_named(tmp_path, columns, words):
 def test_a_row_without_a_treatment_is_named(tmp_path):
     table = wells()
     table.loc[3, "drug_dose"] = None
-    with pytest.raises(InputError, match="row 4 has no treatment \\(1 such rows of 68\\)"):
+    with pytest.raises(InputError, match="row 4 has no treatment \\(1 such row of 68\\)"):
         read(written(table, tmp_path / "t.csv"))
 
 

@@ -151,7 +151,7 @@ def test_wells_with_the_same_profile_are_refused():
     profiles = anndata.AnnData(np.array([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]), obs=pd.DataFrame(index=["a", "b", "c"]))
     with pytest.raises(InputError) as error:
         refuse_repeated_rows(profiles, what="wells")
-    assert_named(str(error.value), "wells", '"c"', '"a"', "1 such rows of 3")
+    assert_named(str(error.value), "wells", '"c"', '"a"', "1 such row of 3")
 
 
 # Columns

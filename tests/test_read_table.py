@@ -263,7 +263,7 @@ def test_a_row_that_is_repeated_on_another_plate_is_refused_in_every_kind_of_fil
     table = wells()
     again = table[table["barcode"] == "w1a"].iloc[[5]].assign(barcode="w2b", position="H12")
     path = written(pd.concat([table, again], ignore_index=True), tmp_path / kind)
-    assert "repeats another row in all 6 features (1 such rows" in refusal(path)
+    assert "repeats another row in all 6 features (1 such row" in refusal(path)
     left_out = profiles_of(ForeignTable(path, NAMED).parts(), TableConfig(duplicates="left out"), UNTOUCHED).left_out
     assert len(left_out["rows that repeat another"]) == 1
 
@@ -412,7 +412,7 @@ def test_a_noise_flag_that_is_neither_true_nor_false_is_named(tmp_path, value, w
     if value is not pd.NA:
         table.loc[7, "Metadata_Is_Noise"] = value
     line = refusal(written(table, tmp_path / "t.h5ad"))
-    assert f'Metadata_Is_Noise of row "7" {words} (1 such rows)' in line
+    assert f'Metadata_Is_Noise of row "7" {words} (1 such row)' in line
 
 
 # rows' own names

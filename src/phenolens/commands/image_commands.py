@@ -189,7 +189,9 @@ def check(
             at_once=parallel,
         )
     except InputError as error:
-        raise InputError(f"{error}; read with {guess}" if guess.why else str(error)) from error
+        if not guess.why:
+            raise
+        raise InputError(f"{str(error).removesuffix('.')}; read with {guess}") from error
     nuclei, found_px = _nuclei(checked, layout, checking) if checking.finds_nuclei else ([], math.nan)
     if checking.template is not None:
         write_template(checked.screen, checking.template, has_treatments=checked.has_treatments)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from phenolens.core.bounds import Bounded, Share
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.names import clean_name, clean_names, emptied, found_names, known_mechanism, nearest
 from phenolens.profiles.profiles import METADATA
@@ -329,7 +330,8 @@ def _unread(obs: pd.DataFrame, read: Collection[str | None], of: dict[str, str |
 def _refuse_empty(what: str, is_empty: np.ndarray, places: np.ndarray, *, source: Path) -> None:
     if is_empty.any():
         raise InputError(
-            f"{source}: row {int(places[is_empty.argmax()]) + 1} has no {what} ({int(is_empty.sum()):,} such rows of "
+            f"{source}: row {int(places[is_empty.argmax()]) + 1} has no {what} "
+            f"({counted(int(is_empty.sum()), 'such row')} of "
             f"{len(is_empty):,}); fill it in, remove the row, or make it a control (--control COLUMN=VALUE)"
         )
 

@@ -284,7 +284,8 @@ def noise_flags(values: pd.Series) -> np.ndarray:
         row = int(known.isna().to_numpy().argmax())
         held = "empty" if pd.isna(values.iloc[row]) else f'"{values.iloc[row]}"'
         raise InputError(
-            f'cells: {values.name} of row "{values.index[row]}" is {held} ({int(known.isna().sum()):,} such rows); '
+            f'cells: {values.name} of row "{values.index[row]}" is {held} '
+            f"({counted(int(known.isna().sum()), 'such row')}); "
             "expected true or false: fill it in"
         )
     return known.to_numpy(dtype=bool)

@@ -395,7 +395,8 @@ class _Found:
         for what, rows in self.unnamed.items():
             if rows and self.names[what] - {""}:
                 raise InputError(
-                    f"{path}: {rows[0]} has no {what} ({len(rows):,} such rows), others have one; fill it in, "
+                    f"{path}: {rows[0]} has no {what} ({counted(len(rows), 'such row')}), others have one; "
+                    "fill it in, "
                     "or remove these rows"
                 )
 

@@ -191,7 +191,8 @@ def _without_repeated_rows(
         names = np.asarray(part.obs_names)[repeated]
         if config.duplicates == "refused":
             raise InputError(
-                f'table: row "{names[0]}" repeats another row in all {part.n_vars} features ({len(names):,} such rows '
+                f'table: row "{names[0]}" repeats another row in all {part.n_vars} features '
+                f"({counted(len(names), 'such row')} "
                 f'of the {n_rows:,} read so far); remove them, or have them left out (--duplicates "left out")'
             )
         left_out.setdefault("rows that repeat another", []).extend(map(str, names))

@@ -185,7 +185,8 @@ def refuse_repeated_rows(table: AnnData, *, what: str) -> None:
         first = int((numbers == numbers[row]).all(axis=1).argmax())
         raise InputError(
             f'{what}: row "{table.obs_names[row]}" repeats row "{table.obs_names[first]}" in all {table.n_vars} '
-            f"features ({int(repeated.sum()):,} such rows of {table.n_obs:,}): they have the same images; correct them"
+            f"features ({counted(int(repeated.sum()), 'such row')} of {table.n_obs:,}): they have the same "
+            "images; correct them"
         )
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError, one_line
 from phenolens.core.names import clean_names
 from phenolens.screens.decimal_signs import decimal_points, refuse_thousands
@@ -298,7 +299,7 @@ def refuse_rows(
         number = row + 2 if places is None else int(places[row]) + 1
         raise InputError(
             f'{source}, row {number}: {values.name} is "{values.iloc[row]}", expected {expected} '
-            f"({int(is_bad.sum()):,} such rows); correct the table"
+            f"({counted(int(is_bad.sum()), 'such row')}); correct the table"
         )
 
 
@@ -318,7 +319,8 @@ def refuse_repeated(table: pd.DataFrame, keys: Sequence[str], *, source: str, ex
     if twice.any():
         row = table[twice].iloc[0]
         where = ", ".join(f"{key} {row[key]}" for key in keys)
-        raise InputError(f"{source}: {where} occurs twice ({int(twice.sum()):,} such rows); expected {expected}")
+        n_rows = counted(int(twice.sum()), "such row")
+        raise InputError(f"{source}: {where} occurs twice ({n_rows}); expected {expected}")
 
 
 def refuse_repeated_names(names: Sequence[str], path: Path, *, what: str = "column") -> None:

@@ -82,7 +82,8 @@ def read_index(source: Path, *, config: LayoutConfig, skip_missing: bool = False
         if not skip_missing:
             raise InputError(
                 f'{path}: well "{first["well"]}" has no image of site {first["site"]}, which the index names '
-                f"({len(absent):,} such fields, in {wells}). Add them, or run with --skip-missing; no crop was written."
+                f"({counted(len(absent), 'such field')}, in {wells}). Add them, or run with --skip-missing; "
+                "no crop was written."
             )
         notes.append(f"{path}: {counted(len(absent), 'field')} without an image, in {wells}")
     n_of_plate = Counter(index.plate for index in found.values() if index.rows)

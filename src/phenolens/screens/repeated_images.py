@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.screens.image_reference import image_reference
 from phenolens.screens.image_states import middle_sha256
@@ -44,11 +45,12 @@ def each_field_once(fields: pd.DataFrame, tables: Mapping[str, int]) -> tuple[pd
         name = next(name for name in read if row[name] != other[name] and pd.notna([row[name], other[name]]).any())
         raise InputError(
             f"{named(earlier)} and {named(later)} are both {where_of({'site': 1, **row})}, with {name} "
-            f'"{other[name]}" and "{row[name]}" ({int(twice.sum()):,} such rows); correct the site (--site-column), '
+            f'"{other[name]}" and "{row[name]}" '
+            f"({counted(int(twice.sum()), 'such row')}); correct the site (--site-column), "
             "or remove one of them"
         )
     first = np.flatnonzero(repeats)[:1].tolist()
-    count = f"({int(repeats.sum()):,} such rows)"
+    count = f"({counted(int(repeats.sum()), 'such row')})"
     return fields[~repeats], [f"{named(row)}: repeats an earlier row {count}, and is left out" for row in first]
 
 

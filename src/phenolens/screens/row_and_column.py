@@ -4,6 +4,7 @@ import re
 
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.names import clean_names
 from phenolens.screens.doses import plain_name
@@ -78,7 +79,7 @@ def places_of(raw: pd.DataFrame, known: pd.DataFrame, *, source: str) -> tuple[s
         row = int(other.to_numpy().argmax())
         raise InputError(
             f'{source}, row {row + 2}: well is "{wells.iloc[row]}", but {at[0]} and {at[1]} say '
-            f"{by_place.iloc[row]} ({int(other.sum()):,} such rows of {len(wells):,}); correct the table, or rename "
-            "these two columns if they are of something else than wells"
+            f"{by_place.iloc[row]} ({counted(int(other.sum()), 'such row')} of {len(wells):,}); correct the table, or "
+            "rename these two columns if they are of something else than wells"
         )
     return ()

@@ -363,7 +363,8 @@ def checked_screen(
         if twice.any():
             row = kinds[twice].iloc[0]
             where = ", ".join(f'{name} "{row[name]}"' for name in group)
-            raise InputError(f"{source}: {problem}: {where} also has {', '.join(str(row[name]) for name in value)}")
+            also = ", ".join(str(row[name]) for name in value)
+            raise InputError(f"{source}: {problem}: {where} also has {also}; correct the table")
     if not (table["role"] == "control").any():
         raise InputError(f"{source}: no well with the role control; controls are needed to normalise profiles")
     table = table.sort_values(["plate", "well", "site"], kind="stable").reset_index(drop=True)
