@@ -10,7 +10,7 @@ from phenolens.core.errors import InputError
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.filename_pattern import PICTURES, UNMATCHED
 from phenolens.screens.read_image import read_field
-from phenolens.screens.screen import well_of_index
+from phenolens.screens.well_names import well_of_index
 
 WELLS = ("B02", "B03", "B04")
 GUID = "1A2B3C4D-0000-4000-8000-00000000000{}"

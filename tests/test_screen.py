@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from phenolens.core.errors import InputError
-from phenolens.screens.screen import Screen, Selection, checked_screen, treatment_name, well_name
+from phenolens.screens.screen import Screen, Selection, checked_screen, treatment_name
+from phenolens.screens.well_names import well_name
 
 
 def four_wells() -> pd.DataFrame:

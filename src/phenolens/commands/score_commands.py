@@ -20,8 +20,8 @@ from phenolens.core.workers import AtOnce
 from phenolens.pipeline import EmbedConfig, ProfileConfig
 from phenolens.profiles.columns import Columns
 from phenolens.profiles.evaluate import EvaluateConfig, Evaluation, ScoreConfig, evaluate_table
-from phenolens.profiles.read_table import KINDS, kind_of
 from phenolens.profiles.scores_folder import protocol_of, read_queries, save_evaluation, score_folder
+from phenolens.profiles.table_parts import KINDS, kind_of
 from phenolens.profiles.table_profiles import TableConfig
 from phenolens.profiles.uncertainty import Comparison, compare_queries
 from phenolens.profiles.whitening import Recipe

@@ -62,6 +62,12 @@ def clean_names(values: pd.Series) -> pd.Series:
     return pd.Series(names[place], index=values.index, name=values.name, dtype=object)
 
 
+def plain_name(column: str) -> str:
+    """A column's name as words joined by underscores, without Metadata_: `Concentration (µM)` is concentration_um."""
+    words = re.sub(r"(?<=[a-z]{2})(?=[A-Z])", "_", clean_name(column)).casefold().replace("μ", "u")
+    return re.sub(r"^(?:image_)?metadata_", "", re.sub(r"[^\w/%]+", "_", words).strip("_"))
+
+
 def known_mechanism(value: object) -> str:
     """A mechanism's name by the rule above; "" where it says that the mechanism is not known (`unknown`, `-`, `?`)."""
     name = clean_name(value)

@@ -1,6 +1,7 @@
 """Which flag of a table to score a column asks for by its name."""
 
-from phenolens.screens.doses import is_dose_column, plain_name
+from phenolens.core.names import plain_name
+from phenolens.screens.doses import is_dose_column
 
 FLAGS = {
     **dict.fromkeys("plate plate_id plate_name plate_barcode barcode assay_plate_barcode".split(), "--plate"),

@@ -28,8 +28,8 @@ from phenolens.screens.doses import (
     micromolar,
     resembles_dose,
 )
-from phenolens.screens.row_and_column import wells_by_place
 from phenolens.screens.screen import ROLES, treatment_name
+from phenolens.screens.well_names import wells_by_place
 
 # Columns of other programs that are never features, besides those of metadata.
 NO_FEATURES = (

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from phenolens.core.names import MOST_NAMED, shortened
+from phenolens.core.names import MOST_NAMED, plain_name, shortened
 from phenolens.profiles.column_flags import flag_of
 from phenolens.profiles.columns import MEASURED, resembles_metadata
 from phenolens.profiles.profiles import METADATA
 from phenolens.profiles.validate import as_numbers
-from phenolens.screens.doses import plain_name
 
 MOST_VALUES = 10  # different whole numbers of a feature that may be metadata, in LEAST_ROWS or more
 LEAST_ROWS = 20

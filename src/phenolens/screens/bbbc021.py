@@ -32,9 +32,9 @@ from phenolens.screens.screen import (
     UInt16Array,
     checked_screen,
     treatment_name,
-    well_names,
 )
 from phenolens.screens.unread_columns import UNREAD, unread_notes
+from phenolens.screens.well_names import well_names
 
 SIMULATION_FILE = "simulation.json"  # in the folder of a simulated screen: its settings
 IMAGE_TABLE = "BBBC021_v1_image.csv"

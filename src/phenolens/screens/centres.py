@@ -19,7 +19,8 @@ from phenolens.core.progress import tell, track
 from phenolens.screens.csv_table import column_names, numbers, read_csv, refuse_repeated
 from phenolens.screens.file_listing import in_hidden, without_hidden
 from phenolens.screens.image_reference import file_on_disk
-from phenolens.screens.screen import FIELD, Screen, well_names, where_of
+from phenolens.screens.screen import FIELD, Screen, where_of
+from phenolens.screens.well_names import well_names
 
 NUCLEI_TABLE = "Nuclei.csv"  # in a source folder
 KIND = r"\.(?:csv|tsv|txt|parquet|xlsx)(?:\.gz)?"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
-from phenolens.core.names import clean_name, shortened
+from phenolens.core.names import clean_name, plain_name, shortened
 from phenolens.screens.csv_table import refuse_rows
 from phenolens.screens.decimal_signs import decimal_sign
 
@@ -38,12 +38,6 @@ GIVE_DOSES = "give the concentrations themselves, in a column such as concentrat
 MOST = 1e3  # micromolar; higher doses are reported
 LEAST_HIGHEST = 1e-3  # micromolar; a screen whose compounds' highest doses are lower is reported
 NEAR = 0.01  # doses of a compound within this share of each other are reported
-
-
-def plain_name(column: str) -> str:
-    """A column's name as words joined by underscores, without Metadata_: `Concentration (µM)` is concentration_um."""
-    words = re.sub(r"(?<=[a-z]{2})(?=[A-Z])", "_", clean_name(column)).casefold().replace("μ", "u")
-    return re.sub(r"^(?:image_)?metadata_", "", re.sub(r"[^\w/%]+", "_", words).strip("_"))
 
 
 def micromolar_per(unit: str) -> float | None:

@@ -14,7 +14,8 @@ from phenolens.screens.file_listing import files_under
 from phenolens.screens.image_files import OTHER_PICTURES
 from phenolens.screens.instruments import INSTRUMENTS
 from phenolens.screens.planes import screen_of_images
-from phenolens.screens.screen import Screen, well_at, well_name, well_of_index
+from phenolens.screens.screen import Screen
+from phenolens.screens.well_names import well_at, well_name, well_of_index
 
 # A channel has no underscore. ImageXpress puts an identifier (guid) at the end.
 PLACES = {

@@ -24,7 +24,7 @@ from phenolens.screens.jump import LOAD_DATA, has_wells
 from phenolens.screens.name_words import LIKE_WELLS, has_well_folders, is_hardly_plate, is_of_one_well
 from phenolens.screens.pattern_questions import not_shared, question, refuse_unlikely
 from phenolens.screens.proposed_pattern import LEAST_SHARE, of_some_wells, proposed_pattern, vary_in_folders
-from phenolens.screens.screen import well_key
+from phenolens.screens.well_names import well_key
 
 DEFAULT_TABLES = {"table": "images.csv", "loaddata": "load_data.csv"}  # the table of images of a layout
 
@@ -122,9 +122,8 @@ def _by_table(source: Path, config: LayoutConfig, names: Sequence[str]) -> Guess
             "them in one table"
         )
     why = f"{path.name} names files of images" + (f"; not read: {shortened(also)}" if also else "")
-    return Guess(
-        layout, config if path.name == DEFAULT_TABLES[layout] else replace(config, table=config.table or path), why
-    )
+    table = config.table or (None if path.name == DEFAULT_TABLES[layout] else path)
+    return Guess(layout, replace(config, table=table), why)
 
 
 def _of_jump(source: Path, config: LayoutConfig, files: Sequence[str]) -> str:

@@ -24,7 +24,8 @@ from phenolens.screens.filename_pattern import matching
 from phenolens.screens.image_files import unnamed_images
 from phenolens.screens.image_reference import ImageReference
 from phenolens.screens.planes import screen_of_images
-from phenolens.screens.screen import Screen, well_at
+from phenolens.screens.screen import Screen
+from phenolens.screens.well_names import well_at
 
 HARMONY = ("index.idx.xml", "index.xml")
 CELLVOYAGER = "measurementdata.mlf"

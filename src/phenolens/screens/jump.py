@@ -20,7 +20,8 @@ from phenolens.screens.image_files import ILLUMINATION, unnamed_images
 from phenolens.screens.image_table import FILE, OF_FILES, UNNAMED, FoldersHere, load_data_files, named_files
 from phenolens.screens.plate_map import known_columns, read_as_text, with_plate_map, with_treatments
 from phenolens.screens.repeated_images import each_field_once, refuse_repeated_images
-from phenolens.screens.screen import Screen, well_names
+from phenolens.screens.screen import Screen
+from phenolens.screens.well_names import well_names
 
 LOAD_DATA = ("load_data_with_illum.parquet", "load_data_with_illum.csv", "load_data.parquet", "load_data.csv")
 METADATA = "metadata"  # the folder of the JCP2022 tables, in the source

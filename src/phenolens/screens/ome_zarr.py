@@ -24,7 +24,8 @@ from phenolens.screens.config import LayoutConfig, chosen_channels
 from phenolens.screens.file_listing import HIDDEN, is_hidden, without_hidden
 from phenolens.screens.image_reference import AXES, ImageReference, Pixels, chosen_planes, projected
 from phenolens.screens.plate_map import with_treatments
-from phenolens.screens.screen import FIELD, Screen, well_at, where_of
+from phenolens.screens.screen import FIELD, Screen, where_of
+from phenolens.screens.well_names import well_at
 
 ENTRY_BYTES = 16  # offset and length of a chunk within its shard, as uint64
 CHECKSUM_BYTES = 4  # crc32c behind the entries

@@ -12,7 +12,8 @@ from phenolens.screens.config import LayoutConfig, chosen_channels
 from phenolens.screens.image_reference import PROJECTIONS, ImageReference, image_reference
 from phenolens.screens.plate_map import with_treatments
 from phenolens.screens.read_image import channels_in
-from phenolens.screens.screen import FIELD, Screen, well_key, where_of
+from phenolens.screens.screen import FIELD, Screen, where_of
+from phenolens.screens.well_names import well_key
 
 WELL_TEXT = re.compile(r"[A-Za-z]{1,2}\d{1,3}")
 

@@ -13,7 +13,7 @@ import pandas as pd
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256, write_whole
-from phenolens.core.names import MOST_NAMED, clean_name, clean_names, found_names, nearest, shortened
+from phenolens.core.names import MOST_NAMED, clean_name, clean_names, found_names, nearest, plain_name, shortened
 from phenolens.screens.config import LayoutConfig, like_plate_maps
 from phenolens.screens.csv_table import (
     column_names,
@@ -29,15 +29,14 @@ from phenolens.screens.doses import (
     is_logarithm,
     is_unit_column,
     micromolar,
-    plain_name,
     refuse_no_doses,
     resembles_dose,
 )
 from phenolens.screens.doses_in_names import doses_in_names, refuse_plates_in_names
 from phenolens.screens.image_files import missing_line
-from phenolens.screens.row_and_column import pairs_of, places_of, row_and_column
-from phenolens.screens.screen import Screen, checked_screen, well_names, where_of
+from phenolens.screens.screen import Screen, checked_screen, where_of
 from phenolens.screens.unread_columns import UNREAD, chosen_wells, refuse_unread, resembles_plate, unread_notes
+from phenolens.screens.well_names import pairs_of, places_of, row_and_column, well_names
 
 NAMES = {
     "plate": ("plate", "plate_id", "plate_barcode", "barcode"),

@@ -17,7 +17,6 @@ import pandas as pd
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.names import (
-    alike,
     case_note,
     clean_name,
     clean_names,
@@ -227,76 +226,6 @@ def cell_metadata(cells: pd.DataFrame) -> pd.DataFrame:
     for name in table.select_dtypes(object).columns:
         table[name] = table[name].fillna("").astype(str)
     return table
-
-
-def well_name(raw: str) -> str:
-    """`b2`, `B2`, `B002`, `r02c02`, or row and column as `2 2`, `02-02` as `B02`; InputError for any other text."""
-    name = clean_name(raw)
-    by_number = re.fullmatch(r"[Rr](\d{1,3})[Cc](\d{1,3})|([A-Za-z]{1,2} |\d{1,3}[ -])(\d{1,3})", name)
-    if by_number:
-        return well_at(by_number[1] or by_number[3][:-1], by_number[2] or by_number[4])
-    match = re.fullmatch(r"([A-Za-z]{1,2})0*(\d{1,2})", name)
-    if match is None or int(match[2]) == 0:
-        number = "; a row and column as numbers are written 02-02" if name.isdecimal() else ""
-        raise InputError(
-            f'"{name}" is not a well name: expected row letter(s) and a column number, such as B02{number}'
-        )
-    return f"{match[1].upper()}{int(match[2]):02d}"
-
-
-def well_at(row: str, column: str) -> str:
-    """The well of a row (B, or its number 2) and a column: `B02`; InputError for what names none."""
-    if row.isdecimal():
-        number = int(row)
-        if not 1 <= number <= 52:
-            raise InputError(f"row {row} is not a row of a plate: expected 1 to 52, or a letter")
-        row = chr(64 + number) if number <= 26 else "A" + chr(64 + number - 26)
-    return well_name(f"{row}{column}")
-
-
-def well_of_index(index: int, plate_wells: int | None) -> str:
-    """The well of a running number from 1, row by row, on a plate of so many wells: of 96, 14 is B02."""
-    if plate_wells is None:
-        raise InputError(f"well {index}: a running number; say on plates of how many wells, such as --plate-wells 96")
-    if not 1 <= index <= plate_wells:
-        raise InputError(f"well {index}: expected 1 to {plate_wells}; correct --plate-wells or the pattern")
-    row, column = divmod(index - 1, round((plate_wells * 3 / 2) ** 0.5))  # a plate has three columns to two rows
-    return well_at(str(row + 1), str(column + 1))
-
-
-def well_key(name: str) -> str:
-    """What two names of one well share: B02 of b2, any other name by `alike`."""
-    try:
-        return well_name(name)
-    except InputError:
-        return alike(name)
-
-
-def well_names(wells: pd.Series, *, source: str) -> dict[str, str]:
-    """Each distinct value of a column -> its well name (B02); InputError names the first row with another text.
-
-    Such rows at the head or the end of the table are reported as what they are there: names, units, or a footer.
-    """
-    names, errors = {}, {}
-    for raw in wells.unique():
-        try:
-            names[raw] = well_name(raw)
-        except InputError as error:
-            errors[clean_name(raw)] = error
-    if errors:
-        written = clean_names(wells)
-        is_other = written.isin(list(errors)).to_numpy()
-        row = int(is_other.argmax())
-        what = str(errors[written.iloc[row]]) if written.iloc[row] else "the well is empty"
-        remedy = "correct the table"
-        if is_other.all():
-            remedy = "write all wells so, or name another column with --well-column"
-        elif is_other[0] and not is_other[is_other.sum() :].any():
-            remedy = "remove the row if it holds units or a second line of column names"
-        elif not is_other[:row].any() and is_other[row:].all():
-            remedy = f"if it is a footer, no wells, remove the last {counted(int(is_other.sum()), 'row')}"
-        raise InputError(f"{source}, row {row + 2}: {what}; {remedy}")
-    return names
 
 
 def checked_screen(

@@ -8,8 +8,7 @@ import pandas as pd
 
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
-from phenolens.core.names import clean_name, clean_names, nearest, shortened
-from phenolens.screens.doses import plain_name
+from phenolens.core.names import clean_name, clean_names, nearest, plain_name, shortened
 
 UNREAD = "unread: "  # before the names of columns that are kept until they are reported
 # Columns that say where a well or a repeat is, and differ between the wells of a treatment as a matter of course.
