@@ -106,7 +106,15 @@ def profiles_of(parts: Iterable[AnnData], config: TableConfig, recipe: Recipe) -
         )
     wells = None if rows == "treatments" else given
     left_out = {why: names for why, names in left_out.items() if names}
-    notes = _missing_note(missing, config)
+    notes = [*_missing_note(missing, config), *_row_notes(given, rows, config)]
+    notes += dominant(scaled, remedy="check it, set a --largest-deviation, or leave it out of the table")
+    notes += scaled_by_one_control(given, remedy="check the well, leave it out of the table, or use --scaling robust")
+    return Profiles(rows, wells, whitened, treatments, whitening, left_out, tuple(notes))
+
+
+def _row_notes(given: AnnData, rows: Rows, config: TableConfig) -> list[str]:
+    """What the rows count as where that is not said, and which hold nothing but 0."""
+    notes = []
     if rows == "cells" and config.rows == "auto":
         n_cells = given.obs[METADATA["cell_count"]]
         notes.append(
@@ -121,9 +129,7 @@ def profiles_of(parts: Iterable[AnnData], config: TableConfig, recipe: Recipe) -
             f"{counted(int(is_zero.sum()), 'row')} with 0 in all features, perhaps of wells without cells (the first: "
             f"{given.obs_names[is_zero.argmax()]}); remove such rows"
         )
-    notes += dominant(scaled, remedy="check it, set a --largest-deviation, or leave it out of the table")
-    notes += scaled_by_one_control(given, remedy="check the well, leave it out of the table, or use --scaling robust")
-    return Profiles(rows, wells, whitened, treatments, whitening, left_out, tuple(notes))
+    return notes
 
 
 def kind_of_rows(parts: Iterator[AnnData], asked: str) -> tuple[Rows, Iterator[AnnData]]:
@@ -203,11 +209,6 @@ def _one_table(parts: Iterable[AnnData]) -> AnnData:
     import anndata
 
     tables = list(parts)
-    first = list(tables[0].var_names)
-    for table in tables[1:]:
-        if list(table.var_names) != first:
-            other = next((name for name in table.var_names if name not in first), "another order or number")
-            raise InputError(f'table: its parts have different features (first difference: "{other}")')
     table = tables[0] if len(tables) == 1 else anndata.concat(tables, merge="same")
     table.uns.update(tables[0].uns)
     return table

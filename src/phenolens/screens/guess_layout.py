@@ -140,19 +140,10 @@ def _of_jump(source: Path, config: LayoutConfig, files: Sequence[str]) -> str:
 
 def _by_names(source: Path, images: Sequence[str], *, plate_wells: int | None) -> tuple[str, str] | None:
     """A pattern of an instrument, or made from the names, that most images have, and why; None where there is none."""
-    matched: dict[str, pd.DataFrame] = {}  # by an instrument's patterns
-    ambiguous: list[str] = []  # instruments by whose names two images are one, as of two plates in one folder
-    errors = []  # of an instrument's names that cannot be read so
-    for name in track(INSTRUMENTS, "Instruments whose names were tried", total=len(INSTRUMENTS)):
-        try:
-            found, _ = matching(source, images, pattern=name, plate_wells=plate_wells)
-        except InputError as error:
-            errors.append(error)
-            continue
-        if len(found) > LEAST_SHARE * len(images):
-            is_clear = not found.drop(columns="path").duplicated().any()
-            matched |= {name: found} if is_clear else {}
-            ambiguous += [] if is_clear else [name]
+    of_instruments, errors = _of_instruments(source, images, plate_wells=plate_wells)
+    # By some, two images are one, as of two plates in one folder.
+    ambiguous = [name for name, found in of_instruments.items() if found.drop(columns="path").duplicated().any()]
+    matched = {name: found for name, found in of_instruments.items() if name not in ambiguous}
     doubtful = ""  # why there may be no wells in the names at all
     unlikely: dict[str, str] = {}  # of an instrument, a folder that would be a plate
     for name, found in sorted(matched.items(), key=lambda each: -len(each[1])):
@@ -184,6 +175,22 @@ def _by_names(source: Path, images: Sequence[str], *, plate_wells: int | None) -
     if errors:
         raise errors[0]
     return (ambiguous[0], f"names are those of {INSTRUMENTS[ambiguous[0]].title}") if ambiguous else None
+
+
+def _of_instruments(
+    source: Path, images: Sequence[str], *, plate_wells: int | None
+) -> tuple[dict[str, pd.DataFrame], list[InputError]]:
+    """The images by the names of each instrument that most have, and why the names cannot be those of others."""
+    matched: dict[str, pd.DataFrame] = {}
+    errors: list[InputError] = []
+    for name in track(INSTRUMENTS, "Instruments whose names were tried", total=len(INSTRUMENTS)):
+        try:
+            found, _ = matching(source, images, pattern=name, plate_wells=plate_wells)
+        except InputError as error:
+            errors.append(error)
+        else:
+            matched |= {name: found} if len(found) > LEAST_SHARE * len(images) else {}
+    return matched, errors
 
 
 def _said(found: pd.DataFrame, images: Sequence[str], *, pattern: str) -> str:

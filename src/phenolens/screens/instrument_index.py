@@ -245,17 +245,8 @@ def _metaxpress(path: Path, source: Path) -> _Index:
         kept = {str(name): value for name, value in image.items() if name != "plate"}
         rows.append({**kept, "path": (folder / str(image["path"])).as_posix()})
     names = {str(place): name[0] for place in range(1, 20) if (name := texts.get(f"WaveName{place}")) and name[0]}
-    selected = [
-        well_at(str(row), str(column + 1))
-        for row in range(1, int(texts["YWells"][0]) + 1)
-        for column, text in enumerate(texts.get(f"WellsSelection{row}", []))
-        if text.upper() == "TRUE"
-    ]
-    n_sites = sum(
-        text.upper() == "TRUE"
-        for row in range(1, int(texts.get("YSites", ["1"])[0]) + 1)
-        for text in texts.get(f"SiteSelection{row}", [])
-    )
+    selected = [well_at(str(row), str(column)) for row, column in _selected(texts, "WellsSelection", "YWells")]
+    n_sites = len(_selected(texts, "SiteSelection", "YSites"))
     there: dict[str, set[int]] = defaultdict(set)
     for row in rows:
         there[row["well"]].add(row["site"])
@@ -277,6 +268,12 @@ def _metaxpress(path: Path, source: Path) -> _Index:
     if 0 < n_sites < len(every):
         notes.append(f"{path.name} names {counted(n_sites, 'site')} a well, the images have {len(every)}")
     return _Index("", _with_channel_names(rows, names), notes=tuple(notes))
+
+
+def _selected(texts: dict[str, list[str]], name: str, n_rows: str) -> list[tuple[int, int]]:
+    """The rows and columns, from 1, of what is TRUE under WellsSelection1, WellsSelection2 ... of a .HTD file."""
+    rows = {row: texts.get(f"{name}{row}", []) for row in range(1, int(texts.get(n_rows, ["1"])[0]) + 1)}
+    return [(row, at) for row, held in rows.items() for at, text in enumerate(held, 1) if text.upper() == "TRUE"]
 
 
 def _with_channel_names(rows: Rows, names: dict[str, str]) -> Rows:

@@ -297,21 +297,26 @@ def checked_screen(
     if not (table["role"] == "control").any():
         raise InputError(f"{source}: no well with the role control; controls are needed to normalise profiles")
     table = table.sort_values(["plate", "well", "site"], kind="stable").reset_index(drop=True)
-    names = {"compound": "compound", "moa": "mechanism", "batch": "batch", "plate": "plate"}
-    found = substance_note(set(table["compound"]))
-    found = found.union(*(case_note(what, set(table[name].dropna())) for name, what in names.items()))
+    found = _notes(table) | doses.notes()
     if unknown:
         found.add(emptied_note("moa", unknown, rows="wells"))
-    controls = table[table["role"] == "control"].drop_duplicates(["plate", "well"])
-    found |= mechanisms_of_compounds_note(table[table["role"] != "control"])
-    found |= controls_notes(controls["compound"], controls["concentration_um"], rows="wells")
     return Screen(
         table=table,
         channels=tuple(channels),
         folder=Path(folder),
         sources=dict(sources or {}),
-        notes=(*notes, *sorted(found | doses.notes())),
+        notes=(*notes, *sorted(found)),
     )
+
+
+def _notes(table: pd.DataFrame) -> set[str]:
+    """Notes on names that are nearly the same, several mechanisms of a compound, and several kinds of controls."""
+    names = {"compound": "compound", "moa": "mechanism", "batch": "batch", "plate": "plate"}
+    found = substance_note(set(table["compound"]))
+    found = found.union(*(case_note(what, set(table[name].dropna())) for name, what in names.items()))
+    controls = table[table["role"] == "control"].drop_duplicates(["plate", "well"])
+    found |= mechanisms_of_compounds_note(table[table["role"] != "control"])
+    return found | controls_notes(controls["compound"], controls["concentration_um"], rows="wells")
 
 
 def _fail_on(bad: pd.Series, table: pd.DataFrame, what: str, source: str) -> None:
