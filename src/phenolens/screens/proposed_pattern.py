@@ -366,7 +366,6 @@ def _refuse_unclear(names: Sequence[_Name], tokens: Sequence[str], *, folder: st
     """InputError for parts of the names that may be plates or not; `folder` is the pattern of their folders."""
     paths, of_wells = [name.path for name in names], [name.well_in_folder for name in names]
     columns, at = _columns(names), _well_at(names[0].parts)
-    are_apart = tells_apart(folder + "".join(tokens), paths)
     for place, (texts, token) in enumerate(zip(columns, tokens)):
 
         def instead(others: Iterable[str], place: int = place) -> list[str]:
@@ -379,8 +378,8 @@ def _refuse_unclear(names: Sequence[_Name], tokens: Sequence[str], *, folder: st
             _refuse_numbers(texts, free, instead, paths)
             if vary_in_folders(texts, paths):
                 _refuse_unlikely_plates(texts, of_wells, instead, paths)
-        elif place > at and token.endswith("*") and not are_apart and _vary_in_wells(texts, of_wells):
-            _refuse_pooled(texts, instead, paths)
+        elif place > at and token.endswith("*") and _vary_in_wells(texts, of_wells):
+            _refuse_pooled(texts, folder + "".join(tokens), instead, paths)
 
 
 def _refuse_numbers(texts: Sequence[str], may_be: Sequence[str], instead: Instead, paths: Sequence[str]) -> None:
@@ -412,8 +411,10 @@ def _refuse_unlikely_plates(
         raise question(f"{these}, or begin with the plate of their folder", instead(written), images=paths)
 
 
-def _refuse_pooled(texts: Sequence[str], instead: Instead, paths: Sequence[str]) -> None:
-    """InputError for texts that a well has several of, and that are no channels."""
+def _refuse_pooled(texts: Sequence[str], pattern: str, instead: Instead, paths: Sequence[str]) -> None:
+    """InputError for texts that a well has several of, and that are no channels, where the pattern makes images one."""
+    if tells_apart(pattern, paths):
+        return
     kinds = sorted(set(texts))
     may_be = [place for place, one in (("t", TIME), ("site", SITE)) if all(map(one.fullmatch, kinds))]
     raise question(
