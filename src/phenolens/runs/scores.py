@@ -37,7 +37,8 @@ def scores_of_encoders(study: Study) -> pd.DataFrame:
     scores, runs = study.scores, list(scores_about(study)["profiles"])
     repeated = [(run, run_config(study, run)) for run in set(runs) - set(encoders_of(study, runs))]
     named = {(score_name(run, config), config["seed"]) for run, config in repeated}
-    return scores[[row not in named for row in zip(scores["model"], scores["seed"])]]
+    kept = [row not in named for row in zip(scores["model"], scores["seed"])]
+    return scores[np.array(kept, bool)]  # an empty list would choose columns
 
 
 def chance_of(study: Study, run: str, protocol: str = "NSC") -> dict[str, float]:
