@@ -33,6 +33,7 @@ from phenolens.crops.illumination import correct, load_illumination
 from phenolens.crops.make_crops import make_crops
 from phenolens.crops.source import cut
 from phenolens.crops.store import CropStore
+from phenolens.screens.bbbc021 import PIXEL_UM
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.read_image import read_field
 
@@ -218,7 +219,7 @@ def test_damaged_nuclei_are_found_again(untouched, made, tmp_path, monkeypatch, 
     shutil.copy2(made.folder / "nuclei" / path.name, path)
     table = pd.read_parquet(path)
     screen = read_screen(untouched, layout="bbbc021", plates=[plate])
-    settings = FOUND.nuclei(usual_pixel_um=nuclei.PIXEL_UM)
+    settings = FOUND.nuclei(usual_pixel_um=PIXEL_UM)
     by_field = dict(list(table.groupby(FIELD)))
     monkeypatch.setattr(  # what is found does not matter here
         prepare_plate, "find_in_field", lambda _, field, **__: by_field.get(tuple(field[FIELD]), table[:0])
@@ -265,7 +266,7 @@ def killed_in(plate, find):
 def test_two_processes_find_and_estimate_the_same_bytes(untouched, made_corrected, tmp_path):
     screen = read_screen(untouched, layout="bbbc021")
     two = AtOnce(processes=2)
-    prepare_plate.found_centres(screen, tmp_path, BOTH.nuclei(usual_pixel_um=nuclei.PIXEL_UM), at_once=two)
+    prepare_plate.found_centres(screen, tmp_path, BOTH.nuclei(usual_pixel_um=PIXEL_UM), at_once=two)
     prepare_plate.plate_illuminations(screen, tmp_path, BOTH.light(), at_once=two)
     by_one = files(made_corrected.folder)
     assert files(tmp_path) == {name: by_one[name] for name in by_one if name.startswith(("nuclei", "illumination"))}

@@ -27,6 +27,7 @@ from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import write_whole
 from phenolens.crops.config import BLOCK_PX, IlluminationConfig
+from phenolens.crops.rank_filter import ranked
 
 BLOCKS_PER_WINDOW = 24  # the median filter's diameter in blocks, so that a wide one costs no more than a narrow one
 N_VALUES = 65_536  # of a uint16 pixel
@@ -221,7 +222,8 @@ def illumination_function(mean: Floats, *, named: str, config: IlluminationConfi
     radius = config.smooth_px / (2 * block_px)
     reach = np.arange(-int(radius), int(radius) + 1)
     disk = np.hypot(reach[:, None], reach) <= radius
-    smooth = ndimage.median_filter(block_means(mean, block_px=block_px), footprint=disk, mode="reflect")
+    blocks = block_means(mean, block_px=block_px)
+    smooth = ranked(blocks, disk, rank=np.count_nonzero(disk) // 2, beyond="symmetric")
     return _function_of(smooth, mean.shape, block_px=block_px, named=named, config=config)
 
 

@@ -22,6 +22,7 @@ from skimage.segmentation import watershed
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError, one_line
 from phenolens.crops.config import LEAST_PX, NucleiConfig
+from phenolens.crops.rank_filter import ranked
 from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import FIELD, Screen, where_of
 
@@ -126,7 +127,8 @@ def _background(light: Floats, config: NucleiConfig) -> Floats:
     step = max(1, int(config.diameter_px / 3))
     grid = light[::step, ::step]
     side = max(3, int(config.background * config.diameter_px / step) | 1)
-    low = ndimage.gaussian_filter(ndimage.percentile_filter(grid, 10, size=side, mode="nearest"), side / 4)
+    darkest = ranked(grid, np.ones((side, side), bool), rank=side**2 // 10, beyond="edge")
+    low = ndimage.gaussian_filter(darkest, side / 4)
     rows, columns = (np.arange(length) / step for length in light.shape)
     wide = np.array([np.interp(columns, np.arange(low.shape[1]), row) for row in low], dtype=np.float32)
     above = np.minimum(rows.astype(int), len(low) - 1)
