@@ -223,7 +223,7 @@ def illumination_function(mean: Floats, *, named: str, config: IlluminationConfi
     reach = np.arange(-int(radius), int(radius) + 1)
     disk = np.hypot(reach[:, None], reach) <= radius
     blocks = block_means(mean, block_px=block_px)
-    smooth = ranked(blocks, disk, rank=np.count_nonzero(disk) // 2, beyond="symmetric")
+    smooth = ranked(blocks, disk, rank=int(disk.sum()) // 2, beyond="symmetric")
     return _function_of(smooth, mean.shape, block_px=block_px, named=named, config=config)
 
 
