@@ -240,6 +240,8 @@ def test_the_embeddings_of_a_foreign_table_are_decoded_whatever_the_order_of_its
         (lambda table: pd.concat([table, table[:2]]), "2 repeated"),
         (lambda table: table.assign(Metadata_Cell=table["Metadata_Cell"] + "x"), "of other cells"),
         (lambda table: table.drop(columns="Metadata_Cell"), "Metadata_Cell"),
+        (lambda table: table.drop(columns="a"), "0 features, of which none differs"),
+        (lambda table: table.assign(a=1.5), "1 feature, of which none differs"),
         (lambda table: table.assign(a="high"), 'column "a" does not hold numbers'),
         (
             lambda table: table.assign(b=[np.nan, *range(len(table) - 1)]),

@@ -18,7 +18,7 @@ from phenolens.image_realism import compute as image_realism
 from phenolens.image_realism.saved import saved_realism
 from phenolens.model_comparison.claims import claims
 from phenolens.model_comparison.compute import entries, possible
-from phenolens.model_comparison.saved import saved_comparison
+from phenolens.model_comparison.saved import saved_comparison, shown_facts
 from phenolens.models import MODELS, Spec
 from phenolens.pipeline import ProfileConfig
 from phenolens.profiles.mechanism_classifier import classified_right
@@ -221,8 +221,9 @@ def given_table(study, path):
     ("names", "named"),
     [
         (("my table (v2).csv",), "rename the file"),
-        (("pca.csv",), '"pca"; rename the file'),
-        (("pca.csv", "theirs.csv"), '"pca"; rename the file'),
+        (("pca.csv",), '"pca" is the name of a model; rename the file'),
+        (("theirs.csv", "vaeplus.csv"), '"vaeplus" is the name of a model; rename the file'),
+        (("vae-untrained.csv",), '"vae-untrained" is the name of a model; rename the file'),
         (("one/theirs.csv", "two/theirs.csv"), '"theirs"; rename the file'),
     ],
 )
@@ -239,7 +240,13 @@ def test_a_moved_table_is_the_same_and_another_of_its_name_is_refused_at_once(ti
     ph.benchmark(tiny_study, tables=(table,), **(asked | {"pictures": True}))  # none of the table's are measured
     (tmp_path / "two").mkdir()
     moved = table.rename(tmp_path / "two" / "theirs.csv")
-    assert list(ph.benchmark(tiny_study, tables=(moved,), **asked).facts["entry"]) == ["pca", "theirs"]
+    facts = ph.benchmark(tiny_study, tables=(moved,), **asked).facts
+    assert list(facts["entry"]) == ["pca", "theirs"]
+    for told in (facts, saved_comparison(tiny_study).facts):  # what a table does not tell is not made up
+        ours, theirs = shown_facts(told, origin="real").to_dict("records")
+        assert [theirs[name] for name in ("labels", "parameters", "turns", "fit, s")] == ["unknown", "–", "–", "–"]
+        assert [ours["labels"], ours["outside data"], theirs["outside data"]] == ["none", "none", "unknown"]
+        assert ours["parameters"] == f"{facts['parameters'][0]:,}"
     moved.write_text(moved.read_text().replace("0.", "1."))
     with pytest.raises(InputError, match=r"theirs-seed0.*the embeddings that it decodes.*rename the file"):
         ph.benchmark(tiny_study, tables=(moved,), **asked)
@@ -369,7 +376,8 @@ def test_help_lists_the_settings_of_encoders_alone():
         (["--seeds", "1", "1"], "--seeds"),
         (["--backbone", "multiscale"], "--backbone: not a setting of pca (it is a setting of weak)"),
         (["--models", "pca", "weak", "--mixup", "-1"], "--mixup"),
-        (["--tables", "none.csv"], "none.csv"),
+        (["--tables", "none.csv"], "none.csv: no such file"),
+        (["--min-cells", "1000"], "--min-cells 1000: no well has so many cells; the largest has"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_one_line_before_any_training(tiny_study, capsys, flags, named):

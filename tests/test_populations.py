@@ -15,6 +15,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.provenance import provenance
 from phenolens.profiles import populations
 from phenolens.profiles.cell_scaling import fit_cell_scaling, fit_cell_tvn
+from phenolens.profiles.kinds import ProfileConfig, check_cells
 from phenolens.profiles.populations import Factors, Mixture, even_sample, signed_ks, svm_normal
 from phenolens.profiles.whitening import apply_whitening
 from phenolens.study import HEADLINE, Study
@@ -312,3 +313,18 @@ def test_too_few_controls_and_unknown_methods_are_refused_with_one_line(study, c
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "control cells" in line]
     assert "--methods" in line
     assert not (study.profiles_folder(RUN) / "about.json").exists()
+
+
+def test_too_few_cells_for_these_profiles_are_told_from_the_table_of_cells():
+    wells = [("p1", "A01", "control", 9), ("p1", "A02", "control", 4), ("p1", "A03", "treated", 3)]
+    rows = [dict(zip(("plate", "well", "role"), well), is_noise=i > 5) for *well, n in wells for i in range(n)]
+    cells = pd.DataFrame(rows)  # 6, 4 and 3 cells that are no noise
+    check_cells(cells, ProfileConfig(min_cells=6))
+    check_cells(cells, ProfileConfig(methods=("mixture",)))
+    with pytest.raises(InputError, match="--min-cells 7: no well has so many cells; the largest has 6"):
+        check_cells(cells, ProfileConfig(min_cells=7))
+    with pytest.raises(InputError, match=r'"p1" has 4 control cells outside well "A01"; --methods svm needs 10'):
+        check_cells(cells, ProfileConfig(methods=("mixture", "svm")))
+    check_cells(cells[cells["role"] == "treated"], ProfileConfig())
+    enough = pd.concat([cells, cells.assign(well="A04", role="control"), cells.assign(well="A05", role="control")])
+    check_cells(enough, ProfileConfig(methods=("ks",)))

@@ -14,6 +14,7 @@ from phenolens.core.progress import tell
 from phenolens.image_realism.config import RealismConfig
 from phenolens.models.config import Turns
 from phenolens.pipeline import EvaluateConfig, ProfileConfig, check_design
+from phenolens.profiles.kinds import check_cells
 from phenolens.profiles.score_table import is_bbbc021
 from phenolens.study import Study
 from phenolens.training.config import ComparedTraining
@@ -78,6 +79,7 @@ def benchmark(
         raise InputError("model, seed: the comparison takes `models` and `seeds`")
     if "NSC" in (absent := check_design(opened.crops.cells, scoring, where=opened.folder)):
         raise InputError(f"{opened.folder}: {absent['NSC']}, and models are compared by NSC")
+    check_cells(opened.crops.cells, profiling)
     if pictures:
         try:
             check_measurable(opened.crops, RealismConfig())

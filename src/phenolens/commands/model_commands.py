@@ -23,6 +23,7 @@ from phenolens.models import MODELS
 from phenolens.models.config import FlowConfig, PCAConfig
 from phenolens.paper_figures.config import USED_BY, FigureConfig, FigureName
 from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig
+from phenolens.profiles.kinds import check_cells
 from phenolens.reports.config import ReportConfig
 from phenolens.screens.bbbc021 import SIMULATION_FILE
 from phenolens.screens.config import LayoutConfig
@@ -105,6 +106,7 @@ def run(
     store = opened.crops
     for why in pipeline.check_design(store.cells, scoring, where=store.folder).values():
         tell(f"will not be scored: {why}")
+    check_cells(store.cells, profiling)
     if len(store) <= MOST_MEASURED:
         measure_cells(opened, at_once=parallel)
     for config in trainings:

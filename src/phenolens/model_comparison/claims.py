@@ -9,7 +9,7 @@ from phenolens.profiles.score_table import KINDS, STATISTICS, TABLE_1
 CYTOGANS = ("dcgan", "lsgan", "wgan", "began")
 CYTOGAN = {"NSC": "LSGAN 76"}  # their poster: whitened on controls, each compound counted once
 MODELS_OF_TABLE_1 = {"ae": "AE", "vae": "VAE", "vaeplus": "VAE+"}
-COLUMNS = ("claim", "protocol", "published", "here")
+COLUMNS = ("claim", "protocol", "published on BBBC021", "here")
 
 
 def claims(scores: pd.DataFrame) -> pd.DataFrame:
@@ -37,7 +37,7 @@ def _of_protocol(scores: pd.DataFrame, protocol: str) -> Iterator[tuple[str, str
         if {"vaeplus", other} <= set(best.index):
             ours, others = 100 * best.loc[["vaeplus", other], "accuracy"].to_numpy(float)
             p_value = float(best["p_vaeplus"].to_numpy(float)[best.index == other].item())
-            claimed = f"{theirs['vaeplus']} against {theirs[other]}" if theirs else ""
+            claimed = f"{theirs['vaeplus']} against {theirs[other]}" if theirs else "–"
             here = f"{ours:.1f} against {others:.1f}, p = {p_value:.2g}"
             yield f"VAE+ is above {MODELS_OF_TABLE_1[other]}", claimed, here
     for statistics in STATISTICS:
@@ -55,7 +55,7 @@ def _of_protocol(scores: pd.DataFrame, protocol: str) -> Iterator[tuple[str, str
     if "vaeplus" in whitened.index and whitened.index.isin(CYTOGANS).any():
         ranked = whitened[whitened.index.isin([*CYTOGANS, "vaeplus"])]
         here = ", ".join(f"{row['title']} {100 * row['over_compounds']:.1f}" for _, row in ranked.iterrows())
-        yield "GANs score low (mean, whitened, over compounds)", CYTOGAN.get(protocol, ""), here
+        yield "GANs score low (mean, whitened, over compounds)", CYTOGAN.get(protocol, "–"), here
 
 
 def _published(protocol: str, place: int) -> dict[str, float]:

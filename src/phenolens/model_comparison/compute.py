@@ -18,7 +18,7 @@ from anndata import AnnData
 from phenolens import pipeline
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_json
-from phenolens.core.progress import tell
+from phenolens.core.progress import tell, track
 from phenolens.crops.store import CropStore
 from phenolens.image_realism.saved import add_realism
 from phenolens.models import MODELS, encoders, model_title, plainest_first
@@ -39,6 +39,7 @@ from phenolens.training.device import Compute
 from phenolens.training.embed import PLAIN, embed_crops
 
 ALL = "all"
+UNKNOWN = "unknown"  # what a table of embeddings does not tell
 MEASURED_CELLS = 256  # on which the time of an embedding is measured
 REFERENCES = ("vaeplus", "pca")  # entries that all others are tested against, beside their own untrained network
 
@@ -157,9 +158,11 @@ def possible(study: Study, rows: Sequence[Entry], profiling: ProfileConfig, *, l
 
 
 def _check_name(study: Study, entry: Entry, rows: Sequence[Entry]) -> None:
-    """InputError where a table's name is another row's, or cannot be a run's."""
+    """InputError where a table's name is a model's or another row's, or cannot be a run's."""
     if not entry.table:
         return
+    if entry.name.removesuffix("-untrained") in MODELS:
+        raise InputError(f'--tables {entry.table}: "{entry.name}" is the name of a model; rename the file')
     if [other.name for other in rows].count(entry.name) > 1:
         raise InputError(
             f'--tables {entry.table}: another row of the comparison is named "{entry.name}"; rename the file'
@@ -283,34 +286,35 @@ def facts(study: Study, rows: Sequence[Entry], scoring: EvaluateConfig) -> pd.Da
     """A row per entry with what it is and what it costs.
 
     Returns:
-        Columns: `entry`, `title`, `labels` (which labels it learns from), `outside_data`, `decodes`, `parameters`,
-        `turns` (orientations that embeddings are the mean of), `features`, `fit_seconds` and `embed_ms` (per cell;
-        medians over seeds, on this machine), `map` (mean average precision of mechanisms) and for each protocol
-        `classified_NSC` and so on (what a classifier that sees the mechanisms of other compounds gets right), both 0
-        to 1, of headline profiles, mean over seeds.
+        Columns: `entry`, `title`, `labels` (which labels it learns from, or none), `outside_data` (or none),
+        `decodes`, `parameters`, `turns` (orientations that embeddings are the mean of), `features`, `fit_seconds` and
+        `embed_ms` (per cell; medians over seeds, on this machine), `map` (mean average precision of mechanisms) and for
+        each protocol `classified_NSC` and so on (what a classifier that sees the mechanisms of other compounds gets
+        right), both 0 to 1, of headline profiles, mean over seeds. What a table of embeddings does not tell is
+        "unknown", or NaN.
     """
     found = []
     protocols = list(dict.fromkeys(study.scores["protocol"]))
-    for entry in rows:
+    for entry in track(rows, "models timed and described", total=len(rows)):
         model, config = trained_model(RunFolder(study.run_folder(entry.runs[0])))
         compute = Compute.chosen(device=config.device, precision="float32", threads=config.threads)
         profiles = [study.profiles(run, whitening=scoring.headline) for run in entry.runs]
         ranked = [mean_average_precision(each, n_draws=1)["mean_average_precision"].mean() for each in profiles]
-        given = isinstance(model, Drawing)  # of a table of embeddings from elsewhere
+        given, spec = isinstance(model, Drawing), MODELS[config.model]  # given: a table of embeddings from elsewhere
         learns = isinstance(model, Trained | Fitted) and not given and config.steps > 0
         found.append(
             {"entry": entry.name, "title": entry.title}
-            | {"labels": "" if given else ", ".join(getattr(model, "labels", ())) if learns else ""}
-            | {"outside_data": MODELS[config.model].outside_data if not entry.untrained_of else ""}
+            | {"labels": UNKNOWN if given else (learns and ", ".join(getattr(model, "labels", ()))) or "none"}
+            | {"outside_data": UNKNOWN if given else "none" if entry.untrained_of else spec.outside_data or "none"}
             | {"decodes": isinstance(model, Decodes) and not given, "features": profiles[0].n_vars}
-            | {"parameters": 0 if given else _parameters(model)}
-            | {"turns": entry.turns or (1 if given else model.turns)}
-            | {"fit_seconds": float(np.median([_fit_seconds(study, run) for run in entry.runs])) if learns else 0.0}
+            | {"parameters": None if given else _parameters(model)}
+            | {"turns": None if given else entry.turns or model.turns}
+            | {"fit_seconds": None if given else _fit_seconds(study, entry.runs) if learns else 0.0}
             | {"embed_ms": float("nan") if given else 1000 * _seconds_per_cell(model, entry, study.crops, compute)}
             | {"map": float(np.mean(ranked))}
             | {f"{CLASSIFIED}{protocol}": _classified(profiles, protocol, scoring) for protocol in protocols}
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(found).astype({"parameters": "Int64", "turns": "Int64", "fit_seconds": float})
 
 
 def _classified(profiles: Sequence[AnnData], protocol: str, scoring: EvaluateConfig) -> float:
@@ -323,11 +327,14 @@ def _parameters(model: Representation) -> int:
     return sum(numbers.numel() for numbers in (model.buffers() if isinstance(model, Fitted) else model.parameters()))
 
 
-def _fit_seconds(study: Study, run: str) -> float:
-    folder = RunFolder(study.run_folder(run))
-    origin = folder.origin()
-    state = None if origin is None else folder.load(origin)
-    return float(state["seconds"]) if state else float("nan")
+def _fit_seconds(study: Study, runs: Sequence[str]) -> float:
+    """Median over the runs; NaN where a run does not say it."""
+    found = []
+    for folder in (RunFolder(study.run_folder(run)) for run in runs):
+        origin = folder.origin()
+        state = None if origin is None else folder.load(origin)
+        found.append(float(state["seconds"]) if state else float("nan"))
+    return float(np.median(found))
 
 
 def _seconds_per_cell(model: Representation, entry: Entry, store: CropStore, compute: Compute) -> float:

@@ -103,7 +103,8 @@ def as_text(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, publish
             parts += _markdown(["", *SHOWN.values()], rows)
     parts += [
         "Each score is the mean over seeds, ± their standard deviation where there are several. In brackets: the 95 %",
-        "interval over compounds.",
+        "interval over compounds. Where features outnumber control wells, whitening leaves the axes that the controls",
+        "do not span as they come, which is arbitrary; medians of wells along them can move a score by some points.",
         "",
         f"## Tests (mean, {headline})",
         "",
@@ -119,7 +120,7 @@ def as_text(scores: pd.DataFrame, facts: pd.DataFrame, *, headline: str, publish
     parts += [
         "Over compounds: each compound counts once, however many doses it has, as in CytoGAN's numbers. Classified: a",
         "linear classifier is shown the mechanisms of all other compounds (and batches). It sees what no score above",
-        "sees: a bound, not a rival.",
+        "sees: a reference, not a rival, and it can also get less right.",
         "",
     ]
     parts += _by_other_rules(main, facts)
@@ -185,11 +186,11 @@ def _by_other_rules(main: pd.DataFrame, facts: pd.DataFrame) -> list[str]:
 def _fact_row(row: pd.Series) -> list[str]:
     return [
         str(row["title"]),
-        str(row["labels"]) or "none",
-        str(row["outside_data"]) or "none",
-        f"{row['parameters']:,}",
+        str(row["labels"]),
+        str(row["outside_data"]),
+        _number(row["parameters"], "{:,.0f}"),
         f"{row['features']:,}",
-        str(row["turns"]),
+        _number(row["turns"], "{:.0f}"),
         "yes" if row["decodes"] else "no",
         _number(row["realism"], "{:.2f}") + (" (samples)" if row["pictures"] == "samples" else ""),
         _number(row["map"], "{:.3f}"),

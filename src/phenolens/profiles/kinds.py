@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from phenolens.core.bounds import Bounded, Count, NotNegative, Seed
+from phenolens.core.errors import InputError
 from phenolens.profiles.cell_scaling import fit_cell_scaling, fit_cell_tvn
-from phenolens.profiles.populations import METHODS, Method, population_profiles
+from phenolens.profiles.populations import METHODS, Method, check_controls, population_profiles
 from phenolens.profiles.profiles import treatment_profiles, well_profiles
 from phenolens.profiles.score_table import STATISTICS
 from phenolens.profiles.validate import refuse_repeated_rows
@@ -19,6 +20,7 @@ from phenolens.profiles.whitening import UNTOUCHED, Recipe, apply_whitening, fit
 from phenolens.profiles.within_treatments import fit_within_treatments
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 # What is done to the profiles before scoring.
@@ -45,6 +47,23 @@ def kinds(methods: Iterable[str] = ()) -> list[tuple[str, str]]:
     """The statistics and whitening of each kind of profiles, with those of further methods."""
     chosen = [method for method in METHODS if method in set(methods)]
     return [*product(STATISTICS, WHITENINGS), ("mean", ALIGNED), *product(chosen, WHITENINGS)]
+
+
+def check_cells(cells: pd.DataFrame, config: ProfileConfig) -> None:
+    """Whether a study has the cells that its profiles will need; known before anything is trained.
+
+    Args:
+        cells: A row per cell: plate, well, role, is_noise.
+        config: How they become profiles.
+
+    Raises:
+        InputError: No well has enough cells, or a plate too few controls for a method.
+    """
+    used = cells[~cells["is_noise"]]
+    most = used.groupby(["plate", "well"]).size().max() if len(used) else 0
+    if most < config.min_cells:
+        raise InputError(f"--min-cells {config.min_cells}: no well has so many cells; the largest has {most}")
+    check_controls(used, config.methods, min_cells=config.min_cells)
 
 
 def cell_scaling_of(

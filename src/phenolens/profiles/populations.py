@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+import pandas as pd
 
 from phenolens.core.bounds import NotNegativeCount, Seed
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell
 from phenolens.core.provenance import provenance
@@ -114,13 +116,28 @@ def _controls_of(
         for other, block in of_part
         if other["role"] == "control" and other["plate"] == obs["plate"] and other["well"] != obs["well"]
     ]
-    n = sum(map(len, found))
-    if n < LEAST_CONTROLS:
-        raise InputError(
-            f'cells: plate "{obs["plate"]}" has {n} control cells outside well "{obs["well"]}"; --methods {method} '
-            f"needs {LEAST_CONTROLS} or more: leave that plate out, or use --methods mixture factors, which need none"
-        )
+    _refuse_few(sum(map(len, found)), obs, method=method)
     return np.concatenate(found)
+
+
+def _refuse_few(n_controls: int, obs: Mapping[Any, Any], *, method: str) -> None:
+    """InputError where a well has too few control cells of other wells of its plate."""
+    if n_controls < LEAST_CONTROLS:
+        raise InputError(
+            f'cells: plate "{obs["plate"]}" has {counted(n_controls, "control cell")} outside well "{obs["well"]}"; '
+            f"--methods {method} needs {LEAST_CONTROLS} or more: crop without that plate (--plates), or use --methods "
+            "mixture factors, which need none"
+        )
+
+
+def check_controls(cells: pd.DataFrame, methods: Iterable[str], *, min_cells: int) -> None:
+    """InputError where `population_profiles` would raise it for the cells of a study: plate, well, role, a row each."""
+    against = [method for method in methods if method in AGAINST_CONTROLS]
+    sizes = cells.groupby(["plate", "well", "role"], sort=True).size().rename("n").reset_index()
+    of_plate = sizes[sizes["role"] == "control"].groupby("plate")["n"].sum()
+    for obs in sizes[sizes["n"] >= min_cells].to_dict("records") if against else []:
+        own = obs["n"] if obs["role"] == "control" else 0
+        _refuse_few(int(of_plate.get(obs["plate"], 0)) - own, obs, method=against[0])
 
 
 def _against(

@@ -59,6 +59,8 @@ class Origin:
         """
         try:
             config = written["config"]
+            if config["model"] not in MODELS:
+                remedy = "add that model to phenolens.models.MODELS, or move the run's folder elsewhere"
             settings = {**config, "network": own_settings(config["model"], config["network"])}
             crops, channels, crop_px, n_crops = (written[name] for name in ("crops", "channels", "crop_px", "n_crops"))
             made_of = (TrainConfig(**settings), str(crops), tuple(map(str, channels)), int(crop_px), int(n_crops))

@@ -178,7 +178,7 @@ def _given(network: Any) -> dict[str, Any]:
 def own_settings(model: str, network: Mapping[str, Any]) -> dict[str, Any]:
     """Network settings without those of other models, which version 0.1 stored as well, and without empty ones."""
     if model not in MODELS:
-        raise InputError(f"unknown model {model}")
+        raise InputError(f'no model "{model}" here')
     others = {name for spec in MODELS.values() for name in spec.config().names()}
     unused = others.difference(MODELS[model].config().names())
     if model == "ae" and not network.get("ae_noise"):

@@ -41,6 +41,8 @@ def foreign_embeddings(path: Path, cell_ids: pd.Series) -> tuple[np.ndarray, lis
     for name in features.columns.difference(features.select_dtypes("number").columns, sort=False):
         raise InputError(f'{path}: column "{name}" does not hold numbers; leave it out, or call it Metadata_{name}')
     z = features.to_numpy(np.float32)
+    if (z == z[:1]).all():
+        raise InputError(f"{path}: {counted(len(names), 'feature')}, of which none differs between cells")
     for row, column in np.argwhere(~np.isfinite(z))[:1]:
         value, n_values = features.iloc[row, column], counted(int((~np.isfinite(z)).sum()), "such value")
         raise InputError(
