@@ -247,6 +247,8 @@ def test_a_moved_table_is_the_same_and_another_of_its_name_is_refused_at_once(ti
         assert [theirs[name] for name in ("labels", "parameters", "turns", "fit, s")] == ["unknown", "–", "–", "–"]
         assert [ours["labels"], ours["outside data"], theirs["outside data"]] == ["none", "none", "unknown"]
         assert ours["parameters"] == f"{facts['parameters'][0]:,}"
+    assert main(["report", str(tiny_study.folder)]) == 0
+    assert "theirs.csv (given)" in tiny_study.report_path.read_text()
     moved.write_text(moved.read_text().replace("0.", "1."))
     with pytest.raises(InputError, match=r"theirs-seed0.*the embeddings that it decodes.*rename the file"):
         ph.benchmark(tiny_study, tables=(moved,), **asked)

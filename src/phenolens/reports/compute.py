@@ -279,13 +279,14 @@ def _decoded_pictures(
     decoder = decoding[-1]
     cells = cells if decoder.name == run else embedded_cells(study, decoder.name)
     chosen = config.compounds or tuple(cells.strongest_treatments()[:MOST_STRIPS])
-    return {
+    pictures: dict[str, Any] = {
         "interpolated": chosen,
         "interpolations": interpolation_strips(decoder, cells, compounds=chosen, frames=config.frames),
-        "reconstructions": draw_reconstructions(
-            store, decoding, FigureConfig(shown_cells=config.shown_cells, picture_seed=config.picture_seed)
-        ),
     }
+    if embedding := [one for one in decoding if one.embeds]:  # not one of a table's embeddings
+        figure = FigureConfig(shown_cells=config.shown_cells, picture_seed=config.picture_seed)
+        pictures["reconstructions"] = draw_reconstructions(store, embedding, figure)
+    return pictures
 
 
 def mechanism_sheet(store: CropStore, *, n: int, seed: int, strongest: Sequence[str] = ()) -> Picture:

@@ -107,7 +107,7 @@ class DecodingRun:
 def open_decoding_runs(
     study: Study, names: Sequence[str], *, precision: str | None = None, or_draw: bool = False
 ) -> list[DecodingRun]:
-    """Those of these runs that decode, in their order.
+    """Those of these runs that decode, in their order; a decoder of other embeddings only once it is trained.
 
     Args:
         study: The study.
@@ -119,6 +119,8 @@ def open_decoding_runs(
     for name in names:
         folder = RunFolder(study.run_folder(name))
         model, trained = trained_model(folder)
+        if isinstance(model, Drawing) and not trained.steps:  # as of a table that is only compared
+            continue
         if isinstance(model, Decodes) or (or_draw and isinstance(model, Draws)):
             compute = Compute.chosen(
                 device=trained.device, precision=precision or trained.precision, threads=trained.threads
