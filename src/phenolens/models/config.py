@@ -63,6 +63,16 @@ def discriminator_learning_rate(default: float) -> Any:
     return setting(default, "of the discriminator", least=0)
 
 
+def beta(default: float) -> Any:
+    """The setting of the weight of the KL term."""
+    return setting(default, "weight of the KL term", least=0)
+
+
+def net_width(default: int) -> Any:
+    """The setting of a residual network's width."""
+    return setting(default, "feature maps of its first stage (64 in ResNet18)", least=1, most=1000)
+
+
 @dataclass(frozen=True)
 class GANConfig(ModelConfig):
     """Settings that all GANs share; the defaults are those of CytoGAN (Goldsborough et al. 2017)."""
@@ -77,9 +87,9 @@ class AutoencoderConfig(ModelConfig):
     """Settings that AE, VAE and VAE+ share; the defaults are the paper's (see docs/ledger.md)."""
 
     latent_size: int = setting(256, "Z, numbers that a cell is embedded into", least=1, most=100_000)
-    width: int = setting(32, "feature maps of the narrowest convolutions", least=1, most=10_000)
-    beta: float = setting(0.0, "weight of the KL term", least=0)
-    learning_rate: float = setting(1e-3, "of all networks but a discriminator with its own", least=0)
+    width: int = width(32)
+    beta: float = beta(0.0)
+    learning_rate: float = learning_rate(1e-3)
     weight_decay: float = setting(
         1e-4, "how strongly convolution kernels are pulled towards zero at each step", least=0
     )
@@ -114,21 +124,21 @@ class AEConfig(AutoencoderConfig):
 class VAEConfig(AutoencoderConfig):
     """Settings of the VAE."""
 
-    beta: float = setting(1.0, "weight of the KL term", least=0)
+    beta: float = beta(1.0)
 
 
 @dataclass(frozen=True)
 class BetaVAEConfig(VAEConfig):
     """Settings of the beta-VAE."""
 
-    beta: float = setting(4.0, "weight of the KL term", least=0)
+    beta: float = beta(4.0)
 
 
 @dataclass(frozen=True)
 class VAEPlusConfig(AutoencoderConfig):
     """Settings of the VAE+."""
 
-    beta: float = setting(2.0, "weight of the KL term", least=0)
+    beta: float = beta(2.0)
     ramp_steps: int = setting(
         2500, "T: discriminator layer i joins the loss at step T*i and has full weight T steps later", least=1
     )
@@ -139,7 +149,7 @@ class VAEPlusConfig(AutoencoderConfig):
     feature_loss_scale: Literal["image", "sum"] = setting(
         "image", "image: each layer weighs as much as the image; sum: plain sum over the layer's values"
     )
-    discriminator_learning_rate: float = setting(1e-2, "of the discriminator", least=0)
+    discriminator_learning_rate: float = discriminator_learning_rate(1e-2)
     logit_norm: bool = setting(True, "batch normalisation of the discriminator's logit (released code)")
 
 
@@ -215,7 +225,7 @@ class WeakConfig(ModelConfig):
     backbone: Literal["resnet18", "multiscale"] = setting(
         "resnet18", "network: resnet18 (Caicedo et al. 2018), or multiscale (Godinez et al. 2018)"
     )
-    net_width: int = setting(16, "feature maps of its first stage (64 in ResNet18)", least=1, most=1000)
+    net_width: int = net_width(16)
     mixup: float = setting(0.2, "alpha of mixup, blending pairs of crops and their labels; 0: none", least=0)
     net_rate: float = setting(0.05, "learning rate of SGD with Nesterov momentum 0.9", least=0)
 
@@ -226,7 +236,7 @@ class SimCLRConfig(ModelConfig):
 
     schedule: ClassVar[Schedule] = Schedule(steps=6_000, cooldown_share=1.0)
 
-    net_width: int = setting(16, "feature maps of its first stage (64 in ResNet18)", least=1, most=1000)
+    net_width: int = net_width(16)
     temperature: float = setting(0.2, "of the comparison: lower weighs the nearest cells more", least=1e-3)
 
 
@@ -257,7 +267,7 @@ class CellFeaturesConfig(ModelConfig):
 class PCAConfig(ModelConfig):
     """Settings of the PCA."""
 
-    latent_size: int = setting(64, "numbers that a cell is embedded into", least=1, most=100_000)
+    latent_size: int = latent_size(64)
 
 
 @dataclass(frozen=True)
