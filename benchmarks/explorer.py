@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -108,11 +109,12 @@ def make(study: Study, flags: Flags) -> None:
             header = npy_header((n, len(CHANNELS), CROP_PX, CROP_PX))
             file.write(header)
             file.truncate(len(header) + 2 * n * len(CHANNELS) * CROP_PX**2)
-        counts = {"n_flagged": dict.fromkeys(FLAGS, 0) | {"noise": int(table["is_noise"].sum())}, "n_at_border": 0}
-        about["plates"][plate] = {"n_crops": n, "n_noise": int(table["is_noise"].sum()), **counts}
+        n_noise = int(table["is_noise"].sum())
+        counts = {"n_noise": n_noise, "n_flagged": dict.fromkeys(FLAGS, 0) | {"noise": n_noise}, "n_at_border": 0}
+        about["plates"][plate] = {"n_crops": n, "npy_sha256": sha256(plate.encode()).hexdigest(), **counts}
     write_json(study.crops_folder / "about.json", about)
     train = [sys.executable, "-m", "phenolens.cli", "train", str(study.folder), "--model", "vae", "--steps", "1"]
-    subprocess.run([*train, "--latent-size", str(flags.features)], check=True, stderr=subprocess.DEVNULL)
+    subprocess.run([*train, "--latent-size", str(flags.features)], check=True)
     said = {"crops": study.crops.identity, "config": {"steps": 1}, "made_from": "made up"}
     for plate, treatment in track(list(zip(plates, treatments)), "making embeddings", total=len(plates)):
         z = means[treatment] + 2 * random.standard_normal((len(treatment), flags.features), dtype=np.float32)

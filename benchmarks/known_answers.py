@@ -41,6 +41,7 @@ from phenolens.core.progress import tell, track
 from phenolens.morphology.features import measures
 from phenolens.runs.decoder import DecodingRun, open_decoding_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
+from phenolens.runs.real_change import measured_cells
 from phenolens.study import Study
 from phenolens.travels.compute import PRECISION, Traveller
 from phenolens.travels.config import TravelConfig
@@ -145,7 +146,8 @@ def planted_parameters(alone: pd.DataFrame) -> pd.DataFrame:
 
 def travels(study: Study, run: DecodingRun, flags: Flags) -> Iterator[tuple[str, int, pd.DataFrame, pd.DataFrame]]:
     """For each way and draw of control cells the measured change, a row per mechanism, and the agreement."""
-    traveller = Traveller(run, embedded_cells(study, run.name))
+    cells = embedded_cells(study, run.name)
+    traveller = Traveller(run, cells, measured_cells(study, cells.catalogue))
     of_mechanism = treatments(traveller.cells)
     yield "reconstructions", 0, reconstructed_changes(run, traveller.cells, of_mechanism), pd.DataFrame()
     residuals = (False,) if run.keeps_cells else (False, True)

@@ -15,7 +15,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import write_parquet
 from phenolens.image_realism.compute import (
     REAL,
-    MeasuredCells,
+    ComparedCells,
     check_measurable,
     image_sets,
     measure_realism,
@@ -417,7 +417,7 @@ def test_the_notes_name_each_decoded_set_and_what_could_not_be_measured():
             "unmeasured": [0.01, 0.0, 0.4, 0.0],
         }
     )
-    cells = MeasuredCells(n=1200, held_out=False, n_held_out=31, n_noise=5, n_plates=1)
+    cells = ComparedCells(n=1200, held_out=False, n_held_out=31, n_noise=5, n_plates=1)
     notes = realism_notes(table, DIFFERENCES, cells, nuclei=None)
     measured = measured_notes(table, cells)
     assert notes[: len(measured)] == measured

@@ -10,10 +10,12 @@ from phenolens import pipeline
 from phenolens.core.errors import InputError
 from phenolens.morphology.features import measures
 from phenolens.runs.latent_path import feature_swap
+from phenolens.runs.real_change import RealChanges
 from phenolens.training.config import TrainConfig
 from phenolens.training.embed import decode
 from phenolens.travels.batch_effect import batch_space
 from phenolens.travels.compute import TravelConfig, Traveller
+from phenolens.travels.trajectory import FEW_MOVED
 from travelling_study import LONELY, SERIES
 
 
@@ -280,3 +282,17 @@ def test_a_study_half_run_says_which_command_comes_first(tmp_path, tiny_study):
 @pytest.mark.parametrize("dose", ["10", "10.0", "1e1"])
 def test_a_dose_is_found_however_its_number_is_written(traveller, dose):
     assert traveller.catalogue.find_treatment(f"{SERIES}@{dose}") == f"{SERIES}@10"
+
+
+def test_a_travel_on_a_page_shows_the_real_changes_of_the_treatments_page(study, monkeypatch):
+    for module in ("runs.real_change", "travels.compute"):
+        monkeypatch.setattr(f"phenolens.{module}.MOST_TREATED", 5)
+        monkeypatch.setattr(f"phenolens.{module}.MOST_CONTROLS", 7)
+    traveller = Traveller.open(study)
+    rows = cells_of(traveller, SERIES, 1)
+    ((change, _),) = traveller.measured_changes(TravelConfig(f"{SERIES}@1", frames=2, moved_cells=FEW_MOVED))
+    assert (change.n_treated, change.n_controls) == (5, 7)
+    of_page = RealChanges(traveller.catalogue, traveller.measured, crop_px=traveller.run.store.crop_px).between(rows)
+    both = change.table.index.intersection(of_page.index)
+    assert len(both) > 20
+    pd.testing.assert_series_equal(change.table.loc[both, "real"], of_page.loc[both, "real"])

@@ -40,7 +40,7 @@ Images = Callable[[np.ndarray], np.ndarray]  # positions (n,) to crops (n, C, S,
 
 
 @dataclass(frozen=True)
-class MeasuredCells:
+class ComparedCells:
     """Which cells were measured."""
 
     n: int
@@ -57,7 +57,7 @@ class Realism:
     table: pd.DataFrame  # a row a set of images: `images`, `kind`, `run`, `n_cells`, then the metrics of realism_row
     differences: pd.DataFrame  # a row a set and measure: `measure`, `auc`, `shift`, `images`
     examples: dict[str, np.ndarray]  # by set: crops (SHOWN_CELLS, C, S, S), of the same cells except for samples
-    cells: MeasuredCells
+    cells: ComparedCells
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def set_names(runs: Sequence[DecodingRun]) -> list[str]:
 
 def measured_cells(
     store: CropStore, runs: Sequence[DecodingRun], config: RealismConfig
-) -> tuple[np.ndarray, MeasuredCells]:
+) -> tuple[np.ndarray, ComparedCells]:
     """Random rows of the store to measure, sorted, and which cells these are.
 
     Cells of wells that no run used in training, if there are at least LEAST_HELD_OUT; otherwise of all wells. Crops
@@ -162,7 +162,7 @@ def measured_cells(
     n = min(config.cells, len(eligible))
     rows = np.sort(np.random.default_rng([config.seed, 0]).choice(eligible, n, replace=False))
     n_plates = store.cells["plate"].iloc[rows].nunique()
-    return rows, MeasuredCells(n, held_out, n_unseen, int((~is_cell).sum()), n_plates)
+    return rows, ComparedCells(n, held_out, n_unseen, int((~is_cell).sum()), n_plates)
 
 
 def measured_images(

@@ -13,7 +13,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import alone, read_json, write_json, write_text, write_whole
 from phenolens.core.keywords import flags_of
 from phenolens.core.progress import tell
-from phenolens.image_realism.compute import MeasuredCells, measure_realism
+from phenolens.image_realism.compute import ComparedCells, measure_realism
 from phenolens.image_realism.config import RealismConfig
 from phenolens.image_realism.figure import realism_figure
 from phenolens.morphology.features import describe
@@ -149,7 +149,7 @@ def _about(study: Study) -> dict[str, Any]:
 def _read(study: Study, about: dict[str, Any]) -> SavedRealism:
     folder, config = study.realism_folder, about["config"]
     table, differences = pd.read_csv(folder / "realism.csv"), pd.read_csv(folder / "differences.csv")
-    notes = realism_notes(table, differences, MeasuredCells(**about["cells"]), nuclei=config["nuclei"])
+    notes = realism_notes(table, differences, ComparedCells(**about["cells"]), nuclei=config["nuclei"])
     flags = ["--runs", *about["runs"], *flags_of(config, asdict(RealismConfig()))]
     return SavedRealism(folder, table, notes, about["alt"], flags)
 
@@ -166,7 +166,7 @@ def realism_rows(table: pd.DataFrame) -> list[list[str]]:
     return [_row_texts(row, channels) for row in table.to_dict("records")]
 
 
-def measured_notes(table: pd.DataFrame, cells: MeasuredCells) -> list[str]:
+def measured_notes(table: pd.DataFrame, cells: ComparedCells) -> list[str]:
     """Which cells were measured and what could not be measured, in sentences."""
     often_unmeasured = table[table["unmeasured"] > 2 * table["unmeasured"].iloc[0] + 0.05]
     return text_lines(
@@ -181,7 +181,7 @@ def measured_notes(table: pd.DataFrame, cells: MeasuredCells) -> list[str]:
 
 
 def realism_notes(
-    table: pd.DataFrame, differences: pd.DataFrame, cells: MeasuredCells, *, nuclei: str | None
+    table: pd.DataFrame, differences: pd.DataFrame, cells: ComparedCells, *, nuclei: str | None
 ) -> list[str]:
     """Everything that explains the table, in sentences: measured cells, strongest differences, how to read it."""
     decoded = table.loc[table["kind"] != "control", "images"]

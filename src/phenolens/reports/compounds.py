@@ -50,20 +50,22 @@ class CompoundRow:
     chance_y: float  # where the distance is 1, px
 
 
-def compound_rows(activity: pd.DataFrame, store: CropStore, catalogue: Catalogue, *, seed: int) -> list[CompoundRow]:
+def compound_rows(
+    activity: pd.DataFrame, store: CropStore, catalogue: Catalogue, measured: MeasuredCells, *, seed: int
+) -> list[CompoundRow]:
     """A row per compound, the active ones and the largest distances first, at most MOST_COMPOUNDS.
 
     Args:
         activity: `activity_of` a run, a row per treatment.
         store: The crops.
         catalogue: The same cells.
+        measured: Their measures.
         seed: Chooses the cells that are shown.
     """
     known = activity[activity["name"].isin(catalogue.treatments.index)]
     order = known.assign(active=is_active(known)).sort_values(["active", "distance"], ascending=False, kind="stable")
     strongest = order.drop_duplicates("compound").head(MOST_COMPOUNDS)
     controls = catalogue.rows(role="control")
-    measured = MeasuredCells(lambda rows: normalised(store.take(rows)), store.channels, controls)
     changes = RealChanges(catalogue, measured, crop_px=store.crop_px)
     contrast = contrast_of(store, np.flatnonzero(catalogue.counted))
     rows = []

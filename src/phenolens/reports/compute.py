@@ -24,6 +24,7 @@ from phenolens.image_realism.saved import saved_realism
 from phenolens.model_comparison.claims import claims
 from phenolens.model_comparison.figure import score_against_realism
 from phenolens.model_comparison.saved import ModelComparison, saved_comparison, shown_facts, shown_scores
+from phenolens.morphology.medoids import MeasuredCells
 from phenolens.paper_figures.config import FigureConfig
 from phenolens.paper_figures.figure2_reconstructions import draw_reconstructions
 from phenolens.plotting.cell_images import contact_sheet
@@ -43,6 +44,7 @@ from phenolens.reports.nearest_neighbours import neighbour_pairs
 from phenolens.reports.page import ReportContents, report_html
 from phenolens.runs.decoder import DecodingRun, open_decoding_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
+from phenolens.runs.real_change import measured_cells
 from phenolens.runs.reproduce import commands
 from phenolens.runs.scores import PROFILES, activity_of, queries_of, scores_of_encoders, verdict_of
 from phenolens.screens.screen import treatment_name
@@ -99,6 +101,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
     scored = list(about["profiles"])
     run = pictured_run(study, scored, config.run)
     cells = embedded_cells(study, run)
+    measured = measured_cells(study, cells.catalogue)
     scores, headline = scores_of_encoders(study), study.headline
     whitening = headline["whitening"]
     profiles = _treatments(study, run, whitening)
@@ -118,14 +121,16 @@ def write_report(study: Study, config: ReportConfig) -> None:
         confusion=_confusion_matrices(study, run, headline) if about["config"].get("confusion_figures", True) else [],
         treatment_map=_map(profiles, wells),
         activity=None if active is None else _activity(active),
-        compounds=[] if active is None else compound_rows(active, store, cells.catalogue, seed=config.picture_seed),
+        compounds=[]
+        if active is None
+        else compound_rows(active, store, cells.catalogue, measured, seed=config.picture_seed),
         n_compounds=0 if active is None else active["compound"].nunique(),
         activity_sentence="" if active is None else activity_sentence(active),
         **({} if compared is None else _comparison(compared, whitening, store.origin)),
         absent=list(about.get("absent", {}).values()),
         neighbours=neighbour_pairs(neighbours, cells, store),
         wrong=None if queries is None else _wrong(queries),
-        **_decoded_pictures(study, store, run, scored, cells, config),
+        **_decoded_pictures(study, store, run, scored, cells, measured, config),
         realism=realism,
         cells=mechanism_sheet(
             store, n=config.shown_cells, seed=config.picture_seed, strongest=cells.strongest_treatments()
@@ -268,6 +273,7 @@ def _decoded_pictures(
     run: str,
     scored: list[str],
     cells: EmbeddedCells,
+    measured: MeasuredCells,
     config: ReportConfig,
 ) -> dict[str, Any]:
     """Reconstructions by all runs that decode, and interpolations by the pictured run or else the last of these."""
@@ -277,11 +283,11 @@ def _decoded_pictures(
     if not decoding:
         return {}
     decoder = decoding[-1]
-    cells = cells if decoder.name == run else embedded_cells(study, decoder.name)
+    cells = cells if decoder.name == run else embedded_cells(study, decoder.name, catalogue=cells.catalogue)
     chosen = config.compounds or tuple(cells.strongest_treatments()[:MOST_STRIPS])
     pictures: dict[str, Any] = {
         "interpolated": chosen,
-        "interpolations": interpolation_strips(decoder, cells, compounds=chosen, frames=config.frames),
+        "interpolations": interpolation_strips(decoder, cells, measured, compounds=chosen, frames=config.frames),
     }
     if embedding := [one for one in decoding if one.embeds]:  # not one of a table's embeddings
         figure = FigureConfig(shown_cells=config.shown_cells, picture_seed=config.picture_seed)
@@ -317,6 +323,7 @@ def mechanism_sheet(store: CropStore, *, n: int, seed: int, strongest: Sequence[
 def interpolation_strips(
     run: DecodingRun,
     cells: EmbeddedCells,
+    measured: MeasuredCells,
     *,
     compounds: tuple[str, ...],
     frames: int,
@@ -326,7 +333,7 @@ def interpolation_strips(
     Raises:
         InputError: If a named compound has no cells.
     """
-    traveller = Traveller(run, cells)
+    traveller = Traveller(run, cells, measured)
     strips: list[Picture] = []
     for treatment in track(compounds, f"interpolations by {run.name}", total=len(compounds)):
         strips += map(travel_strip, traveller.travel(TravelConfig(to=treatment, frames=frames, moved_cells=FEW_MOVED)))

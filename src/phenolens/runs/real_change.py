@@ -3,13 +3,18 @@
 n cells, D measures, B resamples. Changes are in standard deviations of real control cells.
 """
 
+from contextlib import suppress
+
 import numpy as np
 import pandas as pd
 
+from phenolens.core.errors import InputError
+from phenolens.crops.store import normalised
 from phenolens.morphology.features import describe
 from phenolens.morphology.medoids import MeasuredCells, sampled
 from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.own_controls import OwnControls, own_controls
+from phenolens.study import Study
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -18,6 +23,16 @@ MOST_TREATED, MOST_CONTROLS = 60, 120  # cells measured for a treatment, of more
 OF_SHARPNESS = "_sharpness"  # measures with this ending describe focus or a decoder, not the cell
 OF_THE_OUTLINE = ("cell_eccentricity", "cell_solidity")
 FILLS = 0.9  # share of the crop; the outline of a cell that fills more is the crop's own square
+
+
+def measured_cells(study: Study, catalogue: Catalogue) -> MeasuredCells:
+    """Measures of a study's cells: the stored ones; without these, each cell's is computed when first asked for."""
+    store, stored = study.crops, None
+    if study.measures_folder.is_dir():
+        with suppress(InputError):  # of other crops
+            stored = study.measures()
+    originals = lambda rows: normalised(store.take(rows))  # noqa: E731
+    return MeasuredCells(originals, store.channels, catalogue.rows(role="control"), stored=stored)
 
 
 class RealChanges:

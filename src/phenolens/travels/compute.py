@@ -26,13 +26,13 @@ from phenolens.runs.latent_path import (
     through,
 )
 from phenolens.runs.own_controls import OwnControls, own_controls
-from phenolens.runs.real_change import without_squares
+from phenolens.runs.real_change import MOST_CONTROLS, MOST_TREATED, measured_cells, without_squares
 from phenolens.study import Study
 from phenolens.travels.batch_effect import BatchSpace, batch_space
 from phenolens.travels.config import TravelConfig
 from phenolens.travels.measured_change import MeasuredChange, change_table, population_test
 from phenolens.travels.out_of_distribution import SAMPLE, FrameScores, Limits, fit_limits, frame_scores, nearest_cells
-from phenolens.travels.trajectory import Measured, Population, RealCell, Trajectory
+from phenolens.travels.trajectory import FEW_MOVED, Measured, Population, RealCell, Trajectory
 
 PRECISION = "float32"  # as the embeddings: figures must not depend on the processor
 MOST_CELLS = 100_000  # real cells that frames are compared with; of more, a random sample
@@ -59,25 +59,39 @@ class Traveller:
     The first travel takes some seconds, later ones a fraction of one. Safe to use from several threads.
     """
 
-    def __init__(self, run: DecodingRun, cells: EmbeddedCells) -> None:
+    def __init__(self, run: DecodingRun, cells: EmbeddedCells, measured: MeasuredCells) -> None:
         self.run = run
         self.cells = cells
         self.catalogue = cells.catalogue
         self.channels = run.store.channels
         self.controls = self.catalogue.rows(role="control")
-        self.measured = MeasuredCells(run.originals, self.channels, self.controls)
+        self.measured = measured
         self._kept = lru_cache(CACHED)(self._trajectories)
         self._lock = Lock()
 
     @classmethod
-    def open(cls, study: Study, run: str | None = None, *, catalogue: Catalogue | None = None) -> "Traveller":
-        """Open a run of a study, by default its best decoding run; `catalogue` is that of its cells, where known.
+    def open(
+        cls,
+        study: Study,
+        run: str | None = None,
+        *,
+        catalogue: Catalogue | None = None,
+        measured: MeasuredCells | None = None,
+    ) -> "Traveller":
+        """Open a run of a study, by default its best decoding run.
+
+        Args:
+            study: The study.
+            run: The run.
+            catalogue: That of the study's cells, where it is known.
+            measured: Measures of the same cells, where some are known.
 
         Raises:
             InputError: no such run, it cannot decode, or a step is missing; the message names the command.
         """
         decoding = find_decoding_run(study, run, precision=PRECISION)
-        return cls(decoding, embedded_cells(study, decoding.name, catalogue=catalogue))
+        cells = embedded_cells(study, decoding.name, catalogue=catalogue)
+        return cls(decoding, cells, measured or measured_cells(study, cells.catalogue))
 
     def travel(self, config: TravelConfig, *, measured: bool = True) -> tuple[Trajectory, ...]:
         """Interpolate a control cell towards a treatment.
@@ -216,8 +230,10 @@ class Traveller:
         pictures = self._changed(config, rows, z, self._ends(config, z, target))
         from_real = self.run.keeps_cells or config.residual
         first = self.measured.of(rows) if from_real else self._measures_of(self.run.decoded(z))
-        treated = sampled(target.rows, MEASURED_CELLS, seed=config.seed)
-        controls = sampled(self._own_controls(treated).cells, COMPARED_CONTROLS, seed=config.seed)
+        few = config.moved_cells <= FEW_MOVED  # somebody waits: the cells that the treatment's page measures
+        most_treated, most_controls = (MOST_TREATED, MOST_CONTROLS) if few else (MEASURED_CELLS, COMPARED_CONTROLS)
+        treated = sampled(target.rows, most_treated, seed=config.seed)
+        controls = sampled(self._own_controls(treated).cells, most_controls, seed=config.seed)
         own = own_controls(self.catalogue.cells, controls, treated)
         cells = (first, self._measures_of(pictures), self.measured.of(treated), self.measured.of(own.rows))
         side = pictures.shape[-1]

@@ -26,7 +26,7 @@ from phenolens.web.travel_page import add_travel
 from phenolens.web.treatment_page import add_treatments
 from phenolens.web.umap_map import MapQuery, add_map
 
-PRELOADED_CELLS = 100_000  # of a study whose model is loaded before the first travel: 100 MB of embeddings
+PRELOADED_CELLS = 1_000_000  # of a study whose model is loaded before the first travel: 1 GB of embeddings
 HOME_CELLS = 5  # of each row of the home page
 SECTIONS = ("plates", "map", "travel")  # linked from every page, besides home
 IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable"}  # for addresses that hold a hash of the content

@@ -26,7 +26,7 @@ from phenolens.profiles.score_table import PROTOCOLS
 from phenolens.readiness import COMMAND_OF, Step, about_of, default_run, run_config, steps_done
 from phenolens.runs.catalogue import Catalogue, contrast_of, nearest_names
 from phenolens.runs.embeddings import embedding_rows
-from phenolens.runs.real_change import RealChanges
+from phenolens.runs.real_change import RealChanges, measured_cells
 from phenolens.runs.scores import activity_of, queries_of, scores_of_encoders
 from phenolens.study import Study
 from phenolens.web.base import NotFoundError, address
@@ -71,16 +71,8 @@ class StudyCells:
 
     @cached_property
     def measured(self) -> MeasuredCells:
-        """Measures of cells, each measured once."""
-        originals = lambda rows: normalised(self.store.take(rows))  # noqa: E731
-        return MeasuredCells(
-            originals, self.store.channels, self.catalogue.rows(role="control"), stored=self._stored_measures()
-        )
-
-    def _stored_measures(self) -> pd.DataFrame | None:
-        with suppress(InputError):  # of other crops
-            return self.study.measures() if self.study.measures_folder.is_dir() else None
-        return None
+        """Measures of cells, stored or each measured once; travels use the same."""
+        return measured_cells(self.study, self.catalogue)
 
     @cached_property
     def changes(self) -> RealChanges:

@@ -104,7 +104,11 @@ class Travels:
         from phenolens.travels.compute import Traveller
 
         view = self._view
-        opened = lambda: Traveller.open(view.study, run or None, catalogue=view.cells().catalogue)  # noqa: E731
+
+        def opened() -> Traveller:
+            cells = view.cells()
+            return Traveller.open(view.study, run or None, catalogue=cells.catalogue, measured=cells.measured)
+
         return self._open.get(view.version(run), opened)
 
     def trajectories(self, query: TravelQuery) -> tuple[Trajectory, ...]:
