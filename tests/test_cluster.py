@@ -29,7 +29,8 @@ def cluster():
 
 
 @pytest.mark.slow
-def test_a_study_is_the_same_bytes_on_a_cluster_whose_workers_are_killed(cluster, tiny_screen, tmp_path):
+def test_a_study_is_the_same_bytes_on_a_cluster_whose_workers_are_killed(cluster, tiny_screen, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the workers were started elsewhere
     one = ph.run(tmp_path / "one", source=tiny_screen, **SETTINGS)
     done = threading.Event()
     killed: list[int] = []
@@ -44,7 +45,8 @@ def test_a_study_is_the_same_bytes_on_a_cluster_whose_workers_are_killed(cluster
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        many = ph.run(tmp_path / "many", source=tiny_screen, scheduler=cluster.scheduler_address, **SETTINGS)
+        source = os.path.relpath(tiny_screen)
+        many = ph.run("many", source=source, scheduler=cluster.scheduler_address, **SETTINGS)
     finally:
         done.set()
         killer.join()

@@ -122,6 +122,18 @@ def test_a_row_that_repeats_another_is_left_out_and_one_that_differs_is_refused(
     assert all(f"{named}, row {row}" in str(refused.value) for row in (3, n + 3))
 
 
+@pytest.mark.parametrize("name", ["Plate", "Well"])
+def test_a_table_without_plates_or_wells_and_a_row_without_one_are_named(source, name):
+    path = sorted(source.rglob("load_data_with_illum.parquet"))[-1]
+    whole, column = pd.read_parquet(path), f"Metadata_{name}"
+    whole.drop(columns=column).to_parquet(path)
+    with pytest.raises(InputError, match=f"{path}: no column for the {name.lower()}"):
+        screen_of(source)
+    whole.assign(**{column: [whole[column][0], None, *whole[column][2:]]}).to_parquet(path)
+    with pytest.raises(InputError, match=f'{path}, row 3: {name.lower()} is ""'):
+        screen_of(source)
+
+
 def test_a_well_of_two_numbers_is_refused_and_a_row_of_wells_that_repeats_is_not(source):
     path, whole = source / "metadata" / "well.csv.gz", screen_of(source)
     edit(path, lambda table: pd.concat([table, table[:1]]))
@@ -199,6 +211,7 @@ def test_illumination_is_divided_out(source, tmp_path):
     (lambda light: light[1:], "139 x 150 px"),
     (lambda light: light * 0, "above 0"),
     (lambda light: np.full_like(light, np.nan), "finite"),
+    (lambda light: np.ceil(light).astype(np.int64), "type int64, expected floating point"),
 ])  # fmt: skip
 def test_an_illumination_function_that_cannot_be_used_is_one_line(source, tmp_path, change, words):
     path = sorted(source.rglob("*_IllumER.npy"))[-1]

@@ -1,5 +1,6 @@
 """Sources by address give what their local copies give; what a server refuses or loses is one line."""
 
+import errno
 import sys
 import threading
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 import phenolens as ph
 from layout_sources import fields, write_images, write_loaddata, write_plate_map, write_plates, write_table
@@ -18,7 +20,7 @@ from phenolens.crops.make_crops import make_crops
 from phenolens.crops.source import open_source
 from phenolens.screens import remote
 from phenolens.screens.config import LayoutConfig
-from phenolens.screens.image_states import fields_sha256
+from phenolens.screens.image_states import fields_sha256, states_and_newest
 from phenolens.screens.read_image import read_field
 from phenolens.screens.screen import Selection
 from s3_server import BUCKET, failing, serving, use
@@ -52,6 +54,7 @@ def test_checking_a_source_by_address_finds_what_its_copy_has(bucket, tmp_path, 
     there = ph.check(address, layout="pattern", sample=2, **settings(public))
     assert there.to_dict("records")[1:7] == here.to_dict("records")[1:7]
     assert address in there.attrs["next"]
+    assert not there["found"].str.contains(str(public.cache), regex=False).any()
     assert len(content(public.cache)) == 2 * 2  # of the fields whose pixels are read; the others from the listing
 
 
@@ -117,6 +120,84 @@ def test_files_that_change_are_read_again_and_those_that_go_are_gone(bucket, tmp
     assert not (folder / "007" / "B02_s2_wDNA.tif").exists()
 
 
+@pytest.mark.parametrize("write", [write_images, write_plates])
+def test_the_state_of_an_image_is_its_tag_and_not_where_the_cache_lies(bucket, tmp_path, write):
+    local, key = write(tmp_path / "local"), f"state/{write.__name__}"
+    one, two = (LayoutConfig(anonymous=True, cache=tmp_path / name) for name in ("one", "two"))
+
+    def state(config: LayoutConfig) -> tuple[list[str], int]:
+        folder = remote.listed(bucket.upload(local, key) if config is one else f"s3://{BUCKET}/{key}", config)
+        return states_and_newest([folder / "007" / "B02_s1_wDNA.tif" if write is write_images else folder])
+
+    first = state(one)
+    assert state(two) == first
+    changed = next(path for path in sorted(local.rglob("*")) if path.is_file() and path.stat().st_size > 100)
+    changed.write_bytes(changed.read_bytes()[::-1])  # of the same size, within the same second
+    assert state(one) != first
+    assert first[1] == 0
+
+
+def test_a_table_is_read_as_one_though_its_folder_was_listed_for_images(bucket, tmp_path, public):
+    address = bucket.upload(pattern_source(tmp_path / "local"), "images-first")
+    for of_images in (True, False, True):
+        folder = remote.listed(address, public, of_images=of_images)
+    assert (folder / "plate_map.csv").read_bytes() == (tmp_path / "local" / "plate_map.csv").read_bytes()
+
+
+class Answers:
+    """A file system that lists these names and cannot write what it downloads."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def find(self, path: str, *, detail: bool) -> dict[str, dict[str, int]]:
+        return {f"{BUCKET}/{name}": {"size": 3} for name in self.names}
+
+    def get(self, addresses: list[str], paths: list[str]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("name", ["/outside.tif", "../../../../outside.tif", "a/../b.tif"])
+def test_a_name_that_would_leave_the_cache_is_refused(tmp_path, public, monkeypatch, name):
+    name = f"{tmp_path}{name}" if name.startswith("/") else name
+    monkeypatch.setattr(remote._Server, "filesystem", lambda server: Answers(name))
+    with pytest.raises(InputError, match="rename it"):
+        remote.listed(f"s3://{BUCKET}", public)
+    assert not list(tmp_path.rglob("*.tif"))
+
+
+def test_a_full_disk_is_not_the_servers_fault(public, monkeypatch):
+    monkeypatch.setattr(remote._Server, "filesystem", lambda server: Answers("a.tif"))
+    folder = remote.listed(f"s3://{BUCKET}/", public)
+    with pytest.raises(InputError, match=f"s3://{BUCKET}/a.tif: cannot be kept in the cache .No space.*--cache"):
+        remote.local_copy(folder / "a.tif", named="here")
+
+
+def test_commands_that_share_a_cache_list_one_after_the_other(bucket, tmp_path, public):
+    address = bucket.upload(write_images(tmp_path / "local"), "shared")
+    thread = threading.Thread(target=remote.listed, args=(address, public), daemon=True)
+    with FileLock(public.cache / "listing" / "s3" / f"{BUCKET}.lock"):
+        thread.start()
+        thread.join(1)
+        assert thread.is_alive()
+        assert not list((public.cache / "listing").rglob("*.tif"))
+    thread.join()
+    assert list((public.cache / "listing").rglob("*.tif"))
+
+
+def test_a_cache_that_cannot_be_written_is_named(bucket, tmp_path):
+    address = bucket.upload(write_images(tmp_path / "local"), "uncached")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=f"--cache {tmp_path}/file: cannot be written .*name another folder"):
+        remote.listed(address, LayoutConfig(anonymous=True, cache=tmp_path / "file"))
+
+
+@pytest.mark.parametrize("address", ["s4://b/a", "S3://b/a", "s3//b/a", "s3:b/a", "gcs://b/a", "s3://"])
+def test_what_is_almost_an_address_is_told_the_schemes(public, address):
+    with pytest.raises(InputError, match=r"an address begins with s3://, gs:// or https://"):
+        remote.local_source(Path(address), public)
+
+
 def test_names_of_images_do_not_depend_on_where_source_and_cache_lie(bucket, tmp_path, public):
     address = bucket.upload(write_images(tmp_path / "images"), "named")
     hashes = set()
@@ -168,6 +249,18 @@ def test_a_missing_key_is_named_and_counted(bucket, tmp_path, public):
         ph.check(address, layout="pattern", **settings(public))
     table = ph.check(address, layout="pattern", skip_missing=True, sample=1, **settings(public))
     assert table.loc[table["what"] == "fields without an image of each channel", "found"].item() == "1"
+
+
+def test_a_damaged_image_is_named_by_its_address(bucket, tmp_path, public):
+    local = pattern_source(tmp_path / "local")
+    image = local / "007" / "B02_s1_wDNA.tif"
+    image.write_bytes(image.read_bytes()[:-500])
+    address = bucket.upload(local, "damaged")
+    with pytest.raises(InputError, match=f"{address}/007/B02_s1_wDNA.tif") as refused:
+        ph.check(address, layout="pattern", sample=20, **settings(public))
+    assert str(public.cache) not in str(refused.value)
+    assert "--skip-missing" not in str(refused.value)
+    assert "--plates" in str(refused.value)
 
 
 def test_a_key_that_vanishes_half_way_is_one_line(bucket, tmp_path, public):

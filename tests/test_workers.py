@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.workers import AtOnce, done_by_workers
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
-from worker_jobs import fatal, killed_once, refuses, square
+from worker_jobs import fatal, killed_once, read, refuses, square
 
 CONFIG = CropConfig(crop_px=36)
 TWO = AtOnce(processes=2)
@@ -56,6 +57,28 @@ def test_what_a_job_refuses_is_refused_here_at_once(cluster, tmp_path):
             list(done_by_workers(partial(refuses, tmp_path), [0, 1, 2], at_once))
         assert len(list(tmp_path.iterdir())) == n
     assert "Traceback" not in str(cluster.get_logs())
+
+
+def test_a_worker_of_another_version_is_refused(cluster, monkeypatch):
+    monkeypatch.setattr("phenolens.core.workers.version", lambda name: "9.9")
+    with pytest.raises(InputError, match=r"has phenolens 0\.\d.*this command 9\.9"):
+        list(done_by_workers(square, [1], AtOnce(scheduler=cluster.scheduler_address)))
+
+
+def test_a_file_that_a_worker_does_not_see_is_one_line(cluster, tmp_path):
+    with pytest.raises(InputError, match=f"worker .*: {tmp_path}/here alone is not there; workers must see"):
+        list(done_by_workers(read, [tmp_path / "here alone"], AtOnce(scheduler=cluster.scheduler_address)))
+
+
+def test_a_cluster_without_workers_is_waited_for_and_said(capsys, monkeypatch):
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed (the extra cluster)")
+    monkeypatch.setattr("phenolens.core.workers.LOOK_S", 0.2)
+    with distributed.LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", host="127.0.0.1") as empty:
+        later = threading.Timer(2, empty.scale, [1])
+        later.start()
+        assert list(done_by_workers(square, [3], AtOnce(scheduler=empty.scheduler_address))) == [9]
+        later.join()
+    assert f"start one with `dask worker {empty.scheduler_address}`" in capsys.readouterr().err
 
 
 def test_a_scheduler_never_has_all_jobs_of_a_long_list(cluster, monkeypatch):

@@ -30,6 +30,11 @@ def refuses(folder: Path, number: int) -> int:
     return number
 
 
+def read(path: Path) -> bytes:
+    """What a file holds."""
+    return path.read_bytes()
+
+
 def fatal(number: int) -> int:
     """Kills whatever process does job 1."""
     if number == 1:

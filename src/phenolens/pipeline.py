@@ -37,6 +37,7 @@ from phenolens.readiness import (
     score_name,
 )
 from phenolens.screens.config import LayoutConfig
+from phenolens.screens.remote import errors_by_address
 from phenolens.study import Study, made_from
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def crop(
     """Make the study's crops from a source folder; crops that are made from the same are kept."""
     from phenolens.crops.make_crops import make_crops
 
-    with alone(study.crops_lock, doing="making crops"):
+    with alone(study.crops_lock, doing="making crops"), errors_by_address():
         return make_crops(source, study.crops_folder, layout=layout, config=config, reading=reading, at_once=at_once)
 
 

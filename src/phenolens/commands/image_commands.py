@@ -34,7 +34,7 @@ from phenolens.screens.guess_layout import Guess, guess_layout
 from phenolens.screens.jump import ILLUMINATION
 from phenolens.screens.layouts import LAYOUTS
 from phenolens.screens.plate_map import write_template
-from phenolens.screens.remote import local_source, shown
+from phenolens.screens.remote import errors_by_address, local_source, shown
 from phenolens.screens.screen import Treatments
 from phenolens.simulation.screen_design import SimulateConfig
 from phenolens.study import Study
@@ -174,37 +174,38 @@ def check(
     from phenolens.crops.check import check_source
 
     folder, reading = local_source(Path(source), reading)
-    guess = guess_layout(folder, reading) if layout is None else Guess(layout, reading)
-    layout, reading = guess.layout, guess.config
-    _check_files(folder, layout, checking)
-    try:
-        checked = check_source(
-            folder,
-            layout=layout,
-            config=reading,
-            treatments=checking.treatments,
-            plates=checking.plates,
-            skip_missing=checking.skip_missing,
-            sample=checking.sample,
-            at_once=parallel,
+    with errors_by_address():
+        guess = guess_layout(folder, reading) if layout is None else Guess(layout, reading)
+        layout, reading = guess.layout, guess.config
+        _check_files(folder, layout, checking)
+        try:
+            checked = check_source(
+                parallel.path(folder),
+                layout=layout,
+                config=reading,
+                treatments=checking.treatments,
+                plates=checking.plates,
+                skip_missing=checking.skip_missing,
+                sample=checking.sample,
+                at_once=parallel,
+            )
+        except InputError as error:
+            if not guess.why:
+                raise
+            raise InputError(f"{str(error).removesuffix('.')}; read with {guess}") from error
+        nuclei, found_px = _nuclei(checked, layout, checking) if checking.finds_nuclei else ([], math.nan)
+        if checking.template is not None:
+            write_template(checked.screen, checking.template, has_treatments=checked.has_treatments)
+            nuclei.append(("template", f"{checking.template}: a row per well, to fill in and give as --plate-map"))
+        guessed = [("guessed", str(guess))] if guess.why else []
+        possible, impossible = _scores(checked) if checked.has_treatments else ([], [])
+        found = [(*row, False) for row in (*guessed, *checked.there, *possible, *nuclei)]
+        found += [(*row, True) for row in (*checked.missing, *impossible)]
+        table = pd.DataFrame(found, columns=["what", "found", "missing"])
+        table.attrs["next"], table.attrs["remark"] = _next_command(
+            folder, layout, reading, checking, checked, scored=bool(possible), found_px=found_px
         )
-    except InputError as error:
-        if not guess.why:
-            raise
-        raise InputError(f"{str(error).removesuffix('.')}; read with {guess}") from error
-    nuclei, found_px = _nuclei(checked, layout, checking) if checking.finds_nuclei else ([], math.nan)
-    if checking.template is not None:
-        write_template(checked.screen, checking.template, has_treatments=checked.has_treatments)
-        nuclei.append(("template", f"{checking.template}: a row per well, to fill in and give as --plate-map"))
-    guessed = [("guessed", str(guess))] if guess.why else []
-    possible, impossible = _scores(checked) if checked.has_treatments else ([], [])
-    found = [(*row, False) for row in (*guessed, *checked.there, *possible, *nuclei)]
-    found += [(*row, True) for row in (*checked.missing, *impossible)]
-    table = pd.DataFrame(found, columns=["what", "found", "missing"])
-    table.attrs["next"], table.attrs["remark"] = _next_command(
-        folder, layout, reading, checking, checked, scored=bool(possible), found_px=found_px
-    )
-    return table
+        return table
 
 
 def _scores(checked: "Checked") -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -365,7 +366,8 @@ def crop(
         InputError: The source cannot be used, or the folder holds something else; nothing is half-written.
     """
     folder, layout, reading = known_layout(Path(source), layout, reading)
-    with Study.begun(Path(study)) as begun:
+    folder = parallel.path(folder)
+    with Study.begun(parallel.path(study)) as begun:
         store = pipeline.crop(begun, source=folder, layout=layout, config=cropping, reading=reading, at_once=parallel)
     tell(crops_summary(store))
     return begun
@@ -382,7 +384,8 @@ def known_layout(
     pipeline.check_source(folder)
     if layout is not None:
         return folder, layout, reading
-    guess = guess_layout(folder, reading)
+    with errors_by_address():
+        guess = guess_layout(folder, reading)
     tell(str(guess))
     return folder, guess.layout, guess.config
 

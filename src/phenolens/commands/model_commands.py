@@ -28,6 +28,7 @@ from phenolens.reports.config import ReportConfig
 from phenolens.screens.bbbc021 import SIMULATION_FILE
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.layouts import LAYOUTS
+from phenolens.screens.remote import errors_by_address
 from phenolens.simulation.screen_design import SimulateConfig
 from phenolens.study import MARKER, Study
 from phenolens.training.config import ModelName, RecommendedTraining, TrainConfig, check_can_watch
@@ -100,7 +101,8 @@ def run(
         if LAYOUTS[layout].has_fields and issubclass(spec.load(), Trained):  # InputError on another side
             spec.build(USUAL_CHANNELS, cropping.crop_px, config.network)
     if LAYOUTS[layout].has_fields:  # what the plate map says comes before any crop is cut
-        screen, _ = LAYOUTS[layout].open(folder, reading, cropping.selection())
+        with errors_by_address():
+            screen, _ = LAYOUTS[layout].open(folder, reading, cropping.selection())
         pipeline.check_design(screen.table, scoring, where=source)
     opened = crop(study, source=folder, layout=layout, reading=reading, cropping=cropping, parallel=parallel)
     store = opened.crops

@@ -44,7 +44,7 @@ def measure(study: Positional[AnyPath], *, parallel: AtOnce = AtOnce()) -> Study
     Raises:
         InputError: The study has no crops.
     """
-    opened = Study.open(study)
+    opened = Study.open(parallel.path(study))
     measure_cells(opened, at_once=parallel)
     tell(f"measures of {counted(len(opened.crops), 'cell')}: {opened.measures_folder}")
     return opened
@@ -72,7 +72,7 @@ def embed(
     Raises:
         InputError: There is no such run, or the crops changed since it was trained.
     """
-    opened = Study.open(study)
+    opened = Study.open(AtOnce(scheduler=scheduler).path(study))
     names = opened.chosen_runs(runs) if runs else ready_runs(opened, "trained")
     for name in names:  # before anything is written
         pipeline.embeddable(opened, name, embedding)
@@ -104,7 +104,7 @@ def profile(
     Raises:
         InputError: There is no such run, or its embeddings are missing or out of date.
     """
-    opened = Study.open(study)
+    opened = Study.open(AtOnce(scheduler=scheduler).path(study))
     for name in opened.chosen_runs(runs) if runs else ready_runs(opened, "embedded"):
         pipeline.profile(opened, name, profiling, scheduler=scheduler)
         tell(f"profiles of {name}: {opened.profiles_folder(name)}")

@@ -6,6 +6,7 @@ Results come in the order of the jobs and do not depend on where they ran.
 import multiprocessing
 import multiprocessing.connection
 import os
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -14,10 +15,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any, TypeVar
 
 from phenolens.core.bounds import Bounded, Count
-from phenolens.core.errors import InputError
+from phenolens.core.errors import InputError, one_line
 from phenolens.core.progress import tell
 
 Job = TypeVar("Job")
@@ -31,9 +34,14 @@ class AtOnce(Bounded):
     processes: Count = 1  # parallel processes on this machine, one plate each
     scheduler: str | None = None  # address of a Dask scheduler whose workers see the same files; replaces --processes
 
+    def path(self, path: str | os.PathLike[str]) -> Path:
+        """A path that jobs get: absolute on a cluster, whose workers were started in other folders."""
+        return Path(path) if self.scheduler is None else Path(path).absolute()
+
 
 ONE = AtOnce()
 CONNECT_S = "20s"
+LOOK_S = 10  # how often it is looked whether a cluster has a worker
 LEAST_SENT = 16  # jobs that a scheduler has at once, with few workers or none yet
 
 
@@ -47,7 +55,8 @@ def done_by_workers(
     at once. A scheduler has at most twice as many jobs at a time as its workers have threads.
 
     Raises:
-        InputError: No scheduler answers, it is lost, each worker that took a job is lost, or Dask is not installed.
+        InputError: No scheduler answers, it is lost, each worker that took a job is lost or has another version of
+            phenolens, or Dask is not installed.
     """
     if at_once.scheduler is not None:
         yield from _on_cluster(function, jobs, at_once.scheduler)
@@ -93,10 +102,17 @@ def _on_cluster(function: Callable[[Job], Result], jobs: Sequence[Job], schedule
         try:
             for job in jobs:
                 if len(sent) >= max(LEAST_SENT, 2 * sum(client.nthreads().values())):
-                    yield _result(sent.popleft())
-                sent.append(client.submit(_answered, function, job, pure=False))
+                    yield _result(sent.popleft(), client)
+                sent.append(client.submit(_answered, function, job, version("phenolens"), pure=False))
             while sent:
-                yield _result(sent.popleft())
+                yield _result(sent.popleft(), client)
+        except (ImportError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "deserialization" not in str(error):
+                raise
+            raise InputError(
+                f"--scheduler {scheduler}: it and its workers cannot load phenolens ("
+                f"{one_line(error)[:200]}); install the same on all machines"
+            ) from error
         except KilledWorker as error:
             raise InputError(
                 f"--scheduler {scheduler}: a job was given up because each worker that took it was lost ("
@@ -110,19 +126,37 @@ def _on_cluster(function: Callable[[Job], Result], jobs: Sequence[Job], schedule
             client.cancel(list(sent))
 
 
-def _answered(function: Callable[[Job], Result], job: Job) -> Result | InputError:
+def _answered(function: Callable[[Job], Result], job: Job, wanted: str) -> Result | InputError:
     """The result of a job; an InputError is one too, because a worker logs exceptions with their traceback."""
+    worker, found = socket.gethostname(), version("phenolens")
+    if found != wanted:
+        return InputError(f"worker {worker} has phenolens {found}, this command {wanted}; install the same everywhere")
     try:
         return function(job)
     except InputError as error:
         return error
+    except FileNotFoundError as error:
+        return InputError(
+            f"worker {worker}: {error.filename or one_line(error)} is not there; workers must see the files of the "
+            "study and the source under the same paths as this command"
+        )
 
 
-def _result(future: Any) -> Any:
-    result = future.result()
-    if isinstance(result, InputError):
-        raise result
-    return result
+def _result(future: Any, client: Any) -> Any:
+    """The result of a job; a line now and then while no worker is there to do it."""
+    while True:
+        try:
+            result = future.result(timeout=LOOK_S)
+        except TimeoutError:
+            if future.done():
+                raise  # of the job itself
+            if not client.nthreads():
+                address = client.scheduler.address
+                tell(f"Dask cluster at {address}: waits for a worker; start one with `dask worker {address}`")
+            continue
+        if isinstance(result, InputError):
+            raise result
+        return result
 
 
 @cache

@@ -30,6 +30,7 @@ from phenolens.screens.config import LayoutConfig
 from phenolens.screens.layouts import centres_path, layout_named
 from phenolens.screens.plate_map import NoTreatments
 from phenolens.screens.read_image import Headers, read_field
+from phenolens.screens.remote import shown
 from phenolens.screens.repeated_images import copied_images
 from phenolens.screens.screen import FIELD, Screen, Selection, Treatments, where_of
 
@@ -76,9 +77,9 @@ def check_source(
         assert opened.cells is not None
         crops, _ = opened.read(opened.cells.iloc[:1], None)
         images: Rows = [("images", f"crops of {crops.shape[2]} x {crops.shape[3]} px")]
-        of_cells = str(source)
+        of_cells = shown(source)
     else:
-        of_cells = str(centres_path(source, config))
+        of_cells = shown(centres_path(source, config))
         images = _sampled_images(opened, sample=sample, config=config, of_cells=of_cells)
         images += _copies(opened.screen)
     there, missing = _contents(opened.screen, images)

@@ -60,7 +60,9 @@ class _Plate:
             if function.shape != size:
                 found = " x ".join(map(str, function.shape))
                 raise InputError(f"{named} is {found} px, fields are {size[0]} x {size[1]} px; give one of their size")
-            if not (function.dtype.kind == "f" and np.isfinite(function).all() and function.min() > 0):
+            if function.dtype.kind != "f":
+                raise InputError(f"{named} has values of type {function.dtype}, expected floating point; replace it")
+            if not (np.isfinite(function).all() and function.min() > 0):
                 raise InputError(f"{named} has values that are not finite and above 0; replace it")
 
     def function(self, channel: str) -> FloatArray:

@@ -14,7 +14,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
 from phenolens.screens.image_files import ILLUMINATION
 from phenolens.screens.image_reference import image_reference
-from phenolens.screens.remote import is_address, is_remote, shown
+from phenolens.screens.remote import is_address, is_remote, shown, state_of
 
 FILE_NAME = re.compile(r"[^\s./\\:][^/\\:]*")
 COMPARED_BYTES = 4096
@@ -37,18 +37,21 @@ def part_name(plate: str) -> str:
 def states_and_newest(files: Iterable[Path]) -> tuple[list[str], int]:
     """Each file's bytes and a hash of those in its middle, and when the newest was changed (ns since 1970).
 
-    An image inside a file (`path#page=2`) counts as the file; of an OME-Zarr image, a folder, and of an image by
-    address the contents are not read. InputError for a file that is not there.
+    An image inside a file (`path#page=2`) counts as the file; the contents of an OME-Zarr image, a folder, are not
+    read. The state of an image by address is its size, time and tag, and its time, by another clock, is left out.
+    InputError for a file that is not there.
     """
 
     @cache
-    def state_of(file: Path) -> tuple[str, int]:
+    def state_and_time(file: Path) -> tuple[str, int]:
+        if is_remote(file):
+            return state_of(file), 0
         state = file.stat()
-        middle = middle_sha256(file) if S_ISREG(state.st_mode) and not is_remote(file) else ""
+        middle = middle_sha256(file) if S_ISREG(state.st_mode) else ""
         return f"{state.st_size}{middle}", state.st_mtime_ns
 
     try:
-        states = [state_of(file) for path in files for file in image_reference(path).files]
+        states = [state_and_time(file) for path in files for file in image_reference(path).files]
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: no such image; add it, or run with --skip-missing") from error
     return [text for text, _ in states], max((newest for _, newest in states), default=0)

@@ -15,10 +15,10 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
 from phenolens.core.names import clean_names, shortened
 from phenolens.screens.config import LayoutConfig, chosen_channels, given_path
-from phenolens.screens.csv_table import refuse_repeated
+from phenolens.screens.csv_table import refuse_repeated, refuse_rows
 from phenolens.screens.image_files import ILLUMINATION, unnamed_images
 from phenolens.screens.image_table import FILE, OF_FILES, UNNAMED, FoldersHere, load_data_files, named_files
-from phenolens.screens.plate_map import known_columns, read_as_text, with_plate_map, with_treatments
+from phenolens.screens.plate_map import known_columns, lacking_column, read_as_text, with_plate_map, with_treatments
 from phenolens.screens.repeated_images import each_field_once, refuse_repeated_images
 from phenolens.screens.screen import Screen
 from phenolens.screens.well_names import well_names
@@ -64,9 +64,7 @@ def read_jump(source: Path, *, config: LayoutConfig, skip_missing: bool = False)
     channels = chosen_channels(in_order, config.channels, source=paths[0].name)
     chosen = {f"{FILE}{ours}": files[theirs] for ours, theirs in channels.items()}
     chosen |= {f"{ILLUMINATION}{ours}": light[theirs] for ours, theirs in channels.items() if theirs in light}
-    unread = [name for name in map(str, raw) if OF_FILES.match(name) or name.startswith("Metadata_Source")]
-    known = known_columns(raw, source=paths[0].name, named=config.named_columns, read=unread)
-    known = known.assign(plate=clean_names(known["plate"]))
+    known = pd.concat([_known(*each, config) for each in zip(paths, tables_read)], ignore_index=True)
     n_rows = {_within(path, source): len(table) for path, table in zip(paths, tables_read, strict=True)}
     unnamed, of_folders = unnamed_images(source, named_files(files), what=UNNAMED)
     fields, repeats = each_field_once(pd.concat([known, pd.DataFrame(chosen)], axis=1), n_rows)
@@ -96,6 +94,17 @@ def read_jump(source: Path, *, config: LayoutConfig, skip_missing: bool = False)
     refuse_repeated_images(screen)
     folders.refuse_shared(paths[0].name)
     return replace(screen, sources={_within(path, source): sha256(path) for path in (*paths, *tables)})
+
+
+def _known(path: Path, raw: pd.DataFrame, config: LayoutConfig) -> pd.DataFrame:
+    """The columns of a LoadData table that say which field a row is; InputError without plate or well, named or not."""
+    unread = [name for name in map(str, raw) if OF_FILES.match(name) or name.startswith("Metadata_Source")]
+    known = known_columns(raw, source=path.name, named=config.named_columns, read=unread)
+    for name in ("plate", "well"):
+        if name not in known:
+            raise lacking_column(name, path, raw)
+        refuse_rows(known[name].isna(), known[name].fillna(""), expected=f"the name of the {name}", source=str(path))
+    return known
 
 
 def _load_data(source: Path, config: LayoutConfig) -> list[Path]:

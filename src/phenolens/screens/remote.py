@@ -5,6 +5,7 @@ empty file of the same size and time of change, which takes no space. So a reade
 a local one. `content` holds files that were opened; those that were not used for longest are removed first.
 """
 
+import errno
 import os
 import re
 import time
@@ -18,16 +19,20 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from filelock import FileLock
+
 from phenolens.core.errors import InputError, one_line
-from phenolens.core.files import read_json, write_json
+from phenolens.core.files import read_json, sha256, write_json
 from phenolens.core.progress import tell
 from phenolens.screens.config import TABLES, LayoutConfig
 
 ADDRESS = re.compile(r"^(s3|gs|https?):/+([^/]+)/?(.*)$")  # Path("s3://bucket/a") is written s3:/bucket/a
+LIKE_ADDRESS = re.compile(r"^(\w{2,}:|s3/|gs/)")
 # What is downloaded when a folder is listed, because readers open it: tables, indexes of instruments, zarr's metadata.
 OF_READERS = tuple(".xml .mlf .htd .mrf .wpi .mes .sqlite .db .h5sc .json .zattrs .zgroup .zarray".split()) + TABLES
 LISTING, CONTENT, ABOUT = "listing", "content", ".source.json"
 IN_USE_S = 60  # a file that was used this recently is not removed from the cache
+OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # errors of writing here, not of the server
 GB = 10**9
 
 
@@ -52,7 +57,7 @@ class _Server:
 
     def named(self, path: Path) -> str:
         """The address of a path in the listing."""
-        return f"{self.address}/{path.relative_to(self.listing).as_posix()}"
+        return f"{self.address}/{path.relative_to(self.listing).as_posix()}".removesuffix("/.")
 
     def filesystem(self) -> Any:
         """The library's filesystem; InputError where it is not installed."""
@@ -75,6 +80,9 @@ def local_source(source: Path, config: LayoutConfig) -> tuple[Path, LayoutConfig
         InputError: As in `listed`.
     """
     paths = {"table": config.table, "plate_map": config.plate_map, "centres": config.centres}
+    for path in map(str, filter(None, (source, *paths.values()))):
+        if LIKE_ADDRESS.match(path) and not is_address(path) and not Path(path).exists():
+            raise InputError(f"{path}: no such folder or file; an address begins with s3://, gs:// or https://")
     local = {name: listed(str(path), config) for name, path in paths.items() if path is not None and is_address(path)}
     source = listed(str(source), config) if is_address(source) else Path(source)
     return source, replace(config, **local)  # type: ignore[arg-type]
@@ -89,7 +97,8 @@ def listed(address: str, config: LayoutConfig, *, of_images: bool = False) -> Pa
         of_images: A folder that a table names: tables in it are not downloaded, and it may be missing.
 
     Raises:
-        InputError: There is nothing, access is denied, the server does not answer, or the library is not installed.
+        InputError: There is nothing, access is denied, the server does not answer, the library is not installed, or
+            the cache cannot be written.
     """
     match = ADDRESS.match(address)
     if match is None or ".." in match[3].split("/"):
@@ -107,9 +116,16 @@ def listed(address: str, config: LayoutConfig, *, of_images: bool = False) -> Pa
     found = {name.removeprefix(root): info for name, info in infos.items() if not name.endswith("/")}
     if not found and not of_images:
         raise InputError(f"{address}: there is nothing; correct the address, as s3://bucket/folder")
-    write_json(listing / ABOUT, {"address": server.address, "anonymous": server.anonymous, "cache_gb": server.cache_gb})
-    _server_of.cache_clear()
-    _place(server, found, filesystem, key=key, tables=not of_images)
+    about = {"address": server.address, "anonymous": server.anonymous, "cache_gb": server.cache_gb}
+    try:
+        listing.mkdir(parents=True, exist_ok=True)
+        with FileLock(listing.with_name(f"{host}.lock")):  # other commands may share the cache
+            write_json(listing / ABOUT, about)
+            _server_of.cache_clear()
+            _place(server, found, filesystem, key=key, tables=not of_images)
+    except OSError as error:
+        raise InputError(f"--cache {cache}: cannot be written ({one_line(error)}); name another folder") from error
+    _used.add(server)
     return listing / key
 
 
@@ -121,16 +137,18 @@ def _place(server: _Server, found: Mapping[str, Mapping[str, Any]], filesystem: 
             path.unlink()
     due: list[tuple[Path, int]] = []
     for name, info in found.items():
-        path = server.listing / name
-        if ".." in path.parts:
-            raise InputError(f"{server.address}/{name}: a name with .. cannot be read; rename it")
+        if name.startswith("/") or ".." in name.split("/"):
+            raise InputError(f"{server.address}/{name}: a name that begins with / or has .. cannot be read; rename it")
+        path, is_table = server.listing / name, name.lower().endswith(OF_READERS)
         size, changed_ns = int(info.get("size") or 1), _changed_ns(info)
-        if path.is_file() and (path.stat().st_size, path.stat().st_mtime_ns) == (size, changed_ns):
+        state = (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
+        if state == (size, changed_ns) or (state and is_table and not tables):
             continue
         (server.content / name).unlink(missing_ok=True)
-        if tables and name.lower().endswith(OF_READERS):
+        if is_table and tables:
             due.append((path, changed_ns))
             continue
+        changed_ns += is_table  # so that it is due as soon as it is read as a table
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             file.truncate(size if info.get("size") is None else int(info["size"]))
@@ -144,10 +162,10 @@ def _place(server: _Server, found: Mapping[str, Mapping[str, Any]], filesystem: 
 
 def _changed_ns(info: Mapping[str, Any]) -> int:
     """The time of change, with the part of a second made from the content's tag; 0 where the server says none."""
-    changed = info.get("LastModified") or info.get("mtime")
+    changed, tag = info.get("LastModified") or info.get("mtime"), info.get("ETag") or info.get("etag") or ""
     if not isinstance(changed, datetime):
         return 0
-    return (int(changed.timestamp()) - 1) * 10**9 + zlib.crc32(str(info.get("ETag", "")).encode()) % 10**9
+    return (int(changed.timestamp()) - 1) * 10**9 + zlib.crc32(str(tag).encode()) % 10**9
 
 
 @lru_cache(maxsize=4096)
@@ -170,6 +188,38 @@ def shown(path: Path) -> str:
     plain = Path(os.path.normpath(path))
     server = _server_of(plain)
     return str(path) if server is None else server.named(plain)
+
+
+def state_of(path: Path) -> str:
+    """What `listed` found of a file in a listing, its size, time and tag; of a folder, that of all its files."""
+    state = path.stat()
+    if not path.is_dir():
+        return f"{state.st_size} {state.st_mtime_ns}"
+    return sha256(
+        *(f"{file.relative_to(path)} {state_of(file)} " for file in sorted(path.rglob("*")) if file.is_file())
+    )
+
+
+_used: set[_Server] = set()  # those that this process listed
+
+
+@contextmanager
+def errors_by_address() -> Iterator[None]:
+    """While it is open, an InputError names the address of a file, not where the cache has it.
+
+    A damaged image is found when it is downloaded, where its field can no longer be left out.
+    """
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        for server in _used:
+            if f"{server.content}/" in text:
+                text = text.replace("run with --skip-missing", "leave its plate out with --plates")
+            for folder in (server.content, server.listing):
+                text = text.replace(f"{folder}/", f"{server.address}/")
+        error.args = (text,)
+        raise
 
 
 def local_copies(paths: Iterable[Path], *, named: str) -> list[Path]:
@@ -269,7 +319,11 @@ def _reported(address: str) -> Iterator[None]:
     except Exception as error:  # each library has its own kinds
         kind = type(error).__name__
         reason = f"{kind}: {_line(error)}"
-        if isinstance(error, PermissionError) or "Credential" in kind:
+        if isinstance(error, OSError) and error.errno in OF_DISK:
+            raise InputError(
+                f"{address}: cannot be kept in the cache ({error.strerror}); make room, or name another with --cache"
+            ) from error
+        if isinstance(error, PermissionError) or re.search("Credential|Profile|Token", kind):
             raise InputError(
                 f"{address}: access is denied ({reason}); give --anonymous for a public source, or credentials "
                 "(such as AWS_PROFILE)"
