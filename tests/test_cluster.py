@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import phenolens as ph
+from phenolens.core.errors import InputError
 from phenolens.core.workers import AtOnce
 from phenolens.crops.check import check_source
 
@@ -58,3 +59,11 @@ def test_checking_on_a_cluster_finds_the_same(cluster, tiny_screen):
     here = check_source(tiny_screen, layout="bbbc021", sample=1)
     there = check_source(tiny_screen, layout="bbbc021", sample=1, at_once=AtOnce(scheduler=cluster.scheduler_address))
     assert (there.there, there.missing) == (here.there, here.missing)
+
+
+def test_a_scheduler_that_is_not_there_is_refused_before_a_study_is_begun(tiny_screen, tmp_path, monkeypatch):
+    pytest.importorskip("distributed", reason="Dask is not installed (the extra cluster)")
+    monkeypatch.setattr("phenolens.core.workers.CONNECT_S", "1s")
+    with pytest.raises(InputError, match="no Dask scheduler answers there"):
+        ph.crop(tmp_path / "study", source=tiny_screen, layout="bbbc021", scheduler="tcp://127.0.0.1:9")
+    assert not (tmp_path / "study").exists()

@@ -122,15 +122,15 @@ def test_a_row_that_repeats_another_is_left_out_and_one_that_differs_is_refused(
     assert all(f"{named}, row {row}" in str(refused.value) for row in (3, n + 3))
 
 
-@pytest.mark.parametrize("name", ["Plate", "Well"])
-def test_a_table_without_plates_or_wells_and_a_row_without_one_are_named(source, name):
+@pytest.mark.parametrize(("name", "of_row"), [("Plate", 'plate is ""'), ("Well", "the well is empty")])
+def test_a_table_without_plates_or_wells_and_a_row_without_one_are_named(source, name, of_row):
     path = sorted(source.rglob("load_data_with_illum.parquet"))[-1]
     whole, column = pd.read_parquet(path), f"Metadata_{name}"
     whole.drop(columns=column).to_parquet(path)
     with pytest.raises(InputError, match=f"{path}: no column for the {name.lower()}"):
         screen_of(source)
     whole.assign(**{column: [whole[column][0], None, *whole[column][2:]]}).to_parquet(path)
-    with pytest.raises(InputError, match=f'{path}, row 3: {name.lower()} is ""'):
+    with pytest.raises(InputError, match=f"{path}, row 3: {of_row}"):
         screen_of(source)
 
 

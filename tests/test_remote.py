@@ -3,6 +3,7 @@
 import errno
 import sys
 import threading
+import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -131,6 +132,8 @@ def test_the_state_of_an_image_is_its_tag_and_not_where_the_cache_lies(bucket, t
 
     first = state(one)
     assert state(two) == first
+    time.sleep(1.1)
+    assert state(one) == first  # written again, with another time
     changed = next(path for path in sorted(local.rglob("*")) if path.is_file() and path.stat().st_size > 100)
     changed.write_bytes(changed.read_bytes()[::-1])  # of the same size, within the same second
     assert state(one) != first

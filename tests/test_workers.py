@@ -1,5 +1,6 @@
 """The same work by processes and by a cluster: same bytes, and a worker that is killed loses nothing."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -79,6 +80,22 @@ def test_a_cluster_without_workers_is_waited_for_and_said(capsys, monkeypatch):
         assert list(done_by_workers(square, [3], AtOnce(scheduler=empty.scheduler_address))) == [9]
         later.join()
     assert f"start one with `dask worker {empty.scheduler_address}`" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_dies_is_one_line(tmp_path, capfd):
+    pytest.importorskip("distributed", reason="Dask is not installed (the extra cluster)")
+    words = [sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", "0"]
+    words += ["--scheduler-file", str(tmp_path / "scheduler.json"), "--dashboard-address", "127.0.0.1:0"]
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen(words, stdout=log, stderr=log) as scheduler:
+        while not (tmp_path / "scheduler.json").exists():
+            time.sleep(0.1)
+        address = json.loads((tmp_path / "scheduler.json").read_text())["address"]
+        later = threading.Timer(3, scheduler.kill)
+        later.start()
+        with pytest.raises(InputError, match=f"{address}: it was lost"):
+            list(done_by_workers(abs, [1, 2], AtOnce(scheduler=address)))
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_scheduler_never_has_all_jobs_of_a_long_list(cluster, monkeypatch):

@@ -20,7 +20,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import write_whole
 from phenolens.core.keywords import flags_of, keyword_settings
 from phenolens.core.progress import tell
-from phenolens.core.workers import AtOnce
+from phenolens.core.workers import AtOnce, check_scheduler
 from phenolens.crops.config import FLAGS, CropConfig, NucleiConfig, suggested_crop_px
 from phenolens.crops.grey_values import SAMPLE
 from phenolens.crops.store import CropStore
@@ -173,6 +173,7 @@ def check(
     """
     from phenolens.crops.check import check_source
 
+    check_scheduler(parallel)
     folder, reading = local_source(Path(source), reading)
     with errors_by_address():
         guess = guess_layout(folder, reading) if layout is None else Guess(layout, reading)
@@ -365,6 +366,7 @@ def crop(
     Raises:
         InputError: The source cannot be used, or the folder holds something else; nothing is half-written.
     """
+    check_scheduler(parallel)
     folder, layout, reading = known_layout(Path(source), layout, reading)
     folder = parallel.path(folder)
     with Study.begun(parallel.path(study)) as begun:

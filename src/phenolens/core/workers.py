@@ -3,6 +3,7 @@
 Results come in the order of the jobs and do not depend on where they ran.
 """
 
+import logging
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -80,23 +81,35 @@ def done_by_workers(
             yield function(job)
 
 
-def _on_cluster(function: Callable[[Job], Result], jobs: Sequence[Job], scheduler: str) -> Iterator[Result]:
+def check_scheduler(at_once: AtOnce) -> None:
+    """InputError where a scheduler is named and does not answer; for commands, before they write anything."""
+    if at_once.scheduler is not None:
+        _client(at_once.scheduler).close()
+
+
+def _client(scheduler: str) -> Any:
     try:
-        from distributed import Client, KilledWorker
-        from distributed.client import FutureCancelledError
-        from distributed.comm import CommClosedError
+        from distributed import Client
     except ImportError:
         raise InputError(
             '--scheduler: Dask is not installed here; pip install "phenolens[cluster]", or use --processes'
         ) from None
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it reports is an InputError here
     try:
-        client: Any = Client(scheduler, timeout=CONNECT_S)
+        return Client(scheduler, timeout=CONNECT_S)
     except (OSError, ValueError, TimeoutError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"--scheduler {scheduler}: no Dask scheduler answers there ({reason}); start one with `dask scheduler`"
         ) from error
-    with closing(client):
+
+
+def _on_cluster(function: Callable[[Job], Result], jobs: Sequence[Job], scheduler: str) -> Iterator[Result]:
+    with closing(_client(scheduler)) as client:
+        from distributed import KilledWorker
+        from distributed.client import FutureCancelledError
+        from distributed.comm import CommClosedError
+
         _announce(scheduler, client.dashboard_link)
         sent: deque[Any] = deque()
         try:
@@ -111,7 +124,7 @@ def _on_cluster(function: Callable[[Job], Result], jobs: Sequence[Job], schedule
                 raise
             raise InputError(
                 f"--scheduler {scheduler}: it and its workers cannot load phenolens ("
-                f"{one_line(error)[:200]}); install the same on all machines"
+                f"{one_line(error).partition('. ')[0]}); install the same on all machines"
             ) from error
         except KilledWorker as error:
             raise InputError(

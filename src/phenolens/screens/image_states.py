@@ -38,7 +38,7 @@ def states_and_newest(files: Iterable[Path]) -> tuple[list[str], int]:
     """Each file's bytes and a hash of those in its middle, and when the newest was changed (ns since 1970).
 
     An image inside a file (`path#page=2`) counts as the file; the contents of an OME-Zarr image, a folder, are not
-    read. The state of an image by address is its size, time and tag, and its time, by another clock, is left out.
+    read. The state of an image by address is its size and tag; its time is not used, which is of another clock.
     InputError for a file that is not there.
     """
 

@@ -21,6 +21,7 @@ from phenolens.screens.image_table import FILE, OF_FILES, UNNAMED, FoldersHere, 
 from phenolens.screens.plate_map import known_columns, lacking_column, read_as_text, with_plate_map, with_treatments
 from phenolens.screens.repeated_images import each_field_once, refuse_repeated_images
 from phenolens.screens.screen import Screen
+from phenolens.screens.unread_columns import UNREAD
 from phenolens.screens.well_names import well_names
 
 LOAD_DATA = ("load_data_with_illum.parquet", "load_data_with_illum.csv", "load_data.parquet", "load_data.csv")
@@ -97,14 +98,14 @@ def read_jump(source: Path, *, config: LayoutConfig, skip_missing: bool = False)
 
 
 def _known(path: Path, raw: pd.DataFrame, config: LayoutConfig) -> pd.DataFrame:
-    """The columns of a LoadData table that say which field a row is; InputError without plate or well, named or not."""
+    """The columns of a LoadData table that say which field a row is; InputError without a plate or well."""
     unread = [name for name in map(str, raw) if OF_FILES.match(name) or name.startswith("Metadata_Source")]
-    known = known_columns(raw, source=path.name, named=config.named_columns, read=unread)
+    known = known_columns(raw, source=str(path), named=config.named_columns, read=unread)
     for name in ("plate", "well"):
         if name not in known:
             raise lacking_column(name, path, raw)
-        refuse_rows(known[name].isna(), known[name].fillna(""), expected=f"the name of the {name}", source=str(path))
-    return known
+    refuse_rows(known["plate"].isna(), known["plate"].fillna(""), expected="the name of the plate", source=str(path))
+    return known.rename(columns=lambda name: str(name).replace(f"{UNREAD}{path}", f"{UNREAD}{path.name}"))
 
 
 def _load_data(source: Path, config: LayoutConfig) -> list[Path]:

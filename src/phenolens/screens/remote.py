@@ -191,10 +191,10 @@ def shown(path: Path) -> str:
 
 
 def state_of(path: Path) -> str:
-    """What `listed` found of a file in a listing, its size, time and tag; of a folder, that of all its files."""
+    """Size and tag of a file in a listing, the same when it is written again; of a folder, of all its files."""
     state = path.stat()
     if not path.is_dir():
-        return f"{state.st_size} {state.st_mtime_ns}"
+        return f"{state.st_size} {state.st_mtime_ns % 10**9}"  # as in `_changed_ns`
     return sha256(
         *(f"{file.relative_to(path)} {state_of(file)} " for file in sorted(path.rglob("*")) if file.is_file())
     )
