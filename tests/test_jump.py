@@ -223,6 +223,18 @@ def test_an_illumination_function_that_cannot_be_used_is_one_line(source, tmp_pa
     assert not (tmp_path / "crops").exists()
 
 
+def test_an_illumination_function_that_is_not_there_or_no_array_is_one_line(source, tmp_path):
+    path = sorted(source.rglob("*_IllumER.npy"))[-1]
+    settings = {"layout": "jump", "reading": LayoutConfig(**TARGET), "config": CROPS}
+    path.write_text("no array")
+    with pytest.raises(InputError, match=f"not a whole .npy file of numbers .{path}"):
+        make_crops(source, tmp_path / "crops", **settings)
+    path.unlink()
+    with pytest.raises(InputError, match=f"is not there .{path}"):
+        make_crops(source, tmp_path / "crops", **settings)
+    assert not (tmp_path / "crops").exists()
+
+
 def test_through_another_cache_crops_and_nuclei_are_kept(bucket, drawn, tmp_path):
     address = Path(f"{bucket.upload(drawn[0], 'cpg/source_4')}/workspace/load_data_csv/Batch1")
 

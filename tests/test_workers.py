@@ -91,10 +91,15 @@ def test_a_scheduler_that_dies_is_one_line(tmp_path, capfd):
         while not (tmp_path / "scheduler.json").exists():
             time.sleep(0.1)
         address = json.loads((tmp_path / "scheduler.json").read_text())["address"]
-        later = threading.Timer(3, scheduler.kill)
-        later.start()
+
+        def jobs():
+            yield 1
+            scheduler.kill()
+            scheduler.wait()
+            yield 2
+
         with pytest.raises(InputError, match=f"{address}: it was lost"):
-            list(done_by_workers(abs, [1, 2], AtOnce(scheduler=address)))
+            list(done_by_workers(abs, jobs(), AtOnce(scheduler=address)))
     assert "Traceback" not in capfd.readouterr().err
 
 

@@ -114,7 +114,7 @@ def _on_cluster(function: Callable[[Job], Result], jobs: Sequence[Job], schedule
         sent: deque[Any] = deque()
         try:
             for job in jobs:
-                if len(sent) >= max(LEAST_SENT, 2 * sum(client.nthreads().values())):
+                if len(sent) >= max(LEAST_SENT, 2 * _n_threads(client)):
                     yield _result(sent.popleft(), client)
                 sent.append(client.submit(_answered, function, job, version("phenolens"), pure=False))
             while sent:
@@ -163,13 +163,23 @@ def _result(future: Any, client: Any) -> Any:
         except TimeoutError:
             if future.done():
                 raise  # of the job itself
-            if not client.nthreads():
+            if not _n_threads(client):
                 address = client.scheduler.address
                 tell(f"Dask cluster at {address}: waits for a worker; start one with `dask worker {address}`")
             continue
         if isinstance(result, InputError):
             raise result
         return result
+
+
+def _n_threads(client: Any) -> int:
+    """How many threads the workers have together; CommClosedError where the scheduler is lost."""
+    from distributed.comm import CommClosedError
+
+    try:
+        return sum(client.nthreads().values())
+    except OSError as error:
+        raise CommClosedError(one_line(error)) from error
 
 
 @cache

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from phenolens.core.errors import InputError, one_line
+from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
 from phenolens.crops.build import begin
 from phenolens.crops.illumination import FloatArray, Illumination, load_illumination, save_illumination
@@ -71,8 +71,10 @@ class _Plate:
         path = local_copy(self.files[channel], named=named)
         try:
             return np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError as error:
+            raise InputError(f"{named} is not there ({path}); add it, or correct its name in the table") from error
         except (OSError, ValueError) as error:
-            raise InputError(f"{named} cannot be read ({path}: {one_line(error)}); replace it") from error
+            raise InputError(f"{named} is not a whole .npy file of numbers ({path}); replace it") from error
 
     def _named(self, channel: str) -> str:
         return f'plate "{self.name}": the illumination function of channel "{channel}"'
