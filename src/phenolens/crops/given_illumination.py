@@ -13,7 +13,7 @@ from phenolens.crops.illumination import FloatArray, Illumination, load_illumina
 from phenolens.crops.prepare_plate import ILLUMINATION_FOLDER
 from phenolens.screens.image_files import ILLUMINATION
 from phenolens.screens.image_states import part_name
-from phenolens.screens.remote import local_copy, shown
+from phenolens.screens.remote import local_copy
 from phenolens.screens.screen import Screen
 
 
@@ -56,7 +56,7 @@ class _Plate:
     def check(self, size: tuple[int, int]) -> None:
         """InputError for a function that cannot correct fields of this size."""
         for channel, file in self.files.items():
-            function, named = self.function(channel), f"{self._named(channel)} ({shown(file)})"
+            function, named = self.function(channel), f"{self._named(channel)} ({file})"
             if function.shape != size:
                 found = " x ".join(map(str, function.shape))
                 raise InputError(f"{named} is {found} px, fields are {size[0]} x {size[1]} px; give one of their size")

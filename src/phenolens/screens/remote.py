@@ -214,10 +214,10 @@ def errors_by_address() -> Iterator[None]:
     except InputError as error:
         text = str(error)
         for server in _used:
-            if f"{server.content}/" in text:
+            if str(server.content) in text:
                 text = text.replace("run with --skip-missing", "leave its plate out with --plates")
             for folder in (server.content, server.listing):
-                text = text.replace(f"{folder}/", f"{server.address}/")
+                text = text.replace(str(folder), server.address)
         error.args = (text,)
         raise
 
@@ -270,7 +270,13 @@ def _download(server: _Server, pairs: list[tuple[Path, Path]], filesystem: Any) 
         with _reported(
             addresses[0] if len(addresses) == 1 else f"{addresses[0]} to {addresses[-1].rpartition('/')[2]}"
         ):
-            filesystem.get(addresses, [str(path) for path in partial])
+            try:
+                filesystem.get(addresses, [str(path) for path in partial])
+            except FileNotFoundError:
+                for address in addresses:
+                    with _reported(address):  # which of them it is
+                        filesystem.info(address)
+                raise
         for (file, target), path, address in zip(pairs, partial, addresses, strict=True):
             expected = file.stat().st_size if file != target and file.is_file() else None
             if expected not in (None, 1, path.stat().st_size):
