@@ -13,7 +13,10 @@ from phenolens import cli
 from phenolens.core.errors import InputError
 from phenolens.models import MODELS, flow, model_config
 from phenolens.models.interface import Batch, Source
+from phenolens.paper_figures.config import FigureConfig
+from phenolens.paper_figures.figure2_reconstructions import reconstructions_figure
 from phenolens.pipeline import EmbedConfig, embed, train
+from phenolens.plotting.style import alt_of
 from phenolens.readiness import run_config, score_name
 from phenolens.runs.decoder import find_decoding_run
 from phenolens.runs.embeddings import embedded_cells
@@ -231,6 +234,11 @@ def test_the_embeddings_of_a_foreign_table_are_decoded_whatever_the_order_of_its
     (journey,) = traveller.travel(TravelConfig(to=treated, frames=2, way="direction", moved_cells=3))
     assert journey.frames[["cosine_again", "moved"]].isna().all(axis=None)  # its pictures have no embedding
     assert journey.frames["far"].notna().all()
+    run = find_decoding_run(tiny_study, "flow-seed0")
+    rows = np.array([8, 3])
+    given = table[["a", "b"]].to_numpy(np.float32)[rows]
+    np.testing.assert_array_equal(run.reconstructed(rows), run.reconstructed(rows, given))
+    assert "flow decoder" in alt_of(reconstructions_figure(tiny_study, FigureConfig(runs=("flow-seed0",))))
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import pytest
 from phenolens import pipeline
 from phenolens.core.errors import InputError
 from phenolens.profiles import nsc
+from phenolens.profiles.activity import n_active
 from phenolens.profiles.scores_folder import read_queries
-from phenolens.runs.scores import chance_of, queries_of, scored_runs, verdict_of
+from phenolens.runs.scores import activity_of, chance_of, queries_of, scored_runs, verdict_of
 from phenolens.study import HEADLINE, Study
 from test_cli import run
 from travelling_study import RUN
@@ -83,15 +84,17 @@ def test_the_headline_is_that_asked_for_and_the_whitened_means_in_studies_of_old
     assert study.headline == HEADLINE | {"whitening": "zscore"}
     np.testing.assert_array_equal(study.profiles(RUN).X, study.profiles(RUN, whitening="zscore").X)
     row = study.scores.set_index(list(HEADLINE)).loc[tuple((HEADLINE | {"whitening": "zscore"}).values())]
-    assert f"NSC {100 * row['accuracy']:.1f} %" in verdict_of(study, RUN, study.scores)
+    activity = activity_of(study, RUN)
+    assert f"NSC {100 * row['accuracy']:.1f} %" in verdict_of(study, RUN, study.scores, activity)
+    assert verdict_of(study, RUN, study.scores, activity).startswith(n_active(activity))
 
 
 def test_the_verdict_names_a_model_that_scores_higher_and_no_other(study):
     own = study.scores
     higher, lower = (own.assign(model="vaeplus", accuracy=accuracy) for accuracy in (1.0, 0.0))
     assert own["accuracy"].max() < 1
-    assert "VAE+" in verdict_of(study, RUN, pd.concat([own, higher]))
-    assert "VAE+" not in verdict_of(study, RUN, pd.concat([own, lower]))
+    assert "VAE+" in verdict_of(study, RUN, pd.concat([own, higher]), None)
+    assert "VAE+" not in verdict_of(study, RUN, pd.concat([own, lower]), None)
 
 
 def test_a_table_has_no_headline_to_choose(study, tmp_path, capsys):

@@ -13,6 +13,7 @@ from phenolens.crops.store import CropStore
 from phenolens.models import model_title, plainest_first
 from phenolens.models.interface import Decodes, Drawing, Draws, Representation
 from phenolens.readiness import default_run, ready_runs
+from phenolens.runs.embeddings import embeddings_of
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder, trained_model
 from phenolens.training.device import Compute
@@ -23,6 +24,7 @@ from phenolens.training.embed import as_counts, change, decode, draw, embed_crop
 class DecodingRun:
     """A trained run whose model decodes embeddings into crops."""
 
+    study: Study
     run: RunFolder
     model_name: str  # its key in MODELS
     model: Representation  # one that Decodes, or that only Draws where such runs were asked for
@@ -46,7 +48,7 @@ class DecodingRun:
 
     @property
     def embeds(self) -> bool:
-        """Whether new crops can be embedded."""
+        """Whether new crops can be embedded: not where a table gave the embeddings."""
         return not isinstance(self.model, Drawing) or self.model.embeds
 
     @property
@@ -75,10 +77,13 @@ class DecodingRun:
     def reconstructed(self, rows: np.ndarray, z: np.ndarray | None = None) -> np.ndarray:
         """Reconstructions (n, C, S, S) of these rows of the store, whose embeddings (n, Z) may be given.
 
-        A Drawing draws each cell from its embedding and coarse layout: finer detail is a sample.
+        Where they are not, the crops are embedded; saved embeddings are read where the run cannot embed. A Drawing
+        draws each cell from its embedding and coarse layout: finer detail is a sample.
         """
-        if z is None:
+        if z is None and self.embeds:
             z = self.embedded(self.store.take(rows))
+        elif z is None:
+            z = embeddings_of(self.study, self.name, rows)
         if isinstance(self.model, Drawing):
             crops = self.store.take(rows)
             return redraw(self.model, crops, z, seeds=rows.tolist(), compute=self.compute)
@@ -125,7 +130,7 @@ def open_decoding_runs(
             compute = Compute.chosen(
                 device=trained.device, precision=precision or trained.precision, threads=trained.threads
             )
-            runs.append(DecodingRun(folder, trained.model, model, study.crops, compute))
+            runs.append(DecodingRun(study, folder, trained.model, model, study.crops, compute))
     return runs
 
 

@@ -71,6 +71,17 @@ def embedded_cells(study: Study, run: str, *, catalogue: Catalogue | None = None
     return EmbeddedCells(z, catalogue or Catalogue.of(store.cells))
 
 
+def embeddings_of(study: Study, run: str, rows: np.ndarray) -> np.ndarray:
+    """The embeddings (n, Z) of these rows of the store, in their order.
+
+    Raises:
+        InputError: as `embedded_cells`.
+    """
+    embedding_sources(study, run)
+    ordered, places = np.unique(rows, return_inverse=True)
+    return np.concatenate(list(embedding_rows(study, run, study.crops, ordered)))[places]
+
+
 def embedding_rows(study: Study, name: str, store: CropStore, rows: np.ndarray) -> Iterator[np.ndarray]:
     """The embeddings (n, Z), those that decode, of these sorted rows of the store, plate by plate.
 

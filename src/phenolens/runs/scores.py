@@ -51,13 +51,14 @@ def chance_of(study: Study, run: str, protocol: str = "NSC") -> dict[str, float]
     return {} if table.empty else {name: float(table[name].iloc[0]) for name in ("chance", "shuffled")}
 
 
-def verdict_of(study: Study, run: str, scores: pd.DataFrame) -> str:
+def verdict_of(study: Study, run: str, scores: pd.DataFrame, activity: pd.DataFrame | None) -> str:
     """The headline of a run: how many treatments differ from the controls, and its score, where it has them.
 
     Args:
         study: A scored study.
         run: One of its runs; a decoder has the scores of the run that it draws.
         scores: Those of the encoders.
+        activity: `activity_of` the run.
     """
     encoder = decoded_run(study, run)
     run = encoder if encoder and encoder in scores_about(study)["profiles"] else run
@@ -65,7 +66,6 @@ def verdict_of(study: Study, run: str, scores: pd.DataFrame) -> str:
     kind = study.headline
     wanted = kind | {"model": score_name(run, config), "seed": config["seed"]}
     headline = scores[np.logical_and.reduce([scores[key] == value for key, value in wanted.items()])]
-    activity = activity_of(study, run)
     if headline.empty:
         return "" if activity is None else activity_sentence(activity)
     queries = queries_of(study, run)

@@ -15,7 +15,7 @@ from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell
 from phenolens.profiles.score_table import score_columns, score_rows
-from phenolens.runs.scores import PROFILES, verdict_of
+from phenolens.runs.scores import PROFILES, activity_of, verdict_of
 from phenolens.study import Study
 from phenolens.web.base import HOSTS, NotFoundError, PageApp, StaticFolder, policy
 from phenolens.web.cell_page import Levels, add_cells
@@ -104,7 +104,9 @@ def _add_home(app: PageApp, view: StudyView) -> None:
             cells=cells,
             treated=cells.catalogue.treatments.query("role == 'treated'"),
             models=view.models(),
-            verdict=verdict_of(view.study, run, scores) if run and scores is not None else "",
+            verdict=verdict_of(view.study, run, scores, activity_of(view.study, run))
+            if run and scores is not None
+            else "",
             rows=None if scores is None else score_rows(scores, with_published=False, headline=headline),
             profile=PROFILES[headline],
             column_titles=[] if scores is None else [*score_columns(scores, headline).values()],
