@@ -221,7 +221,7 @@ def test_a_treatments_page_says_who_its_neighbour_was_and_whether_that_was_right
     words = "NSC: ✓ correct." if row.right else "NSC: ✗ wrong."
     assert words in text
     neighbour = f"{row.neighbour.replace('@', ' ')} µM"
-    assert f"the nearest is {neighbour} ({row.predicted}), at distance 0.250." in text
+    assert f"the nearest is {neighbour} ({row.predicted}), at cosine distance 0.250." in text
 
 
 def test_random_cells_are_of_the_treatment_and_the_same_for_the_same_address(study):

@@ -582,8 +582,14 @@ def test_numbers_below_zero_have_a_minus_sign_and_none_is_minus_zero(study, visi
         numbers = re.findall(r'<td class="number">([^<]*)</td>', visitor.got(page).text)
         assert any("−" in number for number in numbers)
         assert [number for number in numbers if "-" in number or number in ("−0.0", "−0.00")] == []
-    treatment = visitor.got(address("treatments", f"{SERIES}@10")).text
-    assert "the\ndistance in the embedding, which has no unit" in treatment
+
+
+def test_typical_cells_have_their_well_below_them_the_nearest_first_and_no_number_without_a_unit(study, visitor):
+    treatment = f"{SERIES}@10"
+    page = visitor.got(address("treatments", treatment)).text
+    section = page.partition('id="nearest"')[2].partition("</section>")[0]
+    cells = study.crops.cells.iloc[list(StudyView(study).nearest_to_mean(RUN, treatment, n=16))]
+    assert re.findall(r"<span>([^<]*)</span>", section) == [f"{c.plate} {c.well}" for c in cells.itertuples()]
 
 
 def test_the_headlines_scores_are_the_first_lines_in_the_terminal(study, capsys):

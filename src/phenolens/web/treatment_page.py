@@ -88,7 +88,7 @@ def add_treatments(app: PageApp, view: StudyView) -> None:
             run=run,
             models=view.models(),
             wells=catalogue.wells[own_wells],
-            nearest=list(zip(cells.records(nearest), nearest.values())),
+            nearest=cells.records(nearest),
             populations=found,
             no_populations=none_found,
             measured_cells=MEASURED_CELLS,

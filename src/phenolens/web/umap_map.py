@@ -19,6 +19,7 @@ from sklearn.decomposition import PCA
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_h5ad
+from phenolens.core.number_text import unbroken
 from phenolens.crops.store import CropStore
 from phenolens.morphology.features import describe
 from phenolens.runs.catalogue import Catalogue, evenly
@@ -184,7 +185,7 @@ def _mean_of_controls(study: Study, run: str) -> np.ndarray | None:
 
 def _explained(pca: PCA) -> str:
     shares = " and ".join(f"{100 * share:.0f} %" for share in pca.explained_variance_ratio_)
-    return f" ({shares} of the variance)"
+    return unbroken(f", {shares} of the variance")
 
 
 @dataclass(frozen=True)
