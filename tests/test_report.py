@@ -207,9 +207,11 @@ def test_the_sections_are_in_order_and_linked_by_their_titles(full):
     page = Page(report_html(full))
     assert " ".join(section["id"] for section in page.every("section")) == order
     links = [link["href"] for link in page.every("a") if str(link["href"]).startswith("#")]
-    assert links == [f"#{name}" for name in order.split()]
+    assert links == [*(f"#{name}" for name in order.split()[:4]), "#appendix"]
     titles = re.findall(r'<a href="#[^"]*">([^<]*)</a>', report_html(full))
-    assert titles == re.findall(r"<h2>([^<]*)</h2>", report_html(full))
+    assert titles == [*re.findall(r"<h2>([^<]*)</h2>", report_html(full))[:4], "Appendix"]
+    before, _, after = report_html(full).partition('id="appendix"')
+    assert ('class="appendix"' in before, after.count('class="appendix"')) == (False, len(order.split()) - 4)
 
 
 def compound_row(**given) -> CompoundRow:
@@ -224,7 +226,7 @@ def test_a_compound_has_its_cells_counts_changes_and_doses_and_leads_to_its_inte
     table = pd.DataFrame({"treatment": ["taxol@3"], "distance": [3.25]})
     rows = [compound_row(), compound_row(treatment="b@1", changes=[], no_changes="none is clear")]
     page = Page(report_html(contents(activity=table, compounds=rows, interpolated=["taxol@3"], interpolations=[dot()])))
-    for words in ("taxol <3> µM", "3.25", "0.002", "42 % of controls", "−1.2 nucleus area, px²", "none is clear"):
+    for words in ("taxol <3> µM", "3.25", "0.002", "cells per well 42 %", "−1.2 nucleus area, px²", "none is clear"):
         assert words in page.text
     assert {"href": "#travel-1"} in page.every("a")
     assert {"id": "travel-1"} in page.every("div")
@@ -235,6 +237,29 @@ def test_the_compounds_that_are_not_shown_are_counted():
     shown = {"activity": table, "compounds": [compound_row()]}
     assert "The 1 of 36 compounds that differ most" in report_html(contents(**shown, n_compounds=36))
     assert "Each compound at" in report_html(contents(**shown, n_compounds=1))
+
+
+def test_too_few_wells_for_a_small_p_are_said_once():
+    table = pd.DataFrame({"treatment": ["taxol@3"], "distance": [3.25]})
+    weak = {"activity": table, "compounds": [compound_row()], "weakness": "2 wells do not allow a small p"}
+    for verdict in ("0 of 1 treatments differ.", "0 of 1 treatments differ. 2 wells do not allow a small p."):
+        assert Page(report_html(contents(**weak, verdict=verdict))).text.count(weak["weakness"]) == 1
+
+
+def test_what_the_captions_of_all_interpolations_share_is_said_above_them():
+    page = report_html(contents(interpolations=[dot(), dot()], shared_captions=["None is <imaged>."]))
+    assert page.count("None is &lt;imaged&gt;.") == 1
+    assert page.index("None is") < page.index('id="travel-1"')
+
+
+def test_all_scores_but_the_headlines_are_folded_unless_there_are_no_others():
+    table = scores(score(), score(whitening="aligned", n_correct=36), score(protocol="NSCB", n_correct=5))
+    for headline, folded in (("aligned", True), ("", False)):
+        before, _, after = report_html(contents(scores=table, headline=headline)).partition('<section id="scores">')
+        section = after.partition("</section>")[0]
+        seen = section.partition("<details>")[0]
+        assert ("84.7" in seen, "84.7" in section) == (not folded, True)
+        assert ("50.0" in seen) == (headline == "aligned" or not folded)
 
 
 def test_a_simulated_screen_is_called_so():
@@ -414,7 +439,7 @@ def test_the_score_of_the_headline_is_first_in_the_table_and_bold():
     assert outside_table(table, "aligned").empty
     page = report_html(contents(scores=table, headline="aligned", profile="means of cells, whitened within treatments"))
     assert "<strong>50.0</strong>" in page
-    assert "is the headline&#39;s: means of cells" in page or "is the headline's: means of cells" in page
+    assert "Profiles: means of cells, whitened within treatments." in Page(page).text
     assert next(iter(score_columns(table, "whitened").values())) == "Mean +Whitened"
     assert len(score_columns(table, "whitened")) == 4
 

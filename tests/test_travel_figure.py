@@ -13,7 +13,7 @@ from PIL import Image
 from phenolens.core.errors import InputError
 from phenolens.morphology.two_sample_test import NOT_TESTED, TwoSampleTest
 from phenolens.plotting.style import alt_of, caption_of, png
-from phenolens.travels.figure import FLAG, populations, travel_strip
+from phenolens.travels.figure import FLAG, caption_sentences, populations, shared_sentences, travel_strip
 from phenolens.travels.film import check_can_film, film, film_frames, frame_seconds
 from phenolens.travels.measured_change import MeasuredChange, PopulationTest
 from phenolens.travels.trajectory import FRAME_COLUMNS, BatchShare, Measured, Population, RealCell, Trajectory
@@ -143,9 +143,11 @@ def test_a_strip_shows_every_cell_and_a_difference_map_a_channel(trajectory):
 
 def test_the_caption_says_what_was_not_imaged_and_that_batches_are_most_of_the_direction(trajectory):
     caption = caption_of(travel_strip(trajectory))
-    for said in ("Real cell of DMSO to taxol 0.3 µM (27 cells): ", "3 frames decoded by VAE+, none imaged",
+    for said in ("Real cell of DMSO to taxol 0.3 µM (27 cells). ", "3 frames decoded by VAE+, none imaged",
                  "61 %", "batch effect"):  # fmt: skip
         assert said in caption
+    little = replace(trajectory, batch_share=BatchShare(0.02, 0.01))
+    assert ("batches" in caption_of(travel_strip(little)), "2 % of this" in alt_of(travel_strip(little))) == (False, True)
     far = caption_of(travel_strip(replace(trajectory, way="direction", beyond=3.0)))
     assert "to 3 times its length" in far
 
@@ -195,6 +197,20 @@ def test_a_strips_caption_is_short_however_much_was_measured(trajectory):
     changed = with_change(trajectory, **{name: (-0.9, 1.2, 0.2) for name in trajectory.measured.frames})
     assert len(caption_of(travel_strip(changed)).split()) < 120  # all that a caption can say
     assert "contrast" not in caption_of(travel_strip(changed))  # the same under each strip
+
+
+def test_what_the_captions_of_several_strips_share_can_be_left_to_the_page(trajectory):
+    one = with_change(trajectory, nucleus_area_px=(1.0, 1.0, 0.1))
+    other = replace(one, stops=("nocodazole 1 µM",), frames=one.frames.assign(flag="", far=0.5))
+    shared = shared_sentences([one, other])
+    assert any(sentence.startswith("Untested") for sentence in shared)
+    for each in (one, other):
+        caption = caption_of(travel_strip(each, said=shared))
+        assert [sentence for sentence in shared if sentence in caption] == []
+        assert caption.split(". ")[0].endswith(f"{each.stops[-1]} (27 cells)")
+        assert sorted([*caption.split(". "), *shared]) != sorted(shared)
+        assert set(caption_sentences(each)) == set(shared) | {s for s in caption_sentences(each) if s in caption}
+    assert shared_sentences([one]) == []
 
 
 def test_where_real_cells_do_not_change_no_change_is_claimed(trajectory):

@@ -317,10 +317,10 @@ def n_active(table: pd.DataFrame) -> str:
 def activity_sentence(table: pd.DataFrame) -> str:
     """How many groups differ from the controls, and whether the number of wells allows a small p-value."""
     sentence = f"{n_active(table)} (permutation test of the distance, corrected p below {LEVEL:g})"
-    return ". ".join(filter(None, (sentence, _weakness(table)))) + "."
+    return ". ".join(filter(None, (sentence, weakness(table)))) + "."
 
 
-def _weakness(designs: pd.DataFrame) -> str:
+def weakness(designs: pd.DataFrame) -> str:
     """Where too few wells allow a small p-value, from n_wells, n_control_wells and smallest_p_value; else empty."""
     weak = designs[designs["smallest_p_value"] >= LEVEL]
     if weak.empty:

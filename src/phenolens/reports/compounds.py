@@ -22,7 +22,7 @@ from phenolens.runs.own_controls import own_controls
 from phenolens.runs.real_change import RealChanges, clear_changes
 from phenolens.screens.screen import dose_label
 
-MOST_COMPOUNDS = 12  # with cells; the table of treatments has the others
+MOST_COMPOUNDS = 10  # with cells; the table of treatments has the others
 SHOWN_CELLS = 4  # random cells of the treatment, and as many of the controls of its plates
 SHOWN_CHANGES = 3
 GAP_PX = 6  # between controls and treated cells
@@ -42,7 +42,7 @@ class CompoundRow:
     active: bool
     cells: float | None  # per well, relative to control wells
     cells_p_value: float | None
-    changes: Sequence[tuple[str, float]]  # measures of real cells and their change, in s.d. of controls
+    changes: Sequence[tuple[str, float]]  # measures of real cells, without units, and their change in s.d. of controls
     no_changes: str  # why there are none; empty where there are
     picture: SavedPicture  # controls, then treated cells; its caption has the colours
     doses: Sequence[tuple[str, float]]  # label and distance of each dose, the lowest first
@@ -115,7 +115,8 @@ def _changes(changes: RealChanges, treatment: str) -> tuple[list[tuple[str, floa
         found = clear_changes(changes.of(treatment), SHOWN_CHANGES)
     except InputError as reason:
         return [], f"not measured: {reason}"
-    return found, "" if found else "no measure changes beyond its 95 % interval"
+    short = [(phrase.split(",")[0], change) for phrase, change in found]
+    return short, "" if short else "no measure changes beyond its 95 % interval"
 
 
 def _side_by_side(groups: Sequence[Sequence[np.ndarray]]) -> bytes:

@@ -31,13 +31,13 @@ from phenolens.plotting.cell_images import contact_sheet
 from phenolens.plotting.charts import MOST_NAMED, learning_curves, treatment_map, well_map
 from phenolens.plotting.confusion_matrix import confusion_matrix
 from phenolens.plotting.page import Picture, SavedPicture
-from phenolens.profiles.activity import activity_sentence
+from phenolens.profiles.activity import weakness
 from phenolens.profiles.nsc import nearest_treatments
 from phenolens.profiles.profiles import metadata
 from phenolens.profiles.score_table import PROTOCOLS, is_bbbc021
 from phenolens.profiles.whitening_certificate import Certificate
 from phenolens.readiness import check_scores, default_run, scores_about, steps_done
-from phenolens.reports.compounds import compound_rows
+from phenolens.reports.compounds import SHOWN_CHANGES, compound_rows
 from phenolens.reports.config import ReportConfig
 from phenolens.reports.crop_quality import crop_quality, excluded_crops
 from phenolens.reports.nearest_neighbours import neighbour_pairs
@@ -54,7 +54,7 @@ from phenolens.training.config import OF_STEPS
 from phenolens.training.health import RECORDS
 from phenolens.travels.compute import PRECISION, Traveller
 from phenolens.travels.config import TravelConfig
-from phenolens.travels.figure import travel_strip
+from phenolens.travels.figure import shared_sentences, travel_strip
 from phenolens.travels.trajectory import FEW_MOVED
 
 # Settings that change no result
@@ -112,7 +112,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
     history = _history(study, run)
     contents = ReportContents(
         title=f"{study.folder.resolve().name}: what the treatments do to the cells",
-        verdict=verdict_of(study, run, scores),
+        verdict=verdict_of(study, run, scores, active),
         facts=_facts(store, RunFolder(study.run_folder(run)).about() or {}, run, history),
         scores=scores,
         headline=whitening,
@@ -125,7 +125,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
         if active is None
         else compound_rows(active, store, cells.catalogue, measured, seed=config.picture_seed),
         n_compounds=0 if active is None else active["compound"].nunique(),
-        activity_sentence="" if active is None else activity_sentence(active),
+        weakness="" if active is None else weakness(active),
         **({} if compared is None else _comparison(compared, whitening, store.origin)),
         absent=list(about.get("absent", {}).values()),
         neighbours=neighbour_pairs(neighbours, cells, store),
@@ -285,14 +285,12 @@ def _decoded_pictures(
     decoder = decoding[-1]
     cells = cells if decoder.name == run else embedded_cells(study, decoder.name, catalogue=cells.catalogue)
     chosen = config.compounds or tuple(cells.strongest_treatments()[:MOST_STRIPS])
-    pictures: dict[str, Any] = {
+    figure = FigureConfig(shown_cells=config.shown_cells, picture_seed=config.picture_seed)
+    return {
         "interpolated": chosen,
-        "interpolations": interpolation_strips(decoder, cells, measured, compounds=chosen, frames=config.frames),
+        **interpolation_strips(decoder, cells, measured, compounds=chosen, frames=config.frames),
+        "reconstructions": draw_reconstructions(store, decoding, figure),
     }
-    if embedding := [one for one in decoding if one.embeds]:  # not one of a table's embeddings
-        figure = FigureConfig(shown_cells=config.shown_cells, picture_seed=config.picture_seed)
-        pictures["reconstructions"] = draw_reconstructions(store, embedding, figure)
-    return pictures
 
 
 def mechanism_sheet(store: CropStore, *, n: int, seed: int, strongest: Sequence[str] = ()) -> Picture:
@@ -327,17 +325,23 @@ def interpolation_strips(
     *,
     compounds: tuple[str, ...],
     frames: int,
-) -> list[Picture]:
+) -> dict[str, Any]:
     """Interpolations from the control cell nearest to the controls' mean to a cell of each chosen treatment.
+
+    Returns:
+        `interpolations`, a strip each, and `shared_captions`, the sentences that hold for all of them.
 
     Raises:
         InputError: If a named compound has no cells.
     """
     traveller = Traveller(run, cells, measured)
-    strips: list[Picture] = []
-    for treatment in track(compounds, f"interpolations by {run.name}", total=len(compounds)):
-        strips += map(travel_strip, traveller.travel(TravelConfig(to=treatment, frames=frames, moved_cells=FEW_MOVED)))
-    return strips
+    travels = [
+        traveller.travel(TravelConfig(to=treatment, frames=frames, moved_cells=FEW_MOVED))[0]
+        for treatment in track(compounds, f"interpolations by {run.name}", total=len(compounds))
+    ]
+    said = shared_sentences(travels)
+    strips = [travel_strip(travel, n_measures=SHOWN_CHANGES, said=said) for travel in travels]
+    return {"interpolations": strips, "shared_captions": said}
 
 
 def _wrong(queries: pd.DataFrame) -> pd.DataFrame:

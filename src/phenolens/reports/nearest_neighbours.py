@@ -119,7 +119,8 @@ def nearest_neighbour_pairs(pairs: Sequence[Pair], *, channels: Sequence[str]) -
         return add_caption(
             figure,
             caption=f"n = {counted(len(pairs), 'treatment')}{kinds if compared else ''}. The cells are those closest "
-            "to the treatment's mean, which hides how mixed it is. Distance: cosine, between profiles. "
+            "to the treatment's mean, which hides how mixed it is. Distance: cosine, between profiles (0 the same, 1 "
+            "unrelated). "
             f"{colour_names(contrast)}; one contrast for all; each channel is divided by its maximum in the cell.",
             alt=". ".join(
                 f"{pair.treatment} ({pair.moa}) next to {pair.neighbour} ({pair.predicted}), "

@@ -11,7 +11,16 @@ import pandas as pd
 
 from phenolens.image_realism.saved import HEADINGS, SavedRealism, realism_rows
 from phenolens.plotting.page import Picture, SavedPicture, inline_pictures, render_page
-from phenolens.profiles.score_table import OTHERS, first_whitening, outside_table, score_columns, score_rows
+from phenolens.profiles.activity import LEVEL
+from phenolens.profiles.score_table import (
+    OTHERS,
+    ScoreCell,
+    ScoreRow,
+    first_whitening,
+    outside_table,
+    score_columns,
+    score_rows,
+)
 from phenolens.reports import compounds, crop_quality
 from phenolens.reports.compounds import CompoundRow
 
@@ -40,7 +49,7 @@ class ReportContents:
     activity: pd.DataFrame | None = None  # a row per treatment, the most different from the controls first
     compounds: Sequence[CompoundRow] = ()  # the strongest first
     n_compounds: int = 0  # of the study
-    activity_sentence: str = ""
+    weakness: str = ""  # of the permutation test, where too few wells allow a small p-value
     absent: Sequence[str] = ()  # why a score is not there
     comparison: Mapping[str, pd.DataFrame] | None = None  # of models: protocol -> a row per model
     model_facts: pd.DataFrame | None = None  # what each model is and costs
@@ -52,6 +61,7 @@ class ReportContents:
     wrong: pd.DataFrame | None = None  # a row per treatment whose neighbour has another mechanism
     interpolations: Sequence[Picture] | None = None
     interpolated: Sequence[str] = ()  # the treatment of each
+    shared_captions: Sequence[str] = ()  # sentences that hold for all of them
     reconstructions: Picture | None = None
     realism: SavedRealism | None = None
     learning_curves: Sequence[Picture] | None = None
@@ -63,13 +73,15 @@ class ReportContents:
 def report_html(contents: ReportContents) -> str:
     """The whole page as text: pictures embedded, no script, nothing loaded, every string escaped."""
     scores, realism, quality = contents.scores, contents.realism, contents.quality
+    rows = score_rows(scores, with_published=contents.n_cells_of_bbbc021 is not None, headline=contents.headline)
     figure = SavedPicture(realism.figure.read_bytes(), "", realism.alt) if realism else None
     return render_page(
         TEMPLATES,
         "report.html",
         title=contents.title,
         contents=contents,
-        rows=score_rows(scores, with_published=contents.n_cells_of_bbbc021 is not None, headline=contents.headline),
+        rows=rows,
+        headline=headline_scores(rows),
         column_titles=[*score_columns(scores, contents.headline).values()],
         whitening_name=first_whitening(scores),
         further_scores=outside_table(scores, contents.headline),
@@ -79,6 +91,7 @@ def report_html(contents: ReportContents) -> str:
         realism_headings=HEADINGS,
         limits=crop_quality,
         curve=compounds,
+        level=LEVEL,
         compounds=[(row, inline_pictures(row.picture)[0]) for row in contents.compounds],
         pictures={
             "confusion": inline_pictures(contents.confusion),
@@ -93,3 +106,13 @@ def report_html(contents: ReportContents) -> str:
             "flagged": inline_pictures(quality.example_crops),
         },
     )
+
+
+def headline_scores(rows: Sequence[ScoreRow]) -> dict[str, dict[str, ScoreCell]]:
+    """The headline's score of each model by protocol; empty where the headline's profiles were not scored."""
+    found: dict[str, dict[str, ScoreCell]] = {}
+    for row in rows:
+        for cell in row.cells:
+            if cell.is_headline:
+                found.setdefault(row.method, {})[row.protocol] = cell
+    return found

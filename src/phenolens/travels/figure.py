@@ -3,7 +3,7 @@
 F frames, C channels, S crop side in px.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,9 @@ class _Sheet:
         return self.figure
 
 
-def travel_strip(trajectory: Trajectory, *, n_measures: int = 4, contrast: Contrast | None = None) -> Figure:
+def travel_strip(
+    trajectory: Trajectory, *, n_measures: int = 4, contrast: Contrast | None = None, said: Collection[str] = ()
+) -> Figure:
     """Draw a trajectory: the real start, the decoded frames and the real target, with numbers and nearest real cells.
 
     Under each frame: cosine to the target, the `n_measures` measures that change most in real cells, and the
@@ -97,6 +99,7 @@ def travel_strip(trajectory: Trajectory, *, n_measures: int = 4, contrast: Contr
         trajectory: One that `tl.travel` returns.
         n_measures: Rows of measures, 0 or more.
         contrast: Of all pictures; default: that of the real cells.
+        said: Sentences that the caption leaves out, because the page says them, as `shared_sentences`.
 
     Returns:
         The figure.
@@ -120,7 +123,8 @@ def travel_strip(trajectory: Trajectory, *, n_measures: int = 4, contrast: Contr
         figure = sheet.cropped()
         channel_key(figure, contrast)
         alt = f"{counted(len(pictures), 'decoded frame')}, {summary(trajectory)}. {colour_names(contrast)}"
-        return add_caption(figure, caption=_caption(trajectory), alt=alt)
+        own = [sentence for sentence in caption_sentences(trajectory) if sentence not in said]
+        return add_caption(figure, caption=" ".join(own), alt=alt)
 
 
 def _number_rows(trajectory: Trajectory, n_measures: int) -> list[tuple[str, list[str]]]:
@@ -231,8 +235,15 @@ def destination(trajectory: Trajectory) -> str:
     return f"{trajectory.stops[-1]}, population {population.number} of {population.of} ({share} of cells)"
 
 
-def _caption(trajectory: Trajectory) -> str:
-    lines = text_lines(
+def shared_sentences(trajectories: Sequence[Trajectory]) -> list[str]:
+    """What the captions of several strips all say; of a single strip nothing."""
+    first, *others = [caption_sentences(trajectory) for trajectory in trajectories]
+    return [sentence for sentence in first if others and all(sentence in of_other for of_other in others)]
+
+
+def caption_sentences(trajectory: Trajectory) -> list[str]:
+    """The caption of a trajectory's strip, sentence by sentence."""
+    return text_lines(
         TEMPLATES,
         "strip.txt",
         trajectory=trajectory,
@@ -243,7 +254,6 @@ def _caption(trajectory: Trajectory) -> str:
         changes=[] if trajectory.change is None else trajectory.change.brief(origin=trajectory.origin),
         flag=FLAG,
     )
-    return " ".join(lines)
 
 
 def summary(trajectory: Trajectory) -> str:

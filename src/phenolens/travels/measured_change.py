@@ -48,7 +48,7 @@ class PopulationTest:
     def sentence(self, origin: str) -> str:
         """How well both can be distinguished, or why it was not tested, without a full stop."""
         if not self.n_cells:
-            return f"Moved and {origin} treated cells were not compared by a classifier: {self.reason}"
+            return f"Moved and {origin} treated cells were not compared by a classifier ({self.reason})"
         moved, real = (
             f"{test.accuracy:.2f} ({test.accuracy_interval[0]:.2f} to {test.accuracy_interval[1]:.2f}), "
             f"AUC {test.auc:.2f}"
@@ -177,9 +177,8 @@ def population_test(
     """
     n = min(len(moved), len(treated) // 2)
     if 2 * n < LEAST_COMPARED:
-        found = f"too few cells, {len(moved)} moved and {len(treated)} treated"
-        least = f"it needs {LEAST_COMPARED // 2} (--moved-cells) and {LEAST_COMPARED}"
-        return PopulationTest(0, NOT_TESTED, NOT_TESTED, f"{found}; {least}")
+        least = f"{LEAST_COMPARED // 2} moved (--moved-cells) and {LEAST_COMPARED} treated"
+        return PopulationTest(0, NOT_TESTED, NOT_TESTED, f"too few cells: it needs {least}")
     random = np.random.default_rng(seed)
     half, other = np.split(random.permutation(len(treated))[: 2 * n], 2)
     chosen = random.permutation(len(moved))[:n]

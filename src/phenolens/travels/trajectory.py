@@ -14,6 +14,7 @@ from phenolens.runs.real_change import OF_SHARPNESS, without_squares
 from phenolens.travels.measured_change import MeasuredChange
 
 FEW_MOVED = 12  # control cells moved where a page waits for them, or a report has many travels
+NOTABLE = 0.1  # share of a direction in the batch space that a caption names
 MOST = 0.5  # a direction with more than this share in the batch space is called a batch difference; chosen a priori
 
 
@@ -23,6 +24,11 @@ class BatchShare:
 
     share: float  # of its squared length after whitening by control cells, 0 to 1
     chance: float  # expected share of a difference between control cells of one batch, 0 to 1
+
+    @property
+    def is_notable(self) -> bool:
+        """Whether a caption names it."""
+        return self.share > max(NOTABLE, self.chance)
 
     @property
     def is_batch(self) -> bool:
