@@ -92,7 +92,9 @@ def test_moved_cells_like_the_treated_ones_cannot_be_separated_and_others_can(rn
     assert few.sentence("real").endswith(
         "not compared by a classifier (too few cells: it needs 30 moved (--moved-cells) and 60 treated)"
     )
-    assert few.brief("real").startswith("Untested: whether moved and treated cells look alike (too few cells: it needs ")
+    assert few.brief("real").startswith(
+        "Untested: whether moved and treated cells look alike (too few cells: it needs "
+    )
     one_plate = np.array(["p/w"] * 60)
     assert "plates" in population_test(cells(60), cells(60), wells=(one_plate, one_plate), seed=0).reason
 

@@ -255,7 +255,7 @@ def test_what_the_captions_of_all_interpolations_share_is_said_above_them():
 def test_all_scores_but_the_headlines_are_folded_unless_there_are_no_others():
     table = scores(score(), score(whitening="aligned", n_correct=36), score(protocol="NSCB", n_correct=5))
     for headline, folded in (("aligned", True), ("", False)):
-        before, _, after = report_html(contents(scores=table, headline=headline)).partition('<section id="scores">')
+        _, _, after = report_html(contents(scores=table, headline=headline)).partition('<section id="scores">')
         section = after.partition("</section>")[0]
         seen = section.partition("<details>")[0]
         assert ("84.7" in seen, "84.7" in section) == (not folded, True)

@@ -147,7 +147,10 @@ def test_the_caption_says_what_was_not_imaged_and_that_batches_are_most_of_the_d
                  "61 %", "batch effect"):  # fmt: skip
         assert said in caption
     little = replace(trajectory, batch_share=BatchShare(0.02, 0.01))
-    assert ("batches" in caption_of(travel_strip(little)), "2 % of this" in alt_of(travel_strip(little))) == (False, True)
+    assert ("batches" in caption_of(travel_strip(little)), "2 % of this" in alt_of(travel_strip(little))) == (
+        False,
+        True,
+    )
     far = caption_of(travel_strip(replace(trajectory, way="direction", beyond=3.0)))
     assert "to 3 times its length" in far
 
