@@ -347,4 +347,4 @@ def weak_designs(rows: pd.DataFrame) -> str:
     compared = [
         _comparison(wells["plate"], rows.to_numpy(), controls) for rows in treated.groupby(names).groups.values()
     ]
-    return _weakness(pd.DataFrame([one.described for one in compared])) if compared else ""
+    return weakness(pd.DataFrame([one.described for one in compared])) if compared else ""
