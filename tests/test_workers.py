@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from phenolens.core.errors import InputError
-from phenolens.core.workers import AtOnce, done_by_workers
+from phenolens.core.workers import AtOnce, _result, done_by_workers
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
 from worker_jobs import fatal, killed_once, read, refuses, square
@@ -186,3 +186,25 @@ def test_a_script_without_the_guard_of_main_is_told_so_in_one_line(tmp_path, is_
         assert done.stderr.count("runs your script again") == 1
         last = done.stderr.strip().splitlines()[-1]
         assert last.endswith('put what the script does under `if __name__ == "__main__":`, or set processes=1')
+
+
+def test_a_job_that_ends_while_it_was_looked_for_workers_is_answered():
+    class Late:
+        def __init__(self):
+            self.asked = 0
+
+        def done(self):
+            return self.asked > 0
+
+        def result(self, timeout):
+            self.asked += 1
+            if self.asked == 1:
+                raise TimeoutError
+            return "answer"
+
+    class Client:
+        def nthreads(self):
+            return {"worker": 1}
+
+    pytest.importorskip("distributed", reason="Dask is not installed (the extra cluster)")
+    assert _result(Late(), Client()) == "answer"

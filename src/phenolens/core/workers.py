@@ -158,11 +158,12 @@ def _answered(function: Callable[[Job], Result], job: Job, wanted: str) -> Resul
 def _result(future: Any, client: Any) -> Any:
     """The result of a job; a line now and then while no worker is there to do it."""
     while True:
+        done = future.done()
         try:
-            result = future.result(timeout=LOOK_S)
+            result = future.result(timeout=None if done else LOOK_S)
         except TimeoutError:
-            if future.done():
-                raise  # of the job itself
+            if done:
+                raise  # the job's own
             if not _n_threads(client):
                 address = client.scheduler.address
                 tell(f"Dask cluster at {address}: waits for a worker; start one with `dask worker {address}`")
