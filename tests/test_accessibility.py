@@ -138,7 +138,8 @@ def test_a_blinded_test_is_begun_judged_paused_and_read_by_keyboard_alone(browse
 
     with page_of(browser, viewport=WIDTHS["wide"]) as (page, said):
         page.goto(at)
-        page.keyboard.type(file.assessors()[2].code)  # the field has the focus
+        page.locator("#code:focus").wait_for()  # the field takes the focus by itself, maybe after the page has loaded
+        page.keyboard.type(file.assessors()[2].code)
         with page.expect_navigation():
             page.keyboard.press("Enter")
         choose(page, "Begin")
