@@ -147,7 +147,7 @@ def planted_parameters(alone: pd.DataFrame) -> pd.DataFrame:
 def travels(study: Study, run: DecodingRun, flags: Flags) -> Iterator[tuple[str, int, pd.DataFrame, pd.DataFrame]]:
     """For each way and draw of control cells the measured change, a row per mechanism, and the agreement."""
     cells = embedded_cells(study, run.name)
-    traveller = Traveller(run, cells, measured_cells(study, cells.catalogue))
+    traveller = Traveller(run, cells, measured_cells(study, run.store, cells.catalogue))
     of_mechanism = treatments(traveller.cells)
     yield "reconstructions", 0, reconstructed_changes(run, traveller.cells, of_mechanism), pd.DataFrame()
     residuals = (False,) if run.keeps_cells else (False, True)

@@ -17,9 +17,9 @@ from phenolens.image_realism.compute import (
     REAL,
     ComparedCells,
     check_measurable,
+    compared_cells,
     image_sets,
     measure_realism,
-    measured_cells,
     position_chunks,
 )
 from phenolens.image_realism.config import RealismConfig
@@ -310,10 +310,10 @@ def test_cells_of_wells_that_no_run_has_seen_are_taken_where_there_are_enough(tr
     monkeypatch.setattr(compute, "LEAST_HELD_OUT", 30)
     monkeypatch.setattr(compute, "LEAST_COMPARED", 30)
     config = RealismConfig(cells=60)
-    rows, cells = measured_cells(store, [held], config)
+    rows, cells = compared_cells(store, [held], config)
     assert set(rows) <= unseen
     assert (cells.held_out, cells.n_held_out) == (True, len(unseen))
-    rows, cells = measured_cells(store, [held, seen], config)
+    rows, cells = compared_cells(store, [held, seen], config)
     assert not set(rows) <= unseen
     assert (cells.held_out, cells.n_held_out) == (False, 0)
 
@@ -328,7 +328,7 @@ def test_noise_is_never_measured_and_too_few_cells_are_refused(tiny_study):
 
     flag_all_but(40)
     store = tiny_study.crops
-    rows, cells = measured_cells(store, [], RealismConfig())
+    rows, cells = compared_cells(store, [], RealismConfig())
     assert (len(rows), cells.n, cells.n_plates) == (80, 80, 2)
     assert not store.cells["is_noise"].to_numpy()[rows].any()
     flag_all_but(LEAST_COMPARED // 2 - 1)

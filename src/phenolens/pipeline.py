@@ -37,7 +37,6 @@ from phenolens.readiness import (
     score_name,
 )
 from phenolens.screens.config import LayoutConfig
-from phenolens.screens.remote import errors_by_address
 from phenolens.study import Study, made_from
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def crop(
     """Make the study's crops from a source folder; crops that are made from the same are kept."""
     from phenolens.crops.make_crops import make_crops
 
-    with alone(study.crops_lock, doing="making crops"), errors_by_address():
+    with alone(study.crops_lock, doing="making crops"):
         return make_crops(source, study.crops_folder, layout=layout, config=config, reading=reading, at_once=at_once)
 
 

@@ -147,6 +147,7 @@ class CheckConfig(Bounded):
 
 
 @keyword_settings
+@errors_by_address()
 def check(
     source: Positional[AnyPath],
     *,
@@ -175,38 +176,37 @@ def check(
 
     check_scheduler(parallel)
     folder, reading = local_source(Path(source), reading)
-    with errors_by_address():
-        guess = guess_layout(folder, reading) if layout is None else Guess(layout, reading)
-        layout, reading = guess.layout, guess.config
-        _check_files(folder, layout, checking)
-        try:
-            checked = check_source(
-                parallel.path(folder),
-                layout=layout,
-                config=reading,
-                treatments=checking.treatments,
-                plates=checking.plates,
-                skip_missing=checking.skip_missing,
-                sample=checking.sample,
-                at_once=parallel,
-            )
-        except InputError as error:
-            if not guess.why:
-                raise
-            raise InputError(f"{str(error).removesuffix('.')}; read with {guess}") from error
-        nuclei, found_px = _nuclei(checked, layout, checking) if checking.finds_nuclei else ([], math.nan)
-        if checking.template is not None:
-            write_template(checked.screen, checking.template, has_treatments=checked.has_treatments)
-            nuclei.append(("template", f"{checking.template}: a row per well, to fill in and give as --plate-map"))
-        guessed = [("guessed", str(guess))] if guess.why else []
-        possible, impossible = _scores(checked) if checked.has_treatments else ([], [])
-        found = [(*row, False) for row in (*guessed, *checked.there, *possible, *nuclei)]
-        found += [(*row, True) for row in (*checked.missing, *impossible)]
-        table = pd.DataFrame(found, columns=["what", "found", "missing"])
-        table.attrs["next"], table.attrs["remark"] = _next_command(
-            folder, layout, reading, checking, checked, scored=bool(possible), found_px=found_px
+    guess = guess_layout(folder, reading) if layout is None else Guess(layout, reading)
+    layout, reading = guess.layout, guess.config
+    _check_files(folder, layout, checking)
+    try:
+        checked = check_source(
+            parallel.path(folder),
+            layout=layout,
+            config=reading,
+            treatments=checking.treatments,
+            plates=checking.plates,
+            skip_missing=checking.skip_missing,
+            sample=checking.sample,
+            at_once=parallel,
         )
-        return table
+    except InputError as error:
+        if not guess.why:
+            raise
+        raise InputError(f"{str(error).removesuffix('.')}; read with {guess}") from error
+    nuclei, found_px = _nuclei(checked, layout, checking) if checking.finds_nuclei else ([], math.nan)
+    if checking.template is not None:
+        write_template(checked.screen, checking.template, has_treatments=checked.has_treatments)
+        nuclei.append(("template", f"{checking.template}: a row per well, to fill in and give as --plate-map"))
+    guessed = [("guessed", str(guess))] if guess.why else []
+    possible, impossible = _scores(checked) if checked.has_treatments else ([], [])
+    found = [(*row, False) for row in (*guessed, *checked.there, *possible, *nuclei)]
+    found += [(*row, True) for row in (*checked.missing, *impossible)]
+    table = pd.DataFrame(found, columns=["what", "found", "missing"])
+    table.attrs["next"], table.attrs["remark"] = _next_command(
+        folder, layout, reading, checking, checked, scored=bool(possible), found_px=found_px
+    )
+    return table
 
 
 def _scores(checked: "Checked") -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -340,6 +340,7 @@ def _next_command(
 
 
 @keyword_settings
+@errors_by_address()
 def crop(
     study: Positional[AnyPath],
     *,
@@ -386,8 +387,7 @@ def known_layout(
     pipeline.check_source(folder)
     if layout is not None:
         return folder, layout, reading
-    with errors_by_address():
-        guess = guess_layout(folder, reading)
+    guess = guess_layout(folder, reading)
     tell(str(guess))
     return folder, guess.layout, guess.config
 

@@ -15,7 +15,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import write_whole
 from phenolens.core.keywords import keyword_settings
 from phenolens.core.progress import tell
-from phenolens.core.workers import AtOnce
+from phenolens.core.workers import AtOnce, check_scheduler
 from phenolens.crops.config import CropConfig
 from phenolens.image_realism.config import RealismConfig
 from phenolens.latent_features.config import FeaturesConfig
@@ -47,6 +47,7 @@ FORMATS: dict[str, Literal["png", "svg", "pdf"]] = {".png": "png", ".svg": "svg"
 
 
 @keyword_settings
+@errors_by_address()
 def run(
     study: Positional[AnyPath],
     *,
@@ -88,6 +89,7 @@ def run(
         InputError: The source or a setting cannot be used, or the folder holds something else.
     """
     check_can_watch(training)
+    check_scheduler(parallel)
     folder, layout, reading = known_layout(Path(source), layout, reading)
 
     from phenolens.models.interface import Trained
@@ -101,8 +103,7 @@ def run(
         if LAYOUTS[layout].has_fields and issubclass(spec.load(), Trained):  # InputError on another side
             spec.build(USUAL_CHANNELS, cropping.crop_px, config.network)
     if LAYOUTS[layout].has_fields:  # what the plate map says comes before any crop is cut
-        with errors_by_address():
-            screen, _ = LAYOUTS[layout].open(folder, reading, cropping.selection())
+        screen, _ = LAYOUTS[layout].open(folder, reading, cropping.selection())
         pipeline.check_design(screen.table, scoring, where=source)
     opened = crop(study, source=folder, layout=layout, reading=reading, cropping=cropping, parallel=parallel)
     store = opened.crops

@@ -86,7 +86,7 @@ def measure_realism(store: CropStore, runs: Sequence[DecodingRun], config: Reali
         InputError: If there are too few cells, or no channel is known to show the nuclei.
     """
     check_measurable(store, config)
-    rows, about = measured_cells(store, runs, config)
+    rows, about = compared_cells(store, runs, config)
     cells = store.cells.iloc[rows]
     plates = cells["plate"].astype(str).to_numpy()
     wells = plates + "/" + cells["well"].astype(str).to_numpy()
@@ -146,7 +146,7 @@ def set_names(runs: Sequence[DecodingRun]) -> list[str]:
     return [run.title if titles.count(run.title) == 1 else f"{run.title}, {run.name}" for run in runs]
 
 
-def measured_cells(
+def compared_cells(
     store: CropStore, runs: Sequence[DecodingRun], config: RealismConfig
 ) -> tuple[np.ndarray, ComparedCells]:
     """Random rows of the store to measure, sorted, and which cells these are.

@@ -101,7 +101,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
     scored = list(about["profiles"])
     run = pictured_run(study, scored, config.run)
     cells = embedded_cells(study, run)
-    measured = measured_cells(study, cells.catalogue)
+    measured = measured_cells(study, store, cells.catalogue)
     scores, headline = scores_of_encoders(study), study.headline
     whitening = headline["whitening"]
     profiles = _treatments(study, run, whitening)

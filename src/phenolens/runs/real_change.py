@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from phenolens.core.errors import InputError
-from phenolens.crops.store import normalised
+from phenolens.crops.store import CropStore, normalised
 from phenolens.morphology.features import describe
 from phenolens.morphology.medoids import MeasuredCells, sampled
 from phenolens.runs.catalogue import Catalogue
@@ -25,9 +25,9 @@ OF_THE_OUTLINE = ("cell_eccentricity", "cell_solidity")
 FILLS = 0.9  # share of the crop; the outline of a cell that fills more is the crop's own square
 
 
-def measured_cells(study: Study, catalogue: Catalogue) -> MeasuredCells:
+def measured_cells(study: Study, store: CropStore, catalogue: Catalogue) -> MeasuredCells:
     """Measures of a study's cells: the stored ones; without these, each cell's is computed when first asked for."""
-    store, stored = study.crops, None
+    stored = None
     if study.measures_folder.is_dir():
         with suppress(InputError):  # of other crops
             stored = study.measures()

@@ -21,7 +21,6 @@ from phenolens.screens.image_table import FILE, OF_FILES, UNNAMED, FoldersHere, 
 from phenolens.screens.plate_map import known_columns, lacking_column, read_as_text, with_plate_map, with_treatments
 from phenolens.screens.repeated_images import each_field_once, refuse_repeated_images
 from phenolens.screens.screen import Screen
-from phenolens.screens.unread_columns import UNREAD
 from phenolens.screens.well_names import well_names
 
 LOAD_DATA = ("load_data_with_illum.parquet", "load_data_with_illum.csv", "load_data.parquet", "load_data.csv")
@@ -105,7 +104,7 @@ def _known(path: Path, raw: pd.DataFrame, config: LayoutConfig) -> pd.DataFrame:
         if name not in known:
             raise lacking_column(name, path, raw)
     refuse_rows(known["plate"].isna(), known["plate"].fillna(""), expected="the name of the plate", source=str(path))
-    return known.rename(columns=lambda name: str(name).replace(f"{UNREAD}{path}", f"{UNREAD}{path.name}"))
+    return known
 
 
 def _load_data(source: Path, config: LayoutConfig) -> list[Path]:

@@ -72,7 +72,7 @@ def known_columns(
 
     Args:
         raw: The table.
-        source: The table's name, for messages.
+        source: The table's name or path, for messages.
         named: Our name -> the column that a flag names for it, where the table has that.
         read: Columns that the caller reads.
 
@@ -121,7 +121,7 @@ def known_columns(
         known["concentration_um"] = micromolar(raw, found["concentration_um"], source=source)
         read = (*read, *units)
     unread = {
-        f"{UNREAD}{source}: {name}": clean_names(raw[name])
+        f"{UNREAD}{Path(source).name}: {name}": clean_names(raw[name])
         for name in raw.columns
         if name not in found.values() and name not in read and raw[name].notna().any()
     }

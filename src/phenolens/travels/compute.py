@@ -91,7 +91,7 @@ class Traveller:
         """
         decoding = find_decoding_run(study, run, precision=PRECISION)
         cells = embedded_cells(study, decoding.name, catalogue=catalogue)
-        return cls(decoding, cells, measured or measured_cells(study, cells.catalogue))
+        return cls(decoding, cells, measured or measured_cells(study, decoding.store, cells.catalogue))
 
     def travel(self, config: TravelConfig, *, measured: bool = True) -> tuple[Trajectory, ...]:
         """Interpolate a control cell towards a treatment.

@@ -72,7 +72,7 @@ class StudyCells:
     @cached_property
     def measured(self) -> MeasuredCells:
         """Measures of cells, stored or each measured once; travels use the same."""
-        return measured_cells(self.study, self.catalogue)
+        return measured_cells(self.study, self.store, self.catalogue)
 
     @cached_property
     def changes(self) -> RealChanges:
