@@ -1,5 +1,6 @@
 """A real server on loopback that speaks S3, with a bucket to fill; it can cut and throttle answers."""
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,18 @@ class Bucket:
                 key = f"{prefix}/{path.relative_to(folder).as_posix()}"
                 self.client.upload_file(str(path), BUCKET, key, ExtraArgs={"ACL": "public-read"})
         return f"s3://{BUCKET}/{prefix}"
+
+    def credentials(self, user: str, *, may_read: bool) -> tuple[str, str]:
+        """The key and secret of a new user of the server."""
+        keys = {"aws_access_key_id": "root", "aws_secret_access_key": "root"}
+        users = boto3.client("iam", endpoint_url=self.endpoint, region_name="us-east-1", **keys)
+        users.create_user(UserName=user)
+        if may_read:
+            rule = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+            policy = json.dumps({"Version": "2012-10-17", "Statement": [rule]})
+            users.put_user_policy(UserName=user, PolicyName="read", PolicyDocument=policy)
+        made = users.create_access_key(UserName=user)["AccessKey"]
+        return made["AccessKeyId"], made["SecretAccessKey"]
 
     def delete(self, key: str) -> None:
         """Remove a key."""

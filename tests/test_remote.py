@@ -296,6 +296,36 @@ def test_without_credentials_the_flag_is_named(bucket, public):
         remote.local_source(Path(f"s3://{BUCKET}/private"), LayoutConfig(cache=public.cache))
 
 
+def test_credentials_are_used_and_refused_by_the_server(bucket, tmp_path, monkeypatch):
+    address = bucket.upload(pattern_source(tmp_path / "local"), "guarded")
+    key, secret = bucket.credentials("reader", may_read=True)
+    others = {
+        "Access Denied": bucket.credentials("stranger", may_read=False),
+        "key id you provided does not exist": ("AKIAUNKNOWN", secret),
+        "signature": (key, "another secret"),
+    }
+    monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)  # the server asks who it is
+
+    def listed(key: str, secret: str) -> Path:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+        use(monkeypatch, bucket.endpoint)
+        return remote.local_source(Path(address), LayoutConfig(cache=tmp_path / "cache"))[0]
+
+    for reason, pair in others.items():
+        with pytest.raises(InputError, match=f"(?i)^{address}: access is denied .*{reason}.*; give .*credentials"):
+            listed(*pair)
+    assert not (tmp_path / "cache").exists()
+    assert list(listed(key, secret).rglob("*.tif"))
+
+
+def test_an_unknown_profile_is_named(bucket, monkeypatch, tmp_path):
+    monkeypatch.setenv("AWS_PROFILE", "no-such-lab")
+    use(monkeypatch, bucket.endpoint)
+    with pytest.raises(InputError, match=r"access is denied .*no-such-lab.*credentials"):
+        remote.local_source(Path(f"s3://{BUCKET}/a"), LayoutConfig(cache=tmp_path / "cache"))
+
+
 def test_without_the_library_the_install_line_is_named(public, monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)

@@ -21,6 +21,7 @@ from uuid import uuid4
 
 from filelock import FileLock
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError, one_line
 from phenolens.core.files import read_json, sha256, write_json
 from phenolens.core.progress import tell
@@ -154,7 +155,7 @@ def _place(server: _Server, found: Mapping[str, Mapping[str, Any]], filesystem: 
             file.truncate(size if info.get("size") is None else int(info["size"]))
         os.utime(path, ns=(changed_ns, changed_ns))
     if due:
-        tell(f"{server.address}/{key}: {len(due):,} tables of {len(found):,} files are downloaded")
+        tell(f"{server.address}/{key}: downloading {counted(len(due), 'table')} of {counted(len(found), 'file')}")
         _download(server, [(path, path) for path, _ in due], filesystem)
     for path, changed_ns in due:
         os.utime(path, ns=(changed_ns, changed_ns))
