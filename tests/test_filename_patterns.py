@@ -8,6 +8,7 @@ import tifffile
 from layout_sources import read_screen
 from phenolens.core.errors import InputError
 from phenolens.screens.config import LayoutConfig
+from phenolens.screens.file_listing import COPIES
 from phenolens.screens.filename_pattern import PICTURES, UNMATCHED
 from phenolens.screens.read_image import read_field
 from phenolens.screens.well_names import well_of_index
@@ -268,6 +269,16 @@ def test_folders_of_thumbnails_are_no_plates(tmp_path):
     screen = read(tmp_path, "imagexpress")
     assert set(screen.table["plate"]) == {"P1"}
     assert screen.left_out == {"folders of thumbnails": 2}
+
+
+def test_files_named_as_copies_are_left_out_only_beside_what_they_copy(tmp_path):
+    copies = ["B02_w1 (1).tif", "B02_w1 - Copy.tif", "B02_w1 - Copy (2).tif", "B03_w1 copy 2.tif", "Copy of B04_w1.tif"]
+    write_all(tmp_path, [f"P1/{name}" for name in [*(f"{well}_w1.tif" for well in WELLS), *copies]])
+    screen = read(tmp_path, "imagexpress")
+    assert (screen.channels, len(screen.table)) == (("1",), 3)
+    assert screen.left_out == {COPIES: 5}
+    write_all(tmp_path / "alone", [f"{well} ({k}).tif" for well in WELLS for k in "12"])
+    assert read(tmp_path / "alone", "{well} ({channel}).tif").channels == ("1", "2")
 
 
 def test_endings_of_tiff_and_png_are_alike_in_any_case(tmp_path):

@@ -1,9 +1,9 @@
-"""Which files lie under a folder, without the hidden files and thumbnails that operating systems and servers add."""
+"""Which files lie under a folder, without the hidden files, thumbnails and copies that systems and people add."""
 
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from phenolens.core.errors import InputError
@@ -16,6 +16,9 @@ OF_THE_SYSTEM = frozenset(
 )
 HIDDEN, THUMBNAILS = "hidden files and folders (._x, Thumbs.db, @eaDir)", "thumbnails"
 THUMBNAIL_FOLDERS = "folders of thumbnails"
+# As Windows, macOS and browsers name a second file of one name.
+COPY = re.compile(r"(?P<of>Copy of )?(?P<stem>.+?)(?: \(\d+\)| - Copy(?: \(\d+\))?| copy(?: \d+)?)?(?P<ending>\.[^.]+)")
+COPIES = "copies by their names (x (1).tif, x - Copy.tif)"
 LINKED = "folders behind links that are read already"
 
 
@@ -27,6 +30,12 @@ def is_hidden(name: str) -> bool:
 def is_thumbnail(name: str) -> bool:
     """Whether a file is a small copy of an image, as ImageXpress writes them."""
     return THUMBNAIL.search(name) is not None
+
+
+def is_copy(name: str, names: Collection[str]) -> bool:
+    """Whether a file of a folder is by its name a copy of another there: `x (1).tif` beside `x.tif`."""
+    parts = COPY.fullmatch(name)
+    return parts is not None and parts["stem"] + parts["ending"] in names and parts["stem"] + parts["ending"] != name
 
 
 def in_hidden(path: Path) -> bool:
@@ -42,8 +51,8 @@ def without_hidden(paths: Iterable[Path]) -> list[Path]:
 def files_under(source: Path) -> tuple[list[str], dict[str, int]]:
     """Every file under `source` as its path with forward slashes, in order, and how many of what were passed over.
 
-    Folders behind links are followed, each folder once; hidden files, thumbnails, their folders and zarr folders are
-    passed over.
+    Folders behind links are followed, each folder once; hidden files, thumbnails, their folders, zarr folders and
+    copies are passed over.
     Raises InputError for a folder that cannot be listed.
     """
     counts: Counter[str] = Counter()
@@ -64,6 +73,7 @@ def files_under(source: Path) -> tuple[list[str], dict[str, int]]:
                 entries = sorted(listed, key=lambda entry: entry.name, reverse=True)
         except OSError as error:
             raise InputError(f"{error.filename}: cannot be listed ({error.strerror}); make it readable") from error
+        names = {entry.name for entry in entries}
         for entry in entries:
             path = folder / entry.name
             if is_hidden(entry.name):
@@ -80,6 +90,8 @@ def files_under(source: Path) -> tuple[list[str], dict[str, int]]:
                     folders.append(path)
             elif is_thumbnail(entry.name):
                 counts[THUMBNAILS] += 1
+            elif is_copy(entry.name, names):
+                counts[COPIES] += 1
             else:
                 files.append(path.relative_to(top).as_posix())
     return sorted(files), dict(counts)
