@@ -40,7 +40,7 @@ def test_the_largest_clear_change_comes_first_and_sharpness_and_plates_are_none(
     assert table["real"].iloc[0] == pytest.approx(-3, abs=0.8)
     assert "DNA_sharpness" not in table.index
     assert abs(table.loc["cell_area_px", "real"]) < 0.2
-    assert [name for name, _ in clear_changes(table, 1)] == ["nucleus area, px²"]
+    assert [name for name, _ in clear_changes(table, 1)] == ["nucleus area"]
 
 
 def test_cells_are_compared_with_the_rest_where_rows_are_given(changes):

@@ -542,6 +542,16 @@ def test_whatever_the_report_shows_is_part_of_its_source(scored, change):
     assert compute.report_source(scored, compute.ReportConfig()) != before
 
 
+def test_the_code_that_draws_it_is_part_of_a_reports_source(scored, monkeypatch, tmp_path):
+    drawn_by = tmp_path / "package"
+    shutil.copytree(compute.PACKAGE, drawn_by, ignore=shutil.ignore_patterns("__pycache__"))
+    before = compute.report_source(scored, compute.ReportConfig())
+    monkeypatch.setattr(compute, "PACKAGE", drawn_by)
+    assert compute.report_source(scored, compute.ReportConfig()) == before
+    edited(drawn_by / "reports" / "templates" / "report.html", "<h2>", "<h2 >")
+    assert compute.report_source(scored, compute.ReportConfig()) != before
+
+
 def test_settings_and_the_studys_name_are_part_of_a_reports_source(scored):
     before = compute.report_source(scored, compute.ReportConfig())
     assert compute.report_source(scored, compute.ReportConfig(shown_cells=3)) != before

@@ -26,7 +26,7 @@ from phenolens.latent_features.correlations import (
 )
 from phenolens.latent_features.figure import traversal_strip
 from phenolens.models.vaeplus import ACTIVE_NATS
-from phenolens.morphology.features import describe, measures
+from phenolens.morphology.features import describe, measures, short_name
 from phenolens.plotting.page import InlinePicture, inline_pictures, render_page
 from phenolens.runs.catalogue import evenly
 from phenolens.runs.decoder import DecodingRun
@@ -268,7 +268,7 @@ def _section(name: str, row: pd.Series, *, first: float, last: float, strip: lis
     return FeatureSection(
         name=name,
         differs_between=conclusions.differs_between(row),
-        measure=conclusions.short_name(row["measure_1"]),
+        measure=short_name(row["measure_1"]),
         rho=row["rho_1"],
         correlated=conclusions.correlated_measures(row),
         kl=row["kl_nats"] if np.isfinite(row["kl_nats"]) else None,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from phenolens.morphology.features import describe
+from phenolens.morphology.features import short_name
 
 FOLLOWS, LEANS = 0.5, 0.3  # rank correlation from which a feature follows a measure, closely or weakly
 SIGNIFICANT = 0.05  # false-discovery rate
@@ -108,10 +108,3 @@ def page_table(used: pd.DataFrame) -> pd.DataFrame:
     percent = {f"between {groups}, %": 100 * used[f"{kind}_share"].round(3) for kind, groups in GROUPS.items()}
     chance = {"between treatments by chance, %": 100 * used["treatment_by_chance"].round(3)}
     return pd.DataFrame({"feature": used.index, **use, **strongest, **percent, **chance})
-
-
-def short_name(measure: str) -> str:
-    """`nucleus area` for `nucleus_area_px`."""
-    if measure == "nucleus_share":  # its unit is part of its name
-        return "the nucleus' share of the cell area"
-    return describe(measure).split(",")[0]

@@ -117,6 +117,11 @@ def describe(name: str, *, nuclei: str | None = None) -> str:
                      f'<channel>_ and one of {", ".join([*OF_CHANNEL, *OF_CYTOPLASM])}')  # fmt: skip
 
 
+def short_name(measure: str) -> str:
+    """A measure's phrase without unit or explanation: `nucleus area`."""
+    return describe(measure).split(",")[0]
+
+
 def nuclei_channel(channels: Sequence[str]) -> str | None:
     """The first of these channels whose name says that it shows nuclei."""
     words = next(words for words, colour in PAPER_COLOURS.items() if colour == RED)

@@ -3,7 +3,7 @@
 Lafarge et al. 2019, Table 1: mean ± standard deviation of 3 runs; the rows of Ando and Singh are quoted there.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -142,6 +142,16 @@ def score_rows(scores: pd.DataFrame, *, with_published: bool, headline: str = ""
         if with_published:
             rows += [_published(row, columns.values()) for row in TABLE_1 if row.protocol == protocol]
     return rows
+
+
+def headline_scores(rows: Sequence[ScoreRow]) -> dict[str, dict[str, ScoreCell]]:
+    """The headline's score of each model by protocol; empty where the headline's profiles were not scored."""
+    found: dict[str, dict[str, ScoreCell]] = {}
+    for row in rows:
+        for cell in row.cells:
+            if cell.is_headline:
+                found.setdefault(row.method, {})[row.protocol] = cell
+    return found
 
 
 def outside_table(scores: pd.DataFrame, headline: str = "") -> pd.DataFrame:

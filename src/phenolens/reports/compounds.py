@@ -115,8 +115,7 @@ def _changes(changes: RealChanges, treatment: str) -> tuple[list[tuple[str, floa
         found = clear_changes(changes.of(treatment), SHOWN_CHANGES)
     except InputError as reason:
         return [], f"not measured: {reason}"
-    short = [(phrase.split(",")[0], change) for phrase, change in found]
-    return short, "" if short else "no measure changes beyond its 95 % interval"
+    return found, "" if found else "no measure changes beyond its 95 % interval"
 
 
 def _side_by_side(groups: Sequence[Sequence[np.ndarray]]) -> bytes:

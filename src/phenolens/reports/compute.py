@@ -14,7 +14,6 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from phenolens import __version__
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_h5ad, read_json, sha256, write_text
 from phenolens.core.keywords import flags_of
@@ -57,6 +56,7 @@ from phenolens.travels.config import TravelConfig
 from phenolens.travels.figure import shared_sentences, travel_strip
 from phenolens.travels.trajectory import FEW_MOVED
 
+PACKAGE = Path(__file__).parents[1]
 # Settings that change no result
 NOT_SHOWN = ("model", "network", "record_every", "checkpoint_every", "watch_every", "tensorboard")
 RUN_FILES = ("config.json", "checkpoint.pt", "history.csv", "health.json", "reconstructions.png")
@@ -155,13 +155,13 @@ def write_report(study: Study, config: ReportConfig) -> None:
 
 
 def report_source(study: Study, config: ReportConfig) -> str:
-    """A checksum of everything that the report shows: crops, runs, profiles, scores, realism, comparison, settings."""
+    """A checksum of what the report shows (crops, runs, scores, realism, comparison, settings) and of what draws it."""
     return made_from(
         crops=study.crops.identity,
         config=asdict(config),
         title=study.folder.resolve().name,
         steps={run: steps_done(study, run) for run in study.runs},
-        version=__version__,
+        code=made_from(**{path.relative_to(PACKAGE).as_posix(): path for path in _code()}),
         **{path.relative_to(study.folder).as_posix(): path for path in _shown_files(study)},
     )
 
@@ -174,6 +174,11 @@ def _shown_files(study: Study) -> Iterator[Path]:
     for run in study.runs:
         paths = [*(study.run_folder(run) / name for name in RUN_FILES), study.profiles_folder(run) / "about.json"]
         yield from filter(Path.is_file, paths)
+
+
+def _code() -> Iterator[Path]:
+    """The package's source, because the code that draws a page changes within a version."""
+    return (path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".html", ".css", ".txt"))
 
 
 def _with_source(html: str, source: str) -> str:

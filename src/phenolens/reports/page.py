@@ -14,9 +14,8 @@ from phenolens.plotting.page import Picture, SavedPicture, inline_pictures, rend
 from phenolens.profiles.activity import LEVEL
 from phenolens.profiles.score_table import (
     OTHERS,
-    ScoreCell,
-    ScoreRow,
     first_whitening,
+    headline_scores,
     outside_table,
     score_columns,
     score_rows,
@@ -106,13 +105,3 @@ def report_html(contents: ReportContents) -> str:
             "flagged": inline_pictures(quality.example_crops),
         },
     )
-
-
-def headline_scores(rows: Sequence[ScoreRow]) -> dict[str, dict[str, ScoreCell]]:
-    """The headline's score of each model by protocol; empty where the headline's profiles were not scored."""
-    found: dict[str, dict[str, ScoreCell]] = {}
-    for row in rows:
-        for cell in row.cells:
-            if cell.is_headline:
-                found.setdefault(row.method, {})[row.protocol] = cell
-    return found

@@ -10,7 +10,7 @@ import pandas as pd
 
 from phenolens.core.errors import InputError
 from phenolens.crops.store import CropStore, normalised
-from phenolens.morphology.features import describe
+from phenolens.morphology.features import short_name
 from phenolens.morphology.medoids import MeasuredCells, sampled
 from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.own_controls import OwnControls, own_controls
@@ -79,8 +79,8 @@ class RealChanges:
 
 
 def clear_changes(table: pd.DataFrame, n: int) -> list[tuple[str, float]]:
-    """The `n` largest changes of `RealChanges.of` beyond their interval: each measure's phrase and its change."""
-    return [(describe(str(name)), float(row["real"])) for name, row in table[table["clear"]].head(n).iterrows()]
+    """The `n` largest changes of `RealChanges.of` beyond their interval: each measure's short name and its change."""
+    return [(short_name(str(name)), float(row["real"])) for name, row in table[table["clear"]].head(n).iterrows()]
 
 
 def real_change(

@@ -16,7 +16,7 @@ from phenolens.core.colours import Contrast, cell_image, checked_crops, colour_n
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.number_text import signed
-from phenolens.morphology.features import describe
+from phenolens.morphology.features import describe, short_name
 from phenolens.plotting.cell_images import (
     PAD_IN,
     SPACE,
@@ -32,9 +32,9 @@ from phenolens.travels.trajectory import Trajectory
 
 TEMPLATES = Path(__file__).parent / "templates"
 STRIP_WIDTH_IN = 9.0
-LABEL_IN = 2.2  # left of the pictures, for row names
-LINE_IN, ROW_PAD_IN = 0.12, 0.08  # of a row of numbers: a line of its name, and its padding
-LABEL_CHARACTERS = 38  # of a row's name in a line
+NAME_IN = 0.13  # height of a line of a row's name, which is above the row: a phone shows pictures first
+NUMBERS_IN, ROW_GAP_IN = 0.17, 0.06  # heights of a row of numbers, and of what is left free above its name
+NAME_CHARACTERS = 165  # of a row's name in a line
 DIVERGING = "PuOr_r"  # purple darker, orange brighter: distinguishable without red or green vision
 LEAST_RANGE = 0.1  # of a difference map, so that noise does not get full colour
 FLAG = "\u26a0"  # a warning sign, in the font that comes with matplotlib
@@ -52,10 +52,10 @@ class _Sheet:
     """
 
     def __init__(self, n_frames: int) -> None:
-        self.side = (STRIP_WIDTH_IN - LABEL_IN) / (n_frames + 2 + 2 * SPACE)
-        first = LABEL_IN + self.side * (1 + SPACE)
+        self.side = STRIP_WIDTH_IN / (n_frames + 2 + 2 * SPACE)
+        first = self.side * (1 + SPACE)
         self.frames_x = [first + self.side * i for i in range(n_frames)]  # left edges
-        self.start_x, self.target_x = LABEL_IN, STRIP_WIDTH_IN - self.side
+        self.start_x, self.target_x = 0.0, STRIP_WIDTH_IN - self.side
         self.figure = new_figure(STRIP_WIDTH_IN, STRIP_WIDTH_IN, pad_in=PAD_IN)
         self.axes = bare(self.figure.add_subplot())
         self.y = 0.0  # top of the next row
@@ -75,10 +75,12 @@ class _Sheet:
             box: dict[str, Any] = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none"}
             self.axes.text(right - 0.03, top + 0.03, FLAG, ha="right", va="top", fontsize=7, bbox=box)
 
-    def name(self, name: str, *, middle: float) -> None:
-        """A row's name, to the left of its pictures or numbers."""
-        style: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 7.8, "color": INK, "linespacing": 1.05}
-        self.axes.text(LABEL_IN - 0.08, middle, wrapped(name, LABEL_CHARACTERS), **style)
+    def name(self, name: str) -> None:
+        """A row's name, above its pictures or numbers."""
+        lines = wrapped(name, NAME_CHARACTERS)
+        style: dict[str, Any] = {"ha": "left", "va": "top", "fontsize": 7.8, "color": QUIET, "linespacing": 1.05}
+        self.axes.text(self.start_x + PAD_IN, self.y, lines, **style)
+        self.y += NAME_IN * (lines.count("\n") + 1) + 0.02
 
     def cropped(self) -> Figure:
         """The figure, as high as what is on it."""
@@ -141,7 +143,7 @@ def _number_rows(trajectory: Trajectory, n_measures: int) -> list[tuple[str, lis
             rows.append((f"{describe(name)}; {_changes(trajectory, name)}", values))
     for name, column in (
         (f"distance to {trajectory.origin} cells (limit 1)", "far"),
-        ("moves when embedded again (limit 1)", "moved"),
+        ("shift when embedded again (limit 1)", "moved"),
     ):
         if frames[column].isna().all():
             continue
@@ -167,38 +169,35 @@ def _put_frames(sheet: _Sheet, trajectory: Trajectory, contrast: Contrast) -> No
     sheet.axes.text(sheet.start_x, 0.18, f"{trajectory.start.label}, {trajectory.origin}", ha="left", **title)
     sheet.axes.text(STRIP_WIDTH_IN, 0.18, f"{destination(trajectory)}, {trajectory.origin}", ha="right", **title)
     sheet.y = 0.22
+    sheet.name(f"frames decoded by {trajectory.model}, between two {trajectory.origin} cells")
     sheet.picture(sheet.start_x, cell_image(trajectory.start.crop, contrast))
     for x, picture, flag in zip(sheet.frames_x, trajectory.pictures, trajectory.frames["flag"]):
         sheet.picture(x, cell_image(picture, contrast), flagged=bool(flag))
     sheet.picture(sheet.target_x, cell_image(trajectory.target.crop, contrast))
-    sheet.name(f"decoded by {trajectory.model}, between two {trajectory.origin} cells", middle=sheet.y + sheet.side / 2)
     sheet.y += sheet.side + 0.05
     for place, channel in enumerate(contrast.channels if contrast.has_hidden else ()):
         alone = contrast.of_channels(place)
+        sheet.name(f"{channel} alone")
         crops = (trajectory.start.crop, *trajectory.pictures, trajectory.target.crop)
         for x, crop in zip((sheet.start_x, *sheet.frames_x, sheet.target_x), crops):
             sheet.picture(x, cell_image(crop[place : place + 1], alone))
-        sheet.name(f"{channel} alone", middle=sheet.y + sheet.side / 2)
         sheet.y += sheet.side
 
 
 def _put_numbers(sheet: _Sheet, name: str, values: Sequence[str]) -> None:
-    height = LINE_IN * (wrapped(name, LABEL_CHARACTERS).count("\n") + 1) + ROW_PAD_IN
-    middle = sheet.y + height / 2
-    sheet.name(name, middle=middle)
+    sheet.y += ROW_GAP_IN
+    sheet.name(name)
     for x, value in zip([sheet.start_x, *sheet.frames_x, sheet.target_x], values):
         real = x in (sheet.start_x, sheet.target_x)
         weight = "bold" if FLAG in value else "normal"
         style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8.6, "color": QUIET if real else INK}
-        sheet.axes.text(x + sheet.side / 2, middle, value, fontweight=weight, **style)
-    sheet.y += height
+        sheet.axes.text(x + sheet.side / 2, sheet.y + NUMBERS_IN / 2, value, fontweight=weight, **style)
+    sheet.y += NUMBERS_IN
 
 
 def _put_nearest(sheet: _Sheet, trajectory: Trajectory, contrast: Contrast) -> None:
     sheet.y += 0.08
-    sheet.name(
-        f"the {trajectory.origin} cell nearest to each frame, and its treatment", middle=sheet.y + sheet.side / 2
-    )
+    sheet.name(f"the {trajectory.origin} cell nearest to each frame, and its treatment")
     labels = [_short(cell.label, sheet.side) for cell in trajectory.nearest]
     for x, cell, label in zip(sheet.frames_x, trajectory.nearest, labels):
         sheet.picture(x, cell_image(cell.crop, contrast))
@@ -214,8 +213,8 @@ def _put_differences(sheet: _Sheet, trajectory: Trajectory) -> None:
     colours = matplotlib.colormaps[DIVERGING]
     columns = [*sheet.frames_x, sheet.target_x]
     n_shown = min(len(difference), len(columns) - 2)
+    sheet.name("last frame minus the first, a map per channel")
     sheet.y += 0.14
-    sheet.name("last frame minus the first, a map per channel", middle=sheet.y + sheet.side / 2)
     for x, name, channel in zip(columns[:n_shown], trajectory.channels, difference):
         sheet.axes.text(x + sheet.side / 2, sheet.y - 0.02, name, ha="center", va="bottom", fontsize=8)
         sheet.picture(x, colours((channel / limit + 1) / 2)[..., :3])
@@ -268,7 +267,7 @@ def summary(trajectory: Trajectory) -> str:
         parts.insert(0, population_label(trajectory).replace("\n", ", "))
     if trajectory.measured is not None:
         change, names = trajectory.measured.change.iloc[-1], trajectory.shown_measures(3)
-        moved = [f"{describe(name).split(',')[0]} {signed(change[name], 1)} s.d." for name in names]
+        moved = [f"{short_name(name)} {signed(change[name], 1)} s.d." for name in names]
         parts += [f"change of this cell: {', '.join(moved)}"] if moved else []
     changes = [] if trajectory.change is None else trajectory.change.sentences(origin=trajectory.origin)
     parts += [sentence[0].lower() + sentence[1:] for sentence in changes]
@@ -337,7 +336,7 @@ def population_label(trajectory: Trajectory) -> str:
     cells = counted(population.n_cells, "cell")
     name = f"population {population.number} of {population.of}, {percent(population.share)} of {cells}"
     marks = [
-        f"{describe(measure).split(',')[0]} {in_three_digits(ours)}, others {in_three_digits(others)}"
+        f"{short_name(measure)} {in_three_digits(ours)}, others {in_three_digits(others)}"
         for measure, ours, others in population.marks
     ]
     return "\n".join([name, *marks])

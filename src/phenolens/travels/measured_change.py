@@ -10,7 +10,7 @@ import pandas as pd
 
 from phenolens.core.counted import counted
 from phenolens.core.number_text import signed
-from phenolens.morphology.features import describe
+from phenolens.morphology.features import short_name
 from phenolens.morphology.two_sample_test import (
     LEAST_COMPARED,
     NOT_TESTED,
@@ -125,9 +125,9 @@ class MeasuredChange:
             if len(largest)
             else f"In {cells} no measure changes beyond its 95 % interval: no change is confirmed in {moved}"
         )
-        names = [describe(str(name)).split(",")[0] for name in denied.index]
-        opposite = f"; contrary to {origin} cells: {', '.join(names)}" if names else ""
-        return [first + opposite, self.test.brief(origin)]
+        names = [short_name(str(name)) for name in denied.index]
+        against = f"; of all measures, contrary to {origin} cells: {', '.join(names)}" if names else ""
+        return [first + against, self.test.brief(origin)]
 
     def _of_the_cell(self) -> pd.DataFrame:
         return self.table[~self.table.index.str.endswith(OF_SHARPNESS)]
@@ -207,6 +207,4 @@ def population_test(
 def _listed(changes: pd.DataFrame, origin: str) -> str:
     """`nucleus area (real +1.2 s.d., moved +0.8)` for each row of a MeasuredChange's table."""
     rows = zip(changes.index, *([signed(value, 1) for value in changes[name]] for name in ("real", "decoded")))
-    return ", ".join(
-        f"{describe(str(name)).split(',')[0]} ({origin} {real} s.d., moved {moved})" for name, real, moved in rows
-    )
+    return ", ".join(f"{short_name(str(name))} ({origin} {real} s.d., moved {moved})" for name, real, moved in rows)

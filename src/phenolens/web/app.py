@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell
-from phenolens.profiles.score_table import score_columns, score_rows
+from phenolens.profiles.score_table import headline_scores, score_rows
 from phenolens.runs.scores import PROFILES, activity_of, verdict_of
 from phenolens.study import Study
 from phenolens.web.base import HOSTS, NotFoundError, PageApp, StaticFolder, policy
@@ -107,9 +107,11 @@ def _add_home(app: PageApp, view: StudyView) -> None:
             verdict=verdict_of(view.study, run, scores, activity_of(view.study, run))
             if run and scores is not None
             else "",
-            rows=None if scores is None else score_rows(scores, with_published=False, headline=headline),
+            scored=scores is not None,
+            headline={}
+            if scores is None
+            else headline_scores(score_rows(scores, with_published=False, headline=headline)),
             profile=PROFILES[headline],
-            column_titles=[] if scores is None else [*score_columns(scores, headline).values()],
             wrong=view.wrong(run),
             fewest=cells.catalogue.wells.sort_values("n_cells", kind="stable").iloc[0],
             strongest=[

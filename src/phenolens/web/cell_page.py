@@ -20,6 +20,7 @@ from phenolens.web.fields import BRIGHTEST, DARKEST, Field, Fields
 from phenolens.web.study_view import StudyCells, StudyView, cell_outlines, known
 
 BARS_UM = (200, 100, 50, 20, 10, 5, 2, 1)  # lengths of scale bars; the longest that takes at most a third of a picture
+UNUSUAL_SD = 2.0  # standard deviations of control cells from their mean, from which a measure of a cell is unusual
 FRAME_SHARE = 400  # the frame around a cell in its field is this part of the field's height wide
 
 
@@ -73,7 +74,10 @@ def add_cells(app: PageApp, view: StudyView, fields: Fields) -> None:
             cell=cells.records([row])[0],
             outline=outline,
             bar=scale_bar(cells.store, cells.store.crop_px),
-            measures=measures,
+            unusual=[one for one in measures if abs(one[2]) >= UNUSUAL_SD],
+            usual=[one for one in measures if not abs(one[2]) >= UNUSUAL_SD],
+            by_chance=_unusual_of_a_control(cells) if measures else None,
+            unusual_sd=UNUSUAL_SD,
             reason=reason,
             travels=bool(view.travel_run()),
             levels=chosen,
@@ -136,3 +140,11 @@ def _measures(cells: StudyCells, row: int) -> tuple[list[tuple[str, float, float
     own, away = of_cell.iloc[0], from_controls.iloc[0]
     order = away.abs().sort_values(ascending=False, na_position="last", kind="stable").index
     return [(describe(str(name)), float(own[name]), float(away[name])) for name in order], ""
+
+
+def _unusual_of_a_control(cells: StudyCells) -> float | None:
+    """How many measures of a control cell are unusual, on average; None without control cells."""
+    if not len(cells.catalogue.rows(role="control")):
+        return None
+    away = cells.measured.from_controls(cells.measured.controls)
+    return float((away.abs() >= UNUSUAL_SD).sum(axis=1).mean())

@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse
 
 from phenolens.core.colours import Contrast, colour_names, png
 from phenolens.core.errors import InputError
-from phenolens.morphology.features import describe
+from phenolens.morphology.features import short_name
 from phenolens.travels.config import TravelConfig
 from phenolens.travels.trajectory import FEW_MOVED, RealCell, Trajectory
 from phenolens.web.base import EMPTY_STYLE, Cached, NotFoundError, PageApp, address, csv, download, policy
@@ -248,22 +248,18 @@ def _trajectory_values(
 def measured_curves(trajectory: Trajectory, n: int) -> list[dict[str, Any]]:
     """The `n` measures of a trajectory that change most in real cells; none where nothing was measured.
 
-    `label` has the unit; `change` (F,) is in standard deviations of real control cells, None where a frame could not be
-    measured; `first`, `last` (frame), `start` and `target` (real cells) are in the measure's unit.
+    `change` (F,), `moved` and `real` are in standard deviations of real control cells; `change` is None where a frame
+    could not be measured.
     """
     measured = trajectory.measured
     if measured is None:
         return []
     return [
         {
-            "label": describe(name),
+            "label": short_name(name),
             "colour": colour,
             "dash": dash,
             "change": [None if np.isnan(value) else float(value) for value in measured.change[name]],
-            "first": float(measured.frames[name].iloc[0]),
-            "last": float(measured.frames[name].iloc[-1]),
-            "start": float(measured.ends[name]["start"]),
-            "target": float(measured.ends[name]["target"]),
             "moved": np.nan if trajectory.change is None else float(trajectory.change.table["decoded"][name]),
             "real": np.nan if trajectory.change is None else float(trajectory.change.table["real"][name]),
         }

@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse
 
 from phenolens.core.errors import InputError
 from phenolens.crops.store import normalised
-from phenolens.morphology.features import describe
+from phenolens.morphology.features import short_name
 from phenolens.morphology.medoids import MEASURED_CELLS, sampled
 from phenolens.runs.scores import PROFILES
 from phenolens.web.base import Cached, NotFoundError, PageApp, csv, download
@@ -61,7 +61,7 @@ def change_of(cells: StudyCells, treatment: str) -> tuple[list[tuple[str, float,
     if table.empty:
         return [], "No measure changes beyond its 95 % interval, or there are no control cells to compare with."
     changes = table[["real", "real_low", "real_high"]].to_numpy(float).tolist()
-    return [(describe(str(name)), real, low, high) for name, (real, low, high) in zip(table.index, changes)], ""
+    return [(short_name(str(name)), real, low, high) for name, (real, low, high) in zip(table.index, changes)], ""
 
 
 def add_treatments(app: PageApp, view: StudyView) -> None:
