@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from phenolens.plotting.style import alt_of, caption_of, png
+from phenolens.reports import compute
 from phenolens.reports.nearest_neighbours import Pair, chosen_pairs, nearest_neighbour_pairs
 from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.embeddings import EmbeddedCells
@@ -56,7 +57,7 @@ def test_wrong_ones_come_first_and_each_is_of_another_mechanism_while_there_are_
     rows += [("e@1", "y", "b@1", "y", 0.0, False, True)]  # not counted: not shown
     embedded = cells([row[0] for row in rows] + ["b@1"], np.arange(10.0))
     shown = chosen_pairs(queries(*rows), embedded, Crops(), n_cells=1)
-    assert [pair.treatment for pair in shown] == ["a0@1", "c@1", "a1@1", "a2@1", "d@1"]
+    assert [pair.treatment for pair in shown] == ["a0 1 µM", "c 1 µM", "a1 1 µM", "a2 1 µM", "d 1 µM"]
     assert [pair.right for pair in shown] == [False, False, False, False, True]
 
 
@@ -65,8 +66,8 @@ def test_without_mechanisms_the_most_similar_pairs_are_shown_once_each():
     table = pd.DataFrame(rows | {"moa": "", "predicted": "", "distance": [0.2, 0.2, 0.1, np.nan]})
     shown = chosen_pairs(table, cells(rows["treatment"], np.arange(4.0)), Crops(), n_cells=1)
     assert [(pair.treatment, pair.neighbour, pair.right) for pair in shown] == [
-        ("c@1", "a@1", None),
-        ("a@1", "b@1", None),
+        ("c 1 µM", "a 1 µM", None),
+        ("a 1 µM", "b 1 µM", None),
     ]
     texts = [
         text.get_text()
@@ -90,3 +91,13 @@ def test_the_figure_marks_right_and_wrong_and_gives_the_same_bytes_each_time():
     assert caption_of(figure).startswith("n = 2 treatments: 1 ")
     assert "nocodazole@1 (destabilizers), wrong" in alt_of(figure)
     assert png(figure) == png(nearest_neighbour_pairs(pairs, channels=CHANNELS))
+
+
+def test_tables_name_treatments_by_compound_and_dose_and_keep_the_name_of_one_without_cells():
+    catalogue = cells(["a@1", "b@1"], [0.0, 1.0]).catalogue
+    wrong = queries(("a@1", "x", "gone@2", "y", 0.2, True, False), ("b@1", "y", "a@1", "y", 0.1, True, True))
+    assert compute._wrong(wrong, catalogue)[["treatment", "nearest treatment"]].to_numpy().tolist() == [
+        ["a 1 µM", "gone@2"]
+    ]
+    active = pd.DataFrame({"name": ["b@1"], "distance": [2.0]})
+    assert compute._activity(active, catalogue)["treatment"].tolist() == ["b 1 µM"]

@@ -41,6 +41,7 @@ from phenolens.reports.config import ReportConfig
 from phenolens.reports.crop_quality import crop_quality, excluded_crops
 from phenolens.reports.nearest_neighbours import neighbour_pairs
 from phenolens.reports.page import ReportContents, report_html
+from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.decoder import DecodingRun, open_decoding_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.real_change import measured_cells
@@ -120,7 +121,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
         n_cells_of_bbbc021=len(store) if is_bbbc021(store.cells) else None,
         confusion=_confusion_matrices(study, run, headline) if about["config"].get("confusion_figures", True) else [],
         treatment_map=_map(profiles, wells),
-        activity=None if active is None else _activity(active),
+        activity=None if active is None else _activity(active, cells.catalogue),
         compounds=[]
         if active is None
         else compound_rows(active, store, cells.catalogue, measured, seed=config.picture_seed),
@@ -129,7 +130,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
         **({} if compared is None else _comparison(compared, whitening, store.origin)),
         absent=list(about.get("absent", {}).values()),
         neighbours=neighbour_pairs(neighbours, cells, store),
-        wrong=None if queries is None else _wrong(queries),
+        wrong=None if queries is None else _wrong(queries, cells.catalogue),
         **_decoded_pictures(study, store, run, scored, cells, measured, config),
         realism=realism,
         cells=mechanism_sheet(
@@ -245,10 +246,10 @@ def _map(profiles: anndata.AnnData, wells: anndata.AnnData) -> Picture:
     return treatment_map(profiles) if known.sum() > 2 else well_map(wells)
 
 
-def _activity(table: pd.DataFrame) -> pd.DataFrame:
+def _activity(table: pd.DataFrame, catalogue: Catalogue) -> pd.DataFrame:
     """The treatments that differ most from the controls, as the report shows them."""
     shown = [name for name in ACTIVITY_COLUMNS if name in table and (table[name].notna() & (table[name] != "")).any()]
-    return table.head(MOST_ACTIVE)[shown].rename(columns=ACTIVITY_COLUMNS)
+    return _labelled(table.head(MOST_ACTIVE)[shown], ["name"], catalogue).rename(columns=ACTIVITY_COLUMNS)
 
 
 def _confusion_matrices(study: Study, run: str, headline: dict[str, str]) -> list[Picture]:
@@ -349,10 +350,16 @@ def interpolation_strips(
     return {"interpolations": strips, "shared_captions": said}
 
 
-def _wrong(queries: pd.DataFrame) -> pd.DataFrame:
+def _labelled(table: pd.DataFrame, columns: Sequence[str], catalogue: Catalogue) -> pd.DataFrame:
+    """The table with `taxol 0.3 µM` for `taxol@0.3` in these columns; a treatment without cells keeps its name."""
+    labels = catalogue.treatments["label"]
+    return table.assign(**{name: table[name].map(labels).fillna(table[name]) for name in columns})
+
+
+def _wrong(queries: pd.DataFrame, catalogue: Catalogue) -> pd.DataFrame:
     """A row per treatment whose nearest neighbour has another mechanism."""
     wrong = queries[queries["counted"] & ~queries["right"]]
-    return wrong[list(WRONG_COLUMNS)].rename(columns=WRONG_COLUMNS)
+    return _labelled(wrong[list(WRONG_COLUMNS)], ["treatment", "neighbour"], catalogue).rename(columns=WRONG_COLUMNS)
 
 
 def _learning_curves(study: Study, run: str, history: pd.DataFrame) -> list[Picture] | None:

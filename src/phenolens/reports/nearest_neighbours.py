@@ -31,7 +31,7 @@ MARKS = {True: "✓ right, ", False: "✗ wrong, ", None: ""}
 class Pair:
     """A treatment and its nearest neighbour, with cells of both."""
 
-    treatment: str
+    treatment: str  # its label: taxol 0.3 µM
     moa: str
     neighbour: str
     predicted: str  # the neighbour's mechanism
@@ -71,9 +71,9 @@ def chosen_pairs(queries: pd.DataFrame, cells: EmbeddedCells, store: CropStore, 
 
     return [
         Pair(
-            treatment=row["treatment"],
+            treatment=cells.catalogue.label(row["treatment"]),
             moa=row["moa"],
-            neighbour=row["neighbour"],
+            neighbour=cells.catalogue.label(row["neighbour"]),
             predicted=row["predicted"],
             distance=row["distance"],
             cells=typical(row["treatment"]),
