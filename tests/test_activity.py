@@ -8,7 +8,7 @@ import pytest
 from anndata import AnnData
 
 from phenolens.core.errors import InputError
-from phenolens.profiles.activity import activity, activity_sentence, weak_designs
+from phenolens.profiles.activity import Comparison, activity, activity_sentence, smallest, weak_designs
 from phenolens.profiles.average_precision import mean_average_precision
 
 
@@ -43,7 +43,7 @@ def test_a_planted_effect_is_found_and_nothing_else(rng):
     assert activity_sentence(table.reset_index()).startswith("1 of 2 treatments")
 
 
-def test_the_p_value_is_that_of_all_permutations_within_plates(rng):
+def test_the_p_value_is_that_of_all_permutations_within_plates(rng, monkeypatch):
     wells = wells_of(rng, n_controls=3, replicates=1, shift=(("far", 1.5),))
     points, plate = wells.X, wells.obs["Metadata_Plate"].to_numpy()
     treated = (wells.obs["Metadata_Role"] == "treated").to_numpy()
@@ -57,10 +57,24 @@ def test_the_p_value_is_that_of_all_permutations_within_plates(rng):
     null = []
     for pair in itertools.product(np.flatnonzero(plate == "p1"), np.flatnonzero(plate == "p2")):
         null.append(distance(np.isin(np.arange(len(points)), pair)))
-    (row,) = activity(wells, n_draws=20_000).to_dict("records")
-    assert row["p_value"] == pytest.approx(np.mean(np.array(null) >= distance(treated) - 1e-9), abs=0.01)
-    assert row["distance"] == pytest.approx(distance(treated) / np.mean(null), rel=0.02)
+    exact, by_chance = np.mean(np.array(null) >= distance(treated) - 1e-9), np.mean(null)
+    (row,) = activity(wells, n_draws=16).to_dict("records")  # as many as there are: each counts once
+    assert row["p_value"] == pytest.approx(exact)
+    assert row["distance"] == pytest.approx(distance(treated) / by_chance)
     assert row["smallest_p_value"] == pytest.approx(1 / 16)
+    monkeypatch.setattr(Comparison, "n_permutations", 10**6)  # drawn
+    (drawn,) = activity(wells, n_draws=20_000).to_dict("records")
+    assert drawn["p_value"] == pytest.approx(exact, abs=0.01)
+    assert drawn["distance"] == pytest.approx(distance(treated) / by_chance, rel=0.02)
+
+
+@pytest.mark.parametrize("replicates", [1, 2])
+def test_the_largest_effect_has_the_smallest_p_value_that_the_wells_allow(rng, replicates):
+    wells = wells_of(rng, n_controls=6, replicates=replicates, shift=(("far", 1000.0),))
+    (row,) = activity(wells).to_dict("records")
+    assert row["p_value"] == row["smallest_p_value"] == {1: 1 / 49, 2: 1 / 28**2}[replicates]
+    assert smallest(pd.DataFrame([row])) == "1 of 1 have the smallest p that their number of wells allows"
+    assert smallest(pd.DataFrame([row | {"p_value": 0.5}])) == ""
 
 
 def test_the_effect_of_a_plate_is_not_that_of_a_treatment(rng):
@@ -99,7 +113,7 @@ def test_one_well_against_four_controls_allows_no_small_p_value_and_it_is_said(r
     wells = wells_of(rng, plates=("p1",), n_controls=4, replicates=1)
     table = activity(wells)
     assert (table["smallest_p_value"] == 0.2).all()
-    assert (table["p_value"] > 0.18).all()
+    assert (table["p_value"] >= 0.2).all()
     assert table[["mean_average_precision", "accuracy"]].isna().all(axis=None)
     assert "0.2" in activity_sentence(table)
     columns = ("plate", "compound", "concentration_um", "role")

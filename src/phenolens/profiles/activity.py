@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations, islice, product
 from math import comb, prod
 from typing import TYPE_CHECKING, Literal
 
@@ -83,7 +84,8 @@ def activity(
         names: compounds, mechanisms or treatments (`taxol@0.3`) to compare instead of each treatment.
         similarity: for nearest neighbours and rankings.
         several_mechanisms: separator of several mechanisms in one name, such as `|`.
-        n_draws: permutations of labels within plates, and random rankings for mAP.
+        n_draws: permutations of labels within plates, drawn where there are more, each of them once otherwise; and
+            random rankings for mAP.
         seed: of the draws.
 
     Returns:
@@ -174,7 +176,7 @@ def _tested(
             for member in members:
                 member.add(is_treated, weights)
         for place, member in zip(places, members):
-            results[place] = member.result(n_draws)
+            results[place] = member.result()
     return results
 
 
@@ -198,7 +200,7 @@ class _Member:
         largest = {"distance": np.abs(self.points).max(), "accuracy": 1.0}
         largest |= {} if self.counts is None else {"cells": self.counts.max()}
         self.rounding = {name: ROUNDING * value for name, value in largest.items()}
-        self.sum_of_distances = 0.0
+        self.sum_of_distances, self.n_permuted = 0.0, 0
 
     @property
     def is_treated(self) -> np.ndarray:
@@ -210,12 +212,14 @@ class _Member:
         drawn = self._statistics(is_treated, weights)
         for name, values in drawn.items():
             self.reached[name] += int((values >= self.observed[name][0] - self.rounding[name]).sum())
+        self.n_permuted += len(is_treated)
         self.sum_of_distances += float(drawn["distance"].sum())
 
-    def result(self, n_draws: int) -> dict[str, object]:
+    def result(self) -> dict[str, object]:
         """The row of the table."""
-        p_value = {name: (reached + 1) / (n_draws + 1) for name, reached in self.reached.items()}
-        by_chance = self.sum_of_distances / n_draws
+        own = int(self.n_permuted < self.comparison.n_permutations)  # the true labels are one of all permutations
+        p_value = {name: (reached + own) / (self.n_permuted + own) for name, reached in self.reached.items()}
+        by_chance = self.sum_of_distances / self.n_permuted
         n_wells = self.comparison.n_wells
         row: dict[str, object] = self.comparison.described | {
             "distance": float(self.observed["distance"][0]) / by_chance if by_chance else float("nan"),
@@ -242,7 +246,13 @@ class _Member:
 
 
 def _permuted(comparison: Comparison, *, n_draws: int, seed: int) -> Iterator[np.ndarray]:
-    """Labels permuted within strata, (draws, K) bool each; the same for comparisons of one design."""
+    """Labels permuted within strata, (some, K) bool each; the same for comparisons of one design.
+
+    All permutations, each once, if there are at most `n_draws`, otherwise so many random ones.
+    """
+    if comparison.n_permutations <= n_draws:
+        yield from _all_permuted(comparison)
+        return
     rng = np.random.default_rng([seed, *(n for pair in comparison.design for n in pair)])
     n, codes = len(comparison.rows), np.unique(comparison.stratum)
     step = max(1, VALUES_AT_A_TIME // n)
@@ -252,6 +262,20 @@ def _permuted(comparison: Comparison, *, n_draws: int, seed: int) -> Iterator[np
             own = np.flatnonzero(comparison.stratum == code)
             chosen = rng.random((len(is_treated), len(own))).argsort(axis=1)[:, :n_treated]
             np.put_along_axis(is_treated, own[chosen], True, axis=1)
+        yield is_treated
+
+
+def _all_permuted(comparison: Comparison) -> Iterator[np.ndarray]:
+    n, codes = len(comparison.rows), np.unique(comparison.stratum)
+    chosen = product(
+        *(
+            combinations(np.flatnonzero(comparison.stratum == code), n_treated)
+            for code, (n_treated, _) in zip(codes, comparison.design)
+        )
+    )
+    while some := list(islice(chosen, max(1, VALUES_AT_A_TIME // n))):
+        is_treated = np.zeros((len(some), n), dtype=bool)
+        np.put_along_axis(is_treated, np.array([sum(places, ()) for places in some]), True, axis=1)
         yield is_treated
 
 
@@ -332,6 +356,12 @@ def weakness(designs: pd.DataFrame) -> str:
         f"For {len(weak)} of {len(designs)} no p-value below {worst['smallest_p_value']:.2g} is possible, because "
         f"{wells} and {controls} are compared: add replicates or control wells"
     )
+
+
+def smallest(table: pd.DataFrame) -> str:
+    """How many groups of `activity` have the smallest p-value that their wells allow; empty for none."""
+    n = int((table["p_value"] <= table["smallest_p_value"]).sum())
+    return f"{n} of {len(table)} have the smallest p that their number of wells allows" if n else ""
 
 
 def weak_designs(rows: pd.DataFrame) -> str:

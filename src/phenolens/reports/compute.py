@@ -30,7 +30,7 @@ from phenolens.plotting.cell_images import contact_sheet
 from phenolens.plotting.charts import MOST_NAMED, learning_curves, treatment_map, well_map
 from phenolens.plotting.confusion_matrix import confusion_matrix
 from phenolens.plotting.page import Picture, SavedPicture
-from phenolens.profiles.activity import weakness
+from phenolens.profiles.activity import smallest, weakness
 from phenolens.profiles.nsc import nearest_treatments
 from phenolens.profiles.profiles import metadata
 from phenolens.profiles.score_table import PROTOCOLS, is_bbbc021
@@ -127,6 +127,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
         else compound_rows(active, store, cells.catalogue, measured, seed=config.picture_seed),
         n_compounds=0 if active is None else active["compound"].nunique(),
         weakness="" if active is None else weakness(active),
+        smallest="" if active is None else smallest(active),
         **({} if compared is None else _comparison(compared, whitening, store.origin)),
         absent=list(about.get("absent", {}).values()),
         neighbours=neighbour_pairs(neighbours, cells, store),

@@ -49,6 +49,7 @@ class ReportContents:
     compounds: Sequence[CompoundRow] = ()  # the strongest first
     n_compounds: int = 0  # of the study
     weakness: str = ""  # of the permutation test, where too few wells allow a small p-value
+    smallest: str = ""  # how many treatments have the smallest p-value that their wells allow; empty for none
     absent: Sequence[str] = ()  # why a score is not there
     comparison: Mapping[str, pd.DataFrame] | None = None  # of models: protocol -> a row per model
     model_facts: pd.DataFrame | None = None  # what each model is and costs
