@@ -169,13 +169,21 @@ def test_plates_and_treatments_fit_a_phone(browser, at, study):
         assert wrong(said) == []
 
 
-def test_a_phone_is_told_to_swipe_the_table_of_scores_and_a_wide_screen_is_not(browser, at):
-    hint = "getComputedStyle(document.querySelector('.scroll:has(table.scores)'), '::before').content"
-    for viewport, expected in ((PHONE, '"↔ Swipe the table sideways."'), (WIDE, "none")):
+def test_a_phone_is_told_to_swipe_a_plate_and_a_wide_screen_is_not(browser, at, study):
+    hint = "getComputedStyle(document.querySelector('.scroll:has(> table.plate)'), '::before').content"
+    for viewport, expected in ((PHONE, '"↔ Swipe the plate sideways."'), (WIDE, "none")):
         with page_of(browser, viewport=viewport) as (page, _):
-            page.goto(at)
+            page.goto(f"{at}plates/{study.crops.plates[0]}")
             assert page.evaluate(hint) == expected
             assert fits(page)
+
+
+def test_the_scores_of_the_home_page_fit_a_phone(browser, at):
+    with page_of(browser, viewport=PHONE) as (page, _):
+        page.goto(at)
+        table = page.locator(".scroll:has(> table.scores)")
+        assert table.evaluate("one => one.scrollWidth <= one.clientWidth")
+        assert fits(page)
 
 
 def test_the_list_of_groups_can_be_used_as_soon_as_it_is_there_and_while_the_rest_is_drawn(browser, at):
