@@ -17,7 +17,7 @@ OF_THE_SYSTEM = frozenset(
 HIDDEN, THUMBNAILS = "hidden files and folders (._x, Thumbs.db, @eaDir)", "thumbnails"
 THUMBNAIL_FOLDERS = "folders of thumbnails"
 # As Windows, macOS and browsers name a second file of one name.
-COPY = re.compile(r"(?P<of>Copy of )?(?P<stem>.+?)(?: \(\d+\)| - Copy(?: \(\d+\))?| copy(?: \d+)?)?(?P<ending>\.[^.]+)")
+COPY = re.compile(r"(?:Copy of )?(?P<stem>.+?)(?: \(\d+\)| - Copy(?: \(\d+\))?| copy(?: \d+)?)?(?P<ending>\.[^.]+)")
 COPIES = "copies by their names (x (1).tif, x - Copy.tif)"
 LINKED = "folders behind links that are read already"
 
@@ -35,7 +35,8 @@ def is_thumbnail(name: str) -> bool:
 def is_copy(name: str, names: Collection[str]) -> bool:
     """Whether a file of a folder is by its name a copy of another there: `x (1).tif` beside `x.tif`."""
     parts = COPY.fullmatch(name)
-    return parts is not None and parts["stem"] + parts["ending"] in names and parts["stem"] + parts["ending"] != name
+    original = name if parts is None else parts["stem"] + parts["ending"]
+    return original != name and original in names
 
 
 def in_hidden(path: Path) -> bool:
