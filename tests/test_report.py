@@ -289,7 +289,7 @@ def test_a_missing_section_names_the_command_that_makes_it():
         "reconstructions": ["phenolens train"],
         "realism": ["phenolens realism"],
         "cells": [],
-        "learning": ["phenolens train"],
+        "learning": [],
         "quality": [],
         "whitening": [],
         "left-out": [],

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phenolens import cli
+from phenolens import cli, pipeline
+from phenolens.commands import model_commands
 from phenolens.core.errors import InputError
 from phenolens.runs.decoder import find_decoding_run
 from phenolens.study import Study
@@ -67,6 +68,32 @@ def test_pictures_of_another_model_are_trained_after_it(tiny_screen, tmp_path):
     repeat = report.partition('id="repeat"')[2]
     at = [repeat.index(part) for part in ("--model pca", "embed study --runs pca-seed0", "--model flow")]
     assert at == sorted(at)
+
+
+@pytest.mark.slow
+def test_a_first_report_comes_before_a_long_training(tiny_screen, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(model_commands, "SHORT_TRAINING", 3)
+    train = pipeline.train
+    reports = {}
+
+    def noted(study: Study, config: TrainConfig, *, name: str) -> None:
+        reports[name] = study.report_path.read_text() if study.report_path.exists() else None
+        train(study, config, name=name)
+
+    monkeypatch.setattr(pipeline, "train", noted)
+    assert run(tmp_path / "study", tiny_screen, *FLOW, "--of", "pca", "--also") == 0
+    assert list(reports) == ["pca-seed0", "flow-seed0"]
+    assert reports["pca-seed0"] is None
+    assert "What the compounds do" in reports["flow-seed0"]
+    assert "train study --model flow" not in reports["flow-seed0"]
+    study = Study.open(tmp_path / "study")
+    assert "train study --model flow" in study.report_path.read_text()
+    assert f"first report: {study.report_path}" in capsys.readouterr().err
+
+
+def test_models_without_a_training_come_first_and_decoders_after_what_they_draw():
+    planned = model_commands._trainings(RecommendedTraining(), ("vae", "pca"))
+    assert [config.model for config in planned] == ["imagenet", "pca", "flow", "vae"]
 
 
 def test_what_the_recipe_needs_is_missed_before_anything_is_done(tiny_screen, tmp_path, monkeypatch, capsys):

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 MOST_MEASURED = 100_000  # cells that `run` measures: a quarter of an hour on one core; `measure` takes any number
 USUAL_CHANNELS = 3  # to build a model before the channels are known
 ENCODER = "imagenet"  # the recommended one: it embeds, a flow decoder draws
+SHORT_TRAINING = 2_000  # steps, a few minutes; a first report comes before what takes longer
 DEMO_STEPS, DEMO_BATCH_SIZE, DEMO_WIDTH = 1500, 8, 48  # of the decoder: a short training of a small network
 FORMATS: dict[str, Literal["png", "svg", "pdf"]] = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
 
@@ -65,7 +66,7 @@ def run(
     """Crop, measure, train, embed, profile, evaluate and report; finished steps are kept.
 
     The recommended recipe embeds with `imagenet` and trains a `flow` decoder of these embeddings; `--model vaeplus` is
-    the recipe of Lafarge et al. 2019.
+    the recipe of Lafarge et al. 2019. Models without a training are scored and reported before a long training begins.
 
     Args:
         study: The study's folder; it is created when it is new or empty.
@@ -112,9 +113,13 @@ def run(
     check_cells(store.cells, profiling)
     if len(store) <= MOST_MEASURED:
         measure_cells(opened, at_once=parallel)
-    for config in trainings:
-        each = pipeline.run_name(config)
-        pipeline.train(opened, with_few_crops(config, n_crops=int((~store.cells["is_noise"]).sum())), name=each)
+    n_crops, names = int((~store.cells["is_noise"]).sum()), [pipeline.run_name(config) for config in trainings]
+    for config, each in zip(trainings, names, strict=True):
+        if _is_long(config) and each != names[0] and not opened.report_path.exists():
+            pipeline.evaluate_all(opened, scoring)
+            write_report(opened, replace(reporting, run=names[0]))
+            tell(f"first report: {opened.report_path}; it is written again with {each} when that is trained")
+        pipeline.train(opened, with_few_crops(config, n_crops=n_crops), name=each)
         embedding = EmbedConfig(device=config.device, threads=config.threads)
         pipeline.embed(opened, each, embedding, scheduler=parallel.scheduler)
         pipeline.profile(opened, each, profiling, scheduler=parallel.scheduler)
@@ -125,7 +130,7 @@ def run(
 
 
 def _trainings(training: TrainConfig, also: Sequence[str]) -> list[TrainConfig]:
-    """What is trained, in order: a decoder comes after the model whose embeddings it draws, and has its run's name."""
+    """What is trained, in order: first what takes no steps; a decoder after the model whose embeddings it draws."""
     planned: list[TrainConfig] = []
     for config in (training, *(training.of_model(model) for model in also if model != training.model)):
         network = config.network
@@ -134,7 +139,18 @@ def _trainings(training: TrainConfig, also: Sequence[str]) -> list[TrainConfig]:
             planned.append(encoder)
             config = replace(config, network=replace(network, of=pipeline.run_name(encoder)))
         planned.append(config)
-    return list({pipeline.run_name(config): config for config in planned}.values())
+    distinct = {pipeline.run_name(config): config for config in planned}
+    return sorted(distinct.values(), key=_takes_steps)
+
+
+def _takes_steps(training: TrainConfig) -> bool:
+    from phenolens.models.interface import Trained
+
+    return issubclass(MODELS[training.model].load(), Trained)
+
+
+def _is_long(training: TrainConfig) -> bool:
+    return _takes_steps(training) and training.steps > SHORT_TRAINING
 
 
 def with_few_crops(training: TrainConfig, *, n_crops: int) -> TrainConfig:
