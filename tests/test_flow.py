@@ -173,7 +173,7 @@ def test_a_decoders_run_has_the_embeddings_of_its_source_and_travels_from_the_re
     start = journey.start.crop
     assert np.square(journey.pictures[0] - start).mean() < 0.01 * start.var()
     assert journey.kept == "inversion"
-    assert journey.frames["cosine_again"].between(-1, 1).all()
+    assert journey.frames["cosine_decoded"].between(-1, 1).all()
     assert journey.change.n_moved > 1
     with pytest.raises(InputError, match="--residual: flow-seed0"):
         traveller.travel(TravelConfig(to=treated, residual=True))
@@ -232,7 +232,7 @@ def test_the_embeddings_of_a_foreign_table_are_decoded_whatever_the_order_of_its
     traveller = Traveller.open(tiny_study, "flow-seed0")
     treated = traveller.catalogue.treatments.query("role == 'treated'").index[0]
     (journey,) = traveller.travel(TravelConfig(to=treated, frames=2, way="direction", moved_cells=3))
-    assert journey.frames[["cosine_again", "moved"]].isna().all(axis=None)  # its pictures have no embedding
+    assert journey.frames[["cosine_decoded", "moved"]].isna().all(axis=None)  # its pictures have no embedding
     assert journey.frames["far"].notna().all()
     run = find_decoding_run(tiny_study, "flow-seed0")
     rows = np.array([8, 3])

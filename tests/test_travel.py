@@ -105,13 +105,30 @@ def test_the_change_is_that_of_moved_controls_beside_treated_cells_less_controls
     assert [made.table.equals(change.table) for made, _ in traveller.measured_changes(asked)] == [True]
 
 
+def test_each_picture_has_its_own_cosine_to_the_target_beside_that_of_the_other_treated_cells(traveller):
+    (trajectory,) = traveller.travel(TravelConfig(f"{SERIES}@10", frames=3))
+    z, obs, treated = traveller.cells.z.astype(float), table_of(traveller), cells_of(traveller, SERIES, 10)
+    target = list(obs.index).index(trajectory.target.cell_id)
+
+    def cosine(embedding):
+        return embedding @ z[target] / np.sqrt((embedding @ embedding) * (z[target] @ z[target]))
+
+    drawn = [cosine(one.astype(float)) for one in traveller.run.embedded(trajectory.pictures)]
+    np.testing.assert_allclose(trajectory.frames["cosine_decoded"], drawn, atol=1e-6)
+    others = np.median([cosine(z[row]) for row in treated if row != target])
+    np.testing.assert_allclose(trajectory.frames["cosine_treated"], others, atol=1e-6)
+    assert trajectory.nearness(0) == f"cosine to the target {drawn[0]:.2f} (other treated cells {others:.2f})".replace(
+        "-", "−"
+    )
+
+
 def test_a_residual_travel_starts_at_the_real_cell_and_adds_the_decoded_change(traveller):
     asked = TravelConfig(f"{SERIES}@10", frames=3)
     ((plain,), (kept,)) = (traveller.travel(replace(asked, residual=residual)) for residual in (False, True))
     np.testing.assert_allclose(kept.pictures[0], kept.start.crop, atol=1e-6)
     np.testing.assert_allclose(kept.difference, plain.difference, atol=1e-6)
     assert (plain.kept, kept.kept) == ("none", "residual")
-    np.testing.assert_allclose(kept.frames["cosine_again"].iloc[0], 1, atol=1e-3)
+    np.testing.assert_allclose(kept.frames["cosine_decoded"].iloc[0], kept.frames["cosine"].iloc[0], atol=1e-3)
 
 
 def test_up_the_doses_a_frame_stands_at_the_target_of_each_dose(traveller):

@@ -39,7 +39,8 @@ def trajectory():
             "n_copied": [0, 3, 8],
             "cosine": [-0.25, 0.5, 1.0],
             "distance": [12.34, 6.0, 0.0],
-            "cosine_again": [0.99, 0.98, 0.97],
+            "cosine_decoded": [-0.24, 0.31, 0.46],
+            "cosine_treated": 0.83,
             "far": [0.4, 1.21, 0.7],
             "moved": [0.5, 0.6, 0.7],
             "flag": ["", FAR, ""],
@@ -88,9 +89,9 @@ def test_the_fixture_has_the_columns_that_a_travel_gives(trajectory):
     assert list(trajectory.frames) == list(FRAME_COLUMNS)
 
 
-def test_a_strip_writes_each_frames_cosine_and_what_moves_most_with_the_real_cells_values(trajectory):
+def test_a_strip_writes_the_cosine_of_each_picture_and_what_moves_most_beside_the_real_cells_values(trajectory):
     words = words_in(travel_strip(trajectory, n_measures=1))
-    for said in ("−0.25", "0.50", "1.00", "700", "900", "1,100", "650", "1,234"):
+    for said in ("−0.24", "0.31", "0.46", "0.83", "700", "900", "1,100", "650", "1,234"):
         assert said in words
     (name,) = [line for line in words if line.startswith("nucleus area, px²")]
     assert "+4.0" in name  # (1100 - 700) / 100
@@ -246,10 +247,19 @@ def test_how_the_real_cell_is_kept_is_in_the_caption(trajectory, kept, words):
 
 
 def test_without_an_embedding_of_new_pictures_the_strip_says_so(trajectory):
-    unknown = replace(trajectory, frames=trajectory.frames.assign(cosine_again=np.nan, moved=np.nan))
+    unknown = replace(trajectory, frames=trajectory.frames.assign(cosine_decoded=np.nan, moved=np.nan))
     figure = travel_strip(unknown)
     assert "embedded again" in caption_of(figure)
     assert not [line for line in words_in(figure) if line.endswith("embedded again (limit 1)")]
+
+
+def test_a_cosine_is_said_beside_the_first_frames_and_the_treated_cells_or_not_at_all(trajectory):
+    said = "cosine to the target 0.46 (first frame −0.24, other treated cells 0.83)"
+    assert (trajectory.nearness(2), said in alt_of(travel_strip(trajectory))) == (said, True)
+    alone = replace(trajectory, frames=trajectory.frames.assign(cosine_treated=np.nan))
+    assert alone.nearness(2) == "cosine to the target 0.46 (first frame −0.24)"
+    unknown = replace(trajectory, frames=trajectory.frames.assign(cosine_decoded=np.nan))
+    assert "cosine" not in unknown.nearness(2) + " ".join(words_in(travel_strip(unknown)))
 
 
 def test_up_the_doses_each_frame_says_to_which_dose_it_leads(trajectory):

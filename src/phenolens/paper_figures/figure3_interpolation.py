@@ -119,9 +119,9 @@ def interpolations(
         return add_caption(
             figure,
             caption=f"n = 1 cell of {start_label} (left), interpolated towards 1 cell of each of {len(rows)} "
-            f"treatments, {n_frames} decoded frames ({order}); under each, the cosine similarity of its embedding to "
-            f"the target's. Nothing between the ends was imaged. {note} {colour_names(contrast)}; "
-            "one contrast for all.",
+            f"treatments, {n_frames} decoded frames ({order}); under each, the cosine similarity to the target of the "
+            f"embedding it is decoded from, which ends at 1. Nothing between the ends was imaged. {note} "
+            f"{colour_names(contrast)}; one contrast for all.",
             alt=f"Frames decoded by {model} from a cell of {start_label} to a cell of "
             f"{listed([' '.join(row.label.split()) for row in rows])}, a row each, real cells at both ends",
         )

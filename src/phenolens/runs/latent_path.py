@@ -23,6 +23,7 @@ class LatentPath:
     """Embeddings from the start to the target."""
 
     embeddings: np.ndarray  # (F, Z)
+    target: np.ndarray  # (Z,)
     cosines: np.ndarray  # (F,) cosine similarity of each frame to the target; NaN where a frame is all zero
     n_copied: np.ndarray  # (F,) features copied from the target; 0 for a straight line
     distances: np.ndarray  # (F,) Euclidean distance of each frame to the target
@@ -127,6 +128,7 @@ def _to_target(
     none = np.zeros(len(embeddings), int)
     return LatentPath(
         embeddings,
+        target,
         row_cosines(embeddings, target),
         none if n_copied is None else n_copied,
         np.linalg.norm(embeddings - target, axis=1),

@@ -179,13 +179,15 @@ class Traveller:
         scores = frame_scores(self.limits, path.embeddings, again)
         nearest, away = self._nearest(scores, [start, shown])
         cells = [self.real_cell(row) for row in nearest]
+        others = sampled(target.rows[target.rows != shown], MEASURED_CELLS, seed=0)
         frames = pd.DataFrame(
             {
                 "towards": [stops[leg] for leg in path.leg],
                 "n_copied": path.n_copied,
                 "cosine": path.cosines,
                 "distance": path.distances,
-                "cosine_again": row_cosines(path.embeddings, again),
+                "cosine_decoded": row_cosines(again, path.target),
+                "cosine_treated": pd.Series(row_cosines(self.cells.z[others], path.target)).median(),
                 "far": scores.far,
                 "moved": scores.moved,
                 "flag": scores.flags,

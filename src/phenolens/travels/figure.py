@@ -94,8 +94,8 @@ def travel_strip(
 ) -> Figure:
     """Draw a trajectory: the real start, the decoded frames and the real target, with numbers and nearest real cells.
 
-    Under each frame: cosine to the target, the `n_measures` measures that change most in real cells, and the
-    out-of-distribution scores; a frame beyond a limit has a dashed border and a sign.
+    Under each frame: cosine of its picture to the target, the `n_measures` measures that change most in real cells, and
+    the out-of-distribution scores; a frame beyond a limit has a dashed border and a sign.
 
     Args:
         trajectory: One that `tl.travel` returns.
@@ -132,7 +132,11 @@ def travel_strip(
 def _number_rows(trajectory: Trajectory, n_measures: int) -> list[tuple[str, list[str]]]:
     """The name of each row of numbers, and one text per column: start, frames, target."""
     frames = trajectory.frames
-    rows = [("cosine to the target", ["", *_texts(frames["cosine"], "{:.2f}"), ""])]
+    rows = []
+    if frames["cosine_decoded"].notna().any():
+        *cosines, treated = _texts([*frames["cosine_decoded"], frames["cosine_treated"].iloc[0]], "{:.2f}")
+        name = "cosine of the picture's embedding to the target's; right: median of other treated cells"
+        rows.append((name, ["", *cosines, treated]))
     if len(trajectory.stops) > 1:
         doses = [dose_label(float(str(name).rpartition("@")[2])) for name in frames["towards"]]
         rows.insert(0, ("towards the dose", ["", *doses, ""]))
@@ -259,8 +263,8 @@ def summary(trajectory: Trajectory) -> str:
     """A trajectory in a line: how near it comes, what changes most, how many frames are out of distribution."""
     frames, start, target = trajectory.frames, trajectory.start, trajectory.target
     parts = [
-        f"{start.label} ({start.cell_id}) to {trajectory.stops[-1]} ({target.cell_id}): cosine "
-        f"{frames['cosine'].iloc[0]:.2f} to {frames['cosine'].iloc[-1]:.2f}",
+        f"{start.label} ({start.cell_id}) to {trajectory.stops[-1]} ({target.cell_id})",
+        *filter(None, [trajectory.nearness(-1)]),
         f"{trajectory.n_flagged} of {counted(len(frames), 'frame')} out of distribution",
     ]
     if trajectory.population.of > 1:

@@ -107,12 +107,9 @@ def film_frames(trajectory: Trajectory, *, contrast: Contrast | None = None) -> 
 
 
 def frame_lines(trajectory: Trajectory, number: int) -> list[str]:
-    """The text under a frame: its distance, the shown measures, whether it is out of distribution."""
+    """The text under a frame: how near it comes, the shown measures, whether it is out of distribution."""
     row = trajectory.frames.iloc[number]
-    lines = [
-        f"frame {number + 1} of {len(trajectory.frames)}: cosine to the target {row['cosine']:.2f}, "
-        f"distance {row['distance']:.1f}".replace("-", "−")
-    ]
+    lines = [": ".join(filter(None, (f"frame {number + 1} of {len(trajectory.frames)}", trajectory.nearness(number))))]
     if trajectory.measured is not None:
         for name in trajectory.shown_measures(N_MEASURES):
             lines.append(f"{describe(name)}: {in_three_digits(trajectory.measured.frames[name].iloc[number])}")

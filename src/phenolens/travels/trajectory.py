@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from phenolens.core.number_text import number_text
 from phenolens.runs.real_change import OF_SHARPNESS, without_squares
 from phenolens.travels.measured_change import MeasuredChange
 
@@ -131,6 +132,19 @@ class Trajectory:
 
         return png(travel_strip(self))
 
+    def nearness(self, frame: int) -> str:
+        """`cosine to the target 0.86 (first frame 0.74, other treated cells 0.81)`: of the picture of a frame, from 0.
+
+        Empty where pictures have no embedding: the embedding that is decoded ends at the target, whatever is drawn.
+        """
+        cosines, treated = self.frames["cosine_decoded"], self.frames["cosine_treated"].iloc[0]
+        if cosines.isna().all():
+            return ""
+        known = [("first frame", cosines.iloc[0])] if frame else []
+        known += [("other treated cells", treated)]
+        beside = ", ".join(f"{name} {number_text(cosine, '.2f')}" for name, cosine in known if np.isfinite(cosine))
+        return f"cosine to the target {number_text(cosines.iloc[frame], '.2f')}" + (f" ({beside})" if beside else "")
+
     @property
     def n_flagged(self) -> int:
         """The number of frames that are out of distribution."""
@@ -159,9 +173,10 @@ class Trajectory:
 FRAME_COLUMNS = {
     "towards": "the treatment that this part leads to",
     "n_copied": "features copied from the target so far; 0 unless --way swap",
-    "cosine": "cosine similarity of the frame's embedding to the target's",
-    "distance": "Euclidean distance of the frame's embedding to the target's",
-    "cosine_again": "cosine similarity to the decoded frame's embedding; empty, as `moved`, where it has none",
+    "cosine": "cosine similarity to the target of the embedding that is decoded; 1 at the target, whatever is drawn",
+    "distance": "Euclidean distance of the same two",
+    "cosine_decoded": "cosine similarity to the target of the decoded picture's embedding; empty where it has none",
+    "cosine_treated": "median cosine similarity to the target of the other cells that it stands for",
     "far": "mean distance to the nearest real cells; 99 % of real cells are below 1",
     "moved": "how far the embedding moves when decoded and embedded again; 99 % of real cells are below 1",
     "flag": "why the frame is out of distribution; empty where it is not",
