@@ -161,6 +161,6 @@ def test_excluded_crops_are_named_by_their_kind(store_of):
     table = excluded_crops(store_of(FOUR, leave_out=("noise", "bright spot")), n_wells=3, min_cells=5)
     assert table.to_numpy().tolist() == [
         ["cells at a border", 100, "their crop would leave the field"],
-        ["crops flagged as noise or bright spot", 39, "--leave-out"],
-        ["wells", 3, "fewer than --min-cells 5 cells"],
+        ["crops flagged as noise or bright spot", 39, "left out of training and profiles"],
+        ["wells", 3, "fewer than 5 cells"],
     ]

@@ -397,9 +397,9 @@ def test_populations_of_many_cells_are_looked_for_when_asked(study, monkeypatch)
         address("treatments", StudyView(study).cells().catalogue.treatments["n_cells"].idxmax()),
     )
     html = visitor.got(path).text
-    assert "is their medoid" not in html
+    assert "the first is the most typical" not in html
     link = re.search(r'href="([^"]+)#populations">Find them', html)[1].replace("&amp;", "&")
-    assert "is their medoid" in visitor.got(link).text
+    assert "the first is the most typical" in visitor.got(link).text
 
 
 def test_a_map_that_takes_long_keeps_no_other_map_waiting(study, monkeypatch):

@@ -90,10 +90,10 @@ def test_moved_cells_like_the_treated_ones_cannot_be_separated_and_others_can(rn
     assert few.n_cells == 0
     assert np.isnan(few.moved.auc)
     assert few.sentence("real").endswith(
-        "not compared by a classifier (too few cells: it needs 30 moved (--moved-cells) and 60 treated)"
+        "not compared by a classifier (too few cells: 60 moved and 59 treated; it needs 30 and 60)"
     )
     assert few.brief("real").startswith(
-        "Untested: whether moved and treated cells look alike (too few cells: it needs "
+        "Untested: whether moved and treated cells look alike (too few cells: 60 moved and 59"
     )
     one_plate = np.array(["p/w"] * 60)
     assert "plates" in population_test(cells(60), cells(60), wells=(one_plate, one_plate), seed=0).reason

@@ -48,7 +48,7 @@ class CropQuality:
     n_crops: int
     n_flagged: int
     n_left_out: int  # of training and profiles
-    kept_out: list[str]  # the kinds of --leave-out
+    kept_out: list[str]  # the kinds that are left out
     n_plates: int
     n_unusual: int  # plates
     by_plate: pd.DataFrame  # a row per plate, the first all plates together
@@ -119,10 +119,10 @@ def excluded_crops(store: CropStore, *, n_wells: int, min_cells: int) -> pd.Data
     kinds = " or ".join(store.about["config"]["leave_out"])
     rows = [
         ("cells at a border", sum(plate["n_at_border"] for plate in plates), "their crop would leave the field"),
-        (f"crops flagged as {kinds}", sum(plate["n_noise"] for plate in plates), "--leave-out"),
-        *((str(what), count, "--skip-missing") for what, count in store.about["left_out"].items()),
+        (f"crops flagged as {kinds}", sum(plate["n_noise"] for plate in plates), "left out of training and profiles"),
+        *((str(what), count, "skipped on request") for what, count in store.about["left_out"].items()),
         ("wells", len(store.empty_wells), f"no cell, of {shortened(sorted(set(store.empty_wells.values())))}"),
-        ("wells", n_wells, f"fewer than --min-cells {min_cells} cells"),
+        ("wells", n_wells, f"fewer than {min_cells} cells"),
     ]
     return pd.DataFrame([row for row in rows if row[1]], columns=["what", "how many", "why"])
 

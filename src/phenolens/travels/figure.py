@@ -146,15 +146,15 @@ def _number_rows(trajectory: Trajectory, n_measures: int) -> list[tuple[str, lis
             values = [start, *_texts(trajectory.measured.frames[name], in_three_digits), target]
             rows.append((f"{describe(name)}; {_changes(trajectory, name)}", values))
     for name, column in (
-        (f"distance to {trajectory.origin} cells (limit 1)", "far"),
-        ("shift when embedded again (limit 1)", "moved"),
+        (f"distance of the embedding to {trajectory.origin} cells", "far"),
+        ("distance between the embedding and that of its picture", "moved"),
     ):
         if frames[column].isna().all():
             continue
         texts = _texts(frames[column], "{:.2f}")
         beyond = [">1.00" if text == "1.00" else text for text in texts]
         marked = [f"{over} {FLAG}" if v > 1 else text for over, text, v in zip(beyond, texts, frames[column])]
-        rows.append((name, ["", *marked, ""]))
+        rows.append((f"{name}; 99 % of {trajectory.origin} cells are below 1", ["", *marked, ""]))
     return rows
 
 

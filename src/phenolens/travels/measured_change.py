@@ -177,8 +177,9 @@ def population_test(
     """
     n = min(len(moved), len(treated) // 2)
     if 2 * n < LEAST_COMPARED:
-        least = f"{LEAST_COMPARED // 2} moved (--moved-cells) and {LEAST_COMPARED} treated"
-        return PopulationTest(0, NOT_TESTED, NOT_TESTED, f"too few cells: it needs {least}")
+        found = f"too few cells: {len(moved)} moved and {len(treated)} treated"
+        least = f"{LEAST_COMPARED // 2} and {LEAST_COMPARED}"
+        return PopulationTest(0, NOT_TESTED, NOT_TESTED, f"{found}; it needs {least}")
     random = np.random.default_rng(seed)
     half, other = np.split(random.permutation(len(treated))[: 2 * n], 2)
     chosen = random.permutation(len(moved))[:n]
