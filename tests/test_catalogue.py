@@ -6,6 +6,7 @@ import pytest
 
 from phenolens.core.errors import InputError
 from phenolens.runs.catalogue import Catalogue, nearest_names
+from phenolens.screens.screen import treatment_label
 
 
 @pytest.fixture
@@ -41,7 +42,12 @@ def test_one_label_for_a_treatment_wherever_it_is_shown(catalogue):
         "water 1 µM",
     ]
     assert catalogue.labels(np.array([0, 3])) == ["DMSO", "taxol 0.3 µM"]
-    assert catalogue.label("taxol@10") == "taxol 10 µM"
+    assert [catalogue.label(name) for name in ("taxol@10", "no@1")] == ["taxol 10 µM", "no@1"]
+
+
+def test_what_has_no_dose_is_labelled_without_one():
+    assert treatment_label("water", 0.0, "other") == "water"
+    assert treatment_label("water", 0.5, "other") == "water 0.5 µM"
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,9 @@ def test_a_measure_has_as_many_cells_in_each_shade_and_cells_without_it_apart():
 
 
 def test_doses_stand_in_their_order_from_light_to_dark():
-    groups = grouped(pd.DataFrame({"role": "treated", "concentration_um": [10, 0.1, 1, 0.1]}), "dose")
-    assert groups.names == ("0.1 µM", "1 µM", "10 µM")
-    assert groups.codes.tolist() == [2, 0, 1, 0]
+    groups = grouped(pd.DataFrame({"role": "treated", "concentration_um": [10, 0.1, 0, 0.1]}), "dose")
+    assert groups.names == ("no dose", "0.1 µM", "10 µM")
+    assert groups.codes.tolist() == [2, 1, 0, 1]
     light = [sum(int(colour[at : at + 2], 16) for at in (1, 3, 5)) for colour in groups.colours]
     assert light == sorted(light, reverse=True)
 

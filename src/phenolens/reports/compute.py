@@ -352,9 +352,8 @@ def interpolation_strips(
 
 
 def _labelled(table: pd.DataFrame, columns: Sequence[str], catalogue: Catalogue) -> pd.DataFrame:
-    """The table with `taxol 0.3 µM` for `taxol@0.3` in these columns; a treatment without cells keeps its name."""
-    labels = catalogue.treatments["label"]
-    return table.assign(**{name: table[name].map(labels).fillna(table[name]) for name in columns})
+    """The table with the labels of the treatments in these columns."""
+    return table.assign(**{name: table[name].map(catalogue.label) for name in columns})
 
 
 def _wrong(queries: pd.DataFrame, catalogue: Catalogue) -> pd.DataFrame:

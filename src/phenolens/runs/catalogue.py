@@ -68,8 +68,8 @@ class Catalogue:
         return self.rows(treatment=treatment, role=str(self.treatments.loc[treatment, "role"]))
 
     def label(self, treatment: str) -> str:
-        """`taxol 0.3 µM`; a control without a dose."""
-        return str(self.treatments.loc[treatment, "label"])
+        """`taxol 0.3 µM`, as `treatment_label`; a treatment without cells keeps its name."""
+        return str(self.treatments["label"].get(treatment, treatment))
 
     def labels(self, rows: np.ndarray | list[int]) -> list[str]:
         """The label of each of these cells."""

@@ -214,8 +214,8 @@ def dose_label(concentration_um: float) -> str:
 
 
 def treatment_label(compound: str, concentration_um: float, role: str) -> str:
-    """`taxol 0.3 µM`; a control without a dose."""
-    return compound if role == "control" else f"{compound} {dose_label(concentration_um)}"
+    """`taxol 0.3 µM`; a control, and what has no dose, without one."""
+    return compound if role == "control" or not concentration_um else f"{compound} {dose_label(concentration_um)}"
 
 
 def cell_metadata(cells: pd.DataFrame) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.number_text import number_text, signed, unbroken
 from phenolens.crops.store import origin_of, read_about
-from phenolens.screens.screen import dose_label
+from phenolens.screens.screen import dose_label, treatment_label
 from phenolens.study import Study
 
 HOSTS = ("127.0.0.1", "localhost")  # host names that are answered; any other may be DNS rebinding
@@ -90,6 +90,7 @@ class PageApp(FastAPI):
         )
         self.templates.globals |= {
             "address": address,
+            "treatment_label": treatment_label,
             "study": study.folder.resolve().name,
             "study_folder": str(study.folder),
             "origin": lambda: origin_of(read_about(study.crops_folder) or {}),

@@ -98,7 +98,7 @@ def _from_light_to_dark(n: int) -> tuple[str, ...]:
 def _by_dose(doses: pd.Series) -> Groups:
     """By concentration in µM, from light for the lowest to dark for the highest."""
     codes, uniques = pd.factorize(doses, sort=True)
-    names = tuple(dose_label(dose) for dose in uniques)
+    names = tuple(dose_label(dose) if dose else "no dose" for dose in uniques)
     colours = _from_light_to_dark(len(uniques)) if len(uniques) > 1 else DOSES[:1]
     return Groups(codes.astype(np.uint16), names, colours, (SYMBOLS[0],) * len(uniques))
 

@@ -99,6 +99,7 @@ def add_treatments(app: PageApp, view: StudyView) -> None:
             matches={name: table.loc[treatment] for name, table in matches.items() if treatment in table.index},
             neighbours=view.neighbours(run, treatment).head(NEIGHBOURS).to_dict("records"),
             listed=catalogue.treatments,
+            label=catalogue.label,
             profile=PROFILES[view.study.headline["whitening"]],
             doses=[
                 (name, row, cells.records(cells.random(str(name), DOSE_CELLS)))
