@@ -412,13 +412,14 @@ def test_damaged_crops_are_told_in_words(study):
 def test_the_report_is_served_with_its_one_style_allowed_by_hash(scored):
     client = browser(scored)
     assert "phenolens report" in client.got("/report", 404).text
-    scored.report_path.write_text("<title>r</title><style>p { color: red }</style><p>words")
+    scored.report_path.write_text("<title>r</title><style>p { color: red }</style><main><p>words")
     answer = client.got("/report")
     # printf 'p { color: red }' | openssl dgst -sha256 -binary | base64
     assert (
         "style-src 'sha256-ngewhhP73WDIbgwseeu52VAAJgKdGUsu1IUQQsAm8m4='" in answer.headers["content-security-policy"]
     )
     assert "words" in answer.text
+    assert '<a href="/">Back' in answer.text
     assert '<a href="/report">' in client.got("/").text
 
 

@@ -29,6 +29,8 @@ from phenolens.web.umap_map import MapQuery, add_map
 PRELOADED_CELLS = 1_000_000  # of a study whose model is loaded before the first travel: 1 GB of embeddings
 HOME_CELLS = 5  # of each row of the home page
 SECTIONS = ("plates", "map", "travel")  # linked from every page, besides home
+# Put into the report when the explorer serves it: the file itself, opened from a disk, has no explorer to go back to
+BACK = '<main>\n<nav aria-label="Explorer"><p><a href="/">Back to the explorer</a></p></nav>'
 IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable"}  # for addresses that hold a hash of the content
 
 
@@ -144,7 +146,8 @@ def _add_files(app: PageApp, view: StudyView) -> None:
             html = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: damaged; run `phenolens report {view.study.quoted}`") from error
-        return HTMLResponse(html, headers={"Content-Security-Policy": _report_policy(html)})
+        served = html.replace("<main>", BACK, 1)
+        return HTMLResponse(served, headers={"Content-Security-Policy": _report_policy(html)})
 
 
 def _report_policy(html: str) -> str:
