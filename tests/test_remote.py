@@ -4,6 +4,8 @@ import errno
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +17,7 @@ from filelock import FileLock
 
 import phenolens as ph
 from layout_sources import fields, write_images, write_loaddata, write_plate_map, write_plates, write_table
+from phenolens import cli
 from phenolens.core.errors import InputError
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
@@ -80,19 +83,61 @@ def opened(folder: Path, layout: str, config: LayoutConfig):
     return open_source(folder, layout=layout, config=config, selection=Selection("all")).screen
 
 
-def test_a_web_server_that_lists_its_folders_is_a_source(tmp_path, public):
-    pattern_source(tmp_path / "web" / "screen")
-    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "web")
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+@contextmanager
+def web(folder: Path, refuses: dict[str, int] | None = None) -> Iterator[str]:
+    """The address of a server that lists a folder, and answers with these codes where a path holds a key."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            code = next((code for key, code in (refuses or {}).items() if key in self.path), 0)
+            self.send_error(code) if code else super().do_GET()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        folder, config = remote.local_source(Path(f"http://127.0.0.1:{server.server_port}/screen"), public)
-        screen = opened(folder, "pattern", config)
-        pixels = read_field(screen.files(screen.table.iloc[0]), where="here")
+        yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+
+
+def test_a_web_server_that_lists_its_folders_is_a_source(tmp_path, public):
+    pattern_source(tmp_path / "web" / "screen")
+    with web(tmp_path / "web") as address:
+        folder, config = remote.local_source(Path(f"{address}/screen"), public)
+        screen = opened(folder, "pattern", config)
+        pixels = read_field(screen.files(screen.table.iloc[0]), where="here")
+        table = remote.listed(f"{address}/screen/plate_map.csv", public)
     assert len(screen.table) == len(fields())
     assert pixels.shape == (2, 40, 50)
+    assert table.read_bytes() == (tmp_path / "web" / "screen" / "plate_map.csv").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["of may", "of%20may"])
+def test_names_with_blanks_on_a_web_server_are_those_of_the_files(tmp_path, public, name):
+    local = pattern_source(tmp_path / "web" / "screens" / "of may")
+    with web(tmp_path / "web") as address:
+        for given in ("screens", f"screens/{name}"):
+            remote.local_source(Path(f"{address}/{given}"), public)
+        image = next((public.cache / "listing").rglob("screens/of may/007/B02_s1_wDNA.tif"))
+        copy = remote.local_copy(image, named="here")
+    assert copy.read_bytes() == (local / "007" / "B02_s1_wDNA.tif").read_bytes()
+    assert not list((public.cache / "listing").rglob("*%20*"))
+
+
+@pytest.mark.parametrize("code", [404, 500])
+def test_a_folder_that_a_web_server_links_but_does_not_show_is_not_passed_over(tmp_path, public, code):
+    pattern_source(tmp_path / "web" / "screen")
+    with web(tmp_path / "web", {"p-2": code}) as address, pytest.raises(InputError, match="screen/p-2/") as refused:
+        remote.local_source(Path(f"{address}/screen"), public)
+    assert "\n" not in str(refused.value)
+    assert not public.cache.exists()
+
+
+def test_a_web_server_that_does_not_answer_is_told_from_a_folder_without_anything(tmp_path, public):
+    with web(tmp_path) as address, pytest.raises(InputError, match="there is nothing"):
+        remote.local_source(Path(f"{address}/screen"), public)
+    with pytest.raises(InputError, match=f"{address}/screen: cannot be read .*run it again when the server answers"):
+        remote.local_source(Path(f"{address}/screen"), public)
 
 
 def test_a_table_here_may_name_images_there(bucket, tmp_path, public):
@@ -254,7 +299,7 @@ def test_a_missing_key_is_named_and_counted(bucket, tmp_path, public):
     assert table.loc[table["what"] == "fields without an image of each channel", "found"].item() == "1"
 
 
-def test_a_damaged_image_is_named_by_its_address(bucket, tmp_path, public):
+def test_a_damaged_image_is_named_by_its_address(bucket, tmp_path, public, capsys):
     local = pattern_source(tmp_path / "local")
     image = local / "007" / "B02_s1_wDNA.tif"
     image.write_bytes(image.read_bytes()[:-500])
@@ -264,6 +309,9 @@ def test_a_damaged_image_is_named_by_its_address(bucket, tmp_path, public):
     assert str(public.cache) not in str(refused.value)
     assert "--skip-missing" not in str(refused.value)
     assert "--plates" in str(refused.value)
+    flags = ["--layout", "pattern", "--sample", "20", "--pattern", PATTERN, "--anonymous", "--cache", str(public.cache)]
+    assert cli.main(["check", address, *flags]) == 2
+    assert f"phenolens check: {refused.value}" in capsys.readouterr().err
 
 
 def test_a_key_that_vanishes_half_way_is_one_line(bucket, tmp_path, public):

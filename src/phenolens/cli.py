@@ -184,7 +184,8 @@ def run_verb(verb: str, arguments: list[str], *, verbose: bool = False) -> None:
 
     if os.environ.get("NO_COLOR"):
         tyro._experimental_options["ansi_codes"] = False
-    function = inspect.unwrap(entry.function(verb))  # its own parameters, settings as dataclasses
+    command = entry.function(verb)
+    function = inspect.unwrap(command)  # its own parameters, settings as dataclasses
     kinds = setting_types(function)
     arguments = folder_first(arguments, kinds, usage=entry.usage)
     from_files: dict[str, Path] = {}
@@ -207,7 +208,7 @@ def run_verb(verb: str, arguments: list[str], *, verbose: bool = False) -> None:
     began = time.monotonic()
     if verbose:
         print(*(f"{name}: {value}" for name, value in given.items()), sep="\n", file=sys.stderr)
-    result = function(**given)
+    result = command(**given)
     if verbose:
         print(f"took {duration(time.monotonic() - began)}", file=sys.stderr)
     from phenolens.printing import print_result

@@ -17,6 +17,7 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from uuid import uuid4
 
 from filelock import FileLock
@@ -105,15 +106,19 @@ def listed(address: str, config: LayoutConfig, *, of_images: bool = False) -> Pa
     if match is None or ".." in match[3].split("/"):
         raise InputError(f"{address}: expected an address such as s3://bucket/folder")
     scheme, host, key = match[1], match[2], match[3].strip("/")
+    key = _plain(key) if scheme.startswith("http") else key
     cache = config.cache or Path.home() / ".cache" / "phenolens"
     listing = cache.resolve() / LISTING / scheme / host
     server = _Server(f"{scheme}://{host}", listing, config.anonymous, config.cache_gb)
     address = f"{server.address}/{key}"
     filesystem = server.filesystem()
     with _reported(address):
-        is_web = scheme.startswith("http")
-        root = f"{server.address if is_web else host}/"
-        infos = filesystem.find(root + key + ("/" if is_web and not Path(key).suffix else ""), detail=True)
+        if scheme.startswith("http"):
+            root = f"{server.address}/"
+            infos = _linked(filesystem, root + key + ("" if Path(key).suffix else "/"))
+        else:
+            root = f"{host}/"
+            infos = filesystem.find(root + key, detail=True)
     found = {name.removeprefix(root): info for name, info in infos.items() if not name.endswith("/")}
     if not found and not of_images:
         raise InputError(f"{address}: there is nothing; correct the address, as s3://bucket/folder")
@@ -128,6 +133,28 @@ def listed(address: str, config: LayoutConfig, *, of_images: bool = False) -> Pa
         raise InputError(f"--cache {cache}: cannot be written ({one_line(error)}); name another folder") from error
     _used.add(server)
     return listing / key
+
+
+def _linked(filesystem: Any, address: str) -> dict[str, Mapping[str, Any]]:
+    """The files below a page, or the file itself; the library's own search passes over pages that fail."""
+    found: dict[str, Mapping[str, Any]] = {}
+    folders = [address]
+    while folders:
+        folder = folders.pop()
+        try:
+            infos = filesystem.ls(folder, detail=True)
+        except FileNotFoundError:
+            if folder == address:
+                return {}
+            raise
+        folders += [info["name"] for info in infos if info["type"] == "directory"]
+        found |= {_plain(info["name"]): info for info in infos if info["type"] != "directory"}
+    return found or ({} if address.endswith("/") else {address: {}})
+
+
+def _plain(link: str) -> str:
+    """A link as a name, with blanks for %20; not where a sign would mean something else in an address."""
+    return link if re.search("%(23|25|2F|3F)", link, flags=re.IGNORECASE) else unquote(link)
 
 
 def _place(server: _Server, found: Mapping[str, Mapping[str, Any]], filesystem: Any, *, key: str, tables: bool) -> None:
