@@ -65,7 +65,7 @@ def shares(run: str, cells: EmbeddedCells, draws: Count) -> Iterator[tuple[str, 
         table[name].astype(str).to_numpy() for name in ("batch", "plate", "well", "compound", "moa")
     )
     of_well = np.char.add(np.char.add(plate, " "), well)
-    z = cells.z.astype(float)
+    z = np.asarray(cells.z, float)
     controls = cells.catalogue.rows(role="control")
     is_control = np.isin(np.arange(len(z)), controls)
 

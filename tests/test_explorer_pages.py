@@ -25,7 +25,7 @@ from phenolens.core.files import write_parquet
 from phenolens.core.number_text import signed
 from phenolens.morphology.features import short_name
 from phenolens.printing import print_result
-from phenolens.runs.embeddings import embedding_rows
+from phenolens.runs.embeddings import mapped_embeddings
 from phenolens.runs.scores import headline_lines
 from phenolens.study import Study
 from phenolens.travels.compute import TravelConfig, Traveller
@@ -428,7 +428,7 @@ def test_a_process_that_ends_lets_the_opening_of_travels_come_to_its_end(study):
     ends_meanwhile = f"""
 import pathlib, time
 from phenolens.printing import print_result
-from phenolens.runs.embeddings import embedding_rows
+from phenolens.runs.embeddings import mapped_embeddings
 from phenolens.runs.scores import headline_lines
 from phenolens.study import Study
 from phenolens.web.app import create_app, prepare
@@ -447,8 +447,7 @@ def test_a_run_that_is_embedded_anew_shows_the_cells_of_its_new_embeddings(study
     before = explorer.typical_cell(RUN, treatment)
     rows = explorer.cells().catalogue.rows_of(treatment)
     *_, farthest = explorer.nearest_to_mean(RUN, treatment, n=len(rows))
-    store, first = explorer.cells().store, 0
-    mean = np.concatenate(list(embedding_rows(explorer.study, RUN, store, rows))).mean(axis=0)
+    mean, first = mapped_embeddings(explorer.study, RUN, explorer.cells().store)[rows].mean(axis=0), 0
     for plate in explorer.cells().store.plates:
         with h5py.File(explorer.study.embeddings_folder(RUN) / f"{plate}.h5ad", "r+") as file:
             here = farthest - first

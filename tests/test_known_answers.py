@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from phenolens import pipeline
+from phenolens.core.mapped_rows import MappedRows
 from phenolens.crops.store import normalised
 from phenolens.morphology.features import measure_names
 from phenolens.runs.catalogue import Catalogue
@@ -122,7 +123,7 @@ def embedded(rng: np.random.Generator, *, batch_px: float) -> EmbeddedCells:
     z = rng.normal(size=(len(obs), 10))
     z[obs["batch"] == "W2", 0] += batch_px
     z[obs["role"] == "treated", 1] += 6
-    return EmbeddedCells(z, Catalogue.of(obs))
+    return EmbeddedCells(MappedRows([len(z)], lambda _: z), Catalogue.of(obs))
 
 
 def test_a_planted_batch_difference_is_named_and_a_mechanism_is_not(rng):

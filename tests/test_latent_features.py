@@ -12,6 +12,7 @@ from phenolens import pipeline
 from phenolens.commands.model_commands import features
 from phenolens.core.colours import cell_image, shared_contrast
 from phenolens.core.errors import InputError
+from phenolens.core.mapped_rows import MappedRows
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
 from phenolens.latent_features import conclusions
@@ -88,21 +89,21 @@ def test_the_table_has_the_correlations_and_variance_shares_of_each_feature(stud
     np.testing.assert_allclose(table["rho_1"], found.rho[np.arange(6), best])
     obs = cells.catalogue.cells[cells.catalogue.counted]
     shares = between_groups(
-        cells.z[cells.catalogue.counted],
+        cells.z[np.flatnonzero(cells.catalogue.counted)],
         wells=(obs["plate"].astype(str) + obs["well"].astype(str)).to_numpy(),
         groups=obs["treatment"].astype(str).to_numpy(),
         n_shuffles=19,
         seed=0,
     )
     np.testing.assert_allclose(table["treatment_share"], shares.share)
-    np.testing.assert_allclose(table["variance"], cells.z[cells.catalogue.counted].var(axis=0))
+    np.testing.assert_allclose(table["variance"], cells.z[np.flatnonzero(cells.catalogue.counted)].var(axis=0))
 
 
 def test_a_feature_that_collapsed_is_counted_and_not_used(study):
     run, cells = find_decoding_run(study, "pca-seed0"), embedded_cells(study, "pca-seed0")
-    z = cells.z.copy()
+    z = np.asarray(cells.z)
     z[:, 2] = 4.0
-    changed = EmbeddedCells(z, cells.catalogue)
+    changed = EmbeddedCells(MappedRows([len(z)], lambda _: z), cells.catalogue)
     rows = np.flatnonzero(cells.catalogue.counted)[:40]
     measured = measures(run.originals(rows), channels=run.store.channels)
     table = feature_table(run, changed, rows, correlations(z[rows], measured), list(measured), FEW)
@@ -114,13 +115,13 @@ def test_a_feature_that_collapsed_is_counted_and_not_used(study):
 def test_batches_are_compared_in_control_cells_alone(study):
     """What a treatment on one plate alone does to a feature must not make it a batch feature."""
     run, cells = find_decoding_run(study, "pca-seed0"), embedded_cells(study, "pca-seed0")
-    z = cells.z.copy()
+    z = np.asarray(cells.z)
     plates = cells.catalogue.cells["plate"].astype(str)
     z[(cells.catalogue.cells["role"] == "treated").to_numpy() & (plates == plates.iloc[0]).to_numpy(), 0] += 99
     z[(plates == plates.iloc[0]).to_numpy(), 1] += 99
     rows = np.flatnonzero(cells.catalogue.counted)[:40]
     measured = measures(run.originals(rows), channels=run.store.channels)
-    changed = EmbeddedCells(z, cells.catalogue)
+    changed = EmbeddedCells(MappedRows([len(z)], lambda _: z), cells.catalogue)
     table = feature_table(run, changed, rows, correlations(z[rows], measured), list(measured), FEW)
     assert table.loc["Z000", "plate_share"] < 0.3
     assert table.loc["Z001", "plate_share"] > 0.9

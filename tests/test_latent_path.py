@@ -10,25 +10,8 @@ from phenolens.runs.latent_path import (
     feature_swap,
     row_cosines,
     straight_line,
-    target_cell,
     through,
 )
-
-
-def test_the_target_is_the_cell_nearest_to_the_mean_of_its_treatment():
-    z = np.array([[0.0, 0.0], [1.0, 0.0], [3.0, 1.0], [12.0, 3.0]])  # mean (4, 1), median (2, 0.5)
-    assert target_cell(z) == 2
-    assert target_cell(z[::-1]) == 1
-
-
-def test_of_two_cells_equally_near_the_first_is_the_target():
-    assert target_cell(np.array([[-1.0], [1.0]])) == 0
-
-
-@pytest.mark.parametrize("z", [np.zeros((0, 3)), np.zeros(3), np.array([[np.nan, 1.0]])])
-def test_a_treatment_without_finite_cells_has_no_target(z):
-    with pytest.raises(InputError, match="at least one cell"):
-        target_cell(z)
 
 
 def test_features_that_differ_most_are_copied_first_in_equal_shares_of_the_squared_difference():

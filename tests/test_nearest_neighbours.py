@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from phenolens.core.mapped_rows import MappedRows
 from phenolens.plotting.style import alt_of, caption_of, png
 from phenolens.reports import compute
 from phenolens.reports.nearest_neighbours import Pair, chosen_pairs, nearest_neighbour_pairs
@@ -27,7 +28,8 @@ class Crops:
 def cells(treatments, z, roles="treated") -> EmbeddedCells:
     table = pd.DataFrame({"compound": [name.split("@")[0] for name in treatments], "concentration_um": 1.0})
     table = table.assign(plate="P", batch="B", well=[f"B{row:02d}" for row in range(len(table))], moa="", role=roles)
-    return EmbeddedCells(np.asarray(z, float).reshape(len(table), -1), Catalogue.of(table.assign(is_noise=False)))
+    rows = MappedRows([len(table)], lambda _: np.asarray(z, float).reshape(len(table), -1))
+    return EmbeddedCells(rows, Catalogue.of(table.assign(is_noise=False)))
 
 
 def test_the_cells_shown_are_those_nearest_to_their_treatments_mean():

@@ -30,7 +30,7 @@ from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.decoder import find_decoding_run
 from phenolens.runs.embeddings import embedded_cells
 from phenolens.runs.example_cells import drawn_cells, of_different_mechanisms, seen_words
-from phenolens.runs.latent_path import feature_swap, target_cell
+from phenolens.runs.latent_path import feature_swap
 from phenolens.study import HEADLINE, Study
 from phenolens.training.config import TrainConfig
 from phenolens.training.data import held_out_cells
@@ -148,11 +148,11 @@ def test_an_interpolation_goes_from_the_middle_control_to_the_middle_cell_of_eac
     compounds = tuple(sorted(set(cells.catalogue.treatments.query("role == 'treated'")["compound"])))[:2]
     figure = interpolation_figure(study, FigureConfig(runs=("pca-seed0",), compounds=compounds, frames=4))
     controls = cells.catalogue.rows(role="control")
-    start = controls[target_cell(cells.z[controls])]
+    start = cells.nearest_to_mean(controls)
     real, frames = [start], []
     for compound in compounds:
         rows = cells.catalogue.rows(compound=compound, role="treated")
-        real.append(rows[target_cell(cells.z[rows])])
+        real.append(cells.nearest_to_mean(rows))
         frames.append(run.decoded(feature_swap(cells.z[start], cells.z[real[-1]], 4).embeddings))
     originals = run.originals(np.array(real))
     contrast = shared_contrast(originals, run.store.channels)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from phenolens.core.errors import InputError
+from phenolens.core.mapped_rows import MappedRows
 from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.embeddings import EmbeddedCells
 
@@ -21,7 +22,7 @@ TREATED = [
 def cells(rows) -> EmbeddedCells:
     table = pd.DataFrame(rows, columns=["compound", "concentration_um", "moa", "role", "z"])
     table = table.assign(plate="P", batch="B", well=[f"B{row:02d}" for row in range(len(table))], is_noise=False)
-    return EmbeddedCells(table["z"].to_numpy(np.float32)[:, None], Catalogue.of(table))
+    return EmbeddedCells(MappedRows([len(table)], lambda _: table[["z"]].to_numpy(np.float32)), Catalogue.of(table))
 
 
 def test_of_each_mechanism_the_treatment_farthest_from_the_controls_beyond_chance_comes_first():

@@ -45,7 +45,7 @@ def nearest_to_mean(z, rows):
 
 def test_a_swap_leads_from_the_control_nearest_to_their_mean_to_the_treated_cell_nearest_to_theirs(traveller):
     (trajectory,) = traveller.travel(TravelConfig(f"{SERIES}@10", frames=5))
-    z, obs = traveller.cells.z.astype(float), table_of(traveller)
+    z, obs = np.asarray(traveller.cells.z, float), table_of(traveller)
     start = nearest_to_mean(z, np.flatnonzero((obs["role"] == "control").to_numpy()))
     target = nearest_to_mean(z, cells_of(traveller, SERIES, 10))
     assert (trajectory.start.cell_id, trajectory.target.cell_id) == (obs.index[start], obs.index[target])
@@ -66,7 +66,11 @@ def test_a_direction_is_the_treated_mean_less_that_of_the_controls_of_their_plat
     start = table_of(traveller).index[cells_of(traveller, "DMSO", 0)[3]]
     asked = TravelConfig(f"{SERIES}@1", start=start, way="direction", frames=4)
     (trajectory,) = traveller.travel(asked)
-    z, rows, controls = traveller.cells.z.astype(float), cells_of(traveller, SERIES, 1), cells_of(traveller, "DMSO", 0)
+    z, rows, controls = (
+        np.asarray(traveller.cells.z, float),
+        cells_of(traveller, SERIES, 1),
+        cells_of(traveller, "DMSO", 0),
+    )
     plates = table_of(traveller)["plate"].to_numpy()
     assert len(set(plates[rows])) < len(set(plates))  # the compound lies on one plate of several
     beside = controls[np.isin(plates[controls], plates[rows])]
@@ -82,7 +86,7 @@ def test_the_change_is_that_of_moved_controls_beside_treated_cells_less_controls
     asked = TravelConfig(f"{SERIES}@1", way="direction", frames=2, moved_cells=6)
     (trajectory,) = traveller.travel(asked)
     change, run = trajectory.change, traveller.run
-    z, treated, controls = traveller.cells.z, cells_of(traveller, SERIES, 1), cells_of(traveller, "DMSO", 0)
+    z, treated, controls = np.asarray(traveller.cells.z), cells_of(traveller, SERIES, 1), cells_of(traveller, "DMSO", 0)
     plates = table_of(traveller)["plate"].to_numpy()
     beside = controls[np.isin(plates[controls], plates[treated])]
     assert (change.n_moved, change.n_treated, change.n_controls) == (6, len(treated), len(beside))
@@ -133,7 +137,7 @@ def test_a_residual_travel_starts_at_the_real_cell_and_adds_the_decoded_change(t
 
 def test_up_the_doses_a_frame_stands_at_the_target_of_each_dose(traveller):
     (trajectory,) = traveller.travel(TravelConfig(SERIES, way="line", up_the_doses=True, frames=7))
-    z = traveller.cells.z
+    z = np.asarray(traveller.cells.z)
     low, high = (nearest_to_mean(z, cells_of(traveller, SERIES, dose)) for dose in (1, 10))
     np.testing.assert_allclose(trajectory.embeddings[[3, 6]], z[[low, high]])
     assert trajectory.stops == (f"{SERIES} 1 µM", f"{SERIES} 10 µM")
@@ -226,7 +230,7 @@ def test_a_frame_far_beyond_the_data_is_flagged_and_one_at_a_real_cell_is_not(tr
 
 def test_the_share_in_the_batch_space_is_that_of_the_treated_mean_less_the_mean_of_all_controls(traveller):
     (trajectory,) = traveller.travel(TravelConfig(f"{SERIES}@1", frames=3))
-    z, obs = traveller.cells.z.astype(float), table_of(traveller)
+    z, obs = np.asarray(traveller.cells.z, float), table_of(traveller)
     controls = cells_of(traveller, "DMSO", 0)
     direction = z[cells_of(traveller, SERIES, 1)].mean(axis=0) - z[controls].mean(axis=0)
     naive = batch_space(z[controls], obs["batch"].to_numpy(str)[controls]).share(direction)
@@ -278,7 +282,7 @@ def test_settings_that_cannot_be_or_do_not_go_together_are_refused(settings):
 
 def test_decoded_pictures_are_embedded_anew_as_pictures_not_as_zeros(traveller):
     """PCA projects: what it drew comes back to where it was, but for 16 bits and the maximum of each channel."""
-    pictured, z = traveller.run, traveller.cells.z[:20]
+    pictured, z = traveller.run, traveller.cells.z[np.arange(20)]
     pictures = pictured.decoded(z)
     scaled = np.maximum(pictures, 0)
     scaled = scaled / scaled.max(axis=(2, 3), keepdims=True)

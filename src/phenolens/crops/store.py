@@ -23,6 +23,7 @@ from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import write_whole
 from phenolens.core.keywords import checked
+from phenolens.core.mapped_rows import MappedRows
 from phenolens.crops.cells_index import MANY_PLATES, Listing, indexed, listing
 
 FORMAT = "phenolens crops"
@@ -54,14 +55,15 @@ class CropStore:
         self.channels: tuple[str, ...] = tuple(about["channels"])
         self.crop_px: int = about["crop_px"]
         self.plates: tuple[str, ...] = tuple(about["plates"])
-        n_crops = [about["plates"][plate]["n_crops"] for plate in self.plates]
-        self._first_row = np.concatenate([[0], np.cumsum(n_crops, dtype=np.int64)])
-        self._parts: dict[int, UInt16Array] = {}
+        self.sizes: tuple[int, ...] = tuple(about["plates"][plate]["n_crops"] for plate in self.plates)
+        shapes = [self._shape(size) for size in self.sizes]
+        paths = [folder / f"{plate}.npy" for plate in self.plates]
+        self._rows = MappedRows(self.sizes, lambda number: _mapped(paths[number], shapes[number]))
         files = listing(folder)
         for number, plate in enumerate(self.plates):
-            self._check_files(plate, n_crops[number], files)
+            self._check_files(plate, self.sizes[number], files)
             if len(self.plates) < MANY_PLATES:
-                self._part(number)
+                self._rows.part(number)
 
     @classmethod
     @checked
@@ -105,7 +107,7 @@ class CropStore:
         return origin_of(self.about)
 
     def __len__(self) -> int:
-        return int(self._first_row[-1])
+        return len(self._rows)
 
     def __repr__(self) -> str:
         """How many crops there are, and of what."""
@@ -132,8 +134,8 @@ class CropStore:
 
     def _plate_tables(self) -> pa.Table:
         tables = [_read_cells(self.folder / f"{plate}.parquet") for plate in self.plates]
-        for plate, table in zip(self.plates, tables):
-            if table.num_rows != self.about["plates"][plate]["n_crops"]:
+        for plate, size, table in zip(self.plates, self.sizes, tables):
+            if table.num_rows != size:
                 raise _damaged(self.folder / f"{plate}.parquet", f"{table.num_rows} rows")
         return pa.concat_tables(tables, promote_options="default")
 
@@ -144,7 +146,7 @@ class CropStore:
             InputError: There is no such plate.
         """
         check("plate", plate, Annotated[str, OneOf(self.plates)])
-        return self._part(self.plates.index(plate))
+        return self._rows.part(self.plates.index(plate))
 
     def take(self, rows: Iterable[int] | npt.NDArray[np.integer]) -> UInt16Array:
         """The crops of these rows of `cells`, in the given order: (n, C, S, S), a copy.
@@ -152,15 +154,7 @@ class CropStore:
         Raises:
             IndexError: A row does not exist; rows do not count from the end.
         """
-        wanted = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows), dtype=np.int64)
-        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
-            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of a store of {len(self)}")
-        part_numbers = np.searchsorted(self._first_row, wanted, side="right") - 1
-        rows_in_part = wanted - self._first_row[part_numbers]
-        taken = np.empty((len(wanted), len(self.channels), self.crop_px, self.crop_px), dtype=np.uint16)
-        for place, (part, row) in enumerate(zip(part_numbers.tolist(), rows_in_part.tolist())):
-            taken[place] = (self._parts[part] if part in self._parts else self._part(part))[row]
-        return taken
+        return self._rows[rows if isinstance(rows, np.ndarray) else list(rows)]
 
     def _check_files(self, plate: str, n_crops: int, files: Listing) -> None:
         """InputError where a plate's files are missing, or its crops have another size."""
@@ -175,17 +169,13 @@ class CropStore:
     def _shape(self, n_crops: int) -> tuple[int, int, int, int]:
         return (n_crops, len(self.channels), self.crop_px, self.crop_px)
 
-    def _part(self, number: int) -> UInt16Array:
-        """The crops of the plate of this number, mapped when they are first needed."""
-        if number not in self._parts:
-            plate = self.plates[number]
-            path, shape = self.folder / f"{plate}.npy", self._shape(self.about["plates"][plate]["n_crops"])
-            if not whole_npy(path, shape):
-                raise _damaged(path, f"{path.stat().st_size:,} bytes" if path.is_file() else "missing")
-            # a plain array over the map: slicing np.memmap costs five times as much
-            mapped = np.asarray(np.load(path, mmap_mode="r")) if shape[0] else np.empty(shape, PIXEL_TYPE)
-            self._parts[number] = mapped
-        return self._parts[number]
+
+def _mapped(path: Path, shape: tuple[int, int, int, int]) -> UInt16Array:
+    """A plate's crops, mapped from disk."""
+    if not whole_npy(path, shape):
+        raise _damaged(path, f"{path.stat().st_size:,} bytes" if path.is_file() else "missing")
+    # a plain array over the map: slicing np.memmap costs five times as much
+    return np.asarray(np.load(path, mmap_mode="r")) if shape[0] else np.empty(shape, PIXEL_TYPE)
 
 
 def normalised(crops: np.ndarray) -> np.ndarray:

@@ -119,7 +119,7 @@ def feature_table(
         A row per feature (Z rows), index `Z000`. `used`: more than ACTIVE_NATS of KL, or without a prior more than
         USED_SHARE of the largest variance. False-discovery rates of shares are over the used features.
     """
-    z = cells.z[cells.catalogue.counted]
+    z = cells.z[np.flatnonzero(cells.catalogue.counted)]
     kl = mean_kl(run.model, run.store.take(rows), compute=run.compute)
     variance = z.var(axis=0)
     used = variance >= USED_SHARE * variance.max() if kl is None else kl > ACTIVE_NATS
@@ -153,7 +153,7 @@ def _add_shares(
     shares = None
     if len(obs):
         shares = between_groups(
-            cells.z[counted],
+            cells.z[np.flatnonzero(counted)],
             wells=(obs["plate"] + " " + obs["well"]).to_numpy(),
             groups=obs[kind].astype(str).to_numpy(),
             n_shuffles=config.shuffles,
@@ -254,7 +254,7 @@ def _sections(
             feature=str(name),
             channels=run.store.channels,
             contrast=contrast,
-            own=float((cells.z[start, feature] - row["mean"]) / deviation),
+            own=float((cells.z[start][feature] - row["mean"]) / deviation),
             limit=limit,
         )
         first, last = measures(frames[[0, -1]], channels=run.store.channels)[row["measure_1"]]

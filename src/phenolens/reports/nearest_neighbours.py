@@ -66,7 +66,7 @@ def chosen_pairs(queries: pd.DataFrame, cells: EmbeddedCells, store: CropStore, 
 
     def typical(treatment: str) -> np.ndarray:
         rows = cells.catalogue.rows_of(treatment)
-        distance = np.square(cells.z[rows] - cells.z[rows].mean(axis=0)).sum(axis=1)
+        distance = cells.squared_distances(rows, cells.mean(rows))
         return normalised(store.take(rows[np.argsort(distance, kind="stable")[:n_cells]]))
 
     return [

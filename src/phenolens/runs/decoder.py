@@ -13,7 +13,7 @@ from phenolens.crops.store import CropStore
 from phenolens.models import model_title, plainest_first
 from phenolens.models.interface import Decodes, Drawing, Draws, Representation
 from phenolens.readiness import default_run, ready_runs
-from phenolens.runs.embeddings import embeddings_of
+from phenolens.runs.embeddings import mapped_embeddings
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder, trained_model
 from phenolens.training.device import Compute
@@ -83,7 +83,7 @@ class DecodingRun:
         if z is None and self.embeds:
             z = self.embedded(self.store.take(rows))
         elif z is None:
-            z = embeddings_of(self.study, self.name, rows)
+            z = mapped_embeddings(self.study, self.name, self.store)[rows]
         if isinstance(self.model, Drawing):
             crops = self.store.take(rows)
             return redraw(self.model, crops, z, seeds=rows.tolist(), compute=self.compute)

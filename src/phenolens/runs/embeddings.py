@@ -3,33 +3,55 @@
 N cells of a study, n of them, Z features.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import h5py
 import numpy as np
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
+from phenolens.core.mapped_rows import MappedRows
 from phenolens.crops.store import CropStore
 from phenolens.readiness import embedding_sources
 from phenolens.runs.catalogue import Catalogue
-from phenolens.runs.latent_path import target_cell
 from phenolens.screens.screen import LATENT
 from phenolens.study import Study
-
-PICKED = 200  # rows of a plate up to which they are read one by one; beyond, reading the whole plate is faster
 
 
 @dataclass(frozen=True)
 class EmbeddedCells:
-    """All cells of a study with their embeddings by one run."""
+    """All cells of a study with their embeddings by one run, of which rows are read when they are needed."""
 
-    z: np.ndarray  # (N, Z) float32
+    z: MappedRows  # (N, Z) float32
     catalogue: Catalogue
 
+    def mean(self, rows: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+        """The mean (Z,) of these rows' embeddings, with weights (n,) that add up to 1 where they are given."""
+        shares = np.full(len(rows), 1 / len(rows)) if weights is None else weights
+        total, first = np.zeros(self.z.shape[1]), 0
+        for z in self.z.blocks(rows):
+            total += shares[first : first + len(z)] @ z.astype(float)
+            first += len(z)
+        return total
+
+    def squared_distances(self, rows: np.ndarray, point: np.ndarray) -> np.ndarray:
+        """Squared Euclidean distance (n,) of these rows' embeddings from a point (Z,).
+
+        Raises:
+            InputError: There are no rows, or embeddings are not finite.
+        """
+        far = [np.square(z - point).sum(axis=1) for z in self.z.blocks(rows)]
+        if not far or not all(np.isfinite(block).all() for block in far):
+            raise InputError(f"embeddings of {counted(len(rows), 'cell')}: expected finite values, at least one cell")
+        return np.concatenate(far)
+
     def nearest_to_mean(self, rows: np.ndarray) -> int:
-        """Of the cells in these rows, the row of the one whose embedding is nearest to their mean."""
-        return int(rows[target_cell(self.z[rows])])
+        """Of the cells in these rows, the first row of those whose embedding is nearest to their mean.
+
+        One cell hides a mixed population (in the paper, fragmented nuclei under nocodazole): see `morphology.medoids`.
+        """
+        return int(rows[np.argmin(self.squared_distances(rows, self.mean(rows)))])
 
     def strongest_treatments(self) -> list[str]:
         """Of each mechanism the treatment whose mean embedding is farthest from the controls', the farthest first.
@@ -40,9 +62,10 @@ class EmbeddedCells:
         controls = self.catalogue.rows(role="control")
         if not len(controls):
             raise InputError("no control cells, from which the effect of treatments is measured; name a treatment")
-        middle, variance = self.z[controls].mean(axis=0), float(self.z[controls].var(axis=0).sum())
+        middle = self.mean(controls)
+        variance = float(self.squared_distances(controls, middle).mean())
         treated = self.catalogue.treatments.query("role == 'treated' and n_cells > 0")
-        far = [np.square(self.z[self.catalogue.rows_of(name)].mean(axis=0) - middle).sum() for name in treated.index]
+        far = [np.square(self.mean(self.catalogue.rows_of(name)) - middle).sum() for name in treated.index]
         treated = treated.assign(far=np.array(far) - variance / treated["n_cells"])
         by = "moa" if (treated["moa"] != "").any() else "compound"
         treated = treated[treated[by] != ""].sort_values("far", ascending=False, kind="stable")
@@ -62,51 +85,39 @@ def embedded_cells(study: Study, run: str, *, catalogue: Catalogue | None = None
     """
     embedding_sources(study, run)
     store = study.crops
-    z, first = np.empty((0, 0), np.float32), 0
-    for part in embedding_rows(study, run, store, np.arange(len(store))):
-        if not first:
-            z = np.empty((len(store), part.shape[1]), part.dtype)  # filled in place: a copy may be a gigabyte
-        z[first : first + len(part)] = part
-        first += len(part)
+    z = mapped_embeddings(study, run, store)
+    for number in range(len(store.plates)):
+        z.part(number)  # a damaged file is found before any work
     return EmbeddedCells(z, catalogue or Catalogue.of(store.cells))
 
 
-def embeddings_of(study: Study, run: str, rows: np.ndarray) -> np.ndarray:
-    """The embeddings (n, Z) of these rows of the store, in their order.
+def mapped_embeddings(study: Study, run: str, store: CropStore) -> MappedRows:
+    """The embeddings (N, Z), those that decode, of the store's cells, read from each plate's file when needed.
 
-    Raises:
-        InputError: as `embedded_cells`.
+    Reading raises an InputError where a plate's embeddings are missing, damaged, or of another number of cells; the
+    message names the command.
     """
-    embedding_sources(study, run)
-    ordered, places = np.unique(rows, return_inverse=True)
-    return np.concatenate(list(embedding_rows(study, run, study.crops, ordered)))[places]
+    folder, again = study.embeddings_folder(run), f"run `phenolens embed {study.quoted}`"
 
-
-def embedding_rows(study: Study, name: str, store: CropStore, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """The embeddings (n, Z), those that decode, of these sorted rows of the store, plate by plate.
-
-    Raises:
-        InputError: a plate's embeddings are missing, damaged, or of another number of cells; the message names the
-            command.
-    """
-    first = 0
-    for plate in store.plates:
-        n_cells = len(store.crops(plate))
-        own = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + n_cells)] - first
-        first += n_cells
-        if not len(own):
-            continue
-        path = study.embeddings_folder(name) / f"{plate}.h5ad"
+    def mapped(number: int) -> np.ndarray:
+        path = folder / f"{store.plates[number]}.h5ad"
         try:
-            with h5py.File(path) as file:
-                stored = file["obsm"][LATENT] if LATENT in file["obsm"] else file["X"]
-                n_embedded = len(stored)
-                if n_embedded == n_cells:
-                    yield stored[own] if len(own) <= PICKED else stored[:] if len(own) == n_cells else stored[:][own]
+            z = _stored(path)
         except (OSError, KeyError) as error:
-            found = "damaged" if path.exists() else "missing"
-            raise InputError(f"{path}: {found}; run `phenolens embed {study.quoted}`") from error
-        if n_embedded != n_cells:
-            raise InputError(
-                f"{path}: {n_embedded} cells, the crops have {n_cells}; run `phenolens embed {study.quoted}`"
-            )
+            raise InputError(f"{path}: {'damaged' if path.exists() else 'missing'}; {again}") from error
+        if len(z) != store.sizes[number]:
+            raise InputError(f"{path}: {len(z)} cells, the crops have {store.sizes[number]}; {again}")
+        return z
+
+    return MappedRows(store.sizes, mapped)
+
+
+def _stored(path: Path) -> np.ndarray:
+    """The embeddings that decode in a plate's file: mapped, or in memory where they do not lie in one piece."""
+    with h5py.File(path) as file:
+        stored = file["obsm"][LATENT] if LATENT in file["obsm"] else file["X"]
+        offset = stored.id.get_offset()
+        if offset is None:
+            return np.asarray(stored[:])
+        # a plain array over the map: slicing np.memmap costs five times as much
+        return np.asarray(np.memmap(path, stored.dtype, "r", offset=offset, shape=stored.shape))

@@ -30,18 +30,6 @@ class LatentPath:
     leg: np.ndarray  # (F,) the target that the frame leads to, from 0, where there are several
 
 
-def target_cell(z_treatment: np.ndarray) -> int:
-    """Row of the cell (n, Z) nearest, by Euclidean distance, to the mean of all; ties go to the smaller row.
-
-    One cell hides a mixed population (in the paper, fragmented nuclei under nocodazole): see `morphology.medoids`.
-    """
-    if z_treatment.ndim != 2 or not z_treatment.size or not np.isfinite(z_treatment).all():
-        raise InputError(
-            f"embeddings of shape {z_treatment.shape}: expected finite values, a row per cell, at least one cell"
-        )
-    return int(np.argmin(np.square(z_treatment - z_treatment.mean(axis=0)).sum(axis=1)))
-
-
 def feature_swap(z0: np.ndarray, z1: np.ndarray, frames: int) -> LatentPath:
     """From z0 (Z,) to z1 (Z,), copying the features that differ most first.
 

@@ -139,7 +139,7 @@ class Batches:
             self.pixels = torch.empty(
                 (len(store), len(store.channels), side, side), dtype=torch.int16, device=compute.device
             )
-            parts = self.pixels.split([len(store.crops(plate)) for plate in store.plates])
+            parts = self.pixels.split(list(store.sizes))
             for part, plate in zip(parts, store.plates):  # not held twice, as joined parts would be
                 part.copy_(as_signed(store.crops(plate)))
 

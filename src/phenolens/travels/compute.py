@@ -36,6 +36,7 @@ from phenolens.travels.trajectory import FEW_MOVED, Measured, Population, RealCe
 
 PRECISION = "float32"  # as the embeddings: figures must not depend on the processor
 MOST_CELLS = 100_000  # real cells that frames are compared with; of more, a random sample
+MOST_CONTROLS_OF_BATCHES = 20_000  # control cells that show how batches differ; of more, a random sample
 SHOWN_CELLS = 8  # of a population, drawn at random
 N_MARKS = 3  # measures that distinguish a population from the others
 DRAWN_SAMPLE = 100  # real cells on which the limits are measured where drawing one takes a tenth of a second
@@ -148,8 +149,9 @@ class Traveller:
     @cached_property
     def batches(self) -> BatchSpace | None:
         """The space in which control cells of different batches differ; None where they are of one batch."""
-        names = self.catalogue.cells["batch"].iloc[self.controls].astype(str).to_numpy()
-        return batch_space(self.cells.z[self.controls], names) if len(set(names)) > 1 else None
+        controls = sampled(self.controls, MOST_CONTROLS_OF_BATCHES, seed=0)
+        names = self.catalogue.cells["batch"].iloc[controls].astype(str).to_numpy()
+        return batch_space(self.cells.z[controls], names) if len(set(names)) > 1 else None
 
     def real_cell(self, row: int) -> RealCell:
         """The real cell of a row, with its crop as the model sees it."""
@@ -216,7 +218,7 @@ class Traveller:
             change=self._change(config, target) if measured and len(self.controls) else None,
             batch_share=None
             if self.batches is None
-            else self.batches.share(self._mean(target.rows) - self._mean(self.controls)),
+            else self.batches.share(self.cells.mean(target.rows) - self._controls_mean),
             kept="inversion" if self.run.keeps_cells else "residual" if config.residual else "none",
         )
 
@@ -285,10 +287,11 @@ class Traveller:
         if not len(self.controls):
             raise InputError("no control cells: a direction starts from their mean; use --way swap or line")
         own = self._own_controls(rows)
-        return self._mean(rows) - own.mean(self.cells.z[own.rows])
+        return self.cells.mean(rows) - self.cells.mean(own.rows, own.weights)
 
-    def _mean(self, rows: np.ndarray) -> np.ndarray:
-        return self.cells.z[rows].mean(axis=0, dtype=float)
+    @cached_property
+    def _controls_mean(self) -> np.ndarray:
+        return self.cells.mean(self.controls)
 
     def _own_controls(self, rows: np.ndarray) -> OwnControls:
         return own_controls(self.catalogue.cells, self.controls, rows)

@@ -25,7 +25,7 @@ from phenolens.profiles.distances import directions, distances
 from phenolens.profiles.score_table import PROTOCOLS
 from phenolens.readiness import COMMAND_OF, Step, about_of, default_run, run_config, steps_done
 from phenolens.runs.catalogue import Catalogue, contrast_of, nearest_names
-from phenolens.runs.embeddings import embedding_rows
+from phenolens.runs.embeddings import EmbeddedCells, mapped_embeddings
 from phenolens.runs.real_change import RealChanges, measured_cells
 from phenolens.runs.scores import activity_of, queries_of, scores_of_encoders
 from phenolens.study import Study
@@ -308,11 +308,12 @@ class StudyView:
 
         Empty where the run is not embedded.
         """
-        rows = self.cells().catalogue.rows_of(treatment)
+        shown = self.cells()
+        rows = shown.catalogue.rows_of(treatment)
         if not len(rows) or not self.is_done(run, "embedded"):
             return {}
-        z = np.concatenate(list(embedding_rows(self.study, run, self.cells().store, rows))).astype(float)
-        away = np.linalg.norm(z - z.mean(axis=0), axis=1)
+        cells = EmbeddedCells(mapped_embeddings(self.study, run, shown.store), shown.catalogue)
+        away = np.sqrt(cells.squared_distances(rows, cells.mean(rows)))
         order = np.argsort(away, kind="stable")[:n]
         return {int(rows[place]): float(away[place]) for place in order}
 

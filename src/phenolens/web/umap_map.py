@@ -23,7 +23,7 @@ from phenolens.core.number_text import unbroken
 from phenolens.crops.store import CropStore
 from phenolens.morphology.features import describe
 from phenolens.runs.catalogue import Catalogue, evenly
-from phenolens.runs.embeddings import embedding_rows
+from phenolens.runs.embeddings import mapped_embeddings
 from phenolens.runs.real_change import clear_changes
 from phenolens.runs.scores import PROFILES
 from phenolens.screens.screen import treatment_label
@@ -133,14 +133,15 @@ def map_of_cells(study: Study, run: str, store: CropStore, *, projection: Projec
     left_out = f" Left out: {counted(n_flagged, 'flagged cell')}." if n_flagged else ""
     sample = evenly(kept, PCA_CELLS if projection == "pca" else UMAP_CELLS)
     sampled = f"{len(sample):,} of {len(kept):,} cells, evenly over the wells"
-    z = np.concatenate(list(embedding_rows(study, run, store, sample)))
+    embeddings = mapped_embeddings(study, run, store)
+    z = embeddings[sample]
     if projection == "umap":
         rows = sample
         caption = f"UMAP of {sampled if len(sample) < len(kept) else f'{len(sample):,} cells'}.{left_out}"
         places = umap_places(z, metric="euclidean", seed=seed)
     else:
         pca, rows = fit_pca(z), kept
-        places = np.concatenate([pca_places(pca, part) for part in embedding_rows(study, run, store, kept)])
+        places = np.concatenate([pca_places(pca, part) for part in embeddings.blocks(kept)])
         fitted = f", fitted on {sampled}" if len(sample) < len(kept) else ""
         caption = f"{len(kept):,} cells by the first two principal components of their embeddings"
         caption += f"{_explained(pca)}{fitted}.{left_out}"
