@@ -1,5 +1,6 @@
 """Embedded cells: rows that lie in several files, their means and the cell nearest to them."""
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,8 +8,12 @@ import pytest
 from phenolens.core import mapped_rows
 from phenolens.core.errors import InputError
 from phenolens.core.mapped_rows import MappedRows
+from phenolens.embedding_files import mapped_embeddings
+from phenolens.models.config import PCAConfig
+from phenolens.pipeline import EmbedConfig, embed, embeddings, train
 from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.embeddings import EmbeddedCells
+from phenolens.training.config import TrainConfig
 
 
 def in_parts(z: np.ndarray, *ends: int) -> MappedRows:
@@ -80,3 +85,22 @@ def test_of_two_cells_equally_near_the_first_is_the_typical_one():
 def test_cells_without_finite_embeddings_have_no_typical_one():
     with pytest.raises(InputError, match="finite"):
         cells(np.array([[np.nan, 1.0], [0.0, 1.0]])).nearest_to_mean(np.arange(2))
+
+
+def test_embeddings_are_mapped_from_their_files_or_read_where_they_are_compressed(tiny_study):
+    study, run = tiny_study, "pca-seed0"
+    train(study, TrainConfig(model="pca", network=PCAConfig(latent_size=4)), name=run)
+    embed(study, run, EmbedConfig(threads=1))
+    store = study.crops
+    expected = np.concatenate([np.asarray(table.X) for table in embeddings(study, run)])
+    mapped = mapped_embeddings(study, run, store)
+    np.testing.assert_array_equal(mapped, expected)
+    assert isinstance(mapped.part(0).base, np.memmap)
+    path = study.embeddings_folder(run) / f"{store.plates[0]}.h5ad"
+    with h5py.File(path, "r+") as file:
+        z = file["X"][:]
+        del file["X"]
+        file.create_dataset("X", data=z, compression="gzip")
+    again = mapped_embeddings(study, run, store)
+    np.testing.assert_array_equal(again, expected)
+    assert not isinstance(again.part(0).base, np.memmap)

@@ -23,9 +23,9 @@ from page_client import PageClient
 from phenolens.core.colours import cell_image
 from phenolens.core.files import write_parquet
 from phenolens.core.number_text import signed
+from phenolens.embedding_files import mapped_embeddings
 from phenolens.morphology.features import short_name
 from phenolens.printing import print_result
-from phenolens.runs.embeddings import mapped_embeddings
 from phenolens.runs.scores import headline_lines
 from phenolens.study import Study
 from phenolens.travels.compute import TravelConfig, Traveller

@@ -106,7 +106,7 @@ def tables(study, run):
 @pytest.mark.parametrize("layer", ["latent", "stages"])
 def test_profiles_take_the_mean_over_turns_and_pictures_the_unturned_embedding(trained_study, layer):
     embed(trained_study, "ae-seed0", EmbedConfig(threads=1))
-    plain = embedded_cells(trained_study, "ae-seed0").z
+    plain = np.asarray(embedded_cells(trained_study, "ae-seed0").z)
     embed(trained_study, "ae-seed0", EmbedConfig(threads=1, turns=8, layer=layer))
     table, paths = tables(trained_study, "ae-seed0")
     assert table.X.shape[1] == {"latent": 256, "stages": 3 * 4}[layer]

@@ -47,7 +47,7 @@ SLICES = {"travels", "image_realism", "latent_features", "blinded_test", "paper_
 SLICES |= {"reports", "web"}
 SHOW_OTHERS = {"paper_figures", "model_comparison", "reports", "web"}
 # A Study gives out what is up to date alone.
-ONE_ROOM = {"readiness": "study"}
+ONE_ROOM = {"readiness": "study", "embedding_files": "study"}
 # Rooms that stand in one line but do not know each other.
 APART = {
     "profiles": {"models", "training", "crops"},

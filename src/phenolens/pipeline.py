@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from phenolens.core.mapped_rows import Rows
     from phenolens.models.interface import Representation, Source
     from phenolens.training.config import TrainConfig
 
@@ -126,8 +127,9 @@ def train(study: Study, config: "TrainConfig", *, name: str) -> None:
             write_json(run.folder / "health.json", health | {"latest": _without_timing(progress.history)})
 
 
-def decoded(study: Study, config: "TrainConfig") -> "tuple[np.ndarray | None, list[str], Source | None]":
+def decoded(study: Study, config: "TrainConfig") -> "tuple[Rows | None, list[str], Source | None]":
     """The embeddings (N, Z) that a decoder draws from, the features' names, and their source; None of other models."""
+    from phenolens.embedding_files import mapped_embeddings
     from phenolens.models.interface import Source
 
     of = getattr(config.network, "of", None)
@@ -142,16 +144,16 @@ def decoded(study: Study, config: "TrainConfig") -> "tuple[np.ndarray | None, li
     if of not in study.runs:
         from phenolens.training.foreign_embeddings import foreign_embeddings
 
-        z, names = foreign_embeddings(Path(of), study.crops.cells["cell_id"])
-        return z, names, Source(identity, z.shape[1], turns=1)
-    tables = list(embeddings(study, of))
-    if json.loads(tables[0].uns["phenolens"]).get("summary", {}).get("norm_from"):
+        table, names = foreign_embeddings(Path(of), study.crops.cells["cell_id"])
+        return table, names, Source(identity, table.shape[1], turns=1)
+    first = next(embeddings(study, of))
+    summary = json.loads(first.uns["phenolens"]).get("summary", {"turns": 1})
+    if summary.get("norm_from"):
         raise InputError(
             f"--of {of}: embedded with --norm-from controls, which new crops cannot be; embed it again without"
         )
-    z = np.concatenate([np.asarray(table.X, np.float32) for table in tables])
-    summary = json.loads(tables[0].uns["phenolens"]).get("summary", {"turns": 1})
-    return z, list(tables[0].var_names), Source(identity, z.shape[1], summary["turns"])
+    z = mapped_embeddings(study, of, study.crops, decoding=False)
+    return z, list(first.var_names), Source(identity, first.n_vars, summary["turns"])
 
 
 def _decoded_identity(study: Study, of: str) -> str:
@@ -265,7 +267,7 @@ def _copy_embeddings(study: Study, name: str, trained: "TrainConfig") -> None:
     assert z is not None  # only decoders come here
     for plate in todo:
         own = (store.cells["plate"] == plate).to_numpy()
-        table = embedding_table(z[own], store.cells[own], features=features, about=about, also={})
+        table = embedding_table(z[np.flatnonzero(own)], store.cells[own], features=features, about=about, also={})
         write_h5ad(paths[plate], table)
 
 

@@ -62,3 +62,6 @@ class MappedRows:
         """These rows in their order, at most BLOCK at a time."""
         for start in range(0, len(rows), BLOCK):
             yield self[rows[start : start + BLOCK]]
+
+
+Rows = np.ndarray | MappedRows  # an array of which rows are read: in memory, or in files

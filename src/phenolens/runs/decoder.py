@@ -10,10 +10,10 @@ import numpy as np
 
 from phenolens.core.errors import InputError
 from phenolens.crops.store import CropStore
+from phenolens.embedding_files import mapped_embeddings
 from phenolens.models import model_title, plainest_first
 from phenolens.models.interface import Decodes, Drawing, Draws, Representation
 from phenolens.readiness import default_run, ready_runs
-from phenolens.runs.embeddings import mapped_embeddings
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder, trained_model
 from phenolens.training.device import Compute

@@ -4,18 +4,15 @@ N cells of a study, n of them, Z features.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import h5py
 import numpy as np
 
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.mapped_rows import MappedRows
-from phenolens.crops.store import CropStore
+from phenolens.embedding_files import mapped_embeddings
 from phenolens.readiness import embedding_sources
 from phenolens.runs.catalogue import Catalogue
-from phenolens.screens.screen import LATENT
 from phenolens.study import Study
 
 
@@ -89,35 +86,3 @@ def embedded_cells(study: Study, run: str, *, catalogue: Catalogue | None = None
     for number in range(len(store.plates)):
         z.part(number)  # a damaged file is found before any work
     return EmbeddedCells(z, catalogue or Catalogue.of(store.cells))
-
-
-def mapped_embeddings(study: Study, run: str, store: CropStore) -> MappedRows:
-    """The embeddings (N, Z), those that decode, of the store's cells, read from each plate's file when needed.
-
-    Reading raises an InputError where a plate's embeddings are missing, damaged, or of another number of cells; the
-    message names the command.
-    """
-    folder, again = study.embeddings_folder(run), f"run `phenolens embed {study.quoted}`"
-
-    def mapped(number: int) -> np.ndarray:
-        path = folder / f"{store.plates[number]}.h5ad"
-        try:
-            z = _stored(path)
-        except (OSError, KeyError) as error:
-            raise InputError(f"{path}: {'damaged' if path.exists() else 'missing'}; {again}") from error
-        if len(z) != store.sizes[number]:
-            raise InputError(f"{path}: {len(z)} cells, the crops have {store.sizes[number]}; {again}")
-        return z
-
-    return MappedRows(store.sizes, mapped)
-
-
-def _stored(path: Path) -> np.ndarray:
-    """The embeddings that decode in a plate's file: mapped, or in memory where they do not lie in one piece."""
-    with h5py.File(path) as file:
-        stored = file["obsm"][LATENT] if LATENT in file["obsm"] else file["X"]
-        offset = stored.id.get_offset()
-        if offset is None:
-            return np.asarray(stored[:])
-        # a plain array over the map: slicing np.memmap costs five times as much
-        return np.asarray(np.memmap(path, stored.dtype, "r", offset=offset, shape=stored.shape))

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from phenolens.core.mapped_rows import Rows
 from phenolens.crops.store import CropStore
 from phenolens.models.config import Turns
 from phenolens.models.interface import LABELS, Batch, Input, randomly_turned
@@ -119,7 +120,7 @@ class Batches:
         *,
         input: Input,
         kept: Literal["auto", "disk", "device"],
-        z: np.ndarray | None = None,
+        z: Rows | None = None,
         turns: Turns = 1,
     ) -> None:
         """`input`: how the model takes crops in; `kept` auto: on the device, when it is a CUDA card with room.
@@ -128,7 +129,7 @@ class Batches:
         """
         self.turns = turns
         self.store, self.compute, self.input = store, compute, input
-        self.z = None if z is None else torch.from_numpy(z)
+        self.z = z
         self.codes = torch.from_numpy(label_codes(store.cells))
         if kept == "auto":
             fits = compute.device.type == "cuda" and size_bytes(store) < SHARE_OF_FREE_MEMORY * compute.free_bytes()
@@ -151,7 +152,7 @@ class Batches:
         x = self.compute.scaled(pixels, self.input)
         x = (randomly_turned(x) if self.turns == 8 else x).unflatten(0, rows.shape)
         codes = moved(self.codes[:, torch.from_numpy(rows)])
-        z = None if self.z is None else moved(self.z[torch.from_numpy(rows)])
+        z = None if self.z is None else moved(torch.from_numpy(self.z[rows]))
         return Batch(x, **dict(zip(LABELS, codes)), step=step, z=z)
 
 

@@ -17,6 +17,7 @@ from torch._functorch import config as functorch
 from torch.optim import Optimizer
 
 from phenolens.core.errors import Interrupted
+from phenolens.core.mapped_rows import Rows
 from phenolens.core.progress import tell, track
 from phenolens.crops.store import CropStore
 from phenolens.models import processes
@@ -56,7 +57,7 @@ def train(
     *,
     compute: Compute,
     run: RunFolder,
-    z: np.ndarray | None = None,
+    z: Rows | None = None,
 ) -> Progress:
     """Train `model` in place up to `config.steps`, from the run's checkpoint on; `z` (N, Z) is what a Drawing decodes.
 

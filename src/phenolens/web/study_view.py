@@ -19,13 +19,14 @@ import pandas as pd
 from phenolens.core.colours import Contrast, cell_image, colour_names, png
 from phenolens.core.errors import InputError
 from phenolens.crops.store import ABOUT, CropStore, normalised
+from phenolens.embedding_files import mapped_embeddings
 from phenolens.models import decodes
 from phenolens.morphology.medoids import MeasuredCells
 from phenolens.profiles.distances import directions, distances
 from phenolens.profiles.score_table import PROTOCOLS
 from phenolens.readiness import COMMAND_OF, Step, about_of, default_run, run_config, steps_done
 from phenolens.runs.catalogue import Catalogue, contrast_of, nearest_names
-from phenolens.runs.embeddings import EmbeddedCells, mapped_embeddings
+from phenolens.runs.embeddings import EmbeddedCells
 from phenolens.runs.real_change import RealChanges, measured_cells
 from phenolens.runs.scores import activity_of, queries_of, scores_of_encoders
 from phenolens.study import Study

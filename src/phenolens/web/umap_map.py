@@ -21,9 +21,9 @@ from phenolens.core.errors import InputError
 from phenolens.core.files import read_h5ad
 from phenolens.core.number_text import unbroken
 from phenolens.crops.store import CropStore
+from phenolens.embedding_files import mapped_embeddings
 from phenolens.morphology.features import describe
 from phenolens.runs.catalogue import Catalogue, evenly
-from phenolens.runs.embeddings import mapped_embeddings
 from phenolens.runs.real_change import clear_changes
 from phenolens.runs.scores import PROFILES
 from phenolens.screens.screen import treatment_label
