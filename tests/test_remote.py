@@ -157,6 +157,7 @@ def test_files_that_change_are_read_again_and_those_that_go_are_gone(bucket, tmp
     folder, _ = remote.local_source(Path(address), public)
     image = folder / "007" / "B02_s1_wDNA.tif"
     first = remote.local_copy(image, named="here").read_bytes()
+    remote.local_copy(image.with_name("B02_s2_wDNA.tif"), named="here")
     (local / "007" / "B02_s1_wDNA.tif").write_bytes(first[::-1])
     (local / "007" / "B02_s2_wDNA.tif").unlink()
     bucket.delete("changing/007/B02_s2_wDNA.tif")
@@ -164,6 +165,8 @@ def test_files_that_change_are_read_again_and_those_that_go_are_gone(bucket, tmp
     remote.local_source(Path(address), public)
     assert remote.local_copy(image, named="here").read_bytes() == first[::-1]
     assert not (folder / "007" / "B02_s2_wDNA.tif").exists()
+    with pytest.raises(InputError, match=f"{address}/007/B02_s2_wDNA.tif: is not there"):
+        remote.local_copy(image.with_name("B02_s2_wDNA.tif"), named="here")
 
 
 @pytest.mark.parametrize("write", [write_images, write_plates])

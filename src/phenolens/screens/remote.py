@@ -161,8 +161,10 @@ def _place(server: _Server, found: Mapping[str, Mapping[str, Any]], filesystem: 
     """Bring the listing below `key` to what was found; content that changed is removed."""
     before = server.listing / key
     for path in before.rglob("*") if before.is_dir() else ():
-        if path.is_file() and path.relative_to(server.listing).as_posix() not in found and path.name != ABOUT:
+        within = path.relative_to(server.listing)
+        if path.is_file() and within.as_posix() not in found and path.name != ABOUT:
             path.unlink()
+            (server.content / within).unlink(missing_ok=True)
     due: list[tuple[Path, int]] = []
     for name, info in found.items():
         if name.startswith("/") or ".." in name.split("/"):
