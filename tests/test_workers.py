@@ -54,9 +54,10 @@ def test_a_killed_worker_of_a_cluster_loses_nothing(cluster, tmp_path):
 
 def test_what_a_job_refuses_is_refused_here_at_once(cluster, tmp_path):
     for n, at_once in enumerate((AtOnce(), TWO, AtOnce(scheduler=cluster.scheduler_address)), start=1):
-        with pytest.raises(InputError, match="job 1: no such thing"):
+        with pytest.raises(InputError, match="job 1: no such thing") as refused:
             list(done_by_workers(partial(refuses, tmp_path), [0, 1, 2], at_once))
         assert len(list(tmp_path.iterdir())) == n
+        assert ("on worker" in str(refused.value)) == (at_once.scheduler is not None)
     assert "Traceback" not in str(cluster.get_logs())
 
 

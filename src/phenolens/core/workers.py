@@ -147,7 +147,7 @@ def _answered(function: Callable[[Job], Result], job: Job, wanted: str) -> Resul
     try:
         return function(job)
     except InputError as error:
-        return error
+        return InputError(f"{error} (on worker {worker}, which must see the same files as this command)")
     except FileNotFoundError as error:
         return InputError(
             f"worker {worker}: {error.filename or one_line(error)} is not there; workers must see the files of the "
