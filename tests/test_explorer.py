@@ -431,6 +431,17 @@ def test_every_compounds_control_and_doses_stand_together_by_dose(study):
     assert series["concentration_um"].is_monotonic_increasing
 
 
+def test_the_list_of_treatments_shows_a_control_without_a_dose(study):
+    names = StudyView(study).cells().catalogue.treatments
+    (control,) = names.index[names["role"] == "control"]
+    assert names.loc[control, "concentration_um"] == 0
+    link = address("treatments", control)
+    (said,) = re.findall(
+        rf'<span class="compound">[^<]+</span> <span class="doses"><a href="{link}.*', browser(study).got("/").text
+    )
+    assert said.endswith("</span>no dose</a> </span></li>")
+
+
 def test_a_screen_without_controls_or_mechanisms_is_shown_too(tmp_path, study):
     table = study.crops.cells.head(3).assign(role="other", moa=None, plate="P", is_noise=True)
     about = json.loads((study.crops_folder / "about.json").read_text())
