@@ -1,6 +1,7 @@
 """Sources by address give what their local copies give; what a server refuses or loses is one line."""
 
 import errno
+import os
 import sys
 import threading
 import time
@@ -8,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -85,12 +88,25 @@ def opened(folder: Path, layout: str, config: LayoutConfig):
 
 @contextmanager
 def web(folder: Path, refuses: dict[str, int] | None = None) -> Iterator[str]:
-    """The address of a server that lists a folder, and answers with these codes where a path holds a key."""
+    """The address of a server that lists a folder, and answers with these codes where a path holds a key.
+
+    Its pages link, as Apache's do, to their parents and to themselves in another order.
+    """
 
     class Handler(SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
             code = next((code for key, code in (refuses or {}).items() if key in self.path), 0)
             self.send_error(code) if code else super().do_GET()
+
+        def list_directory(self, path: str | os.PathLike[str]) -> BytesIO:
+            names = [quote(entry.name) + "/" * entry.is_dir() for entry in sorted(Path(path).iterdir())]
+            links = ["?C=N;O=D", self.path.rstrip("/").rpartition("/")[0] + "/", *names]
+            page = "".join(f'<a href="{link}">{link}</a>' for link in links).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            return BytesIO(page)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -147,8 +147,10 @@ def _linked(filesystem: Any, address: str) -> dict[str, Mapping[str, Any]]:
             if folder == address:
                 return {}
             raise
-        folders += [info["name"] for info in infos if info["type"] == "directory"]
-        found |= {_plain(info["name"]): info for info in infos if info["type"] != "directory"}
+        names = {_plain(info["name"]): info for info in infos if "?" not in info["name"]}  # ?: the same page, sorted
+        below = {name: info for name, info in names.items() if name.startswith(_plain(folder))}  # not its parent
+        folders += [info["name"] for info in below.values() if info["type"] == "directory" and info["name"] != folder]
+        found |= {name: info for name, info in below.items() if info["type"] != "directory"}
     return found or ({} if address.endswith("/") else {address: {}})
 
 
