@@ -3,11 +3,12 @@
     python benchmarks/scaling.py                        # 1,000, 10,000 and 100,000 cells
     python benchmarks/scaling.py --cells 300 1000 3000  # smaller
 
-Time is in processor seconds (user and system), which other work on the machine hardly changes. Peak memory is at least
-that of this script, which starts the steps (300 MiB). The slope between the two largest sizes extrapolates each step:
-an estimate, not a measurement.
+Of more than 10,000 cells the plates are copies of simulated ones. Time is in processor seconds (user and system), which
+other work on the machine hardly changes. Peak memory is at least that of this script, which starts the steps (300 MiB).
+The slope between the two largest sizes extrapolates each step: an estimate, not a measurement.
 """
 
+import math
 import os
 import platform
 import shutil
@@ -19,6 +20,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import tifffile
 import tyro
 
 from phenolens.core.progress import tell
@@ -26,6 +30,7 @@ from phenolens.crops.store import CropStore
 from phenolens.training.device import processor_name
 
 CELLS_OF_A_FIELD, WELLS_OF_A_SITE = 21, 36  # of the simulated screens below
+MOST_SIMULATED = 10_000  # cells; a larger screen has its plates several times
 RUN = "vaeplus-seed0"
 LARGE = (1_000_000, 100_000_000)  # cells that the slope extrapolates to
 
@@ -64,9 +69,11 @@ def main(flags: Flags) -> None:
 def one_study(folder: Path, wanted: int, flags: Flags) -> tuple[int, dict[str, tuple[float, float]]]:
     """The number of cells of a study, and seconds and MiB of each step on it."""
     screen, study = folder / "screen", folder / "study"
-    sites = max(1, round(wanted / CELLS_OF_A_FIELD / WELLS_OF_A_SITE))
+    times = max(1, math.ceil(wanted / MOST_SIMULATED))
+    sites = max(1, round(wanted / times / CELLS_OF_A_FIELD / WELLS_OF_A_SITE))
     design = ["--mechanisms", 3, "--compounds", 2, "--doses", 1, "--active-doses", 1, "--replicates", 2]
     phenolens(flags, "simulate", screen, *design, "--sites", sites, "--processes", 1)
+    add_copies(screen, times)
     found = {"crop": phenolens(flags, "crop", study, "--source", screen, "--layout", "bbbc021")}
     shutil.rmtree(screen)
     n = len(CropStore.open(study / "crops"))
@@ -78,6 +85,28 @@ def one_study(folder: Path, wanted: int, flags: Flags) -> tuple[int, dict[str, t
     found["travel"] = phenolens(flags, "travel", study, "--to", "actin-disruptors-1")
     found["report"] = phenolens(flags, "report", study)
     return n, found
+
+
+def add_copies(screen: Path, times: int) -> None:
+    """Give a simulated screen each of its plates `times` times, under other names and a little brighter each time.
+
+    Wells with the same images would be refused.
+    """
+    images, nuclei = (pd.read_csv(screen / name) for name in ("BBBC021_v1_image.csv", "Nuclei.csv"))
+    plates, n = images["Image_Metadata_Plate_DAPI"].unique(), images["ImageNumber"].max()
+    of_plate = [column for column in images if "PathName" in column or "Plate" in column]
+    more_images, more_nuclei = [images], [nuclei]
+    for copy in range(1, times):
+        renamed = {plate: f"{plate}{copy:03d}" for plate in plates}
+        for plate, name in renamed.items():
+            (screen / name).mkdir()
+            for image in (screen / plate).iterdir():
+                tifffile.imwrite(screen / name / image.name, tifffile.imread(image) + np.uint16(copy))
+        texts = images[of_plate].replace(renamed, regex=True)
+        more_images.append(images.assign(**texts, ImageNumber=images["ImageNumber"] + copy * n))
+        more_nuclei.append(nuclei.assign(ImageNumber=nuclei["ImageNumber"] + copy * n))
+    pd.concat(more_images).to_csv(screen / "BBBC021_v1_image.csv", index=False)
+    pd.concat(more_nuclei).to_csv(screen / "Nuclei.csv", index=False)
 
 
 def phenolens(flags: Flags, *words: object) -> tuple[float, float]:

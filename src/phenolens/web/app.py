@@ -26,7 +26,7 @@ from phenolens.web.travel_page import add_travel
 from phenolens.web.treatment_page import add_treatments
 from phenolens.web.umap_map import MapQuery, add_map
 
-PRELOADED_CELLS = 1_000_000  # of a study whose model is loaded before the first travel: 1 GB of embeddings
+PRELOADED_CELLS = 1_000_000  # of a study whose first travel is prepared in advance, for which all embeddings are read
 HOME_CELLS = 5  # of each row of the home page
 SECTIONS = ("plates", "map", "travel")  # linked from every page, besides home
 # Put into the report when the explorer serves it: the file itself, opened from a disk, has no explorer to go back to
