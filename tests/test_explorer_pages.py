@@ -26,6 +26,7 @@ from phenolens.core.number_text import signed
 from phenolens.embedding_files import mapped_embeddings
 from phenolens.morphology.features import short_name
 from phenolens.printing import print_result
+from phenolens.runs.catalogue import Catalogue
 from phenolens.runs.scores import headline_lines
 from phenolens.study import Study
 from phenolens.travels.compute import TravelConfig, Traveller
@@ -146,6 +147,14 @@ def test_a_travel_with_channels_switched_off_has_an_address_that_opens(visitor, 
     assert visitor.got(address("travel", "strip.png", **asked)).content.startswith(b"\x89PNG")
     frame = visitor.got(address("travel", "frame-1.png", **asked)).content
     assert (matplotlib.image.imread(io.BytesIO(frame), format="png")[..., :3].max() > 0) == (channels != [""])
+
+
+def test_without_a_treatment_in_the_address_the_travel_leads_to_the_one_that_differs_most(study, visitor):
+    activity = pd.read_csv(study.activity_path(RUN))
+    cells = Catalogue.of(study.crops.cells)
+    far = activity[activity["name"].isin(cells.treatments.query("role == 'treated' and n_cells > 0").index)]
+    first = far.loc[far["distance"].idxmax(), "name"]
+    assert f"to {cells.label(first)}</h1>" in visitor.got("/travel").text
 
 
 def test_the_travels_page_shows_every_frame_its_nearest_real_cell_and_what_was_measured(study, visitor):

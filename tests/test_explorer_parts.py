@@ -84,6 +84,15 @@ def test_axes_found_in_some_cells_place_all_and_that_is_said(study, monkeypatch)
     assert f"30 of {n:,} cells, evenly over the wells" in made.caption
 
 
+def test_of_more_cells_than_a_browser_can_draw_some_are_shown_and_that_is_said(study, monkeypatch):
+    monkeypatch.setattr(umap_map, "MAP_CELLS", 40)
+    store = study.crops
+    made = map_of_cells(study, RUN, store, projection="pca")
+    n = int((~store.cells["is_noise"].astype(bool)).sum())
+    assert len(set(made.rows.tolist())) == 40
+    assert f"40 of {n:,} cells, evenly over the wells, by the first two" in made.caption
+
+
 def test_the_controls_place_on_a_map_of_treatments_is_that_of_their_mean_profile(study, monkeypatch):
     wells = anndata.read_h5ad(study.wells_path(RUN, whitening="aligned"))
     own = (wells.obs["Metadata_Role"] == "control").to_numpy()

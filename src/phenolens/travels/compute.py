@@ -35,7 +35,7 @@ from phenolens.travels.out_of_distribution import SAMPLE, FrameScores, Limits, f
 from phenolens.travels.trajectory import FEW_MOVED, Measured, Population, RealCell, Trajectory
 
 PRECISION = "float32"  # as the embeddings: figures must not depend on the processor
-MOST_CELLS = 100_000  # real cells that frames are compared with; of more, a random sample
+MOST_CELLS = 100_000  # real cells that frames are compared with, control cells; of more, a random sample
 MOST_CONTROLS_OF_BATCHES = 20_000  # control cells that show how batches differ; of more, a random sample
 SHOWN_CELLS = 8  # of a population, drawn at random
 N_MARKS = 3  # measures that distinguish a population from the others
@@ -129,10 +129,10 @@ class Traveller:
 
     @cached_property
     def default_start(self) -> int:
-        """The row of the control cell nearest to the controls' mean."""
+        """The row of the control cell nearest to the controls' mean; of more than MOST_CELLS, of a random sample."""
         if not len(self.controls):
             raise InputError("no control cells to start from; name a cell (--start; on the page, From cell)")
-        return self.cells.nearest_to_mean(self.controls)
+        return self.cells.nearest_to_mean(sampled(self.controls, MOST_CELLS, seed=0))
 
     @cached_property
     def limits(self) -> Limits:
@@ -291,7 +291,7 @@ class Traveller:
 
     @cached_property
     def _controls_mean(self) -> np.ndarray:
-        return self.cells.mean(self.controls)
+        return self.cells.mean(sampled(self.controls, MOST_CELLS, seed=0))
 
     def _own_controls(self, rows: np.ndarray) -> OwnControls:
         return own_controls(self.catalogue.cells, self.controls, rows)

@@ -26,7 +26,6 @@ from phenolens.web.travel_page import add_travel
 from phenolens.web.treatment_page import add_treatments
 from phenolens.web.umap_map import MapQuery, add_map
 
-PRELOADED_CELLS = 1_000_000  # of a study whose first travel is prepared in advance, for which all embeddings are read
 HOME_CELLS = 5  # of each row of the home page
 SECTIONS = ("plates", "map", "travel")  # linked from every page, besides home
 # Put into the report when the explorer serves it: the file itself, opened from a disk, has no explorer to go back to
@@ -83,10 +82,8 @@ def prepare(app: PageApp) -> None:
         if progress.get("profiled"):
             app.state.maps.groups(MapQuery(run, "treatments", "pca"), "mechanism")
         if progress.get("embedded"):
-            travels = app.state.travels
-            load = travels.preload if len(cells.store) <= PRELOADED_CELLS else travels.load_libraries
             # not a daemon: a process that ends while PyTorch computes is aborted; Ctrl+C waits for some seconds
-            Thread(target=load, name="load the model for travels").start()
+            Thread(target=app.state.travels.preload, name="load the model for travels").start()
     except (InputError, NotFoundError, OSError) as reason:
         tell(f"not everything can be shown yet: {reason}")
 

@@ -267,16 +267,26 @@ class StudyView:
 
         At most MOST_ROWS; where no mechanism is known, a row per treatment.
         """
-        table = self.cells().catalogue.treatments
-        activity = activity_of(self.study, run) if run else None
-        far = pd.Series(dtype=float) if activity is None else activity.set_index("name")["distance"]
-        table = table[table["n_cells"] > 0].assign(distance=far.reindex(table.index).fillna(0.0))
-        controls, treated = table[table["role"] == "control"], table[table["role"] == "treated"]
-        treated = treated.sort_values("distance", ascending=False, kind="stable")
+        table, treated = self.cells().catalogue.treatments, self._treated(run)
+        controls = table[(table["role"] == "control") & (table["n_cells"] > 0)]
         rows = dict(zip(["control"], map(str, controls.index)))
         for name, mechanism in treated["moa"].items():
             rows.setdefault(str(mechanism) if treated["moa"].ne("").any() else str(name), str(name))
         return {mechanism: name for mechanism, name in list(rows.items())[:MOST_ROWS] if mechanism}
+
+    def strongest_treatment(self, run: str) -> str:
+        """The scored treatment with cells that differs most from the controls; empty where there is none."""
+        return str(next(iter(self._treated(run).index), ""))
+
+    def _treated(self, run: str) -> pd.DataFrame:
+        """The rows of the treated treatments with cells, those that differ most from the controls first."""
+        table = self.cells().catalogue.treatments
+        activity = activity_of(self.study, run) if run else None
+        far = pd.Series(dtype=float) if activity is None else activity.set_index("name")["distance"]
+        table = table[(table["role"] == "treated") & (table["n_cells"] > 0)]
+        return table.assign(distance=far.reindex(table.index).fillna(0.0)).sort_values(
+            "distance", ascending=False, kind="stable"
+        )
 
     def matches(self, run: str) -> dict[str, pd.DataFrame]:
         """By protocol, where scored: each treatment's nearest neighbour and whether its mechanism is the same."""

@@ -127,22 +127,18 @@ class Travels:
             )
         return trajectories[query.population - 1]
 
-    def load_libraries(self) -> None:
-        """Import what the first travel needs, which takes seconds and little memory."""
-        import sklearn.neighbors  # noqa: F401
-
-        import phenolens.travels.compute  # noqa: F401
-
     def preload(self) -> None:
         """Compute the default travel, so that the page opens at once."""
         with suppress(InputError, NotFoundError, OSError):  # the page shows the reason
             self.trajectories(self.completed(TravelQuery()))
 
     def completed(self, query: TravelQuery) -> TravelQuery:
-        """With the default run and treatment in place of empty text."""
+        """With the default run in place of empty text, and the treatment that differs most from the controls."""
         run, to = query.run or self._view.travel_run(), query.to
-        if not to:
-            with suppress(InputError):  # the page shows the reason
+        with suppress(InputError):  # the page shows the reason
+            if not to and self._view.is_done(run, "scored"):
+                to = self._view.strongest_treatment(run)
+            if not to:
                 to = next(iter(self.open(run).cells.strongest_treatments()), "")
         return replace(query, run=run, to=to)
 

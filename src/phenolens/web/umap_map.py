@@ -34,6 +34,7 @@ from phenolens.web.study_view import StudyCells, StudyView, known
 
 Projection = Literal["pca", "umap"]
 PCA_CELLS = 20_000  # cells, evenly over the wells, on which the axes are fitted
+MAP_CELLS = 1_000_000  # cells, evenly over the wells, on a map by PCA
 UMAP_CELLS = 10_000  # cells, evenly over the wells, in a UMAP: about half a minute on one core
 UMAP_NEIGHBOURS = 15  # umap-learn's default
 UMAP_COMPONENTS = 50  # principal components that UMAP is given, so that its time does not grow with Z
@@ -123,7 +124,7 @@ class Map:
 
 
 def map_of_cells(study: Study, run: str, store: CropStore, *, projection: Projection, seed: int = 0) -> Map:
-    """The counted cells of a run by their embeddings: all of them by PCA, at most UMAP_CELLS by UMAP.
+    """The counted cells of a run by their embeddings: at most MAP_CELLS by PCA, at most UMAP_CELLS by UMAP.
 
     Raises:
         InputError: the cells are not embedded; the message names the command.
@@ -140,10 +141,11 @@ def map_of_cells(study: Study, run: str, store: CropStore, *, projection: Projec
         caption = f"UMAP of {sampled if len(sample) < len(kept) else f'{len(sample):,} cells'}.{left_out}"
         places = umap_places(z, metric="euclidean", seed=seed)
     else:
-        pca, rows = fit_pca(z), kept
-        places = np.concatenate([pca_places(pca, part) for part in embeddings.blocks(kept)])
+        pca, rows = fit_pca(z), evenly(kept, MAP_CELLS)
+        places = np.concatenate([pca_places(pca, part) for part in embeddings.blocks(rows)])
         fitted = f", fitted on {sampled}" if len(sample) < len(kept) else ""
-        caption = f"{len(kept):,} cells by the first two principal components of their embeddings"
+        shown = f"{len(rows):,} of {len(kept):,} cells, evenly over the wells," if len(rows) < len(kept) else ""
+        caption = f"{shown or f'{len(kept):,} cells'} by the first two principal components of their embeddings"
         caption += f"{_explained(pca)}{fitted}.{left_out}"
     order = np.random.default_rng(seed).permutation(len(rows))
     return Map(places[order], rows[order], (), None, caption)
