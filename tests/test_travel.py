@@ -111,7 +111,7 @@ def test_the_change_is_that_of_moved_controls_beside_treated_cells_less_controls
 
 def test_each_picture_has_its_own_cosine_to_the_target_beside_that_of_the_other_treated_cells(traveller):
     (trajectory,) = traveller.travel(TravelConfig(f"{SERIES}@10", frames=3))
-    z, obs, treated = traveller.cells.z.astype(float), table_of(traveller), cells_of(traveller, SERIES, 10)
+    z, obs, treated = np.asarray(traveller.cells.z, float), table_of(traveller), cells_of(traveller, SERIES, 10)
     target = list(obs.index).index(trajectory.target.cell_id)
 
     def cosine(embedding):
