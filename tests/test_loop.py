@@ -15,7 +15,7 @@ from phenolens.crops.store import normalised
 from phenolens.models.config import VAEPlusConfig
 from phenolens.models.interface import Batch, turned
 from phenolens.models.vaeplus import VAEPlus
-from phenolens.training import loop
+from phenolens.training import device, loop
 from phenolens.training.checkpoint import RunFolder, begin, built_model, trained_model
 from phenolens.training.config import TrainConfig
 from phenolens.training.data import Batches
@@ -398,3 +398,22 @@ def test_compiled_models_train_one_after_the_other_in_one_process(store, compute
         settings = {"steps": 2, "batch_size": 4, "threads": 1, "watch_every": 1, "network": {"width": 4}}
         config = TrainConfig(model=model, compiled=True, **settings)
         assert trained(store, config, compute, tmp_path / model).checkpoint.exists()
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512", "name", "faster"),
+    [
+        (True, True, "Intel(R) Xeon(R) Processor", True),
+        (False, True, "Intel(R) Xeon(R) Processor", False),
+        (False, True, "AMD EPYC 9R14", True),
+        (False, True, "Intel64 Family 6 Model 143 Stepping 8, GenuineIntel", False),
+        (False, True, "AMD64", False),  # the name of all such Windows machines
+        (False, False, "AMD EPYC 7B13", False),
+    ],
+)
+def test_bfloat16_is_taken_where_it_is_faster_than_float32(monkeypatch, amx, avx512, name, faster):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(device, "processor_name", lambda: name)
+    compute = device.Compute.chosen(device="cpu", precision="auto", threads=1)
+    assert compute.precision == (torch.bfloat16 if faster else torch.float32)

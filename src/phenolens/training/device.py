@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import re
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,10 +109,16 @@ class Compute:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device has units for bfloat16: elsewhere it is emulated, and slower than float32."""
+    """Whether bfloat16 is faster than float32 here: with a card's or AMX's units, or AVX-512's on AMD.
+
+    AVX-512's bfloat16 on Intel without AMX is slower than float32 (docs/speed.md); elsewhere bfloat16 is emulated.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    if device.type != "cpu":
+        return False
+    of_amd = torch.cpu._is_avx512_bf16_supported() and re.search(r"\bAMD\b", processor_name()) is not None
+    return torch.cpu._is_amx_tile_supported() or of_amd
 
 
 def as_signed(crops: np.ndarray) -> Tensor:
