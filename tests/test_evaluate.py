@@ -434,8 +434,10 @@ def test_scores_are_compared_query_by_query(here, capsys):
     assert (changed["right_a"] & ~changed["right_b"]).all()
     assert f"counted in both: 18 queries; {len(changed)} right in a alone, 0 in b alone" in capsys.readouterr().out
     assert run("compare", "out", "nowhere") == 2
-    assert run("compare", "out", "b_scores", "--protocol", "NSCB") == 2
-    assert "neighbours_NSC.csv" in capsys.readouterr().err
+    for wrong in (("b_scores", "--protocol", "NSCB"), ("b_scores/neighbours_mean_NSC.csv",)):
+        capsys.readouterr()
+        assert run("compare", "out", *wrong) == 2
+        assert "there is: neighbours_NSC.csv" in capsys.readouterr().err
 
 
 def test_scores_of_two_protocols_and_damaged_ones_are_not_compared(here, said):  # noqa: F811

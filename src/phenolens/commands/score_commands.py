@@ -15,6 +15,7 @@ from phenolens.core.counted import counted
 from phenolens.core.errors import InputError, Interrupted
 from phenolens.core.files import write_text
 from phenolens.core.keywords import keyword_settings
+from phenolens.core.names import shortened
 from phenolens.core.progress import tell
 from phenolens.core.workers import AtOnce
 from phenolens.pipeline import EmbedConfig, ProfileConfig
@@ -237,6 +238,6 @@ def _queries_path(path: Path, protocol: str) -> Path:
     """The table of queries that is meant; InputError when there is none."""
     file = path / f"neighbours_{protocol}.csv" if path.is_dir() else path
     if not file.is_file():
-        there = ", ".join(sorted(found.name for found in path.glob("neighbours_*.csv"))) if path.is_dir() else "nothing"
+        there = shortened(sorted(found.name for found in file.parent.glob("neighbours_*.csv")))
         raise InputError(f"{file}: no such table of queries (there is: {there or 'nothing'}); see --protocol")
     return file
