@@ -239,6 +239,10 @@ def test_the_embeddings_of_a_foreign_table_are_decoded_whatever_the_order_of_its
     given = table[["a", "b"]].to_numpy(np.float32)[rows]
     np.testing.assert_array_equal(run.reconstructed(rows), run.reconstructed(rows, given))
     assert "flow decoder" in alt_of(reconstructions_figure(tiny_study, FigureConfig(runs=("flow-seed0",))))
+    longer = ["5" if flag == "3" else flag for flag in FLAGS]
+    assert cli.main(["train", str(tiny_study.folder), "--model", "flow", "--of", str(path), *longer]) == 0
+    with pytest.raises(InputError, match="out of date"):
+        run.reconstructed(rows)
 
 
 @pytest.mark.parametrize(

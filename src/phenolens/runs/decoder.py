@@ -13,7 +13,7 @@ from phenolens.crops.store import CropStore
 from phenolens.embedding_files import mapped_embeddings
 from phenolens.models import model_title, plainest_first
 from phenolens.models.interface import Decodes, Drawing, Draws, Representation
-from phenolens.readiness import default_run, ready_runs
+from phenolens.readiness import default_run, embedding_sources, ready_runs
 from phenolens.study import Study
 from phenolens.training.checkpoint import RunFolder, trained_model
 from phenolens.training.device import Compute
@@ -83,6 +83,7 @@ class DecodingRun:
         if z is None and self.embeds:
             z = self.embedded(self.store.take(rows))
         elif z is None:
+            embedding_sources(self.study, self.name)  # InputError where they are out of date
             z = mapped_embeddings(self.study, self.name, self.store)[rows]
         if isinstance(self.model, Drawing):
             crops = self.store.take(rows)
