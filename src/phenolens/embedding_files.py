@@ -43,5 +43,4 @@ def _stored(path: Path, *, decoding: bool) -> np.ndarray:
         offset = stored.id.get_offset()
         if offset is None:
             return np.asarray(stored[:])
-        # a plain array over the map: slicing np.memmap costs five times as much
-        return np.asarray(np.memmap(path, stored.dtype, "r", offset=offset, shape=stored.shape))
+        return np.memmap(path, stored.dtype, "r", offset=offset, shape=stored.shape)

@@ -21,7 +21,8 @@ class MappedRows:
 
     def __init__(self, sizes: Sequence[int], mapped: Callable[[int], np.ndarray]) -> None:
         self._first = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-        self.part = lru_cache(MOST_MAPPED)(mapped)
+        # plain arrays over the maps: slicing np.memmap costs five times as much
+        self.part = lru_cache(MOST_MAPPED)(lambda number: np.asarray(mapped(number)))
 
     def __len__(self) -> int:
         return int(self._first[-1])

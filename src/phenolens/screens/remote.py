@@ -106,14 +106,15 @@ def listed(address: str, config: LayoutConfig, *, of_images: bool = False) -> Pa
     if match is None or ".." in match[3].split("/"):
         raise InputError(f"{address}: expected an address such as s3://bucket/folder")
     scheme, host, key = match[1], match[2], match[3].strip("/")
-    key = _plain(key) if scheme.startswith("http") else key
+    is_web = scheme.startswith("http")
+    key = _plain(key) if is_web else key
     cache = config.cache or Path.home() / ".cache" / "phenolens"
     listing = cache.resolve() / LISTING / scheme / host
     server = _Server(f"{scheme}://{host}", listing, config.anonymous, config.cache_gb)
     address = f"{server.address}/{key}"
     filesystem = server.filesystem()
     with _reported(address):
-        if scheme.startswith("http"):
+        if is_web:
             root = f"{server.address}/"
             infos = _linked(filesystem, root + key + ("" if Path(key).suffix else "/"))
         else:
