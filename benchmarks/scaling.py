@@ -1,11 +1,12 @@
 """Time and memory of every step as a study grows: simulated screens of several sizes, each step a process of its own.
 
-    python benchmarks/scaling.py                        # 1,000, 10,000 and 100,000 cells
+    python benchmarks/scaling.py                        # 1,000, 10,000, 100,000 and 1,000,000 cells
     python benchmarks/scaling.py --cells 300 1000 3000  # smaller
 
-Of more than 10,000 cells the plates are copies of simulated ones. Time is in processor seconds (user and system), which
-other work on the machine hardly changes. Peak memory is at least that of this script, which starts the steps (300 MiB).
-The slope between the two largest sizes extrapolates each step: an estimate, not a measurement.
+Of more than 10,000 cells the plates are copies of simulated ones, of more than 100,000 copies of their crops (`crop` is
+not measured there), which share a file on disk. Time is in processor seconds (user and system), which other work on the
+machine hardly changes. Peak memory is at least that of this script, which starts the steps (300 MiB). The slope between
+the two largest sizes extrapolates each step: an estimate, not a measurement.
 """
 
 import math
@@ -18,6 +19,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +27,15 @@ import pandas as pd
 import tifffile
 import tyro
 
+from phenolens.core.files import write_json, write_parquet
 from phenolens.core.progress import tell
-from phenolens.crops.store import CropStore
+from phenolens.crops.store import ABOUT, QUALITY_FOLDER, CropStore
 from phenolens.training.device import processor_name
 
-CELLS_OF_A_FIELD, WELLS_OF_A_SITE = 21, 36  # of the simulated screens below
+CELLS_OF_A_FIELD, WELLS_OF_A_SITE = 17, 36  # of the simulated screens below
 MOST_SIMULATED = 10_000  # cells; a larger screen has its plates several times
+OF_PLATE = ["plate", "field", "cell_id"]  # columns that name the plate
+MOST_CROPPED = 100_000  # cells; a larger study has its crops several times
 RUN = "vaeplus-seed0"
 LARGE = (1_000_000, 100_000_000)  # cells that the slope extrapolates to
 
@@ -39,7 +44,7 @@ LARGE = (1_000_000, 100_000_000)  # cells that the slope extrapolates to
 class Flags:
     """What the benchmark takes."""
 
-    cells: tuple[int, ...] = (1_000, 10_000, 100_000)  # of the studies, about
+    cells: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)  # of the studies, about
     rounds: int = 1  # how often each step is done
     train_steps: int = 20  # of VAE+, of 32 cells
     threads: int = 1
@@ -63,19 +68,24 @@ def main(flags: Flags) -> None:
           f"{' | '.join(f'{n:,}' for n in LARGE)} |")  # fmt: skip
     print("| --- " * (len(sizes) + len(LARGE) + 2) + "|")
     for step, of_step in spent.items():
-        print(f"| {step} | {' | '.join(described(of_step[n]) for n in sizes)} | {' | '.join(extrapolated(of_step))} |")
+        costs = [described(of_step.get(n)) for n in sizes]
+        print(f"| {step} | {' | '.join(costs)} | {' | '.join(extrapolated(of_step))} |")
 
 
 def one_study(folder: Path, wanted: int, flags: Flags) -> tuple[int, dict[str, tuple[float, float]]]:
     """The number of cells of a study, and seconds and MiB of each step on it."""
     screen, study = folder / "screen", folder / "study"
-    times = max(1, math.ceil(wanted / MOST_SIMULATED))
-    sites = max(1, round(wanted / times / CELLS_OF_A_FIELD / WELLS_OF_A_SITE))
+    crop_times = math.ceil(wanted / MOST_CROPPED)
+    times = math.ceil(wanted / crop_times / MOST_SIMULATED)
+    sites = max(1, round(wanted / crop_times / times / CELLS_OF_A_FIELD / WELLS_OF_A_SITE))
     design = ["--mechanisms", 3, "--compounds", 2, "--doses", 1, "--active-doses", 1, "--replicates", 2]
     phenolens(flags, "simulate", screen, *design, "--sites", sites, "--processes", 1)
     add_copies(screen, times)
     found = {"crop": phenolens(flags, "crop", study, "--source", screen, "--layout", "bbbc021")}
     shutil.rmtree(screen)
+    if crop_times > 1:
+        del found["crop"]
+        add_copies_of_crops(study / "crops", crop_times)
     n = len(CropStore.open(study / "crops"))
     training = ["--steps", flags.train_steps, "--batch-size", 32, "--watch-every", 0, "--threads", flags.threads]
     found[f"train, {flags.train_steps} steps of 32 cells"] = phenolens(flags, "train", study, *training)
@@ -109,6 +119,21 @@ def add_copies(screen: Path, times: int) -> None:
     pd.concat(more_nuclei).to_csv(screen / "Nuclei.csv", index=False)
 
 
+def add_copies_of_crops(crops: Path, times: int) -> None:
+    """Give a study's crops each of its plates `times` times, under other names, in one file on disk."""
+    about = CropStore.open(crops).about
+    plates = dict(about["plates"])
+    for plate, copy in product(about["plates"], range(1, times)):
+        name = f"{plate}x{copy:03d}"
+        plates[name] = about["plates"][plate]
+        os.link(crops / f"{plate}.npy", crops / f"{name}.npy")
+        for table in (crops / f"{plate}.parquet", crops / QUALITY_FOLDER / f"{plate}.parquet"):
+            rows = pd.read_parquet(table)
+            rows = rows.assign(**{c: rows[c].str.replace(plate, name) for c in OF_PLATE if c in rows})
+            write_parquet(table.with_stem(name), rows, about={})
+    write_json(crops / ABOUT, {**about, "plates": plates})
+
+
 def phenolens(flags: Flags, *words: object) -> tuple[float, float]:
     """Processor seconds and peak MiB of one command."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(flags.threads), "MKL_NUM_THREADS": str(flags.threads)}
@@ -122,8 +147,10 @@ def phenolens(flags: Flags, *words: object) -> tuple[float, float]:
     return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
-def described(costs: list[tuple[float, float]]) -> str:
+def described(costs: list[tuple[float, float]] | None) -> str:
     """The median and range of the seconds, and the most memory."""
+    if costs is None:
+        return "not measured"
     seconds = [s for s, _ in costs]
     spread = f" ({min(seconds):.1f} to {max(seconds):.1f})" if len(seconds) > 1 else ""
     return f"{statistics.median(seconds):.1f} s{spread}, {max(mib for _, mib in costs):,.0f} MiB"
