@@ -162,14 +162,14 @@ class MeasuredCells:
     def in_deviations(self, rows: np.ndarray, by: MedoidsBy) -> np.ndarray:
         """Measures (n, K) of cells less the controls' mean, in standard deviations of controls; 0 where missing."""
         if not len(self._controls):
-            raise InputError("no control cells to scale the measures by; use --medoids-by embedding")
+            raise InputError("no control cells to scale the measures by; choose medoids by embedding")
         names = self.controls.columns.tolist()
         if by == "nucleus":
             names = [name for name in SHAPE_OF_NUCLEUS if name in names]
         if not names:
             raise InputError(
-                f"--medoids-by nucleus: no nuclei channel by name ({', '.join(self.channels)}); "
-                "use --medoids-by measures or embedding"
+                f"no channel of nuclei by its name ({', '.join(self.channels)}), which medoids by nucleus need; "
+                "choose medoids by measures or by embedding"
             )
         sds = self.from_controls(self.of(rows)[names])
         return sds.clip(-MOST_SDS, MOST_SDS).fillna(0).to_numpy()

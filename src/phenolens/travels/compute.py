@@ -285,7 +285,7 @@ class Traveller:
     def _direction(self, rows: np.ndarray) -> np.ndarray:
         """The mean of these cells minus that of their own controls."""
         if not len(self.controls):
-            raise InputError("no control cells: a direction starts from their mean; use --way swap or line")
+            raise InputError("no control cells: a direction starts from their mean; choose the way swap or line")
         own = self._own_controls(rows)
         return self.cells.mean(rows) - self.cells.mean(own.rows, own.weights)
 
