@@ -77,7 +77,7 @@ def test_without_leave_to_skip_check_names_the_first_such_file_and_counts_them(s
     assert 'plate "p-2", well "B02", site 2: channel "DNA" is truncated' in line
     assert line.endswith("(2 of 12 fields have such a file)")
     checked = check_source(source, layout="table", skip_missing=True)
-    assert dict(checked.missing)[UNREADABLE] == "2"
+    assert dict(checked.missing)[f"left out: {UNREADABLE}"] == "2"
 
 
 def test_an_empty_file_of_a_bbbc021_download_is_left_out_too(tiny_screen, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import tifffile
 
 from phenolens import cli
+from phenolens.profiles.whitening import whiten
 from phenolens.study import Study
 
 FLAGS = ["--layout", "pattern", "--pattern", "{plate}_{well}_s{site}_w{channel}.tif", "--nucleus-px", 10]
@@ -96,13 +97,27 @@ def test_a_score_that_is_asked_for_and_impossible_is_refused_before_any_training
     assert not (tmp_path / "st" / "runs").exists()
 
 
-def test_one_control_well_is_refused_before_any_crop_is_cut(tmp_path, capsys):
-    write_screen(tmp_path / "screen", ("P1",), [CONTROLS[0], *DESIGNS["one compound"][1]])
-    assert command("check", tmp_path / "screen", *FLAGS) == 0
-    assert "--control" in capsys.readouterr().out
-    assert command("run", tmp_path / "st", "--source", tmp_path / "screen", *FLAGS, *SMALL, "--model", "pca") == 2
-    assert "1 control well;" in capsys.readouterr().err
-    assert not (tmp_path / "st").exists()
+@pytest.mark.parametrize("n_treated", [1, 4])
+def test_with_one_control_well_profiles_are_scaled_by_all_wells_which_is_said_first(tmp_path, capsys, n_treated):
+    treated = [(f"{row}05", "a", 1, "") for row in "BCDE"[:n_treated]]
+    write_screen(tmp_path / "screen", ("P1",), [CONTROLS[0], *treated])
+    assert command("check", tmp_path / "screen", *FLAGS[:-1], 13) == 0
+    checked = capsys.readouterr()
+    assert "1 control well:" in checked.out
+    assert "next: phenolens run" in checked.err
+    study = Study(tmp_path / "st")
+    assert command("run", study.folder, "--source", tmp_path / "screen", *FLAGS, *SMALL, *PCA) == 0
+    told = capsys.readouterr().err
+    assert told.index("1 control well:") < told.index("crops of 1 plate")
+    wells = study.profiles("pca-seed0", level="well")
+    scaled = whiten(wells, method="none", learnt_on="everything", constant_features="left out")
+    treatments = study.profiles("pca-seed0", whitening="zscore")
+    of_treated = (wells.obs["Metadata_Role"] == "treated").to_numpy()
+    assert np.allclose(treatments.X, np.median(scaled.X[of_treated], axis=0))
+    study.scores_path.unlink()
+    assert command("evaluate", study.folder, "--headline", "whitened") == 0
+    assert "whitened on all wells" in capsys.readouterr().err
+    assert study.report_path.is_file()
 
 
 def test_a_side_of_crops_that_a_model_does_not_take_is_refused_before_cropping(tmp_path, capsys):

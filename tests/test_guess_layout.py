@@ -661,8 +661,14 @@ def test_plates_of_one_well_each_may_be_fields(tmp_path):
 def test_plates_and_channels_are_not_taken_as_wells_of_one_row(tmp_path, name, meant):
     with pytest.raises(InputError) as error:
         guess_layout(touched(tmp_path, {name.format(n=n, m=m) for n in (1, 2) for m in (1, 2)}), LayoutConfig())
-    keys = ("--pattern", "{well}", f"perhaps a {meant}", "--layout table")
+    keys = ("--pattern", "{well}", f"perhaps {meant}s", "--layout table")
     assert [key for key in keys if key not in str(error.value)] == []
+
+
+def test_names_with_an_identifier_have_a_well_also_where_all_are_in_one_row(tmp_path):
+    identifier = "A1B2C3D4-0000-4444-8888-00000000000"
+    names = [f"Screen_E0{n}_s{s}_w{c}{identifier}{c}.tif" for n in (7, 8) for s in (1, 2) for c in (1, 2)]
+    assert guess_layout(touched(tmp_path, names), LayoutConfig()).config.pattern == "imagexpress"
 
 
 def test_a_site_in_the_name_is_not_the_well_of_its_folder(tmp_path):

@@ -315,7 +315,7 @@ def test_a_missing_key_is_named_and_counted(bucket, tmp_path, public):
     with pytest.raises(InputError, match=r'plate "007", well "B02", site 1: channel "actin".*1 of 12'):
         ph.check(address, layout="pattern", **settings(public))
     table = ph.check(address, layout="pattern", skip_missing=True, sample=1, **settings(public))
-    assert table.loc[table["what"] == "fields without an image of each channel", "found"].item() == "1"
+    assert table.loc[table["what"] == "left out: fields without an image of each channel", "found"].item() == "1"
 
 
 def test_a_damaged_image_is_named_by_its_address(bucket, tmp_path, public, capsys):

@@ -25,7 +25,14 @@ from phenolens.core.workers import ONE, AtOnce, done_by_workers
 from phenolens.crops.config import CropConfig
 from phenolens.crops.store import CropStore
 from phenolens.profiles.evaluate import EvaluateConfig
-from phenolens.profiles.kinds import ProfileConfig, cell_scaling_of, kinds, profiles_of_statistic
+from phenolens.profiles.kinds import (
+    ON_ALL,
+    ProfileConfig,
+    cell_scaling_of,
+    kinds,
+    profiles_of_statistic,
+    scaled_on,
+)
 from phenolens.readiness import (
     VALUES_FROM,
     about_of,
@@ -48,7 +55,6 @@ if TYPE_CHECKING:
     from phenolens.training.config import TrainConfig
 
 EMBEDDING_TABLES = (".h5ad", ".parquet", ".csv")  # what a foreign table may be
-LEAST_CONTROLS = 2  # wells; one alone has no spread
 
 
 @dataclass(frozen=True)
@@ -295,27 +301,28 @@ def profile(study: Study, name: str, config: ProfileConfig, *, scheduler: str | 
     for other in {*folder.glob("*.h5ad")} - {path for of_kind in paths.values() for path in of_kind}:
         other.unlink()  # of methods that are not asked for now
     chosen = list(dict.fromkeys(statistics for statistics, _ in paths))
-    scaling = cell_scaling_of(partial(embeddings, study, name), config)
-    of_statistic = partial(_profile_statistic, study, name, config, scaling)
+    cells = partial(embeddings, study, name)
+    learnt_on = scaled_on(study.crops.cells, config)
+    if learnt_on == "everything":
+        tell(f"note: {name}: fewer than two control wells with cells: {ON_ALL}")
+    scaling = cell_scaling_of(cells, config)
+    made = partial(profiles_of_statistic, cells, config, learnt_on=learnt_on, scaling=scaling, folder=folder)
+    of_statistic = partial(_profile_statistic, study, name, made)
     results = done_by_workers(of_statistic, chosen, AtOnce(scheduler=scheduler))
     with closing(results):
         for notes in track(results, f"profiles of {name}", total=len(chosen)):
             for sentence in notes:
                 tell(f"note: {name}: {sentence}")
-    write_json(about, {"made_from": source, "embeddings": sources, "config": asdict(config)})
+    settings = {"config": asdict(config), "scaled_on": learnt_on}
+    write_json(about, {"made_from": source, "embeddings": sources, **settings})
 
 
-def _profile_statistic(
-    study: Study, name: str, config: ProfileConfig, scaling: "Callable[[AnnData], AnnData] | None", statistics: str
-) -> list[str]:
+def _profile_statistic(study: Study, name: str, made: Callable[..., Iterator[Any]], statistics: str) -> list[str]:
     """Write all profiles of one statistic; what a person should know about them."""
     from phenolens.profiles.feature_selection import dominant, scaled_by_one_control
 
     notes: list[str] = []
-    folder = study.profiles_folder(name)
-    for whitening, wells, treatments in profiles_of_statistic(
-        partial(embeddings, study, name), config, statistics, scaling=scaling, folder=folder
-    ):
+    for whitening, wells, treatments in made(statistics):
         if (statistics, whitening) == ("mean", "zscore"):
             remedy = "score the wells as a table with --largest-deviation to see whether results depend on it"
             notes += [*dominant(wells, remedy=remedy), *scaled_by_one_control(wells, remedy=remedy)]
@@ -348,7 +355,7 @@ def check_design(cells: "pd.DataFrame", config: EvaluateConfig, *, where: object
         where: What a message calls the screen.
 
     Raises:
-        InputError: A protocol that is asked for is impossible, or there are fewer than two control wells.
+        InputError: A protocol that is asked for is impossible, or there is no control well.
     """
     from phenolens.profiles.candidates import impossible_scores, treated_treatments
     from phenolens.profiles.evaluate import list_note
@@ -359,11 +366,10 @@ def check_design(cells: "pd.DataFrame", config: EvaluateConfig, *, where: object
             f'--protocols "{other[0]}": a study is scored by NSC and NSCB; other protocols score its profiles as a '
             "table (docs/scoring.md)"
         )
-    controls = cells.loc[cells["role"] == "control", ["plate", "well"]].drop_duplicates()
-    if len(controls) < LEAST_CONTROLS:
+    if not (cells["role"] == "control").any():
         raise InputError(
-            f"{where}: {counted(len(controls), 'control well')}; profiles are scaled by how the controls vary, which "
-            f"takes at least {LEAST_CONTROLS}: name the controls (--control), or add wells of them to the plate map"
+            f"{where}: no control well, with which treated ones are compared: name the controls (--control), or add "
+            "wells of them to the plate map"
         )
     treatments = treated_treatments(cells)
     impossible = impossible_scores(treatments, separator=config.several_mechanisms)

@@ -20,7 +20,7 @@ from phenolens.profiles.score_table import not_counted_sentence
 from phenolens.profiles.uncertainty import Comparison
 from phenolens.profiles.whitening import Whitening
 from phenolens.readiness import COMMAND_OF, default_run, scores_about
-from phenolens.runs.scores import PROFILES, activity_of, headline_lines, queries_of
+from phenolens.runs.scores import activity_of, headline_lines, profiles_in_words, queries_of
 from phenolens.study import HEADLINE, Study
 
 if TYPE_CHECKING:
@@ -220,7 +220,8 @@ def _tell_headline(study: Study) -> None:
     why = "asked for by --headline"
     if whitening == HEADLINE["whitening"]:
         why = "on simulated screens no other was better beyond noise, at few or many cells a well (docs/definitions.md)"
-    tell(f"headline: mean, {whitening}: {PROFILES[whitening]}; {why}")
+    profiles = profiles_in_words(study, next(iter(scores_about(study)["profiles"])))
+    tell(f"headline: mean, {whitening}: {profiles}; {why}")
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

@@ -27,6 +27,7 @@ from phenolens.crops.store import CropStore
 from phenolens.profiles.activity import weak_designs
 from phenolens.profiles.candidates import NAMED
 from phenolens.profiles.evaluate import EvaluateConfig
+from phenolens.profiles.kinds import few_controls
 from phenolens.screens.bbbc021 import PLATE
 from phenolens.screens.config import LayoutConfig
 from phenolens.screens.download import FetchConfig, fetch_bbbc021
@@ -197,7 +198,8 @@ def check(
     nuclei, found_px = _nuclei(checked, layout, checking) if checking.finds_nuclei else ([], math.nan)
     if checking.template is not None:
         write_template(checked.screen, checking.template, has_treatments=checked.has_treatments)
-        nuclei.append(("template", f"{checking.template}: a row per well, to fill in and give as --plate-map"))
+        to_fill = "a row per well, to fill in (0 where there is no concentration) and give as --plate-map"
+        nuclei.append(("template", f"{checking.template}: {to_fill}"))
     guessed = [("guessed", str(guess))] if guess.why else []
     possible, impossible = _scores(checked) if checked.has_treatments else ([], [])
     found = [(*row, False) for row in (*guessed, *checked.there, *possible, *nuclei)]
@@ -220,7 +222,9 @@ def _scores(checked: "Checked") -> tuple[list[tuple[str, str]], list[tuple[str, 
         return [], [("scores", str(error))]
     possible = ["activity against the controls", *(name for name in NAMED if name not in absent)]
     weak = weak_designs(fields)
-    return [("scores", ", ".join(possible)), *([("activity", weak)] if weak else [])], [*absent.items()]
+    few = few_controls(fields)
+    limits = [*([("activity", weak)] if weak else []), *([("note", few)] if few else [])]
+    return [("scores", ", ".join(possible)), *limits], [*absent.items()]
 
 
 def _check_files(source: Path, layout: LayoutName, config: CheckConfig) -> None:
@@ -303,7 +307,7 @@ def _next_command(
     """
     from phenolens.crops.nuclei import size_note
 
-    command = ["phenolens", "run" if scored else "crop", "STUDY", "--source", shown(source), "--layout", layout]
+    command = ["phenolens", "run", "STUDY", "--source", shown(source), "--layout", layout]
     settings = {name: shown(value) if isinstance(value, Path) else value for name, value in asdict(reading).items()}
     command += flags_of(settings, asdict(LayoutConfig()))
     command += ["--plates", *checking.plates] if checking.plates else []
@@ -312,6 +316,8 @@ def _next_command(
         if checking.template is None:
             return shlex.join([*again, "--template", "PLATE_MAP.csv"]), "the next command writes a plate map to fill in"
         return shlex.join([*again, "--plate-map", str(checking.template)]), f"fill in {checking.template} first"
+    if not scored:
+        return shlex.join(again), "first add control wells and treated wells, at least one of each"
     if checking.skip_missing:
         command.append("--skip-missing")
         again.append("--skip-missing")
@@ -388,7 +394,8 @@ def known_layout(
     if layout is not None:
         return folder, layout, reading
     guess = guess_layout(folder, reading)
-    tell(str(guess))
+    if guess.why:
+        tell(str(guess))
     return folder, guess.layout, guess.config
 
 

@@ -23,7 +23,7 @@ from phenolens.models import MODELS
 from phenolens.models.config import FlowConfig, PCAConfig
 from phenolens.paper_figures.config import USED_BY, FigureConfig, FigureName
 from phenolens.pipeline import EmbedConfig, EvaluateConfig, ProfileConfig
-from phenolens.profiles.kinds import check_cells
+from phenolens.profiles.kinds import check_cells, few_controls
 from phenolens.reports.config import ReportConfig
 from phenolens.screens.bbbc021 import SIMULATION_FILE
 from phenolens.screens.config import LayoutConfig
@@ -106,6 +106,8 @@ def run(
     if LAYOUTS[layout].has_fields:  # what the plate map says comes before any crop is cut
         screen, _ = LAYOUTS[layout].open(folder, reading, cropping.selection())
         pipeline.check_design(screen.table, scoring, where=source)
+        if few := few_controls(screen.table):
+            tell(f"note: {few}")
     opened = crop(study, source=folder, layout=layout, reading=reading, cropping=cropping, parallel=parallel)
     store = opened.crops
     for why in pipeline.check_design(store.cells, scoring, where=store.folder).values():

@@ -5,7 +5,7 @@ image of another field is found when it is read.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -21,7 +21,7 @@ from phenolens.core.progress import track
 from phenolens.core.workers import ONE, AtOnce
 from phenolens.crops.centres_on_pixels import CentresHeld
 from phenolens.crops.config import NucleiConfig
-from phenolens.crops.grey_values import SAMPLE, grey_range, refuse_raised, sampled_fields
+from phenolens.crops.grey_values import DARKEST, SAMPLE, grey_range, refuse_raised, sampled_fields
 from phenolens.crops.nuclei import diameters_px, label_nuclei
 from phenolens.crops.quality_control import TILE_PX, field_quality, quality_flags
 from phenolens.crops.quality_measures import detector_maximum
@@ -118,7 +118,7 @@ def _without_treatments(
         *_copies(screen),
         *(("note", note) for note in screen.notes),
     ]
-    missing = _counted(dict(screen.left_out))
+    missing = _left_out(screen)
     missing += [("chunks", str(opened.missing_chunks))] if opened.missing_chunks is not None else []
     return Checked(screen, tuple(there), (*missing, ("treatments", str(error))), has_cells=False, has_treatments=False)
 
@@ -146,15 +146,18 @@ def _contents(screen: Screen, images: Rows) -> tuple[Rows, Rows]:
     ]
     has_control = (wells["role"] == "control").groupby(wells["plate"]).any()
     missing = {
-        **screen.left_out,
         "wells without a treatment, so that nothing can be profiled": 0 if "treated" in by_role else len(wells),
         "plates without a control well": int((~has_control).sum()),
         f"treatments without a mechanism{' (no crops unless --treatments all)' if known.any() else ''}": (~known).sum(),
     }
-    return there, _counted(missing)
+    return there, _left_out(screen) + _counted(missing)
 
 
-def _counted(counts: dict[str, int]) -> Rows:
+def _left_out(screen: Screen) -> Rows:
+    return [(f"left out: {what}", n) for what, n in _counted(screen.left_out)]
+
+
+def _counted(counts: Mapping[str, int]) -> Rows:
     return [(what, f"{n:,}") for what, n in counts.items() if n]
 
 
@@ -197,7 +200,7 @@ def _sampled_images(source: Source, *, sample: int, config: LayoutConfig, of_cel
     height, width = headers[0][screen.channels[0]].shape
     images = (
         f"{height} x {width} px (height x width), {types}; full scale {scale}, the brightest pixel has "
-        f"{bright.max():,.0f}, the darkest {dark.min():,.0f} (read: {len(fields)} of "
+        f"{bright.max():,.0f}, the darkest {DARKEST:g} % are below {dark.min():,.0f} (read: {len(fields)} of "
         f"{counted(len(screen.table), 'field')})"
     )
     found = [("images", images), ("quality", _quality(screen, fields, rows))]

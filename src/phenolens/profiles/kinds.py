@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from phenolens.core.bounds import Bounded, Count, NotNegative, Seed
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.profiles.cell_scaling import fit_cell_scaling, fit_cell_tvn
 from phenolens.profiles.populations import METHODS, Method, check_controls, population_profiles
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 # What is done to the profiles before scoring.
 WHITENINGS = ("none", "whitened", "zscore")
 ALIGNED = "aligned"  # means alone: whitened by how cells vary within treatments, batches aligned
+LEAST_CONTROLS = 2  # wells; one alone has no spread
+ON_ALL = "profiles (but aligned ones) are scaled by how all wells vary, treated ones too"
+ScaledOn = Literal["controls", "everything"]  # the wells by whose spread profiles are scaled and whitened
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,24 @@ def check_cells(cells: pd.DataFrame, config: ProfileConfig) -> None:
     check_controls(used, config.methods, min_cells=config.min_cells)
 
 
+def scaled_on(cells: pd.DataFrame, config: ProfileConfig) -> ScaledOn:
+    """The wells by whose spread profiles are scaled: the controls, or all wells where fewer than two have enough cells.
+
+    Args:
+        cells: A row per cell: plate, well, role, is_noise.
+        config: How they become profiles.
+    """
+    controls = cells[(cells["role"] == "control") & ~cells["is_noise"]]
+    sizes = controls.groupby(["plate", "well"]).size()
+    return "controls" if (sizes >= config.min_cells).sum() >= LEAST_CONTROLS else "everything"
+
+
+def few_controls(wells: pd.DataFrame) -> str:
+    """What too few control wells of a plate map (plate, well, role; several rows a well) mean; else empty."""
+    n = len(wells.loc[wells["role"] == "control", ["plate", "well"]].drop_duplicates())
+    return "" if n >= LEAST_CONTROLS else f"{counted(n, 'control well')}: {ON_ALL}; add control wells"
+
+
 def cell_scaling_of(
     cells: Callable[[], Iterable[AnnData]], config: ProfileConfig
 ) -> Callable[[AnnData], AnnData] | None:
@@ -82,6 +104,7 @@ def profiles_of_statistic(
     config: ProfileConfig,
     statistics: str,
     *,
+    learnt_on: ScaledOn,
     scaling: Callable[[AnnData], AnnData] | None,
     folder: Path,
 ) -> Iterator[tuple[str, AnnData, AnnData]]:
@@ -91,6 +114,7 @@ def profiles_of_statistic(
         cells: gives the cells, plate by plate; read several times.
         config: how they become profiles.
         statistics: one of those in `kinds`.
+        learnt_on: the wells by which they are scaled, as `scaled_on` returns them.
         scaling: of cells, as `cell_scaling_of` returns it.
         folder: of the profiles, for messages.
     """
@@ -101,7 +125,7 @@ def profiles_of_statistic(
     else:
         seed, least = config.methods_seed, config.min_cells
         wells = population_profiles(parts, method=statistics, seed=seed, min_cells=least)  # type: ignore[arg-type]
-    fitted = {whitening: fit_whitening(wells, recipe) for whitening, recipe in _recipes(config).items()}
+    fitted = {whitening: fit_whitening(wells, recipe) for whitening, recipe in _recipes(config, learnt_on).items()}
     if statistics == "mean":  # of wells; whitened means are means of whitened cells
         of_cells = fit_within_treatments(parts, _aligned(config))
         fitted[ALIGNED] = replace(of_cells, features=tuple(f"{feature}_mean" for feature in of_cells.features))
@@ -127,10 +151,10 @@ def _aligned(config: ProfileConfig) -> Recipe:
     return Recipe(learnt_on="treatments", scaled_over="batch", ridge=config.ridge, constant_features="left out")
 
 
-def _recipes(config: ProfileConfig) -> dict[str, Recipe]:
+def _recipes(config: ProfileConfig, learnt_on: ScaledOn) -> dict[str, Recipe]:
     """The recipe of each of WHITENINGS; constant features (collapsed ones of an embedding) are left out and listed."""
     return {
         "none": UNTOUCHED,
-        "zscore": Recipe(whitening="none", constant_features="left out"),
-        "whitened": Recipe(ridge=config.ridge, constant_features="left out"),
+        "zscore": Recipe(whitening="none", learnt_on=learnt_on, constant_features="left out"),
+        "whitened": Recipe(learnt_on=learnt_on, ridge=config.ridge, constant_features="left out"),
     }

@@ -46,7 +46,7 @@ from phenolens.runs.decoder import DecodingRun, open_decoding_runs
 from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.real_change import measured_cells
 from phenolens.runs.reproduce import commands
-from phenolens.runs.scores import PROFILES, activity_of, queries_of, scores_of_encoders, verdict_of
+from phenolens.runs.scores import activity_of, profiles_in_words, queries_of, scores_of_encoders, verdict_of
 from phenolens.screens.screen import treatment_name
 from phenolens.study import Study, made_from
 from phenolens.training.checkpoint import RunFolder
@@ -117,7 +117,7 @@ def write_report(study: Study, config: ReportConfig) -> None:
         facts=_facts(store, RunFolder(study.run_folder(run)).about() or {}, run, history),
         scores=scores,
         headline=whitening,
-        profile=PROFILES[whitening],
+        profile=profiles_in_words(study, run),
         n_cells_of_bbbc021=len(store) if is_bbbc021(store.cells) else None,
         confusion=_confusion_matrices(study, run, headline) if about["config"].get("confusion_figures", True) else [],
         treatment_map=_map(profiles, wells),
@@ -241,10 +241,15 @@ def _history(study: Study, run: str) -> pd.DataFrame:
     return pd.read_csv(path).rename(columns=lambda column: column.replace("autoencoder.gamma_", "gamma_"))
 
 
-def _map(profiles: anndata.AnnData, wells: anndata.AnnData) -> Picture:
-    """The map of treatments by mechanism, or of wells by compound where fewer than three treatments have one."""
+def _map(profiles: anndata.AnnData, wells: anndata.AnnData) -> Picture | None:
+    """The map of treatments by mechanism, or of wells by compound where fewer than three treatments have one.
+
+    None where there are fewer than three wells.
+    """
     known = metadata(profiles, ("moa",))["moa"] != ""
-    return treatment_map(profiles) if known.sum() > 2 else well_map(wells)
+    if known.sum() > 2:
+        return treatment_map(profiles)
+    return well_map(wells) if wells.n_obs > 2 else None
 
 
 def _activity(table: pd.DataFrame, catalogue: Catalogue) -> pd.DataFrame:

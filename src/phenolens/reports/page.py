@@ -35,7 +35,7 @@ class ReportContents:
     facts: Mapping[str, Mapping[str, object]]  # group -> name -> value
     scores: pd.DataFrame  # the layout of scores.csv
     confusion: Sequence[Picture]
-    treatment_map: Picture
+    treatment_map: Picture | None
     cells: Picture  # real cells by mechanism
     quality: crop_quality.CropQuality
     whitening: Sequence[str]  # a certificate each

@@ -11,7 +11,7 @@ from phenolens.models import model_title
 from phenolens.profiles.activity import activity_sentence, n_active
 from phenolens.profiles.score_table import PROTOCOLS, not_counted_sentence, verdict_sentence
 from phenolens.profiles.scores_folder import read_queries
-from phenolens.readiness import decoded_run, run_config, score_name, scores_about
+from phenolens.readiness import decoded_run, run_config, scaled_on, score_name, scores_about
 from phenolens.study import Study
 
 PROFILES = {
@@ -20,6 +20,12 @@ PROFILES = {
     "zscore": "medians of wells, z-scored on the control wells",
     "none": "medians of wells as they are",
 }
+
+
+def profiles_in_words(study: Study, run: str) -> str:
+    """How the headline's profiles of a run are made."""
+    words = PROFILES[study.headline["whitening"]]
+    return words if scaled_on(study, run) == "controls" else words.replace("the control wells", "all wells")
 
 
 def scored_runs(study: Study) -> list[str]:

@@ -15,7 +15,7 @@ from phenolens.screens.bbbc021 import CROP_TABLE, CROPS_FOLDER, IMAGE_TABLE
 from phenolens.screens.config import IS_PLATE_MAP, TABLES, LayoutConfig, given_path
 from phenolens.screens.csv_table import column_names
 from phenolens.screens.file_listing import files_under, is_hidden
-from phenolens.screens.filename_pattern import matching, unread_texts
+from phenolens.screens.filename_pattern import PLACES, matching, unread_texts
 from phenolens.screens.image_files import IMAGE_SUFFIXES
 from phenolens.screens.image_table import FILE_COLUMN, INDEX, URL_COLUMN, inputs_folder, is_file_column
 from phenolens.screens.instrument_index import index_files
@@ -53,7 +53,7 @@ def guess_layout(source: Path, config: LayoutConfig) -> Guess:
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; give the folder that holds the images")
     if config.pattern:
-        return Guess("pattern", config, "a pattern is given")
+        return Guess("pattern", config)
     names = sorted(path.name for path in source.iterdir() if not is_hidden(path.name))
     if known := _by_file(source, config, names):
         return Guess(known[0], config, known[1])
@@ -236,7 +236,12 @@ def _refuse_folder(instrument: str, folder: str, pattern: str, images: Sequence[
 
 
 def _labels_as_wells(found: pd.DataFrame, *, pattern: str) -> str:
-    """Why wells in one row such as P may be plates, or channels, sites ... where the names have none; empty else."""
+    """Why wells in one row such as P may be plates, or channels, sites ... where the names have none; empty else.
+
+    Names with an identifier are those of MetaXpress, which always names the well.
+    """
+    if found["path"].str.contains(PLACES["guid"]).all():
+        return ""
     rows, wells = set(found["well"].str[:-2]), sorted(found["well"].unique())
     meant = LIKE_WELLS.get(min(rows), "") if len(rows) == 1 else ""
     is_known = {"channel": "channel" in found, "site": found["site"].nunique() > 1, "time point": "t" in found}
@@ -244,7 +249,7 @@ def _labels_as_wells(found: pd.DataFrame, *, pattern: str) -> str:
         return ""
     is_apart = not found.drop(columns="path").duplicated().any()
     return (
-        f"its wells would be {shortened(wells, 3)}, each perhaps a {meant}; give "
+        f"its wells would be {shortened(wells, 3)}, perhaps {meant}s; give "
         + (f'--pattern "{pattern}" if they are wells, else ' if is_apart else "")
         + "a --pattern whose {well} is elsewhere, or --layout table"
     )

@@ -15,7 +15,7 @@ from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell
 from phenolens.profiles.score_table import headline_scores, score_rows
-from phenolens.runs.scores import PROFILES, activity_of, verdict_of
+from phenolens.runs.scores import activity_of, profiles_in_words, verdict_of
 from phenolens.study import Study
 from phenolens.web.base import HOSTS, NotFoundError, PageApp, StaticFolder, policy
 from phenolens.web.cell_page import Levels, add_cells
@@ -110,7 +110,7 @@ def _add_home(app: PageApp, view: StudyView) -> None:
             headline={}
             if scores is None
             else headline_scores(score_rows(scores, with_published=False, headline=headline)),
-            profile=PROFILES[headline],
+            profile=profiles_in_words(view.study, run),
             wrong=view.wrong(run),
             fewest=cells.catalogue.wells.sort_values("n_cells", kind="stable").iloc[0],
             strongest=[

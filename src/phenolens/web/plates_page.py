@@ -18,6 +18,7 @@ from phenolens.core.number_text import signed
 from phenolens.morphology.features import describe, measure_names, nuclei_channel
 from phenolens.morphology.medoids import sampled
 from phenolens.profiles.whitening import Recipe, whiten
+from phenolens.readiness import scaled_on
 from phenolens.study import Study
 from phenolens.web.base import Cached, NotFoundError, PageApp
 from phenolens.web.study_view import StudyCells, StudyView, known
@@ -51,8 +52,9 @@ def well_profiles(study: Study, run: str) -> pd.DataFrame:
     wells = study.profiles(run, level="well")
     about = read_json(study.profiles_folder(run) / "about.json", remedy=f"run `phenolens profile {study.quoted}`")
     ridge = float(about.get("config", {}).get("ridge", Recipe.ridge))
-    whitened = whiten(wells, ridge=ridge, constant_features="left out")
-    scaled = whiten(wells, method="none", constant_features="left out")
+    learnt_on = scaled_on(study, run)
+    whitened = whiten(wells, ridge=ridge, learnt_on=learnt_on, constant_features="left out")
+    scaled = whiten(wells, method="none", learnt_on=learnt_on, constant_features="left out")
     names = wells.obs[["Metadata_Plate", "Metadata_Well"]].astype(str)
     index = pd.MultiIndex.from_frame(names, names=["plate", "well"])
     length = np.linalg.norm(np.asarray(whitened.X, float), axis=1)

@@ -10,7 +10,7 @@ from phenolens.core.errors import InputError
 from phenolens.crops.store import normalised
 from phenolens.morphology.features import short_name
 from phenolens.morphology.medoids import MEASURED_CELLS, sampled
-from phenolens.runs.scores import PROFILES
+from phenolens.runs.scores import profiles_in_words
 from phenolens.web.base import Cached, NotFoundError, PageApp, csv, download
 from phenolens.web.study_view import StudyCells, StudyView
 
@@ -100,7 +100,7 @@ def add_treatments(app: PageApp, view: StudyView) -> None:
             neighbours=view.neighbours(run, treatment).head(NEIGHBOURS).to_dict("records"),
             listed=catalogue.treatments,
             label=catalogue.label,
-            profile=PROFILES[view.study.headline["whitening"]],
+            profile=profiles_in_words(view.study, run),
             doses=[
                 (name, row, cells.records(cells.random(str(name), DOSE_CELLS)))
                 for name, row in cells.doses_of(treatment).iterrows()

@@ -25,7 +25,7 @@ from phenolens.embedding_files import mapped_embeddings
 from phenolens.morphology.features import describe
 from phenolens.runs.catalogue import Catalogue, evenly
 from phenolens.runs.real_change import clear_changes
-from phenolens.runs.scores import PROFILES
+from phenolens.runs.scores import profiles_in_words
 from phenolens.screens.screen import treatment_label
 from phenolens.study import Study
 from phenolens.web.base import EMPTY_STYLE, Cached, NotFoundError, PageApp, address, csv, policy
@@ -154,7 +154,7 @@ def map_of_cells(study: Study, run: str, store: CropStore, *, projection: Projec
 def map_of_treatments(study: Study, run: str, *, projection: Projection, seed: int = 0) -> Map:
     """The treatments of a run by the headline's profiles; InputError when there are no profiles."""
     profiles = study.profiles(run)
-    x, control, how = np.asarray(profiles.X, float), None, PROFILES[study.headline["whitening"]]
+    x, control, how = np.asarray(profiles.X, float), None, profiles_in_words(study, run)
     if projection == "umap":
         places = umap_places(x, metric="cosine", seed=seed)
         caption = f"UMAP of {len(x)} treatments by their profiles ({how}), cosine distance."
