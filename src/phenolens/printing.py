@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 BROWSE = "open the report above in a browser; to browse the plates and cells: phenolens explore {} --open"
 # What comes next; `study` and `out` are the folders that were given, `images` the flag that shows cells in fields.
 NEXT = {verb: f"phenolens {after} {{study}}" for verb, after in pairwise(("crop", *COMMAND_OF.values()))} | {
+    "crop": "phenolens train {study} --model imagenet",
     "simulate": "phenolens run STUDY --source {out} --layout bbbc021 (its true parameters: {out}/truth.parquet)",
     "measure": "phenolens explore {study} --open (maps and plates in the colours of a measure)",
     "run": BROWSE.format("{study}{images}"),
