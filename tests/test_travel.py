@@ -121,9 +121,9 @@ def test_each_picture_has_its_own_cosine_to_the_target_beside_that_of_the_other_
     np.testing.assert_allclose(trajectory.frames["cosine_decoded"], drawn, atol=1e-6)
     others = np.median([cosine(z[row]) for row in treated if row != target])
     np.testing.assert_allclose(trajectory.frames["cosine_treated"], others, atol=1e-6)
-    assert trajectory.nearness(0) == f"cosine to the target {drawn[0]:.2f} (other treated cells {others:.2f})".replace(
-        "-", "−"
-    )
+    assert trajectory.nearness(
+        0
+    ) == f"similarity to the target {drawn[0]:.2f} (other treated cells {others:.2f})".replace("-", "−")
 
 
 def test_a_residual_travel_starts_at_the_real_cell_and_adds_the_decoded_change(traveller):

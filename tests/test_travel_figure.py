@@ -255,10 +255,10 @@ def test_without_an_embedding_of_new_pictures_the_strip_says_so(trajectory):
 
 
 def test_a_cosine_is_said_beside_the_first_frames_and_the_treated_cells_or_not_at_all(trajectory):
-    said = "cosine to the target 0.46 (first frame −0.24, other treated cells 0.83)"
+    said = "similarity to the target 0.46 (first frame −0.24, other treated cells 0.83)"
     assert (trajectory.nearness(2), said in alt_of(travel_strip(trajectory))) == (said, True)
     alone = replace(trajectory, frames=trajectory.frames.assign(cosine_treated=np.nan))
-    assert alone.nearness(2) == "cosine to the target 0.46 (first frame −0.24)"
+    assert alone.nearness(2) == "similarity to the target 0.46 (first frame −0.24)"
     unknown = replace(trajectory, frames=trajectory.frames.assign(cosine_decoded=np.nan))
     assert "cosine" not in unknown.nearness(2) + " ".join(words_in(travel_strip(unknown)))
 

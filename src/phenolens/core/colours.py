@@ -119,8 +119,13 @@ def colour_names(contrast: Contrast) -> str:
     """`DAPI red, tubulin green, actin blue`, for captions; of many channels also those that are not shown, in black."""
     shown = [(name, tuple(rgb)) for name, rgb in zip(contrast.channels, contrast.colours) if rgb.any()]
     hidden = [name for name, rgb in zip(contrast.channels, contrast.colours) if not rgb.any()]
-    text = ", ".join(f"{name} {_WORDS[rgb]}" for name, rgb in shown) or "no channel is shown"
-    return f"{text} (in no colour: {', '.join(hidden)})" if hidden and contrast.has_hidden else text
+    text = ", ".join(f"{channel_label(name)} {_WORDS[rgb]}" for name, rgb in shown) or "no channel is shown"
+    return f"{text} (in no colour: {', '.join(map(channel_label, hidden))})" if hidden and contrast.has_hidden else text
+
+
+def channel_label(name: str) -> str:
+    """`DAPI`, or `channel 2` of a channel that has only a number."""
+    return f"channel {name}" if name.isdigit() else name
 
 
 def checked_crops(crops: np.ndarray, channels: Sequence[str], *, what: str) -> np.ndarray:

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
-from phenolens.core.colours import PAPER_COLOURS, RED, checked_crops
+from phenolens.core.colours import PAPER_COLOURS, RED, channel_label, checked_crops
 from phenolens.core.errors import InputError
 from phenolens.morphology.segment import Outlines, background, blurred, length_px, outlines
 
@@ -112,7 +112,7 @@ def describe(name: str, *, nuclei: str | None = None) -> str:
         channel = name.removesuffix(f"_{what}")
         if channel not in ("", name):
             shows_nuclei = channel == nuclei if nuclei is not None else nuclei_channel([channel]) is not None
-            return phrase.format(channel, where="nucleus" if shows_nuclei else "cell")
+            return phrase.format(channel_label(channel), where="nucleus" if shows_nuclei else "cell")
     raise InputError(f'measure "{name}": not known; expected one of {", ".join([*OF_NUCLEUS, *OF_CELL])}, or '
                      f'<channel>_ and one of {", ".join([*OF_CHANNEL, *OF_CYTOPLASM])}')  # fmt: skip
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 
-from phenolens.core.colours import Contrast, cell_image, checked_crops, colour_names, shared_contrast
+from phenolens.core.colours import Contrast, cell_image, channel_label, checked_crops, colour_names, shared_contrast
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.plotting.style import INK, add_caption, bare, figure_style, new_figure
@@ -65,7 +65,7 @@ def channel_key(figure: Figure | SubFigure, contrast: Contrast) -> None:
     """A legend of the channels' colours above the pictures."""
     if len(contrast.channels) > 1:
         handles = [
-            Patch(facecolor=tuple(rgb), edgecolor=INK, linewidth=0.4, label=name)
+            Patch(facecolor=tuple(rgb), edgecolor=INK, linewidth=0.4, label=channel_label(name))
             for name, rgb in zip(contrast.channels, contrast.colours)
             if rgb.any()
         ]

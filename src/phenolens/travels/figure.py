@@ -12,10 +12,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from phenolens.core.colours import Contrast, cell_image, checked_crops, colour_names, shared_contrast
+from phenolens.core.colours import Contrast, cell_image, channel_label, checked_crops, colour_names, shared_contrast
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
-from phenolens.core.number_text import signed
+from phenolens.core.number_text import change_text
 from phenolens.morphology.features import describe, short_name
 from phenolens.plotting.cell_images import (
     PAD_IN,
@@ -31,10 +31,10 @@ from phenolens.screens.screen import dose_label
 from phenolens.travels.trajectory import Trajectory
 
 TEMPLATES = Path(__file__).parent / "templates"
-STRIP_WIDTH_IN = 9.0
+STRIP_WIDTH_IN = 7.0
 NAME_IN = 0.13  # height of a line of a row's name, which is above the row: a phone shows pictures first
 NUMBERS_IN, ROW_GAP_IN = 0.17, 0.06  # heights of a row of numbers, and of what is left free above its name
-NAME_CHARACTERS = 165  # of a row's name in a line
+NAME_CHARACTERS = 56  # of a row's name in a line: half of the width, which is what a phone shows at once
 DIVERGING = "PuOr_r"  # purple darker, orange brighter: distinguishable without red or green vision
 LEAST_RANGE = 0.1  # of a difference map, so that noise does not get full colour
 FLAG = "\u26a0"  # a warning sign, in the font that comes with matplotlib
@@ -78,7 +78,7 @@ class _Sheet:
     def name(self, name: str) -> None:
         """A row's name, above its pictures or numbers."""
         lines = wrapped(name, NAME_CHARACTERS)
-        style: dict[str, Any] = {"ha": "left", "va": "top", "fontsize": 7.8, "color": QUIET, "linespacing": 1.05}
+        style: dict[str, Any] = {"ha": "left", "va": "top", "fontsize": 7.8, "color": QUIET, "linespacing": 1.2}
         self.axes.text(self.start_x + PAD_IN, self.y, lines, **style)
         self.y += NAME_IN * (lines.count("\n") + 1) + 0.02
 
@@ -94,8 +94,8 @@ def travel_strip(
 ) -> Figure:
     """Draw a trajectory: the real start, the decoded frames and the real target, with numbers and nearest real cells.
 
-    Under each frame: cosine of its picture to the target, the `n_measures` measures that change most in real cells, and
-    the out-of-distribution scores; a frame beyond a limit has a dashed border and a sign.
+    Under each frame: similarity of its picture to the target, the `n_measures` measures that change most in real
+    cells, and the out-of-distribution scores; a frame beyond a limit has a dashed border and a sign.
 
     Args:
         trajectory: One that `tl.travel` returns.
@@ -135,7 +135,7 @@ def _number_rows(trajectory: Trajectory, n_measures: int) -> list[tuple[str, lis
     rows = []
     if frames["cosine_decoded"].notna().any():
         *cosines, treated = _texts([*frames["cosine_decoded"], frames["cosine_treated"].iloc[0]], "{:.2f}")
-        name = "cosine of the picture's embedding to the target's; right: median of other treated cells"
+        name = "similarity to the target (cosine; 1: the same)\nright: median of other treated cells"
         rows.append((name, ["", *cosines, treated]))
     if len(trajectory.stops) > 1:
         doses = [dose_label(float(str(name).rpartition("@")[2])) for name in frames["towards"]]
@@ -144,9 +144,9 @@ def _number_rows(trajectory: Trajectory, n_measures: int) -> list[tuple[str, lis
         for name in trajectory.shown_measures(n_measures):
             start, target = _texts(trajectory.measured.ends[name], in_three_digits)
             values = [start, *_texts(trajectory.measured.frames[name], in_three_digits), target]
-            rows.append((f"{describe(name)}; {_changes(trajectory, name)}", values))
+            rows.append((f"{describe(name)}\n{_changes(trajectory, name)}", values))
     for name, column in (
-        (f"distance of the embedding to {trajectory.origin} cells", "far"),
+        (f"distance to {trajectory.origin} cells", "far"),
         ("distance between the embedding and that of its picture", "moved"),
     ):
         if frames[column].isna().all():
@@ -154,17 +154,17 @@ def _number_rows(trajectory: Trajectory, n_measures: int) -> list[tuple[str, lis
         texts = _texts(frames[column], "{:.2f}")
         beyond = [">1.00" if text == "1.00" else text for text in texts]
         marked = [f"{over} {FLAG}" if v > 1 else text for over, text, v in zip(beyond, texts, frames[column])]
-        rows.append((f"{name}; 99 % of {trajectory.origin} cells are below 1", ["", *marked, ""]))
+        rows.append((f"{name}\n99 % of {trajectory.origin} cells are below 1", ["", *marked, ""]))
     return rows
 
 
 def _changes(trajectory: Trajectory, name: str) -> str:
     """`change +1.0 s.d. of control cells, moved cells +0.9, real cells +1.2`."""
     assert trajectory.measured is not None
-    (this,) = _texts([trajectory.measured.change[name].iloc[-1]], "{:+.1f}")
+    this = change_text(trajectory.measured.change[name].iloc[-1])
     if trajectory.change is None:
         return f"change {this} s.d."
-    moved, real = _texts(trajectory.change.table[["decoded", "real"]].T[name], "{:+.1f}")
+    moved, real = map(change_text, trajectory.change.table.loc[name, ["decoded", "real"]])
     return f"change {this} s.d., moved cells {moved}, {trajectory.origin} cells {real}"
 
 
@@ -173,7 +173,7 @@ def _put_frames(sheet: _Sheet, trajectory: Trajectory, contrast: Contrast) -> No
     sheet.axes.text(sheet.start_x, 0.18, f"{trajectory.start.label}, {trajectory.origin}", ha="left", **title)
     sheet.axes.text(STRIP_WIDTH_IN, 0.18, f"{destination(trajectory)}, {trajectory.origin}", ha="right", **title)
     sheet.y = 0.22
-    sheet.name(f"frames decoded by {trajectory.model}, between two {trajectory.origin} cells")
+    sheet.name(f"frames decoded by {trajectory.model}")
     sheet.picture(sheet.start_x, cell_image(trajectory.start.crop, contrast))
     for x, picture, flag in zip(sheet.frames_x, trajectory.pictures, trajectory.frames["flag"]):
         sheet.picture(x, cell_image(picture, contrast), flagged=bool(flag))
@@ -201,7 +201,7 @@ def _put_numbers(sheet: _Sheet, name: str, values: Sequence[str]) -> None:
 
 def _put_nearest(sheet: _Sheet, trajectory: Trajectory, contrast: Contrast) -> None:
     sheet.y += 0.08
-    sheet.name(f"the {trajectory.origin} cell nearest to each frame, and its treatment")
+    sheet.name(f"nearest {trajectory.origin} cell, and its treatment")
     labels = [_short(cell.label, sheet.side) for cell in trajectory.nearest]
     for x, cell, label in zip(sheet.frames_x, trajectory.nearest, labels):
         sheet.picture(x, cell_image(cell.crop, contrast))
@@ -220,7 +220,7 @@ def _put_differences(sheet: _Sheet, trajectory: Trajectory) -> None:
     sheet.name("last frame minus the first, a map per channel")
     sheet.y += 0.14
     for x, name, channel in zip(columns[:n_shown], trajectory.channels, difference):
-        sheet.axes.text(x + sheet.side / 2, sheet.y - 0.02, name, ha="center", va="bottom", fontsize=8)
+        sheet.axes.text(x + sheet.side / 2, sheet.y - 0.02, channel_label(name), ha="center", va="bottom", fontsize=8)
         sheet.picture(x, colours((channel / limit + 1) / 2)[..., :3])
     scale = columns[n_shown] + 0.1
     sheet.picture(scale - PAD_IN, colours(np.linspace(1, 0, 64))[:, None, :3], width=0.09)
@@ -271,7 +271,7 @@ def summary(trajectory: Trajectory) -> str:
         parts.insert(0, population_label(trajectory).replace("\n", ", "))
     if trajectory.measured is not None:
         change, names = trajectory.measured.change.iloc[-1], trajectory.shown_measures(3)
-        moved = [f"{short_name(name)} {signed(change[name], 1)} s.d." for name in names]
+        moved = [f"{short_name(name)} {change_text(change[name])} s.d." for name in names]
         parts += [f"change of this cell: {', '.join(moved)}"] if moved else []
     changes = [] if trajectory.change is None else trajectory.change.sentences(origin=trajectory.origin)
     parts += [sentence[0].lower() + sentence[1:] for sentence in changes]

@@ -133,7 +133,7 @@ class Trajectory:
         return png(travel_strip(self))
 
     def nearness(self, frame: int) -> str:
-        """`cosine to the target 0.86 (first frame 0.74, other treated cells 0.81)`: of the picture of a frame, from 0.
+        """`similarity to the target 0.86 (first frame 0.74, other treated cells 0.81)`: of a frame's picture, from 0.
 
         Empty where pictures have no embedding: the embedding that is decoded ends at the target, whatever is drawn.
         """
@@ -143,7 +143,9 @@ class Trajectory:
         known = [("first frame", cosines.iloc[0])] if frame else []
         known += [("other treated cells", treated)]
         beside = ", ".join(f"{name} {number_text(cosine, '.2f')}" for name, cosine in known if np.isfinite(cosine))
-        return f"cosine to the target {number_text(cosines.iloc[frame], '.2f')}" + (f" ({beside})" if beside else "")
+        return f"similarity to the target {number_text(cosines.iloc[frame], '.2f')}" + (
+            f" ({beside})" if beside else ""
+        )
 
     @property
     def n_flagged(self) -> int:
