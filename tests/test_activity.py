@@ -73,7 +73,7 @@ def test_the_largest_effect_has_the_smallest_p_value_that_the_wells_allow(rng, r
     wells = wells_of(rng, n_controls=6, replicates=replicates, shift=(("far", 1000.0),))
     (row,) = activity(wells).to_dict("records")
     assert row["p_value"] == row["smallest_p_value"] == {1: 1 / 49, 2: 1 / 28**2}[replicates]
-    assert smallest(pd.DataFrame([row])) == "1 of 1 have the smallest p that their number of wells allows"
+    assert smallest(pd.DataFrame([row])) == "1 of 1 reached the smallest p that their number of wells allows"
     assert smallest(pd.DataFrame([row | {"p_value": 0.5}])) == ""
 
 
@@ -115,7 +115,14 @@ def test_one_well_against_four_controls_allows_no_small_p_value_and_it_is_said(r
     assert (table["smallest_p_value"] == 0.2).all()
     assert (table["p_value"] >= 0.2).all()
     assert table[["mean_average_precision", "accuracy"]].isna().all(axis=None)
-    assert "0.2" in activity_sentence(table)
+    assert activity_sentence(table).startswith(
+        "No treatment has enough wells to be tested against the controls. 1 well"
+    )
+    assert "no p-value below 0.2;" in activity_sentence(table)
+    tested = table.iloc[:1].assign(smallest_p_value=0.01, corrected_p_value=0.01)
+    both = activity_sentence(pd.concat([tested, table]))
+    assert both.startswith(f"1 of 1 treatment differs from the controls; {len(table)} more cannot be tested (")
+    assert f"For {len(table)} of {len(table) + 1}: 1 well and 4 control wells" in both
     columns = ("plate", "compound", "concentration_um", "role")
     names = ("Metadata_Plate", "Metadata_Compound", "Metadata_Concentration_um", "Metadata_Role")
     rows = wells.obs[[*names]].set_axis(columns, axis=1).assign(well=[f"w{n}" for n in range(wells.n_obs)])

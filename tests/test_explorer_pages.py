@@ -22,7 +22,7 @@ from described import try_every_operation
 from page_client import PageClient
 from phenolens.core.colours import cell_image
 from phenolens.core.files import write_parquet
-from phenolens.core.number_text import signed
+from phenolens.core.number_text import change_text
 from phenolens.embedding_files import mapped_embeddings
 from phenolens.morphology.features import short_name
 from phenolens.printing import print_result
@@ -165,7 +165,7 @@ def test_the_travels_page_shows_every_frame_its_nearest_real_cell_and_what_was_m
         assert f"cell_id={cell.cell_id}" in html
     name = journey.shown_measures(1)[0]
     for change in (journey.measured.change[name].iloc[-1], journey.change.table["real"][name]):
-        assert f'<td class="number">{signed(change, 1)}</td>' in html
+        assert f'<td class="number">{change_text(change)}</td>' in html
     assert str(journey.change.n_treated) + " treated" in html
     assert "same direction" in html
     assert "✓ yes" not in html  # a change in the same direction may be much too small
@@ -339,7 +339,10 @@ def test_a_run_that_is_not_embedded_is_told_its_own_next_command_not_another_run
         html = visitor.got(path).text
         assert f"Next: <code>phenolens embed {half.folder}</code>" in html
         assert "--name unfinished" not in html
-    assert "--name unfinished" in visitor.got("/").text
+    home = visitor.got("/").text
+    assert f"Next: <code>phenolens embed {half.folder}</code>" in home
+    assert "--name unfinished" in home
+    assert f"delete <code>{half.run_folder('unfinished')}</code>" in home
     assert "Next:" not in PageClient(create_app(study)).got("/travel?to=nobody").text
 
 

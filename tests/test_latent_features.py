@@ -189,10 +189,10 @@ def test_the_page_puts_the_conclusions_into_sentences():
         "1 batch feature",
         "Z001",
         "1 of 2",
-        "--strips",
+        "the table lists them",
     ):
         assert part in text
-    assert "--beta" in page_text(used_table(area).iloc[:0], n_used=0)  # collapsed
+    assert "(beta)" in page_text(used_table(area).iloc[:0], n_used=0)  # collapsed
 
 
 def test_the_page_begins_with_conclusions_and_shows_the_features_it_names(study, page):

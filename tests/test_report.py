@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -204,6 +205,7 @@ def test_the_sections_are_in_order_and_linked_by_their_titles(full):
         "activity travel scores confusion neighbours wrong cells reconstructions realism quality left-out whitening "
         "run learning repeat glossary"
     )
+    full = replace(full, neighbours=dot())
     page = Page(report_html(full))
     assert " ".join(section["id"] for section in page.every("section")) == order
     links = [link["href"] for link in page.every("a") if str(link["href"]).startswith("#")]
@@ -216,8 +218,13 @@ def test_the_sections_are_in_order_and_linked_by_their_titles(full):
 
 def compound_row(**given) -> CompoundRow:
     row = {"treatment": "taxol@3", "label": "taxol <3> µM", "moa": "Stabilizers", "n_wells": 4, "distance": 3.25}
-    row |= {"p_value": 0.002, "active": True, "cells": 0.42, "cells_p_value": 0.01, "no_changes": "", "picture": dot()}
-    row |= {"changes": [("nucleus area, px²", -1.25)], "doses": [("taxol 1 µM", 1.5), ("taxol 3 µM", 3.25)]}
+    row |= {"p_value": 0.002, "active": True, "testable": True, "cells": 0.42, "cells_p_value": 0.01}
+    row |= {
+        "no_changes": "",
+        "picture": dot(),
+        "changes": [("nucleus area, px²", -1.25)],
+        "doses": [("taxol 1 µM", 1.5), ("taxol 3 µM", 3.25)],
+    }
     row |= {"curve": [(6.0, 30.0), (114.0, 6.0)], "chance_y": 40.0}
     return CompoundRow(**row | given)
 
@@ -244,6 +251,34 @@ def test_too_few_wells_for_a_small_p_are_said_once():
     weak = {"activity": table, "compounds": [compound_row()], "weakness": "2 wells do not allow a small p"}
     for verdict in ("0 of 1 treatments differ.", "0 of 1 treatments differ. 2 wells do not allow a small p."):
         assert Page(report_html(contents(**weak, verdict=verdict))).text.count(weak["weakness"]) == 1
+
+
+def test_a_treatment_with_too_few_wells_does_not_count_as_one_that_does_not_differ():
+    table = pd.DataFrame({"treatment": ["taxol@3"], "distance": [3.25]})
+    row = compound_row(active=False, testable=False, changes=[("fibres", 50.0)], doses=[("taxol 3 µM", 3.25)])
+    text = Page(report_html(contents(activity=table, compounds=[row]))).text
+    for words in ("too few wells to be tested: distance 3.25", ">+10 fibres", "Beyond 10: control cells hardly vary"):
+        assert words in text
+    for words in ("does not differ", "differs at p", "0.002", "dotted", "50.0"):
+        assert words not in text
+    tested = Page(report_html(contents(activity=table, compounds=[compound_row(active=False)]))).text
+    for words in ("does not differ: distance 3.25, p 0.002", "differs at p", "1 (dotted) is chance"):
+        assert words in tested
+    assert "Beyond 10" not in tested
+
+
+def test_without_mechanisms_the_report_says_so_once_and_has_no_empty_sections():
+    absent = ["NSC needs mechanisms (--mechanism of a table)", "NSCB needs mechanisms (--mechanism of a table)"]
+    shown = {"absent": absent, "scores": scores(), "confusion": [], "has_mechanisms": False}
+    html = report_html(contents(**shown))
+    assert Page(html).text.count("no mechanism is known") == 1
+    for words in ("--mechanism", 'id="wrong"', 'id="neighbours"', "Matches"):
+        assert words not in html
+
+
+def test_a_report_before_any_training_says_that_another_may_follow():
+    assert "writes this report again" in Page(report_html(contents(is_first=True))).text
+    assert "writes this report again" not in Page(report_html(contents())).text
 
 
 def test_what_the_captions_of_all_interpolations_share_is_said_above_them():
@@ -283,7 +318,6 @@ def test_a_missing_section_names_the_command_that_makes_it():
         "activity": ["phenolens evaluate"],
         "scores": [],
         "confusion": [],
-        "neighbours": [],
         "wrong": ["phenolens evaluate"],
         "travel": ["phenolens train"],
         "reconstructions": ["phenolens train"],

@@ -124,7 +124,7 @@ def treatment_map(profiles: "AnnData", *, title: str = "") -> Figure:
     return _principal_map(
         np.asarray(profiles.X, float)[known],
         moa,
-        what=f"treatments, {moa.nunique()} mechanisms; controls are left out",
+        what=f"treatments, {counted(moa.nunique(), 'mechanism')}; controls are left out",
         title=title,
     )
 
@@ -147,7 +147,7 @@ def well_map(wells: "AnnData", *, title: str = "") -> Figure:
         np.asarray(wells.X, float)[shown.to_numpy()],
         compounds,
         grey=compounds[is_control].unique().tolist(),
-        what=f"wells, {is_control.sum()} of them controls, of {compounds[~is_control].nunique()} compounds",
+        what=f"wells, {is_control.sum()} of them controls, of {counted(compounds[~is_control].nunique(), 'compound')}",
         title=title,
     )
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
-from phenolens.core.number_text import number_text, signed, unbroken
+from phenolens.core.number_text import beyond, change_text, number_text, signed, unbroken
 from phenolens.plotting.style import alt_of, caption_of, png
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -92,6 +92,8 @@ def _environment(folder: Path) -> Environment:
         "counted": counted,
         "value": _value,
         "signed": signed,
+        "change": change_text,
+        "beyond": beyond,
         "unbroken": unbroken,
         "label": lambda name: str(name).replace("_", " "),
     }

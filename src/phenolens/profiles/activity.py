@@ -331,37 +331,47 @@ def is_active(table: pd.DataFrame) -> pd.Series:
     return table["corrected_p_value"] < LEVEL
 
 
+def is_testable(designs: pd.DataFrame) -> pd.Series:
+    """Which rows have enough wells for a p-value below LEVEL."""
+    return designs["smallest_p_value"] < LEVEL
+
+
 def n_active(table: pd.DataFrame) -> str:
-    """`7 of 12 treatments differ from the controls`."""
-    kinds = {"treatment": "treatments", "compound": "compounds", "moa": "mechanisms"}
-    what = " and ".join(kinds[of] for of in kinds if of in set(table["of"]))
-    return f"{int(is_active(table).sum())} of {len(table)} {what} differ from the controls"
+    """`7 of 12 treatments differ from the controls`, of those with enough wells to be tested."""
+    words = [of for of in ("treatment", "compound", "moa") if of in set(table["of"])]
+    words = ["mechanism" if of == "moa" else of for of in words]
+    n = int(is_testable(table).sum())
+    if not n:
+        return f"No {' or '.join(words)} has enough wells to be tested against the controls"
+    what = counted(n, " or ".join(words), plural=" and ".join(f"{word}s" for word in words))
+    untested = f"; {len(table) - n} more cannot be tested" if n < len(table) else ""
+    differ = "differs" if n == 1 else "differ"
+    return f"{int(is_active(table).sum())} of {what} {differ} from the controls{untested}"
 
 
 def activity_sentence(table: pd.DataFrame) -> str:
     """How many groups differ from the controls, and whether the number of wells allows a small p-value."""
-    sentence = f"{n_active(table)} (permutation test of the distance, corrected p below {LEVEL:g})"
-    return ". ".join(filter(None, (sentence, weakness(table)))) + "."
+    tested = f" (permutation test of the distance, corrected p below {LEVEL:g})" if is_testable(table).any() else ""
+    return ". ".join(filter(None, (n_active(table) + tested, weakness(table)))) + "."
 
 
 def weakness(designs: pd.DataFrame) -> str:
     """Where too few wells allow a small p-value, from n_wells, n_control_wells and smallest_p_value; else empty."""
-    weak = designs[designs["smallest_p_value"] >= LEVEL]
+    weak = designs[~is_testable(designs)]
     if weak.empty:
         return ""
     worst = weak.iloc[int(weak["smallest_p_value"].to_numpy().argmax())]
     wells = counted(int(worst["n_wells"]), "well")
     controls = counted(int(worst["n_control_wells"]), "control well")
-    return (
-        f"For {len(weak)} of {len(designs)} no p-value below {worst['smallest_p_value']:.2g} is possible, because "
-        f"{wells} and {controls} are compared: add replicates or control wells"
-    )
+    which = f"For {len(weak)} of {len(designs)}: " if len(weak) < len(designs) else ""
+    smallest_p = f"{worst['smallest_p_value']:.2g}"
+    return f"{which}{wells} and {controls} allow no p-value below {smallest_p}; add replicates or control wells"
 
 
 def smallest(table: pd.DataFrame) -> str:
     """How many groups of `activity` have the smallest p-value that their wells allow; empty for none."""
     n = int((table["p_value"] <= table["smallest_p_value"]).sum())
-    return f"{n} of {len(table)} have the smallest p that their number of wells allows" if n else ""
+    return f"{n} of {len(table)} reached the smallest p that their number of wells allows" if n else ""
 
 
 def weak_designs(rows: pd.DataFrame) -> str:

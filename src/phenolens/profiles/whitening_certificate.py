@@ -111,4 +111,4 @@ def _remarks(
     )
     if recipe.whitening == "zca":
         return (unknown,)
-    return unknown, "the axes of those directions are arbitrary, so a median over wells depends on them; zca does not"
+    return unknown, "the axes of those directions are arbitrary, so a median over wells depends on them (not with zca)"

@@ -16,7 +16,7 @@ from phenolens.core.errors import InputError
 from phenolens.crops.store import CropStore, normalised
 from phenolens.morphology.medoids import MeasuredCells
 from phenolens.plotting.page import SavedPicture
-from phenolens.profiles.activity import is_active
+from phenolens.profiles.activity import is_active, is_testable
 from phenolens.runs.catalogue import Catalogue, contrast_of
 from phenolens.runs.own_controls import own_controls
 from phenolens.runs.real_change import RealChanges, clear_changes
@@ -40,6 +40,7 @@ class CompoundRow:
     distance: float  # from the controls' mean, 1 by chance
     p_value: float  # corrected
     active: bool
+    testable: bool  # whether its wells allow a p-value that differs
     cells: float | None  # per well, relative to control wells
     cells_p_value: float | None
     changes: Sequence[tuple[str, float]]  # measures of real cells, without units, and their change in s.d. of controls
@@ -63,7 +64,8 @@ def compound_rows(
         seed: Chooses the cells that are shown.
     """
     known = activity[activity["name"].isin(catalogue.treatments.index)]
-    order = known.assign(active=is_active(known)).sort_values(["active", "distance"], ascending=False, kind="stable")
+    order = known.assign(active=is_active(known), testable=is_testable(known))
+    order = order.sort_values(["active", "distance"], ascending=False, kind="stable")
     strongest = order.drop_duplicates("compound").head(MOST_COMPOUNDS)
     controls = catalogue.rows(role="control")
     changes = RealChanges(catalogue, measured, crop_px=store.crop_px)
@@ -88,6 +90,7 @@ def compound_rows(
                 distance=float(row["distance"]),
                 p_value=float(row["corrected_p_value"]),
                 active=bool(row["active"]),
+                testable=bool(row["testable"]),
                 cells=row.get("cells"),
                 cells_p_value=row.get("cells_p_value"),
                 changes=found,

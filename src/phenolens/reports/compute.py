@@ -30,7 +30,7 @@ from phenolens.plotting.cell_images import contact_sheet
 from phenolens.plotting.charts import MOST_NAMED, learning_curves, treatment_map, well_map
 from phenolens.plotting.confusion_matrix import confusion_matrix
 from phenolens.plotting.page import Picture, SavedPicture
-from phenolens.profiles.activity import smallest, weakness
+from phenolens.profiles.activity import is_testable, smallest, weakness
 from phenolens.profiles.nsc import nearest_treatments
 from phenolens.profiles.profiles import metadata
 from phenolens.profiles.score_table import PROTOCOLS, is_bbbc021
@@ -47,7 +47,7 @@ from phenolens.runs.embeddings import EmbeddedCells, embedded_cells
 from phenolens.runs.real_change import measured_cells
 from phenolens.runs.reproduce import commands
 from phenolens.runs.scores import activity_of, profiles_in_words, queries_of, scores_of_encoders, verdict_of
-from phenolens.screens.screen import treatment_name
+from phenolens.screens.screen import treatment_label, treatment_name
 from phenolens.study import Study, made_from
 from phenolens.training.checkpoint import RunFolder
 from phenolens.training.config import OF_STEPS
@@ -126,6 +126,9 @@ def write_report(study: Study, config: ReportConfig) -> None:
         if active is None
         else compound_rows(active, store, cells.catalogue, measured, seed=config.picture_seed),
         n_compounds=0 if active is None else active["compound"].nunique(),
+        n_treatments=0 if active is None else len(active),
+        has_mechanisms=bool(cells.catalogue.treatments["moa"].ne("").any()),
+        is_first=all(_history(study, run).empty for run in scored),
         weakness="" if active is None else weakness(active),
         smallest="" if active is None else smallest(active),
         **({} if compared is None else _comparison(compared, whitening, store.origin)),
@@ -253,7 +256,9 @@ def _map(profiles: anndata.AnnData, wells: anndata.AnnData) -> Picture | None:
 
 
 def _activity(table: pd.DataFrame, catalogue: Catalogue) -> pd.DataFrame:
-    """The treatments that differ most from the controls, as the report shows them."""
+    """The treatments that differ most from the controls, as the report shows them; no p-values that mean nothing."""
+    p_values = ["corrected_p_value", *table.columns.intersection(["cells_p_value"])]
+    table = table.assign(**table[p_values].where(is_testable(table)))
     shown = [name for name in ACTIVITY_COLUMNS if name in table and (table[name].notna() & (table[name] != "")).any()]
     return _labelled(table.head(MOST_ACTIVE)[shown], ["name"], catalogue).rename(columns=ACTIVITY_COLUMNS)
 
@@ -314,7 +319,10 @@ def mechanism_sheet(store: CropStore, *, n: int, seed: int, strongest: Sequence[
     cells = store.cells
     counted = ~cells["is_noise"].to_numpy(bool)
     is_control, treatments = cells["role"] == "control", treatment_name(cells["compound"], cells["concentration_um"])
-    kinds = cells["moa"] if cells["moa"].fillna("").ne("").any() else treatments
+    labels = pd.Series(
+        list(map(treatment_label, cells["compound"], cells["concentration_um"], cells["role"])), cells.index
+    )
+    kinds = cells["moa"] if cells["moa"].fillna("").ne("").any() else labels
     groups = kinds.where(~is_control, cells["compound"])
     controls = sorted(set(cells.loc[is_control, "compound"]))
     others = sorted(set(groups[counted & ~is_control].dropna()) - set(controls) - {""})

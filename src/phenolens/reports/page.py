@@ -48,6 +48,9 @@ class ReportContents:
     activity: pd.DataFrame | None = None  # a row per treatment, the most different from the controls first
     compounds: Sequence[CompoundRow] = ()  # the strongest first
     n_compounds: int = 0  # of the study
+    n_treatments: int = 0  # compared with the controls
+    has_mechanisms: bool = True  # whether any treatment has one
+    is_first: bool = False  # whether no model is trained yet, so that `run` would write the report again
     weakness: str = ""  # of the permutation test, where too few wells allow a small p-value
     smallest: str = ""  # how many treatments have the smallest p-value that their wells allow; empty for none
     absent: Sequence[str] = ()  # why a score is not there
@@ -92,6 +95,9 @@ def report_html(contents: ReportContents) -> str:
         limits=crop_quality,
         curve=compounds,
         level=LEVEL,
+        has_curves=any(len(row.doses) > 1 for row in contents.compounds),
+        has_tests=any(row.testable for row in contents.compounds),
+        changes=[change for row in contents.compounds for _, change in row.changes],
         compounds=[(row, inline_pictures(row.picture)[0]) for row in contents.compounds],
         pictures={
             "confusion": inline_pictures(contents.confusion),

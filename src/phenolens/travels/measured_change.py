@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from phenolens.core.counted import counted
-from phenolens.core.number_text import signed
+from phenolens.core.number_text import change_text
 from phenolens.morphology.features import short_name
 from phenolens.morphology.two_sample_test import (
     LEAST_COMPARED,
@@ -207,5 +207,5 @@ def population_test(
 
 def _listed(changes: pd.DataFrame, origin: str) -> str:
     """`nucleus area (real +1.2 s.d., moved +0.8)` for each row of a MeasuredChange's table."""
-    rows = zip(changes.index, *([signed(value, 1) for value in changes[name]] for name in ("real", "decoded")))
+    rows = zip(changes.index, *([change_text(value) for value in changes[name]] for name in ("real", "decoded")))
     return ", ".join(f"{short_name(str(name))} ({origin} {real} s.d., moved {moved})" for name, real, moved in rows)

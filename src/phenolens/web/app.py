@@ -118,6 +118,7 @@ def _add_home(app: PageApp, view: StudyView) -> None:
                 for mechanism, name in view.strongest_by_mechanism(run).items()
             ],
             next_step=view.next_step(),
+            unfinished=view.unfinished(),
             damaged=view.damaged(),
             **cells.picture_values(""),
             has_report=view.study.report_path.is_file(),

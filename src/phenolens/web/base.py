@@ -17,7 +17,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
-from phenolens.core.number_text import number_text, signed, unbroken
+from phenolens.core.number_text import beyond, change_text, number_text, unbroken
 from phenolens.crops.store import origin_of, read_about
 from phenolens.screens.screen import dose_label, treatment_label
 from phenolens.study import Study
@@ -96,7 +96,7 @@ class PageApp(FastAPI):
             "origin": lambda: origin_of(read_about(study.crops_folder) or {}),
         }
         self.templates.filters |= {"count": lambda number: f"{int(number):,}", "dose": dose_label, "counted": counted}
-        self.templates.filters |= {"number": number_text, "signed": signed, "unbroken": unbroken}
+        self.templates.filters |= {"number": number_text, "change": change_text, "beyond": beyond, "unbroken": unbroken}
         self._add_error_pages()
 
         @self.get("/static/page.css", include_in_schema=False)

@@ -224,9 +224,10 @@ class StudyView:
         return default_run(self.study, [run for run in decoding if models[run]["embedded"]] or decoding)
 
     def next_step(self, run: str = "") -> str:
-        """The command that this study, or one run of it, needs next; empty when every step is done."""
+        """The command that one run, or the runs whose training is finished, need next; empty when all is done."""
         folder, models = self.study.quoted, self.models()
-        models = {run: models[run]} if run in models else models
+        trained = {name: steps for name, steps in models.items() if steps["trained"]}
+        models = {run: models[run]} if run in models else trained or models
         if not (self.study.crops_folder / ABOUT).is_file():
             return f"phenolens crop {folder} --source SCREEN --layout bbbc021"
         if not models:
@@ -234,11 +235,19 @@ class StudyView:
         for step, verb in COMMAND_OF.items():
             missing = [name for name, steps in models.items() if not steps[step]]
             if missing and verb == "train":
-                config = shlex.quote(str(self.study.run_folder(missing[0]) / "config.json"))
-                return f"phenolens train {folder} --name {shlex.quote(missing[0])} --config {config}"
+                return self._training_of(missing[0])
             if missing:
                 return f"phenolens {verb} {folder}"
         return "" if self.study.report_path.is_file() else f"phenolens report {folder}"
+
+    def unfinished(self) -> dict[str, tuple[Path, str]]:
+        """The runs whose training is not finished: their folder, and the command that finishes it."""
+        names = [run for run, steps in self.models().items() if not steps["trained"]]
+        return {run: (self.study.run_folder(run), self._training_of(run)) for run in names}
+
+    def _training_of(self, run: str) -> str:
+        config = shlex.quote(str(self.study.run_folder(run) / "config.json"))
+        return f"phenolens train {self.study.quoted} --name {shlex.quote(run)} --config {config}"
 
     def damaged(self) -> list[Path]:
         """Embeddings that exist and cannot be read; their run counts as not embedded."""

@@ -146,10 +146,11 @@ def add_treatments(app: PageApp, view: StudyView) -> None:
         cells, run = view.cells(), view.run(run)
         if not cells.treatment(treatment)["n_cells"]:
             raise NotFoundError(f"All cells of {treatment} are flagged and left out; its wells show them.")
-        groups = {f"{treatment}: random": cells.random(treatment, SHOWN_CELLS, draw=draw)}
+        name = cells.catalogue.label(treatment)
+        groups = {f"{name}: random": cells.random(treatment, SHOWN_CELLS, draw=draw)}
         nearest = list(view.nearest_to_mean(run, treatment, n=SHOWN_CELLS))
         if nearest:
-            groups = {f"{treatment}: nearest to the mean ({run})": np.array(nearest)} | groups
+            groups = {f"{name}: nearest to the mean ({run})": np.array(nearest)} | groups
         crops = [normalised(cells.store.take(rows)) for rows in groups.values()]
         store = cells.store
         figure = contact_sheet(

@@ -19,7 +19,7 @@ from sklearn.decomposition import PCA
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_h5ad
-from phenolens.core.number_text import unbroken
+from phenolens.core.number_text import change_text, unbroken
 from phenolens.crops.store import CropStore
 from phenolens.embedding_files import mapped_embeddings
 from phenolens.morphology.features import describe
@@ -323,13 +323,14 @@ def add_map(app: PageApp, view: StudyView) -> Maps:
         return [describe(view, asked.run, row) for _, row in table.iloc[drawn.rows[wanted]].iterrows()]
 
     @app.get("/map/differs.json")
-    def differs(asked: Requested, inside: ManyNumbers, outside: ManyNumbers) -> list[dict[str, Any]]:
+    def differs(asked: Requested, inside: ManyNumbers, outside: ManyNumbers) -> list[dict[str, str]]:
         cells = view.cells()
         try:
             table = cells.changes.between(*(_cells_of(cells, maps.map(asked), text) for text in (inside, outside)))
         except InputError as error:
             raise NotFoundError(f"Not measured: {error}.") from error
-        return [{"measure": phrase, "change": change} for phrase, change in clear_changes(table, SHOWN_DIFFERENCES)]
+        found = clear_changes(table, SHOWN_DIFFERENCES)
+        return [{"measure": phrase, "change": change_text(change)} for phrase, change in found]
 
     @app.get("/map/selection.csv")
     def selection(asked: Requested, numbers: ManyNumbers) -> Response:

@@ -249,7 +249,7 @@
     try {
       const found = await (await request("/map/differs.json", { inside: mine.numbers.slice(0, COMPARED).join(","), outside: outside.join(",") })).json();
       if (mine !== selection) return;
-      const parts = found.map((one) => `${one.measure} (${one.change > 0 ? "+" : "−"}${Math.abs(one.change).toFixed(1)} s.d. of controls)`);
+      const parts = found.map((one) => `${one.measure} (${one.change} s.d. of controls)`);
       answerBox.textContent = parts.length ? `A sample of the selection differs from a sample of the rest in ${parts.join("; ")}.`
         : "In a sample of cells, no measure differs from the rest beyond its 95 % interval.";
     } catch (error) { answerBox.textContent = error.message; }
