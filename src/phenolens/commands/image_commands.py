@@ -223,7 +223,7 @@ def _scores(checked: "Checked") -> tuple[list[tuple[str, str]], list[tuple[str, 
     possible = ["activity against the controls", *(name for name in NAMED if name not in absent)]
     weak = weak_designs(fields)
     few = few_controls(fields)
-    limits = [*([("activity", weak)] if weak else []), *([("note", few)] if few else [])]
+    limits = [*([("activity", weak)] if weak else []), *([("scaling", few)] if few else [])]
     return [("scores", ", ".join(possible)), *limits], [*absent.items()]
 
 
