@@ -8,8 +8,10 @@ import pytest
 import tifffile
 
 from phenolens import cli
+from phenolens.core.errors import InputError
 from phenolens.profiles.whitening import whiten
 from phenolens.study import Study
+from phenolens.web.umap_map import map_of_treatments
 
 FLAGS = ["--layout", "pattern", "--pattern", "{plate}_{well}_s{site}_w{channel}.tif", "--nucleus-px", 10]
 SMALL = ["--crop-px", 36, "--threads", 1, "--watch-every", 0, "--bootstraps", 20, "--shuffles", 5, "--null-draws", 200]
@@ -114,6 +116,8 @@ def test_with_one_control_well_profiles_are_scaled_by_all_wells_which_is_said_fi
     treatments = study.profiles("pca-seed0", whitening="zscore")
     of_treated = (wells.obs["Metadata_Role"] == "treated").to_numpy()
     assert np.allclose(treatments.X, np.median(scaled.X[of_treated], axis=0))
+    with pytest.raises(InputError, match="a map needs 3 treatments, and this study has 1; see the map of cells"):
+        map_of_treatments(study, "pca-seed0", projection="pca")
     study.scores_path.unlink()
     assert command("evaluate", study.folder, "--headline", "whitened") == 0
     assert "whitened on all wells" in capsys.readouterr().err

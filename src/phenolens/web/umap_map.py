@@ -39,6 +39,7 @@ UMAP_CELLS = 10_000  # cells, evenly over the wells, in a UMAP: about half a min
 UMAP_NEIGHBOURS = 15  # umap-learn's default
 UMAP_COMPONENTS = 50  # principal components that UMAP is given, so that its time does not grow with Z
 _UMAP_LOCK = Lock()  # its compiled loops must not run twice at once
+LEAST_ON_MAP = 3  # treatments
 CACHED_MAPS = 6  # in memory; 16 MB each for a million cells
 SHOWN_DIFFERENCES = 6  # measures in which a selection differs from the rest
 MAX_FOUND = 2000  # points that a search marks
@@ -152,9 +153,11 @@ def map_of_cells(study: Study, run: str, store: CropStore, *, projection: Projec
 
 
 def map_of_treatments(study: Study, run: str, *, projection: Projection, seed: int = 0) -> Map:
-    """The treatments of a run by the headline's profiles; InputError when there are no profiles."""
+    """The treatments of a run by the headline's profiles; InputError when there are none, or fewer than three."""
     profiles = study.profiles(run)
     x, control, how = np.asarray(profiles.X, float), None, profiles_in_words(study, run)
+    if len(x) < LEAST_ON_MAP:
+        raise InputError(f"a map needs {LEAST_ON_MAP} treatments, and this study has {len(x)}; see the map of cells")
     if projection == "umap":
         places = umap_places(x, metric="cosine", seed=seed)
         caption = f"UMAP of {len(x)} treatments by their profiles ({how}), cosine distance."
