@@ -257,7 +257,7 @@ def test_a_treatment_with_too_few_wells_does_not_count_as_one_that_does_not_diff
     table = pd.DataFrame({"treatment": ["taxol@3"], "distance": [3.25]})
     row = compound_row(active=False, testable=False, changes=[("fibres", 50.0)], doses=[("taxol 3 µM", 3.25)])
     text = Page(report_html(contents(activity=table, compounds=[row]))).text
-    for words in ("too few wells to be tested: distance 3.25", ">+10 fibres", "Beyond 10: control cells hardly vary"):
+    for words in ("too few wells to be tested, 2 wells", ">+10 fibres", "Beyond 10: control cells hardly vary"):
         assert words in text
     for words in ("does not differ", "differs at p", "0.002", "dotted", "50.0"):
         assert words not in text

@@ -118,7 +118,7 @@ def train(study: Study, config: "TrainConfig", *, name: str) -> None:
     compute = Compute.chosen(device=config.device, precision=config.precision, threads=config.threads)
     z, _, source = decoded(study, config)
     model = built_model(store, config, source)
-    held = alone(run.folder / ".lock", doing="training") if is_first() else nullcontext()
+    held = alone(study.training_lock(name), doing="training") if is_first() else nullcontext()
     with together(compute.device), held:
         if is_first():
             begin(run, store, config, compute, source)
@@ -232,6 +232,8 @@ def embed(study: Study, name: str, config: EmbedConfig, *, scheduler: str | None
     }
     kept = {plate: about_of(study.embeddings_folder(name) / f"{plate}.h5ad").get("made_from") for plate in store.plates}
     todo = [plate for plate in own_share(store.plates) if kept[plate] != source]
+    if todo:
+        tell(f"embedding {counted(int(store.cells['plate'].isin(todo).sum()), 'cell')} with {name}")
     rows = controls_to_norm_by(store.cells) if by_controls and todo else {}
     folders = study.run_folder(name), study.crops_folder, study.embeddings_folder(name)
     embedder = PlateEmbedder(*folders, about, (config.device, config.precision, config.threads))

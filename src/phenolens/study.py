@@ -342,6 +342,10 @@ class Study(os.PathLike[str]):
         """The folder with the realism metrics of all runs."""
         return self.folder / "realism"
 
+    def training_lock(self, run: str) -> Path:
+        """Held while a run is trained."""
+        return self.run_folder(run) / ".lock"
+
     @property
     def realism_lock(self) -> Path:
         """Held by the process that measures realism."""

@@ -342,7 +342,9 @@ def _next_command(
         command += ["--nucleus-px", f"{found_px:.0f}", *contrast]
         if LAYOUTS[layout].pixel_um is None:  # else the default is the side that this source was published with
             command += ["--crop-px", f"{suggested_crop_px(found_px)}"]
-    return shlex.join(command), f"cells will be found in the first channel, {checked.screen.channels[0]}"
+    channels = checked.screen.channels
+    named = "; name channels with --channels, such as DNA=1" if all(map(str.isdigit, channels)) else ""
+    return shlex.join(command), f"cells will be found in the first channel, {channels[0]}{named}"
 
 
 @keyword_settings

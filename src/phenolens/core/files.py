@@ -65,6 +65,17 @@ def alone(lock: Path, *, doing: str) -> Iterator[None]:
         held.release()
 
 
+def is_held(lock: Path) -> bool:
+    """Whether another process holds this file as `alone` does."""
+    if not lock.is_file():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with write_whole(path) as file:

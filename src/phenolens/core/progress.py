@@ -23,6 +23,7 @@ Item = TypeVar("Item")
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BEFORE_BAR = 2.0
+MOST_AHEAD = 1000  # items to come, for each that is done, of which the time is estimated; the first ones are slow
 SILENT = "PHENOLENS_QUIET"
 
 
@@ -51,9 +52,9 @@ def track(items: Iterable[Item], label: str | Callable[[], str], *, total: int, 
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES and count:
             last = now
-            each = (now - began) / count
-            left = duration(each * (total - done - count))
-            tell(f"{description()}: {done + count} of {total}, {_a_minute(60 / each)}, about {left} left")
+            each, rest = (now - began) / count, total - done - count
+            left = f", about {duration(each * rest)} left" if rest < MOST_AHEAD * count else ""
+            tell(f"{description()}: {done + count} of {total}, {_a_minute(60 / each)}{left}")
         yield item
 
 

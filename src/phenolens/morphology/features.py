@@ -41,7 +41,7 @@ OF_CELL = {
 }
 # `{}` is the channel, `{where}` the measured region: the nucleus for the channel of the nuclei, else the cell
 OF_CHANNEL = {
-    "mean": "mean {} in the {where} above background, share of the crop's maximum",
+    "mean": "mean {} in the {where} as a share of the crop's brightest pixel, above background",
     "fine_texture": "fine texture of {} in the {where} (1 to 2 px), relative to its mean",
     "coarse_texture": "coarse texture of {} in the {where} (2 to 5 px), relative to its mean",
     "sharpness": "sharpness of {}, share of the crop's contrast that is fine; low when out of focus",

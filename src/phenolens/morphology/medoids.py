@@ -169,7 +169,7 @@ class MeasuredCells:
         if not names:
             raise InputError(
                 f"no channel of nuclei by its name ({', '.join(self.channels)}), which medoids by nucleus need; "
-                "choose medoids by measures or by embedding"
+                "name it with --channels when cells are cropped, or choose medoids by measures or by embedding"
             )
         sds = self.from_controls(self.of(rows)[names])
         return sds.clip(-MOST_SDS, MOST_SDS).fillna(0).to_numpy()

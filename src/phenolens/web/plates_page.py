@@ -34,6 +34,7 @@ MEASURED_OF_A_WELL = 4  # cells, for a heat map of a measure of real cells
 MOST_MEASURED_WELLS = 500  # of a study; more would take minutes
 WELL_CELLS = 64  # cells on one page of a well
 SHADES = 5  # of a heat map; for a signed measure on either side of 0
+LEAST_WELLS = 3  # where their mean is that of all, for distances from it
 FULL_SHADE = 98  # percentile of all wells that has the darkest shade, so that one outlier does not pale the others
 
 PageNumber = Annotated[int, Query(ge=1, le=1_000_000, alias="page")]
@@ -44,7 +45,8 @@ def well_profiles(study: Study, run: str) -> pd.DataFrame:
     """The profiles of a run's wells; index: (plate, well).
 
     Columns: DISTANCE, the length of the whitened profile divided by that of the median control well; then the features
-    in standard deviations of the control wells from their mean.
+    in standard deviations of the control wells from their mean. With one control well all wells count as controls; two
+    wells in all are as far from their mean by construction, and have no DISTANCE.
 
     Raises:
         InputError: there are no profiles (the message names the command), or all control wells are the same.
@@ -58,12 +60,14 @@ def well_profiles(study: Study, run: str) -> pd.DataFrame:
     names = wells.obs[["Metadata_Plate", "Metadata_Well"]].astype(str)
     index = pd.MultiIndex.from_frame(names, names=["plate", "well"])
     length = np.linalg.norm(np.asarray(whitened.X, float), axis=1)
+    table = pd.DataFrame(np.asarray(scaled.X, float), index=index, columns=scaled.var_names.astype(str))
+    if learnt_on == "everything" and len(wells) < LEAST_WELLS:
+        return table
     control = float(np.median(length[(wells.obs["Metadata_Role"].astype(str) == "control").to_numpy()]))
     if not control > 0:
         raise InputError(
             f"{study.profiles_folder(run)}: all control wells are the same, so no distance can be measured"
         )
-    table = pd.DataFrame(np.asarray(scaled.X, float), index=index, columns=scaled.var_names.astype(str))
     table.insert(0, DISTANCE, length / control)
     return table
 

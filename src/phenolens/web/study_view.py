@@ -18,6 +18,7 @@ import pandas as pd
 
 from phenolens.core.colours import Contrast, cell_image, colour_names, png
 from phenolens.core.errors import InputError
+from phenolens.core.files import is_held
 from phenolens.crops.store import ABOUT, CropStore, normalised
 from phenolens.embedding_files import mapped_embeddings
 from phenolens.models import decodes
@@ -241,9 +242,10 @@ class StudyView:
         return "" if self.study.report_path.is_file() else f"phenolens report {folder}"
 
     def unfinished(self) -> dict[str, tuple[Path, str]]:
-        """The runs whose training is not finished: their folder, and the command that finishes it."""
+        """The runs whose training is not finished: their folder, and the command that finishes it; "" while it runs."""
         names = [run for run, steps in self.models().items() if not steps["trained"]]
-        return {run: (self.study.run_folder(run), self._training_of(run)) for run in names}
+        held = {run: is_held(self.study.training_lock(run)) for run in names}
+        return {run: (self.study.run_folder(run), "" if held[run] else self._training_of(run)) for run in names}
 
     def _training_of(self, run: str) -> str:
         config = shlex.quote(str(self.study.run_folder(run) / "config.json"))

@@ -273,11 +273,13 @@ def add_map(app: PageApp, view: StudyView) -> Maps:
         run: str = "",
         of: Of = "treatments",
         projection: Projection = "pca",
-        by: By = "mechanism",
+        by: By = "",
         find: Annotated[str, Query(max_length=200)] = "",
     ) -> Response:
-        view.cells()
-        run = view.run(run)
+        treatments = view.cells().catalogue.treatments.query("role == 'treated'")
+        run, of = view.run(run), "cells" if len(treatments) < LEAST_ON_MAP else of
+        choices = [name for name in COLUMNS if of == "cells" or name != "plate"]  # a treatment is on several
+        usual = "mechanism" if treatments["moa"].ne("").any() else "compound"
         query = {"run": run, "of": of, "projection": projection}
         response = app.page(
             "map.html",
@@ -285,11 +287,9 @@ def add_map(app: PageApp, view: StudyView) -> Maps:
             of=of,
             projection=projection,
             query=query,
-            by="mechanism"
-            if of == "treatments" and by not in set(COLUMNS) - {"plate"}
-            else by,  # a treatment is on several
+            by=by if by and (of == "cells" or by in choices) else usual,
             find=find,
-            choices=[name for name in COLUMNS if of == "cells" or name != "plate"],
+            choices=choices,
             measures=maps.measures(of),
             measure_command=f"phenolens measure {view.study.quoted}",
             models=view.models(),
