@@ -21,7 +21,7 @@ import pytest
 from described import try_every_operation
 from page_client import PageClient
 from phenolens.core.colours import cell_image
-from phenolens.core.files import write_parquet
+from phenolens.core.files import alone, write_parquet
 from phenolens.core.number_text import change_text
 from phenolens.embedding_files import mapped_embeddings
 from phenolens.morphology.features import short_name
@@ -343,6 +343,10 @@ def test_a_run_that_is_not_embedded_is_told_its_own_next_command_not_another_run
     assert f"Next: <code>phenolens embed {half.folder}</code>" in home
     assert "--name unfinished" in home
     assert f"delete <code>{half.run_folder('unfinished')}</code>" in home
+    with alone(half.training_lock("unfinished"), doing="training"):
+        home = visitor.got("/").text
+    assert "unfinished is being trained." in home
+    assert "delete <code>" not in home
     assert "Next:" not in PageClient(create_app(study)).got("/travel?to=nobody").text
 
 

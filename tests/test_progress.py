@@ -39,6 +39,16 @@ def test_a_log_has_what_is_done_of_all_and_how_many_a_minute(monkeypatch, capsys
     assert "Plates: 1 of 3, 2 a minute, about 60 s left" in capsys.readouterr().err
 
 
+def test_the_first_of_very_many_steps_say_nothing_of_the_time_left(monkeypatch, capsys):
+    clock = iter(range(0, 600, 15))
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 20)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    assert list(track("abcd", "steps", total=progress.MOST_AHEAD + 3)) == list("abcd")
+    first, then = capsys.readouterr().err.splitlines()
+    assert first == "steps: 1 of 1003, 2 a minute"
+    assert then == "steps: 3 of 1003, 3 a minute, about 5 h 33 min left"
+
+
 @pytest.mark.parametrize(("before_s", "is_shown"), [(30, False), (0, True)])
 def test_a_bar_is_shown_only_for_work_that_lasts(monkeypatch, before_s, is_shown):
     written = io.StringIO()
