@@ -503,7 +503,7 @@ def test_nuclei_in_no_field_are_counted_where_they_may_be_skipped(images):
     write_plate_map(images)
     nuclei_of(images, edit=lambda t: t.assign(well=t["well"].replace("C11", "D11")))
     checked = check_source(images, layout="pattern", config=PATTERN, skip_missing=True)
-    assert dict(checked.missing)["nuclei in no field of the screen"] == "20"
+    assert dict(checked.missing)["left out: nuclei in no field of the screen"] == "20"
 
 
 def test_given_centres_are_held_against_the_pixels(images):

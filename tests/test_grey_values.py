@@ -60,4 +60,4 @@ def test_a_black_level_is_subtracted_in_every_image(tmp_path):
 def test_check_says_the_darkest_and_the_brightest_value(tmp_path):
     source = write_raised(tmp_path, lambda image: image + 32_768, n=1)
     found = dict(check_source(source, layout="table").there)["images"]
-    assert "darkest 112 " in found
+    assert "are below 112 " in found

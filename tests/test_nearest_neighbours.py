@@ -101,5 +101,6 @@ def test_tables_name_treatments_by_compound_and_dose_and_keep_the_name_of_one_wi
     assert compute._wrong(wrong, catalogue)[["treatment", "nearest treatment"]].to_numpy().tolist() == [
         ["a 1 µM", "gone@2"]
     ]
-    active = pd.DataFrame({"name": ["b@1"], "distance": [2.0]})
+    p_values = {"corrected_p_value": [0.01], "smallest_p_value": [0.001]}
+    active = pd.DataFrame({"name": ["b@1"], "distance": [2.0], **p_values})
     assert compute._activity(active, catalogue)["treatment"].tolist() == ["b 1 µM"]
