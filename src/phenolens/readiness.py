@@ -104,13 +104,6 @@ def profile_source(study: Study, run: str) -> str:
     return about["made_from"]
 
 
-def scaled_on(study: Study, run: str) -> Literal["controls", "everything"]:
-    """The wells by whose spread the profiles of a run are scaled; controls where there are no profiles."""
-    path = study.profiles_folder(run) / "about.json"
-    again = f"run `phenolens profile {study.quoted}`"
-    return read_json(path, remedy=again).get("scaled_on", "controls") if path.is_file() else "controls"
-
-
 def check_scored(study: Study, run: str) -> None:
     """InputError where a run has no scores, or they are out of date."""
     again = f"run `phenolens evaluate {study.quoted}`"

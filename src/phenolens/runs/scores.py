@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 
 from phenolens.core.errors import InputError
+from phenolens.core.files import read_json
 from phenolens.models import model_title
 from phenolens.profiles.activity import activity_sentence, n_active
 from phenolens.profiles.score_table import PROTOCOLS, not_counted_sentence, verdict_sentence
 from phenolens.profiles.scores_folder import read_queries
-from phenolens.readiness import decoded_run, run_config, scaled_on, score_name, scores_about
+from phenolens.readiness import decoded_run, run_config, score_name, scores_about
 from phenolens.study import Study
 
 PROFILES = {
@@ -24,8 +25,10 @@ PROFILES = {
 
 def profiles_in_words(study: Study, run: str) -> str:
     """How the headline's profiles of a run are made."""
-    words = PROFILES[study.headline["whitening"]]
-    return words if scaled_on(study, run) == "controls" else words.replace("the control wells", "all wells")
+    words, path = PROFILES[study.headline["whitening"]], study.profiles_folder(run) / "about.json"
+    about = read_json(path, remedy=f"run `phenolens profile {study.quoted}` again") if path.is_file() else {}
+    on_all = about.get("scaled_on") == "everything"
+    return words.replace("the control wells", "all wells") if on_all else words
 
 
 def scored_runs(study: Study) -> list[str]:

@@ -18,7 +18,6 @@ from phenolens.core.number_text import signed
 from phenolens.morphology.features import describe, measure_names, nuclei_channel
 from phenolens.morphology.medoids import sampled
 from phenolens.profiles.whitening import Recipe, whiten
-from phenolens.readiness import scaled_on
 from phenolens.study import Study
 from phenolens.web.base import Cached, NotFoundError, PageApp
 from phenolens.web.study_view import StudyCells, StudyView, known
@@ -54,7 +53,7 @@ def well_profiles(study: Study, run: str) -> pd.DataFrame:
     wells = study.profiles(run, level="well")
     about = read_json(study.profiles_folder(run) / "about.json", remedy=f"run `phenolens profile {study.quoted}`")
     ridge = float(about.get("config", {}).get("ridge", Recipe.ridge))
-    learnt_on = scaled_on(study, run)
+    learnt_on = about.get("scaled_on", "controls")
     whitened = whiten(wells, ridge=ridge, learnt_on=learnt_on, constant_features="left out")
     scaled = whiten(wells, method="none", learnt_on=learnt_on, constant_features="left out")
     names = wells.obs[["Metadata_Plate", "Metadata_Well"]].astype(str)
