@@ -10,7 +10,7 @@ from anndata import AnnData
 from naive_scores import whiten as naive_whiten
 from phenolens.core.errors import InputError
 from phenolens.core.provenance import provenance
-from phenolens.profiles.coral import second_moment
+from phenolens.profiles.covariance import eigen, eigen_of_rows, eigenvalues_of_rows, second_moment
 from phenolens.profiles.whitening import TVN, Recipe, apply_whitening, fit_whitening, whiten
 from phenolens.profiles.whitening_certificate import Certificate
 
@@ -66,6 +66,27 @@ def test_the_default_is_its_written_definition(rng, ridge):
     np.testing.assert_allclose(zca.X, expected, atol=1e-10)
     pca = whiten(wells, ridge=ridge)  # the same up to a rotation: all angles and lengths agree
     np.testing.assert_allclose(pca.X @ pca.X.T, expected @ expected.T, atol=1e-9)
+
+
+@pytest.mark.parametrize("n_controls", [3, 12, 20, 21, 39, 40])
+def test_few_controls_of_many_features_are_whitened_by_the_same_definition(rng, n_controls):
+    wells = wells_of(correlated(rng, 60, n_features=40), n_controls=n_controls)
+    expected = naive_whiten(wells.X, is_control(wells), ridge=1.0)
+    np.testing.assert_allclose(whiten(wells, method="zca").X, expected, rtol=1e-9, atol=1e-9)
+    pca = whiten(wells).X
+    np.testing.assert_allclose(pca @ pca.T, expected @ expected.T, rtol=1e-9, atol=1e-7)
+
+
+@pytest.mark.parametrize("n", [1, 7, 20, 21, 40, 60])
+def test_directions_of_rows_are_those_of_their_covariance(rng, n):
+    rows = correlated(rng, n, n_features=40)
+    rows -= rows.mean(axis=0)
+    covariance = second_moment(rows)
+    values, vectors = eigen_of_rows(rows)
+    np.testing.assert_allclose(values, eigen(covariance)[0], atol=1e-12 * values[0])
+    np.testing.assert_allclose(eigenvalues_of_rows(rows), values, atol=1e-12 * values[0])
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(40), atol=1e-12)
+    np.testing.assert_allclose((vectors * values) @ vectors.T, covariance, atol=1e-12 * values[0])
 
 
 def test_the_default_recipe_is_ridge_1_on_all_controls_after_the_z_score():

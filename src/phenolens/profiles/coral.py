@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from phenolens.profiles.covariance import second_moment
+
 CoralForm = Literal["broad", "google", "efaar"]
 
 
@@ -29,11 +31,6 @@ def coral(batch: np.ndarray, everything: np.ndarray, *, form: CoralForm) -> tupl
     if form == "google":
         return batch.mean(axis=0), matrix_power(covariance + identity, -0.5)
     return zero, matrix_power(covariance + identity / 2, -0.5)
-
-
-def second_moment(rows: np.ndarray) -> np.ndarray:
-    """Sample covariance about 0: (n, Z) -> (Z, Z)."""
-    return rows.T @ rows / len(rows)
 
 
 def matrix_power(symmetric: np.ndarray, power: float) -> np.ndarray:

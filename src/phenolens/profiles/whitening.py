@@ -19,7 +19,8 @@ from phenolens.core.bounds import Bounded, Count, NotNegative, Positive
 from phenolens.core.errors import InputError
 from phenolens.core.provenance import KEY, provenance, provenance_text
 from phenolens.profiles.columns import resembles_metadata
-from phenolens.profiles.coral import CoralForm, coral, second_moment
+from phenolens.profiles.coral import CoralForm, coral
+from phenolens.profiles.covariance import eigen, eigen_of_rows, eigenvalues_of_rows, second_moment
 from phenolens.profiles.profiles import metadata
 from phenolens.profiles.validate import SMALLEST_SPREAD, constant_features, feature_matrix, refuse_too_large
 from phenolens.profiles.whitening_certificate import Certificate, certificate_of, rank_of
@@ -375,30 +376,28 @@ def _fit_rotation(controls: np.ndarray, recipe: Recipe, group: str) -> Fit:
     """The rotation of one group from its scaled controls (n, Z)."""
     n = len(controls)
     centre = controls.mean(axis=0)
-    sample = estimate = second_moment(controls - centre)
+    centred = controls - centre
     if recipe.estimate == "ledoit-wolf":
         from sklearn.covariance import ledoit_wolf  # slow to import, and rarely needed
 
-        estimate = ledoit_wolf(controls)[0]
-    values, vectors = eigen(estimate)
-    rank = rank_of(values if recipe.estimate == "sample" else np.linalg.eigvalsh(sample)[::-1], n)
+        values, vectors = eigen(ledoit_wolf(controls)[0])
+        rank = rank_of(eigenvalues_of_rows(centred), n)
+    else:
+        values, vectors = eigen_of_rows(centred)
+        rank = rank_of(values, n)
     if recipe.whitening != "none":
         _refuse_undetermined(group, values, n=n, rank=rank, recipe=recipe)
     kept, ridge = regularised(values, recipe)
     matrix = rotation(vectors, kept, recipe)
-    rotated = (controls - centre) @ matrix
-    achieved = second_moment(rotated - rotated.mean(axis=0))
-    spanned = np.linalg.eigvalsh(achieved)[::-1][: min(rank, len(kept))]
+    rotated = centred @ matrix
+    rotated -= rotated.mean(axis=0)
+    spanned = eigenvalues_of_rows(rotated)[: min(rank, len(kept))]
     return Fit(
         (centre, matrix),
-        certificate_of(group, values, kept, achieved, spanned, n_rows=n, rank=rank, ridge=ridge, recipe=recipe),
+        certificate_of(
+            group, values, kept, second_moment(rotated), spanned, n_rows=n, rank=rank, ridge=ridge, recipe=recipe
+        ),
     )
-
-
-def eigen(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues (Z,) of a covariance (Z, Z), the largest first and none below 0, and its eigenvectors (Z, Z)."""
-    values, vectors = np.linalg.eigh(covariance)
-    return values[::-1].clip(min=0), vectors[:, ::-1]
 
 
 def regularised(values: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, float]:
