@@ -145,7 +145,7 @@ class Convolution(nn.Module):
         padding = before_after[0] if even else 0
         x = x if even else F.pad(x, before_after)
         y = F.conv2d(x, self.kernel, self.bias, self.stride, padding, groups=self.groups)
-        return y if self.linear else F.relu6(y)
+        return y if self.linear else F.relu6(y, inplace=True)
 
 
 def imagenet_weights() -> dict[str, Tensor]:
