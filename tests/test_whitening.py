@@ -10,6 +10,7 @@ from anndata import AnnData
 from naive_scores import whiten as naive_whiten
 from phenolens.core.errors import InputError
 from phenolens.core.provenance import provenance
+from phenolens.profiles.coral import coral
 from phenolens.profiles.covariance import eigen, eigen_of_rows, eigenvalues_of_rows, second_moment
 from phenolens.profiles.whitening import TVN, Recipe, apply_whitening, fit_whitening, whiten
 from phenolens.profiles.whitening_certificate import Certificate
@@ -202,6 +203,20 @@ def test_each_published_form_of_tvn_is_its_naive_twin(rng, form):
     np.testing.assert_allclose(ours @ ours.T, expected @ expected.T, rtol=1e-8, atol=1e-8)
     others = [apply_whitening(wells, fit_whitening(wells, TVN[other])).X for other in TVN if other != form]
     assert all(np.abs(cosines(ours) - cosines(other)).max() > 0.01 for other in others)
+
+
+@pytest.mark.parametrize("form", TVN)
+@pytest.mark.parametrize("n", [5, 60])
+def test_batches_of_few_and_of_many_controls_are_aligned_by_the_same_definition(rng, form, n):
+    batch, everything = correlated(rng, n, n_features=20) - 49, correlated(rng, 70, n_features=20) - 50
+    centre, matrix = coral({"week0": batch}, everything, form=form)["week0"]
+    identity = np.eye(20)
+    expected = inverse_root(np.cov(batch.T) + (1 if form == "google" else 0.5) * identity)
+    if form == "broad":
+        to_all = scipy.linalg.sqrtm(everything.T @ everything / 70 + identity).real
+        expected = inverse_root(batch.T @ batch / n + identity) @ to_all
+    np.testing.assert_allclose(matrix, expected, atol=1e-9)
+    np.testing.assert_allclose(centre, batch.mean(axis=0) if form == "google" else 0)
 
 
 def cosines(rows: np.ndarray) -> np.ndarray:

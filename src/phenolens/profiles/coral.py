@@ -1,39 +1,46 @@
-"""The alignment of the controls of a batch with all controls, in three published forms (CORAL, as in Ando et al. 2017).
+"""The alignment of the controls of each batch with all controls, in three published forms (CORAL, Ando et al. 2017).
 
 n controls of a batch, N of all batches, Z features, whitened on all controls before.
 """
 
+from collections.abc import Mapping
+from math import sqrt
 from typing import Literal
 
 import numpy as np
 
-from phenolens.profiles.covariance import second_moment
+from phenolens.profiles.covariance import eigen_of_rows
 
 CoralForm = Literal["broad", "google", "efaar"]
 
 
-def coral(batch: np.ndarray, everything: np.ndarray, *, form: CoralForm) -> tuple[np.ndarray, np.ndarray]:
-    """The centre (Z,) and the matrix (Z, Z) that align rows of a batch: (x - centre) @ matrix.
+def coral(
+    batches: Mapping[str, np.ndarray], everything: np.ndarray, *, form: CoralForm
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The centre (Z,) and the matrix (Z, Z) that align the rows of each batch: (x - centre) @ matrix.
 
     With S the second moments about 0 (divided by n), C the covariance (divided by n - 1) and m the mean of the batch's
     controls: `broad` x (S + I)^(-1/2) (S_all + I)^(1/2); `google` (x - m) (C + I)^(-1/2); `efaar` x (C + I/2)^(-1/2).
 
     Args:
-        batch: the batch's controls (n, Z); two or more but for `broad`.
+        batches: each batch's controls (n, Z); two or more but for `broad`.
         everything: all controls (N, Z).
         form: whose.
     """
-    identity, zero = np.eye(batch.shape[1]), np.zeros(batch.shape[1])
+    zero = np.zeros(everything.shape[1])
     if form == "broad":
-        to_all = matrix_power(second_moment(everything) + identity, 0.5)
-        return zero, matrix_power(second_moment(batch) + identity, -0.5) @ to_all
-    covariance = np.cov(batch.T).reshape(identity.shape)
-    if form == "google":
-        return batch.mean(axis=0), matrix_power(covariance + identity, -0.5)
-    return zero, matrix_power(covariance + identity / 2, -0.5)
+        to_all = _power(everything, 0.5, plus=1.0)
+        return {name: (zero, _power(rows, -0.5, plus=1.0) @ to_all) for name, rows in batches.items()}
+    plus = 1.0 if form == "google" else 0.5
+    aligned = {}
+    for name, rows in batches.items():
+        mean = rows.mean(axis=0)
+        spread = (rows - mean) * sqrt(len(rows) / (len(rows) - 1))  # its second moment is the covariance
+        aligned[name] = (mean if form == "google" else zero, _power(spread, -0.5, plus=plus))
+    return aligned
 
 
-def matrix_power(symmetric: np.ndarray, power: float) -> np.ndarray:
-    """A power of a symmetric positive definite matrix (Z, Z), such as -1/2."""
-    values, vectors = np.linalg.eigh(symmetric)
-    return (vectors * values**power) @ vectors.T
+def _power(rows: np.ndarray, power: float, *, plus: float) -> np.ndarray:
+    """A power of the second moment of rows (n, Z) plus so many identities: (Z, Z)."""
+    values, vectors = eigen_of_rows(rows)
+    return (vectors * (values + plus) ** power) @ vectors.T

@@ -330,10 +330,8 @@ def _alignment(
     if recipe.coral == "none":
         return {}
     least = 1 if recipe.coral_form == "broad" else 2
-    return {
-        group: coral(whitened[rows], whitened[learn], form=recipe.coral_form)
-        for group, rows in _learning_rows(learn, groups[recipe.coral], at_least=least)
-    }
+    batches = {group: whitened[rows] for group, rows in _learning_rows(learn, groups[recipe.coral], at_least=least)}
+    return coral(batches, whitened[learn], form=recipe.coral_form)
 
 
 def _clipped(scaled: np.ndarray, recipe: Recipe) -> np.ndarray:
