@@ -84,6 +84,15 @@ def test_too_few_controls_on_all_plates_together_are_refused():
         controls_to_norm_by(cells({"a": 40, "b": 23}))
 
 
+def test_too_few_controls_are_all_that_a_study_is_told(tiny_study, capsys):
+    folder = str(tiny_study.folder)
+    assert cli.main(["train", folder, "--model", "ae", "--steps", "2", "--width", "4", "--batch-size", "6"]) == 0
+    capsys.readouterr()
+    assert cli.main(["embed", folder, "--norm-from", "controls"]) == 2
+    (refusal,) = capsys.readouterr().err.splitlines()
+    assert "expected 64 or more" in refusal
+
+
 def test_a_study_is_embedded_by_each_plates_controls_and_keeps_what_decodes(tiny_study, capsys, monkeypatch):
     folder, threads = str(tiny_study.folder), ["--threads", "1"]
     flags = ["--steps", "2", "--width", "4", "--batch-size", "6", "--watch-every", "0"]
@@ -105,6 +114,8 @@ def test_a_study_is_embedded_by_each_plates_controls_and_keeps_what_decodes(tiny
 def test_a_model_without_batch_normalisation_is_refused(tiny_study, capsys):
     folder = str(tiny_study.folder)
     assert cli.main(["train", folder, "--model", "pca", "--latent-size", "3", "--threads", "1"]) == 0
+    capsys.readouterr()
     assert cli.main(["embed", folder, "--norm-from", "controls"]) == 2
-    assert "--norm-from controls" in capsys.readouterr().err
+    (refusal,) = capsys.readouterr().err.splitlines()
+    assert "--norm-from controls" in refusal
     assert not tiny_study.embeddings_folder("pca-seed0").exists()

@@ -180,9 +180,11 @@ def _without_timing(history: list[dict[str, float]]) -> dict[str, float]:
 
 
 def embeddable(study: Study, name: str, config: EmbedConfig) -> "tuple[Representation, TrainConfig]":
-    """The model of a run and its settings; InputError where it is not trained on these crops, or has no such layer."""
+    """The model of a run and its settings; InputError where it is not trained on these crops, or cannot embed so."""
     from phenolens.models.interface import Drawing, HasStages
     from phenolens.training.checkpoint import RunFolder, trained_model
+    from phenolens.training.device import Compute
+    from phenolens.training.embed import check_norm_by_controls
 
     run = RunFolder(study.run_folder(name))
     model, trained = trained_model(run)
@@ -190,6 +192,9 @@ def embeddable(study: Study, name: str, config: EmbedConfig) -> "tuple[Represent
         raise InputError(f"{run.folder}: trained on other crops than those in {study.crops_folder} now; train it again")
     if config.layer == "stages" and not isinstance(model, HasStages | Drawing):
         raise InputError(f"--layer stages: the model of {name}, {trained.model}, has no earlier layers; leave it out")
+    if config.norm_from == "controls" and not isinstance(model, Drawing):
+        compute = Compute.chosen(device=config.device, precision=config.precision, threads=config.threads)
+        check_norm_by_controls(model, study.crops, compute=compute)
     return model, trained
 
 

@@ -107,27 +107,38 @@ def controls_to_norm_by(cells: pd.DataFrame, *, seed: int = 0) -> dict[str, np.n
     Raises:
         InputError: There are too few control cells on all plates together.
     """
-    usable = ((cells["role"] == "control") & ~cells["is_noise"]).to_numpy()
-    random = np.random.default_rng(seed)
-    everywhere = np.flatnonzero(usable)
-    if len(everywhere) < LEAST_CONTROLS:
-        raise InputError(
-            f"--norm-from controls: the study has {counted(len(everywhere), 'control cell')}; expected "
-            f"{LEAST_CONTROLS} or more: "
-            "leave it out"
-        )
+    everywhere, random = _control_rows(cells), np.random.default_rng(seed)
     pooled = np.sort(random.permutation(everywhere)[:BATCH])
+    of_plate = cells["plate"].to_numpy()[everywhere]
     rows, few = {}, []
     for plate in cells["plate"].unique():
-        controls = np.flatnonzero(usable & (cells["plate"] == plate).to_numpy())
+        controls = everywhere[of_plate == plate]
         if len(controls) < LEAST_CONTROLS:
             few.append(f'"{plate}" {len(controls)}')
         enough = len(controls) >= LEAST_CONTROLS
         rows[str(plate)] = np.sort(random.permutation(controls)[:BATCH]) if enough else pooled
     if few:
         tell(
-            f"--norm-from controls: {len(few)} of {len(rows)} plates have fewer than {LEAST_CONTROLS} control cells "
-            f"({few[0]}); they are normalised by the controls of all plates"
+            f"--norm-from controls: {len(few)} of {counted(len(rows), 'plate')} with fewer than {LEAST_CONTROLS} "
+            f"control cells ({few[0]}), normalised by the controls of all plates"
+        )
+    return rows
+
+
+def check_norm_by_controls(model: Representation, store: CropStore, *, compute: Compute) -> None:
+    """InputError for too few control cells in a study, or a model that embeds without batch normalisation."""
+    some = _control_rows(store.cells)[:2]
+    with normalised_by(model, store.take(some), compute=compute):
+        pass
+
+
+def _control_rows(cells: pd.DataFrame) -> np.ndarray:
+    """The rows of the control cells of all plates that are not noise; InputError for too few."""
+    rows = np.flatnonzero((cells["role"] == "control") & ~cells["is_noise"])
+    if len(rows) < LEAST_CONTROLS:
+        raise InputError(
+            f"--norm-from controls: the study has {counted(len(rows), 'control cell')}; expected {LEAST_CONTROLS} or "
+            "more: leave it out"
         )
     return rows
 
