@@ -53,7 +53,7 @@ def test_a_paused_test_continues_on_another_machine(study):
     here.entered(code)
     judged = [here.judge() for _ in range(2)]
     waiting = here.picture_id()
-    assert "2 answers of 12 are kept" in here.post("/pause").text
+    assert "Kept: 2 answers of 12." in here.post("/pause").text
     assert here.get("/cell").status_code == 403  # the next person at this machine is not anna
     there = Visitor(study).entered(f" {code[:7].lower()}-{code[7:].lower()} ")
     assert "judged 2 of 12" in there.get("/begin").text

@@ -78,7 +78,7 @@ def test_a_link_to_an_image_is_that_image(images):
     other = images / "p-2" / "B02_s1_wDNA.tif"
     other.unlink()
     other.symlink_to(images / "007" / "B02_s1_wDNA.tif")
-    assert_named(refusal(write_plate_map(images)), "p-2/B02_s1_wDNA.tif", '"007"', "1 such images")
+    assert_named(refusal(write_plate_map(images)), "p-2/B02_s1_wDNA.tif", '"007"', "(1 such image)")
 
 
 def test_deepprofilers_index_is_held_to_it_too(tmp_path):

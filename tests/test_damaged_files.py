@@ -10,6 +10,7 @@ import zarr
 
 from layout_sources import fields, read_screen, say, write_images, write_plate_map, write_plates, write_table
 from phenolens.cli import main
+from phenolens.commands.image_commands import crops_summary
 from phenolens.core.errors import InputError
 from phenolens.crops.check import check_source
 from phenolens.crops.config import CropConfig
@@ -87,6 +88,7 @@ def test_an_empty_file_of_a_bbbc021_download_is_left_out_too(tiny_screen, tmp_pa
         check_source(source, layout="bbbc021")
     store = make_crops(source, tmp_path / "crops", layout="bbbc021", config=CropConfig(crop_px=36, skip_missing=True))
     assert store.about["left_out"]["fields without an image of each channel"] == 1
+    assert crops_summary(store).endswith("; left out: fields without an image of each channel (1)")
 
 
 def test_a_png_that_is_cut_is_seen_without_being_decoded(tmp_path, rng):

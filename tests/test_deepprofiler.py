@@ -101,5 +101,5 @@ def test_a_centre_that_is_no_number_is_told_with_its_file(project):
 def test_a_centre_outside_its_field_is_told_by_check_already(project):
     path = sorted((project / "inputs" / "locations").glob("*/*.csv"))[3]
     path.write_text(path.read_text().replace("20", "2000"))
-    with pytest.raises(InputError, match=r"object 1: centre y .* is outside the field of 40 x 50 px \(1 such cells\)"):
+    with pytest.raises(InputError, match=r"object 1: centre y .* is outside the field of 40 x 50 px \(1 such cell\)"):
         check_source(project, layout="deepprofiler")

@@ -365,7 +365,7 @@ def test_ome_zarr_channels_without_labels_are_named_by_the_person(tmp_path):
 def test_an_ome_zarr_plate_whose_metadata_and_folders_differ_is_refused(tmp_path, real_data):
     source = write_plates(write_plate_map(tmp_path))
     (source / "007.zarr" / "B" / "2" / "1").rename(source / "elsewhere")
-    assert "007.zarr/B/2/1: missing, although the plate's metadata names it (1 such" in refusal(source, "ome-zarr")
+    assert "007.zarr/B/2/1: missing, although the plate's metadata names it (1 such well" in refusal(source, "ome-zarr")
     screen = read_screen(source, layout="ome-zarr", treatments="all", skip_missing=True)
     assert screen.left_out == {"wells and fields that the plate names but are not there": 1}
     image = source / "p-2.zarr" / "C" / "11" / "0" / ".zattrs"

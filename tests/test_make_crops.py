@@ -130,7 +130,7 @@ def test_a_centre_outside_its_field_is_named(source, tmp_path, y, x):
     move_nucleus(source, Location_Center_Y=y, Location_Center_X=x)
     line = refusal(source, tmp_path / "crops")
     assert f'plate "Week1_22123", well "B02", site 1, object 7: centre y {y:g}, x {x:g} is outside the field' in line
-    assert "of 40 x 50 px (1 such cells)" in line
+    assert "of 40 x 50 px (1 such cell)" in line
     assert not (tmp_path / "crops").exists()
 
 

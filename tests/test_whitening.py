@@ -338,7 +338,7 @@ def test_controls_that_are_all_alike_are_refused():
 def test_a_nan_is_named():
     features = np.arange(12.0).reshape(4, 3)
     features[2, 1] = np.nan
-    with pytest.raises(InputError, match=r'nan at row "well2", feature "f1" \(1 such values'):
+    with pytest.raises(InputError, match=r'nan at row "well2", feature "f1" \(1 such value in 1 of 3 features'):
         whiten(wells_of(features, n_controls=3))
 
 

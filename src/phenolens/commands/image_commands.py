@@ -15,7 +15,7 @@ from tyro.conf import Positional
 from phenolens import pipeline
 from phenolens.commands.paths import AnyPath
 from phenolens.core.bounds import Bounded, Count, Positive
-from phenolens.core.counted import counted
+from phenolens.core.counted import counted, left_out_line
 from phenolens.core.errors import InputError
 from phenolens.core.files import write_whole
 from phenolens.core.keywords import flags_of, keyword_settings
@@ -411,7 +411,7 @@ def crops_summary(store: CropStore) -> str:
         f"{counted(at_border, 'cell')} at a border left out; "
         f"flagged: {', '.join(f'{n} {kind}' for kind, n in flagged.items())}; {out} of them are left out of training "
         "and profiles (--leave-out)"
-        + "".join(f"; {n:,} {what} left out" for what, n in store.about["left_out"].items())
+        + "".join(f"; {left_out_line(what, n)}" for what, n in store.about["left_out"].items())
     )
 
 

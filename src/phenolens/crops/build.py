@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_parquet_about, sha256, write_json, write_parquet
 from phenolens.core.progress import track
@@ -270,8 +271,8 @@ def _only_noise(folder: Path, plates: list[str], config: CropConfig) -> int:
     without = list(is_empty.index[is_empty])
     if without and not config.skip_missing:
         raise InputError(
-            f"treatment {without[0]} has only crops of camera noise ({len(without)} such treatments). Check its "
-            "images, run with --skip-missing to leave it out, or with a smaller --noise-correlation"
+            f"treatment {without[0]} has only crops of camera noise ({counted(len(without), 'such treatment')}). "
+            "Check its images, run with --skip-missing to leave it out, or with a smaller --noise-correlation"
         )
     return len(without)
 

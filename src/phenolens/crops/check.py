@@ -220,7 +220,7 @@ def _copies(screen: Screen) -> Rows:
     """Which image files are copies of another under a second name."""
     copies, n_files = copied_images(screen)
     if not copies:
-        return [("copies", f"none among {n_files:,} image files")] if n_files else []
+        return [("copies", f"none among {counted(n_files, 'image file')}")] if n_files else []
     path, first = copies[0]
     found = f"{len(copies):,} of {n_files:,} image files have the bytes of another; the first: {path} and {first}"
     return [("copies", found)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import sha256
 from phenolens.crops.build import begin
@@ -93,8 +94,9 @@ def _plates(screen: Screen) -> Iterator[_Plate]:
             names = rows[f"{ILLUMINATION}{channel}"]
             if names.isna().any() or names.nunique() != 1:
                 raise InputError(
-                    f'plate "{plate}": {names.nunique()} illumination functions of channel "{channel}", and '
-                    f"{int(names.isna().sum()):,} of {len(rows):,} fields without one; expected one of the plate"
+                    f'plate "{plate}": {counted(names.nunique(), "illumination function")} of channel "{channel}", and '
+                    f"{int(names.isna().sum()):,} of {counted(len(rows), 'field')} without one; "
+                    "expected one of the plate"
                 )
             files[channel] = screen.folder / names.iloc[0]
         yield _Plate(str(plate), files)

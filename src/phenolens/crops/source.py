@@ -317,6 +317,6 @@ def refuse_outside(cells: pd.DataFrame, size: tuple[int, int]) -> None:
             cell = cells[bad].iloc[0]
             raise InputError(
                 f"{where_of(cell)}, object {cell['object_number']}: centre y {cell['y']:g}, x {cell['x']:g} {what} "
-                f"({int(bad.sum()):,} such cells); expected pixels, y the row and x the column, from 0. Correct them; "
-                "no crop was written."
+                f"({counted(int(bad.sum()), 'such cell')}); expected pixels, y the row and x the column, from 0. "
+                "Correct them; no crop was written."
             )

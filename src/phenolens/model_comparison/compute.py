@@ -16,6 +16,7 @@ import pandas as pd
 from anndata import AnnData
 
 from phenolens import pipeline
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_json
 from phenolens.core.progress import tell, track
@@ -215,7 +216,7 @@ def take_runs(study: Study, rows: Sequence[Entry], profiling: ProfileConfig, sco
             embedding = EmbedConfig(device=config.device, threads=config.threads, turns=entry.turns)
             pipeline.embed(study, run, embedding)
             pipeline.profile(study, run, profiling)
-            tell(f"{run}: trained, embedded, profiled ({names.index(run) + 1} of {len(names)} runs)")
+            tell(f"{run}: trained, embedded, profiled ({names.index(run) + 1} of {counted(len(names), 'run')})")
     pipeline.evaluate_all(study, scoring)
 
 

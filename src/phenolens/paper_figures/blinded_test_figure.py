@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from phenolens.blinded_test.compute import assessments, results
 from phenolens.blinded_test.database import AssessmentFile
 from phenolens.blinded_test.statistics import CYTOGAN_PASS_RATE, PAPER_PASS_RATE, AssessmentResults, flat
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.paper_figures.config import FigureConfig
 from phenolens.plotting.cell_images import WIDTH_IN
@@ -69,10 +70,10 @@ def _drawn(by_title: Mapping[str, AssessmentResults]) -> Figure:
         pooled = "; ".join(f"{title}: {_in_text(found)}" for title, found in by_title.items())
         return add_caption(
             figure,
-            caption=f"n = {n_finished} finished assessors. Points with 95 % intervals: one assessor over the pictures "
-            "(Wilson), all together over pictures and assessors. Hollow: not finished, in no pooled number. Where "
-            "kinds cannot be distinguished, both shares add up to 100 %. Lines: published, for other cells and "
-            f"assessors; their false-alarm rates are not known.{left_out}",
+            caption=f"n = {counted(n_finished, 'finished assessor')}. Points with 95 % intervals: one assessor "
+            "over the pictures (Wilson), all together over pictures and assessors. Hollow: not finished, in no pooled "
+            "number. Where kinds cannot be distinguished, both shares add up to 100 %. Lines: published, "
+            f"for other cells and assessors; their false-alarm rates are not known.{left_out}",
             alt=f"Blinded test. {pooled}",
         )
 

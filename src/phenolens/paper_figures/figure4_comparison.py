@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from phenolens.core.colours import shared_contrast
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.paper_figures.config import FigureConfig
 from phenolens.plotting.cell_images import (
@@ -136,13 +137,13 @@ def comparison(
                 bare(axes)
             for axes, crop in zip(places, group.crops):
                 draw_cell(axes, crop, contrast)
-        models = listed(list(by_model))
+        models, shown = listed(list(by_model)), f"{counted(len(originals), 'cell')} of {treatment}"
         return add_caption(
             figure,
-            caption=f"n = {len(originals)} cells of {treatment}: the originals over what {models} decoded from each "
+            caption=f"n = {shown}: the originals over what {models} decoded from each "
             f"cell's embedding, channels together and apart; next to them, {sum(len(group.crops) for group in real)} "
             f"random real cells. {note} {contrast_words(contrast, originals)}",
-            alt=f"{len(originals)} cells of {treatment} over their reconstructions by {models}, channel by channel; "
+            alt=f"{shown} over their reconstructions by {models}, channel by channel; "
             + "; ".join(" ".join(group.title.split()) for group in real),
         )
 

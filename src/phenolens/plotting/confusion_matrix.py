@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.plotting.charts import MOST_NAMED, ORANGE, SKY, mechanism_label
 from phenolens.plotting.style import INK, RULE, add_caption, figure_style, new_figure
@@ -74,8 +75,8 @@ def confusion_matrix(matrix: pd.DataFrame, title: str, *, what: str = "treatment
         lines = textwrap.wrap(title, int(figure.get_figwidth() * BOLD_PER_INCH))
         figure.set_figheight(figure.get_figheight() + 0.17 * max(0, len(lines) - 1))
         figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10, fontweight="bold")
-        left_out = n_mechanisms - n_rows
-        others = f" The {left_out} smaller mechanisms have no row; the table of the matrix has all." if left_out else ""
+        small = counted(n_mechanisms - n_rows, "smaller mechanism")
+        others = f" Without a row: {small}; the table of the matrix has all." if n_mechanisms > n_rows else ""
         percent = f", {100 * n_right / n_all:.1f} %" if n_all and not how else ""
         return add_caption(
             figure,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.progress import tell
 from phenolens.core.provenance import KEY, provenance, provenance_text
@@ -93,8 +94,8 @@ def fit_cell_scaling(parts: Iterable[AnnData]) -> CellScaling:
         low_high |= dict.fromkeys(few, pooled)
         plate = min(few)
         tell(
-            f"cell scaling: {len(few)} of {len(low_high)} plates have fewer than {LEAST_CONTROLS} control cells "
-            f'("{plate}" has {few[plate]}); they are scaled by the controls of all plates'
+            f"cell scaling: {len(few)} of {counted(len(low_high), 'plate')} with fewer than {LEAST_CONTROLS} control "
+            f'cells ("{plate}" has {few[plate]}), scaled by the controls of all plates'
         )
     kept = np.logical_and.reduce([low < high for low, high in low_high.values()])
     if not kept.any():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import pandas as pd
 
 from phenolens.core.bounds import Bounded, Count, Seed
-from phenolens.core.counted import counted
+from phenolens.core.counted import counted, left_out_line
 from phenolens.core.errors import InputError
 from phenolens.core.names import shortened
 from phenolens.core.progress import tell, track
@@ -287,7 +287,7 @@ def _report(table: ForeignTable, profiles: Profiles) -> None:
     for note in sorted(table.notes):
         tell(f"note: {note}")
     for why, names in profiles.left_out.items():
-        tell(f"left out: {len(names):,} {why} ({shortened(names, 3)})")
+        tell(f"{left_out_line(why, len(names))}: {shortened(names, 3)}")
     role = profiles.whitened.obs[METADATA["role"]].astype(str).value_counts()
     obs = profiles.treatments.obs
     treated = set(obs.loc[obs[METADATA["role"]] != "control", METADATA["treatment"]])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.models import MODELS, model_title, preferred_first
 
@@ -205,13 +206,14 @@ def verdict_sentence(scores: pd.DataFrame, *, chance: float | None = None, shuff
     matched = f"to {MATCHED.get(protocol, protocol)} of the same mechanism"
     if scores["accuracy"].isna().any():
         return f"{protocol} could not be scored: no treatment has a candidate of its own mechanism left."
+    treatments = counted(int(row["n_treatments"]), "treatment")
     if len(scores) > 1:
         return (
-            f"{subject} {scores['n_correct'].mean():.1f} of {int(row['n_treatments'])} treatments {matched} "
+            f"{subject} {scores['n_correct'].mean():.1f} of {treatments} {matched} "
             f"({protocol} {_mean_sd(scores)} %, mean ± standard deviation over {len(scores)} seeds{beside})."
         )
     return (
-        f"{subject} {int(row['n_correct'])} of {int(row['n_treatments'])} treatments {matched} "
+        f"{subject} {int(row['n_correct'])} of {treatments} {matched} "
         f"({protocol} {_percent(row['accuracy'])} %, 95 % interval {_interval(row, ' to ')}{beside})."
     )
 

@@ -128,8 +128,8 @@ def refuse_too_large(numbers: np.ndarray, names: Sequence[str] | np.ndarray, *, 
     if bad.any():
         raise InputError(
             f'{what}: feature "{names[int(bad.argmax())]}" holds {largest[bad.argmax()]:.3g}{after} '
-            f"({int(bad.sum()):,} such features of {len(bad):,}), too large to be squared in float64; convert it to "
-            "another unit, or remove it"
+            f"({counted(int(bad.sum()), 'such feature')} of {len(bad):,}), too large to be squared in float64; "
+            "convert it to another unit, or remove it"
         )
 
 
@@ -139,8 +139,8 @@ def first_bad_place(numbers: np.ndarray, bad: np.ndarray, table: AnnData, *, wha
     n_features = int(bad.any(axis=0).sum())
     return (
         f'{what}: {numbers[row, column]} at row "{table.obs_names[row]}", feature "{table.var_names[column]}" '
-        f"({int(bad.sum())} such values in {n_features} of {table.n_vars} features); expected finite numbers: "
-        "repair the table, or have them left out (--non-finite features, or rows)"
+        f"({counted(int(bad.sum()), 'such value')} in {n_features} of {counted(table.n_vars, 'feature')}); expected "
+        "finite numbers: repair the table, or have them left out (--non-finite features, or rows)"
     )
 
 

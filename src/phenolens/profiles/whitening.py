@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from phenolens.core.bounds import Bounded, Count, NotNegative, Positive
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.provenance import KEY, provenance, provenance_text
 from phenolens.profiles.columns import resembles_metadata
@@ -298,7 +299,7 @@ def _refuse_small_spread(learnt_on: np.ndarray, names: pd.Index, group: str) -> 
     if bad.any():
         raise InputError(
             f'profiles: feature "{names[int(bad.argmax())]}" has a spread of {spread[bad.argmax()]:.3g} in the rows of '
-            f'"{group}" ({int(bad.sum()):,} such features of {len(bad):,}), too small to be squared in '
+            f'"{group}" ({counted(int(bad.sum()), "such feature")} of {len(bad):,}), too small to be squared in '
             "float64; convert it to another unit, or remove it"
         )
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.names import shortened
 from phenolens.crops.config import FLAGS
 from phenolens.crops.store import CropStore
@@ -122,7 +123,7 @@ def excluded_crops(store: CropStore, *, n_wells: int, min_cells: int) -> pd.Data
         (f"crops flagged as {kinds}", sum(plate["n_noise"] for plate in plates), "left out of training and profiles"),
         *((str(what), count, "skipped on request") for what, count in store.about["left_out"].items()),
         ("wells", len(store.empty_wells), f"no cell, of {shortened(sorted(set(store.empty_wells.values())))}"),
-        ("wells", n_wells, f"fewer than {min_cells} cells"),
+        ("wells", n_wells, f"fewer than {counted(min_cells, 'cell')}"),
     ]
     return pd.DataFrame([row for row in rows if row[1]], columns=["what", "how many", "why"])
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError, one_line
 from phenolens.core.progress import track
 from phenolens.screens.config import LayoutConfig, chosen_channels
@@ -154,9 +155,10 @@ def _fields(
                 {"plate": path.stem, "well": name, "site": site, "path": at.relative_to(folder), "labels": labels}
             )
     if missing and (not skip_missing or not rows):
+        number = counted(len(missing), "such well or field", plural="such wells or fields")
         raise InputError(
-            f"{missing[0]}: missing, although the plate's metadata names it ({len(missing)} such wells or fields). "
-            "Add it, or run with --skip-missing; no crop was written."
+            f"{missing[0]}: missing, although the plate's metadata names it ({number}). Add it, or run "
+            "with --skip-missing; no crop was written."
         )
     if not rows:
         raise InputError(f"{next(iter(plates))}: the plate names no field; expected wells with images")

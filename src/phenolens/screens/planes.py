@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.screens.config import LayoutConfig, chosen_channels
 from phenolens.screens.image_reference import PROJECTIONS, ImageReference, image_reference
@@ -52,7 +53,7 @@ def screen_of_images(
         what = f'channel "{again["channel"]}"' if in_names else "the field"
         raise InputError(
             f"{where_of(again)}: {what} has two files, {first['path']} and {again['path']} "
-            f"({int(twice.sum())} such files); {_differing(first['path'], again['path'], config.pattern)}"
+            f"({counted(int(twice.sum()), 'such file')}); {_differing(first['path'], again['path'], config.pattern)}"
         )
     if in_names:
         channels = chosen_channels(sorted(images["channel"].unique()), config.channels, source=str(source))

@@ -85,8 +85,8 @@ def refuse_repeated_images(screen: Screen) -> Screen:
         also = "" if row == other else f"{where_of(screen.table.iloc[other])}, "
         raise InputError(
             f'{where_of(screen.table.iloc[row])}: channel "{channel}" is the image {text}, which {also}channel '
-            f'"{its_channel}" names too ({len(repeated):,} such images); an image is of one field and one channel: '
-            "correct the names or the folders"
+            f'"{its_channel}" names too ({counted(len(repeated), "such image")}); an image is of one field and one '
+            "channel: correct the names or the folders"
         )
     return screen
 

@@ -322,7 +322,7 @@ def _notes(table: pd.DataFrame) -> set[str]:
 def _fail_on(bad: pd.Series, table: pd.DataFrame, what: str, source: str) -> None:
     if bad.any():
         row = table[bad.to_numpy()].iloc[0]
-        more = f" (and {int(bad.sum()) - 1} more rows)" if bad.sum() > 1 else ""
+        more = f" (and {counted(int(bad.sum()) - 1, 'more row')})" if bad.sum() > 1 else ""
         raise InputError(
             f"{source}: {what} at {where_of(row)}, "
             f'compound "{row["compound"]}", concentration "{row["concentration_um"]}", role "{row["role"]}"{more}'
