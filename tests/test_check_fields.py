@@ -156,6 +156,21 @@ def test_the_overlay_shows_the_median_field_and_is_the_only_file_written(source,
     assert line.endswith(" --nucleus-px 22 --crop-px 68")
 
 
+def test_overlays_of_other_settings_show_the_same_field(source, tmp_path, capsys):
+    """Outlines can only be compared on one field; where faint nuclei count, the median number is in another one."""
+    path = source / "p" / "B03_DNA.tif"
+    light = tifffile.imread(path).astype(float)
+    tifffile.imwrite(path, (light - 0.95 * np.maximum(light - 600, 0)).astype(np.uint16))
+    shown, medians = set(), []
+    for least in (5, 300):
+        assert check(source, "--overlay", tmp_path / "nuclei.png", *SIZE, "--least-contrast", least) == 0
+        said = capsys.readouterr().out
+        shown.add(row(said, "overlay").partition(", channel")[0])
+        medians.append(row(said, "nuclei").partition("(median ")[2][:1])
+    assert medians == ["3", "2"]
+    assert shown == {"plate p, well B02, site 1"}
+
+
 @pytest.mark.parametrize("told", [12, 36])
 def test_the_nuclei_are_measured_and_a_wrong_size_leads_to_another_check(source, tmp_path, monkeypatch, capsys, told):
     monkeypatch.chdir(tmp_path)

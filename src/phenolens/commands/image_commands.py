@@ -122,7 +122,7 @@ class CheckConfig(Bounded):
     sample: Count = SAMPLE  # fields whose pixels are checked for size, type and quality, and in which nuclei are found
     template: Path | None = None  # CSV to write: a plate map of the wells that are found, to fill in
     overlay: Path | None = None  # PNG to write: one field with its nuclei outlined; nothing else is written
-    overlay_field: tuple[str, str, int] | None = None  # plate, well, site; default: the median field of the sample
+    overlay_field: tuple[str, str, int] | None = None  # plate, well, site; default: the sampled field of median light
     # how nuclei are found: by the built-in method, or by Cellpose (an extra)
     cells: Literal["auto", "found", "cellpose"] = "auto"
     pixel_size_um: Positive | None = CropConfig.pixel_size_um  # side of a pixel in the specimen, micrometres

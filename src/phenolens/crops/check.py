@@ -255,6 +255,11 @@ class FieldWithNuclei:
     labels: npt.NDArray[np.int32]
 
     @property
+    def signal(self) -> float:
+        """What the pixels exceed the background by, on average: more with more nuclei, however these are searched."""
+        return float(self.dna.mean() - np.median(self.dna))
+
+    @property
     def n_nuclei(self) -> int:
         """How many nuclei are found, those cut by the border too."""
         return int(self.labels.max(initial=0))
@@ -274,15 +279,19 @@ def found_nuclei(screen: Screen, field: pd.Series, *, config: NucleiConfig) -> F
 
 
 def count_nuclei(screen: Screen, *, sample: int, config: NucleiConfig) -> pd.DataFrame:
-    """`sampled_fields` with `n_nuclei`, those cut by the border too, and a list of `diameters_px` of the others."""
+    """`sampled_fields` with `signal`, `n_nuclei` (also those cut by the border) and the others' `diameters_px`."""
     fields = sampled_fields(screen, sample)
     tracked = track(fields.iterrows(), "Fields searched for nuclei", total=len(fields))
     found = [found_nuclei(screen, row, config=config) for _, row in tracked]
     diameters = pd.Series([each.diameters_px for each in found], index=fields.index)
-    return fields.assign(n_nuclei=[each.n_nuclei for each in found], diameters_px=diameters)
+    signal, n_nuclei = [each.signal for each in found], [each.n_nuclei for each in found]
+    return fields.assign(signal=signal, n_nuclei=n_nuclei, diameters_px=diameters)
 
 
 def median_field(counted: pd.DataFrame) -> pd.Series:
-    """The field with the median number of nuclei; of two in the middle the one with fewer, of equals the first."""
-    order = counted.sort_values("n_nuclei", kind="stable")
+    """The field with the median signal; of two in the middle the lower, of equals the first.
+
+    Not of the number of nuclei, so that pictures with other settings of nuclei show the same field.
+    """
+    order = counted.sort_values("signal", kind="stable")
     return order.iloc[(len(order) - 1) // 2]
