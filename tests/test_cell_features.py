@@ -11,7 +11,7 @@ from phenolens.core.errors import InputError
 from phenolens.crops.config import CropConfig
 from phenolens.crops.make_crops import make_crops
 from phenolens.crops.store import CropStore
-from phenolens.morphology.features import describe, eccentricity, measures, solidity
+from phenolens.morphology.features import by_subject, describe, eccentricity, measures, solidity
 from phenolens.simulation.simulate import SimulateConfig, simulate
 
 CHANNELS = ["DNA", "tubulin"]
@@ -182,6 +182,15 @@ def test_no_crops_give_a_table_without_rows_and_with_all_columns():
     none = measures(np.empty((0, 2, SIDE, SIDE)), channels=CHANNELS)
     assert list(none.columns) == list(measures(crop(disk(12), BODY), channels=CHANNELS).columns)
     assert len(none) == 0
+
+
+def test_measures_are_grouped_by_what_they_are_of(rng):
+    names = measures(np.zeros((0, 3, 36, 36)), channels=("DNA", "alpha_tubulin", "nucleus")).columns
+    groups = by_subject({name: describe(name) for name in names})
+    assert list(groups) == ["Nucleus", "Cell", "DNA", "alpha_tubulin", "nucleus"]
+    assert [name for of_subject in groups.values() for name in of_subject] == list(names)
+    assert groups["Cell"]["cell_area_px"] == "cell area within the crop, px²"
+    assert {name for name in names if name.startswith("alpha_tubulin_")} == set(groups["alpha_tubulin"])
 
 
 def test_every_measure_is_described_in_words_with_its_channel():

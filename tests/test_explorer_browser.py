@@ -9,6 +9,7 @@ from matplotlib.path import Path
 from playwright.sync_api import expect
 
 from page_client import fits, page_of, served_app
+from phenolens.web import plates_page
 from phenolens.web.app import create_app
 from travelling_study import RUN, SERIES
 
@@ -156,6 +157,30 @@ def test_the_map_of_treatments_is_searched_and_coloured_by_keyboard(browser, at,
         assert wrong(said) == []
 
 
+@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
+def test_one_of_many_features_is_found_by_a_part_of_its_name(browser, at, study, viewport, monkeypatch):
+    profiles = [str(name) for name in study.profiles(RUN, level="well").var_names]
+    monkeypatch.setattr(plates_page, "MOST_LISTED", len(profiles) - 1)
+    plate = study.crops.plates[0]
+    with page_of(browser, viewport=viewport) as (page, said):
+        page.goto(f"{at}plates/{plate}")
+        groups = page.eval_on_selector_all("select[name=measure] optgroup", "all => all.map((one) => one.label)")
+        assert groups == ["Nucleus", "Cell", *study.crops.channels]
+        search = page.get_by_label("Feature of the profile", exact=True)
+        assert search.evaluate("one => [...one.list.options].map((option) => option.value)") == profiles
+        search.fill(profiles[3])
+        search.press("Enter")
+        page.wait_for_url(f"**/plates/{plate}?measure={profiles[3]}**")
+        assert page.locator("select[name=measure]").input_value() == profiles[3]
+        assert f"feature {profiles[3]}:" in page.locator(".key").text_content()
+        assert page.url.endswith(f"run={RUN}")
+        page.locator("select[name=measure]").select_option(label="nucleus area")
+        page.get_by_role("button", name="Show").first.click()
+        page.wait_for_url(f"**/plates/{plate}?measure=nucleus_area_px**")
+        assert fits(page)
+        assert wrong(said) == []
+
+
 def test_plates_and_treatments_fit_a_phone(browser, at, study):
     with page_of(browser, viewport=PHONE) as (page, said):
         for path in (
@@ -183,6 +208,18 @@ def test_the_scores_of_the_home_page_fit_a_phone(browser, at):
         page.goto(at)
         table = page.locator(".scroll:has(> table.scores)")
         assert table.evaluate("one => one.scrollWidth <= one.clientWidth")
+        assert fits(page)
+
+
+def test_the_names_of_measures_have_a_third_of_a_phones_width(browser, at):
+    with page_of(browser, viewport=PHONE) as (page, _):
+        page.goto(f"{at}travel?to={SERIES}")
+        table = page.locator("#change table.plain")
+        widths = table.evaluate(
+            "one => [one.rows[0].cells[0].offsetWidth, one.offsetWidth, one.parentElement.clientWidth]"
+        )
+        assert widths[0] > widths[1] / 3
+        assert widths[1] <= widths[2]
         assert fits(page)
 
 

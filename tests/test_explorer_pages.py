@@ -587,6 +587,27 @@ def test_measures_of_real_cells_stand_on_plates_treatments_and_in_a_table(study,
     assert (table["treatment"] == f"{SERIES}@10").all()
 
 
+def test_too_few_treatments_for_a_map_are_said_and_no_page_offers_it(study, visitor, monkeypatch, capsys):
+    of_treatments = "of=treatments"
+    assert of_treatments in visitor.got("/map?of=cells").text
+    monkeypatch.setattr(umap_map, "LEAST_ON_MAP", 99)
+    n = (study.crops.cells.query("role == 'treated'")[["compound", "concentration_um"]].drop_duplicates()).shape[0]
+    for page in ("/map", "/map?of=cells"):
+        html = visitor.got(page).text
+        assert f"(a map of treatments needs 99, and this study has {n})" in html
+        assert of_treatments not in html
+        assert "<h1>Map of cells" in html
+    home = visitor.got("/").text
+    assert "The map of all cells" in home
+    assert "The map of treatments" not in home
+    app = create_app(study)
+    opened = threading.Event()
+    app.state.travels.preload = opened.set
+    prepare(app)
+    assert "not everything" not in capsys.readouterr().err
+    assert opened.wait(10)
+
+
 def test_one_of_a_kind_stands_in_the_singular_on_every_page(study, visitor):
     lonely = study.crops.cells.query("compound == @LONELY").iloc[0]
     treatment = f"{LONELY}@{lonely['concentration_um']:g}"

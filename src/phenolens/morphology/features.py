@@ -122,6 +122,21 @@ def short_name(measure: str) -> str:
     return describe(measure).split(",")[0]
 
 
+def by_subject(phrases: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Measures with their phrases by what they are of: the nucleus, the cell, or a channel."""
+    groups: dict[str, dict[str, str]] = {}
+    for name, phrase in phrases.items():
+        groups.setdefault(_subject(name), {})[name] = phrase
+    return groups
+
+
+def _subject(name: str) -> str:
+    if name in OF_NUCLEUS or name in OF_CELL:
+        return "Nucleus" if name in OF_NUCLEUS else "Cell"
+    ending = next(f"_{what}" for what in (*OF_CHANNEL, *OF_CYTOPLASM) if name.endswith(f"_{what}"))
+    return channel_label(name.removesuffix(ending))
+
+
 def nuclei_channel(channels: Sequence[str]) -> str | None:
     """The first of these channels whose name says that it shows nuclei."""
     words = next(words for words, colour in PAPER_COLOURS.items() if colour == RED)

@@ -79,7 +79,7 @@ def prepare(app: PageApp) -> None:
             tell(f"{path}: damaged; run `phenolens embed {view.study.quoted}`")
         if progress.get("embedded"):
             app.state.maps.groups(MapQuery(run, "cells", "pca"), "mechanism")
-        if progress.get("profiled"):
+        if progress.get("profiled") and not app.state.maps.too_few_treatments():
             app.state.maps.groups(MapQuery(run, "treatments", "pca"), "mechanism")
         if progress.get("embedded"):
             # not a daemon: a process that ends while PyTorch computes is aborted; Ctrl+C waits for some seconds
@@ -102,6 +102,7 @@ def _add_home(app: PageApp, view: StudyView) -> None:
             chosen=chosen,
             cells=cells,
             treated=cells.catalogue.treatments.query("role == 'treated'"),
+            few=app.state.maps.too_few_treatments(),
             models=view.models(),
             verdict=verdict_of(view.study, run, scores, activity_of(view.study, run))
             if run and scores is not None

@@ -15,7 +15,7 @@ from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
 from phenolens.core.files import read_json
 from phenolens.core.number_text import signed
-from phenolens.morphology.features import describe, measure_names, nuclei_channel
+from phenolens.morphology.features import by_subject, describe, measure_names, nuclei_channel, short_name
 from phenolens.morphology.medoids import sampled
 from phenolens.profiles.whitening import Recipe, whiten
 from phenolens.study import Study
@@ -31,6 +31,7 @@ CAPTIONS = {
 }
 MEASURED_OF_A_WELL = 4  # cells, for a heat map of a measure of real cells
 MOST_MEASURED_WELLS = 500  # of a study; more would take minutes
+MOST_LISTED = 100  # features of a profile in a menu; more are found by typing a part of their name
 WELL_CELLS = 64  # cells on one page of a well
 SHADES = 5  # of a heat map; for a signed measure on either side of 0
 LEAST_WELLS = 3  # where their mean is that of all, for distances from it
@@ -175,7 +176,8 @@ def add_plates(app: PageApp, view: StudyView) -> None:
             profiles = measured.get(cells.store.identity, lambda: well_measures(cells))
         heat = Heat.of(cells.catalogue.wells, profiles, measure, caption=of_cells.get(measure, ""))
         values = {"measure": measure, "measures": measures, "features": features, "heat": heat, "run": run}
-        values |= {"of_cells": of_cells}
+        values |= {"of_cells": by_subject({name: short_name(name) for name in of_cells})}
+        values |= {"many_features": len(features) > MOST_LISTED}
         return values | {"models": view.models(), "next_step": view.next_step(run)}
 
     @app.get("/plates", response_class=HTMLResponse)

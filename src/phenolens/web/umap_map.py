@@ -22,7 +22,7 @@ from phenolens.core.files import read_h5ad
 from phenolens.core.number_text import change_text, unbroken
 from phenolens.crops.store import CropStore
 from phenolens.embedding_files import mapped_embeddings
-from phenolens.morphology.features import describe
+from phenolens.morphology.features import by_subject, describe
 from phenolens.runs.catalogue import Catalogue, evenly
 from phenolens.runs.real_change import clear_changes
 from phenolens.runs.scores import profiles_in_words
@@ -152,12 +152,18 @@ def map_of_cells(study: Study, run: str, store: CropStore, *, projection: Projec
     return Map(places[order], rows[order], (), None, caption)
 
 
+def too_few(n_treatments: int) -> str:
+    """Why there is no map of so many treatments; empty where there is one."""
+    needed = f"a map of treatments needs {LEAST_ON_MAP}, and this study has {n_treatments}"
+    return needed if n_treatments < LEAST_ON_MAP else ""
+
+
 def map_of_treatments(study: Study, run: str, *, projection: Projection, seed: int = 0) -> Map:
     """The treatments of a run by the headline's profiles; InputError when there are none, or fewer than three."""
     profiles = study.profiles(run)
     x, control, how = np.asarray(profiles.X, float), None, profiles_in_words(study, run)
-    if len(x) < LEAST_ON_MAP:
-        raise InputError(f"a map needs {LEAST_ON_MAP} treatments, and this study has {len(x)}; see the map of cells")
+    if few := too_few(len(x)):
+        raise InputError(f"{few}; see the map of cells")
     if projection == "umap":
         places = umap_places(x, metric="cosine", seed=seed)
         caption = f"UMAP of {len(x)} treatments by their profiles ({how}), cosine distance."
@@ -220,6 +226,11 @@ class Maps:
         known(by, [*COLUMNS, *self.measures(asked.of)], what="colour")
         return self._groups.get((self._key(asked), by), lambda: self._grouped(asked, by))
 
+    def too_few_treatments(self) -> str:
+        """Why the study has no map of treatments; empty where it has one."""
+        treatments = self._view.cells().catalogue.treatments
+        return too_few(int(((treatments["role"] == "treated") & (treatments["n_cells"] > 0)).sum()))
+
     def measures(self, of: Of) -> dict[str, str]:
         """The measures that a map can be coloured by, with their phrases: of cells, once `phenolens measure` ran."""
         stored = self._view.cells().measured.stored if of == "cells" else None
@@ -276,21 +287,22 @@ def add_map(app: PageApp, view: StudyView) -> Maps:
         by: By = "",
         find: Annotated[str, Query(max_length=200)] = "",
     ) -> Response:
-        treatments = view.cells().catalogue.treatments.query("role == 'treated'")
-        run, of = view.run(run), "cells" if len(treatments) < LEAST_ON_MAP else of
+        few, moa = maps.too_few_treatments(), view.cells().catalogue.treatments.query("role == 'treated'")["moa"]
+        run, of = view.run(run), "cells" if few else of
         choices = [name for name in COLUMNS if of == "cells" or name != "plate"]  # a treatment is on several
-        usual = "mechanism" if treatments["moa"].ne("").any() else "compound"
+        usual = "mechanism" if moa.ne("").any() else "compound"
         query = {"run": run, "of": of, "projection": projection}
         response = app.page(
             "map.html",
             run=run,
             of=of,
+            few=few,
             projection=projection,
             query=query,
             by=by if by and (of == "cells" or by in choices) else usual,
             find=find,
             choices=choices,
-            measures=maps.measures(of),
+            measures=by_subject(maps.measures(of)),
             measure_command=f"phenolens measure {view.study.quoted}",
             models=view.models(),
             ready=view.is_done(run, "profiled" if of == "treatments" else "embedded"),
