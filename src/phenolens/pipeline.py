@@ -183,7 +183,6 @@ def embeddable(study: Study, name: str, config: EmbedConfig) -> "tuple[Represent
     """The model of a run and its settings; InputError where it is not trained on these crops, or cannot embed so."""
     from phenolens.models.interface import Drawing, HasStages
     from phenolens.training.checkpoint import RunFolder, trained_model
-    from phenolens.training.device import Compute
     from phenolens.training.embed import check_norm_by_controls
 
     run = RunFolder(study.run_folder(name))
@@ -193,8 +192,7 @@ def embeddable(study: Study, name: str, config: EmbedConfig) -> "tuple[Represent
     if config.layer == "stages" and not isinstance(model, HasStages | Drawing):
         raise InputError(f"--layer stages: the model of {name}, {trained.model}, has no earlier layers; leave it out")
     if config.norm_from == "controls" and not isinstance(model, Drawing):
-        compute = Compute.chosen(device=config.device, precision=config.precision, threads=config.threads)
-        check_norm_by_controls(model, study.crops, compute=compute)
+        check_norm_by_controls(model, study.crops, where=(config.device, config.precision, config.threads))
     return model, trained
 
 

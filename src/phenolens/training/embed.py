@@ -125,9 +125,10 @@ def controls_to_norm_by(cells: pd.DataFrame, *, seed: int = 0) -> dict[str, np.n
     return rows
 
 
-def check_norm_by_controls(model: Representation, store: CropStore, *, compute: Compute) -> None:
+def check_norm_by_controls(model: Representation, store: CropStore, *, where: tuple[str, str, int | None]) -> None:
     """InputError for too few control cells in a study, or a model that embeds without batch normalisation."""
-    some = _control_rows(store.cells)[:2]
+    some, (device, precision, threads) = _control_rows(store.cells)[:2], where
+    compute = Compute.chosen(device=device, precision=precision, threads=threads)
     with normalised_by(model, store.take(some), compute=compute):
         pass
 
