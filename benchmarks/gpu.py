@@ -1,6 +1,6 @@
 """Test and measure phenolens on one CUDA card in under ten minutes, without internet.
 
-    bash scripts/gpu prepare                       # at home: makes .gpu/ with wheels and a study's crops
+    bash scripts/gpu prepare                       # at home: makes .gpu/ with packages and a study's crops
     bash scripts/gpu run OUT                       # on the machine with the card, with the checkout and .gpu/
     python benchmarks/gpu.py STUDY OUT --tiny      # the same with tiny numbers, on a processor: does it work?
 
@@ -304,6 +304,17 @@ def embedding(section: Section) -> None:
     compute = section.compute("float32")
     embed_crops(model, raw[: in_memory // 8], compute=compute)
     section.keep("from memory: crops/s", in_memory / section.seconds(lambda: embed_crops(model, raw, compute=compute)))
+    for precision in ("float32", "bfloat16"):
+        name = f"recommended encoder, {precision}, from memory: crops/s"
+        section.attempt(name, lambda p=precision: recommended_embedded(section, raw[: in_memory // 8], p))
+
+
+def recommended_embedded(section: Section, crops: np.ndarray, precision: str) -> float:
+    """Crops a second that the encoder of `phenolens run` embeds, each in eight orientations."""
+    spec, compute = MODELS["imagenet"], section.compute(precision)
+    model = spec.build(CHANNELS, CROP_PX, spec.config()())
+    embed_crops(model, crops[: len(crops) // 4], compute=compute, turns=model.turns)
+    return len(crops) / section.seconds(lambda: embed_crops(model, crops, compute=compute, turns=model.turns))
 
 
 @torch.inference_mode()
@@ -354,9 +365,10 @@ def train_recorded(section: Section) -> None:
 
 
 def decoder(section: Section) -> None:
-    """Train the flow decoder of the embeddings, and draw from it."""
-    section.phenolens("embedding", "embed", section.study, "--runs", "vaeplus-seed0", "--device", section.device)
-    train(section, "flow", "--of", "vaeplus-seed0")
+    """Train the flow decoder of the recommended encoder's embeddings, and draw from it."""
+    section.phenolens("encoder", "train", section.study, "--model", "imagenet", "--device", section.device)
+    section.phenolens("embedding", "embed", section.study, "--runs", "imagenet-seed0", "--device", section.device)
+    train(section, "flow", "--of", "imagenet-seed0")
     run = RunFolder(section.study / "runs" / "flow-seed0")
     origin = run.origin()
     assert origin is not None
@@ -374,7 +386,7 @@ def decoder(section: Section) -> None:
 
 def figures(section: Section) -> None:
     """Reconstructions of held-out cells by every run that was trained, and its scores where it is finished."""
-    runs = [name for name in ("ae-seed0", "vae-seed0", "vaeplus-seed0") if _finished(section.study, name)]
+    runs = [name for name in ("ae-seed0", "vae-seed0", "vaeplus-seed0", "flow-seed0") if _finished(section.study, name)]
     section.keep("finished runs", runs)
     if not runs:
         return

@@ -28,7 +28,7 @@ BLOCKS = [(k, stride if i == 0 else 1, expand, out) for k, stride, expand, out, 
 # The last block at each resolution from a quarter of the side on, and the last of all; or the block that DeepProfiler's
 # and the Cell Painting CNN's features are taken from (the first of stage 6).
 LAYERS = {"all": (2, 4, 10, 14, 15), "block11": (11,)}
-AT_ONCE = 192  # pictures a pass: the widest maps of more would not fit the processor's cache
+AT_ONCE = 192  # pictures a pass of a processor: the widest maps of more would not fit its cache
 
 
 class ImageNet(Frozen):
@@ -59,7 +59,7 @@ class ImageNet(Frozen):
         blocks = LAYERS[self.config.layers]
         means = [
             torch.cat([maps.float().mean((2, 3)) for maps in self.network.maps(part, blocks)], dim=1)
-            for part in grey.split(AT_ONCE)
+            for part in grey.split(AT_ONCE if x.device.type == "cpu" else len(grey))
         ]
         return torch.cat(means).view(len(x), -1)
 
