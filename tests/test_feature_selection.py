@@ -124,7 +124,7 @@ def test_evaluate_names_a_feature_that_decides_alone_and_records_what_is_left_ou
     assert cli.main([*command, "--select-features", "outliers", "correlation", "--largest-deviation", "50"]) == 0
     said = capsys.readouterr().err
     assert 'feature "Cells_Noise"' not in said
-    assert "features with outliers (Cells_Noise)" in said
+    assert "left out: features with outliers (1): Cells_Noise" in said
     protocol = (tmp_path / "out" / "protocol.md").read_text()
     assert "outliers, correlation" in protocol
     assert "beyond 50" in protocol

@@ -105,8 +105,8 @@ class MeasuredChange:
         agree = largest["agrees"].fillna(False).astype(bool)
         parts = [_listed(largest[agree], origin), f"not {_listed(largest[~agree], origin)}" if not agree.all() else ""]
         sentences = [
-            f"{agree.sum()} of {counted(len(agree), 'largest change')} of {origin} cells ({cells}) have the same sign "
-            f"in {counted(self.n_moved, 'control cell')} moved alike: {'; '.join(filter(None, parts))}"
+            f"{agree.sum()} of the {counted(len(agree), 'largest change')} of {origin} cells ({cells}) have the same "
+            f"sign in {counted(self.n_moved, 'control cell')} moved alike: {'; '.join(filter(None, parts))}"
             if len(largest)
             else f"In {origin} cells ({cells}) no measure changes beyond its 95 % interval: no change is confirmed"
         ]
