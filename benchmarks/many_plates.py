@@ -21,7 +21,7 @@ import tyro
 import phenolens as ph
 from phenolens.core.files import write_json, write_parquet
 from phenolens.core.progress import track
-from phenolens.crops.cells_index import INDEX
+from phenolens.crops.cells_index import INDEX, MANY_PLATES
 from phenolens.crops.store import ABOUT, CropStore, write_npy
 
 OPEN = """
@@ -44,6 +44,8 @@ class Flags:
 
 def main(flags: Flags) -> None:
     """Make the study, and print what opening it takes."""
+    if flags.plates < MANY_PLATES:
+        raise SystemExit(f"error: --plates {flags.plates}: an index is made from {MANY_PLATES} plates on; give more")
     with tempfile.TemporaryDirectory() as temporary:
         study = made_up(Path(temporary), flags)
         index = study.crops_folder / INDEX

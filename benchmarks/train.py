@@ -46,6 +46,7 @@ from phenolens.training.recorded import Recorded, capture_graph
 CHANNELS, CROP_PX, LATENT_SIZE = 3, 68, 256
 PAPER_STEPS = 40_000
 WARM_UP = {"cpu": 1, "cuda": 5}  # iterations before those that are timed: a step is recorded at its fourth
+COMPILED_AGAIN = 3  # more of them, in which compiled networks are compiled again
 # moments of the paper's schedule: no layer of the discriminator counts, two do, all four do
 MOMENTS = {"no layer": 0, "two layers": 7_500, "four layers": 20_000}
 
@@ -284,7 +285,7 @@ def free_port() -> int:
 def compare(flags: Flags) -> None:
     """All sides in turn at each moment of the schedule; a table, ratios, memory, and where the time goes."""
     cuda = flags.device.startswith("cuda")
-    warm_up = WARM_UP["cuda" if cuda else "cpu"]
+    warm_up = WARM_UP["cuda" if cuda else "cpu"] + (COMPILED_AGAIN if flags.compiled else 0)
     names = flags.sides or ("literal", "plain", "ours", *(["recorded"] * cuda))
     sides = {name: Worker(flags, name) for name in names}
     if flags.processes > 1:

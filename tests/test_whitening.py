@@ -205,6 +205,20 @@ def test_each_published_form_of_tvn_is_its_naive_twin(rng, form):
     assert all(np.abs(cosines(ours) - cosines(other)).max() > 0.01 for other in others)
 
 
+@pytest.mark.parametrize("n", [2, 12, 30])
+def test_axes_in_which_controls_do_not_vary_depend_neither_on_rounding_nor_on_the_order_of_wells(rng, n):
+    rows = correlated(rng, n, n_features=40)
+    vectors = eigen_of_rows(rows - rows.mean(axis=0))[1]
+    other = rows[::-1] + rng.normal(size=rows.shape) * 1e-9
+    np.testing.assert_allclose(eigen_of_rows(other - other.mean(axis=0))[1], vectors, atol=1e-5)
+
+
+def test_rows_that_do_not_vary_leave_the_axes_as_they_are():
+    values, vectors = eigen_of_rows(np.zeros((3, 8)))
+    np.testing.assert_array_equal(values, 0)
+    np.testing.assert_array_equal(vectors, np.eye(8))
+
+
 @pytest.mark.parametrize("form", TVN)
 @pytest.mark.parametrize("n", [5, 60])
 def test_batches_of_few_and_of_many_controls_are_aligned_by_the_same_definition(rng, form, n):

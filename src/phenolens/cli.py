@@ -50,6 +50,7 @@ LIBRARIES = {  # that take long to load
     "matplotlib": "matplotlib",
     "sklearn": "scikit-learn",
     "skimage": "scikit-image",
+    "scipy": "SciPy",
     "anndata": "anndata",
 }
 SHELLS = ("bash", "zsh", "fish")
@@ -330,13 +331,15 @@ def overview() -> str:
 
 @contextmanager
 def loading_shown() -> Iterator[None]:
-    """While it is open, say once which libraries are loading as a second ends, to a person at a terminal."""
+    """While it is open, say once which libraries are loading after a second, to a person at a terminal."""
     closed = threading.Event()
 
     def watch() -> None:
-        while not closed.wait(1):
-            specs = {title: getattr(sys.modules.get(name), "__spec__", None) for name, title in LIBRARIES.items()}
-            loading = [title for title, spec in specs.items() if getattr(spec, "_initializing", False)]
+        closed.wait(1)
+        while not closed.wait(0.1):
+            specs = {name: getattr(module, "__spec__", None) for name, module in [*sys.modules.items()]}
+            names = {name.partition(".")[0] for name, spec in specs.items() if getattr(spec, "_initializing", False)}
+            loading = [title for name, title in LIBRARIES.items() if name in names]
             if loading:
                 tell(f"loading {', '.join(loading)} ...")
                 return

@@ -414,7 +414,8 @@ def evaluate(study: Study, names: list[str], config: EvaluateConfig) -> None:
         if not path.exists():
             raise InputError(f"{path}: missing, as in studies of earlier versions; {again}")
     score_config = ScoreConfig(**asdict(config))
-    activities = {name: activities_of(read_h5ad(path, remedy=again), score_config) for name, path in wells_of.items()}
+    tested = track(wells_of.items(), "testing activity", total=len(wells_of))
+    activities = {name: activities_of(read_h5ad(path, remedy=again), score_config) for name, path in tested}
     shutil.rmtree(study.scores_folder, ignore_errors=True)  # tables of other protocols or runs do not stay
     for name, tables in activities.items():
         for what, table in tables.items():

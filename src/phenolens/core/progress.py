@@ -22,7 +22,7 @@ from rich.progress import (
 Item = TypeVar("Item")
 
 SECONDS_BETWEEN_LINES = 10.0
-SECONDS_BEFORE_BAR = 2.0
+SECONDS_BEFORE_BAR = 0.5
 MOST_AHEAD = 1000  # items to come, for each that is done, of which the time is estimated; the first ones are slow
 SILENT = "PHENOLENS_QUIET"
 
@@ -31,7 +31,7 @@ def track(items: Iterable[Item], label: str | Callable[[], str], *, total: int, 
     """Yield the items; show on stderr how many of `total` are done, how many a minute, and the time left.
 
     A `label` that is a function is called for every update. `done` items of the total were finished earlier. Work that
-    ends within two seconds shows nothing.
+    ends within half a second shows nothing.
     """
     description = label if callable(label) else lambda: label
     if is_silent():
@@ -72,7 +72,7 @@ def _a_minute(n: float) -> str:
 
 @contextmanager
 def _shown_later(progress: Progress) -> Iterator[None]:
-    """Show a bar from two seconds on, if it is open so long; on a thread, since one item may take longer."""
+    """Show a bar from half a second on, if it is open so long; on a thread, since one item may take longer."""
     timer = threading.Timer(SECONDS_BEFORE_BAR, progress.start)
     timer.daemon = True
     timer.start()

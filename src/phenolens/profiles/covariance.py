@@ -20,20 +20,34 @@ def eigen(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def eigen_of_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`eigen` of the second moment of rows (n, Z): from their singular values where they are far fewer than features.
 
-    The axes of directions in which rows do not vary are arbitrary by either way.
+    Rounding alone would choose the axes of directions in which rows do not vary, and with them every median along an
+    axis. They are the axes that complete the Householder reflections of those in which rows do vary.
     """
     n, n_features = rows.shape
     if 2 * n > n_features:  # then the singular values take longer
-        return eigen(second_moment(rows))
-    _, singular, vectors = np.linalg.svd(rows, full_matrices=True)
-    return _with_zeros(singular**2 / n, n_features), vectors.T
+        values, vectors = eigen(second_moment(rows))
+    else:
+        _, singular, vectors = np.linalg.svd(rows, full_matrices=False)
+        values, vectors = _with_zeros(singular**2 / n, n_features), vectors.T
+    rank = rank_of(values, n)
+    if rank == n_features:
+        return values, vectors
+    spanned = vectors[:, :rank]
+    spanned = spanned * np.where(spanned.max(axis=0) < -spanned.min(axis=0), -1, 1)  # one of the two directions
+    rest = np.linalg.qr(spanned, mode="complete")[0][:, rank:] if rank else np.eye(n_features)
+    return _with_zeros(values[:rank], n_features), np.hstack([spanned, rest])
+
+
+def rank_of(falling: np.ndarray, n: int) -> int:
+    """How many of the eigenvalues (Z,), from large to small, of a covariance of n rows are more than rounding."""
+    return int((falling > falling[0] * max(n, len(falling)) * np.finfo(np.float64).eps).sum())
 
 
 def eigenvalues_of_rows(rows: np.ndarray) -> np.ndarray:
-    """Eigenvalues (Z,) of the second moment of rows (n, Z), the largest first: from the smaller of two matrices."""
+    """Eigenvalues (Z,) of the second moment of rows (n, Z), the largest first, none below 0."""
     n, n_features = rows.shape
-    smaller = second_moment(rows) if n > n_features else rows @ rows.T / n
-    return _with_zeros(np.linalg.eigvalsh(smaller)[::-1], n_features)
+    smaller = second_moment(rows) if n > n_features else rows @ rows.T / n  # they share all but zeros
+    return _with_zeros(np.linalg.eigvalsh(smaller)[::-1].clip(min=0), n_features)
 
 
 def _with_zeros(values: np.ndarray, n: int) -> np.ndarray:

@@ -21,10 +21,10 @@ from phenolens.core.errors import InputError
 from phenolens.core.provenance import KEY, provenance, provenance_text
 from phenolens.profiles.columns import resembles_metadata
 from phenolens.profiles.coral import CoralForm, coral
-from phenolens.profiles.covariance import eigen, eigen_of_rows, eigenvalues_of_rows, second_moment
+from phenolens.profiles.covariance import eigen, eigen_of_rows, eigenvalues_of_rows, rank_of, second_moment
 from phenolens.profiles.profiles import metadata
 from phenolens.profiles.validate import SMALLEST_SPREAD, constant_features, feature_matrix, refuse_too_large
-from phenolens.profiles.whitening_certificate import Certificate, certificate_of, rank_of
+from phenolens.profiles.whitening_certificate import Certificate, certificate_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -88,11 +88,6 @@ def certificate_of(
     )
 
 
-def rank_of(falling: np.ndarray, n: int) -> int:
-    """How many of the eigenvalues (Z,), from large to small, of a covariance of n rows are more than rounding."""
-    return int((falling > falling[0] * max(n, len(falling)) * np.finfo(np.float64).eps).sum())
-
-
 def _remarks(
     n: int, n_features: int, rank: int, n_kept: int, ridge: float, least: float, recipe: Recipe
 ) -> tuple[str, ...]:

@@ -16,11 +16,11 @@ import pandas as pd
 
 from phenolens.core.counted import counted
 from phenolens.core.errors import InputError
-from phenolens.profiles.covariance import eigen
+from phenolens.profiles.covariance import eigen, rank_of
 from phenolens.profiles.profiles import METADATA, metadata, noise_flags
 from phenolens.profiles.validate import SMALLEST_SPREAD, feature_matrix
 from phenolens.profiles.whitening import Extent, Fit, Recipe, Whitening, regularised, rotation
-from phenolens.profiles.whitening_certificate import certificate_of, rank_of
+from phenolens.profiles.whitening_certificate import certificate_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
