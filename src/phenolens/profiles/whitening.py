@@ -21,7 +21,7 @@ from phenolens.core.errors import InputError
 from phenolens.core.provenance import KEY, provenance, provenance_text
 from phenolens.profiles.columns import resembles_metadata
 from phenolens.profiles.coral import CoralForm, coral
-from phenolens.profiles.covariance import eigen, eigen_of_rows, eigenvalues_of_rows, rank_of, second_moment
+from phenolens.profiles.covariance import eigen_of_rows, eigenvalues_of_rows, rank_of, second_moment
 from phenolens.profiles.profiles import metadata
 from phenolens.profiles.validate import SMALLEST_SPREAD, constant_features, feature_matrix, refuse_too_large
 from phenolens.profiles.whitening_certificate import Certificate, certificate_of
@@ -376,14 +376,12 @@ def _fit_rotation(controls: np.ndarray, recipe: Recipe, group: str) -> Fit:
     n = len(controls)
     centre = controls.mean(axis=0)
     centred = controls - centre
+    values, vectors = eigen_of_rows(centred)
+    rank = rank_of(values, n)
     if recipe.estimate == "ledoit-wolf":
-        from sklearn.covariance import ledoit_wolf  # slow to import, and rarely needed
+        from sklearn.covariance import ledoit_wolf_shrinkage  # slow to import, and rarely needed
 
-        values, vectors = eigen(ledoit_wolf(controls)[0])
-        rank = rank_of(eigenvalues_of_rows(centred), n)
-    else:
-        values, vectors = eigen_of_rows(centred)
-        rank = rank_of(values, n)
+        values = values + ledoit_wolf_shrinkage(controls) * (values.mean() - values)
     if recipe.whitening != "none":
         _refuse_undetermined(group, values, n=n, rank=rank, recipe=recipe)
     kept, ridge = regularised(values, recipe)
