@@ -10,6 +10,7 @@ same crops.
 """
 
 import json
+import os
 import resource
 import shutil
 import statistics
@@ -216,6 +217,9 @@ def print_tables(flags: Flags, turns: dict[tuple[str, int], list[dict[str, Any]]
     fewest, most = flags.plates[0], flags.plates[-1]  # they are given in ascending order
     read = turns[YARDSTICK, most]
     first = read[0]
+    from phenolens.training.device import processor_name  # loads PyTorch, which no side needs
+
+    print(f"{processor_name()}, {os.cpu_count()} cores")
     print(f"{most} plates, {first['fields']:,} fields of {first['megabytes'] / first['fields']:.2f} MB,", end="")
     print(f" {flags.rounds} turns (cells found: {flags.found_rounds})\n")
     print(

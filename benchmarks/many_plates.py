@@ -23,6 +23,7 @@ from phenolens.core.files import write_json, write_parquet
 from phenolens.core.progress import track
 from phenolens.crops.cells_index import INDEX, MANY_PLATES
 from phenolens.crops.store import ABOUT, CropStore, write_npy
+from phenolens.training.device import processor_name
 
 OPEN = """
 import sys, time, anndata, pyarrow.feather, pyarrow.parquet
@@ -51,6 +52,7 @@ def main(flags: Flags) -> None:
         index = study.crops_folder / INDEX
         first = opened(study)
         again = [opened(study) for _ in range(flags.rounds)]
+        print(f"{processor_name()}, {os.cpu_count()} cores")
         print(f"{flags.plates:,} plates, {first[0]:,.0f} cells; index {index.stat().st_size / 1e6:,.1f} MB")
         print("| opening | s, median (range) | processor s |\n| --- | --- | --- |")
         for name, times in (("first, which makes the index", [first]), ("with the index", again)):

@@ -67,6 +67,9 @@ def main(flags: Flags) -> None:
                 tell(f"turn {turn + 1}, {name}: {sum(turns[name][-1]['seconds']):.2f} s")
         answers = {name: dict(np.load(Path(folder) / f"{name}.npz", allow_pickle=False)) for name in names}
     n_pairs = int(answers[names[0]]["n_total"].sum()) // 2
+    from phenolens.training.device import processor_name  # loads PyTorch, which no side needs
+
+    print(f"{processor_name()}, {os.cpu_count()} cores")
     print(
         f"{flags.plates * flags.wells:,} profiles ({flags.plates} plates of {flags.wells}), {flags.features} features,"
     )

@@ -10,6 +10,7 @@ ends with an error unless the first plate's wells are those that pandas finds in
 """
 
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -81,6 +82,9 @@ def main(flags: Flags) -> None:
             for name in names:
                 turns[name].append(worked(flags, name, Path(folder) / f"{name}.npy"))
                 tell(f"turn {turn + 1}, {name}: {turns[name][-1]['seconds']:.1f} s")
+        from phenolens.training.device import processor_name  # loads PyTorch, which no side needs
+
+        print(f"{processor_name()}, {os.cpu_count()} cores")
         print(
             f"{flags.cells:,} cells of {flags.features} features, {flags.n_plates} plates of {flags.wells} wells",
             end="",
