@@ -117,7 +117,7 @@ def test_with_one_control_well_profiles_are_scaled_by_all_wells_which_is_said_fi
     treatments = study.profiles("pca-seed0", whitening="zscore")
     of_treated = (wells.obs["Metadata_Role"] == "treated").to_numpy()
     assert np.allclose(treatments.X, np.median(scaled.X[of_treated], axis=0))
-    with pytest.raises(InputError, match="a map needs 3 treatments, and this study has 1; see the map of cells"):
+    with pytest.raises(InputError, match="a map of treatments needs 3, and this study has 1; see the map of cells"):
         map_of_treatments(study, "pca-seed0", projection="pca")
     study.scores_path.unlink()
     assert command("evaluate", study.folder, "--headline", "whitened") == 0

@@ -361,27 +361,45 @@ def test_the_whitening_table_within_one_treatment_a_cell(real_data, name):
     assert abs(by_batch.n_correct - expected_nscb * 0.92) < 1.1
 
 
-@pytest.mark.parametrize(
-    ("recipe", "expected_nsc", "expected_nscb"),
-    [
-        ({"method": "pca", "per": "plate", "ridge": 1e-6}, 12.6, 5.4),
-        ({"method": "pca", "ridge": 1e-6}, 80.6, 64.1),
-    ],
-    ids=["per plate", "all controls"],
-)
-def test_without_a_ridge_to_speak_of_an_unrotated_score_hangs_on_arbitrary_axes(
-    real_data, rng, recipe, expected_nsc, expected_nscb
+def test_without_a_ridge_to_speak_of_an_unrotated_score_hangs_on_axes_that_the_recipe_does_not_determine(
+    real_data, rng
 ):
-    # Rows of the whitening table that the recipe does not determine: controls span fewer directions than there are
-    # features, the axes of the rest are whatever the eigensolver returns, and a median over wells depends on them.
+    # A row of the whitening table: controls span fewer directions than there are features, the axes of the rest depend
+    # on the order of the columns, and a median over wells depends on them.
     wells = ljosa_wells(real_data / "bbbc021")
     scores = []
     for _ in range(8):
         turned = wells[:, rng.permutation(wells.n_vars)].copy()  # nothing but another order of the columns
-        treatments = treatment_profiles(whiten(turned, **recipe))
+        treatments = treatment_profiles(whiten(turned, method="pca", ridge=1e-6))
         scores.append((nsc(treatments).accuracy, nscb(treatments, dropped_mechanisms="leave").accuracy))
     lowest, highest = 100 * np.min(scores, axis=0), 100 * np.max(scores, axis=0)
     print(f"NSC {lowest[0]:.1f} to {highest[0]:.1f}, NSCB {lowest[1]:.1f} to {highest[1]:.1f}")
     assert (highest - lowest > 1.1).all()
-    assert lowest[0] - 5 <= expected_nsc <= highest[0] + 5
-    assert lowest[1] - 5 <= expected_nscb <= highest[1] + 5
+    assert lowest[0] - 5 <= 80.6 <= highest[0] + 5
+    assert lowest[1] - 5 <= 64.1 <= highest[1] + 5
+
+
+def test_axes_by_convention_agree_between_plates_and_those_of_an_eigensolver_do_not(real_data):
+    # Another row: per-plate PCA, ridge 1e-6. Its published 12.6 and 5.4 are those of axes that rounding chooses on
+    # each plate anew; ours are nearly the same on every plate, and score like ZCA (77.7 and 73.9).
+    wells = ljosa_wells(real_data / "bbbc021")
+    scores = []
+    for white in (by_eigensolver(wells, ridge=1e-6), whiten(wells, method="pca", per="plate", ridge=1e-6)):
+        treatments = treatment_profiles(white)
+        scores.append((nsc(treatments).accuracy, nscb(treatments, dropped_mechanisms="leave").accuracy))
+    print(scores)
+    np.testing.assert_allclose(scores[0], (0.126, 0.054), atol=0.05)
+    np.testing.assert_allclose(scores[1], (0.777, 0.739), atol=0.08)
+
+
+def by_eigensolver(wells: AnnData, *, ridge: float) -> AnnData:
+    """Wells whitened by PCA on the controls of their plate, with the axes that the eigensolver returns."""
+    controls = (wells.obs["Metadata_Role"] == "control").to_numpy()
+    white = wells.copy()
+    x = (wells.X - wells.X[controls].mean(0)) / wells.X[controls].std(0, ddof=1)
+    for plate in wells.obs["Metadata_Plate"].unique():
+        own = (wells.obs["Metadata_Plate"] == plate).to_numpy()
+        centred = x[own] - x[own & controls].mean(0)
+        values, vectors = np.linalg.eigh(np.cov(x[own & controls].T, ddof=0))
+        white.X[own] = centred @ vectors[:, ::-1] / np.sqrt(values[::-1].clip(min=0) + ridge)
+    return white
