@@ -229,7 +229,7 @@ def print_aim(flags: Flags, turns: dict[str, list[dict[str, Any]]]) -> None:
         ours, pandas = (statistics.median(turn["processor"] for turn in turns[side]) for side in ("ours", "pandas"))
         verdict = "met" if ours <= AIM_OF_PANDAS * pandas else "missed"
         print(f"aim of at most 1.5 times pandas' processor seconds: {verdict} ({ours / pandas:.2f} times)")
-    minutes = own_seconds(turns["ours"]) * MANY_CELLS / flags.cells / 60
+    minutes = seconds * MANY_CELLS / flags.cells / 60
     print(f"{MANY_CELLS:,} cells, without making them: {minutes:.1f} minutes", end="")
     print(" (an extrapolation, linear in plates; it was not run)")
 

@@ -53,6 +53,7 @@ LIBRARIES = {  # that take long to load
     "scipy": "SciPy",
     "anndata": "anndata",
 }
+LOOKS = 300  # at what is loading, ten a second; what is loaded later is part of the work
 SHELLS = ("bash", "zsh", "fish")
 COMPLETED_PATHS = {  # in tyro's scripts: a word that is no flag or choice is a path, of the word itself
     "for completion in completions:": 'for completion in completions or ["__TYRO_COMPLETE_FILES__"]:',
@@ -336,7 +337,9 @@ def loading_shown() -> Iterator[None]:
 
     def watch() -> None:
         closed.wait(1)
-        while not closed.wait(0.1):
+        for _ in range(LOOKS):
+            if closed.wait(0.1):
+                return
             specs = {name: getattr(module, "__spec__", None) for name, module in [*sys.modules.items()]}
             names = {name.partition(".")[0] for name, spec in specs.items() if getattr(spec, "_initializing", False)}
             loading = [title for name, title in LIBRARIES.items() if name in names]

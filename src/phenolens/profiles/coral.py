@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from phenolens.profiles.covariance import eigen_of_rows
+from phenolens.profiles.covariance import spanned
 
 CoralForm = Literal["broad", "google", "efaar"]
 
@@ -42,5 +42,6 @@ def coral(
 
 def _power(rows: np.ndarray, power: float, *, plus: float) -> np.ndarray:
     """A power of the second moment of rows (n, Z) plus so many identities: (Z, Z)."""
-    values, vectors = eigen_of_rows(rows)
-    return (vectors * (values + plus) ** power) @ vectors.T
+    values, vectors = spanned(rows)
+    others = plus**power  # along the directions in which rows do not vary
+    return (vectors * ((values + plus) ** power - others)) @ vectors.T + others * np.eye(len(vectors))

@@ -17,25 +17,34 @@ def eigen(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values[::-1].clip(min=0), vectors[:, ::-1]
 
 
-def eigen_of_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`eigen` of the second moment of rows (n, Z): from their singular values where they are far fewer than features.
+def spanned(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The r eigenvalues above rounding (r,) of the second moment of rows (n, Z), and their eigenvectors (Z, r).
 
-    Rounding alone would choose the axes of directions in which rows do not vary, and with them every median along an
-    axis. They are the axes that complete the Householder reflections of those in which rows do vary.
+    From the rows' singular values where they are far fewer than features.
     """
     n, n_features = rows.shape
     if 2 * n > n_features:  # then the singular values take longer
         values, vectors = eigen(second_moment(rows))
     else:
-        _, singular, vectors = np.linalg.svd(rows, full_matrices=False)
-        values, vectors = _with_zeros(singular**2 / n, n_features), vectors.T
+        _, singular, axes = np.linalg.svd(rows, full_matrices=False)
+        values, vectors = _with_zeros(singular**2 / n, n_features), axes.T
     rank = rank_of(values, n)
+    return values[:rank], vectors[:, :rank]
+
+
+def eigen_of_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`eigen` of the second moment of rows (n, Z).
+
+    Rounding alone would choose the axes of directions in which rows do not vary, and with them every median along an
+    axis. They are the axes that complete the Householder reflections of those in which rows do vary.
+    """
+    values, vectors = spanned(rows)
+    n_features, rank = vectors.shape
     if rank == n_features:
         return values, vectors
-    spanned = vectors[:, :rank]
-    spanned = spanned * np.where(spanned.max(axis=0) < -spanned.min(axis=0), -1, 1)  # one of the two directions
-    rest = np.linalg.qr(spanned, mode="complete")[0][:, rank:] if rank else np.eye(n_features)
-    return _with_zeros(values[:rank], n_features), np.hstack([spanned, rest])
+    vectors = vectors * np.where(vectors.max(axis=0) < -vectors.min(axis=0), -1, 1)  # one of the two directions
+    rest = np.linalg.qr(vectors, mode="complete")[0][:, rank:] if rank else np.eye(n_features)
+    return _with_zeros(values, n_features), np.hstack([vectors, rest])
 
 
 def rank_of(falling: np.ndarray, n: int) -> int:
